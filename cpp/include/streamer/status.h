@@ -1,0 +1,109 @@
+// The result of an operation: success, or an error that says what, where and what to do.
+//
+// Copyright the Model Streamer authors. Apache-2.0.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+
+namespace streamer {
+
+enum class Code : int {
+  kOk = 0,
+  kInvalid,      // the caller's arguments or settings
+  kNotFound,     // no such file, object, bucket
+  kPermission,   // refused by the file system or the server
+  kIo,           // the storage failed (errno, or an HTTP answer that no other code fits)
+  kShortRead,    // the object ended before the range did
+  kChanged,      // the object was replaced or modified while it was read
+  kMemoryLimit,  // the memory limit is below what the plan needs
+  kOutOfMemory,  // the system refused memory
+  kTimeout,      // nothing arrived in time, or a deadline passed
+  kCancelled,    // the stream was closed while the operation waited
+  kUnsupported,  // this build or this platform can't do it
+  kNetwork,      // no connection: DNS, refused, reset, TLS
+  kCredentials,  // no usable identity, or the server does not accept it
+  kThrottled,    // the server kept asking to slow down
+  kDevice,       // a GPU or its driver
+  kInternal,     // a defect of this library
+};
+
+// Stable lower-case name of `code` ("not_found").
+const char* code_name(Code code) noexcept;
+
+// Everything known about a failure. Strings are empty and numbers are 0 when they do not apply.
+struct ErrorDetail {
+  std::string message;  // what happened, without what the other fields say
+  std::string path;     // as the caller gave it, without secrets
+  bool has_range = false;
+  std::uint64_t offset = 0;  // of the byte range, in the object
+  std::uint64_t size = 0;
+  int os_error = 0;            // errno
+  int http_status = 0;         //
+  std::string server_code;     // e.g. NoSuchKey
+  std::string server_message;  //
+  std::string request_id;      //
+  std::string identity;        // which credentials were used and where they came from; never a secret
+  std::string hint;            // what to do about it
+};
+
+// Thread-compatible value. A successful status is one null pointer.
+class [[nodiscard]] Status {
+ public:
+  Status() noexcept = default;  // ok
+  Status(const Status& other) { *this = other; }
+  Status(Status&&) noexcept = default;
+  Status& operator=(const Status& other);
+  Status& operator=(Status&&) noexcept = default;
+
+  static Status error(Code code, std::string message);
+
+  // Builders: each is without effect on an ok status, and path, range and hint keep what is set.
+  Status&& with_path(std::string path) &&;
+  Status&& with_range(std::uint64_t offset, std::uint64_t size) &&;
+  Status&& with_errno(int os_error) &&;
+  Status&& with_http(int http_status, std::string server_code, std::string server_message,
+                     std::string request_id) &&;
+  Status&& with_identity(std::string identity) &&;
+  Status&& with_hint(std::string hint) &&;
+
+  bool ok() const noexcept { return rep_ == nullptr; }
+  explicit operator bool() const noexcept { return ok(); }
+  Code code() const noexcept;
+  const ErrorDetail& detail() const noexcept;  // of an ok status: all empty
+  std::string to_string() const;               // one line for people
+
+ private:
+  struct Rep {
+    Code code;
+    ErrorDetail detail;
+  };
+  std::unique_ptr<Rep> rep_;
+};
+
+// A value or the status that says why there is none.
+template <typename T>
+class [[nodiscard]] Result {
+ public:
+  Result(T value) : state_(std::move(value)) {}            // NOLINT: implicit by design
+  Result(Status status) : state_(std::move(status)) {}     // NOLINT: implicit by design
+  bool ok() const noexcept { return std::holds_alternative<T>(state_); }
+  explicit operator bool() const noexcept { return ok(); }
+  Status status() const { return ok() ? Status() : std::get<Status>(state_); }
+  T& value() & { return std::get<T>(state_); }
+  const T& value() const& { return std::get<T>(state_); }
+  T&& value() && { return std::get<T>(std::move(state_)); }
+  T& operator*() & { return value(); }
+  const T& operator*() const& { return value(); }
+  T* operator->() { return &value(); }
+  const T* operator->() const { return &value(); }
+
+ private:
+  std::variant<T, Status> state_;
+};
+
+}  // namespace streamer

@@ -1,0 +1,90 @@
+#include "base/settings.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+namespace streamer {
+namespace {
+
+std::string lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return text;
+}
+
+Status invalid(const SettingInfo& info, const std::string& value) {
+  return Status::error(Code::kInvalid, std::string("invalid value '") + value + "' of " + info.name)
+      .with_hint(std::string("Accepted: ") + info.accepted + "; unset: " + info.standard);
+}
+
+const SettingInfo& must_find(const char* name) {
+  const SettingInfo* info = find_setting(name);
+  if (info == nullptr) std::abort();  // a name that is not in the table is a defect here
+  return *info;
+}
+
+}  // namespace
+
+const SettingInfo* find_setting(const std::string& name) {
+  for (const SettingInfo& info : settings_table()) {
+    if (name == info.name) return &info;
+  }
+  return nullptr;
+}
+
+std::optional<std::string> Settings::text(const char* name) const {
+  must_find(name);
+  if (auto it = overrides_.find(name); it != overrides_.end()) {
+    return it->second.empty() ? std::nullopt : std::optional(it->second);
+  }
+  const char* value = std::getenv(name);
+  if (value == nullptr || *value == '\0') return std::nullopt;
+  return std::string(value);
+}
+
+Result<std::optional<std::int64_t>> Settings::integer(const char* name) const {
+  const SettingInfo& info = must_find(name);
+  const std::optional<std::string> value = text(name);
+  if (!value) return std::optional<std::int64_t>();
+  errno = 0;
+  char* end = nullptr;
+  const long long number = std::strtoll(value->c_str(), &end, 10);
+  if (errno != 0 || end == value->c_str() || *end != '\0' || number < info.minimum ||
+      number > info.maximum) {
+    return invalid(info, *value);
+  }
+  return std::optional<std::int64_t>(number);
+}
+
+Result<std::optional<bool>> Settings::boolean(const char* name) const {
+  const SettingInfo& info = must_find(name);
+  const std::optional<std::string> value = text(name);
+  if (!value) return std::optional<bool>();
+  const std::string word = lower(*value);
+  for (const char* yes : {"1", "true", "yes", "on"}) {
+    if (word == yes) return std::optional<bool>(true);
+  }
+  for (const char* no : {"0", "false", "no", "off"}) {
+    if (word == no) return std::optional<bool>(false);
+  }
+  return invalid(info, *value);
+}
+
+Result<std::optional<std::string>> Settings::choice(const char* name) const {
+  const SettingInfo& info = must_find(name);
+  const std::optional<std::string> value = text(name);
+  if (!value) return std::optional<std::string>();
+  const std::string word = lower(*value);
+  std::string accepted = info.accepted;
+  for (std::size_t start = 0; start <= accepted.size();) {
+    const std::size_t end = std::min(accepted.find('|', start), accepted.size());
+    if (accepted.compare(start, end - start, word) == 0) return std::optional(word);
+    start = end + 1;
+  }
+  return invalid(info, *value);
+}
+
+}  // namespace streamer

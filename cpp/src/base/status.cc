@@ -1,0 +1,117 @@
+#include "streamer/status.h"
+
+#include <cstring>
+#include <string>
+#include <system_error>
+
+namespace streamer {
+
+const char* code_name(Code code) noexcept {
+  switch (code) {
+    case Code::kOk: return "ok";
+    case Code::kInvalid: return "invalid";
+    case Code::kNotFound: return "not_found";
+    case Code::kPermission: return "permission";
+    case Code::kIo: return "io";
+    case Code::kShortRead: return "short_read";
+    case Code::kChanged: return "changed";
+    case Code::kMemoryLimit: return "memory_limit";
+    case Code::kOutOfMemory: return "out_of_memory";
+    case Code::kTimeout: return "timeout";
+    case Code::kCancelled: return "cancelled";
+    case Code::kUnsupported: return "unsupported";
+    case Code::kNetwork: return "network";
+    case Code::kCredentials: return "credentials";
+    case Code::kThrottled: return "throttled";
+    case Code::kDevice: return "device";
+    case Code::kInternal: return "internal";
+  }
+  return "unknown";
+}
+
+Status& Status::operator=(const Status& other) {
+  if (this != &other) rep_ = other.rep_ ? std::make_unique<Rep>(*other.rep_) : nullptr;
+  return *this;
+}
+
+Status Status::error(Code code, std::string message) {
+  Status status;
+  status.rep_ = std::make_unique<Rep>();
+  status.rep_->code = code;
+  status.rep_->detail.message = std::move(message);
+  return status;
+}
+
+Status&& Status::with_path(std::string path) && {
+  if (rep_ && rep_->detail.path.empty()) rep_->detail.path = std::move(path);
+  return std::move(*this);
+}
+
+Status&& Status::with_range(std::uint64_t offset, std::uint64_t size) && {
+  if (rep_ && !rep_->detail.has_range) {
+    rep_->detail.has_range = true;
+    rep_->detail.offset = offset;
+    rep_->detail.size = size;
+  }
+  return std::move(*this);
+}
+
+Status&& Status::with_errno(int os_error) && {
+  if (rep_) rep_->detail.os_error = os_error;
+  return std::move(*this);
+}
+
+Status&& Status::with_http(int http_status, std::string server_code, std::string server_message,
+                           std::string request_id) && {
+  if (rep_) {
+    rep_->detail.http_status = http_status;
+    rep_->detail.server_code = std::move(server_code);
+    rep_->detail.server_message = std::move(server_message);
+    rep_->detail.request_id = std::move(request_id);
+  }
+  return std::move(*this);
+}
+
+Status&& Status::with_identity(std::string identity) && {
+  if (rep_) rep_->detail.identity = std::move(identity);
+  return std::move(*this);
+}
+
+Status&& Status::with_hint(std::string hint) && {
+  if (rep_ && rep_->detail.hint.empty()) rep_->detail.hint = std::move(hint);
+  return std::move(*this);
+}
+
+Code Status::code() const noexcept { return rep_ ? rep_->code : Code::kOk; }
+
+const ErrorDetail& Status::detail() const noexcept {
+  static const ErrorDetail kNone;
+  return rep_ ? rep_->detail : kNone;
+}
+
+std::string Status::to_string() const {
+  if (ok()) return "ok";
+  const ErrorDetail& d = rep_->detail;
+  std::string text;
+  if (!d.path.empty()) text += d.path + ": ";
+  text += d.message;
+  if (d.has_range) {
+    text += " [bytes " + std::to_string(d.offset) + " to " + std::to_string(d.offset + d.size) + "]";
+  }
+  if (d.os_error != 0) {
+    text += " (errno " + std::to_string(d.os_error) + ": " +
+            std::generic_category().message(d.os_error) + ")";
+  }
+  if (d.http_status != 0) {
+    text += " (HTTP " + std::to_string(d.http_status);
+    if (!d.server_code.empty()) text += " " + d.server_code;
+    if (!d.server_message.empty()) text += ": " + d.server_message;
+    if (!d.request_id.empty()) text += ", request id " + d.request_id;
+    text += ")";
+  }
+  if (!d.identity.empty()) text += "; identity: " + d.identity;
+  if (!d.hint.empty()) text += ". " + d.hint;
+  return text;
+}
+
+}  // namespace streamer

@@ -1,0 +1,45 @@
+// Where bytes end when that is not host memory. Host memory needs no destination: workers read
+// straight into it.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "engine/memory_budget.h"
+#include "source/source.h"
+#include "streamer/stream.h"
+
+namespace streamer {
+
+// Host memory that a device can copy from. Belongs to the destination that gave it out.
+struct StagingSlot {
+  std::byte* data = nullptr;
+  std::uint64_t size = 0;
+};
+
+class Destination {
+ public:
+  virtual ~Destination() = default;  // after it returns, no copy is under way and no callback runs
+  // Most bytes that one stage() may ask for.
+  virtual std::uint64_t max_slot_bytes() const = 0;
+  // Waits for a slot of at least `bytes`. kCancelled after `cancel`.
+  virtual Result<StagingSlot> stage(std::uint64_t bytes, const CancelToken& cancel) = 0;
+  // Copies consecutive bytes of the slot to the device addresses of `segments`, takes the slot
+  // back, and calls `done` exactly once, from any thread, when the bytes are there. Does not block.
+  virtual void copy(StagingSlot slot, std::span<const iovec> segments,
+                    std::function<void(Status)> done) = 0;
+  // Takes back a slot that was not filled.
+  virtual void discard(StagingSlot slot) = 0;
+};
+
+// The destination for `device`. Its staging memory counts against `budget`.
+// kUnsupported or kDevice with the reason where it can't be used.
+Result<std::unique_ptr<Destination>> make_destination(Device device, const Options& options,
+                                                      MemoryBudget& budget);
+
+}  // namespace streamer

@@ -1,0 +1,37 @@
+#include "source/source.h"
+
+#include "source/http/factory.h"
+#include "source/posix/posix_source.h"
+
+namespace streamer {
+
+Status Reader::fault_in(const Object& object, std::uint64_t offset, std::uint64_t size,
+                        ReadReport* /*report*/) {
+  return Status::error(Code::kInternal, "this kind of storage has no views")
+      .with_path(object.path())
+      .with_range(offset, size);
+}
+
+const char* source_kind_name(SourceKind kind) noexcept {
+  switch (kind) {
+    case SourceKind::kFile: return "file";
+    case SourceKind::kS3: return "s3";
+    case SourceKind::kGcs: return "gcs";
+    case SourceKind::kAzure: return "azure";
+    case SourceKind::kHttp: return "http";
+  }
+  return "unknown";
+}
+
+Result<std::unique_ptr<Source>> make_source(SourceKind kind, const SourceContext& context) {
+  if (kind == SourceKind::kFile) return make_posix_source(context);
+#ifdef STREAMER_OBJECT_STORAGE
+  return make_http_source(kind, context);
+#else
+  return Status::error(Code::kUnsupported, std::string("this build has no support for ") +
+                                               source_kind_name(kind))
+      .with_hint("Build with -DSTREAMER_OBJECT_STORAGE=ON (needs libcurl and OpenSSL)");
+#endif
+}
+
+}  // namespace streamer

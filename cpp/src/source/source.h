@@ -1,0 +1,109 @@
+// Where bytes come from. A Source is one kind of storage as one stream sees it; each worker thread
+// owns a Reader of it, which is its connection.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "streamer/stream.h"
+
+namespace streamer {
+
+// Set once, by any thread; read by all that wait.
+class CancelToken {
+ public:
+  void cancel() noexcept { cancelled_.store(true, std::memory_order_release); }
+  bool cancelled() const noexcept { return cancelled_.load(std::memory_order_acquire); }
+
+ private:
+  std::atomic<bool> cancelled_{false};
+};
+
+// What the engine plans with.
+struct SourceTraits {
+  bool remote = false;               // requests over a network: adaptive concurrency
+  std::uint64_t chunk_bytes = 0;     // preferred size of one read
+  int initial_concurrency = 0;       // where adaptive concurrency starts
+  int max_concurrency = 0;           // and the most that it may reach
+  std::uint64_t reader_bytes = 0;    // memory that each reader holds (transport buffers)
+  const char* strategy = "";         // for stats, where a read does not say it better
+};
+
+// An object that was opened: immutable, shared by all threads.
+class Object {
+ public:
+  Object(std::string path, std::uint64_t size, std::string version)
+      : path_(std::move(path)), size_(size), version_(std::move(version)) {}
+  virtual ~Object() = default;
+  const std::string& path() const { return path_; }
+  std::uint64_t size() const { return size_; }
+  const std::string& version() const { return version_; }
+
+  // The object's bytes in the address space, or null where it can't be or should not be mapped.
+  // Only addresses that Reader::fault_in() made present may be touched.
+  virtual std::byte* view() const { return nullptr; }
+  // Tells that [offset, offset + size) of the view will not be touched any more.
+  virtual void drop_view(std::uint64_t /*offset*/, std::uint64_t /*size*/) const {}
+  // Whether the object is still what was opened; cheap, called once per delivered batch.
+  virtual Status unchanged() const { return {}; }
+
+ private:
+  std::string path_;
+  std::uint64_t size_;
+  std::string version_;
+};
+
+struct Opened {
+  std::shared_ptr<const Object> object;
+  std::uint64_t prefix_size = 0;  // bytes written to the prefix buffer
+};
+
+// How a read was served, for stats.
+struct ReadReport {
+  const char* strategy = "";
+  std::uint64_t retries = 0;
+};
+
+using ListCallback = std::function<void(std::string path, std::uint64_t size)>;
+
+// One connection. Used by one thread; blocking calls return soon after the token is cancelled.
+class Reader {
+ public:
+  virtual ~Reader() = default;
+  // Opens `path` and reads its first bytes into `prefix`, in one request where possible.
+  virtual Result<Opened> open(const std::string& path, std::span<std::byte> prefix) = 0;
+  // Fills `segments` with consecutive bytes of `object` from `offset`: all of them, or an error
+  // that carries path and range.
+  virtual Status read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
+                      ReadReport* report) = 0;
+  // Makes [offset, offset + size) of object.view() present in memory.
+  virtual Status fault_in(const Object& object, std::uint64_t offset, std::uint64_t size,
+                          ReadReport* report);
+  // Calls `found` for every object below the folder `prefix`, in no order.
+  virtual Status list(const std::string& prefix, bool recursive, const ListCallback& found) = 0;
+};
+
+class Source {
+ public:
+  virtual ~Source() = default;
+  virtual const SourceTraits& traits() const = 0;
+  virtual Result<std::unique_ptr<Reader>> make_reader() = 0;  // thread-safe
+};
+
+// What a source is made from. `cancel` outlives the source.
+struct SourceContext {
+  const Options& options;
+  const CancelToken& cancel;
+};
+
+// kUnsupported where this build leaves the kind out.
+Result<std::unique_ptr<Source>> make_source(SourceKind kind, const SourceContext& context);
+
+}  // namespace streamer
