@@ -1,0 +1,31 @@
+// A reader for the JSON that metadata services and listings answer with.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace streamer::http {
+
+struct Json {
+  enum class Type { kNull, kBool, kNumber, kString, kArray, kObject };
+  Type type = Type::kNull;
+  bool boolean = false;
+  std::string text;         // kString: the string, in UTF-8; kNumber: the number as it was written
+  std::vector<Json> items;  // kArray; kObject: the values
+  std::vector<std::string> keys;  // kObject
+
+  // The member `key`; a null value where there is none.
+  const Json& operator[](std::string_view key) const;
+  std::string string(std::string_view key) const;  // the text of a string or number, or empty
+  std::optional<std::int64_t> integer(
+      std::string_view key) const;  // of a number or a string of one
+};
+
+// Nothing where the document is malformed or nested too deeply.
+std::optional<Json> parse_json(std::string_view document);
+
+}  // namespace streamer::http

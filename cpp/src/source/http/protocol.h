@@ -1,0 +1,111 @@
+// A protocol of object storage: how to ask for bytes and lists, and how to understand refusals. It
+// makes requests and reads answers; connections, retries and memory belong to the transport.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "source/http/connection.h"
+#include "source/http/credentials_cache.h"
+#include "source/http/request.h"
+#include "streamer/status.h"
+#include "streamer/stream.h"
+
+namespace streamer::http {
+
+// An object or a folder, as a protocol understands its path.
+struct Location {
+  std::string path;       // as the caller gave it
+  std::string container;  // bucket, container or host
+  std::string key;        // not encoded; of a folder: empty, or ends with '/'
+};
+
+struct ByteRange {
+  std::uint64_t offset = 0;
+  std::uint64_t size = 0;
+  std::string header() const {  // the value of Range; size must not be 0
+    return "bytes=" + std::to_string(offset) + "-" + std::to_string(offset + size - 1);
+  }
+};
+
+struct ListPage {
+  struct Entry {
+    std::string key;  // not encoded
+    std::uint64_t size = 0;
+    std::string path;  // empty: the folder's path and what follows its key
+  };
+  std::vector<Entry> entries;  // objects only, no folders
+  std::string next;            // what make_list() needs for the next page; empty: this is the last
+};
+
+// What to do about an answer that is not a success.
+enum class Verdict {
+  kFail,     // at once
+  kRetry,    // after a pause
+  kRefresh,  // with new credentials, once
+  kAgain,    // at once: the protocol has learned something (a region, another address)
+};
+
+struct ServerError {
+  Verdict verdict = Verdict::kFail;
+  Code code = Code::kIo;       // of the error that the caller gets in the end
+  std::string message;         // empty: made from the code
+  std::string server_code;     //
+  std::string server_message;  //
+  std::string request_id;      //
+  std::string hint;
+};
+
+// Verdict and code by the HTTP status alone, as RFC 9110 and common practice have it: 404
+// kNotFound, 401 and 403 kPermission, 412 kChanged, 408, 429 and 5xx (not 501, 505) kRetry, others
+// kFail.
+ServerError error_by_status(int status);
+
+// One per stream and kind of storage. Thread-safe.
+class Protocol {
+ public:
+  virtual ~Protocol() = default;
+
+  // Reads a path; with `folder` as the place to list. kInvalid where it is none of this protocol.
+  virtual Result<Location> locate(const std::string& path, bool folder) const = 0;
+
+  // Who asks. Null: nobody (requests are not signed). May use the connection to find out.
+  virtual Result<CredentialsRef> credentials(const Location& location, Connection& connection) = 0;
+  // The server refused them: the next call of credentials() should bring others.
+  virtual void refused(const Location& location, const CredentialsRef& credentials) = 0;
+
+  // A signed request for `range`, or for the whole object where there is none, that fails if the
+  // object is not at `version` (unless that is empty).
+  virtual Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
+                                    const std::string& version,
+                                    const CredentialsRef& credentials) = 0;
+  // A signed request for the page of a list that `next` names (empty: the first).
+  virtual Result<Request> make_list(const Location& folder, bool recursive, const std::string& next,
+                                    const CredentialsRef& credentials) = 0;
+  virtual Result<ListPage> read_list(const Location& folder, bool recursive,
+                                     const std::string& next, const Response& response) = 0;
+
+  // What pins an object's content: by default the ETag.
+  virtual std::string version_of(const Response& response) const {
+    return std::string(response.header("etag"));
+  }
+  // Understands any answer that is not 2xx, redirects included. Bodies may be cut or missing.
+  virtual ServerError read_error(const Location& location, const Response& response) = 0;
+  // Objects up to this size may be read from servers that ignore Range, by reading past the rest.
+  virtual std::uint64_t whole_read_limit() const { return 0; }
+};
+
+// The makers. Each reads its own settings and fails with kInvalid where they make no sense.
+struct ProtocolContext {
+  const Settings& settings;
+  const CredentialsProvider& provider;  // may be empty
+};
+Result<std::unique_ptr<Protocol>> make_s3(const ProtocolContext& context);
+Result<std::unique_ptr<Protocol>> make_gcs(const ProtocolContext& context);
+Result<std::unique_ptr<Protocol>> make_azure(const ProtocolContext& context);
+Result<std::unique_ptr<Protocol>> make_web(const ProtocolContext& context);
+
+}  // namespace streamer::http

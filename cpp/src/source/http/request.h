@@ -1,0 +1,44 @@
+// What goes over the wire: one request and its answer. Values, without behaviour.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace streamer::http {
+
+struct Header {
+  std::string name;  // of requests: as it is sent; of answers: lower case
+  std::string value;
+};
+
+struct Request {
+  std::string method = "GET";  // GET, HEAD, POST or PUT
+  std::string url;             // percent-encoded, sent as it is
+  std::vector<Header> headers;
+  std::string body;            // of POST and PUT
+  bool proxy = true;           // false: connect directly (metadata services)
+  int timeout_ms = 0;          // of the whole attempt; 0: what the settings say
+  int connect_timeout_ms = 0;  // likewise
+
+  void set(std::string name, std::string value) {
+    headers.push_back({std::move(name), std::move(value)});
+  }
+};
+
+struct Response {
+  int status = 0;
+  std::vector<Header> headers;  // of the last answer, names in lower case
+  std::string body;             // unless it went to memory of the caller's; cut at a limit
+
+  // The first value of `name` (lower case); empty where there is none.
+  std::string_view header(std::string_view name) const {
+    for (const Header& h : headers) {
+      if (h.name == name) return h.value;
+    }
+    return {};
+  }
+};
+
+}  // namespace streamer::http

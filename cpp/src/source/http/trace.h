@@ -1,0 +1,43 @@
+// The request log: one line per attempt, without secrets.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "source/http/request.h"
+
+namespace streamer::http {
+
+// `url` without what may grant access: user info, and the values of query parameters that are
+// signatures, keys or tokens.
+std::string redact_url(std::string_view url);
+
+// Thread-safe. Lines are appended whole, so that processes can share a file.
+class Trace {
+ public:
+  explicit Trace(const std::string& file);  // empty: off
+  ~Trace();
+  Trace(const Trace&) = delete;
+  Trace& operator=(const Trace&) = delete;
+  bool on() const { return fd_ >= 0; }
+
+  struct Line {
+    const Request* request = nullptr;
+    const Response* response = nullptr;
+    std::string_view error;  // empty: an answer came
+    std::uint64_t bytes = 0;
+    double milliseconds = 0;
+    double first_byte_milliseconds = 0;
+    std::int64_t connection = 0;  // a number of its own in this process
+    bool reused = false;
+    int retry = 0;
+  };
+  void write(const Line& line);
+
+ private:
+  int fd_ = -1;
+};
+
+}  // namespace streamer::http

@@ -1,0 +1,30 @@
+// The parts of an absolute http or https URL.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "streamer/status.h"
+
+namespace streamer::http {
+
+struct Url {
+  std::string scheme;  // http or https
+  std::string host;    // lower case, IPv6 in brackets
+  int port = 0;        // 0: the scheme's own
+  std::string path;    // encoded, starts with '/' or is empty
+  std::string query;   // encoded, without '?'
+
+  // host, and the port where it is not the scheme's own: what Host says.
+  std::string authority() const;
+  std::string origin() const { return scheme + "://" + authority(); }
+  std::string to_string() const;
+  bool host_is_ip() const;
+  bool host_is_local() const;  // localhost or *.localhost
+};
+
+// kInvalid for anything else, user info included. A URL without a scheme gets `default_scheme`
+// unless that is empty. Fragments are dropped.
+Result<Url> parse_url(std::string_view text, std::string_view default_scheme = {});
+
+}  // namespace streamer::http

@@ -1,0 +1,24 @@
+// A reader for the small XML documents that object storages answer with. No DTDs, no namespaces
+// (prefixes are dropped), no attributes.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace streamer::http {
+
+struct XmlElement {
+  std::string name;
+  std::string text;  // entities resolved; of an element with children: what lies between them
+  std::vector<XmlElement> children;
+
+  const XmlElement* child(std::string_view child_name) const;      // the first, or null
+  std::string_view child_text(std::string_view child_name) const;  // empty where there is none
+};
+
+// The root element; nothing where the document is malformed or nested too deeply.
+std::optional<XmlElement> parse_xml(std::string_view document);
+
+}  // namespace streamer::http
