@@ -63,12 +63,14 @@ using CredentialsProvider = std::function<Result<Credentials>(const CredentialsR
 
 // Everything a stream can be told. Defaults come from the environment; see docs/environment.md.
 struct Options {
-  int concurrency = 0;                // threads and connections; 0: adaptive
-  std::uint64_t chunk_bytes = 0;      // bytes of one read; 0: by kind of source
-  std::int64_t memory_limit = -2;     // -2: chosen by the engine; -1: never wait for the consumer;
-                                      // 0: the least that works; else bytes
-  std::string fs_strategy = "auto";   // auto, mapped, buffered, direct
-  CredentialsProvider credentials;    // may be empty
+  int concurrency = 0;               // threads and connections; 0: adaptive
+  std::uint64_t chunk_bytes = 0;     // bytes of one read; 0: by kind of source
+  std::int64_t memory_limit = -2;    // -2: chosen by the engine; -1: never wait for the consumer;
+                                     // 0: the least that works; else bytes
+  std::string fs_strategy = "auto";  // auto, mapped, buffered, direct
+  CredentialsProvider credentials;   // may be empty
+  // Asked some times a second while a call waits; true makes that call return kCancelled.
+  std::function<bool()> interrupted;          // may be empty
   std::map<std::string, std::string> source;  // overrides of settings by name, for sources
 
   // The settings of the process environment as it is now. kInvalid names the variable, its value
@@ -77,9 +79,10 @@ struct Options {
 };
 
 struct OpenedFile {
-  std::uint64_t size = 0;      // of the object, in bytes
-  std::string version;         // ETag, generation or modification time: pins later reads
+  std::uint64_t size = 0;         // of the object, in bytes
+  std::string version;            // ETag, generation or modification time: pins later reads
   std::vector<std::byte> prefix;  // its first bytes, as many as were asked for and exist
+  Status status;                  // not ok: it can't be read, and neither can its ranges
 };
 
 // `size` bytes at `offset` of a file. Where `destination` is null the engine finds the memory,
@@ -99,16 +102,17 @@ struct FileRanges {
 
 // Consecutive ranges of one file that are ready together.
 struct Ready {
-  std::uint64_t submission = 0;   // what submit() returned
-  std::uint32_t entry = 0;        // index into the submission's FileRanges
+  std::uint64_t submission = 0;  // what submit() returned
+  std::uint32_t entry = 0;       // index into the submission's FileRanges
   std::uint32_t file = 0;
   std::uint32_t first_range = 0;  // index into the entry's ranges
   std::uint32_t count = 0;
-  std::byte* data = nullptr;      // engine memory that holds all of them; null where the caller's
+  std::byte* data = nullptr;  // engine memory that holds all of them; null where the caller's
   std::uint64_t data_size = 0;
   std::vector<std::uint64_t> positions;  // of each range in `data`; empty where the caller's
-  std::shared_ptr<void> memory;   // keeps `data` alive, also after the stream; any thread may drop it
-  Status status;                  // not ok: none of these ranges can be used
+  std::shared_ptr<void>
+      memory;     // keeps `data` alive, also after the stream; any thread may drop it
+  Status status;  // not ok: none of these ranges can be used
 };
 
 struct Batch {
@@ -117,10 +121,10 @@ struct Batch {
 };
 
 struct Stats {
-  double seconds = 0;            // since the first submission, until the last delivery
-  std::uint64_t bytes = 0;       // delivered
+  double seconds = 0;       // since the first submission, until the last delivery
+  std::uint64_t bytes = 0;  // delivered
   std::uint64_t bytes_by_kind[kSourceKinds] = {};
-  std::uint64_t requests = 0;    // reads issued to storage
+  std::uint64_t requests = 0;  // reads issued to storage
   std::uint64_t retries = 0;
   double wait_storage_seconds = 0;   // the consumer waited for bytes
   double wait_consumer_seconds = 0;  // reading paused: ready bytes filled the memory limit
@@ -129,8 +133,9 @@ struct Stats {
   std::uint64_t memory_limit = 0;    // in force; UINT64_MAX: none
   int threads = 0;                   // workers started
   int concurrency = 0;               // reads allowed at once, last
-  std::map<std::string, std::uint64_t> bytes_by_strategy;  // "mapped", "buffered", "direct", "http"...
-  std::string bound;   // what bounded the load: storage, consumer, memory, or none
+  std::map<std::string, std::uint64_t>
+      bytes_by_strategy;  // "mapped", "buffered", "direct", "http"...
+  std::string bound;      // what bounded the load: storage, consumer, memory, or none
   std::map<std::string, std::string> notes;  // e.g. why a strategy was not used
 };
 
@@ -148,11 +153,12 @@ class Stream {
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
-  // Opens `paths` concurrently and reads up to `prefix_bytes` from the start of each.
+  // Opens `paths` concurrently and reads up to `prefix_bytes` from the start of each. A file that
+  // can't be opened says so in its own status.
   Result<std::vector<OpenedFile>> open(const std::vector<std::string>& paths,
                                        std::uint64_t prefix_bytes = 0);
-  // Reads `size` bytes at `offset` of an opened file into `destination`, now.
-  Status read(std::uint32_t file, std::uint64_t offset, std::uint64_t size, void* destination);
+  // Reads ranges of opened files into their destinations, concurrently, now.
+  Status read(const std::vector<FileRanges>& wanted);
   // Adds work. Returns its number: 0, 1, ... Zero-size ranges are delivered like others.
   Result<std::uint64_t> submit(std::vector<FileRanges> entries, Device device = {});
   // Waits until something is ready, and returns what is, at most some MiB at a time unless one

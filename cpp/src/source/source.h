@@ -28,12 +28,12 @@ class CancelToken {
 
 // What the engine plans with.
 struct SourceTraits {
-  bool remote = false;               // requests over a network: adaptive concurrency
-  std::uint64_t chunk_bytes = 0;     // preferred size of one read
-  int initial_concurrency = 0;       // where adaptive concurrency starts
-  int max_concurrency = 0;           // and the most that it may reach
-  std::uint64_t reader_bytes = 0;    // memory that each reader holds (transport buffers)
-  const char* strategy = "";         // for stats, where a read does not say it better
+  bool remote = false;                // requests over a network: adaptive concurrency
+  std::uint64_t chunk_bytes = 0;      // preferred size of one read
+  std::uint64_t min_chunk_bytes = 0;  // the least that a setting may choose
+  int initial_concurrency = 0;        // where adaptive concurrency starts
+  int max_concurrency = 0;            // and the most that it may reach
+  std::uint64_t reader_bytes = 0;     // memory that each reader holds (transport buffers)
 };
 
 // An object that was opened: immutable, shared by all threads.
@@ -69,6 +69,7 @@ struct Opened {
 struct ReadReport {
   const char* strategy = "";
   std::uint64_t retries = 0;
+  bool congested = false;  // the server asked to slow down
 };
 
 using ListCallback = std::function<void(std::string path, std::uint64_t size)>;

@@ -1,0 +1,79 @@
+#include "base/system.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+namespace streamer {
+namespace {
+
+std::uint64_t read_number(const std::string& path) {
+  std::ifstream file(path);
+  std::string word;
+  if (!(file >> word) || word == "max") return kNoLimit;
+  const std::uint64_t value = std::strtoull(word.c_str(), nullptr, 10);
+  // cgroup v1 says "no limit" by a number near 2^63.
+  return value == 0 || value > (std::uint64_t{1} << 60) ? kNoLimit : value;
+}
+
+// The cgroup's folder: its own path where the hierarchy is visible, else the root of the mount,
+// which is the container's.
+struct Cgroup {
+  std::string folder;
+  bool v2 = true;
+};
+
+Cgroup find_cgroup() {
+  std::ifstream file("/proc/self/cgroup");
+  std::string line;
+  Cgroup found;
+  while (std::getline(file, line)) {
+    const std::size_t first = line.find(':');
+    const std::size_t second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    const std::string path = line.substr(second + 1);
+    if (line.rfind("0::", 0) == 0) {
+      found.folder = "/sys/fs/cgroup" + path;
+    } else if (controllers.find("memory") != std::string::npos) {
+      return {"/sys/fs/cgroup/memory" + path, false};
+    }
+  }
+  return found;
+}
+
+std::string parent(const std::string& folder) { return folder.substr(0, folder.rfind('/')); }
+
+// The lowest limit of the cgroup and its ancestors.
+std::uint64_t lowest(const Cgroup& group, const char* v2, const char* v1) {
+  std::uint64_t limit = kNoLimit;
+  std::string folder = group.folder;
+  while (folder.size() >= std::string("/sys/fs/cgroup").size()) {
+    limit = std::min(limit, read_number(folder + "/" + (group.v2 ? v2 : v1)));
+    folder = parent(folder);
+  }
+  return limit;
+}
+
+}  // namespace
+
+std::uint64_t cgroup_memory_limit() {
+  return lowest(find_cgroup(), "memory.max", "memory.limit_in_bytes");
+}
+
+std::uint64_t available_memory() {
+  std::uint64_t available = kNoLimit;
+  std::ifstream meminfo("/proc/meminfo");
+  std::string line;
+  while (std::getline(meminfo, line)) {
+    if (line.rfind("MemAvailable:", 0) == 0) {
+      available = std::strtoull(line.c_str() + 13, nullptr, 10) * 1024;
+      break;
+    }
+  }
+  return std::min(available, cgroup_memory_limit());
+}
+
+}  // namespace streamer

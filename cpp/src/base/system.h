@@ -1,0 +1,17 @@
+// What the machine and the container allow.
+#pragma once
+
+#include <cstdint>
+
+namespace streamer {
+
+inline constexpr std::uint64_t kNoLimit = ~std::uint64_t{0};
+
+// Memory limit of the process' cgroup (v2 or v1) in bytes, or kNoLimit.
+std::uint64_t cgroup_memory_limit();
+
+// Memory that can be used without swapping: the lower of MemAvailable and what the cgroup leaves,
+// page cache counted as free. kNoLimit where it can't be told.
+std::uint64_t available_memory();
+
+}  // namespace streamer

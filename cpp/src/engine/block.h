@@ -1,0 +1,74 @@
+// Blocks: what is delivered together. And the plan that cuts submissions into them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/block_pool.h"
+#include "source/source.h"
+#include "streamer/stream.h"
+
+namespace streamer {
+
+class Destination;
+
+struct FileState {
+  std::string path;
+  SourceKind kind = SourceKind::kFile;
+  std::shared_ptr<const Object> object;  // null until opened
+  Status status;
+};
+
+// Where a block's bytes go.
+enum class Placement {
+  kPool,    // memory of the engine
+  kView,    // the object's own mapping
+  kCaller,  // destinations in host memory
+  kDevice,  // destinations on a device
+};
+
+// Consecutive ranges of one entry. Ranges smaller than kSmallRange share blocks of up to
+// kGroupBytes, so that a kept tensor never holds much more memory than itself; any other range is
+// a block of its own.
+inline constexpr std::uint64_t kSmallRange = std::uint64_t{256} << 10;
+inline constexpr std::uint64_t kGroupBytes = std::uint64_t{1} << 20;
+
+struct Submission {
+  std::uint64_t id = 0;
+  Device device;
+  Destination* destination = nullptr;           // of a device
+  std::uint64_t max_chunk = ~std::uint64_t{0};  // bytes that one read may have
+  std::vector<FileRanges> entries;
+};
+
+struct Block {
+  std::shared_ptr<Submission> submission;
+  std::uint32_t entry = 0;
+  std::uint32_t file = 0;
+  std::uint32_t first = 0;
+  std::uint32_t count = 0;
+  Placement placement = Placement::kPool;
+  std::uint64_t bytes = 0;       // sum of the ranges' sizes
+  std::uint64_t data_bytes = 0;  // of the memory that holds them, paddings included
+  std::vector<std::uint64_t> positions;
+
+  std::byte* data = nullptr;
+  std::shared_ptr<BlockPool::Memory> memory;  // placement kPool
+  std::uint64_t scheduled = 0;                // bytes handed to workers
+  std::uint64_t completed = 0;                // bytes that arrived or failed
+  Status status;
+
+  const Range& range(std::uint32_t index) const { return submission->entries[entry].ranges[index]; }
+  bool placed() const { return placement != Placement::kPool || data != nullptr || bytes == 0; }
+  bool done() const { return completed == bytes; }
+};
+
+// Appends the blocks of `submission` to `blocks`, in order. kInvalid where a range reaches past
+// its object, or an alignment is not a power of two up to 64.
+Status plan_blocks(const std::shared_ptr<Submission>& submission,
+                   const std::vector<FileState>& files, std::vector<Block>* blocks);
+
+}  // namespace streamer

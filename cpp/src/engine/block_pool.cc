@@ -1,0 +1,144 @@
+#include "engine/block_pool.h"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+
+namespace streamer {
+namespace {
+
+constexpr std::uint64_t kPage = 4096;
+constexpr std::uint64_t kHugePage = std::uint64_t{2} << 20;
+// Smaller memory comes from malloc, which reuses it by itself.
+constexpr std::uint64_t kMapThreshold = std::uint64_t{256} << 10;
+
+std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
+
+std::byte* map_memory(std::uint64_t capacity) {
+  if (capacity < kMapThreshold) {
+    return static_cast<std::byte*>(std::aligned_alloc(64, capacity));
+  }
+  const bool huge = capacity >= 2 * kHugePage;
+  const std::uint64_t reserve = huge ? capacity + kHugePage : capacity;
+  void* raw = mmap(nullptr, reserve, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (raw == MAP_FAILED) return nullptr;
+  auto* start = static_cast<std::byte*>(raw);
+  if (!huge) return start;
+  // Keep the part that starts on a huge page: one page fault then serves 2 MiB.
+  const auto address = reinterpret_cast<std::uintptr_t>(start);
+  const std::uint64_t head = round_up(address, kHugePage) - address;
+  if (head > 0) munmap(start, head);
+  if (reserve - head > capacity) munmap(start + head + capacity, reserve - head - capacity);
+  madvise(start + head, capacity, MADV_HUGEPAGE);
+  return start + head;
+}
+
+void unmap_memory(std::byte* data, std::uint64_t capacity) {
+  if (capacity < kMapThreshold) {
+    std::free(data);
+  } else {
+    munmap(data, capacity);
+  }
+}
+
+}  // namespace
+
+std::uint64_t BlockPool::capacity_for(std::uint64_t bytes) {
+  return round_up(bytes, bytes < kMapThreshold - kPage ? 64 : kPage);
+}
+
+BlockPool::~BlockPool() { close(); }
+
+void BlockPool::set_listener(std::weak_ptr<MemoryListener> listener) {
+  const std::lock_guard lock(mutex_);
+  listener_ = std::move(listener);
+}
+
+std::shared_ptr<BlockPool::Memory> BlockPool::allocate(std::uint64_t bytes, bool force,
+                                                       bool* refused) {
+  *refused = false;
+  const std::uint64_t capacity = capacity_for(bytes);
+  {
+    const std::lock_guard lock(mutex_);
+    // A kept block that is up to a quarter too large is better than fresh memory.
+    const auto it = kept_.lower_bound(capacity);
+    if (it != kept_.end() && it->first <= capacity + capacity / 4) {
+      Memory memory{it->second, it->first, true};
+      kept_.erase(it);
+      return wrap(memory);
+    }
+    if (!budget_->try_take(capacity)) {
+      evict_locked(capacity);
+      if (!budget_->try_take(capacity)) {
+        if (!force) return nullptr;
+        budget_->take(capacity);
+      }
+    }
+  }
+  std::byte* data = map_memory(capacity);
+  if (data == nullptr) {
+    const std::lock_guard lock(mutex_);
+    evict_locked(MemoryBudget::kUnlimited);
+    data = map_memory(capacity);
+  }
+  if (data == nullptr) {
+    budget_->give_back(capacity);
+    *refused = true;
+    return nullptr;
+  }
+  return wrap(Memory{data, capacity, true});
+}
+
+std::shared_ptr<BlockPool::Memory> BlockPool::wrap(Memory memory) {
+  auto self = shared_from_this();
+  return std::shared_ptr<Memory>(new Memory(memory),
+                                 [self](Memory* dropped) { self->reclaim(dropped); });
+}
+
+void BlockPool::uncount(Memory& memory) {
+  const std::lock_guard lock(mutex_);
+  if (memory.counted) {
+    memory.counted = false;
+    budget_->give_back(memory.capacity);
+  }
+}
+
+void BlockPool::reclaim(Memory* memory) {
+  const std::unique_ptr<Memory> owned(memory);
+  std::shared_ptr<MemoryListener> listener;
+  {
+    const std::lock_guard lock(mutex_);
+    const bool keep = !closed_ && memory->capacity >= kMapThreshold &&
+                      (memory->counted || budget_->try_take(memory->capacity));
+    if (keep) {
+      kept_.emplace(memory->capacity, memory->data);
+    } else {
+      unmap_memory(memory->data, memory->capacity);
+      if (memory->counted) budget_->give_back(memory->capacity);
+    }
+    listener = listener_.lock();
+  }
+  if (listener) listener->memory_returned();
+}
+
+void BlockPool::evict_locked(std::uint64_t bytes) {
+  std::uint64_t freed = 0;
+  while (freed < bytes && !kept_.empty()) {
+    const auto it = std::prev(kept_.end());
+    unmap_memory(it->second, it->first);
+    budget_->give_back(it->first);
+    freed += it->first;
+    kept_.erase(it);
+  }
+}
+
+void BlockPool::close() {
+  const std::lock_guard lock(mutex_);
+  closed_ = true;
+  listener_.reset();
+  evict_locked(MemoryBudget::kUnlimited);
+}
+
+}  // namespace streamer

@@ -1,0 +1,65 @@
+// Host memory for blocks: reused while a stream lasts, owned by whoever holds it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "engine/memory_budget.h"
+
+namespace streamer {
+
+// Told when memory came back to the budget.
+class MemoryListener {
+ public:
+  virtual ~MemoryListener() = default;
+  virtual void memory_returned() = 0;
+};
+
+// Thread-safe. A block outlives the pool that gave it; it is kept for reuse when its last owner
+// drops it, and unmapped when the pool is closed or the budget is needed for another size.
+class BlockPool : public std::enable_shared_from_this<BlockPool> {
+ public:
+  struct Memory {
+    std::byte* data = nullptr;
+    std::uint64_t capacity = 0;  // bytes that count against the budget
+    bool counted = false;
+  };
+
+  static std::shared_ptr<BlockPool> create(std::shared_ptr<MemoryBudget> budget) {
+    return std::shared_ptr<BlockPool>(new BlockPool(std::move(budget)));
+  }
+  ~BlockPool();
+
+  void set_listener(std::weak_ptr<MemoryListener> listener);
+
+  // At least `bytes` (more than 0) of memory aligned to 64, uninitialised. Null with
+  // `*refused` false where the budget has no room now, unless `force`; null with `*refused` true
+  // where the system has none.
+  std::shared_ptr<Memory> allocate(std::uint64_t bytes, bool force, bool* refused);
+
+  // The memory is the caller's from now on and counts no more.
+  void uncount(Memory& memory);
+
+  // Frees what is kept for reuse; from now on nothing is kept.
+  void close();
+
+  // Bytes that a block of `bytes` counts for.
+  static std::uint64_t capacity_for(std::uint64_t bytes);
+
+ private:
+  explicit BlockPool(std::shared_ptr<MemoryBudget> budget) : budget_(std::move(budget)) {}
+  std::shared_ptr<Memory> wrap(Memory memory);
+  void reclaim(Memory* memory);
+  void evict_locked(std::uint64_t bytes);
+
+  const std::shared_ptr<MemoryBudget> budget_;
+  std::mutex mutex_;
+  std::multimap<std::uint64_t, std::byte*> kept_;  // by capacity; counted
+  std::weak_ptr<MemoryListener> listener_;
+  bool closed_ = false;
+};
+
+}  // namespace streamer

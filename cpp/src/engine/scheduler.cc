@@ -1,0 +1,407 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+
+namespace streamer {
+namespace {
+
+// What one call of next() delivers at most, unless one block is larger.
+constexpr std::uint64_t kBatchMemory = std::uint64_t{8} << 20;
+constexpr std::size_t kBatchBlocks = 64;
+// How far views are populated ahead of the consumer.
+constexpr std::uint64_t kViewsAhead = std::uint64_t{512} << 20;
+constexpr std::size_t kMaxSegments = 1024;  // IOV_MAX
+
+double seconds_between(std::chrono::steady_clock::time_point from,
+                       std::chrono::steady_clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+}  // namespace
+
+Scheduler::Scheduler(std::shared_ptr<MemoryBudget> budget, std::shared_ptr<BlockPool> pool,
+                     std::int64_t memory_limit, std::function<void()> spawn)
+    : budget_(std::move(budget)),
+      pool_(std::move(pool)),
+      memory_limit_(memory_limit),
+      spawn_(std::move(spawn)) {}
+
+void Scheduler::add_source(SourceKind kind, std::uint64_t chunk_bytes,
+                           ConcurrencyController controller) {
+  const std::lock_guard lock(mutex_);
+  sources_.emplace(kind, SourceLimits{chunk_bytes, controller, 0});
+}
+
+bool Scheduler::has_source(SourceKind kind) const {
+  const std::lock_guard lock(mutex_);
+  return sources_.count(kind) > 0;
+}
+
+Status Scheduler::add_blocks(std::vector<Block> blocks, const std::vector<FileState>& files) {
+  std::uint64_t largest = 0;
+  const Block* largest_block = nullptr;
+  for (const Block& block : blocks) {
+    if (block.placement == Placement::kPool && block.bytes > 0 && block.data_bytes > largest) {
+      largest = block.data_bytes;
+      largest_block = &block;
+    }
+  }
+  if (largest > 0) largest = BlockPool::capacity_for(largest);
+  {
+    const std::lock_guard lock(mutex_);
+    if (memory_limit_ > 0 && largest_block != nullptr &&
+        largest_block->data_bytes > static_cast<std::uint64_t>(memory_limit_)) {
+      const Range& range = largest_block->range(largest_block->first);
+      return Status::error(Code::kMemoryLimit, "the memory limit of " +
+                                                   std::to_string(memory_limit_) +
+                                                   " bytes is below the largest tensor")
+          .with_path(files[largest_block->file].path)
+          .with_range(range.offset, range.size)
+          .with_hint("Set RUNAI_STREAMER_MEMORY_LIMIT to at least " +
+                     std::to_string(largest_block->data_bytes) +
+                     ", or to 0 for the least that works");
+    }
+    // 0 and the default mean at least the largest block.
+    if (budget_->limit() < largest) budget_->set_limit(largest);
+    for (Block& block : blocks) blocks_.push_back(std::move(block));
+    files_ = files;
+  }
+  work_.notify_one();
+  bool spawn = false;
+  {
+    const std::lock_guard lock(mutex_);
+    spawn = can_spawn_locked();
+    if (spawn) ++workers_;
+  }
+  if (spawn) spawn_();
+  ready_.notify_all();
+  return {};
+}
+
+void Scheduler::add_task(std::function<void()> task, int width) {
+  bool spawn = false;
+  {
+    const std::lock_guard lock(mutex_);
+    tasks_.push_back(std::move(task));
+    task_width_ = std::max(task_width_, width);
+    spawn = idle_ == 0 && workers_ < std::min(task_width_, most_workers_);
+    if (spawn) ++workers_;
+  }
+  if (spawn) {
+    spawn_();
+  } else {
+    work_.notify_one();
+  }
+}
+
+void Scheduler::worker_missing() {
+  bool none = false;
+  {
+    const std::lock_guard lock(mutex_);
+    --workers_;
+    most_workers_ = workers_;
+    none = workers_ == 0;
+  }
+  if (none) {
+    cancel(Status::error(Code::kOutOfMemory, "the system gives no thread to read with")
+               .with_hint("Raise the limit of processes (ulimit -u) or of the cgroup (pids.max)"));
+  }
+}
+
+bool Scheduler::can_spawn_locked() const {
+  if (cancelled_ || idle_ > 0 || workers_ >= most_workers_) return false;
+  int wanted = tasks_.empty() ? 0 : task_width_;
+  if (work_left_locked()) {
+    for (const auto& [kind, source] : sources_) {
+      wanted = std::max(wanted, source.controller.limit());
+    }
+  }
+  return workers_ < wanted;
+}
+
+Job Scheduler::take() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    if (cancelled_) return {};
+    Job job;
+    if (!tasks_.empty()) {
+      job.task = std::move(tasks_.front());
+      tasks_.pop_front();
+    } else if (work_left_locked()) {
+      job.chunk = make_chunk_locked();
+    }
+    if (job) {
+      // Workers start one another, so that a stream starts without waiting for all of them.
+      const bool more = !tasks_.empty() || (work_left_locked() && blocked_ == Blocked::kNo);
+      const bool spawn = more && can_spawn_locked();
+      const bool wake = more && idle_ > 0;
+      if (spawn) ++workers_;
+      lock.unlock();
+      if (wake) work_.notify_one();
+      if (spawn) spawn_();
+      return job;
+    }
+    ++idle_;
+    work_.wait(lock);
+    --idle_;
+  }
+}
+
+// Finds memory for `block`. `first` tells that nothing can go on before it has some.
+bool Scheduler::place_locked(Block& block, bool first) {
+  if (block.placement == Placement::kView) {
+    // A view takes no memory of the engine, but there is no use in running far ahead.
+    const bool counted = block.scheduled > 0;
+    if (!counted && views_ahead_ > 0 && views_ahead_ + block.bytes > kViewsAhead) return false;
+    if (!counted) views_ahead_ += block.bytes;
+    return true;
+  }
+  if (block.placed()) return true;
+  bool refused = false;
+  block.memory = pool_->allocate(block.data_bytes, false, &refused);
+  const bool starving = first && &block == &blocks_.front() && chunks_under_way_ == 0;
+  if (!block.memory && !refused && starving) {
+    // The consumer gets nothing before this block has memory: what it holds is its own.
+    release_handed_locked();
+    block.memory = pool_->allocate(block.data_bytes, true, &refused);
+  }
+  if (refused) {
+    block.status =
+        Status::error(Code::kOutOfMemory,
+                      "the system has no memory for " + std::to_string(block.data_bytes) + " bytes")
+            .with_path(files_[block.file].path)
+            .with_hint("Lower RUNAI_STREAMER_MEMORY_LIMIT, or give the process more memory");
+    return true;
+  }
+  if (!block.memory) return false;
+  block.data = block.memory->data;
+  return true;
+}
+
+void Scheduler::release_handed_locked() {
+  for (auto* list : {&handed_, &handed_before_}) {
+    for (const auto& weak : *list) {
+      if (const auto memory = weak.lock()) pool_->uncount(*memory);
+    }
+    list->clear();
+  }
+}
+
+void Scheduler::note_blocked_locked(Blocked reason) {
+  if (reason == blocked_) return;
+  const Clock::time_point now = Clock::now();
+  const double seconds = seconds_between(blocked_since_, now);
+  if (blocked_ == Blocked::kConsumer) times_.wait_consumer += seconds;
+  if (blocked_ == Blocked::kMemory) times_.wait_memory += seconds;
+  blocked_ = reason;
+  blocked_since_ = now;
+}
+
+std::optional<Chunk> Scheduler::make_chunk_locked() {
+  Chunk chunk;
+  SourceLimits* source = nullptr;
+  std::uint64_t limit = 0;
+  bool progressed = false;
+  while (work_left_locked()) {
+    Block& block = blocks_[cursor_];
+    const FileState& file = files_[block.file];
+    if (block.scheduled == block.bytes) {  // empty, or failed when its file was opened
+      progressed = true;
+      ++cursor_;
+      cursor_range_ = 0;
+      cursor_byte_ = 0;
+      continue;
+    }
+    if (chunk.size == 0) {
+      source = &sources_.at(file.kind);
+      limit = std::min(source->chunk_bytes, block.submission->max_chunk);
+      if (source->active >= source->controller.limit()) break;
+    } else if (!continues_locked(chunk, block)) {
+      break;
+    }
+    if (!place_locked(block, chunk.size == 0)) {
+      if (chunk.size == 0) {
+        const bool ready = blocks_.front().done() || chunks_under_way_ == 0;
+        note_blocked_locked(ready ? Blocked::kConsumer : Blocked::kMemory);
+      }
+      break;
+    }
+    if (chunk.size == 0) note_blocked_locked(Blocked::kNo);
+    if (!block.status.ok()) {  // no memory to be had: it fails without a read
+      block.scheduled = block.completed = block.bytes;
+      continue;
+    }
+    append_locked(block, limit, &chunk);
+    if (block.scheduled < block.bytes || chunk.size >= limit) break;
+  }
+  if (progressed) ready_.notify_all();
+  if (chunk.size == 0) return std::nullopt;
+  ++source->active;
+  ++chunks_under_way_;
+  ++times_.chunks;
+  return chunk;
+}
+
+bool Scheduler::continues_locked(const Chunk& chunk, const Block& block) const {
+  if (files_[block.file].object != chunk.object || block.placement != chunk.placement ||
+      block.submission->destination != chunk.destination) {
+    return false;
+  }
+  std::uint32_t index = 0;
+  while (block.range(block.first + index).size == 0) ++index;
+  return block.range(block.first + index).offset == chunk.offset + chunk.size;
+}
+
+// Adds to `chunk` what follows at the cursor in `block`, up to `limit` bytes in all.
+void Scheduler::append_locked(Block& block, std::uint64_t limit, Chunk* chunk) {
+  while (cursor_range_ < block.count && chunk->size < limit &&
+         chunk->segments.size() < kMaxSegments) {
+    const Range& range = block.range(block.first + cursor_range_);
+    const std::uint64_t start = range.offset + cursor_byte_;
+    const std::uint64_t left = range.size - cursor_byte_;
+    if (left > 0) {
+      if (chunk->size == 0) {
+        const FileState& file = files_[block.file];
+        chunk->object = file.object;
+        chunk->kind = file.kind;
+        chunk->placement = block.placement;
+        chunk->destination = block.submission->destination;
+        chunk->offset = start;
+      } else if (start != chunk->offset + chunk->size) {
+        return;  // a gap that nobody wants
+      }
+      const std::uint64_t size = std::min(left, limit - chunk->size);
+      std::byte* target = cursor_byte_ + (range.destination != nullptr
+                                              ? static_cast<std::byte*>(range.destination)
+                                              : block.data + block.positions[cursor_range_]);
+      iovec* last = chunk->segments.empty() ? nullptr : &chunk->segments.back();
+      if (last != nullptr && static_cast<std::byte*>(last->iov_base) + last->iov_len == target) {
+        last->iov_len += size;
+      } else {
+        chunk->segments.push_back({target, size});
+      }
+      if (chunk->shares.empty() || chunk->shares.back().block != &block) {
+        chunk->shares.push_back({&block, 0});
+      }
+      chunk->shares.back().bytes += size;
+      chunk->size += size;
+      block.scheduled += size;
+      cursor_byte_ += size;
+      if (size < left) return;
+    }
+    ++cursor_range_;
+    cursor_byte_ = 0;
+  }
+}
+
+void Scheduler::complete(const Chunk& chunk, const Status& status, bool congested) {
+  bool wake_consumer = false;
+  bool wake_worker = false;
+  {
+    const std::lock_guard lock(mutex_);
+    SourceLimits& source = sources_.at(chunk.kind);
+    source.controller.completed(chunk.size, source.active, congested, Clock::now());
+    last_concurrency_ = source.controller.limit();
+    --source.active;
+    --chunks_under_way_;
+    wake_worker = idle_ > 0;
+    for (const Chunk::Share& share : chunk.shares) {
+      share.block->completed += share.bytes;
+      if (!status.ok() && share.block->status.ok()) share.block->status = status;
+      if (share.block->done() && share.block == &blocks_.front()) wake_consumer = true;
+    }
+  }
+  if (wake_consumer) ready_.notify_all();
+  if (wake_worker) work_.notify_one();
+}
+
+Result<std::deque<Block>> Scheduler::next(std::chrono::milliseconds timeout, bool* finished) {
+  std::deque<Block> batch;
+  std::unique_lock lock(mutex_);
+  const auto ready = [this] {
+    // A block without bytes is done before the cursor passes it: it must not be taken from under
+    // the cursor.
+    return cancelled_ || blocks_.empty() || blocks_.front().done();
+  };
+  if (!ready()) {
+    const Clock::time_point start = Clock::now();
+    if (timeout == std::chrono::milliseconds::max()) {
+      ready_.wait(lock, ready);
+    } else {
+      ready_.wait_for(lock, timeout, ready);
+    }
+    times_.wait_storage += seconds_between(start, Clock::now());
+  }
+  *finished = blocks_.empty();
+  if (cancelled_) return fatal_;
+  std::uint64_t memory = 0;
+  while (!blocks_.empty() && blocks_.front().done() && batch.size() < kBatchBlocks) {
+    Block& block = blocks_.front();
+    const std::uint64_t needs = block.memory ? block.memory->capacity : 0;
+    if (!batch.empty() && memory + needs > kBatchMemory) break;
+    memory += needs;
+    if (block.placement == Placement::kView && block.scheduled > 0) views_ahead_ -= block.bytes;
+    batch.push_back(std::move(block));
+    blocks_.pop_front();
+    if (cursor_ > 0) {
+      --cursor_;
+    } else {
+      cursor_range_ = 0;
+      cursor_byte_ = 0;
+    }
+  }
+  // What was handed out before the last batch and is still alive is being kept.
+  for (const auto& weak : handed_before_) {
+    if (const auto kept = weak.lock()) pool_->uncount(*kept);
+  }
+  if (!batch.empty()) {
+    handed_before_ = std::move(handed_);
+    handed_.clear();
+    for (const Block& block : batch) {
+      if (block.memory) handed_.push_back(block.memory);
+    }
+  }
+  const bool wake = idle_ > 0;
+  lock.unlock();
+  if (wake) work_.notify_all();
+  return batch;
+}
+
+void Scheduler::cancel(Status reason) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!cancelled_) fatal_ = std::move(reason);
+    cancelled_ = true;
+    tasks_.clear();
+  }
+  work_.notify_all();
+  ready_.notify_all();
+}
+
+void Scheduler::memory_returned() {
+  // Empty on purpose: a waiter that read the budget before it changed must be asleep by now.
+  { const std::lock_guard lock(mutex_); }
+  work_.notify_one();
+}
+
+Status Scheduler::fatal() const {
+  const std::lock_guard lock(mutex_);
+  return fatal_;
+}
+
+int Scheduler::workers() const {
+  const std::lock_guard lock(mutex_);
+  return workers_;
+}
+
+int Scheduler::concurrency() const {
+  const std::lock_guard lock(mutex_);
+  return last_concurrency_;
+}
+
+SchedulerTimes Scheduler::times() const {
+  const std::lock_guard lock(mutex_);
+  return times_;
+}
+
+}  // namespace streamer

@@ -1,0 +1,53 @@
+#include "engine/stats.h"
+
+#include <algorithm>
+
+namespace streamer {
+
+void StatsCollector::started() {
+  const std::lock_guard lock(mutex_);
+  if (!running_) start_ = last_ = Clock::now();
+  running_ = true;
+}
+
+void StatsCollector::read(const ReadReport& report, std::uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  ++stats_.requests;
+  stats_.retries += report.retries;
+  stats_.bytes_by_strategy[report.strategy] += bytes;
+}
+
+void StatsCollector::delivered(SourceKind kind, std::uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  stats_.bytes += bytes;
+  stats_.bytes_by_kind[static_cast<int>(kind)] += bytes;
+  last_ = Clock::now();
+}
+
+void StatsCollector::note(const std::string& key, const std::string& text) {
+  const std::lock_guard lock(mutex_);
+  stats_.notes[key] = text;
+}
+
+Stats StatsCollector::snapshot(const SchedulerTimes& times, const MemoryBudget& budget) const {
+  const std::lock_guard lock(mutex_);
+  Stats stats = stats_;
+  stats.seconds = std::chrono::duration<double>(last_ - start_).count();
+  stats.wait_storage_seconds = times.wait_storage;
+  stats.wait_consumer_seconds = times.wait_consumer;
+  stats.wait_memory_seconds = times.wait_memory;
+  stats.peak_memory = budget.peak();
+  stats.memory_limit = budget.limit();
+  stats.bound = bounded_by(stats.seconds, times);
+  return stats;
+}
+
+std::string bounded_by(double seconds, const SchedulerTimes& times) {
+  const double threshold = seconds / 10;
+  if (std::max(times.wait_storage, times.wait_consumer) <= threshold) return "none";
+  if (times.wait_consumer > times.wait_storage) return "consumer";
+  // The consumer waited for bytes: were they slow to come, or had they nowhere to go?
+  return times.wait_memory > times.wait_storage / 2 ? "memory" : "storage";
+}
+
+}  // namespace streamer

@@ -1,0 +1,494 @@
+#include "streamer/stream.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <array>
+#include <condition_variable>
+#include <cstring>
+#include <mutex>
+#include <optional>
+#include <system_error>
+#include <thread>
+
+#include "base/system.h"
+#include "destination/destination.h"
+#include "engine/memory_limit.h"
+#include "engine/scheduler.h"
+#include "engine/stats.h"
+
+namespace streamer {
+namespace {
+
+using std::chrono::milliseconds;
+constexpr milliseconds kInterruptPoll{100};
+
+// Signals belong to the host's threads.
+class BlockedSignals {
+ public:
+  BlockedSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_;
+};
+
+// Counts tasks that run on workers for a caller that waits. Shared, since a caller that is
+// interrupted leaves before them.
+struct Latch {
+  explicit Latch(std::size_t tasks) : left(tasks) {}
+  void done() {
+    const std::lock_guard lock(mutex);
+    if (--left == 0) finished.notify_all();
+  }
+  std::mutex mutex;
+  std::condition_variable finished;
+  std::size_t left;
+};
+
+}  // namespace
+
+class Stream::Impl {
+ public:
+  explicit Impl(Options options)
+      : options_(std::move(options)),
+        budget_(std::make_shared<MemoryBudget>(initial_memory_limit(options_.memory_limit))),
+        pool_(BlockPool::create(budget_)),
+        scheduler_(std::make_shared<Scheduler>(budget_, pool_, options_.memory_limit,
+                                               [this] { spawn(); })) {
+    pool_->set_listener(scheduler_);
+    if (options_.credentials) {
+      // The provider is promised one call at a time.
+      auto provider = options_.credentials;
+      auto mutex = std::make_shared<std::mutex>();
+      options_.credentials = [provider, mutex](const CredentialsRequest& request) {
+        const std::lock_guard lock(*mutex);
+        return provider(request);
+      };
+    }
+  }
+
+  ~Impl() {
+    cancel();
+    {
+      const std::lock_guard lock(threads_mutex_);
+      closing_ = true;
+    }
+    for (std::thread& thread : threads_) thread.join();
+    for (auto& destination : destinations_) destination.second.reset();
+    pool_->close();
+  }
+
+  void cancel() noexcept {
+    cancel_.cancel();
+    scheduler_->cancel(Status::error(Code::kCancelled, "the stream was closed"));
+  }
+
+  Result<std::vector<OpenedFile>> open(const std::vector<std::string>& paths,
+                                       std::uint64_t prefix_bytes);
+  Status read(const std::vector<FileRanges>& wanted);
+  Result<std::uint64_t> submit(std::vector<FileRanges> entries, Device device);
+  Result<Batch> next(milliseconds timeout);
+
+  Stats stats() const {
+    Stats stats = stats_.snapshot(scheduler_->times(), *budget_);
+    stats.threads = scheduler_->workers();
+    stats.concurrency = scheduler_->concurrency();
+    return stats;
+  }
+
+ private:
+  // A worker's connections.
+  class Worker {
+   public:
+    explicit Worker(Impl* impl) : impl_(impl) {}
+    ~Worker() {
+      readers_ = {};
+      impl_->budget_->give_back(reader_bytes_);
+    }
+    Result<Reader*> reader(SourceKind kind);
+
+   private:
+    Impl* impl_;
+    std::array<std::unique_ptr<Reader>, kSourceKinds> readers_;
+    std::uint64_t reader_bytes_ = 0;
+  };
+  static thread_local Worker* worker_;
+
+  void spawn();
+  void work();
+  void run(const Chunk& chunk);
+  void run_on_device(const Chunk& chunk, Reader* reader);
+  void finish(const Chunk& chunk, Status status, const ReadReport& report);
+  Status ensure_source(SourceKind kind);
+  Status wait(Latch* latch);
+  Result<Destination*> destination(Device device);
+
+  Options options_;
+  CancelToken cancel_;
+  const std::shared_ptr<MemoryBudget> budget_;
+  const std::shared_ptr<BlockPool> pool_;
+  const std::shared_ptr<Scheduler> scheduler_;
+  StatsCollector stats_;
+  std::array<std::unique_ptr<Source>, kSourceKinds> sources_;
+  std::map<int, std::unique_ptr<Destination>> destinations_;  // by ordinal
+  std::vector<FileState> files_;
+  std::uint64_t submissions_ = 0;
+
+  std::mutex threads_mutex_;
+  std::vector<std::thread> threads_;
+  bool closing_ = false;
+};
+
+thread_local Stream::Impl::Worker* Stream::Impl::worker_ = nullptr;
+
+Result<Reader*> Stream::Impl::Worker::reader(SourceKind kind) {
+  auto& reader = readers_[static_cast<int>(kind)];
+  if (!reader) {
+    Source& source = *impl_->sources_[static_cast<int>(kind)];
+    auto made = source.make_reader();
+    if (!made) return made.status();
+    reader = std::move(*made);
+    const std::uint64_t bytes = source.traits().reader_bytes;
+    impl_->budget_->take(bytes);
+    reader_bytes_ += bytes;
+  }
+  return reader.get();
+}
+
+void Stream::Impl::spawn() {
+  const std::lock_guard lock(threads_mutex_);
+  if (closing_) return;
+  const BlockedSignals blocked;
+  try {
+    threads_.emplace_back([this] { work(); });
+  } catch (const std::system_error&) {
+    scheduler_->worker_missing();
+  }
+}
+
+void Stream::Impl::work() {
+  pthread_setname_np(pthread_self(), "streamer");
+  Worker worker(this);
+  worker_ = &worker;
+  while (Job job = scheduler_->take()) {
+    if (job.task) {
+      job.task();
+    } else {
+      run(*job.chunk);
+    }
+  }
+  worker_ = nullptr;
+}
+
+void Stream::Impl::run(const Chunk& chunk) {
+  ReadReport report;
+  auto reader = worker_->reader(chunk.kind);
+  if (!reader) {
+    finish(chunk, reader.status(), report);
+  } else if (chunk.placement == Placement::kDevice) {
+    run_on_device(chunk, *reader);
+  } else if (chunk.placement == Placement::kView) {
+    Status status = (*reader)->fault_in(*chunk.object, chunk.offset, chunk.size, &report);
+    finish(chunk, std::move(status), report);
+  } else {
+    Status status = (*reader)->read(*chunk.object, chunk.offset, chunk.segments, &report);
+    finish(chunk, std::move(status), report);
+  }
+}
+
+void Stream::Impl::run_on_device(const Chunk& chunk, Reader* reader) {
+  ReadReport report;
+  Destination& destination = *chunk.destination;
+  auto slot = destination.stage(chunk.size, cancel_);
+  if (!slot) {
+    finish(chunk, slot.status(), report);
+    return;
+  }
+  const iovec staged{slot->data, chunk.size};
+  Status status = reader->read(*chunk.object, chunk.offset, {&staged, 1}, &report);
+  if (!status.ok()) {
+    destination.discard(*slot);
+    finish(chunk, std::move(status), report);
+    return;
+  }
+  auto shared = std::make_shared<Chunk>(chunk);
+  destination.copy(*slot, chunk.segments, [this, shared, report](Status copied) {
+    finish(*shared, std::move(copied), report);
+  });
+}
+
+void Stream::Impl::finish(const Chunk& chunk, Status status, const ReadReport& report) {
+  if (status.ok()) {
+    stats_.read(report, chunk.size);
+  } else {
+    status = std::move(status).with_path(chunk.object->path()).with_range(chunk.offset, chunk.size);
+  }
+  scheduler_->complete(chunk, status, report.congested);
+}
+
+Status Stream::Impl::ensure_source(SourceKind kind) {
+  auto& source = sources_[static_cast<int>(kind)];
+  if (source) return {};
+  auto made = make_source(kind, {options_, cancel_});
+  if (!made) return made.status();
+  source = std::move(*made);
+  const SourceTraits& traits = source->traits();
+  std::uint64_t chunk = options_.chunk_bytes > 0 ? options_.chunk_bytes : traits.chunk_bytes;
+  chunk = std::max(chunk, traits.min_chunk_bytes);
+  scheduler_->add_source(kind, chunk, ConcurrencyController(options_.concurrency, traits));
+  return {};
+}
+
+Status Stream::Impl::wait(Latch* latch) {
+  std::unique_lock lock(latch->mutex);
+  while (latch->left > 0) {
+    latch->finished.wait_for(lock, kInterruptPoll);
+    if (latch->left == 0) break;
+    if (cancel_.cancelled()) return Status::error(Code::kCancelled, "the stream was closed");
+    if (Status fatal = scheduler_->fatal(); !fatal.ok()) return fatal;
+    if (options_.interrupted) {
+      lock.unlock();
+      if (options_.interrupted()) return Status::error(Code::kCancelled, "interrupted");
+      lock.lock();
+    }
+  }
+  return {};
+}
+
+Result<std::vector<OpenedFile>> Stream::Impl::open(const std::vector<std::string>& paths,
+                                                   std::uint64_t prefix_bytes) {
+  struct Work {
+    explicit Work(std::size_t files) : latch(files), opened(files), objects(files) {}
+    Latch latch;
+    std::vector<OpenedFile> opened;
+    std::vector<std::shared_ptr<const Object>> objects;
+  };
+  auto work = std::make_shared<Work>(paths.size());
+  std::vector<SourceKind> kinds;
+  for (const std::string& path : paths) {
+    auto kind = source_kind_of(path);
+    if (!kind) return kind.status();
+    if (Status status = ensure_source(*kind); !status.ok()) {
+      return std::move(status).with_path(path);
+    }
+    kinds.push_back(*kind);
+  }
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    const SourceTraits& traits = sources_[static_cast<int>(kinds[i])]->traits();
+    const int width = options_.concurrency > 0 ? options_.concurrency : traits.initial_concurrency;
+    scheduler_->add_task(
+        [this, work, i, path = paths[i], kind = kinds[i], prefix_bytes] {
+          OpenedFile& file = work->opened[i];
+          auto reader = worker_->reader(kind);
+          if (reader) {
+            file.prefix.resize(prefix_bytes);
+            auto opened = (*reader)->open(path, file.prefix);
+            if (opened) {
+              file.prefix.resize(opened->prefix_size);
+              file.size = opened->object->size();
+              file.version = opened->object->version();
+              work->objects[i] = std::move(opened->object);
+            } else {
+              file.prefix.clear();
+              file.status = opened.status();
+            }
+          } else {
+            file.status = reader.status();
+          }
+          file.status = std::move(file.status).with_path(path);
+          work->latch.done();
+        },
+        width);
+  }
+  if (Status status = wait(&work->latch); !status.ok()) return status;
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    files_.push_back({paths[i], kinds[i], work->objects[i], work->opened[i].status});
+  }
+  return std::move(work->opened);
+}
+
+Status Stream::Impl::read(const std::vector<FileRanges>& wanted) {
+  // Bytes come by way of memory that the tasks share: a caller that is interrupted may free its
+  // own at once.
+  struct Work {
+    explicit Work(std::size_t ranges) : latch(ranges), bytes(ranges), statuses(ranges) {}
+    Latch latch;
+    std::vector<std::vector<std::byte>> bytes;
+    std::vector<Status> statuses;
+  };
+  std::vector<const Range*> ranges;
+  for (const FileRanges& entry : wanted) {
+    if (entry.file >= files_.size())
+      return Status::error(Code::kInvalid, "no such file was opened");
+    if (const Status& status = files_[entry.file].status; !status.ok()) return status;
+    for (const Range& range : entry.ranges) ranges.push_back(&range);
+  }
+  auto work = std::make_shared<Work>(ranges.size());
+  std::size_t index = 0;
+  for (const FileRanges& entry : wanted) {
+    const FileState& file = files_[entry.file];
+    const SourceTraits& traits = sources_[static_cast<int>(file.kind)]->traits();
+    const int width = options_.concurrency > 0 ? options_.concurrency : traits.initial_concurrency;
+    for (const Range& range : entry.ranges) {
+      scheduler_->add_task(
+          [this, work, index, range, kind = file.kind, object = file.object] {
+            std::vector<std::byte>& bytes = work->bytes[index];
+            bytes.resize(range.size);
+            auto reader = worker_->reader(kind);
+            Status status = reader.status();
+            if (status.ok()) {
+              ReadReport report;
+              const iovec segment{bytes.data(), bytes.size()};
+              status = (*reader)->read(*object, range.offset, {&segment, 1}, &report);
+            }
+            work->statuses[index] =
+                std::move(status).with_path(object->path()).with_range(range.offset, range.size);
+            work->latch.done();
+          },
+          width);
+      ++index;
+    }
+  }
+  if (Status status = wait(&work->latch); !status.ok()) return status;
+  for (std::size_t i = 0; i < ranges.size(); ++i) {
+    if (!work->statuses[i].ok()) return work->statuses[i];
+    if (ranges[i]->size > 0) {
+      std::memcpy(ranges[i]->destination, work->bytes[i].data(), ranges[i]->size);
+    }
+  }
+  return {};
+}
+
+Result<Destination*> Stream::Impl::destination(Device device) {
+  auto& destination = destinations_[device.ordinal];
+  if (!destination) {
+    auto made = make_destination(device, options_, *budget_);
+    if (!made) return made.status();
+    destination = std::move(*made);
+  }
+  return destination.get();
+}
+
+Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Device device) {
+  auto submission = std::make_shared<Submission>();
+  submission->id = submissions_;
+  submission->device = device;
+  submission->entries = std::move(entries);
+  if (device.type != DeviceType::kHost) {
+    auto made = destination(device);
+    if (!made) return made.status();
+    submission->destination = *made;
+    submission->max_chunk = (*made)->max_slot_bytes();
+  }
+  std::vector<Block> blocks;
+  if (Status status = plan_blocks(submission, files_, &blocks); !status.ok()) return status;
+  stats_.started();
+  if (Status status = scheduler_->add_blocks(std::move(blocks), files_); !status.ok()) {
+    return status;
+  }
+  return submissions_++;
+}
+
+Result<Batch> Stream::Impl::next(milliseconds timeout) {
+  const auto deadline = timeout == milliseconds::max()
+                            ? std::chrono::steady_clock::time_point::max()
+                            : std::chrono::steady_clock::now() + timeout;
+  Batch batch;
+  for (;;) {
+    const auto now = std::chrono::steady_clock::now();
+    milliseconds slice = timeout;
+    if (timeout != milliseconds::max()) {
+      slice = std::max(milliseconds(0),
+                       std::chrono::duration_cast<milliseconds>(deadline - now) + milliseconds(1));
+    }
+    if (options_.interrupted) slice = std::min(slice, kInterruptPoll);
+    auto blocks = scheduler_->next(slice, &batch.finished);
+    if (!blocks) return blocks.status();
+    const Object* checked = nullptr;
+    Status unchanged;
+    for (Block& block : *blocks) {
+      const FileState& file = files_[block.file];
+      if (file.object && file.object.get() != checked) {
+        checked = file.object.get();
+        unchanged = checked->unchanged();
+      }
+      Ready ready;
+      ready.submission = block.submission->id;
+      ready.entry = block.entry;
+      ready.file = block.file;
+      ready.first_range = block.first;
+      ready.count = block.count;
+      ready.status = std::move(block.status);
+      if (ready.status.ok() && file.object) ready.status = unchanged;
+      if (ready.status.ok()) {
+        stats_.delivered(file.kind, block.bytes);
+        if (block.placement == Placement::kPool) {
+          ready.data = block.data;
+          ready.data_size = block.data_bytes;
+          ready.positions = std::move(block.positions);
+          ready.memory = std::move(block.memory);
+        } else if (block.placement == Placement::kView) {
+          ready.data = block.data;
+          ready.data_size = block.data_bytes;
+          ready.positions = std::move(block.positions);
+          const std::uint64_t offset = block.range(block.first).offset;
+          ready.memory =
+              std::shared_ptr<void>(block.data, [object = file.object, offset, size = block.bytes](
+                                                    void*) { object->drop_view(offset, size); });
+        }
+      }
+      batch.ready.push_back(std::move(ready));
+    }
+    if (!batch.ready.empty() || batch.finished) return batch;
+    if (std::chrono::steady_clock::now() >= deadline) return batch;
+    if (options_.interrupted && options_.interrupted()) {
+      return Status::error(Code::kCancelled, "interrupted");
+    }
+  }
+}
+
+Stream::Stream(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Stream::~Stream() = default;
+
+Result<std::unique_ptr<Stream>> Stream::create(Options options) {
+  return std::unique_ptr<Stream>(new Stream(std::make_unique<Impl>(std::move(options))));
+}
+
+Result<std::vector<OpenedFile>> Stream::open(const std::vector<std::string>& paths,
+                                             std::uint64_t prefix_bytes) {
+  return impl_->open(paths, prefix_bytes);
+}
+Status Stream::read(const std::vector<FileRanges>& wanted) { return impl_->read(wanted); }
+Result<std::uint64_t> Stream::submit(std::vector<FileRanges> entries, Device device) {
+  return impl_->submit(std::move(entries), device);
+}
+Result<Batch> Stream::next(milliseconds timeout) { return impl_->next(timeout); }
+void Stream::cancel() noexcept { impl_->cancel(); }
+Stats Stream::stats() const { return impl_->stats(); }
+
+Result<std::vector<ListedObject>> list(const std::string& prefix, bool recursive,
+                                       const Options& options) {
+  auto kind = source_kind_of(prefix);
+  if (!kind) return kind.status();
+  const CancelToken cancel;
+  auto source = make_source(*kind, {options, cancel});
+  if (!source) return source.status();
+  auto reader = (*source)->make_reader();
+  if (!reader) return reader.status();
+  std::vector<ListedObject> found;
+  Status status = (*reader)->list(prefix, recursive, [&](std::string path, std::uint64_t size) {
+    found.push_back({std::move(path), size});
+  });
+  if (!status.ok()) return std::move(status).with_path(prefix);
+  std::sort(found.begin(), found.end(),
+            [](const ListedObject& a, const ListedObject& b) { return a.path < b.path; });
+  return found;
+}
+
+}  // namespace streamer

@@ -1,0 +1,203 @@
+#include "source/posix/posix_object.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/system.h"
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22  // Linux 5.14
+#endif
+
+namespace streamer {
+namespace {
+
+constexpr std::uint64_t kPage = 4096;
+
+// File systems whose files can't vanish from under a mapping because a server went away.
+bool is_local(int fd) {
+  struct statfs info {};
+  if (fstatfs(fd, &info) != 0) return false;
+  switch (static_cast<unsigned long>(info.f_type)) {
+    case 0xEF53:      // ext2, ext3, ext4
+    case 0x58465342:  // xfs
+    case 0x9123683E:  // btrfs
+    case 0x01021994:  // tmpfs
+    case 0x858458F6:  // ramfs
+    case 0x794C7630:  // overlayfs
+    case 0xF2F52010:  // f2fs
+    case 0x2FC12FC1:  // zfs
+    case 0xCA451A4E:  // bcachefs
+    case 0x73717368:  // squashfs
+    case 0xE0F5E1E2:  // erofs
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool can_populate() {
+  static const bool can = [] {
+    void* page = mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) return false;
+    const bool works = madvise(page, kPage, MADV_POPULATE_READ) == 0;
+    munmap(page, kPage);
+    return works;
+  }();
+  return can;
+}
+
+std::string version_of(const struct stat& info) {
+  return std::to_string(info.st_mtim.tv_sec) + "." + std::to_string(info.st_mtim.tv_nsec) + "-" +
+         std::to_string(info.st_size);
+}
+
+}  // namespace
+
+Status posix_error(const std::string& what, const std::string& path, int os_error) {
+  Code code = Code::kIo;
+  const char* hint = "";
+  switch (os_error) {
+    case ENOENT:
+    case ENOTDIR:
+      code = Code::kNotFound;
+      hint = "Check the path, and that the volume is mounted";
+      break;
+    case EACCES:
+    case EPERM:
+      code = Code::kPermission;
+      hint = "Check the owner and the mode of the file and of the folders above it";
+      break;
+    case EISDIR:
+      code = Code::kInvalid;
+      hint = "Give a file; list_safetensors() finds those in a folder";
+      break;
+    case EMFILE:
+    case ENFILE:
+      hint = "Raise the limit of open files (ulimit -n)";
+      break;
+    case ESTALE:
+      code = Code::kChanged;
+      hint = "The file was removed or replaced on the server";
+      break;
+    case ENOMEM:
+      code = Code::kOutOfMemory;
+      break;
+    case EIO:
+      hint = "The storage failed: look at the kernel's log (dmesg) and at the device";
+      break;
+    default:
+      break;
+  }
+  return Status::error(code, what).with_path(path).with_errno(os_error).with_hint(hint);
+}
+
+bool mostly_cached(int fd, std::uint64_t size) {
+  constexpr std::uint64_t kSamples = 64;
+  if (size == 0) return true;
+  std::uint64_t cached = 0;
+  std::uint64_t asked = 0;
+  const std::uint64_t step = std::max<std::uint64_t>(size / kSamples, 1);
+  for (std::uint64_t offset = step / 2; offset < size; offset += step) {
+    char byte = 0;
+    iovec segment{&byte, 1};
+    ++asked;
+    if (preadv2(fd, &segment, 1, static_cast<off_t>(offset), RWF_NOWAIT) == 1) ++cached;
+  }
+  return cached * 2 >= asked;
+}
+
+PosixObject::PosixObject(std::string path, std::uint64_t size, std::string version, int fd)
+    : Object(std::move(path), size, std::move(version)), fd_(fd) {}
+
+PosixObject::~PosixObject() {
+  if (view_ != nullptr) munmap(view_, size());
+  if (direct_fd_ >= 0) ::close(direct_fd_);
+  ::close(fd_);
+}
+
+Result<std::shared_ptr<const PosixObject>> PosixObject::open(const std::string& path,
+                                                             const std::string& strategy) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return posix_error("cannot open the file", path, errno);
+  struct stat info {};
+  if (fstat(fd, &info) != 0) {
+    const int os_error = errno;
+    ::close(fd);
+    return posix_error("cannot stat the file", path, os_error);
+  }
+  if (!S_ISREG(info.st_mode)) {
+    ::close(fd);
+    if (S_ISDIR(info.st_mode)) return posix_error("cannot read a directory", path, EISDIR);
+    return Status::error(Code::kInvalid, "not a regular file").with_path(path);
+  }
+  auto object = std::shared_ptr<PosixObject>(
+      new PosixObject(path, static_cast<std::uint64_t>(info.st_size), version_of(info), fd));
+  object->choose(strategy);
+  return std::shared_ptr<const PosixObject>(std::move(object));
+}
+
+void PosixObject::choose(const std::string& wanted) {
+  if (size() == 0 || wanted == "buffered") return;
+  if (wanted == "direct") {
+    if (open_direct()) strategy_ = FileStrategy::kDirect;
+    return;
+  }
+  if (wanted == "auto") {
+    if (!is_local(fd_)) return;
+    // A file that is not cached and would push everything else out of the page cache goes past it.
+    const bool too_large = size() > available_memory() / 2;
+    if (too_large && !mostly_cached(fd_, size()) && open_direct()) {
+      strategy_ = FileStrategy::kDirect;
+      return;
+    }
+  }
+  if (can_populate() && map()) strategy_ = FileStrategy::kMapped;
+}
+
+bool PosixObject::map() {
+  // Writable, since tensors are; private, so that the file never is.
+  void* view = mmap(nullptr, size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd_, 0);
+  if (view == MAP_FAILED) return false;
+  view_ = static_cast<std::byte*>(view);
+  return true;
+}
+
+bool PosixObject::open_direct() {
+  direct_fd_ = ::open(path().c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
+  if (direct_fd_ < 0) return false;
+  struct stat one {};
+  struct stat other {};
+  if (fstat(fd_, &one) != 0 || fstat(direct_fd_, &other) != 0 || one.st_ino != other.st_ino ||
+      one.st_dev != other.st_dev) {  // replaced in between
+    ::close(direct_fd_);
+    direct_fd_ = -1;
+    return false;
+  }
+  return true;
+}
+
+void PosixObject::drop_view(std::uint64_t offset, std::uint64_t size) const {
+  // Only whole pages: the others are shared with neighbours.
+  const std::uint64_t first = (offset + kPage - 1) / kPage * kPage;
+  const std::uint64_t last = (offset + size) / kPage * kPage;
+  if (first < last) madvise(view_ + first, last - first, MADV_DONTNEED);
+}
+
+Status PosixObject::unchanged() const {
+  struct stat info {};
+  if (fstat(fd_, &info) != 0) return posix_error("cannot stat the file", path(), errno);
+  if (version_of(info) == version()) return {};
+  return Status::error(Code::kChanged, "the file was modified while it was read")
+      .with_path(path())
+      .with_hint("Write a new file and rename it over the old one, then load again");
+}
+
+}  // namespace streamer

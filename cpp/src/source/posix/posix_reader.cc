@@ -1,0 +1,191 @@
+#include "source/posix/posix_reader.h"
+
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22  // Linux 5.14
+#endif
+
+namespace streamer {
+namespace {
+
+constexpr std::uint64_t kBlock = 4096;  // alignment for O_DIRECT
+constexpr std::uint64_t kBounceBytes = std::uint64_t{2} << 20;
+constexpr std::size_t kMaxSegments = 1024;
+
+std::uint64_t total(const std::vector<iovec>& segments) {
+  std::uint64_t bytes = 0;
+  for (const iovec& segment : segments) bytes += segment.iov_len;
+  return bytes;
+}
+
+// Removes the first `bytes` of what is to be filled.
+void consume(std::vector<iovec>* segments, std::uint64_t bytes) {
+  auto it = segments->begin();
+  while (it != segments->end() && bytes >= it->iov_len) {
+    bytes -= it->iov_len;
+    ++it;
+  }
+  segments->erase(segments->begin(), it);
+  if (bytes > 0) {
+    segments->front().iov_base = static_cast<std::byte*>(segments->front().iov_base) + bytes;
+    segments->front().iov_len -= bytes;
+  }
+}
+
+void scatter(const std::byte* from, std::uint64_t bytes, std::vector<iovec>* segments) {
+  while (bytes > 0) {
+    iovec& first = segments->front();
+    const std::uint64_t part = std::min<std::uint64_t>(bytes, first.iov_len);
+    std::memcpy(first.iov_base, from, part);
+    from += part;
+    bytes -= part;
+    consume(segments, part);
+  }
+}
+
+Status ended_early(const PosixObject& file, std::uint64_t offset) {
+  return Status::error(Code::kShortRead, "the file ended at byte " + std::to_string(offset) +
+                                             ": it was truncated "
+                                             "while it was read (it had " +
+                                             std::to_string(file.size()) + " bytes)")
+      .with_hint("Make the file whole again and load it again");
+}
+
+// Reads through the page cache until `segments` is empty. With `flags` RWF_NOWAIT it stops at the
+// first byte that is not cached.
+Status read_buffered(const PosixObject& file, std::uint64_t* offset, std::vector<iovec>* segments,
+                     int flags) {
+  while (!segments->empty()) {
+    const int count = static_cast<int>(std::min(segments->size(), kMaxSegments));
+    const ssize_t got =
+        preadv2(file.fd(), segments->data(), count, static_cast<off_t>(*offset), flags);
+    if (got > 0) {
+      *offset += static_cast<std::uint64_t>(got);
+      consume(segments, static_cast<std::uint64_t>(got));
+      continue;
+    }
+    if (got == 0) return ended_early(file, *offset);
+    if (errno == EINTR) continue;
+    if (flags != 0 && (errno == EAGAIN || errno == EOPNOTSUPP || errno == ENOSYS)) return {};
+    return posix_error("cannot read the file", file.path(), errno);
+  }
+  return {};
+}
+
+}  // namespace
+
+PosixReader::~PosixReader() { std::free(bounce_); }
+
+Result<Opened> PosixReader::open(const std::string& path, std::span<std::byte> prefix) {
+  auto file = PosixObject::open(path, strategy_);
+  if (!file) return file.status();
+  const std::uint64_t size = std::min<std::uint64_t>(prefix.size(), (*file)->size());
+  if (size > 0) {
+    std::vector<iovec> segments{{prefix.data(), size}};
+    std::uint64_t offset = 0;
+    if (Status status = read_buffered(**file, &offset, &segments, 0); !status.ok()) {
+      return std::move(status).with_range(0, size);
+    }
+  }
+  return Opened{std::move(*file), size};
+}
+
+Status PosixReader::read(const Object& object, std::uint64_t offset,
+                         std::span<const iovec> segments, ReadReport* report) {
+  const auto& file = static_cast<const PosixObject&>(object);
+  std::vector<iovec> left(segments.begin(), segments.end());
+  const std::uint64_t end = offset + total(left);
+  report->strategy = "buffered";
+  if (file.direct_fd() >= 0) {
+    if (Status status = read_buffered(file, &offset, &left, RWF_NOWAIT); !status.ok()) {
+      return status;
+    }
+    if (left.empty()) return {};
+    if (Status status = read_direct(file, offset, &left, report); !status.ok() || left.empty()) {
+      return status;
+    }
+    offset = end - total(left);
+  }
+  return read_buffered(file, &offset, &left, 0);
+}
+
+// Reads by O_DIRECT until `segments` is empty, or leaves the rest where the file system refuses.
+Status PosixReader::read_direct(const PosixObject& file, std::uint64_t offset,
+                                std::vector<iovec>* segments, ReadReport* report) {
+  if (bounce_ == nullptr) {
+    bounce_ = static_cast<std::byte*>(std::aligned_alloc(kBounceBytes, kBounceBytes));
+    if (bounce_ == nullptr) return {};
+    madvise(bounce_, kBounceBytes, MADV_HUGEPAGE);
+  }
+  std::uint64_t left = total(*segments);
+  while (left > 0) {
+    const std::uint64_t start = offset / kBlock * kBlock;
+    const std::uint64_t end = (offset + left + kBlock - 1) / kBlock * kBlock;
+    const std::uint64_t size = std::min(end - start, kBounceBytes);
+    const ssize_t got = pread(file.direct_fd(), bounce_, size, static_cast<off_t>(start));
+    if (got < 0) {
+      if (errno == EINTR) continue;
+      if (errno == EINVAL) return {};
+      return posix_error("cannot read the file", file.path(), errno);
+    }
+    const std::uint64_t skip = offset - start;
+    if (static_cast<std::uint64_t>(got) <= skip) return ended_early(file, offset);
+    const std::uint64_t useful = std::min(static_cast<std::uint64_t>(got) - skip, left);
+    scatter(bounce_ + skip, useful, segments);
+    offset += useful;
+    left -= useful;
+    report->strategy = "direct";
+  }
+  return {};
+}
+
+Status PosixReader::fault_in(const Object& object, std::uint64_t offset, std::uint64_t size,
+                             ReadReport* report) {
+  const auto& file = static_cast<const PosixObject&>(object);
+  report->strategy = "mapped";
+  const std::uint64_t start = offset / kBlock * kBlock;
+  for (int attempt = 0;; ++attempt) {
+    if (madvise(file.view() + start, offset + size - start, MADV_POPULATE_READ) == 0) return {};
+    if (errno == EINTR || errno == EAGAIN) continue;
+    if (errno == ENOMEM) return posix_error("cannot map the file's pages", file.path(), errno);
+    // The kernel says EFAULT whatever went wrong: a plain read tells.
+    std::array<std::byte, std::size_t{64} << 10> scratch;
+    for (std::uint64_t at = offset; at < offset + size;) {
+      std::vector<iovec> segments{
+          {scratch.data(), std::min<std::uint64_t>(scratch.size(), offset + size - at)}};
+      if (Status status = read_buffered(file, &at, &segments, 0); !status.ok()) return status;
+    }
+    if (attempt > 0) return posix_error("cannot map the file's pages", file.path(), EFAULT);
+  }
+}
+
+Status PosixReader::list(const std::string& prefix, bool recursive, const ListCallback& found) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const auto report = [&found](const fs::directory_entry& entry) {
+    std::error_code ignored;
+    if (entry.is_regular_file(ignored)) found(entry.path().string(), entry.file_size(ignored));
+  };
+  if (recursive) {
+    fs::recursive_directory_iterator it(prefix, error);
+    for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) report(*it);
+  } else {
+    fs::directory_iterator it(prefix, error);
+    for (; !error && it != fs::directory_iterator(); it.increment(error)) report(*it);
+  }
+  if (error) return posix_error("cannot list the folder", prefix, error.value());
+  return {};
+}
+
+}  // namespace streamer

@@ -1,0 +1,34 @@
+#include "source/posix/posix_source.h"
+
+#include <filesystem>
+
+#include "source/posix/posix_object.h"
+#include "source/posix/posix_reader.h"
+
+namespace streamer {
+namespace {
+
+class PosixSource final : public Source {
+ public:
+  explicit PosixSource(const SourceContext& context) : strategy_(context.options.fs_strategy) {
+    traits_.chunk_bytes = std::uint64_t{2} << 20;
+    traits_.initial_concurrency = 16;
+    traits_.max_concurrency = 16;
+  }
+  const SourceTraits& traits() const override { return traits_; }
+  Result<std::unique_ptr<Reader>> make_reader() override {
+    return std::unique_ptr<Reader>(std::make_unique<PosixReader>(strategy_));
+  }
+
+ private:
+  SourceTraits traits_;
+  std::string strategy_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Source>> make_posix_source(const SourceContext& context) {
+  return std::unique_ptr<Source>(std::make_unique<PosixSource>(context));
+}
+
+}  // namespace streamer
