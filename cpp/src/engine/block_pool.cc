@@ -107,6 +107,10 @@ void BlockPool::uncount(Memory& memory) {
 
 void BlockPool::reclaim(Memory* memory) {
   const std::unique_ptr<Memory> owned(memory);
+  if (getpid() != process_) {
+    unmap_memory(memory->data, memory->capacity);
+    return;
+  }
   std::shared_ptr<MemoryListener> listener;
   {
     const std::lock_guard lock(mutex_);
@@ -135,6 +139,7 @@ void BlockPool::evict_locked(std::uint64_t bytes) {
 }
 
 void BlockPool::close() {
+  if (getpid() != process_) return;
   const std::lock_guard lock(mutex_);
   closed_ = true;
   listener_.reset();

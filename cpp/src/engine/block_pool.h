@@ -1,6 +1,8 @@
 // Host memory for blocks: reused while a stream lasts, owned by whoever holds it.
 #pragma once
 
+#include <unistd.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -56,6 +58,7 @@ class BlockPool : public std::enable_shared_from_this<BlockPool> {
   void evict_locked(std::uint64_t bytes);
 
   const std::shared_ptr<MemoryBudget> budget_;
+  const pid_t process_ = getpid();  // in a forked child the lock may be held for ever
   std::mutex mutex_;
   std::multimap<std::uint64_t, std::byte*> kept_;  // by capacity; counted
   std::weak_ptr<MemoryListener> listener_;

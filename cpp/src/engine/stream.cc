@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -84,7 +85,11 @@ class Stream::Impl {
     pool_->close();
   }
 
+  // Whether this is another process than the one that made the stream.
+  bool foreign() const { return getpid() != process_; }
+
   void cancel() noexcept {
+    if (foreign()) return;
     cancel_.cancel();
     scheduler_->cancel(Status::error(Code::kCancelled, "the stream was closed"));
   }
@@ -96,6 +101,7 @@ class Stream::Impl {
   Result<Batch> next(milliseconds timeout);
 
   Stats stats() const {
+    if (foreign()) return {};
     Stats stats = stats_.snapshot(scheduler_->times(), *budget_);
     stats.threads = scheduler_->workers();
     stats.concurrency = scheduler_->concurrency();
@@ -129,6 +135,7 @@ class Stream::Impl {
   Status wait(Latch* latch);
   Result<Destination*> destination(Device device);
 
+  const pid_t process_ = getpid();
   Options options_;
   CancelToken cancel_;
   const std::shared_ptr<MemoryBudget> budget_;
@@ -454,21 +461,40 @@ Result<Batch> Stream::Impl::next(milliseconds timeout) {
 }
 
 Stream::Stream(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Stream::~Stream() = default;
+Stream::~Stream() {
+  // A forked child has the object, but not the threads: there is nothing to join and no lock to
+  // trust.
+  if (impl_->foreign()) (void)impl_.release();  // NOLINT(bugprone-unused-return-value)
+}
 
 Result<std::unique_ptr<Stream>> Stream::create(Options options) {
   return std::unique_ptr<Stream>(new Stream(std::make_unique<Impl>(std::move(options))));
 }
 
+namespace {
+Status forked() {
+  return Status::error(Code::kInvalid, "the stream belongs to the process that this one forked from")
+      .with_hint("Open a new one in the child");
+}
+}  // namespace
+
 Result<std::vector<OpenedFile>> Stream::open(const std::vector<std::string>& paths,
                                              std::uint64_t prefix_bytes) {
+  if (impl_->foreign()) return forked();
   return impl_->open(paths, prefix_bytes);
 }
-Status Stream::read(const std::vector<FileRanges>& wanted) { return impl_->read(wanted); }
+Status Stream::read(const std::vector<FileRanges>& wanted) {
+  if (impl_->foreign()) return forked();
+  return impl_->read(wanted);
+}
 Result<std::uint64_t> Stream::submit(std::vector<FileRanges> entries, Device device) {
+  if (impl_->foreign()) return forked();
   return impl_->submit(std::move(entries), device);
 }
-Result<Batch> Stream::next(milliseconds timeout) { return impl_->next(timeout); }
+Result<Batch> Stream::next(milliseconds timeout) {
+  if (impl_->foreign()) return forked();
+  return impl_->next(timeout);
+}
 void Stream::cancel() noexcept { impl_->cancel(); }
 Stats Stream::stats() const { return impl_->stats(); }
 

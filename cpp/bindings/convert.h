@@ -1,0 +1,20 @@
+// Conversions shared by the binding's files.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include "streamer/status.h"
+
+namespace streamer::python {
+
+// The Python exception for `status`, made by the factory that set_error_factory() was given.
+pybind11::object to_exception(const Status& status);
+
+// Raises it where `status` is not ok.
+void raise_if_failed(const Status& status);
+
+void bind_errors(pybind11::module_& module);
+void bind_settings(pybind11::module_& module);
+void bind_stream(pybind11::module_& module);
+
+}  // namespace streamer::python

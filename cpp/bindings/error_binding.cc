@@ -1,0 +1,61 @@
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "convert.h"
+
+namespace py = pybind11;
+
+namespace streamer::python {
+namespace {
+
+// Lives as long as the interpreter.
+PyObject* error_factory = nullptr;
+
+// Paths and server texts are bytes from outside: what is not UTF-8 is replaced.
+py::str text(const std::string& bytes) {
+  return py::reinterpret_steal<py::str>(
+      PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "replace"));
+}
+
+}  // namespace
+
+py::object to_exception(const Status& status) {
+  const ErrorDetail& detail = status.detail();
+  py::dict fields;
+  fields["message"] = text(detail.message);
+  fields["path"] = text(detail.path);
+  if (detail.has_range) {
+    fields["offset"] = detail.offset;
+    fields["size"] = detail.size;
+  }
+  fields["errno"] = detail.os_error;
+  fields["http_status"] = detail.http_status;
+  fields["server_code"] = text(detail.server_code);
+  fields["server_message"] = text(detail.server_message);
+  fields["request_id"] = text(detail.request_id);
+  fields["identity"] = text(detail.identity);
+  fields["hint"] = text(detail.hint);
+  if (error_factory == nullptr) throw std::runtime_error(status.to_string());
+  return py::handle(error_factory)(code_name(status.code()), text(status.to_string()), fields);
+}
+
+void raise_if_failed(const Status& status) {
+  if (status.ok()) return;
+  const py::object exception = to_exception(status);
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
+  throw py::error_already_set();
+}
+
+void bind_errors(py::module_& module) {
+  module.def(
+      "set_error_factory",
+      [](const py::object& factory) {
+        Py_XDECREF(error_factory);
+        error_factory = py::object(factory).release().ptr();
+      },
+      py::arg("factory"),
+      "factory(code, text, fields) makes the exception that the module raises.");
+}
+
+}  // namespace streamer::python

@@ -1,0 +1,371 @@
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "convert.h"
+#include "streamer/stream.h"
+
+namespace py = pybind11;
+
+namespace streamer::python {
+namespace {
+
+// Memory of the engine as a writable buffer. torch keeps the object for as long as the storage.
+class Buffer {
+ public:
+  Buffer(std::byte* data, std::uint64_t size, std::shared_ptr<void> memory)
+      : data_(data), size_(size), memory_(std::move(memory)) {}
+  py::buffer_info info() const {
+    return {static_cast<void*>(data_), 1, py::format_descriptor<std::uint8_t>::format(), 1,
+            {static_cast<py::ssize_t>(size_)}, {1}};
+  }
+
+ private:
+  std::byte* data_;
+  std::uint64_t size_;
+  std::shared_ptr<void> memory_;
+};
+
+// A Python exception (KeyboardInterrupt) that came while the engine waited.
+class PendingInterrupt {
+ public:
+  bool check() {
+    const py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() == 0) return false;
+    error_ = std::make_unique<py::error_already_set>();
+    return true;
+  }
+  // With the GIL held.
+  void raise() {
+    if (!error_) return;
+    const std::unique_ptr<py::error_already_set> error = std::move(error_);
+    throw py::error_already_set(*error);
+  }
+
+ private:
+  std::unique_ptr<py::error_already_set> error_;
+};
+
+// Python callables that the engine's threads call must be dropped with the GIL held.
+std::shared_ptr<py::function> shared_callable(py::function function) {
+  return {new py::function(std::move(function)), [](py::function* dropped) {
+            const py::gil_scoped_acquire gil;
+            delete dropped;
+          }};
+}
+
+// provider(kind, container, refresh) -> (values, expires_at, identity) or None.
+CredentialsProvider wrap_provider(const py::object& provider) {
+  if (provider.is_none()) return {};
+  auto callable = shared_callable(provider.cast<py::function>());
+  return [callable](const CredentialsRequest& request) -> Result<Credentials> {
+    const py::gil_scoped_acquire gil;
+    try {
+      const py::object answer =
+          (*callable)(source_kind_name(request.kind), request.container, request.refresh);
+      Credentials credentials;
+      if (answer.is_none()) return credentials;
+      const auto parts = answer.cast<py::tuple>();
+      credentials.values = parts[0].cast<std::map<std::string, std::string>>();
+      credentials.expires_at = parts[1].cast<std::int64_t>();
+      credentials.identity = parts[2].cast<std::string>();
+      return credentials;
+    } catch (const py::error_already_set& error) {
+      const auto type = py::str(error.type().attr("__name__")).cast<std::string>();
+      const auto what = py::str(error.value()).cast<std::string>();
+      return Status::error(Code::kCredentials, "no credentials: " + type + ": " + what);
+    } catch (const std::exception& error) {
+      return Status::error(Code::kCredentials, std::string("no credentials: ") + error.what());
+    }
+  };
+}
+
+py::object exception_or_none(const Status& status) {
+  return status.ok() ? py::object(py::none()) : to_exception(status);
+}
+
+py::list to_python(Batch* batch) {
+  py::list ready;
+  for (Ready& run : batch->ready) {
+    py::object buffer = py::none();
+    if (run.data != nullptr && run.data_size > 0) {
+      buffer = py::cast(Buffer(run.data, run.data_size, std::move(run.memory)));
+    }
+    ready.append(py::make_tuple(run.submission, run.entry, run.file, run.first_range, run.count,
+                                buffer, run.positions, exception_or_none(run.status)));
+  }
+  return ready;
+}
+
+class PyStream {
+ public:
+  PyStream(const py::dict& options, const py::object& credentials) {
+    auto made = Options::from_environment();
+    raise_if_failed(made.status());
+    Options& chosen = *made;
+    for (const auto& [key, value] : options) {
+      const auto name = key.cast<std::string>();
+      if (name == "concurrency") {
+        chosen.concurrency = value.cast<int>();
+      } else if (name == "chunk_bytes") {
+        chosen.chunk_bytes = value.cast<std::uint64_t>();
+      } else if (name == "memory_limit") {
+        chosen.memory_limit = value.cast<std::int64_t>();
+      } else if (name == "fs_strategy") {
+        chosen.fs_strategy = value.cast<std::string>();
+      } else if (name == "source") {
+        chosen.source = value.cast<std::map<std::string, std::string>>();
+      } else {
+        throw py::key_error(name);
+      }
+    }
+    chosen.credentials = wrap_provider(credentials);
+    pending_ = std::make_shared<PendingInterrupt>();
+    chosen.interrupted = [pending = pending_] { return pending->check(); };
+    auto stream = Stream::create(std::move(chosen));
+    raise_if_failed(stream.status());
+    stream_ = std::move(*stream);
+  }
+  ~PyStream() { close(); }
+  PyStream(const PyStream&) = delete;
+  PyStream& operator=(const PyStream&) = delete;
+
+  py::list open(const std::vector<std::string>& paths, std::uint64_t prefix_bytes) {
+    auto files = call([&](Stream& stream) { return stream.open(paths, prefix_bytes); });
+    py::list opened;
+    for (const OpenedFile& file : *files) {
+      opened.append(py::make_tuple(
+          file.size, file.version,
+          py::bytes(reinterpret_cast<const char*>(file.prefix.data()), file.prefix.size()),
+          exception_or_none(file.status)));
+    }
+    return opened;
+  }
+
+  // [(file, offset, size)] -> [bytes]
+  py::list read(const std::vector<std::tuple<std::uint32_t, std::uint64_t, std::uint64_t>>& wanted) {
+    std::vector<std::string> bytes(wanted.size());
+    std::vector<FileRanges> ranges;
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      const auto& [file, offset, size] = wanted[i];
+      bytes[i].resize(size);
+      ranges.push_back({file, {{offset, size, bytes[i].data()}}});
+    }
+    call([&](Stream& stream) { return stream.read(ranges); });
+    py::list result;
+    for (const std::string& part : bytes) result.append(py::bytes(part));
+    return result;
+  }
+
+  // entries: [(file, offsets, sizes, alignments or None, destinations or None)]
+  std::uint64_t submit(const py::list& entries, int device_type, int ordinal) {
+    std::vector<FileRanges> wanted;
+    for (const py::handle entry : entries) {
+      const auto parts = py::reinterpret_borrow<py::tuple>(entry);
+      FileRanges one;
+      one.file = parts[0].cast<std::uint32_t>();
+      const auto offsets = parts[1].cast<std::vector<std::uint64_t>>();
+      const auto sizes = parts[2].cast<std::vector<std::uint64_t>>();
+      std::vector<std::uint32_t> alignments;
+      std::vector<std::uint64_t> destinations;
+      if (!parts[3].is_none()) alignments = parts[3].cast<std::vector<std::uint32_t>>();
+      if (!parts[4].is_none()) destinations = parts[4].cast<std::vector<std::uint64_t>>();
+      if (offsets.size() != sizes.size() ||
+          (!alignments.empty() && alignments.size() != sizes.size()) ||
+          (!destinations.empty() && destinations.size() != sizes.size())) {
+        throw py::value_error("the lists of an entry differ in length");
+      }
+      one.ranges.reserve(sizes.size());
+      for (std::size_t i = 0; i < sizes.size(); ++i) {
+        void* destination =
+            destinations.empty()
+                ? nullptr
+                : reinterpret_cast<void*>(static_cast<std::uintptr_t>(destinations[i]));  // NOLINT
+        one.ranges.push_back(
+            {offsets[i], sizes[i], destination, alignments.empty() ? 1 : alignments[i]});
+      }
+      wanted.push_back(std::move(one));
+    }
+    const Device device{static_cast<DeviceType>(device_type), ordinal};
+    return *call([&](Stream& stream) { return stream.submit(std::move(wanted), device); });
+  }
+
+  py::tuple next(std::int64_t timeout_ms) {
+    const auto timeout = timeout_ms < 0 ? std::chrono::milliseconds::max()
+                                        : std::chrono::milliseconds(timeout_ms);
+    auto batch = call([&](Stream& stream) { return stream.next(timeout); });
+    return py::make_tuple(to_python(&*batch), batch->finished);
+  }
+
+  // Calls on_ready(ready) from a thread of its own, until everything submitted was delivered or
+  // something failed; then on_end(None or exception) once.
+  void deliver(const py::function& on_ready, const py::function& on_end) {
+    Stream* stream = &get();
+    if (callback_thread_.joinable()) throw py::value_error("deliver() was called before");
+    callback_thread_ = std::thread([stream, ready = shared_callable(on_ready),
+                                    end = shared_callable(on_end)] {
+      for (;;) {
+        auto batch = stream->next();
+        const py::gil_scoped_acquire gil;
+        try {
+          if (!batch) {
+            (*end)(to_exception(batch.status()));
+            return;
+          }
+          if (!batch->ready.empty()) (*ready)(to_python(&*batch));
+          if (batch->finished) {
+            (*end)(py::none());
+            return;
+          }
+        } catch (py::error_already_set& error) {
+          error.discard_as_unraisable("runai_model_streamer callback");
+          return;
+        }
+      }
+    });
+  }
+
+  void cancel() {
+    if (stream_) stream_->cancel();
+  }
+
+  void close() {
+    std::unique_ptr<Stream> stream = std::move(stream_);
+    if (!stream) return;
+    const py::gil_scoped_release release;  // workers may be waiting for it, for credentials
+    if (callback_thread_.joinable()) {
+      stream->cancel();
+      if (callback_thread_.get_id() == std::this_thread::get_id()) {
+        callback_thread_.detach();
+      } else {
+        callback_thread_.join();
+      }
+    }
+    last_stats_ = stream->stats();
+    stream.reset();
+  }
+
+  py::dict stats() const {
+    const Stats stats = stream_ ? stream_->stats() : last_stats_;
+    py::dict by_kind;
+    for (int kind = 0; kind < kSourceKinds; ++kind) {
+      if (stats.bytes_by_kind[kind] > 0) {
+        by_kind[source_kind_name(static_cast<SourceKind>(kind))] = stats.bytes_by_kind[kind];
+      }
+    }
+    py::dict result;
+    result["bytes"] = stats.bytes;
+    result["seconds"] = stats.seconds;
+    result["bytes_by_source"] = by_kind;
+    result["bytes_by_strategy"] = stats.bytes_by_strategy;
+    result["requests"] = stats.requests;
+    result["retries"] = stats.retries;
+    result["wait_storage_seconds"] = stats.wait_storage_seconds;
+    result["wait_consumer_seconds"] = stats.wait_consumer_seconds;
+    result["wait_memory_seconds"] = stats.wait_memory_seconds;
+    result["peak_memory"] = stats.peak_memory;
+    result["memory_limit"] =
+        stats.memory_limit == UINT64_MAX ? py::object(py::none()) : py::cast(stats.memory_limit);
+    result["threads"] = stats.threads;
+    result["concurrency"] = stats.concurrency;
+    result["bound"] = stats.bound;
+    result["notes"] = stats.notes;
+    return result;
+  }
+
+ private:
+  Stream& get() {
+    if (!stream_) {
+      raise_if_failed(Status::error(Code::kInvalid, "the streamer is closed")
+                          .with_hint("Open a new one; a closed streamer can't be used again"));
+    }
+    return *stream_;
+  }
+
+  static const Status& status_of(const Status& status) { return status; }
+  template <typename T>
+  static Status status_of(const Result<T>& result) {
+    return result.status();
+  }
+
+  // Runs `operation` without the GIL, then raises what failed.
+  template <typename Operation>
+  auto call(Operation operation) {
+    Stream& stream = get();
+    auto result = [&] {
+      const py::gil_scoped_release release;
+      return operation(stream);
+    }();
+    pending_->raise();
+    raise_if_failed(status_of(result));
+    return result;
+  }
+
+  std::unique_ptr<Stream> stream_;
+  std::shared_ptr<PendingInterrupt> pending_;
+  std::thread callback_thread_;
+  Stats last_stats_;
+};
+
+py::list list_objects(const std::string& prefix, bool recursive, const py::object& credentials,
+                      const std::map<std::string, std::string>& source) {
+  auto options = Options::from_environment();
+  raise_if_failed(options.status());
+  options->credentials = wrap_provider(credentials);
+  options->source = source;
+  auto pending = std::make_shared<PendingInterrupt>();
+  options->interrupted = [pending] { return pending->check(); };
+  auto found = [&] {
+    const py::gil_scoped_release release;
+    return list(prefix, recursive, *options);
+  }();
+  pending->raise();
+  raise_if_failed(found.status());
+  py::list result;
+  for (const ListedObject& object : *found) {
+    result.append(py::make_tuple(object.path, object.size));
+  }
+  return result;
+}
+
+}  // namespace
+
+void bind_stream(py::module_& module) {
+  py::class_<Buffer>(module, "Buffer", py::buffer_protocol(),
+                     "Writable memory that holds ready ranges; alive until the last view dies.")
+      .def_buffer([](const Buffer& buffer) { return buffer.info(); });
+
+  py::class_<PyStream>(module, "Stream",
+                       "One load: open files, submit ranges, take what is ready in order.")
+      .def(py::init<const py::dict&, const py::object&>(), py::arg("options") = py::dict(),
+           py::arg("credentials") = py::none())
+      .def("open", &PyStream::open, py::arg("paths"), py::arg("prefix_bytes") = 0)
+      .def("read", &PyStream::read, py::arg("ranges"))
+      .def("submit", &PyStream::submit, py::arg("entries"), py::arg("device_type") = 0,
+           py::arg("device_ordinal") = 0)
+      .def("next", &PyStream::next, py::arg("timeout_ms") = -1)
+      .def("deliver", &PyStream::deliver, py::arg("on_ready"), py::arg("on_end"))
+      .def("cancel", &PyStream::cancel)
+      .def("close", &PyStream::close)
+      .def("stats", &PyStream::stats);
+
+  module.def("list_objects", &list_objects, py::arg("prefix"), py::arg("recursive") = true,
+             py::arg("credentials") = py::none(),
+             py::arg("source") = std::map<std::string, std::string>());
+  module.def(
+      "source_kind",
+      [](const std::string& path) {
+        auto kind = source_kind_of(path);
+        raise_if_failed(kind.status());
+        return std::string(source_kind_name(*kind));
+      },
+      py::arg("path"), "file, s3, gcs, azure or http, by the path's scheme.");
+}
+
+}  // namespace streamer::python
