@@ -10,7 +10,7 @@
 #include <utility>
 #include <variant>
 
-namespace streamer {
+namespace [[gnu::visibility("default")]] streamer {
 
 enum class Code : int {
   kOk = 0,

@@ -27,7 +27,7 @@
 
 #include "streamer/status.h"
 
-namespace streamer {
+namespace [[gnu::visibility("default")]] streamer {
 
 // Version of the library: "MAJOR.MINOR.PATCH".
 const char* version() noexcept;

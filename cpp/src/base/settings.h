@@ -1,33 +1,15 @@
-// Settings: the environment variables that this library reads, in one table. The documentation
-// page docs/environment.md is generated from it.
+// Reading of the settings that streamer/settings.h lists.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <span>
 #include <string>
 
+#include "streamer/settings.h"
 #include "streamer/status.h"
 
 namespace streamer {
-
-enum class SettingType { kInteger, kBytes, kBool, kText, kChoice, kSecret };
-
-struct SettingInfo {
-  const char* group;     // heading in the documentation
-  const char* name;      // of the environment variable
-  SettingType type;
-  const char* standard;  // what holds when it is unset, as people read it
-  const char* accepted;  // kChoice: values separated by '|'; else what is accepted, in words
-  std::int64_t minimum;  // kInteger and kBytes
-  std::int64_t maximum;
-  const char* summary;   // one sentence
-};
-
-// Every setting, grouped, in the order of the documentation.
-std::span<const SettingInfo> settings_table();
-const SettingInfo* find_setting(const std::string& name);
 
 // Reads settings from overrides first, then from the environment, at the time of each call.
 // Unset and empty are the same. Only names of the table may be asked for.

@@ -1,0 +1,55 @@
+# libstreamer.so: the C ABI over the C++ API, and the rules that install it for embedders.
+file(GLOB capi_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/capi/*.cc)
+add_library(streamer SHARED ${capi_sources})
+add_library(model_streamer::streamer ALIAS streamer)
+target_include_directories(
+  streamer
+  PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:include>
+  PRIVATE src)
+target_compile_options(streamer PRIVATE -Wall -Wextra -Wpedantic -Wshadow)
+target_link_libraries(streamer PRIVATE $<LINK_LIBRARY:WHOLE_ARCHIVE,streamer_core>)
+
+set(STREAMER_MAP ${CMAKE_CURRENT_BINARY_DIR}/libstreamer.map)
+configure_file(libstreamer.map.in ${STREAMER_MAP} @ONLY)
+# -Bsymbolic: nobody's symbols replace ours, even of the same name. exclude-libs: what comes out of
+# static archives (libcurl, OpenSSL, libstdc++) is never exported.
+target_link_options(
+  streamer PRIVATE -Wl,--version-script=${STREAMER_MAP} -Wl,--exclude-libs,ALL -Wl,-Bsymbolic
+  -Wl,--gc-sections -Wl,--as-needed -Wl,-z,relro,-z,now)
+if(NOT STREAMER_SANITIZE)
+  target_link_options(streamer PRIVATE -Wl,-z,defs)
+endif()
+set_target_properties(streamer PROPERTIES LINK_DEPENDS ${STREAMER_MAP})
+if(STREAMER_STATIC_RUNTIME)
+  target_link_options(streamer PRIVATE -static-libstdc++)
+endif()
+
+if(SKBUILD)
+  # In a wheel there are no links: the file's name is the SONAME. The place is where embedders of
+  # the package look for it.
+  set(STREAMER_PACKAGE_DIR runai_model_streamer/libstreamer)
+  install(TARGETS streamer LIBRARY DESTINATION ${STREAMER_PACKAGE_DIR}/lib COMPONENT python)
+  install(DIRECTORY include/streamer DESTINATION ${STREAMER_PACKAGE_DIR}/include COMPONENT python)
+  return()
+endif()
+
+set_target_properties(streamer PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION 0)
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+install(TARGETS streamer EXPORT model_streamer LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(DIRECTORY include/streamer DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+set(STREAMER_CONFIG_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/model_streamer)
+install(EXPORT model_streamer NAMESPACE model_streamer:: FILE model_streamerTargets.cmake
+        DESTINATION ${STREAMER_CONFIG_DIR})
+configure_package_config_file(
+  ${PROJECT_SOURCE_DIR}/cmake/package/model_streamerConfig.cmake.in
+  ${CMAKE_CURRENT_BINARY_DIR}/model_streamerConfig.cmake INSTALL_DESTINATION ${STREAMER_CONFIG_DIR})
+write_basic_package_version_file(
+  ${CMAKE_CURRENT_BINARY_DIR}/model_streamerConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+configure_file(${PROJECT_SOURCE_DIR}/cmake/package/model_streamer.pc.in
+               ${CMAKE_CURRENT_BINARY_DIR}/model_streamer.pc @ONLY)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/model_streamerConfig.cmake
+              ${CMAKE_CURRENT_BINARY_DIR}/model_streamerConfigVersion.cmake
+        DESTINATION ${STREAMER_CONFIG_DIR})
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/model_streamer.pc
+        DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
