@@ -1,0 +1,1 @@
+"""One module per loader, each with the same functions; see `interface`."""

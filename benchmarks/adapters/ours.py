@@ -1,0 +1,49 @@
+"""This package, by the calls that the original's users make, and by `into`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from runai_model_streamer import SafetensorsStreamer
+
+MODULE = "runai_model_streamer"
+_last: dict[str, Any] = {}
+
+
+def version() -> str:
+    return importlib.metadata.version("runai-model-streamer")
+
+
+def _arguments(options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "device": options.get("device", "cpu"),
+        "is_distributed": options.get("distributed", False),
+    }
+
+
+def _remember(streamer: SafetensorsStreamer) -> None:
+    stats: Any = streamer.stats()
+    _last.clear()
+    _last.update(stats if isinstance(stats, dict) else vars(stats))
+
+
+def iterate(files: list[str], options: dict[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files(files, **_arguments(options))
+        yield from streamer.get_tensors()
+        _remember(streamer)
+
+
+def into(files: list[str], params: dict[str, torch.Tensor], options: dict[str, Any]) -> None:
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files(files, into=params, **_arguments(options))
+        for _ in streamer.get_tensors():
+            pass
+        _remember(streamer)
+
+
+def stats() -> dict[str, Any]:
+    return dict(_last)

@@ -1,0 +1,70 @@
+"""The loaders, and a virtual environment for each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ROOT / ".cache" / "bench"
+
+
+@dataclass(frozen=True)
+class Peer:
+    name: str  # as tables show it
+    adapter: str  # module
+    requirements: tuple[str, ...] = ()  # none: the environment that runs the benchmark
+    env: dict[str, str] = field(default_factory=dict)
+
+    def python(self) -> str:
+        """The interpreter to run it with; makes its environment the first time.
+
+        BENCH_PYTHON_<NAME> names another one, e.g. BENCH_PYTHON_OURS.
+        """
+        override = os.environ.get("BENCH_PYTHON_" + self.name.upper().replace("-", "_"))
+        if override:
+            return override
+        if not self.requirements:
+            return sys.executable
+        folder = STATE / "venvs" / self.name
+        key = hashlib.sha256(" ".join(self.requirements).encode()).hexdigest()
+        stamp = folder / "installed.txt"
+        python = folder / "bin" / "python"
+        if not (stamp.exists() and stamp.read_text() == key):
+            print(f"Setting up {self.name} ({', '.join(self.requirements)})", flush=True)
+            base = os.path.realpath(sys.executable)
+            subprocess.run(
+                [ROOT / "scripts" / "make_venv.sh", folder],
+                env={**os.environ, "PYTHON": base},
+                stdin=subprocess.DEVNULL,
+                check=True,
+            )
+            constraint = ROOT / "requirements" / "torch.txt"
+            pip = [str(python), "-m", "pip", "install", "-qq", "--constraint", str(constraint)]
+            subprocess.run([*pip, "numpy", *self.requirements], check=True)
+            stamp.write_text(key)
+        return str(python)
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("ours", "benchmarks.adapters.ours"),
+        Peer("original", "benchmarks.adapters.original", ("runai-model-streamer==0.17.0",)),
+        Peer(
+            "original-s3",
+            "benchmarks.adapters.original",
+            ("runai-model-streamer[s3]==0.17.0",),
+        ),
+        Peer("safetensors", "benchmarks.adapters.safetensors_", ("safetensors==0.9.0rc1",)),
+        Peer(
+            "fastsafetensors",
+            "benchmarks.adapters.fastsafetensors_",
+            ("fastsafetensors==0.5.0",),
+        ),
+    )
+}

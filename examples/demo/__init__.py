@@ -1,0 +1,1 @@
+"""`make demo`: a real model and a large one, streamed and compared with safetensors."""

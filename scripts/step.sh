@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# step.sh TITLE COMMAND...: says what runs, runs it, says how long it took and how it ended.
+set -uo pipefail
+title=$1
+shift
+printf '\n==> %s\n' "$title"
+start=$SECONDS
+"$@"
+rc=$?
+if [[ $rc -eq 0 ]]; then
+  printf '<== %s: ok, %d s\n' "$title" $((SECONDS - start))
+else
+  printf '<== %s: FAILED (exit status %d), %d s\n' "$title" "$rc" $((SECONDS - start)) >&2
+fi
+exit "$rc"
