@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+
 from runai_model_streamer import SafetensorsStreamer
 
 MODULE = "runai_model_streamer"
