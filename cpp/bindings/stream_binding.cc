@@ -6,6 +6,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #include "convert.h"
@@ -157,7 +158,7 @@ class PyStream {
       bytes[i].resize(size);
       ranges.push_back({file, {{offset, size, bytes[i].data()}}});
     }
-    call([&](Stream& stream) { return stream.read(ranges); });
+    (void)call([&](Stream& stream) { return stream.read(ranges); });
     py::list result;
     for (const std::string& part : bytes) result.append(py::bytes(part));
     return result;
@@ -296,7 +297,7 @@ class PyStream {
 
   // Runs `operation` without the GIL, then raises what failed.
   template <typename Operation>
-  auto call(Operation operation) {
+  std::invoke_result_t<Operation, Stream&> call(Operation operation) {
     Stream& stream = get();
     auto result = [&] {
       const py::gil_scoped_release release;

@@ -13,7 +13,7 @@ namespace streamer {
 
 // Reads settings from overrides first, then from the environment, at the time of each call.
 // Unset and empty are the same. Only names of the table may be asked for.
-class Settings {
+class [[gnu::visibility("default")]] Settings {
  public:
   Settings() = default;
   explicit Settings(const std::map<std::string, std::string>& overrides) : overrides_(overrides) {}
