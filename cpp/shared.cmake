@@ -11,10 +11,10 @@ target_link_libraries(streamer PRIVATE $<LINK_LIBRARY:WHOLE_ARCHIVE,streamer_cor
 
 set(STREAMER_MAP ${CMAKE_CURRENT_BINARY_DIR}/libstreamer.map)
 configure_file(libstreamer.map.in ${STREAMER_MAP} @ONLY)
-# -Bsymbolic: nobody's symbols replace ours, even of the same name. exclude-libs: what comes out of
-# static archives (libcurl, OpenSSL, libstdc++) is never exported.
+# The map keeps in what comes out of static archives (libcurl, OpenSSL, libstdc++). -Bsymbolic:
+# nobody's symbols replace ours, even of the same name.
 target_link_options(
-  streamer PRIVATE -Wl,--version-script=${STREAMER_MAP} -Wl,--exclude-libs,ALL -Wl,-Bsymbolic
+  streamer PRIVATE -Wl,--version-script=${STREAMER_MAP} -Wl,-Bsymbolic
   -Wl,--gc-sections -Wl,--as-needed -Wl,-z,relro,-z,now)
 if(NOT STREAMER_SANITIZE)
   target_link_options(streamer PRIVATE -Wl,-z,defs)

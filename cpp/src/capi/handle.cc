@@ -127,7 +127,7 @@ Outcome Handle::start_stream() {
   return {};
 }
 
-// Opens what is new. `failures` gets one outcome per file.
+// Opens what is new. `failures` gets one outcome per file, of code 0 where it is open.
 Outcome Handle::open_files(const std::vector<FileRequest>& files, std::vector<Outcome>* failures) {
   std::vector<std::string> paths;
   SourceKind kind = SourceKind::kFile;
@@ -146,23 +146,16 @@ Outcome Handle::open_files(const std::vector<FileRequest>& files, std::vector<Ou
     if (Outcome missing = check_ca_files(); missing.code != 0) return missing;
   }
   std::unordered_map<std::string, Outcome> failed;
-  const auto remember = [&](const std::string& path) {
-    const auto index = static_cast<std::uint32_t>(opened_.size());
-    opened_.emplace(path, index);
-  };
   if (!paths.empty()) {
-    if (auto together = stream_->open(paths); together.ok()) {
-      for (const std::string& path : paths) remember(path);
-    } else if (together.status().code() == Code::kCancelled) {
-      return from_status(together.status(), kind);
-    } else {
-      // One of them can't be opened: find out which, and serve the others.
-      for (const std::string& path : paths) {
-        if (auto alone = stream_->open({path}); alone.ok()) {
-          remember(path);
-        } else {
-          failed.emplace(path, from_status(alone.status(), kind));
-        }
+    auto opened = stream_->open(paths);
+    if (!opened.ok()) return from_status(opened.status(), kind);
+    for (std::size_t i = 0; i < paths.size(); ++i) {
+      const std::uint32_t index = files_opened_++;
+      const Status& status = (*opened)[i].status;
+      if (status.ok()) {
+        opened_.emplace(paths[i], index);
+      } else {
+        failed.emplace(paths[i], from_status(status, kind));
       }
     }
   }
@@ -316,6 +309,7 @@ Outcome Handle::respond(unsigned timeout_ms, Response* response, bool* taken) {
 }
 
 void Handle::end() {
+  if (getpid() != process_) return;  // the threads that it would wait for are the parent's
   std::unique_lock lock(mutex_);
   ending_ = true;
   if (running_ != nullptr) running_->cancel();

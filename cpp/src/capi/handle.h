@@ -1,6 +1,8 @@
 // What a streamer of the C ABI is: one Stream, the files it opened, and the responses to hand out.
 #pragma once
 
+#include <unistd.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -69,11 +71,13 @@ class Handle {
   void answer(std::uint64_t id, std::uint32_t file, std::uint32_t range, const Outcome& outcome);
   void answer_all(const Outcome& outcome);
 
+  const pid_t process_ = getpid();
   const std::shared_ptr<CredentialsState> credentials_ = std::make_shared<CredentialsState>();
 
   std::mutex engine_mutex_;  // the stream's calls, and everything down to engine_ids_
   std::unique_ptr<Stream> stream_;
-  std::unordered_map<std::string, std::uint32_t> opened_;        // path to the stream's index
+  std::unordered_map<std::string, std::uint32_t> opened_;  // path to the stream's index
+  std::uint32_t files_opened_ = 0;
   std::unordered_map<std::uint64_t, std::uint64_t> engine_ids_;  // the stream's number to ours
   std::atomic<int> requesters_{0};  // threads that want engine_mutex_ before the next wait
 
