@@ -21,10 +21,13 @@ STEP := scripts/step.sh
 # An absent ccache is the empty launcher, which is none.
 CCACHE = CMAKE_C_COMPILER_LAUNCHER=$$(command -v ccache) CMAKE_CXX_COMPILER_LAUNCHER=$$(command -v ccache)
 SECONDS_TO_FUZZ ?= 60
+# OBJECT_STORAGE=OFF builds without libcurl and OpenSSL: local files only.
+OBJECT_STORAGE ?= ON
+CONFIGURE = $(CCACHE) cmake -DSTREAMER_OBJECT_STORAGE=$(OBJECT_STORAGE) --preset
 # Extra arguments: make pytest ARGS="-k header", make bench ARGS="--row cached_iterate --rounds 3".
 ARGS ?=
 
-CXX_FILES = $(shell find cpp tests benchmarks examples -name '*.cc' -o -name '*.h' -o -name '*.c' | sort)
+CXX_FILES = $(shell find cpp tests benchmarks examples -name '*.cc' -o -name '*.h' | sort)
 PACKAGE_FILES := $(shell find cpp cmake python CMakeLists.txt pyproject.toml -type f \
                    -not -name '*.pyc' -not -name '*.so' 2>/dev/null)
 
@@ -50,21 +53,21 @@ test: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/system-test  ## Everything below
 	echo; echo "All passed in $$((SECONDS - start)) s."
 
 test-cpp: $(STAMPS)/system-test  ## C++ tests (GoogleTest)
-	@$(CCACHE) cmake --preset plain >/dev/null
+	@$(CONFIGURE) plain >/dev/null
 	@cmake --build --preset plain -- --quiet
-	@ctest --preset plain --progress $(ARGS)
+	@ctest --preset plain --progress --parallel $(CMAKE_BUILD_PARALLEL_LEVEL) $(ARGS)
 
 test-asan: $(STAMPS)/system-test  ## C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	@$(CCACHE) cmake --preset asan >/dev/null
+	@$(CONFIGURE) asan >/dev/null
 	@cmake --build --preset asan -- --quiet
-	@ctest --preset asan --progress $(ARGS)
+	@ctest --preset asan --progress --parallel $(CMAKE_BUILD_PARALLEL_LEVEL) $(ARGS)
 
 test-tsan: $(STAMPS)/system-test  ## C++ tests under ThreadSanitizer
-	@$(CCACHE) cmake --preset tsan >/dev/null
+	@$(CONFIGURE) tsan >/dev/null
 	@cmake --build --preset tsan -- --quiet
 # Randomised addresses can collide with the shadow memory; containers may forbid to switch them off.
 	@fixed="setarch --addr-no-randomize"; $$fixed true 2>/dev/null || fixed=; \
-	  $$fixed ctest --preset tsan --progress $(ARGS)
+	  $$fixed ctest --preset tsan --progress --parallel $(CMAKE_BUILD_PARALLEL_LEVEL) $(ARGS)
 
 pytest: $(STAMPS)/package $(STAMPS)/dev  ## Python tests against the installed package
 	@$(PY) -m pytest -m "not fuzz" $(ARGS)
@@ -77,7 +80,7 @@ lint: lint-cpp lint-python  ## clang-format, clang-tidy, ruff, mypy
 
 lint-cpp: $(STAMPS)/system-test
 	@clang-format-14 --dry-run -Werror $(CXX_FILES)
-	@$(CCACHE) cmake --preset plain >/dev/null
+	@$(CONFIGURE) plain >/dev/null
 	@python3 scripts/clang_tidy.py build/plain
 
 lint-python: $(STAMPS)/package $(STAMPS)/dev
@@ -95,7 +98,7 @@ bench: bench-setup  ## Local files: every loader, every row; writes benchmarks/r
 	@$(PY) -m benchmarks.local $(ARGS)
 
 bench-setup: $(STAMPS)/package $(STAMPS)/bench $(STAMPS)/system-test
-	@$(CCACHE) cmake --preset plain >/dev/null
+	@$(CONFIGURE) plain >/dev/null
 	@cmake --build --preset plain --target raw_reader -- --quiet
 
 ##@ Cleaning
@@ -124,7 +127,8 @@ $(STAMPS)/venv: requirements/torch.txt scripts/make_venv.sh $(STAMPS)/system-bui
 $(STAMPS)/package: $(PACKAGE_FILES) requirements/build.txt $(STAMPS)/venv
 	@$(PIP) -r requirements/build.txt
 	@$(CCACHE) $(STEP) "Building and installing the package" $(PIP) --no-build-isolation \
-	  --config-settings=build-dir=build/python .
+	  --config-settings=build-dir=build/python \
+	  --config-settings=cmake.define.STREAMER_OBJECT_STORAGE=$(OBJECT_STORAGE) .
 	@touch $@
 
 $(STAMPS)/dev: requirements/dev.txt requirements/build.txt $(STAMPS)/venv

@@ -1,0 +1,102 @@
+#include "base/settings.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <map>
+#include <set>
+#include <string>
+
+namespace streamer {
+namespace {
+
+using Overrides = std::map<std::string, std::string>;
+
+TEST(SettingsTable, NamesEachVariableOnceAndSaysWhatItIsFor) {
+  std::set<std::string> names;
+  for (const SettingInfo& info : settings_table()) {
+    EXPECT_TRUE(names.insert(info.name).second) << info.name << " is there twice";
+    EXPECT_STRNE(info.group, "") << info.name;
+    EXPECT_STRNE(info.accepted, "") << info.name;
+    EXPECT_STRNE(info.summary, "") << info.name;
+    EXPECT_LE(info.minimum, info.maximum) << info.name;
+  }
+}
+
+TEST(SettingsTable, KeepsGroupsTogether) {
+  std::set<std::string> ended;
+  std::string group;
+  for (const SettingInfo& info : settings_table()) {
+    if (info.group == group) continue;
+    EXPECT_EQ(ended.count(info.group), 0u) << info.name << " is apart from its group";
+    ended.insert(group);
+    group = info.group;
+  }
+}
+
+TEST(Settings, ReadsTheEnvironmentAtTheTimeOfTheCall) {
+  const char* name = "RUNAI_STREAMER_CONCURRENCY";
+  Settings settings;
+  unsetenv(name);
+  EXPECT_FALSE(settings.integer(name).value().has_value());
+  setenv(name, "12", 1);
+  EXPECT_EQ(settings.integer(name).value(), 12);
+  setenv(name, "", 1);
+  EXPECT_FALSE(settings.integer(name).value().has_value());
+  unsetenv(name);
+}
+
+TEST(Settings, PrefersOverridesToTheEnvironment) {
+  const char* name = "RUNAI_STREAMER_CONCURRENCY";
+  setenv(name, "12", 1);
+  EXPECT_EQ(Settings(Overrides{{name, "3"}}).integer(name).value(), 3);
+  unsetenv(name);
+}
+
+// A bad value must name the variable, the value and what is accepted.
+void expect_refused(const char* name, const std::string& value) {
+  const Settings settings(Overrides{{name, value}});
+  const SettingInfo* info = find_setting(name);
+  ASSERT_NE(info, nullptr);
+  Status status;
+  switch (info->type) {
+    case SettingType::kInteger:
+    case SettingType::kBytes:
+      status = settings.integer(name).status();
+      break;
+    case SettingType::kBool:
+      status = settings.boolean(name).status();
+      break;
+    default:
+      status = settings.choice(name).status();
+  }
+  ASSERT_EQ(status.code(), Code::kInvalid) << name << "=" << value;
+  const std::string text = status.to_string();
+  EXPECT_NE(text.find(name), std::string::npos) << text;
+  EXPECT_NE(text.find(value), std::string::npos) << text;
+}
+
+TEST(Settings, RefusesWhatIsNotAccepted) {
+  for (const char* value : {"0", "-1", "1025", "4x", "1.5", "many", "99999999999999999999"}) {
+    expect_refused("RUNAI_STREAMER_CONCURRENCY", value);
+  }
+  expect_refused("RUNAI_STREAMER_MEMORY_LIMIT", "-2");
+  expect_refused("RUNAI_STREAMER_CHUNK_BYTESIZE", "4095");
+  expect_refused("RUNAI_STREAMER_FS_STRATEGY", "io_uring");
+  expect_refused("RUNAI_STREAMER_LOG_TO_STDERR", "maybe");
+}
+
+TEST(Settings, ReadsSwitchesAndChoicesInAnyCase) {
+  const char* name = "RUNAI_STREAMER_LOG_TO_STDERR";
+  for (const char* value : {"1", "true", "TRUE", "Yes", "on"}) {
+    EXPECT_EQ(Settings(Overrides{{name, value}}).boolean(name).value(), true) << value;
+  }
+  for (const char* value : {"0", "false", "False", "NO", "off"}) {
+    EXPECT_EQ(Settings(Overrides{{name, value}}).boolean(name).value(), false) << value;
+  }
+  const char* level = "RUNAI_STREAMER_LOG_LEVEL";
+  EXPECT_EQ(Settings(Overrides{{level, "DEBUG"}}).choice(level).value(), "debug");
+}
+
+}  // namespace
+}  // namespace streamer
