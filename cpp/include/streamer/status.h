@@ -49,6 +49,7 @@ struct ErrorDetail {
   std::string request_id;      //
   std::string identity;        // which credentials were used and where they came from; never a secret
   std::string hint;            // what to do about it
+  int attempts = 0;            // how often it was tried, where that was more than once
 };
 
 // Thread-compatible value. A successful status is one null pointer.
@@ -70,6 +71,7 @@ class [[nodiscard]] Status {
                      std::string request_id) &&;
   Status&& with_identity(std::string identity) &&;
   Status&& with_hint(std::string hint) &&;
+  Status&& with_attempts(int attempts) &&;
 
   bool ok() const noexcept { return rep_ == nullptr; }
   explicit operator bool() const noexcept { return ok(); }

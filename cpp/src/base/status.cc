@@ -82,6 +82,11 @@ Status&& Status::with_hint(std::string hint) && {
   return std::move(*this);
 }
 
+Status&& Status::with_attempts(int attempts) && {
+  if (rep_) rep_->detail.attempts = attempts;
+  return std::move(*this);
+}
+
 Code Status::code() const noexcept { return rep_ ? rep_->code : Code::kOk; }
 
 const ErrorDetail& Status::detail() const noexcept {
@@ -109,6 +114,7 @@ std::string Status::to_string() const {
     if (!d.request_id.empty()) text += ", request id " + d.request_id;
     text += ")";
   }
+  if (d.attempts > 1) text += " after " + std::to_string(d.attempts) + " attempts";
   if (!d.identity.empty()) text += "; identity: " + d.identity;
   if (!d.hint.empty()) text += ". " + d.hint;
   return text;

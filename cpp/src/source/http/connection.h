@@ -36,8 +36,10 @@ struct TransportSettings {
   std::string trace_file;                     // empty: no trace
   std::string user_agent;
 
-  // From the settings of the process. The deadline counts from this call.
-  static Result<TransportSettings> read(const Settings& settings);
+  // From the settings of the process. The deadline counts from this call. `trust_file` is that of
+  // the protocol's own configuration.
+  static Result<TransportSettings> read(const Settings& settings, SourceKind kind,
+                                        const std::string& trust_file);
 };
 
 // What all connections of a source share. Thread-safe.

@@ -69,7 +69,7 @@ class Protocol {
  public:
   virtual ~Protocol() = default;
 
-  // Reads a path; with `folder` as the place to list. kInvalid where it is none of this protocol.
+  // Reads a path; with `folder` as the place to list. kInvalid where it makes no sense.
   virtual Result<Location> locate(const std::string& path, bool folder) const = 0;
 
   // Who asks. Null: nobody (requests are not signed). May use the connection to find out.
@@ -96,6 +96,8 @@ class Protocol {
   virtual ServerError read_error(const Location& location, const Response& response) = 0;
   // Objects up to this size may be read from servers that ignore Range, by reading past the rest.
   virtual std::uint64_t whole_read_limit() const { return 0; }
+  // A file of certificates that the protocol's own configuration names; empty: none.
+  virtual std::string trust_file() const { return {}; }
 };
 
 // The makers. Each reads its own settings and fails with kInvalid where they make no sense.

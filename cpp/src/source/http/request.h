@@ -16,8 +16,8 @@ struct Header {
 struct Request {
   std::string method = "GET";  // GET, HEAD, POST or PUT
   std::string url;             // percent-encoded, sent as it is
-  std::vector<Header> headers;
-  std::string body;            // of POST and PUT
+  std::vector<Header> headers = {};
+  std::string body = {};       // of POST and PUT
   bool proxy = true;           // false: connect directly (metadata services)
   int timeout_ms = 0;          // of the whole attempt; 0: what the settings say
   int connect_timeout_ms = 0;  // likewise

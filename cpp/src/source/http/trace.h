@@ -30,7 +30,7 @@ class Trace {
     std::uint64_t bytes = 0;
     double milliseconds = 0;
     double first_byte_milliseconds = 0;
-    std::int64_t connection = 0;  // a number of its own in this process
+    std::int64_t connection = 0;  // the local port
     bool reused = false;
     int retry = 0;
   };

@@ -1,0 +1,54 @@
+#include "source/http/credentials_cache.h"
+
+#include <ctime>
+
+#include "source/http/connection.h"
+
+namespace streamer::http {
+namespace {
+
+constexpr std::int64_t kRefreshAhead = 5 * 60;  // seconds before they expire
+constexpr std::int64_t kRetryRefresh = 15;      // seconds after a refresh that failed
+
+}  // namespace
+
+Result<Credentials> CredentialsCache::resolve(const std::string& container, bool refresh,
+                                              Connection& connection) {
+  if (provider_) {
+    Result<Credentials> given = provider_({kind_, container, refresh});
+    if (!given.ok() || !given->values.empty()) return given;
+  }
+  return own_(container, connection);
+}
+
+Result<CredentialsRef> CredentialsCache::get(const std::string& container, Connection& connection) {
+  const std::lock_guard lock(mutex_);
+  Entry& entry = entries_[container];
+  const std::int64_t now = std::time(nullptr);
+  const bool expired =
+      entry.current && entry.current->expires_at != 0 && entry.current->expires_at <= now;
+  const bool expiring = entry.current && entry.current->expires_at != 0 &&
+                        entry.current->expires_at - kRefreshAhead <= now && entry.next_try <= now;
+  if (entry.current && !entry.refresh && !expired && !expiring) return entry.current;
+
+  Result<Credentials> fresh = resolve(container, entry.current != nullptr, connection);
+  if (!fresh.ok()) {
+    if (!entry.current || entry.refresh || expired) return fresh.status();
+    entry.next_try = now + kRetryRefresh;
+    return entry.current;
+  }
+  // A resolver may hand out short-lived credentials again and again; do not ask it at every
+  // request.
+  entry.next_try = now + kRetryRefresh;
+  entry.refresh = false;
+  entry.current = std::make_shared<const Credentials>(std::move(*fresh));
+  return entry.current;
+}
+
+void CredentialsCache::refused(const std::string& container, const CredentialsRef& used) {
+  const std::lock_guard lock(mutex_);
+  Entry& entry = entries_[container];
+  if (entry.current == used) entry.refresh = true;
+}
+
+}  // namespace streamer::http

@@ -1,0 +1,360 @@
+#include <algorithm>
+#include <functional>
+
+#include "base/settings.h"
+#include "source/http/connection.h"
+#include "source/http/factory.h"
+#include "source/http/protocol.h"
+#include "source/http/range_read.h"
+#include "source/http/retry.h"
+
+namespace streamer {
+namespace http {
+namespace {
+
+constexpr std::uint64_t kChunk = 8 << 20;
+constexpr std::uint64_t kLeastChunk = 5 << 20;
+constexpr int kInitialConcurrency = 4;
+constexpr int kMaxConcurrency = 64;
+constexpr int kAttemptsWhenNeverReached = 4;  // a wrong address should not take long to tell
+constexpr std::uint64_t kProgress = 1 << 20;  // an attempt that brought this was no failure
+constexpr int kMaxAgain = 5;
+
+class HttpObject : public Object {
+ public:
+  HttpObject(Location location, std::uint64_t size, std::string version)
+      : Object(location.path, size, std::move(version)), location_(std::move(location)) {}
+  const Location& location() const { return location_; }
+
+ private:
+  const Location location_;
+};
+
+class HttpSource : public Source {
+ public:
+  HttpSource(SourceKind kind, std::unique_ptr<Protocol> protocol, TransportSettings settings,
+             const SourceContext& context)
+      : kind_(kind),
+        transport_(std::move(settings), context.cancel),
+        protocol_(std::move(protocol)) {
+    traits_.remote = true;
+    traits_.chunk_bytes = kChunk;
+    traits_.min_chunk_bytes = kLeastChunk;
+    traits_.initial_concurrency = kInitialConcurrency;
+    traits_.max_concurrency = kMaxConcurrency;
+    traits_.reader_bytes = kConnectionBytes;
+  }
+  const SourceTraits& traits() const override { return traits_; }
+  Result<std::unique_ptr<Reader>> make_reader() override;
+
+  const char* name() const { return source_kind_name(kind_); }
+  Transport& transport() { return transport_; }
+  Protocol& protocol() { return *protocol_; }
+
+ private:
+  const SourceKind kind_;
+  Transport transport_;
+  const std::unique_ptr<Protocol> protocol_;
+  SourceTraits traits_;
+};
+
+// One thing to ask for, however often it takes.
+struct Operation {
+  const Location& location;
+  std::function<Result<Request>(const CredentialsRef&)> make;
+  std::function<Body*()> body;  // for the next attempt; may be empty
+  // Counts what an attempt has brought, in bytes; `done` where nothing is missing any more.
+  std::function<std::uint64_t(bool* done)> progress;
+  // Answers with an error status that are fine.
+  std::function<bool(const Response&)> tolerate;
+};
+
+class HttpReader : public Reader {
+ public:
+  explicit HttpReader(HttpSource& source)
+      : source_(source), protocol_(source.protocol()), connection_(source.transport()) {}
+
+  Result<Opened> open(const std::string& path, std::span<std::byte> prefix) override;
+  Status read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
+              ReadReport* report) override;
+  Status list(const std::string& prefix, bool recursive, const ListCallback& found) override;
+
+ private:
+  Status execute(const Operation& operation, Response* response, ReadReport* report);
+  Status read_range(const Location& location, RangeRead* range, Response* response,
+                    ReadReport* report, bool tolerate_416);
+  Result<Opened> open_empty(Location location);
+
+  HttpSource& source_;
+  Protocol& protocol_;
+  Connection connection_;
+};
+
+const char* standard_message(Code code) {
+  switch (code) {
+    case Code::kNotFound:
+      return "there is no such object or bucket";
+    case Code::kPermission:
+      return "the server refuses access";
+    case Code::kCredentials:
+      return "the server does not accept the credentials";
+    case Code::kChanged:
+      return "the object was replaced while it was read";
+    case Code::kThrottled:
+      return "the server asks to slow down";
+    case Code::kTimeout:
+      return "the server reports a timeout";
+    default:
+      return "the server reports an error";
+  }
+}
+
+Status to_status(const ServerError& error, const Response& response,
+                 const CredentialsRef& credentials) {
+  Status status =
+      Status::error(error.code,
+                    error.message.empty() ? standard_message(error.code) : error.message)
+          .with_http(response.status, error.server_code, error.server_message, error.request_id)
+          .with_hint(error.hint);
+  if (credentials) status = std::move(status).with_identity(credentials->identity);
+  return status;
+}
+
+Status HttpReader::execute(const Operation& operation, Response* response, ReadReport* report) {
+  const Transport& transport = source_.transport();
+  Backoff backoff(transport.settings.max_attempts);
+  bool refreshed = false;
+  int again = 0;
+  for (int attempt = 0;; ++attempt) {
+    if (attempt > 0) ++report->retries;
+    Result<CredentialsRef> credentials = protocol_.credentials(operation.location, connection_);
+    if (!credentials.ok()) return credentials.status().with_path(operation.location.path);
+    Result<Request> request = operation.make(*credentials);
+    if (!request.ok()) return request.status();
+
+    Outcome outcome = connection_.perform(*request, response,
+                                          operation.body ? operation.body() : nullptr, attempt);
+    bool done = false;
+    if (operation.progress && operation.progress(&done) >= kProgress) backoff.forgive();
+    if (done) return {};
+    const bool good = response->status >= 200 && response->status <= 299;
+    Status status = std::move(outcome.status);
+    bool retry = outcome.retry;
+    std::chrono::milliseconds retry_after{0};
+    if (status.ok()) {
+      if (good || (operation.tolerate && operation.tolerate(*response))) return {};
+      const ServerError error = protocol_.read_error(operation.location, *response);
+      status = to_status(error, *response, *credentials);
+      if (error.verdict == Verdict::kAgain && ++again <= kMaxAgain) continue;
+      if (error.verdict == Verdict::kRefresh && !refreshed) {
+        refreshed = true;
+        protocol_.refused(operation.location, *credentials);
+        continue;
+      }
+      retry = error.verdict == Verdict::kRetry;
+      report->congested |= error.code == Code::kThrottled;
+      retry_after = parse_retry_after(response->header("retry-after"));
+    }
+    const bool never = outcome.unreachable && !transport.reached.load(std::memory_order_relaxed);
+    if (!retry || !backoff.another(never ? kAttemptsWhenNeverReached : 0)) {
+      if (attempt == 0) return status;
+      return std::move(status).with_attempts(attempt + 1);
+    }
+    if (!source_.transport().sleep(backoff.pause(retry_after))) {
+      return source_.transport().interrupted();
+    }
+  }
+}
+
+Status HttpReader::read_range(const Location& location, RangeRead* range, Response* response,
+                              ReadReport* report, bool tolerate_416) {
+  Operation operation{
+      .location = location,
+      .make =
+          [&](const CredentialsRef& credentials) {
+            return protocol_.make_read(location, range->missing(), range->version(), credentials);
+          },
+      .body = [&] { return range->next_body(); },
+      .progress =
+          [&](bool* done) {
+            const std::uint64_t bytes = range->take();
+            *done = !range->missing();
+            return bytes;
+          },
+      .tolerate = [&](const Response& r) { return tolerate_416 && r.status == 416; }};
+  // A server may send less than was asked for, as long as it sends something.
+  while (range->missing()) {
+    const std::uint64_t before = range->received();
+    if (Status status = execute(operation, response, report); !status.ok()) return status;
+    if (response->status == 416) return {};
+    if (range->missing() && range->received() == before) {
+      return Status::error(Code::kShortRead, "the server sent none of the bytes asked for");
+    }
+  }
+  return {};
+}
+
+Result<Opened> HttpReader::open(const std::string& path, std::span<std::byte> prefix) {
+  Result<Location> location = protocol_.locate(path, /*folder=*/false);
+  if (!location.ok()) return location.status();
+  std::byte one{};
+  iovec target{&one, 1};  // the size comes with at least one byte
+  if (!prefix.empty()) target = {prefix.data(), prefix.size()};
+  RangeRead range(protocol_, 0, {&target, 1}, std::nullopt, "");
+  Response response;
+  ReadReport report;
+  Status status = read_range(*location, &range, &response, &report, /*tolerate_416=*/true);
+  const bool nothing =
+      status.code() == Code::kShortRead && response.header("content-length") == "0";
+  if (nothing || (status.ok() && response.status == 416)) {
+    return open_empty(std::move(*location));
+  }
+  if (!status.ok()) return std::move(status).with_path(path);
+  const std::uint64_t size = *range.object_size();
+  return Opened{std::make_shared<HttpObject>(std::move(*location), size, range.version()),
+                prefix.empty() ? 0 : range.received()};
+}
+
+// No range of an empty object can be asked for; the whole of it can.
+Result<Opened> HttpReader::open_empty(Location location) {
+  Response response;
+  ReadReport report;
+  Body body;
+  body.accept = [](const Response& head) {
+    if (head.header("content-length") == "0") return Status();
+    return Status::error(Code::kIo, "the server refuses ranges of an object that is not empty");
+  };
+  Operation operation{.location = location,
+                      .make =
+                          [&](const CredentialsRef& credentials) {
+                            return protocol_.make_read(location, std::nullopt, "", credentials);
+                          },
+                      .body = [&] { return &body; },
+                      .progress = {},
+                      .tolerate = {}};
+  if (Status status = execute(operation, &response, &report); !status.ok()) {
+    return std::move(status).with_path(location.path);
+  }
+  std::string version = protocol_.version_of(response);
+  return Opened{std::make_shared<HttpObject>(std::move(location), 0, std::move(version)), 0};
+}
+
+Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
+                        ReadReport* report) {
+  const auto& known = static_cast<const HttpObject&>(object);
+  std::uint64_t size = 0;
+  for (const iovec& segment : segments) size += segment.iov_len;
+  report->strategy = source_.name();
+  if (size > object.size() || offset > object.size() - size) {
+    return Status::error(Code::kShortRead, "the object ends before the range does; it has " +
+                                               std::to_string(object.size()) + " bytes")
+        .with_path(object.path())
+        .with_range(offset, size);
+  }
+  RangeRead range(protocol_, offset, segments, object.size(), object.version());
+  Response response;
+  return read_range(known.location(), &range, &response, report, /*tolerate_416=*/false)
+      .with_path(object.path())
+      .with_range(offset, size);
+}
+
+Status HttpReader::list(const std::string& prefix, bool recursive, const ListCallback& found) {
+  Result<Location> folder = protocol_.locate(prefix, /*folder=*/true);
+  if (!folder.ok()) return folder.status();
+  std::string base = prefix;
+  while (base.ends_with('/')) base.pop_back();
+  std::string next;
+  ReadReport report;
+  do {
+    Response response;
+    Operation operation{.location = *folder,
+                        .make =
+                            [&](const CredentialsRef& credentials) {
+                              return protocol_.make_list(*folder, recursive, next, credentials);
+                            },
+                        .body = {},
+                        .progress = {},
+                        .tolerate = {}};
+    if (Status status = execute(operation, &response, &report); !status.ok()) {
+      return std::move(status).with_path(prefix);
+    }
+    Result<ListPage> page = protocol_.read_list(*folder, recursive, next, response);
+    if (!page.ok()) return page.status().with_path(prefix);
+    for (ListPage::Entry& entry : page->entries) {
+      if (!entry.path.empty()) {
+        found(std::move(entry.path), entry.size);
+      } else if (entry.key.starts_with(folder->key) && entry.key.size() > folder->key.size()) {
+        found(base + "/" + entry.key.substr(folder->key.size()), entry.size);
+      }
+    }
+    if (!page->next.empty() && page->next == next) {
+      return Status::error(Code::kIo, "the server repeats a page of the list").with_path(prefix);
+    }
+    next = std::move(page->next);
+  } while (!next.empty());
+  return {};
+}
+
+Result<std::unique_ptr<Reader>> HttpSource::make_reader() {
+  return std::unique_ptr<Reader>(std::make_unique<HttpReader>(*this));
+}
+
+Result<std::unique_ptr<Protocol>> make_protocol(SourceKind kind, const ProtocolContext& context) {
+  switch (kind) {
+    case SourceKind::kS3:
+      return make_s3(context);
+    default:
+      return Status::error(Code::kUnsupported,
+                           std::string("there is no support for ") + source_kind_name(kind));
+  }
+}
+
+}  // namespace
+
+ServerError error_by_status(int status) {
+  ServerError error;
+  switch (status) {
+    case 401:
+    case 403:
+      error.code = Code::kPermission;
+      break;
+    case 404:
+      error.code = Code::kNotFound;
+      break;
+    case 408:
+      error.code = Code::kTimeout;
+      break;
+    case 412:
+      error.code = Code::kChanged;
+      break;
+    case 416:
+      error.code = Code::kShortRead;
+      break;
+    case 429:
+    case 503:
+      error.code = Code::kThrottled;
+      break;
+    default:
+      error.code = Code::kIo;
+      break;
+  }
+  const bool transient = status >= 500 && status != 501 && status != 505;
+  if (status == 408 || status == 429 || transient) error.verdict = Verdict::kRetry;
+  return error;
+}
+
+}  // namespace http
+
+Result<std::unique_ptr<Source>> make_http_source(SourceKind kind, const SourceContext& context) {
+  const Settings settings(context.options.source);
+  Result<std::unique_ptr<http::Protocol>> protocol =
+      http::make_protocol(kind, {settings, context.options.credentials});
+  if (!protocol.ok()) return protocol.status();
+  Result<http::TransportSettings> transport =
+      http::TransportSettings::read(settings, kind, (*protocol)->trust_file());
+  if (!transport.ok()) return transport.status();
+  return std::unique_ptr<Source>(std::make_unique<http::HttpSource>(
+      kind, std::move(*protocol), std::move(*transport), context));
+}
+
+}  // namespace streamer

@@ -1,0 +1,141 @@
+#include "source/http/range_read.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "source/http/encoding.h"
+
+namespace streamer::http {
+namespace {
+
+std::optional<std::uint64_t> number(std::string_view text) {
+  text = trim(text);
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || text.empty() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+Status wrong(std::string message) { return Status::error(Code::kIo, std::move(message)); }
+
+}  // namespace
+
+std::optional<ContentRange> parse_content_range(std::string_view value) {
+  value = trim(value);
+  if (!value.starts_with("bytes")) return std::nullopt;
+  value = trim(value.substr(5));
+  const std::size_t slash = value.find('/');
+  if (slash == std::string_view::npos) return std::nullopt;
+  ContentRange range;
+  const std::string_view span = trim(value.substr(0, slash));
+  const std::string_view total = trim(value.substr(slash + 1));
+  if (total != "*" && !(range.total = number(total))) return std::nullopt;
+  if (span == "*") return range;
+  const std::size_t dash = span.find('-');
+  if (dash == std::string_view::npos) return std::nullopt;
+  range.first = number(span.substr(0, dash));
+  range.last = number(span.substr(dash + 1));
+  if (!range.first || !range.last || *range.last < *range.first) return std::nullopt;
+  return range;
+}
+
+RangeRead::RangeRead(const Protocol& protocol, std::uint64_t offset,
+                     std::span<const iovec> segments, std::optional<std::uint64_t> object_size,
+                     std::string version)
+    : protocol_(protocol),
+      offset_(offset),
+      size_(0),
+      object_size_(object_size),
+      version_(std::move(version)) {
+  for (const iovec& segment : segments) {
+    if (segment.iov_len == 0) continue;
+    segments_.push_back(segment);
+    size_ += segment.iov_len;
+  }
+  body_.accept = [this](const Response& response) { return accept(response); };
+}
+
+std::optional<ByteRange> RangeRead::missing() const {
+  if (done_ >= size_) return std::nullopt;
+  return ByteRange{offset_ + done_, size_ - done_};
+}
+
+Body* RangeRead::next_body() {
+  body_.segments = segments_;
+  body_.skip = 0;
+  body_.cut_when_full = false;
+  body_.received = 0;
+  return &body_;
+}
+
+std::uint64_t RangeRead::take() {
+  const std::uint64_t received = std::exchange(body_.received, 0);
+  done_ += received;
+  std::uint64_t left = received;
+  std::size_t whole = 0;
+  while (whole < segments_.size() && left >= segments_[whole].iov_len) {
+    left -= segments_[whole++].iov_len;
+  }
+  segments_.erase(segments_.begin(), segments_.begin() + static_cast<std::ptrdiff_t>(whole));
+  if (left > 0) {
+    iovec& first = segments_.front();
+    first.iov_base = static_cast<char*>(first.iov_base) + left;
+    first.iov_len -= left;
+  }
+  return received;
+}
+
+Status RangeRead::accept(const Response& response) {
+  if (response.status == 206) return accept_part(response);
+  if (response.status == 200) return accept_whole(response);
+  return wrong("the server answered with a status that makes no sense for a range");
+}
+
+Status RangeRead::learn(std::optional<std::uint64_t> total, const Response& response) {
+  const std::string version = protocol_.version_of(response);
+  if (!version_.empty() && !version.empty() && version != version_) {
+    return Status::error(Code::kChanged, "the object was replaced while it was read");
+  }
+  if (object_size_ && total && *total != *object_size_) {
+    return Status::error(Code::kChanged, "the object's size changed while it was read");
+  }
+  if (version_.empty()) version_ = version;
+  if (!object_size_) {
+    if (!total) return wrong("the server does not tell the object's size");
+    object_size_ = total;
+    size_ = std::min(size_, *total > offset_ ? *total - offset_ : 0);
+  }
+  return {};
+}
+
+Status RangeRead::accept_part(const Response& response) {
+  const auto range = parse_content_range(response.header("content-range"));
+  // Some servers answer so for an empty object. The caller sees that nothing came.
+  if (!object_size_ && response.header("content-length") == "0") return {};
+  if (!range || !range->first) return wrong("the answer has no usable Content-Range");
+  if (*range->first != offset_ + done_ || *range->last >= offset_ + size_) {
+    return wrong("the server sent another range than the one asked for (" +
+                 std::string(response.header("content-range")) + ")");
+  }
+  const auto length = number(response.header("content-length"));
+  if (length && *length != *range->last - *range->first + 1) {
+    return wrong("Content-Length and Content-Range of the answer do not agree");
+  }
+  return learn(range->total, response);
+}
+
+Status RangeRead::accept_whole(const Response& response) {
+  const auto length = number(response.header("content-length"));
+  if (Status status = learn(length ? length : object_size_, response); !status.ok()) return status;
+  const std::uint64_t first = offset_ + done_;
+  if (first == 0 && size_ == *object_size_) return {};  // the whole object was asked for
+  if (*object_size_ > protocol_.whole_read_limit()) {
+    return Status::error(Code::kUnsupported, "the server ignores ranges")
+        .with_hint("It must support Range requests (HTTP status 206)");
+  }
+  body_.skip = first;
+  body_.cut_when_full = true;
+  return {};
+}
+
+}  // namespace streamer::http

@@ -1,0 +1,58 @@
+// Reading one range of one object, in as many answers as it takes.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "source/http/connection.h"
+#include "source/http/protocol.h"
+
+namespace streamer::http {
+
+// "bytes 0-9/100", "bytes 0-9/*" or "bytes */100".
+struct ContentRange {
+  std::optional<std::uint64_t> first, last, total;
+};
+std::optional<ContentRange> parse_content_range(std::string_view value);
+
+// The state of a range that is being read: what has arrived, what is known about the object, and
+// whether an answer is the one that was asked for.
+class RangeRead {
+ public:
+  // Reads [offset, offset + size of segments). Size and version of an object that is not known yet
+  // are taken from the first answer; a range may then end where the object does.
+  RangeRead(const Protocol& protocol, std::uint64_t offset, std::span<const iovec> segments,
+            std::optional<std::uint64_t> object_size, std::string version);
+
+  // What is missing, before an attempt and after it; nothing when all is there.
+  std::optional<ByteRange> missing() const;
+  // The body for the next attempt, which receives what is missing.
+  Body* next_body();
+  // Counts what the attempt has brought; returns its bytes.
+  std::uint64_t take();
+
+  std::uint64_t received() const { return done_; }
+  std::optional<std::uint64_t> object_size() const { return object_size_; }
+  const std::string& version() const { return version_; }
+
+ private:
+  Status accept(const Response& response);
+  Status accept_part(const Response& response);
+  Status accept_whole(const Response& response);
+  Status learn(std::optional<std::uint64_t> total, const Response& response);
+
+  const Protocol& protocol_;
+  const std::uint64_t offset_;
+  std::uint64_t size_;
+  std::uint64_t done_ = 0;
+  std::optional<std::uint64_t> object_size_;
+  std::string version_;
+  std::vector<iovec> segments_;  // what is missing
+  Body body_;
+};
+
+}  // namespace streamer::http

@@ -1,0 +1,31 @@
+// The shared files of AWS tools: ~/.aws/config and ~/.aws/credentials.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "base/settings.h"
+
+namespace streamer::http {
+
+// Sections of an INI file in the dialect of AWS: "[name]", "key = value", nested values as
+// "key.nested". Lines that make no sense are passed over.
+using Sections = std::map<std::string, std::map<std::string, std::string>>;
+Sections parse_aws_ini(const std::string& text);
+
+// One profile out of both files. Credentials in the credentials file win.
+struct AwsProfile {
+  std::string name;
+  bool named = false;   // by AWS_PROFILE or AWS_DEFAULT_PROFILE
+  bool exists = false;  // in at least one of the files
+  std::map<std::string, std::string> values;
+  std::string keys_file;  // where the access key is; empty: nowhere
+
+  std::string value(const char* key) const {
+    const auto it = values.find(key);
+    return it == values.end() ? std::string() : it->second;
+  }
+};
+AwsProfile read_aws_profile(const Settings& settings);
+
+}  // namespace streamer::http

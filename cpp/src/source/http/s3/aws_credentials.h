@@ -1,0 +1,32 @@
+// Finding AWS credentials without an SDK.
+#pragma once
+
+#include <string>
+
+#include "base/settings.h"
+#include "source/http/connection.h"
+#include "source/http/s3/aws_config.h"
+#include "source/http/xml.h"
+#include "streamer/stream.h"
+
+namespace streamer::http {
+
+// Names of Credentials::values.
+inline constexpr const char* kAccessKey = "access_key_id";
+inline constexpr const char* kSecretKey = "secret_access_key";
+inline constexpr const char* kSessionToken = "session_token";
+inline constexpr const char* kRegion = "region";
+inline constexpr const char* kEndpoint = "endpoint";
+
+// The first that there is: environment, web identity, profile, container endpoint, EC2 instance
+// metadata. kCredentials names what was looked at. `region` is where STS is asked.
+Result<Credentials> find_aws_credentials(const Settings& settings, const AwsProfile& profile,
+                                         const std::string& region, Connection& connection);
+
+// The <Credentials> element of answers of STS and CreateSession.
+Result<Credentials> credentials_from_xml(const XmlElement& element, const std::string& from);
+
+// How errors name an access key: its first and last characters.
+std::string describe_access_key(const std::string& access_key);
+
+}  // namespace streamer::http

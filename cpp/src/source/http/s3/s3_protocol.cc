@@ -1,0 +1,286 @@
+// S3 and what speaks like it.
+
+#include <atomic>
+#include <cstdlib>
+#include <ctime>
+#include <map>
+#include <mutex>
+
+#include "source/http/encoding.h"
+#include "source/http/protocol.h"
+#include "source/http/s3/addressing.h"
+#include "source/http/s3/aws_config.h"
+#include "source/http/s3/aws_credentials.h"
+#include "source/http/s3/s3_errors.h"
+#include "source/http/s3/sigv4.h"
+#include "source/http/xml.h"
+
+namespace streamer::http {
+namespace {
+
+constexpr const char* kStandardRegion = "us-east-1";
+constexpr std::time_t kSkewWorthCorrecting = 60;  // seconds
+
+std::string value_of(const Credentials& credentials, const char* name) {
+  const auto it = credentials.values.find(name);
+  return it == credentials.values.end() ? std::string() : it->second;
+}
+
+class S3Protocol : public Protocol {
+ public:
+  static Result<std::unique_ptr<Protocol>> make(const ProtocolContext& context);
+
+  Result<Location> locate(const std::string& path, bool folder) const override;
+  Result<CredentialsRef> credentials(const Location& location, Connection& connection) override;
+  void refused(const Location& location, const CredentialsRef& used) override;
+  Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
+                            const std::string& version, const CredentialsRef& who) override;
+  Result<Request> make_list(const Location& folder, bool recursive, const std::string& next,
+                            const CredentialsRef& who) override;
+  Result<ListPage> read_list(const Location& folder, bool recursive, const std::string& next,
+                             const Response& response) override;
+  ServerError read_error(const Location& location, const Response& response) override;
+  std::string trust_file() const override { return profile_.value("ca_bundle"); }
+
+ private:
+  S3Protocol(const Settings& settings, const CredentialsProvider& provider, AwsProfile profile,
+             S3Addressing addressing)
+      : settings_(settings),
+        profile_(std::move(profile)),
+        addressing_(std::move(addressing)),
+        base_(SourceKind::kS3, provider,
+              [this](const std::string&, Connection& connection) {
+                return find_aws_credentials(settings_, profile_, standard_region(), connection);
+              }),
+        sessions_(SourceKind::kS3, {}, [this](const std::string& bucket, Connection& connection) {
+          return create_session(bucket, connection);
+        }) {}
+
+  std::string standard_region() const;
+  std::string region_of(const std::string& bucket, const Credentials* who) const;
+  Result<Url> url_of(const std::string& bucket, const std::string& key,
+                     const Credentials* who) const;
+  void sign(Request* request, const Url& url, const std::string& bucket, const Credentials* who,
+            bool session);
+  Result<Credentials> create_session(const std::string& bucket, Connection& connection);
+
+  const Settings settings_;
+  const AwsProfile profile_;
+  const S3Addressing addressing_;
+  bool unsigned_ = false;
+  bool requester_pays_ = false;
+  SigV4Signer signer_;
+  CredentialsCache base_;
+  CredentialsCache sessions_;                 // of directory buckets
+  std::atomic<std::time_t> clock_offset_{0};  // the server's clock minus ours, once it complained
+  mutable std::mutex mutex_;
+  std::map<std::string, std::string> regions_;  // of buckets, as the server told
+};
+
+Result<std::unique_ptr<Protocol>> S3Protocol::make(const ProtocolContext& context) {
+  AwsProfile profile = read_aws_profile(context.settings);
+  Result<S3Addressing> addressing = S3Addressing::read(context.settings, profile);
+  if (!addressing.ok()) return addressing.status();
+  const auto no_signature = context.settings.boolean("RUNAI_STREAMER_S3_UNSIGNED");
+  if (!no_signature.ok()) return no_signature.status();
+  const auto payer = context.settings.boolean("RUNAI_STREAMER_S3_REQUEST_PAYER");
+  if (!payer.ok()) return payer.status();
+  std::unique_ptr<S3Protocol> protocol(new S3Protocol(context.settings, context.provider,
+                                                      std::move(profile), std::move(*addressing)));
+  protocol->unsigned_ = no_signature->value_or(false);
+  protocol->requester_pays_ = payer->value_or(false);
+  return std::unique_ptr<Protocol>(std::move(protocol));
+}
+
+Result<Location> S3Protocol::locate(const std::string& path, bool folder) const {
+  const std::size_t mark = path.find("://");
+  const std::size_t start = mark == std::string::npos ? 0 : mark + 3;
+  const std::size_t slash = std::min(path.find('/', start), path.size());
+  Location location{path, path.substr(start, slash - start),
+                    path.substr(std::min(slash + 1, path.size()))};
+  if (mark == std::string::npos || location.container.empty()) {
+    return Status::error(Code::kInvalid, "the path names no bucket")
+        .with_path(path)
+        .with_hint("Paths look like s3://bucket/key");
+  }
+  if (folder) {
+    while (location.key.ends_with('/')) location.key.pop_back();
+    if (!location.key.empty()) location.key += '/';
+  } else if (location.key.empty()) {
+    return Status::error(Code::kInvalid, "the path names no object").with_path(path);
+  }
+  return location;
+}
+
+std::string S3Protocol::standard_region() const {
+  for (const char* name : {"AWS_REGION", "AWS_DEFAULT_REGION"}) {
+    if (const auto region = settings_.text(name)) return *region;
+  }
+  const std::string region = profile_.value("region");
+  return region.empty() ? kStandardRegion : region;
+}
+
+std::string S3Protocol::region_of(const std::string& bucket, const Credentials* who) const {
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto it = regions_.find(bucket); it != regions_.end()) return it->second;
+  }
+  const std::string region = who == nullptr ? std::string() : value_of(*who, kRegion);
+  return region.empty() ? standard_region() : region;
+}
+
+// Credentials that the caller made may name the endpoint that they are for.
+Result<Url> S3Protocol::url_of(const std::string& bucket, const std::string& key,
+                               const Credentials* who) const {
+  const std::string region = region_of(bucket, who);
+  const std::string endpoint = who == nullptr ? std::string() : value_of(*who, kEndpoint);
+  if (endpoint.empty()) return addressing_.url(bucket, key, region);
+  Result<Url> url = parse_url(endpoint, "https");
+  if (!url.ok()) return url.status();
+  S3Addressing other = addressing_;
+  while (url->path.ends_with('/')) url->path.pop_back();
+  other.endpoint = std::move(*url);
+  return other.url(bucket, key, region);
+}
+
+Result<CredentialsRef> S3Protocol::credentials(const Location& location, Connection& connection) {
+  if (unsigned_) {
+    Credentials nobody;
+    nobody.identity = "anonymous (RUNAI_STREAMER_S3_UNSIGNED)";
+    return CredentialsRef(std::make_shared<const Credentials>(std::move(nobody)));
+  }
+  if (is_express_bucket(location.container)) return sessions_.get(location.container, connection);
+  return base_.get(location.container, connection);
+}
+
+void S3Protocol::refused(const Location& location, const CredentialsRef& used) {
+  if (is_express_bucket(location.container)) {
+    sessions_.refused(location.container, used);
+  } else {
+    base_.refused(location.container, used);
+  }
+}
+
+void S3Protocol::sign(Request* request, const Url& url, const std::string& bucket,
+                      const Credentials* who, bool session) {
+  if (requester_pays_) request->set("x-amz-request-payer", "requester");
+  if (who == nullptr || !who->values.contains(kAccessKey)) return;
+  SigV4Scope scope{.access_key = value_of(*who, kAccessKey),
+                   .secret_key = value_of(*who, kSecretKey),
+                   .token = value_of(*who, kSessionToken)};
+  scope.region = region_of(bucket, who);
+  if (is_express_bucket(bucket)) {
+    scope.service = "s3express";
+    if (session) scope.token_header = "x-amz-s3session-token";
+  }
+  signer_.sign(request, url, scope, std::time(nullptr) + clock_offset_.load());
+}
+
+Result<Request> S3Protocol::make_read(const Location& location, std::optional<ByteRange> range,
+                                      const std::string& version, const CredentialsRef& who) {
+  Result<Url> url = url_of(location.container, location.key, who.get());
+  if (!url.ok()) return url.status();
+  Request request{.url = url->to_string()};
+  if (range) request.set("Range", range->header());
+  if (!version.empty()) request.set("If-Match", version);
+  sign(&request, *url, location.container, who.get(), /*session=*/true);
+  return request;
+}
+
+Result<Request> S3Protocol::make_list(const Location& folder, bool recursive,
+                                      const std::string& next, const CredentialsRef& who) {
+  Result<Url> url = url_of(folder.container, "", who.get());
+  if (!url.ok()) return url.status();
+  if (!next.empty()) url->query = "continuation-token=" + percent_encode(next) + "&";
+  if (!recursive) url->query += "delimiter=%2F&";
+  url->query += "list-type=2&prefix=" + percent_encode(folder.key);
+  Request request{.url = url->to_string()};
+  sign(&request, *url, folder.container, who.get(), /*session=*/true);
+  return request;
+}
+
+Result<ListPage> S3Protocol::read_list(const Location& /*folder*/, bool /*recursive*/,
+                                       const std::string& /*next*/, const Response& response) {
+  const auto xml = parse_xml(response.body);
+  if (!xml || xml->name != "ListBucketResult") {
+    return Status::error(Code::kIo, "the server's list can't be understood");
+  }
+  ListPage page;
+  for (const XmlElement& element : xml->children) {
+    if (element.name != "Contents") continue;
+    std::string key(element.child_text("Key"));
+    if (key.empty() || key.ends_with('/')) continue;
+    const std::string size(element.child_text("Size"));
+    page.entries.push_back({std::move(key), std::strtoull(size.c_str(), nullptr, 10), ""});
+  }
+  if (xml->child_text("IsTruncated") == "true") {
+    page.next = xml->child_text("NextContinuationToken");
+    if (page.next.empty()) {
+      return Status::error(Code::kUnsupported, "the server can't continue its list")
+          .with_hint("It must support ListObjectsV2");
+    }
+  }
+  return page;
+}
+
+ServerError S3Protocol::read_error(const Location& location, const Response& response) {
+  ServerError error = read_s3_error(response);
+  const std::string region = region_in_answer(response);
+  const int status = response.status;
+  if (!region.empty() && (status == 301 || status == 307 || status == 400)) {
+    const std::lock_guard lock(mutex_);
+    regions_[location.container] = region;
+    error.verdict = Verdict::kAgain;
+    return error;
+  }
+  if (error.server_code == "RequestTimeTooSkewed") {
+    const auto theirs = parse_http_date(response.header("date"));
+    const std::time_t offset = theirs ? *theirs - std::time(nullptr) : 0;
+    if (theirs && std::abs(offset - clock_offset_.load()) > kSkewWorthCorrecting) {
+      clock_offset_.store(offset);
+      error.verdict = Verdict::kAgain;
+    }
+  }
+  return error;
+}
+
+// Short-lived credentials for one directory bucket.
+Result<Credentials> S3Protocol::create_session(const std::string& bucket, Connection& connection) {
+  Result<CredentialsRef> who = base_.get(bucket, connection);
+  if (!who.ok()) return who.status();
+  Result<Url> url = url_of(bucket, "", who->get());
+  if (!url.ok()) return url.status();
+  url->query = "session=";
+  Request request{.url = url->to_string()};
+  request.set("x-amz-create-session-mode", "ReadOnly");
+  sign(&request, *url, bucket, who->get(), /*session=*/false);
+  Result<Response> response = connection.fetch(request);
+  if (!response.ok()) return response.status();
+  const auto xml = parse_xml(response->body);
+  const XmlElement* element = xml ? xml->child("Credentials") : nullptr;
+  if (response->status != 200 || element == nullptr) {
+    const ServerError error = read_s3_error(*response);
+    return Status::error(error.code == Code::kIo ? Code::kCredentials : error.code,
+                         "the directory bucket gives no session")
+        .with_http(response->status, error.server_code, error.server_message, error.request_id)
+        .with_identity((*who)->identity)
+        .with_hint(error.hint);
+  }
+  Result<Credentials> session =
+      credentials_from_xml(*element, "a session of bucket " + bucket + " for " + (*who)->identity);
+  if (!session.ok()) return session;
+  for (const char* name : {kRegion, kEndpoint}) {
+    if (const std::string value = value_of(**who, name); !value.empty()) {
+      session->values[name] = value;
+    }
+  }
+  return session;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Protocol>> make_s3(const ProtocolContext& context) {
+  return S3Protocol::make(context);
+}
+
+}  // namespace streamer::http

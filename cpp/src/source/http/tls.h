@@ -1,0 +1,23 @@
+// Certificates that servers are verified with.
+#pragma once
+
+#include <string>
+
+#include "base/settings.h"
+#include "streamer/status.h"
+#include "streamer/stream.h"
+
+namespace streamer::http {
+
+struct TrustStore {
+  std::string file;       // PEM bundle
+  std::string directory;  // of hashed certificates
+};
+
+// For S3 AWS_CA_BUNDLE, then `trust_file` of the protocol's own configuration, SSL_CERT_FILE and
+// SSL_CERT_DIR, then where Debian, RHEL, SUSE and Alpine keep theirs. kInvalid where a file that
+// was asked for can't be read.
+Result<TrustStore> find_trust_store(const Settings& settings, SourceKind kind,
+                                    const std::string& trust_file);
+
+}  // namespace streamer::http
