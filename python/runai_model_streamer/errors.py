@@ -1,0 +1,133 @@
+"""Exceptions. All derive from StreamerError, which is a ValueError."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class StreamerError(ValueError):
+    """Something could not be streamed.
+
+    Attributes (None where they do not apply): ``code`` (a word, e.g. ``"not_found"``), ``path``,
+    ``offset`` and ``size`` of the byte range, ``errno``, ``http_status``, ``server_code``,
+    ``request_id``, ``identity`` (which credentials were used, never a secret) and ``hint``.
+    """
+
+    code: str
+    path: str | None
+    offset: int | None
+    size: int | None
+    errno: int | None
+    http_status: int | None
+    server_code: str | None
+    request_id: str | None
+    identity: str | None
+    hint: str | None
+
+    def __init__(self, text: str = "", *, code: str = "invalid", **fields: Any) -> None:
+        super().__init__(text)
+        self.code = code
+        for name in _FIELDS:
+            setattr(self, name, fields.get(name) or None)
+        # Zero is a value where the range is known.
+        self.offset = fields.get("offset")
+        self.size = fields.get("size")
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        return _rebuild, (type(self), str(self), self.code, fields)
+
+
+_FIELDS = (
+    "path",
+    "offset",
+    "size",
+    "errno",
+    "http_status",
+    "server_code",
+    "request_id",
+    "identity",
+    "hint",
+)
+
+
+def _rebuild(
+    kind: type[StreamerError], text: str, code: str, fields: dict[str, Any]
+) -> StreamerError:
+    return kind(text, code=code, **fields)
+
+
+class RunaiStreamerInvalidInputException(StreamerError):
+    """The arguments or a setting can't be used."""
+
+
+class RunaiStreamerMemoryLimitException(StreamerError):
+    """The memory limit is below what the request needs."""
+
+
+class StreamerNotFoundError(StreamerError, FileNotFoundError):
+    """No such file, object or bucket."""
+
+
+class StreamerPermissionError(StreamerError, PermissionError):
+    """Refused by the file system or the server, or no usable identity."""
+
+
+class StreamerTimeoutError(StreamerError, TimeoutError):
+    """Nothing arrived in time."""
+
+
+class StreamerIOError(StreamerError, OSError):
+    """The storage or the network failed."""
+
+
+class StreamerShortReadError(StreamerIOError):
+    """The object ended before its header says."""
+
+
+class StreamerChangedError(StreamerIOError):
+    """The object was replaced or modified while it was read."""
+
+
+class StreamerOutOfMemoryError(StreamerError, MemoryError):
+    """The system or the device has no memory left."""
+
+
+class StreamerUnsupportedError(StreamerError, NotImplementedError):
+    """This build or this platform can't do it."""
+
+
+class StreamerDeviceError(StreamerError):
+    """A GPU or its driver failed."""
+
+
+class StreamerClosedError(StreamerError):
+    """The streamer was closed while the call waited."""
+
+
+_BY_CODE: dict[str, type[StreamerError]] = {
+    "invalid": RunaiStreamerInvalidInputException,
+    "not_found": StreamerNotFoundError,
+    "permission": StreamerPermissionError,
+    "credentials": StreamerPermissionError,
+    "io": StreamerIOError,
+    "network": StreamerIOError,
+    "throttled": StreamerIOError,
+    "short_read": StreamerShortReadError,
+    "changed": StreamerChangedError,
+    "memory_limit": RunaiStreamerMemoryLimitException,
+    "out_of_memory": StreamerOutOfMemoryError,
+    "timeout": StreamerTimeoutError,
+    "cancelled": StreamerClosedError,
+    "unsupported": StreamerUnsupportedError,
+    "device": StreamerDeviceError,
+}
+
+
+def from_native(code: str, text: str, fields: dict[str, Any]) -> StreamerError:
+    """The exception for an error of the native engine."""
+    known = {name: fields[name] for name in _FIELDS if name in fields}
+    return _BY_CODE.get(code, StreamerError)(text, code=code, **known)

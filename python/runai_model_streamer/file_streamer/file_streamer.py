@@ -1,0 +1,140 @@
+"""Byte ranges of files and objects, as tensors of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from runai_model_streamer.device import Placement, parse_device
+from runai_model_streamer.errors import RunaiStreamerInvalidInputException
+from runai_model_streamer.file_streamer.requests_iterator import FileChunks
+from runai_model_streamer.file_streamer.session import Run, Session, as_bytes
+from runai_model_streamer.stats import StreamStats
+
+__all__ = ["FileStreamer", "RunaiStreamerInvalidInputException"]
+
+
+class FileStreamer:
+    """Streams ranges of files, in order, each as a tensor of bytes.
+
+    A context manager. One thread at a time. Tensors belong to the caller: they stay valid after
+    the streamer is closed, and their memory is never written again.
+    """
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+        self._placement: Placement | None = None
+        self._submitted = False
+        self._stats = StreamStats()
+
+    def __enter__(self) -> FileStreamer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops reading and frees what the engine holds. Harmless when repeated."""
+        if self._session is not None:
+            self._session.close()
+            self._stats = self._current_stats()
+            self._session = None
+        self._placement = None
+        self._submitted = False
+
+    def open_files(
+        self,
+        paths: Sequence[str],
+        credentials: Any = None,
+        prefix_bytes: int = 0,
+        memory_limit: int | None = None,
+    ) -> tuple[Session, list[bytes]]:
+        """Opens `paths` for a new load and returns the first bytes of each.
+
+        The files stay open, and pinned to their version, for the stream_files() that follows.
+        """
+        self.close()
+        self._session = Session(paths, credentials=credentials, memory_limit=memory_limit)
+        return self._session, self._session.open(paths, prefix_bytes)
+
+    def stream_files(
+        self,
+        file_stream_requests: Sequence[FileChunks],
+        credentials: Any = None,
+        device: str | torch.device | None = "cpu",
+        memory_limit: int | None = None,
+        owned: bool = True,
+    ) -> None:
+        """Starts reading. Empty lists are fine.
+
+        `memory_limit` overrides RUNAI_STREAMER_MEMORY_LIMIT. `owned` is accepted; tensors are the
+        caller's either way.
+        """
+        placement = parse_device(device)
+        paths = [request.path for request in file_stream_requests]
+        if self._session is None or self._submitted or memory_limit is not None:
+            self.close()
+            self._session = Session(paths, credentials=credentials, memory_limit=memory_limit)
+        self._placement = placement
+        self._submitted = True
+        placement.submit(self._session, file_stream_requests)
+
+    def runs(self) -> Iterator[Run]:
+        """What is ready, in order: for those who make tensors of it themselves."""
+        if self._session is None or self._placement is None:
+            raise RunaiStreamerInvalidInputException(
+                "nothing is being streamed: call stream_files() first, inside the with block"
+            )
+        yield from self._placement.runs(self._session)
+
+    def get_chunks(self) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """(id of the request, index of the range, uint8 tensor of shape (1, size)), in order."""
+        for run in self.runs():
+            data = None if run.data is None else as_bytes(run.data)
+            sizes = self._placement.sizes(run) if self._placement else []
+            for index in range(run.count):
+                size = sizes[index]
+                if size == 0 or data is None:
+                    chunk = torch.empty((1, 0), dtype=torch.uint8, device="cpu")
+                else:
+                    start = run.positions[index]
+                    chunk = data[start : start + size].view(1, size)
+                yield run.request_id, run.first + index, chunk
+
+    def list_files(
+        self,
+        prefix: str,
+        is_recursive: bool = True,
+        allow_patterns: Sequence[str] | None = None,
+        ignore_patterns: Sequence[str] | None = None,
+    ) -> list[tuple[str, int]]:
+        """(path, size) of what is below `prefix`, sorted; patterns are fnmatch on the full key."""
+        from runai_model_streamer.file_listing import list_files
+
+        return list_files(prefix, is_recursive, allow_patterns, ignore_patterns)
+
+    def drain_live_submissions(self) -> None:
+        """Waits until everything submitted was read, and drops it."""
+        if self._session is not None and self._submitted:
+            for _ in self.runs():
+                pass
+
+    def handle_object_store(self, path: str, streamer: Any, credentials: Any) -> None:
+        """Accepted for compatibility: credentials are resolved when they are needed."""
+
+    def stats(self) -> StreamStats:
+        """Counters of the load under way, or of the last one."""
+        return self._stats if self._session is None else self._current_stats()
+
+    def _current_stats(self) -> StreamStats:
+        assert self._session is not None
+        name = self._placement.name if self._placement else "cpu"
+        return StreamStats.from_native(self._session.stream.stats(), name)

@@ -1,0 +1,191 @@
+"""From headers to requests, and from ready bytes to tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from runai_model_streamer.file_streamer.requests_iterator import FileChunks
+from runai_model_streamer.file_streamer.session import Run, as_bytes
+from runai_model_streamer.paths import Path, to_text
+from runai_model_streamer.safetensors_streamer.dtypes import safetensors_to_torch_dtype
+from runai_model_streamer.safetensors_streamer.header import (
+    LENGTH_BYTES,
+    SafetensorMetadata,
+    SafetensorsHeaderError,
+    header_length,
+    parse_header,
+)
+
+__all__ = [
+    "SafetensorMetadata",
+    "SafetensorsHeaderError",
+    "SafetensorsMetadata",
+    "create_torch_tensor",
+    "prepare_request",
+    "safetensors_to_torch_dtype",
+    "tensors_of_run",
+]
+
+# The first read of a file: holds most headers whole.
+_PREFIX_BYTES = 256 << 10
+
+
+class SafetensorsMetadata:
+    """The header of one file.
+
+    ``offset`` is where its data section starts, in bytes; ``tensors_metadata`` its tensors in the
+    order of their place; ``read_sizes`` their sizes in bytes; ``metadata`` its ``__metadata__``.
+    """
+
+    def __init__(
+        self,
+        tensors: list[SafetensorMetadata],
+        offset: int,
+        metadata: dict[str, str] | None = None,
+        path: str = "",
+    ) -> None:
+        self.offset = offset
+        self.tensors_metadata = tensors
+        self.metadata = metadata or {}
+        self.path = path
+
+    @property
+    def read_sizes(self) -> list[int]:
+        return [tensor.end - tensor.start for tensor in self.tensors_metadata]
+
+    @staticmethod
+    def from_files(
+        file_streamer: Any, filenames: Sequence[Path], credentials: Any = None
+    ) -> list[SafetensorsMetadata]:
+        """Reads and checks the headers of `filenames`, concurrently, in one request each where
+        they are small. The files stay open in `file_streamer` for the stream that follows."""
+        paths = [to_text(name) for name in filenames]
+        if not paths:
+            return []
+        unique = list(dict.fromkeys(paths))
+        session, prefixes = file_streamer.open_files(unique, credentials, _PREFIX_BYTES)
+        lengths = [
+            header_length(prefix, path, session.sizes[path])
+            for path, prefix in zip(unique, prefixes, strict=True)
+        ]
+        missing = [
+            (session.files[path], len(prefix), LENGTH_BYTES + length - len(prefix))
+            for path, prefix, length in zip(unique, prefixes, lengths, strict=True)
+            if LENGTH_BYTES + length > len(prefix)
+        ]
+        rests = iter(session.stream.read(missing) if missing else [])
+        parsed = {}
+        for path, prefix, length in zip(unique, prefixes, lengths, strict=True):
+            end = LENGTH_BYTES + length
+            blob = prefix[LENGTH_BYTES:end] if end <= len(prefix) else prefix[8:] + next(rests)
+            tensors, metadata = parse_header(blob, path, session.sizes[path] - end)
+            parsed[path] = SafetensorsMetadata(tensors, end, metadata, path)
+        return [parsed[path] for path in paths]
+
+
+def prepare_request(
+    streamer: Any, paths: Sequence[Path], s3_credentials: Any = None
+) -> list[tuple[int, list[SafetensorMetadata], list[int]]]:
+    """(start of the data, tensors, their sizes in bytes) of each file."""
+    file_streamer = getattr(streamer, "file_streamer", streamer)
+    return [
+        (file.offset, file.tensors_metadata, file.read_sizes)
+        for file in SafetensorsMetadata.from_files(file_streamer, paths, s3_credentials)
+    ]
+
+
+def element_alignment(tensor: SafetensorMetadata) -> int:
+    """Alignment of the tensor's memory in bytes: that of its elements."""
+    return tensor.get_element_size()
+
+
+def make_request(
+    request_id: int, path: str, data_start: int, tensors: Sequence[SafetensorMetadata]
+) -> FileChunks:
+    """The request for `tensors` of the file at `path`."""
+    sizes = [tensor.end - tensor.start for tensor in tensors]
+    offsets = [data_start + tensor.start for tensor in tensors]
+    alignments = [element_alignment(tensor) for tensor in tensors]
+    return FileChunks(request_id, path, offsets, sizes, alignments=alignments)
+
+
+def create_torch_tensor(buffer: torch.Tensor, metadata: SafetensorMetadata) -> torch.Tensor:
+    """The tensor that `metadata` describes, as a view of `buffer`: its bytes, of any shape."""
+    dtype = metadata.get_torch_dtype()
+    if metadata.start == metadata.end:
+        return torch.empty(metadata.get_torch_shape(), dtype=dtype, device=buffer.device)
+    flat = buffer.reshape(-1)
+    if flat.data_ptr() % metadata.get_element_size() != 0:
+        flat = flat.clone()
+    return flat.view(dtype).view(metadata.get_torch_shape())
+
+
+def tensors_of_run(
+    run: Run, tensors: Sequence[SafetensorMetadata], device: str
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and tensor of each range of `run`; `tensors` are those of its request.
+
+    Each is a view of the run's memory, made by as few calls as possible: this is what a tensor of
+    few bytes costs.
+    """
+    first, count, data, positions = run.first, run.count, run.data, run.positions
+    del run
+    if count == 1:
+        tensor = tensors[first]
+        dtype = tensor.get_torch_dtype()
+        if data is None or tensor.start == tensor.end:
+            yield tensor.name, torch.empty(tensor.get_torch_shape(), dtype=dtype, device=device)
+            return
+        flat = data.view(dtype) if isinstance(data, torch.Tensor) else _from_buffer(data, dtype)
+        del data
+        shaped = flat.view(tensor.get_torch_shape())
+        del flat
+        yield tensor.name, shaped
+        return
+    memory = None if data is None else as_bytes(data)
+    del data
+    typed: dict[str, torch.Tensor] = {}
+    for index in range(count):
+        tensor = tensors[first + index]
+        size = tensor.end - tensor.start
+        shape = tensor.get_torch_shape()
+        if size == 0 or memory is None:
+            dtype = tensor.get_torch_dtype()
+            yield tensor.name, torch.empty(shape, dtype=dtype, device=device)
+            continue
+        name = tensor.dtype
+        whole = typed.get(name)
+        width = tensor.get_element_size()
+        if whole is None:
+            whole = typed[name] = _whole_elements(memory, width).view(tensor.get_torch_dtype())
+        start = whole.storage_offset() + positions[index] // width
+        yield tensor.name, whole.as_strided(shape, _strides(shape), start)
+
+
+def _from_buffer(data: Any, dtype: torch.dtype) -> torch.Tensor:
+    try:
+        return torch.frombuffer(data, dtype=dtype)
+    except (RuntimeError, ValueError):  # a dtype that it does not know
+        return torch.frombuffer(data, dtype=torch.uint8).view(dtype)
+
+
+def _whole_elements(memory: torch.Tensor, width: int) -> torch.Tensor:
+    extra = memory.numel() % width
+    return memory if extra == 0 else memory[: memory.numel() - extra]
+
+
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of a contiguous tensor."""
+    if len(shape) == 1:
+        return (1,)
+    if len(shape) == 2:
+        return (shape[1], 1)
+    strides = []
+    stride = 1
+    for dimension in reversed(shape):
+        strides.append(stride)
+        stride *= dimension
+    return tuple(reversed(strides))

@@ -1,0 +1,249 @@
+"""Safetensors files, streamed as tensors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from runai_model_streamer.distributed_streamer import DistributedStreamer
+from runai_model_streamer.errors import RunaiStreamerInvalidInputException
+from runai_model_streamer.logs import logger
+from runai_model_streamer.paths import Path, to_text
+from runai_model_streamer.safetensors_streamer.header import SafetensorMetadata
+from runai_model_streamer.safetensors_streamer.into import Into, resolve
+from runai_model_streamer.safetensors_streamer.safetensors_pytorch import (
+    SafetensorsMetadata,
+    make_request,
+    tensors_of_run,
+)
+from runai_model_streamer.safetensors_streamer.selection import TensorNames, select
+from runai_model_streamer.safetensors_streamer.tensor_slice import TensorSlice
+from runai_model_streamer.stats import StreamStats
+
+Progress = Callable[[int, int], None]
+
+
+class SafetensorsStreamer:
+    """Streams the tensors of safetensors files, in file order.
+
+    A context manager; one thread at a time. Every yielded tensor is the caller's: it stays valid
+    for as long as it is held, also after the streamer is closed, and its memory is never written
+    again. ``files_to_tensors_metadata`` maps the index of each file to its tensors; it is complete
+    when stream_files() returns. ``total_size`` is the number of bytes to stream.
+    """
+
+    def __init__(self) -> None:
+        self.file_streamer = DistributedStreamer()
+        self.files_to_tensors_metadata: dict[int, list[SafetensorMetadata]] = {}
+        self.total_size = 0
+        self.device_str = "cpu"
+        self.start_time = 0.0
+        self.unaligned_copies = 0
+        self._files: list[SafetensorsMetadata] = []
+        self._credentials: Any = None
+        self._into: dict[str, torch.Tensor] = {}
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> SafetensorsStreamer:
+        self.file_streamer.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.file_streamer.__exit__(kind, error, traceback)
+        self._into = {}
+
+    def stream_file(
+        self,
+        path: Path,
+        s3_credentials: Any = None,
+        device: str | torch.device | None = "cpu",
+        is_distributed: bool = False,
+        tensor_names: TensorNames | None = None,
+        owned: bool = True,
+        *,
+        into: Into | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """stream_files() of one file."""
+        self.stream_files(
+            [path],
+            s3_credentials,
+            device,
+            is_distributed,
+            tensor_names,
+            owned,
+            into=into,
+            progress=progress,
+        )
+
+    def stream_files(
+        self,
+        paths: Sequence[Path],
+        s3_credentials: Any = None,
+        device: str | torch.device | None = "cpu",
+        is_distributed: bool = False,
+        tensor_names: TensorNames | None = None,
+        owned: bool = True,
+        *,
+        into: Into | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Reads the headers of `paths` and starts reading the tensors.
+
+        Args:
+            paths: files, or URIs of objects. No mixture of both.
+            s3_credentials: an S3Credentials, or None for the environment's.
+            device: where tensors go: "cpu" (or None), "cuda:0", ...
+            is_distributed: share the reading with the other ranks of torch.distributed; every rank
+                must call with the same paths.
+            tensor_names: only these: names and glob patterns, or a function from a name to a bool.
+                What is not wanted is not read.
+            owned: accepted; tensors are the caller's either way.
+            into: a mapping of names to tensors, or a module: their bytes are read straight into
+                that memory, which is then what get_tensors() yields. Tensors without a destination
+                are yielded as ever.
+            progress: called with (bytes so far, total_size) after each delivery.
+
+        Raises:
+            StreamerError: (a ValueError) a file is missing, can't be read, or is no valid
+                safetensors file; an argument or a setting can't be used.
+        """
+        names = [to_text(path) for path in _as_list(paths)]
+        self.start_time = time.monotonic()
+        self.device_str = "cpu" if device is None else str(device)
+        self._credentials = s3_credentials
+        self._progress = progress
+        self._files = SafetensorsMetadata.from_files(self.file_streamer, names, s3_credentials)
+        wanted = select([file.tensors_metadata for file in self._files], tensor_names)
+        for tensors in wanted:
+            for tensor in tensors:
+                tensor.get_torch_dtype()  # refused before anything is read
+        self._into = {} if into is None else resolve(into, wanted, _torch_device(device))
+        self.files_to_tensors_metadata = dict(enumerate(wanted))
+        requests = []
+        for index, (name, file) in enumerate(zip(names, self._files, strict=True)):
+            request = make_request(index, name, file.offset, wanted[index])
+            if self._into:
+                request.destinations = [
+                    self._into[tensor.name].data_ptr() if tensor.name in self._into else 0
+                    for tensor in wanted[index]
+                ]
+            requests.append(request)
+        self.total_size = sum(request.total_size() for request in requests)
+        self.file_streamer.stream_files(requests, s3_credentials, device, is_distributed)
+
+    def get_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """(name, tensor) of everything that stream_files() asked for, in file order.
+
+        Raises a StreamerError when a read fails; tensors that were yielded before stay valid.
+        """
+        done = 0
+        device = self.device_str
+        for run in self.file_streamer.runs():
+            tensors = self.files_to_tensors_metadata[run.request_id]
+            first, last = run.first, run.first + run.count
+            if self._into and run.data is None:
+                pairs = self._filled(tensors[first:last])
+            else:
+                pairs = tensors_of_run(run, tensors, device)
+            del run
+            if self._progress is None:
+                yield from pairs
+                continue
+            for name, tensor in pairs:
+                done += tensor.numel() * tensor.element_size()
+                yield name, tensor
+                del tensor
+            self._progress(done, self.total_size)
+        self._log_summary()
+
+    def keys(self) -> list[str]:
+        """Names of all tensors of the files, in file order."""
+        return [tensor.name for file in self._files for tensor in file.tensors_metadata]
+
+    def metadata(self, path: Path | None = None) -> dict[str, str]:
+        """``__metadata__`` of the file at `path`; without, of all files, later ones winning."""
+        if path is not None:
+            return dict(self._file(to_text(path)).metadata)
+        merged: dict[str, str] = {}
+        for file in self._files:
+            merged.update(file.metadata)
+        return merged
+
+    def open_files(self, paths: Sequence[Path], s3_credentials: Any = None) -> None:
+        """Reads only the headers of `paths`: for keys(), metadata() and get_slice()."""
+        names = [to_text(path) for path in _as_list(paths)]
+        self._credentials = s3_credentials
+        self._files = SafetensorsMetadata.from_files(self.file_streamer, names, s3_credentials)
+        self.files_to_tensors_metadata = {
+            index: list(file.tensors_metadata) for index, file in enumerate(self._files)
+        }
+
+    def get_slice(self, name: str) -> TensorSlice:
+        """A tensor whose parts are read on demand: ``get_slice(name)[10:20]``.
+
+        KeyError where the files have no such tensor.
+        """
+        for file in self._files:
+            for tensor in file.tensors_metadata:
+                if tensor.name == name:
+                    return TensorSlice(file.path, file.offset, tensor, self._credentials)
+        raise KeyError(name)
+
+    def stats(self) -> StreamStats:
+        """Counters of the load under way, or of the last one."""
+        return self.file_streamer.stats()
+
+    def _filled(self, tensors: Sequence[SafetensorMetadata]) -> Iterator[tuple[str, torch.Tensor]]:
+        for tensor in tensors:
+            target = self._into.get(tensor.name)
+            if target is None:  # without bytes, and without a destination
+                target = torch.empty(
+                    tensor.get_torch_shape(),
+                    dtype=tensor.get_torch_dtype(),
+                    device=self.device_str,
+                )
+            yield tensor.name, target
+
+    def _file(self, path: str) -> SafetensorsMetadata:
+        for file in self._files:
+            if file.path == path:
+                return file
+        raise KeyError(path)
+
+    def _log_summary(self) -> None:
+        if not logger.isEnabledFor(20):
+            return
+        import humanize
+
+        seconds = time.monotonic() - self.start_time
+        size = humanize.naturalsize(self.total_size, binary=True)
+        rate = humanize.naturalsize(self.total_size / seconds if seconds > 0 else 0, binary=True)
+        logger.info(
+            "[RunAI Streamer] Overall time to stream %s of all files to %s: %ss, %s/s",
+            size,
+            self.device_str,
+            round(seconds, 2),
+            rate,
+        )
+
+
+def _as_list(paths: Any) -> list[Any]:
+    if isinstance(paths, str | bytes) or hasattr(paths, "__fspath__"):
+        raise RunaiStreamerInvalidInputException(
+            "stream_files() takes a list of paths; stream_file() takes one"
+        )
+    return list(paths)
+
+
+def _torch_device(device: str | torch.device | None) -> torch.device:
+    return torch.device("cpu" if device is None else device)

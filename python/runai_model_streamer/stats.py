@@ -1,0 +1,49 @@
+"""What a load did, and what bounded it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamStats:
+    """Counters of one load. Sizes in bytes, times in seconds."""
+
+    bytes: int = 0
+    """Delivered to the consumer."""
+    seconds: float = 0.0
+    """From the start of reading to the last delivery."""
+    bytes_by_source: dict[str, int] = dataclasses.field(default_factory=dict)
+    """By kind of storage: file, s3, gcs, azure, http."""
+    bytes_by_strategy: dict[str, int] = dataclasses.field(default_factory=dict)
+    """By way of reading: mapped, buffered, direct, or a protocol."""
+    requests: int = 0
+    retries: int = 0
+    wait_storage_seconds: float = 0.0
+    """The consumer waited for bytes."""
+    wait_consumer_seconds: float = 0.0
+    """Reading paused since bytes that nobody took yet filled the memory limit."""
+    wait_memory_seconds: float = 0.0
+    """Reading paused since bytes on their way filled the memory limit."""
+    peak_memory: int = 0
+    """Most memory that the engine held at once."""
+    memory_limit: int | None = None
+    """In force; None: no limit."""
+    threads: int = 0
+    concurrency: int = 0
+    """Reads that were allowed at once, at the end."""
+    bound: str = "none"
+    """What bounded the load: storage, consumer, memory, or none."""
+    device: str = "cpu"
+    notes: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Why something was not used."""
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second."""
+        return self.bytes / self.seconds if self.seconds > 0 else 0.0
+
+    @classmethod
+    def from_native(cls, values: dict[str, Any], device: str) -> StreamStats:
+        return cls(device=device, **values)
