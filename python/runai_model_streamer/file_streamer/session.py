@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -12,7 +13,8 @@ from runai_model_streamer.file_streamer.requests_iterator import FileChunks
 from runai_model_streamer.paths import check_not_mixed, is_remote
 
 
-class Run(NamedTuple):
+@dataclasses.dataclass(slots=True)
+class Run:
     """Consecutive ranges of one request that are ready together."""
 
     request_id: int

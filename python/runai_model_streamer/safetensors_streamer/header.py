@@ -7,6 +7,7 @@ Source: https://huggingface.co/docs/safetensors/index#format
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -215,23 +216,20 @@ def _check_tensor(name: str, info: Any, fail: Any) -> SafetensorMetadata:
 
 
 def _check_layout(tensors: list[SafetensorMetadata], path: str, data_size: int, fail: Any) -> None:
-    end = 0
-    last = None
-    for tensor in tensors:
-        if tensor.start != end:
-            if last is None:
-                fail(
-                    f"tensor '{tensor.name}' does not start at the beginning of the data: "
-                    f"its offset is {tensor.start}"
-                )
-            if tensor.start < end:
-                fail(f"tensor '{last.name}' overlaps with next tensor '{tensor.name}'")
+    if tensors and tensors[0].start != 0:
+        fail(
+            f"tensor '{tensors[0].name}' does not start at the beginning of the data: its offset "
+            f"is {tensors[0].start}"
+        )
+    for last, tensor in itertools.pairwise(tensors):
+        if tensor.start < last.end:
+            fail(f"tensor '{last.name}' overlaps with next tensor '{tensor.name}'")
+        if tensor.start > last.end:
             fail(
-                f"Gaps between tensors are not allowed: {tensor.start - end} bytes between "
+                f"Gaps between tensors are not allowed: {tensor.start - last.end} bytes between "
                 f"'{last.name}' and '{tensor.name}'"
             )
-        end = tensor.end
-        last = tensor
+    end = tensors[-1].end if tensors else 0
     if data_size < end:
         raise StreamerShortReadError(
             f"{path}: the file is truncated: its header describes {end} bytes of data, it has "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 import torch
 
@@ -70,10 +71,8 @@ def _of_module(
     return targets
 
 
-def _check(
-    name: str, target: torch.Tensor, tensor: SafetensorMetadata, device: torch.device
-) -> None:
-    def fail(what: str) -> None:
+def _check(name: str, target: object, tensor: SafetensorMetadata, device: torch.device) -> None:
+    def fail(what: str) -> NoReturn:
         raise RunaiStreamerInvalidInputException(f"into: the destination of {name!r} {what}")
 
     if not isinstance(target, torch.Tensor):
