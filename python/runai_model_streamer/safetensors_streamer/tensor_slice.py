@@ -52,7 +52,8 @@ class TensorSlice:
                     "and step over it"
                 )
             rows = self._read(start, max(start, stop), (max(0, stop - start), *shape[1:]))
-            return rows[(slice(None), *rest)] if rest else rows
+            cut: tuple[Any, ...] = (slice(None), *rest)
+            return rows[cut] if rest else rows
         try:
             row = operator.index(leading)
         except TypeError:
