@@ -1,0 +1,74 @@
+"""An HTTP server whose answers a test writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.server
+import threading
+from collections.abc import Callable
+
+from .process import free_port
+
+
+@dataclasses.dataclass
+class Seen:
+    method: str
+    path: str  # with the query
+    headers: dict[str, str]  # names in lower case
+    body: bytes
+
+
+@dataclasses.dataclass
+class Answer:
+    status: int = 200
+    headers: dict[str, str] = dataclasses.field(default_factory=dict)
+    body: bytes = b""
+
+
+class Canned:
+    """Calls `handler(Seen) -> Answer` for every request, in threads. `seen` lists the requests."""
+
+    def __init__(self, handler: Callable[[Seen], Answer]) -> None:
+        self.handler, self.seen = handler, list[Seen]()
+        self.port = free_port()
+        canned = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                size = int(self.headers.get("Content-Length") or 0)
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                seen = Seen(self.command, self.path, headers, self.rfile.read(size))
+                canned.seen.append(seen)
+                answer = canned.handler(seen)
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                if "Content-Length" not in answer.headers:
+                    self.send_header("Content-Length", str(len(answer.body)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(answer.body)
+
+            do_GET = do_HEAD = do_POST = do_PUT = answer
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Canned:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,74 @@
+-- Decides whether this request fails, and how. Settings (a shared dictionary):
+--   mode    status, drop, reset, delay, stall, rate, truncate, norange, shift, toomany, norangeheader,
+--           nosize, redirect
+--   every   each Nth matching request (1)          first   only so many of them
+--   skip    so many matching requests pass before
+--   match   a Lua pattern on "METHOD URI RANGE"
+--   status, code, message, retry_after             of mode status
+--   ms      of delay: milliseconds before the answer
+--   bps     of rate: bytes per second
+--   bytes   of truncate and stall: of the body that pass
+--   to      of redirect: the prefix of the new address
+local d = ngx.shared.faults
+local mode = d:get("mode")
+if not mode then return end
+local match = d:get("match")
+local range = ngx.var.http_range or ngx.var.http_x_ms_range or ""
+if match and not string.find(ngx.req.get_method() .. " " .. ngx.var.request_uri .. " " .. range, match) then
+  return
+end
+local n = d:incr("seen", 1, 0) - (tonumber(d:get("skip")) or 0)
+if n <= 0 or n % (tonumber(d:get("every")) or 1) ~= 0 then return end
+local first = tonumber(d:get("first"))
+if first and n / (tonumber(d:get("every")) or 1) > first then return end
+d:incr("hits", 1, 0)
+
+local function number(name, otherwise) return tonumber(d:get(name)) or otherwise end
+
+if mode == "status" then
+  local code = d:get("code") or "InternalError"
+  local message = d:get("message") or "on purpose"
+  ngx.status = number("status", 503)
+  ngx.header["Content-Type"] = d:get("type") or "application/xml"
+  ngx.header["Retry-After"] = d:get("retry_after")
+  ngx.header["x-amz-request-id"] = "REQUEST-ID-OF-THE-FAULT"
+  ngx.header["x-ms-request-id"] = "REQUEST-ID-OF-THE-FAULT"
+  ngx.header["x-ms-error-code"] = d:get("code")
+  local body = d:get("body") or ('<?xml version="1.0" encoding="UTF-8"?><Error><Code>' .. code ..
+      "</Code><Message>" .. message .. "</Message></Error>")
+  ngx.header["Content-Length"] = #body
+  if ngx.req.get_method() ~= "HEAD" then ngx.print(body) end
+  return ngx.exit(ngx.HTTP_OK)
+elseif mode == "drop" then
+  return ngx.exit(444)
+elseif mode == "reset" then
+  return ngx.exec("@reset")
+elseif mode == "delay" then
+  ngx.sleep(number("ms", 1000) / 1000)
+elseif mode == "rate" then
+  ngx.var.limit_rate = d:get("bps") or "1048576"
+elseif mode == "stall" then
+  -- The first bytes come, the rest at one byte per second.
+  ngx.var.limit_rate_after = number("bytes", 1000)
+  ngx.var.limit_rate = 1
+elseif mode == "norange" then
+  ngx.req.clear_header("Range")
+  ngx.req.clear_header("x-ms-range")
+elseif mode == "shift" or mode == "toomany" then
+  for _, name in ipairs({"Range", "x-ms-range"}) do
+    local first_byte, last_byte = string.match(ngx.req.get_headers()[name] or "", "bytes=(%d+)-(%d+)")
+    if first_byte then
+      if mode == "shift" then
+        ngx.req.set_header(name, string.format("bytes=%d-%d", first_byte + 1, last_byte + 1))
+      else
+        ngx.req.set_header(name, string.format("bytes=%d-%d", first_byte, last_byte + 1000))
+        ngx.ctx.claim = string.format("bytes %d-%d/", first_byte, last_byte)
+      end
+    end
+  end
+  if mode == "shift" then ngx.ctx.mode = nil end
+elseif mode == "redirect" then
+  return ngx.redirect((d:get("to") or "http://127.0.0.1") .. ngx.var.request_uri, 307)
+end
+ngx.ctx.mode = mode
+ngx.ctx.bytes = number("bytes", 1000)
