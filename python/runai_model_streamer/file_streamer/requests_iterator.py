@@ -48,7 +48,7 @@ class FileChunks:
             self.offsets = list(offsets)
         if len(self.offsets) != len(self.sizes):
             raise ValueError(f"{len(self.offsets)} offsets do not go with {len(self.sizes)} sizes")
-        if any(value < 0 for value in self.offsets) or any(value < 0 for value in self.sizes):
+        if min(self.offsets, default=0) < 0 or min(self.sizes, default=0) < 0:
             raise ValueError(f"offsets and sizes of {self.path} must not be negative")
         self.alignments = None if alignments is None else list(alignments)
         self.destinations = None if destinations is None else list(destinations)

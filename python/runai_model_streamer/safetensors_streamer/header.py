@@ -7,9 +7,11 @@ Source: https://huggingface.co/docs/safetensors/index#format
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from runai_model_streamer.errors import StreamerError, StreamerShortReadError
@@ -125,9 +127,32 @@ def parse_header(
         text = blob.decode("utf-8")
     except UnicodeDecodeError as error:
         fail(f"the header is not valid UTF-8 (byte {error.start})")
+    with collection_paused():
+        return _parse_text(text, path, data_size, fail)
+
+
+@contextlib.contextmanager
+def collection_paused() -> Iterator[None]:
+    """No garbage collection: it would walk all objects of the process again and again while many
+    new ones are made, none of which is garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _parse_text(
+    text: str, path: str, data_size: int, fail: Any
+) -> tuple[list[SafetensorMetadata], dict[str, str]]:
     header = _parse_json(text, fail)
     metadata = _check_metadata(header.pop("__metadata__", None), fail)
-    tensors = [_check_tensor(name, info, fail) for name, info in header.items()]
+    tensors = [
+        _plain_tensor(name, info) or _check_tensor(name, info, fail)
+        for name, info in header.items()
+    ]
     tensors.sort(key=lambda tensor: (tensor.start, tensor.end))
     _check_layout(tensors, path, data_size, fail)
     return tensors, metadata
@@ -176,6 +201,26 @@ def _check_metadata(value: Any, fail: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         fail("__metadata__ is not a map of text to text")
     return value
+
+
+def _plain_tensor(name: str, info: Any) -> SafetensorMetadata | None:
+    """The tensor where nothing is special about it: a header may have 100,000 of them."""
+    try:
+        dtype = info["dtype"]
+        shape = info["shape"]
+        start, end = info["data_offsets"]
+        count = BITS[dtype]
+    except (KeyError, TypeError, ValueError):
+        return None
+    if type(shape) is not list or type(start) is not int or type(end) is not int:
+        return None
+    for number in shape:
+        if type(number) is not int or number <= 0:
+            return None
+        count *= number
+    if start < 0 or count != (end - start) * 8 or end > _MAX_COUNT:
+        return None
+    return SafetensorMetadata(name, shape, dtype, start, end)
 
 
 def _check_tensor(name: str, info: Any, fail: Any) -> SafetensorMetadata:

@@ -147,22 +147,32 @@ def tensors_of_run(
         return
     memory = None if data is None else as_bytes(data)
     del data
-    typed: dict[str, torch.Tensor] = {}
-    for index in range(count):
-        tensor = tensors[first + index]
-        size = tensor.end - tensor.start
-        shape = tensor.get_torch_shape()
-        if size == 0 or memory is None:
-            dtype = tensor.get_torch_dtype()
-            yield tensor.name, torch.empty(shape, dtype=dtype, device=device)
-            continue
+    # dtype name -> torch dtype, bytes of an element, the memory as that dtype, its start in it
+    views: dict[str, tuple[torch.dtype, int, torch.Tensor | None, int]] = {}
+    for tensor, position in zip(tensors[first : first + count], positions, strict=True):
         name = tensor.dtype
-        whole = typed.get(name)
-        width = tensor.get_element_size()
-        if whole is None:
-            whole = typed[name] = _whole_elements(memory, width).view(tensor.get_torch_dtype())
-        start = whole.storage_offset() + positions[index] // width
-        yield tensor.name, whole.as_strided(shape, _strides(shape), start)
+        view = views.get(name)
+        if view is None:
+            view = views[name] = _typed(memory, tensor)
+        dtype, width, whole, start = view
+        shape = tensor.shape if name != "F4" else tensor.get_torch_shape()
+        if tensor.start == tensor.end or whole is None:
+            yield tensor.name, torch.empty(shape, dtype=dtype, device=device)
+        elif len(shape) == 1:
+            yield tensor.name, whole.as_strided(shape, (1,), start + position // width)
+        else:
+            yield tensor.name, whole.as_strided(shape, _strides(shape), start + position // width)
+
+
+def _typed(
+    memory: torch.Tensor | None, tensor: SafetensorMetadata
+) -> tuple[torch.dtype, int, torch.Tensor | None, int]:
+    dtype = tensor.get_torch_dtype()
+    width = tensor.get_element_size()
+    if memory is None:
+        return dtype, width, None, 0
+    whole = memory[: memory.numel() // width * width].view(dtype)
+    return dtype, width, whole, int(whole.storage_offset())
 
 
 def _from_buffer(data: Any, dtype: torch.dtype) -> torch.Tensor:
@@ -172,15 +182,8 @@ def _from_buffer(data: Any, dtype: torch.dtype) -> torch.Tensor:
         return torch.frombuffer(data, dtype=torch.uint8).view(dtype)
 
 
-def _whole_elements(memory: torch.Tensor, width: int) -> torch.Tensor:
-    extra = memory.numel() % width
-    return memory if extra == 0 else memory[: memory.numel() - extra]
-
-
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Strides of a contiguous tensor."""
-    if len(shape) == 1:
-        return (1,)
     if len(shape) == 2:
         return (shape[1], 1)
     strides = []
