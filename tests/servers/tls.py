@@ -57,11 +57,10 @@ class Authority:
     ) -> Certificate:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-        alternatives: list[x509.GeneralName] = []
-        for name in NAMES if names is None else names:
-            alternatives.append(x509.DNSName(name))
-        for address in ADDRESSES if addresses is None else addresses:
-            alternatives.append(x509.IPAddress(ipaddress.ip_address(address)))
+        names = NAMES if names is None else names
+        addresses = ADDRESSES if addresses is None else addresses
+        alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
+        alternatives += [x509.IPAddress(ipaddress.ip_address(text)) for text in addresses]
         day = datetime.timedelta(days=1)
         now = datetime.datetime.now(datetime.timezone.utc)
         builder = x509.CertificateBuilder().subject_name(subject)

@@ -14,11 +14,17 @@ constexpr std::int64_t kRetryRefresh = 15;      // seconds after a refresh that 
 
 Result<Credentials> CredentialsCache::resolve(const std::string& container, bool refresh,
                                               Connection& connection) {
-  if (provider_) {
-    Result<Credentials> given = provider_({kind_, container, refresh});
-    if (!given.ok() || !given->values.empty()) return given;
+  if (!provider_) return own_(container, connection);
+  Result<Credentials> given = provider_({kind_, container, refresh});
+  if (!given.ok()) return given;
+  const bool enough =
+      required_.empty() ? !given->values.empty() : given->values.contains(required_);
+  if (enough) return given;
+  Result<Credentials> own = own_(container, connection);
+  if (own.ok()) {
+    for (auto& [name, value] : given->values) own->values[name] = std::move(value);
   }
-  return own_(container, connection);
+  return own;
 }
 
 Result<CredentialsRef> CredentialsCache::get(const std::string& container, Connection& connection) {

@@ -21,9 +21,14 @@ class CredentialsCache {
   // A protocol's own way to find credentials. An empty `values` is a valid answer: nobody.
   using Resolver = std::function<Result<Credentials>(const std::string& container, Connection&)>;
 
-  // Asks `provider` first where there is one, and `own` where that has no answer.
-  CredentialsCache(SourceKind kind, CredentialsProvider provider, Resolver own)
-      : kind_(kind), provider_(std::move(provider)), own_(std::move(own)) {}
+  // Asks `provider` first where there is one, and `own` where that has no answer. An answer without
+  // the value `required` only adds to what `own` finds.
+  CredentialsCache(SourceKind kind, CredentialsProvider provider, Resolver own,
+                   std::string required = {})
+      : kind_(kind),
+        provider_(std::move(provider)),
+        own_(std::move(own)),
+        required_(std::move(required)) {}
 
   // What is valid now. Resolved again some minutes before it expires; a failure of that counts only
   // when it has expired.
@@ -42,6 +47,7 @@ class CredentialsCache {
   const SourceKind kind_;
   const CredentialsProvider provider_;
   const Resolver own_;
+  const std::string required_;
   std::mutex mutex_;
   std::map<std::string, Entry> entries_;
 };

@@ -21,6 +21,12 @@ namespace {
 constexpr const char* kStandardRegion = "us-east-1";
 constexpr std::time_t kSkewWorthCorrecting = 60;  // seconds
 
+Credentials anonymous() {
+  Credentials nobody;
+  nobody.identity = "anonymous (RUNAI_STREAMER_S3_UNSIGNED)";
+  return nobody;
+}
+
 std::string value_of(const Credentials& credentials, const char* name) {
   const auto it = credentials.values.find(name);
   return it == credentials.values.end() ? std::string() : it->second;
@@ -48,10 +54,13 @@ class S3Protocol : public Protocol {
       : settings_(settings),
         profile_(std::move(profile)),
         addressing_(std::move(addressing)),
-        base_(SourceKind::kS3, provider,
-              [this](const std::string&, Connection& connection) {
-                return find_aws_credentials(settings_, profile_, standard_region(), connection);
-              }),
+        base_(
+            SourceKind::kS3, provider,
+            [this](const std::string&, Connection& connection) -> Result<Credentials> {
+              if (unsigned_) return anonymous();
+              return find_aws_credentials(settings_, profile_, standard_region(), connection);
+            },
+            kAccessKey),
         sessions_(SourceKind::kS3, {}, [this](const std::string& bucket, Connection& connection) {
           return create_session(bucket, connection);
         }) {}
@@ -144,12 +153,9 @@ Result<Url> S3Protocol::url_of(const std::string& bucket, const std::string& key
 }
 
 Result<CredentialsRef> S3Protocol::credentials(const Location& location, Connection& connection) {
-  if (unsigned_) {
-    Credentials nobody;
-    nobody.identity = "anonymous (RUNAI_STREAMER_S3_UNSIGNED)";
-    return CredentialsRef(std::make_shared<const Credentials>(std::move(nobody)));
+  if (is_express_bucket(location.container) && !unsigned_) {
+    return sessions_.get(location.container, connection);
   }
-  if (is_express_bucket(location.container)) return sessions_.get(location.container, connection);
   return base_.get(location.container, connection);
 }
 
@@ -164,7 +170,7 @@ void S3Protocol::refused(const Location& location, const CredentialsRef& used) {
 void S3Protocol::sign(Request* request, const Url& url, const std::string& bucket,
                       const Credentials* who, bool session) {
   if (requester_pays_) request->set("x-amz-request-payer", "requester");
-  if (who == nullptr || !who->values.contains(kAccessKey)) return;
+  if (unsigned_ || who == nullptr || !who->values.contains(kAccessKey)) return;
   SigV4Scope scope{.access_key = value_of(*who, kAccessKey),
                    .secret_key = value_of(*who, kSecretKey),
                    .token = value_of(*who, kSessionToken)};

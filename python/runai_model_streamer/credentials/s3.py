@@ -1,0 +1,62 @@
+"""AWS credentials: the caller's, or those of a boto3 session."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from runai_model_streamer import native
+from runai_model_streamer.credentials import Answer, Resolve
+from runai_model_streamer.s3_utils.s3_utils import S3Credentials
+
+
+def make(given: Any) -> Resolve:
+    if given is not None and not isinstance(given, S3Credentials):
+        raise TypeError(f"S3 credentials are S3Credentials, not {type(given).__name__}")
+    chosen = given or S3Credentials()
+    unsigned = bool(native.setting("RUNAI_STREAMER_S3_UNSIGNED"))
+    use_boto3 = not native.setting("RUNAI_STREAMER_NO_BOTO3_SESSION")
+
+    def resolve(container: str, refresh: bool) -> Answer:
+        values = {}
+        if chosen.region_name:
+            values["region"] = chosen.region_name
+        if chosen.endpoint:
+            values["endpoint"] = chosen.endpoint
+        if chosen.access_key_id and chosen.secret_access_key:
+            values["access_key_id"] = chosen.access_key_id
+            values["secret_access_key"] = chosen.secret_access_key
+            if chosen.session_token:
+                values["session_token"] = chosen.session_token
+            identity = f"access key {describe(chosen.access_key_id)} from the caller"
+            return values, 0, identity
+        found = _from_boto3() if use_boto3 and not unsigned else None
+        if found is not None:
+            return {**found[0], **values}, found[1], found[2]
+        return (values, 0, "") if values else None
+
+    return resolve
+
+
+def _from_boto3() -> Answer:
+    """What a new boto3 session finds: new, so that nothing that the server refused is reused."""
+    if importlib.util.find_spec("boto3") is None:
+        return None
+    import boto3
+
+    credentials = boto3.Session().get_credentials()
+    if credentials is None:
+        return None
+    frozen = credentials.get_frozen_credentials()
+    values = {"access_key_id": frozen.access_key, "secret_access_key": frozen.secret_key}
+    if frozen.token:
+        values["session_token"] = frozen.token
+    expiry = getattr(credentials, "_expiry_time", None)
+    expires_at = int(expiry.timestamp()) if expiry is not None else 0
+    identity = f"access key {describe(frozen.access_key)} from boto3 ({credentials.method})"
+    return values, expires_at, identity
+
+
+def describe(access_key: str) -> str:
+    """How errors name an access key."""
+    return f"{access_key[:4]}...{access_key[-4:]}" if len(access_key) >= 12 else "***"
