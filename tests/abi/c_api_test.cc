@@ -1,0 +1,554 @@
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <set>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include "streamer/runai_file_streamer.h"
+#include "temporary.h"
+
+extern "C" int call_from_c(void** streamer);
+
+namespace {
+
+constexpr RunaiFileStreamerDevice kCpu{RUNAI_FILE_STREAMER_DEVICE_CPU, 0};
+
+// A variable of the environment that goes back to what it was.
+class Environment {
+ public:
+  Environment(const char* name, const char* value) : name_(name) {
+    if (const char* before = std::getenv(name)) before_ = before;
+    if (value != nullptr) {
+      setenv(name, value, 1);
+    } else {
+      unsetenv(name);
+    }
+  }
+  ~Environment() {
+    if (before_.empty()) {
+      unsetenv(name_);
+    } else {
+      setenv(name_, before_.c_str(), 1);
+    }
+  }
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+
+ private:
+  const char* name_;
+  std::string before_;
+};
+
+struct Taken {
+  int code;
+  uint64_t submission = 99;
+  uint32_t file = 99;
+  uint32_t range = 99;
+  int done = 99;
+};
+
+class Streamer {
+ public:
+  Streamer() { EXPECT_EQ(runai_file_streamer_start(&handle_), RUNAI_FILE_STREAMER_SUCCESS); }
+  ~Streamer() { end(); }
+  Streamer(const Streamer&) = delete;
+  Streamer& operator=(const Streamer&) = delete;
+
+  void end() {
+    runai_file_streamer_end(handle_);
+    handle_ = nullptr;
+  }
+  void* get() const { return handle_; }
+
+  // Ranges of one file into `memory`, one behind the other.
+  int request(const std::string& path, const std::vector<std::pair<size_t, size_t>>& ranges,
+              std::vector<char>* memory, RunaiFileStreamerDevice device = kCpu) {
+    std::vector<size_t> offsets;
+    std::vector<size_t> sizes;
+    size_t total = 0;
+    for (const auto& [offset, size] : ranges) {
+      offsets.push_back(offset);
+      sizes.push_back(size);
+      total += size;
+    }
+    memory->assign(total + 1, 'x');
+    std::vector<void*> destinations;
+    char* at = memory->data();
+    for (const size_t size : sizes) {
+      destinations.push_back(size == 0 ? nullptr : at);
+      at += size;
+    }
+    const char* paths[] = {path.c_str()};
+    const uint32_t counts[] = {static_cast<uint32_t>(ranges.size())};
+    return runai_file_streamer_request(handle_, &submission, 1, paths, counts, offsets.data(),
+                                       sizes.data(), destinations.data(), device);
+  }
+
+  Taken take(unsigned timeout_ms = 30000) const {
+    Taken taken{};
+    taken.submission = taken.file = taken.range = 99;
+    taken.done = 99;
+    taken.code = runai_file_streamer_response(handle_, &taken.submission, &taken.file, &taken.range,
+                                              &taken.done, timeout_ms);
+    return taken;
+  }
+
+  uint64_t submission = 99;
+
+ private:
+  void* handle_ = nullptr;
+};
+
+class CApi : public testing::Test {
+ protected:
+  TemporaryFolder folder_;
+};
+
+TEST_F(CApi, StreamsRangesIntoTheCallersMemoryOneResponseEach) {
+  const std::vector<char> content = noise(3 << 20, 1);
+  const std::string path = folder_.write("a.bin", content);
+  Streamer streamer;
+  std::vector<char> memory;
+  const std::vector<std::pair<size_t, size_t>> ranges = {
+      {0, 100}, {100, 2 << 20}, {5, 0}, {1 << 20, 1234}, {(3 << 20) - 7, 7}};
+  ASSERT_EQ(streamer.request(path, ranges, &memory), RUNAI_FILE_STREAMER_SUCCESS);
+  std::set<uint32_t> seen;
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    const Taken taken = streamer.take();
+    ASSERT_EQ(taken.code, RUNAI_FILE_STREAMER_SUCCESS) << runai_file_streamer_last_error();
+    EXPECT_EQ(taken.submission, streamer.submission);
+    EXPECT_EQ(taken.file, 0U);
+    EXPECT_TRUE(seen.insert(taken.range).second);
+    EXPECT_EQ(taken.done, i + 1 == ranges.size() ? 1 : 0);
+  }
+  const char* at = memory.data();
+  for (const auto& [offset, size] : ranges) {
+    EXPECT_EQ(std::memcmp(at, content.data() + offset, size), 0);
+    at += size;
+  }
+  EXPECT_EQ(*at, 'x') << "nothing behind the last destination";
+}
+
+TEST_F(CApi, GroupsRangesByFileAndKeepsSubmissionsApart) {
+  const std::vector<char> a = noise(5000, 1);
+  const std::vector<char> b = noise(7000, 2);
+  const std::string path_a = folder_.write("a", a);
+  const std::string path_b = folder_.write("b", b);
+  Streamer streamer;
+  std::vector<char> memory(30000);
+  // Twice the same: files a (2 ranges), a file without ranges, b (1 range).
+  uint64_t ids[2];
+  for (int turn = 0; turn < 2; ++turn) {
+    const char* paths[] = {path_a.c_str(), path_b.c_str(), path_b.c_str()};
+    const uint32_t counts[] = {2, 0, 1};
+    const size_t offsets[] = {10, 4000, 6000};
+    const size_t sizes[] = {1000, 1000, 1000};
+    char* base = memory.data() + turn * 3000;
+    void* destinations[] = {base, base + 1000, base + 2000};
+    ASSERT_EQ(runai_file_streamer_request(streamer.get(), &ids[turn], 3, paths, counts, offsets,
+                                          sizes, destinations, kCpu),
+              RUNAI_FILE_STREAMER_SUCCESS);
+  }
+  EXPECT_NE(ids[0], ids[1]);
+  std::map<uint64_t, std::set<std::pair<uint32_t, uint32_t>>> seen;
+  std::map<uint64_t, int> done;
+  for (int i = 0; i < 6; ++i) {
+    const Taken taken = streamer.take();
+    ASSERT_EQ(taken.code, RUNAI_FILE_STREAMER_SUCCESS);
+    seen[taken.submission].insert({taken.file, taken.range});
+    done[taken.submission] += taken.done;
+  }
+  const std::set<std::pair<uint32_t, uint32_t>> all = {{0, 0}, {0, 1}, {2, 0}};
+  EXPECT_EQ(seen[ids[0]], all);
+  EXPECT_EQ(seen[ids[1]], all);
+  EXPECT_EQ(done[ids[0]], 1);
+  EXPECT_EQ(done[ids[1]], 1);
+  for (int turn = 0; turn < 2; ++turn) {
+    const char* base = memory.data() + turn * 3000;
+    EXPECT_EQ(std::memcmp(base, a.data() + 10, 1000), 0);
+    EXPECT_EQ(std::memcmp(base + 1000, a.data() + 4000, 1000), 0);
+    EXPECT_EQ(std::memcmp(base + 2000, b.data() + 6000, 1000), 0);
+  }
+}
+
+TEST_F(CApi, AFileThatIsMissingFailsItsRangesOnly) {
+  const std::string good = folder_.write("good", noise(100, 1));
+  const std::string bad = folder_.at("bad");
+  Streamer streamer;
+  char memory[300];
+  const char* paths[] = {bad.c_str(), good.c_str()};
+  const uint32_t counts[] = {2, 1};
+  const size_t offsets[] = {0, 50, 0};
+  const size_t sizes[] = {50, 50, 100};
+  void* destinations[] = {memory, memory + 100, memory + 200};
+  uint64_t id = 0;
+  ASSERT_EQ(runai_file_streamer_request(streamer.get(), &id, 2, paths, counts, offsets, sizes,
+                                        destinations, kCpu),
+            RUNAI_FILE_STREAMER_SUCCESS);
+  std::map<std::pair<uint32_t, uint32_t>, int> codes;
+  int done = 0;
+  for (int i = 0; i < 3; ++i) {
+    const Taken taken = streamer.take();
+    codes[{taken.file, taken.range}] = taken.code;
+    done += taken.done;
+    if (taken.code != RUNAI_FILE_STREAMER_SUCCESS) {
+      EXPECT_NE(std::string(runai_file_streamer_last_error()).find(bad), std::string::npos)
+          << runai_file_streamer_last_error();
+    } else {
+      EXPECT_STREQ(runai_file_streamer_last_error(), "");
+    }
+  }
+  EXPECT_EQ(done, 1);
+  EXPECT_EQ((codes[{0, 0}]), RUNAI_FILE_STREAMER_FILE_ACCESS);
+  EXPECT_EQ((codes[{0, 1}]), RUNAI_FILE_STREAMER_FILE_ACCESS);
+  EXPECT_EQ((codes[{1, 0}]), RUNAI_FILE_STREAMER_SUCCESS);
+}
+
+TEST_F(CApi, ARangeBehindTheEndOfAFileIsEof) {
+  const std::string path = folder_.write("short", noise(1000, 1));
+  Streamer streamer;
+  std::vector<char> memory;
+  ASSERT_EQ(streamer.request(path, {{0, 1000}, {900, 200}}, &memory), 0);
+  std::map<uint32_t, int> codes;
+  for (int i = 0; i < 2; ++i) {
+    const Taken taken = streamer.take();
+    codes[taken.range] = taken.code;
+  }
+  EXPECT_EQ(codes[0], RUNAI_FILE_STREAMER_SUCCESS);
+  EXPECT_EQ(codes[1], RUNAI_FILE_STREAMER_EOF);
+}
+
+TEST_F(CApi, ResponseTimesOutAndChangesNothing) {
+  Streamer streamer;
+  const Taken taken = streamer.take(1);
+  EXPECT_EQ(taken.code, RUNAI_FILE_STREAMER_TIMED_OUT);
+  EXPECT_EQ(taken.submission, 99U);
+  EXPECT_EQ(taken.file, 99U);
+  EXPECT_EQ(taken.range, 99U);
+  EXPECT_EQ(taken.done, 99);
+}
+
+TEST_F(CApi, EndFromAnotherThreadFinishesAResponseThatWaits) {
+  Streamer streamer;
+  std::atomic<int> code{-1};
+  std::thread waiting([&, handle = streamer.get()] {
+    uint64_t submission;
+    uint32_t file;
+    uint32_t range;
+    int done;
+    code = runai_file_streamer_response(handle, &submission, &file, &range, &done, 0);
+  });
+  // The second waiter is told that the place is taken as soon as the first one is in.
+  while (streamer.take(1).code != RUNAI_FILE_STREAMER_BUSY) std::this_thread::yield();
+  streamer.end();
+  waiting.join();
+  EXPECT_EQ(code, RUNAI_FILE_STREAMER_FINISHED);
+}
+
+TEST_F(CApi, OneThreadRequestsWhileAnotherTakesResponses) {
+  const std::vector<char> content = noise(1 << 20, 3);
+  const std::string path = folder_.write("a", content);
+  Streamer streamer;
+  constexpr int kRequests = 50;
+  std::vector<std::vector<char>> memory(kRequests);
+  std::thread requesting([&] {
+    for (int i = 0; i < kRequests; ++i) {
+      int code;
+      do {
+        code = streamer.request(path, {{static_cast<size_t>(i), 1000}, {5000, 70000}}, &memory[i]);
+      } while (code == RUNAI_FILE_STREAMER_BUSY);
+      ASSERT_EQ(code, RUNAI_FILE_STREAMER_SUCCESS);
+    }
+  });
+  int done = 0;
+  for (int i = 0; i < 2 * kRequests; ++i) {
+    const Taken taken = streamer.take(0);
+    ASSERT_EQ(taken.code, RUNAI_FILE_STREAMER_SUCCESS);
+    done += taken.done;
+  }
+  requesting.join();
+  EXPECT_EQ(done, kRequests);
+  for (int i = 0; i < kRequests; ++i) {
+    EXPECT_EQ(std::memcmp(memory[i].data(), content.data() + i, 1000), 0);
+    EXPECT_EQ(std::memcmp(memory[i].data() + 1000, content.data() + 5000, 70000), 0);
+  }
+}
+
+TEST_F(CApi, EndWithRequestsInFlightReturnsAndNothingIsWrittenLater) {
+  const std::string path = folder_.write("a", noise(8 << 20, 3));
+  for (int round = 0; round < 20; ++round) {
+    std::vector<char> memory;
+    Streamer streamer;
+    std::vector<std::pair<size_t, size_t>> ranges;
+    for (size_t at = 0; at < 8 << 20; at += 1 << 18) ranges.push_back({at, 1 << 18});
+    ASSERT_EQ(streamer.request(path, ranges, &memory), 0);
+    streamer.end();
+    const std::vector<char> before = memory;
+    std::this_thread::yield();
+    EXPECT_EQ(memory, before);
+  }
+}
+
+TEST_F(CApi, RefusesBadArguments) {
+  const std::string path = folder_.write("a", noise(100, 1));
+  Streamer streamer;
+  char memory[100];
+  const char* paths[] = {path.c_str()};
+  const char* null_path[] = {nullptr};
+  const uint32_t one[] = {1};
+  const uint32_t none[] = {0};
+  const size_t zero[] = {0};
+  const size_t hundred[] = {100};
+  const size_t huge[] = {SIZE_MAX};
+  void* destination[] = {memory};
+  void* null_destination[] = {nullptr};
+  uint64_t id;
+  const auto request = [&](uint32_t files, const char** names, const uint32_t* counts,
+                           const size_t* offsets, const size_t* sizes, void* const* to,
+                           RunaiFileStreamerDevice device = kCpu) {
+    const int code = runai_file_streamer_request(streamer.get(), &id, files, names, counts, offsets,
+                                                 sizes, to, device);
+    EXPECT_STRNE(runai_file_streamer_last_error(), "");
+    return code;
+  };
+  EXPECT_EQ(request(0, paths, one, zero, hundred, destination), RUNAI_FILE_STREAMER_EMPTY_REQUEST);
+  EXPECT_EQ(request(1, paths, none, zero, hundred, destination), RUNAI_FILE_STREAMER_EMPTY_REQUEST);
+  EXPECT_EQ(request(1, nullptr, one, zero, hundred, destination), RUNAI_FILE_STREAMER_INVALID);
+  EXPECT_EQ(request(1, null_path, one, zero, hundred, destination), RUNAI_FILE_STREAMER_INVALID);
+  EXPECT_EQ(request(1, paths, nullptr, zero, hundred, destination), RUNAI_FILE_STREAMER_INVALID);
+  EXPECT_EQ(request(1, paths, one, nullptr, hundred, destination), RUNAI_FILE_STREAMER_INVALID);
+  EXPECT_EQ(request(1, paths, one, zero, nullptr, destination), RUNAI_FILE_STREAMER_INVALID);
+  EXPECT_EQ(request(1, paths, one, zero, hundred, nullptr), RUNAI_FILE_STREAMER_INVALID);
+  EXPECT_EQ(request(1, paths, one, zero, hundred, null_destination), RUNAI_FILE_STREAMER_INVALID);
+  EXPECT_EQ(request(1, paths, one, hundred, huge, destination), RUNAI_FILE_STREAMER_INVALID);
+  EXPECT_EQ(request(1, paths, one, zero, hundred, destination, {2, 0}),
+            RUNAI_FILE_STREAMER_DEVICE_TYPE);
+  EXPECT_EQ(request(1, paths, one, zero, hundred, destination, {1, -1}),
+            RUNAI_FILE_STREAMER_DEVICE_ORDINAL);
+  EXPECT_EQ(
+      runai_file_streamer_request(nullptr, &id, 1, paths, one, zero, hundred, destination, kCpu),
+      RUNAI_FILE_STREAMER_INVALID);
+  EXPECT_EQ(runai_file_streamer_start(nullptr), RUNAI_FILE_STREAMER_INVALID);
+  EXPECT_EQ(runai_file_streamer_response(streamer.get(), nullptr, nullptr, nullptr, nullptr, 1),
+            RUNAI_FILE_STREAMER_INVALID);
+  runai_file_streamer_end(nullptr);
+  // None of them is in the way of a good one.
+  std::vector<char> into;
+  EXPECT_EQ(streamer.request(path, {{0, 100}}, &into), RUNAI_FILE_STREAMER_SUCCESS);
+  EXPECT_EQ(streamer.take().done, 1);
+}
+
+TEST_F(CApi, NamesASettingThatIsInvalid) {
+  const Environment bad("RUNAI_STREAMER_CONCURRENCY", "many");
+  const std::string path = folder_.write("a", noise(10, 1));
+  Streamer streamer;
+  std::vector<char> memory;
+  EXPECT_EQ(streamer.request(path, {{0, 10}}, &memory), RUNAI_FILE_STREAMER_INVALID);
+  const std::string text = runai_file_streamer_last_error();
+  EXPECT_NE(text.find("RUNAI_STREAMER_CONCURRENCY"), std::string::npos) << text;
+  EXPECT_NE(text.find("many"), std::string::npos) << text;
+}
+
+TEST_F(CApi, RefusesPathsOfTwoKindsAndUnknownSchemes) {
+  const std::string path = folder_.write("a", noise(10, 1));
+  Streamer streamer;
+  char memory[20];
+  const char* paths[] = {path.c_str(), "s3://bucket/key"};
+  const uint32_t counts[] = {1, 1};
+  const size_t offsets[] = {0, 0};
+  const size_t sizes[] = {10, 10};
+  void* destinations[] = {memory, memory + 10};
+  uint64_t id;
+  EXPECT_EQ(runai_file_streamer_request(streamer.get(), &id, 2, paths, counts, offsets, sizes,
+                                        destinations, kCpu),
+            RUNAI_FILE_STREAMER_MIXED_BACKENDS);
+  std::vector<char> into;
+  EXPECT_EQ(streamer.request("ftp://host/file", {{0, 1}}, &into), RUNAI_FILE_STREAMER_INVALID);
+}
+
+#ifdef STREAMER_OBJECT_STORAGE
+TEST_F(CApi, SaysThatACaFileIsMissing) {
+  const Environment bundle("AWS_CA_BUNDLE", folder_.at("no-such.pem").c_str());
+  Streamer streamer;
+  std::vector<char> memory;
+  EXPECT_EQ(streamer.request("s3://bucket/key", {{0, 1}}, &memory),
+            RUNAI_FILE_STREAMER_CA_FILE_NOT_FOUND);
+  EXPECT_NE(std::string(runai_file_streamer_last_error()).find("AWS_CA_BUNDLE"), std::string::npos);
+}
+#else
+TEST_F(CApi, SaysWhichStorageThisBuildLeavesOut) {
+  const std::vector<std::pair<const char*, int>> kinds = {
+      {"s3://b/k", RUNAI_FILE_STREAMER_S3_NOT_SUPPORTED},
+      {"gs://b/k", RUNAI_FILE_STREAMER_GCS_NOT_SUPPORTED},
+      {"az://b/k", RUNAI_FILE_STREAMER_AZURE_NOT_SUPPORTED},
+      {"https://h/k", RUNAI_FILE_STREAMER_INVALID}};
+  for (const auto& [path, code] : kinds) {
+    Streamer streamer;
+    std::vector<char> memory;
+    int got = streamer.request(path, {{0, 1}}, &memory);
+    if (got == RUNAI_FILE_STREAMER_SUCCESS) got = streamer.take().code;
+    EXPECT_EQ(got, code) << path;
+  }
+}
+#endif
+
+TEST_F(CApi, SaysThatNoDescriptorsAreLeft) {
+  const std::string path = folder_.write("a", noise(10, 1));
+  Streamer streamer;
+  std::vector<char> memory;
+  ASSERT_EQ(streamer.request(path, {{0, 10}}, &memory), 0);  // the engine runs
+  ASSERT_EQ(streamer.take().code, 0);
+  const std::string other = folder_.write("b", noise(10, 1));
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{0, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  const int requested = streamer.request(other, {{0, 10}}, &memory);
+  const int code = requested == 0 ? streamer.take().code : requested;
+  setrlimit(RLIMIT_NOFILE, &before);
+  EXPECT_EQ(code, RUNAI_FILE_STREAMER_FD_LIMIT);
+}
+
+TEST_F(CApi, TakesCredentialsOnceAndTheSameAgain) {
+  Streamer streamer;
+  const char* keys[] = {"access_key_id", "secret_access_key", "session_token", "region",
+                        "endpoint"};
+  const char* values[] = {"AKIA", "s3cr3t", "token", "eu-west-1", "http://127.0.0.1:1"};
+  EXPECT_EQ(runai_file_streamer_set_credentials(streamer.get(), keys, values, 5), 0);
+  EXPECT_EQ(runai_file_streamer_set_credentials(streamer.get(), keys, values, 5), 0);
+  const char* others[] = {"AKIB", "s3cr3t", "token", "eu-west-1", "http://127.0.0.1:1"};
+  EXPECT_EQ(runai_file_streamer_set_credentials(streamer.get(), keys, others, 5),
+            RUNAI_FILE_STREAMER_CREDENTIALS_SET);
+  EXPECT_EQ(std::string(runai_file_streamer_last_error()).find("s3cr3t"), std::string::npos);
+  const char* unknown[] = {"password"};
+  EXPECT_EQ(runai_file_streamer_set_credentials(streamer.get(), unknown, values, 1),
+            RUNAI_FILE_STREAMER_INVALID);
+  EXPECT_EQ(runai_file_streamer_set_credentials(streamer.get(), nullptr, nullptr, 1),
+            RUNAI_FILE_STREAMER_INVALID);
+  Streamer another;
+  EXPECT_EQ(runai_file_streamer_set_credentials(another.get(), keys, others, 5), 0);
+}
+
+TEST_F(CApi, StrategyIsKnownByNameAndUsed) {
+  const std::vector<char> content = noise(1 << 20, 9);
+  const std::string path = folder_.write("a", content);
+  for (const char* strategy : {"auto", "mapped", "buffered", "direct"}) {
+    ASSERT_EQ(runai_file_streamer_set_fs_strategy(strategy), 0);
+    Streamer streamer;
+    std::vector<char> memory;
+    ASSERT_EQ(streamer.request(path, {{3, (1 << 20) - 3}}, &memory), 0);
+    ASSERT_EQ(streamer.take().code, 0) << strategy << ": " << runai_file_streamer_last_error();
+    EXPECT_EQ(std::memcmp(memory.data(), content.data() + 3, content.size() - 3), 0) << strategy;
+  }
+  EXPECT_EQ(runai_file_streamer_set_fs_strategy("psychic"), RUNAI_FILE_STREAMER_STRATEGY_UNKNOWN);
+  EXPECT_EQ(runai_file_streamer_set_fs_strategy(nullptr), 0);
+}
+
+TEST_F(CApi, ListsFilesWithPatterns) {
+  const std::vector<std::string> names = {"b.safetensors", "a.safetensors", "c.json",
+                                          "sub/d.safetensors"};
+  for (const std::string& name : names) folder_.write(name, noise(name.size(), 1));
+  Streamer streamer;
+  using Found = std::vector<std::pair<std::string, size_t>>;
+  const auto list = [&](bool recursive, std::vector<const char*> allow,
+                        std::vector<const char*> ignore) {
+    Found found;
+    const int code = runai_file_streamer_list_files(
+        streamer.get(), folder_.at("").c_str(), recursive ? 1 : 0, allow.data(),
+        static_cast<unsigned>(allow.size()), ignore.data(), static_cast<unsigned>(ignore.size()),
+        [](const char* path, size_t size, void* user) {
+          static_cast<Found*>(user)->emplace_back(path, size);
+        },
+        &found);
+    EXPECT_EQ(code, 0) << runai_file_streamer_last_error();
+    return found;
+  };
+  const std::pair<std::string, size_t> a{folder_.at("a.safetensors"), 13};
+  const std::pair<std::string, size_t> b{folder_.at("b.safetensors"), 13};
+  const std::pair<std::string, size_t> c{folder_.at("c.json"), 6};
+  const std::pair<std::string, size_t> d{folder_.at("sub/d.safetensors"), 17};
+  EXPECT_EQ(list(false, {}, {}), (Found{a, b, c}));
+  EXPECT_EQ(list(true, {}, {}), (Found{a, b, c, d}));
+  EXPECT_EQ(list(true, {"*.safetensors"}, {}), (Found{a, b, d}));
+  EXPECT_EQ(list(true, {"*.safetensors", "*.json"}, {"*/sub/*", "*/a.*"}), (Found{b, c}));
+
+  const auto ignore_all = [](const char*, size_t, void*) {};
+  EXPECT_EQ(runai_file_streamer_list_files(streamer.get(), folder_.at("none").c_str(), 0, nullptr,
+                                           0, nullptr, 0, ignore_all, nullptr),
+            RUNAI_FILE_STREAMER_FILE_ACCESS);
+  EXPECT_EQ(runai_file_streamer_list_files(streamer.get(), nullptr, 0, nullptr, 0, nullptr, 0,
+                                           ignore_all, nullptr),
+            RUNAI_FILE_STREAMER_INVALID);
+}
+
+TEST_F(CApi, ProbesTheBlockSizeOfDirectReads) {
+  const std::string path = folder_.write("a", noise(10000, 1));
+  Streamer streamer;
+  const char* paths[] = {path.c_str(), "s3://bucket/key"};
+  size_t block = 0;
+  ASSERT_EQ(runai_file_streamer_probe_direct_block_size(streamer.get(), paths, 2, &block), 0);
+  EXPECT_GE(block, 1U);
+  EXPECT_EQ(block & (block - 1), 0U) << block;
+  ASSERT_EQ(runai_file_streamer_probe_direct_block_size(streamer.get(), paths + 1, 1, &block), 0);
+  EXPECT_EQ(block, 1U);
+  const std::string missing = folder_.at("none");
+  paths[0] = missing.c_str();
+  EXPECT_EQ(runai_file_streamer_probe_direct_block_size(streamer.get(), paths, 1, &block),
+            RUNAI_FILE_STREAMER_FILE_ACCESS);
+}
+
+TEST_F(CApi, EveryCodeHasItsOwnDescription) {
+  std::set<std::string> texts;
+  for (int code = 0; code <= 28; ++code) {
+    const char* text = runai_file_streamer_response_str(code);
+    ASSERT_NE(text, nullptr);
+    EXPECT_TRUE(texts.insert(text).second) << code;
+  }
+  EXPECT_STREQ(runai_file_streamer_response_str(0), "Success");
+  EXPECT_STREQ(runai_file_streamer_response_str(2), "File access error");
+  EXPECT_EQ(texts.count(runai_file_streamer_response_str(-1)), 0U);
+  EXPECT_STREQ(runai_file_streamer_response_str(29), runai_file_streamer_response_str(-1));
+}
+
+TEST_F(CApi, AForkedChildStartsItsOwnAndMayEndTheParents) {
+  const std::vector<char> content = noise(100000, 1);
+  const std::string path = folder_.write("a", content);
+  Streamer streamer;
+  std::vector<char> memory;
+  ASSERT_EQ(streamer.request(path, {{0, 100000}}, &memory), 0);
+  ASSERT_EQ(streamer.take().code, 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    streamer.end();
+    Streamer own;
+    std::vector<char> copy;
+    const bool good = own.request(path, {{0, 100000}}, &copy) == 0 && own.take().code == 0 &&
+                      std::memcmp(copy.data(), content.data(), content.size()) == 0;
+    own.end();
+    _exit(good ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  ASSERT_EQ(streamer.request(path, {{5, 1000}}, &memory), 0);
+  EXPECT_EQ(streamer.take().code, 0);
+}
+
+TEST_F(CApi, CallableFromC) {
+  void* streamer = nullptr;
+  ASSERT_EQ(call_from_c(&streamer), 0);
+  runai_file_streamer_end(streamer);
+  EXPECT_STREQ(runai_file_streamer_version(), STREAMER_TEST_VERSION);
+}
+
+}  // namespace
