@@ -246,7 +246,9 @@ TEST_F(CApi, EndFromAnotherThreadFinishesAResponseThatWaits) {
     uint32_t file;
     uint32_t range;
     int done;
-    code = runai_file_streamer_response(handle, &submission, &file, &range, &done, 0);
+    do {
+      code = runai_file_streamer_response(handle, &submission, &file, &range, &done, 0);
+    } while (code == RUNAI_FILE_STREAMER_BUSY);
   });
   // The second waiter is told that the place is taken as soon as the first one is in.
   while (streamer.take(1).code != RUNAI_FILE_STREAMER_BUSY) std::this_thread::yield();

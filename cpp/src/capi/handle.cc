@@ -40,12 +40,26 @@ Outcome check_ca_files() {
   return {};
 }
 
-bool uses_tls(const std::string& path) { return path.find("://") != std::string::npos; }
+// A range that fails before the engine sees it.
+struct Early {
+  std::uint32_t file;
+  std::uint32_t range;
+  Outcome outcome;
+};
+
+Outcome behind_end(const std::string& path, std::uint64_t size, const Range& range,
+                   SourceKind kind) {
+  return from_status(Status::error(Code::kShortRead, "the range ends behind the end, which is at " +
+                                                         std::to_string(size))
+                         .with_path(path)
+                         .with_range(range.offset, range.size),
+                     kind);
+}
 
 }  // namespace
 
 void set_strategy(std::string value) {
-  std::lock_guard lock(strategy_mutex);
+  const std::lock_guard lock(strategy_mutex);
   strategy = std::move(value);
 }
 
@@ -53,7 +67,7 @@ class Handle::Visit {
  public:
   // `role`: a flag that only one thread may hold, or null.
   Visit(Handle& handle, bool Handle::*role) : handle_(handle), role_(role) {
-    std::lock_guard lock(handle_.mutex_);
+    const std::lock_guard lock(handle_.mutex_);
     if (handle_.ending_) {
       refused_ = RUNAI_FILE_STREAMER_FINISHED;
     } else if (role != nullptr && handle_.*role) {
@@ -65,7 +79,7 @@ class Handle::Visit {
   }
   ~Visit() {
     if (refused_ != 0) return;
-    std::lock_guard lock(handle_.mutex_);
+    const std::lock_guard lock(handle_.mutex_);
     --handle_.visitors_;
     if (role_ != nullptr) handle_.*role_ = false;
     handle_.changed_.notify_all();  // under the lock: end() may free the handle right after
@@ -83,7 +97,7 @@ class Handle::Visit {
 Outcome Handle::set_credentials(std::map<std::string, std::string> values) {
   const Visit visit(*this, nullptr);
   if (visit.refused() != 0) return failure(visit.refused(), describe(visit.refused()));
-  std::lock_guard lock(credentials_->mutex);
+  const std::lock_guard lock(credentials_->mutex);
   if (!credentials_->values.empty() && credentials_->values != values) {
     return failure(RUNAI_FILE_STREAMER_CREDENTIALS_SET,
                    "this streamer has other credentials; start another one for these");
@@ -96,12 +110,12 @@ Result<Options> Handle::options() const {
   Result<Options> options = Options::from_environment();
   if (!options.ok()) return options;
   {
-    std::lock_guard lock(strategy_mutex);
+    const std::lock_guard lock(strategy_mutex);
     if (!strategy.empty()) options->fs_strategy = strategy;
   }
   options->credentials = [state = credentials_](const CredentialsRequest& request) {
     Credentials credentials;
-    std::lock_guard lock(state->mutex);
+    const std::lock_guard lock(state->mutex);
     if (request.kind == SourceKind::kS3 && !state->values.empty()) {
       credentials.values = state->values;
       credentials.identity = "credentials given to the streamer";
@@ -121,7 +135,7 @@ Outcome Handle::start_stream() {
   auto stream = Stream::create(std::move(*chosen));
   if (!stream.ok()) return from_status(stream.status(), SourceKind::kFile);
   stream_ = std::move(*stream);
-  std::lock_guard lock(mutex_);
+  const std::lock_guard lock(mutex_);
   running_ = stream_.get();
   if (ending_) running_->cancel();
   return {};
@@ -142,7 +156,7 @@ Outcome Handle::open_files(const std::vector<FileRequest>& files, std::vector<Ou
     const bool again = std::find(paths.begin(), paths.end(), file.path) != paths.end();
     if (!again && !opened_.contains(file.path)) paths.push_back(file.path);
   }
-  if (kind != SourceKind::kFile && std::any_of(paths.begin(), paths.end(), uses_tls)) {
+  if (kind != SourceKind::kFile && !paths.empty()) {
     if (Outcome missing = check_ca_files(); missing.code != 0) return missing;
   }
   std::unordered_map<std::string, Outcome> failed;
@@ -153,7 +167,7 @@ Outcome Handle::open_files(const std::vector<FileRequest>& files, std::vector<Ou
       const std::uint32_t index = files_opened_++;
       const Status& status = (*opened)[i].status;
       if (status.ok()) {
-        opened_.emplace(paths[i], index);
+        opened_.emplace(paths[i], File{index, (*opened)[i].size});
       } else {
         failed.emplace(paths[i], from_status(status, kind));
       }
@@ -181,12 +195,27 @@ Outcome Handle::request(std::vector<FileRequest> files, Device device, std::uint
   submission.kind = *source_kind_of(files.front().path);
   submission.device = device.type;
   std::vector<FileRanges> entries;
+  std::vector<Early> early;
   for (std::uint32_t i = 0; i < files.size(); ++i) {
-    submission.answered.emplace_back(files[i].ranges.size(), false);
-    submission.open += files[i].ranges.size();
-    if (failures[i].code != 0 || files[i].ranges.empty()) continue;
-    entries.push_back({opened_.at(files[i].path), std::move(files[i].ranges)});
-    submission.files.push_back(i);
+    const std::vector<Range>& ranges = files[i].ranges;
+    submission.answered.emplace_back(ranges.size(), false);
+    submission.open += ranges.size();
+    const File file = failures[i].code == 0 ? opened_.at(files[i].path) : File{};
+    FileRanges readable{file.index, {}};
+    Entry entry{i, {}};
+    for (std::uint32_t j = 0; j < ranges.size(); ++j) {
+      if (failures[i].code != 0) {
+        early.push_back({i, j, failures[i]});
+      } else if (ranges[j].offset + ranges[j].size > file.size) {
+        early.push_back({i, j, behind_end(files[i].path, file.size, ranges[j], submission.kind)});
+      } else {
+        readable.ranges.push_back(ranges[j]);
+        entry.ranges.push_back(j);
+      }
+    }
+    if (readable.ranges.empty()) continue;
+    entries.push_back(std::move(readable));
+    submission.entries.push_back(std::move(entry));
   }
   std::optional<std::uint64_t> engine_id;
   if (!entries.empty()) {
@@ -194,21 +223,11 @@ Outcome Handle::request(std::vector<FileRequest> files, Device device, std::uint
     if (!submitted.ok()) return from_status(submitted.status(), submission.kind, device.type);
     engine_id = *submitted;
   }
-  std::lock_guard lock(mutex_);
+  const std::lock_guard lock(mutex_);
   *id = next_submission_++;
   if (engine_id) engine_ids_.emplace(*engine_id, *id);
-  const auto counts = [&] {
-    std::vector<std::uint32_t> sizes;
-    for (const auto& file : submission.answered) {
-      sizes.push_back(static_cast<std::uint32_t>(file.size()));
-    }
-    return sizes;
-  }();
   submissions_.emplace(*id, std::move(submission));
-  for (std::uint32_t i = 0; i < counts.size(); ++i) {
-    if (failures[i].code == 0) continue;
-    for (std::uint32_t range = 0; range < counts[i]; ++range) answer(*id, i, range, failures[i]);
-  }
+  for (const Early& failed : early) answer(*id, failed.file, failed.range, failed.outcome);
   changed_.notify_all();
   return {};
 }
@@ -243,11 +262,11 @@ void Handle::answer_all(const Outcome& outcome) {
 void Handle::pump(milliseconds slice) {
   std::lock_guard engine(engine_mutex_);
   {
-    std::lock_guard lock(mutex_);
+    const std::lock_guard lock(mutex_);
     if (submissions_.empty()) return;
   }
   Result<Batch> batch = stream_->next(slice);
-  std::lock_guard lock(mutex_);
+  const std::lock_guard lock(mutex_);
   if (!batch.ok()) {
     if (!ending_) answer_all(from_status(batch.status(), SourceKind::kFile));
     return;
@@ -261,9 +280,9 @@ void Handle::pump(milliseconds slice) {
     const Outcome outcome = ready.status.ok()
                                 ? Outcome{}
                                 : from_status(ready.status, submission.kind, submission.device);
-    const std::uint32_t file = submission.files[ready.entry];
+    const Entry& entry = submission.entries[ready.entry];  // until its last answer
     for (std::uint32_t i = 0; i < ready.count; ++i) {
-      answer(id->second, file, ready.first_range + i, outcome);
+      answer(id->second, entry.file, entry.ranges[ready.first_range + i], outcome);
     }
     if (!submissions_.contains(id->second)) engine_ids_.erase(id);
   }

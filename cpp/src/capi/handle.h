@@ -52,9 +52,17 @@ class Handle {
   void end();
 
  private:
+  struct Entry {
+    std::uint32_t file = 0;             // index into the request
+    std::vector<std::uint32_t> ranges;  // the request's index of each
+  };
+  struct File {
+    std::uint32_t index = 0;  // in the stream
+    std::uint64_t size = 0;
+  };
   struct Submission {
     std::vector<std::vector<bool>> answered;  // by file and range
-    std::vector<std::uint32_t> files;         // of the engine's entries: index into the request
+    std::vector<Entry> entries;               // what the engine was given
     std::uint64_t open = 0;                   // ranges without a response
     SourceKind kind = SourceKind::kFile;
     DeviceType device = DeviceType::kHost;
@@ -76,7 +84,7 @@ class Handle {
 
   std::mutex engine_mutex_;  // the stream's calls, and everything down to engine_ids_
   std::unique_ptr<Stream> stream_;
-  std::unordered_map<std::string, std::uint32_t> opened_;  // path to the stream's index
+  std::unordered_map<std::string, File> opened_;  // by path
   std::uint32_t files_opened_ = 0;
   std::unordered_map<std::uint64_t, std::uint64_t> engine_ids_;  // the stream's number to ours
   std::atomic<int> requesters_{0};  // threads that want engine_mutex_ before the next wait
