@@ -43,6 +43,7 @@ CXX = {
             "with_range",
             "with_errno",
             "with_http",
+            "with_attempts",
             "with_identity",
             "with_hint",
             "code",
