@@ -6,6 +6,22 @@
 
 namespace streamer {
 
+namespace {
+
+// Addresses may grant access by their query (presigned ones) or hold a password.
+std::string without_secrets(std::string path) {
+  const std::size_t mark = path.find("://");
+  if (mark == std::string::npos || (path[0] | 0x20) != 'h' || (path[1] | 0x20) != 't') return path;
+  const std::size_t query = path.find('?', mark);
+  if (query != std::string::npos) path.replace(query, std::string::npos, "?...");
+  const std::size_t host = mark + 3;
+  const std::size_t user = path.rfind('@', path.find('/', host));
+  if (user != std::string::npos && user >= host) path.erase(host, user + 1 - host);
+  return path;
+}
+
+}  // namespace
+
 const char* code_name(Code code) noexcept {
   switch (code) {
     case Code::kOk: return "ok";
@@ -43,7 +59,7 @@ Status Status::error(Code code, std::string message) {
 }
 
 Status&& Status::with_path(std::string path) && {
-  if (rep_ && rep_->detail.path.empty()) rep_->detail.path = std::move(path);
+  if (rep_ && rep_->detail.path.empty()) rep_->detail.path = without_secrets(std::move(path));
   return std::move(*this);
 }
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cctype>
 
 #include "base/settings.h"
 #include "base/system.h"
@@ -9,6 +10,22 @@ namespace streamer {
 
 const char* version() noexcept { return STREAMER_VERSION; }
 
+namespace {
+
+// https://ACCOUNT.blob.core.windows.net/..., also of national clouds; with a query it is an address
+// that grants access by itself.
+bool is_azure_blob(const std::string& path, std::size_t host) {
+  const std::size_t end = std::min(path.find('/', host), path.size());
+  std::string name = path.substr(host, end - host);
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return path.find('?') == std::string::npos &&
+         (name.find(".blob.core.") != std::string::npos ||
+          name.ends_with(".blob.storage.azure.net"));
+}
+
+}  // namespace
+
 Result<SourceKind> source_kind_of(const std::string& path) {
   const std::size_t colon = path.find("://");
   if (colon == std::string::npos || path.find('/') < colon) return SourceKind::kFile;
@@ -18,6 +35,7 @@ Result<SourceKind> source_kind_of(const std::string& path) {
   if (scheme == "s3") return SourceKind::kS3;
   if (scheme == "gs") return SourceKind::kGcs;
   if (scheme == "az") return SourceKind::kAzure;
+  if (scheme == "https" && is_azure_blob(path, colon + 3)) return SourceKind::kAzure;
   if (scheme == "http" || scheme == "https" || scheme == "hf") return SourceKind::kHttp;
   return Status::error(Code::kInvalid, "unknown scheme '" + scheme + "://'")
       .with_path(path)

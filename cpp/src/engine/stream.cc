@@ -278,8 +278,10 @@ Result<std::vector<OpenedFile>> Stream::Impl::open(const std::vector<std::string
   };
   auto work = std::make_shared<Work>(paths.size());
   std::vector<SourceKind> kinds;
+  std::vector<std::string> places;  // where the paths are read from
   for (const std::string& path : paths) {
-    auto kind = source_kind_of(path);
+    places.push_back(find_local_copy(path, /*folder=*/false, options_));
+    auto kind = source_kind_of(places.back());
     if (!kind) return kind.status();
     if (Status status = ensure_source(*kind); !status.ok()) {
       return std::move(status).with_path(path);
@@ -290,12 +292,12 @@ Result<std::vector<OpenedFile>> Stream::Impl::open(const std::vector<std::string
     const SourceTraits& traits = sources_[static_cast<int>(kinds[i])]->traits();
     const int width = options_.concurrency > 0 ? options_.concurrency : traits.initial_concurrency;
     scheduler_->add_task(
-        [this, work, i, path = paths[i], kind = kinds[i], prefix_bytes] {
+        [this, work, i, path = paths[i], place = places[i], kind = kinds[i], prefix_bytes] {
           OpenedFile& file = work->opened[i];
           auto reader = worker_->reader(kind);
           if (reader) {
             file.prefix.resize(prefix_bytes);
-            auto opened = (*reader)->open(path, file.prefix);
+            auto opened = (*reader)->open(place, file.prefix);
             if (opened) {
               file.prefix.resize(opened->prefix_size);
               file.size = opened->object->size();
@@ -500,7 +502,8 @@ Stats Stream::stats() const { return impl_->stats(); }
 
 Result<std::vector<ListedObject>> list(const std::string& prefix, bool recursive,
                                        const Options& options) {
-  auto kind = source_kind_of(prefix);
+  const std::string place = find_local_copy(prefix, /*folder=*/true, options);
+  auto kind = source_kind_of(place);
   if (!kind) return kind.status();
   const CancelToken cancel;
   auto source = make_source(*kind, {options, cancel});
@@ -508,7 +511,8 @@ Result<std::vector<ListedObject>> list(const std::string& prefix, bool recursive
   auto reader = (*source)->make_reader();
   if (!reader) return reader.status();
   std::vector<ListedObject> found;
-  Status status = (*reader)->list(prefix, recursive, [&](std::string path, std::uint64_t size) {
+  Status status = (*reader)->list(place, recursive, [&](std::string path, std::uint64_t size) {
+    if (place != prefix) path = prefix + path.substr(std::min(place.size(), path.size()));
     found.push_back({std::move(path), size});
   });
   if (!status.ok()) return std::move(status).with_path(prefix);

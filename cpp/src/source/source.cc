@@ -1,5 +1,6 @@
 #include "source/source.h"
 
+#include "base/settings.h"
 #include "source/http/factory.h"
 #include "source/posix/posix_source.h"
 
@@ -21,6 +22,15 @@ const char* source_kind_name(SourceKind kind) noexcept {
     case SourceKind::kHttp: return "http";
   }
   return "unknown";
+}
+
+std::string find_local_copy(const std::string& path, [[maybe_unused]] bool folder,
+                            [[maybe_unused]] const Options& options) {
+#ifdef STREAMER_OBJECT_STORAGE
+  return find_in_hub_cache(path, folder, Settings(options.source)).value_or(path);
+#else
+  return path;
+#endif
 }
 
 Result<std::unique_ptr<Source>> make_source(SourceKind kind, const SourceContext& context) {

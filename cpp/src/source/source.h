@@ -104,6 +104,10 @@ struct SourceContext {
   const CancelToken& cancel;
 };
 
+// Where `path` is read or, as a folder, listed: a local copy of it (hf:// paths), else `path`
+// itself.
+std::string find_local_copy(const std::string& path, bool folder, const Options& options);
+
 // kUnsupported where this build leaves the kind out.
 Result<std::unique_ptr<Source>> make_source(SourceKind kind, const SourceContext& context);
 

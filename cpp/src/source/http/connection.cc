@@ -338,6 +338,7 @@ Connection::~Connection() = default;
 Outcome Connection::perform(const Request& request, Response* response, Body* body,
                             int retry_number) {
   *response = Response();
+  response->url = request.url;
   if (body != nullptr) body->received = 0;
   if (Status status = transport_.interrupted(); !status.ok()) return {std::move(status)};
   if (impl_->easy == nullptr || impl_->multi == nullptr) {

@@ -3,6 +3,7 @@
 
 #include "base/settings.h"
 #include "source/http/connection.h"
+#include "source/http/content_check.h"
 #include "source/http/factory.h"
 #include "source/http/protocol.h"
 #include "source/http/range_read.h"
@@ -22,19 +23,25 @@ constexpr int kMaxAgain = 5;
 
 class HttpObject : public Object {
  public:
-  HttpObject(Location location, std::uint64_t size, std::string version)
-      : Object(location.path, size, std::move(version)), location_(std::move(location)) {}
+  HttpObject(Location location, std::uint64_t size, std::string version,
+             std::unique_ptr<ContentCheck> check)
+      : Object(location.path, size, std::move(version)),
+        location_(std::move(location)),
+        check_(std::move(check)) {}
   const Location& location() const { return location_; }
+  ContentCheck* check() const { return check_.get(); }  // null: the server names no checksum
 
  private:
   const Location location_;
+  const std::unique_ptr<ContentCheck> check_;
 };
 
 class HttpSource : public Source {
  public:
   HttpSource(SourceKind kind, std::unique_ptr<Protocol> protocol, TransportSettings settings,
-             const SourceContext& context)
+             bool verify, const SourceContext& context)
       : kind_(kind),
+        verify_(verify),
         transport_(std::move(settings), context.cancel),
         protocol_(std::move(protocol)) {
     traits_.remote = true;
@@ -48,11 +55,13 @@ class HttpSource : public Source {
   Result<std::unique_ptr<Reader>> make_reader() override;
 
   const char* name() const { return source_kind_name(kind_); }
+  bool verify() const { return verify_; }  // checksums that servers name
   Transport& transport() { return transport_; }
   Protocol& protocol() { return *protocol_; }
 
  private:
   const SourceKind kind_;
+  const bool verify_;
   Transport transport_;
   const std::unique_ptr<Protocol> protocol_;
   SourceTraits traits_;
@@ -107,6 +116,13 @@ const char* standard_message(Code code) {
     default:
       return "the server reports an error";
   }
+}
+
+Status wrong_content() {
+  return Status::error(Code::kIo, "the bytes that arrived do not match the object's checksum")
+      .with_hint(
+          "The object or the connection damages data; RUNAI_STREAMER_VERIFY_CHECKSUMS=0 "
+          "reads it all the same");
 }
 
 Status to_status(const ServerError& error, const Response& response,
@@ -211,8 +227,16 @@ Result<Opened> HttpReader::open(const std::string& path, std::span<std::byte> pr
   }
   if (!status.ok()) return std::move(status).with_path(path);
   const std::uint64_t size = *range.object_size();
-  return Opened{std::make_shared<HttpObject>(std::move(*location), size, range.version()),
-                prefix.empty() ? 0 : range.received()};
+  const std::uint64_t prefix_size = prefix.empty() ? 0 : range.received();
+  std::unique_ptr<ContentCheck> check;
+  const auto checksum = protocol_.crc32c_of(response);
+  if (checksum && source_.verify()) {
+    check = std::make_unique<ContentCheck>(*checksum, size, prefix.first(prefix_size));
+    if (check->failed()) return wrong_content().with_path(path);
+  }
+  return Opened{
+      std::make_shared<HttpObject>(std::move(*location), size, range.version(), std::move(check)),
+      prefix_size};
 }
 
 // No range of an empty object can be asked for; the whole of it can.
@@ -236,7 +260,8 @@ Result<Opened> HttpReader::open_empty(Location location) {
     return std::move(status).with_path(location.path);
   }
   std::string version = protocol_.version_of(response);
-  return Opened{std::make_shared<HttpObject>(std::move(location), 0, std::move(version)), 0};
+  return Opened{std::make_shared<HttpObject>(std::move(location), 0, std::move(version), nullptr),
+                0};
 }
 
 Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
@@ -253,9 +278,11 @@ Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<co
   }
   RangeRead range(protocol_, offset, segments, object.size(), object.version());
   Response response;
-  return read_range(known.location(), &range, &response, report, /*tolerate_416=*/false)
-      .with_path(object.path())
-      .with_range(offset, size);
+  Status status = read_range(known.location(), &range, &response, report, /*tolerate_416=*/false);
+  if (status.ok() && known.check() != nullptr && !known.check()->add(offset, segments)) {
+    status = wrong_content();
+  }
+  return std::move(status).with_path(object.path()).with_range(offset, size);
 }
 
 Status HttpReader::list(const std::string& prefix, bool recursive, const ListCallback& found) {
@@ -303,6 +330,12 @@ Result<std::unique_ptr<Protocol>> make_protocol(SourceKind kind, const ProtocolC
   switch (kind) {
     case SourceKind::kS3:
       return make_s3(context);
+    case SourceKind::kGcs:
+      return make_gcs(context);
+    case SourceKind::kAzure:
+      return make_azure(context);
+    case SourceKind::kHttp:
+      return make_web(context);
     default:
       return Status::error(Code::kUnsupported,
                            std::string("there is no support for ") + source_kind_name(kind));
@@ -353,8 +386,10 @@ Result<std::unique_ptr<Source>> make_http_source(SourceKind kind, const SourceCo
   Result<http::TransportSettings> transport =
       http::TransportSettings::read(settings, kind, (*protocol)->trust_file());
   if (!transport.ok()) return transport.status();
+  const auto verify = settings.boolean("RUNAI_STREAMER_VERIFY_CHECKSUMS");
+  if (!verify.ok()) return verify.status();
   return std::unique_ptr<Source>(std::make_unique<http::HttpSource>(
-      kind, std::move(*protocol), std::move(*transport), context));
+      kind, std::move(*protocol), std::move(*transport), verify->value_or(true), context));
 }
 
 }  // namespace streamer

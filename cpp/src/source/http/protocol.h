@@ -92,6 +92,10 @@ class Protocol {
   virtual std::string version_of(const Response& response) const {
     return std::string(response.header("etag"));
   }
+  // The checksum (CRC-32C) of the whole object, where the answer names it.
+  virtual std::optional<std::uint32_t> crc32c_of(const Response& /*response*/) const {
+    return std::nullopt;
+  }
   // Understands any answer that is not 2xx, redirects included. Bodies may be cut or missing.
   virtual ServerError read_error(const Location& location, const Response& response) = 0;
   // Objects up to this size may be read from servers that ignore Range, by reading past the rest.

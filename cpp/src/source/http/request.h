@@ -28,6 +28,7 @@ struct Request {
 };
 
 struct Response {
+  std::string url;  // of the request
   int status = 0;
   std::vector<Header> headers;  // of the last answer, names in lower case
   std::string body;             // unless it went to memory of the caller's; cut at a limit

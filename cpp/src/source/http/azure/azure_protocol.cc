@@ -1,0 +1,259 @@
+// Azure Blob Storage.
+#include <algorithm>
+#include <ctime>
+#include <optional>
+
+#include "source/http/azure/azure_account.h"
+#include "source/http/azure/azure_credentials.h"
+#include "source/http/azure/shared_key.h"
+#include "source/http/credentials_cache.h"
+#include "source/http/encoding.h"
+#include "source/http/oauth.h"
+#include "source/http/protocol.h"
+#include "source/http/url.h"
+#include "source/http/xml.h"
+
+namespace streamer::http {
+namespace {
+
+constexpr const char* kApiVersion = "2021-08-06";
+// Names of Credentials::values, besides kToken.
+constexpr const char* kAccountKey = "account_key";  // base64, with kAccountName
+constexpr const char* kAccountName = "account_name";
+constexpr const char* kSasToken = "sas_token";
+
+std::string value_of(const Credentials& credentials, const char* name) {
+  const auto it = credentials.values.find(name);
+  return it == credentials.values.end() ? "" : it->second;
+}
+
+class Azure : public Protocol {
+ public:
+  Azure(const ProtocolContext& context, AzureAccount account, bool anonymous)
+      : account_(std::move(account)),
+        anonymous_(anonymous),
+        credentials_(SourceKind::kAzure, context.provider,
+                     [this, settings = context.settings](const std::string& container,
+                                                         Connection& connection) {
+                       return resolve(settings, container, connection);
+                     }) {}
+
+  Result<Location> locate(const std::string& path, bool folder) const override;
+
+  Result<CredentialsRef> credentials(const Location& location, Connection& connection) override {
+    if (anonymous_) return CredentialsRef();
+    return credentials_.get(location.container, connection);
+  }
+  void refused(const Location& location, const CredentialsRef& used) override {
+    credentials_.refused(location.container, used);
+  }
+
+  Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
+                            const std::string& version,
+                            const CredentialsRef& credentials) override {
+    Request request{.url = address(location.container) + "/" + percent_encode(location.key, "/")};
+    if (range) request.set("Range", range->header());
+    if (!version.empty()) request.set("If-Match", version);
+    if (Status status = authorize(&request, credentials); !status.ok()) return status;
+    return request;
+  }
+
+  Result<Request> make_list(const Location& folder, bool recursive, const std::string& next,
+                            const CredentialsRef& credentials) override {
+    Request request{.url = address(folder.container) + "?restype=container&comp=list"};
+    if (!folder.key.empty()) request.url += "&prefix=" + percent_encode(folder.key);
+    if (!recursive) request.url += "&delimiter=%2F";
+    if (!next.empty()) request.url += "&marker=" + percent_encode(next);
+    if (Status status = authorize(&request, credentials); !status.ok()) return status;
+    return request;
+  }
+
+  Result<ListPage> read_list(const Location&, bool, const std::string&,
+                             const Response& response) override;
+  ServerError read_error(const Location& location, const Response& response) override;
+
+ private:
+  // The container's URL. Locations of https paths name their host: "HOST/CONTAINER".
+  std::string address(const std::string& container) const {
+    const std::size_t slash = container.find('/');
+    if (slash == std::string::npos) return account_.endpoint + "/" + percent_encode(container);
+    return "https://" + container.substr(0, slash) + "/" +
+           percent_encode(container.substr(slash + 1));
+  }
+  // The key and the SAS of the settings are for one account only.
+  bool of_settings(const std::string& container) const {
+    return container.find('/') == std::string::npos ||
+           container.starts_with(account_.name + ".blob.");
+  }
+  Result<Credentials> resolve(const Settings& settings, const std::string& container,
+                              Connection& connection) const;
+  Status authorize(Request* request, const CredentialsRef& credentials) const;
+
+  const AzureAccount account_;
+  const bool anonymous_;
+  CredentialsCache credentials_;
+};
+
+Result<Location> Azure::locate(const std::string& path, bool folder) const {
+  std::size_t start = path.find("://");
+  if (start == std::string::npos) {
+    return Status::error(Code::kInvalid, "not an az:// path").with_path(path);
+  }
+  const std::string scheme = lower(path.substr(0, start));
+  start += 3;
+  std::string host;
+  if (scheme == "https") {
+    const std::size_t end = std::min(path.find('/', start), path.size());
+    host = lower(path.substr(start, end - start)) + "/";
+    start = std::min(end + 1, path.size());
+  } else if (account_.endpoint.empty()) {
+    return Status::error(Code::kInvalid, "no Azure storage account is named")
+        .with_path(path)
+        .with_hint("Set AZURE_STORAGE_ACCOUNT_NAME or AZURE_STORAGE_CONNECTION_STRING");
+  }
+  const std::size_t slash = std::min(path.find('/', start), path.size());
+  const std::string container = path.substr(start, slash - start);
+  std::string key = path.substr(std::min(slash + 1, path.size()));
+  if (!host.empty()) key = percent_decode(key);
+  if (container.empty() || (key.empty() && !folder)) {
+    return Status::error(Code::kInvalid, "the path names no blob")
+        .with_path(path)
+        .with_hint("az://CONTAINER/BLOB");
+  }
+  if (folder && !key.empty() && !key.ends_with('/')) key += '/';
+  return Location{path, host + container, std::move(key)};
+}
+
+Result<Credentials> Azure::resolve(const Settings& settings, const std::string& container,
+                                   Connection& connection) const {
+  if (of_settings(container)) {
+    Credentials credentials;
+    if (!account_.key.empty()) {
+      credentials.values = {{kAccountKey, base64(account_.key)}, {kAccountName, account_.name}};
+      credentials.identity = "key of account " + account_.name + " of " + account_.origin;
+      return credentials;
+    }
+    if (!account_.sas_token.empty()) {
+      credentials.values[kSasToken] = account_.sas_token;
+      credentials.identity = "shared access signature of " + account_.origin;
+      return credentials;
+    }
+  }
+  return find_azure_credentials(settings, connection);
+}
+
+Status Azure::authorize(Request* request, const CredentialsRef& credentials) const {
+  request->set("x-ms-version", kApiVersion);
+  if (!credentials) return {};
+  const std::string sas = value_of(*credentials, kSasToken);
+  if (!sas.empty()) {
+    request->url += (request->url.find('?') == std::string::npos ? '?' : '&') + sas;
+    return {};
+  }
+  Result<Url> url = parse_url(request->url);
+  if (!url.ok()) return url.status();
+  if (const std::string token = value_of(*credentials, kToken); !token.empty()) {
+    if (url->scheme != "https") {
+      return Status::error(Code::kInvalid, "access tokens are not sent over plain http")
+          .with_identity(credentials->identity)
+          .with_hint("Use an https endpoint");
+    }
+    request->set("Authorization", "Bearer " + token);
+    return {};
+  }
+  const auto key = base64_decode(value_of(*credentials, kAccountKey));
+  if (!key || key->empty()) {
+    return Status::error(Code::kCredentials,
+                         "the credentials for az:// have none of token, "
+                         "sas_token and account_key")
+        .with_identity(credentials->identity);
+  }
+  std::string name = value_of(*credentials, kAccountName);
+  if (name.empty()) name = account_.name;
+  sign_shared_key(request, *url, name, *key, std::time(nullptr));
+  return {};
+}
+
+Result<ListPage> Azure::read_list(const Location&, bool, const std::string&,
+                                  const Response& response) {
+  const std::optional<XmlElement> xml = parse_xml(response.body);
+  const XmlElement* blobs = xml ? xml->child("Blobs") : nullptr;
+  if (blobs == nullptr) return Status::error(Code::kIo, "the answer is no list of blobs");
+  ListPage page;
+  page.next = xml->child_text("NextMarker");
+  for (const XmlElement& blob : blobs->children) {
+    const XmlElement* properties = blob.child("Properties");
+    if (blob.name != "Blob" || properties == nullptr) continue;
+    std::string name(blob.child_text("Name"));
+    // Accounts with a hierarchical namespace list their directories as well.
+    if (name.ends_with('/') || properties->child_text("ResourceType") == "directory") continue;
+    const std::string size(properties->child_text("Content-Length"));
+    page.entries.push_back({std::move(name), std::strtoull(size.c_str(), nullptr, 10), ""});
+  }
+  return page;
+}
+
+ServerError Azure::read_error(const Location&, const Response& response) {
+  ServerError error = error_by_status(response.status);
+  error.request_id = response.header("x-ms-request-id");
+  error.server_code = response.header("x-ms-error-code");
+  if (const auto xml = parse_xml(response.body)) {
+    if (error.server_code.empty()) error.server_code = xml->child_text("Code");
+    // Lines after the first repeat the request id and the time.
+    const std::string_view message = xml->child_text("Message");
+    error.server_message = message.substr(0, message.find('\n'));
+    const std::string_view detail = xml->child_text("AuthenticationErrorDetail");
+    if (!detail.empty()) error.server_message.append(" ").append(detail);
+  }
+  const std::string& code = error.server_code;
+  switch (response.status) {
+    case 401:  // a token that has expired, or the wrong kind of one
+      error.verdict = anonymous_ ? Verdict::kFail : Verdict::kRefresh;
+      error.code = anonymous_ ? Code::kPermission : Code::kCredentials;
+      break;
+    case 403:
+      if (code == "AuthenticationFailed") {
+        error.verdict = anonymous_ ? Verdict::kFail : Verdict::kRefresh;
+        error.code = Code::kCredentials;
+        error.hint =
+            "The key, token or signature is wrong or has expired, or this machine's clock "
+            "is wrong";
+      } else if (code.starts_with("AuthorizationPermission") || code == "AuthorizationFailure") {
+        error.hint =
+            "The identity needs the role 'Storage Blob Data Reader', or a signature with "
+            "the permissions r and l; a firewall of the account has the same effect";
+      }
+      break;
+    case 404:
+      if (anonymous_) error.hint = "Requests are anonymous; the container may not be public";
+      break;
+    case 409:
+      if (code == "BlobArchived" || code == "BlobBeingRehydrated") {
+        error.hint = "The blob is in the archive tier; rehydrate it first";
+      } else if (code == "PublicAccessNotPermitted") {
+        error.code = Code::kPermission;
+        error.hint = "The account does not permit anonymous access";
+      }
+      break;
+    case 500:
+      if (code == "OperationTimedOut") error.code = Code::kTimeout;
+      break;
+    default:
+      break;
+  }
+  return error;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Protocol>> make_azure(const ProtocolContext& context) {
+  Result<std::optional<bool>> anonymous =
+      context.settings.boolean("RUNAI_STREAMER_AZURE_USE_ANONYMOUS_CREDENTIALS");
+  if (!anonymous.ok()) return anonymous.status();
+  Result<AzureAccount> account = read_azure_account(context.settings);
+  if (!account.ok()) return account.status();
+  return std::unique_ptr<Protocol>(
+      std::make_unique<Azure>(context, std::move(*account), anonymous->value_or(false)));
+}
+
+}  // namespace streamer::http

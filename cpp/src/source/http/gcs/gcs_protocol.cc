@@ -1,0 +1,246 @@
+// Google Cloud Storage: its JSON API with bearer tokens.
+#include <algorithm>
+#include <optional>
+
+#include "source/http/credentials_cache.h"
+#include "source/http/encoding.h"
+#include "source/http/gcs/gcs_credentials.h"
+#include "source/http/json.h"
+#include "source/http/oauth.h"
+#include "source/http/protocol.h"
+#include "source/http/url.h"
+#include "source/http/xml.h"
+
+namespace streamer::http {
+namespace {
+
+constexpr const char* kStandardEndpoint = "https://storage.googleapis.com";
+constexpr std::string_view kScheme = "gs://";
+
+bool is_generation(std::string_view version) {
+  return !version.empty() && version.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+class Gcs : public Protocol {
+ public:
+  Gcs(const ProtocolContext& context, std::string endpoint, bool anonymous)
+      : endpoint_(std::move(endpoint)),
+        anonymous_(anonymous),
+        billed_project_(context.settings.text("GOOGLE_CLOUD_QUOTA_PROJECT").value_or("")),
+        credentials_(SourceKind::kGcs, context.provider,
+                     [settings = context.settings](const std::string&, Connection& connection) {
+                       return find_google_credentials(settings, connection);
+                     }) {}
+
+  Result<Location> locate(const std::string& path, bool folder) const override {
+    if (path.size() < kScheme.size() || lower(path.substr(0, kScheme.size())) != kScheme) {
+      return Status::error(Code::kInvalid, "not a gs:// path").with_path(path);
+    }
+    const std::string rest = path.substr(kScheme.size());
+    const std::size_t slash = std::min(rest.find('/'), rest.size());
+    Location location{path, rest.substr(0, slash), rest.substr(std::min(slash + 1, rest.size()))};
+    if (location.container.empty() || (location.key.empty() && !folder)) {
+      return Status::error(Code::kInvalid, "the path names no object")
+          .with_path(path)
+          .with_hint("gs://BUCKET/OBJECT");
+    }
+    if (folder && !location.key.empty() && !location.key.ends_with('/')) location.key += '/';
+    return location;
+  }
+
+  Result<CredentialsRef> credentials(const Location& location, Connection& connection) override {
+    if (anonymous_) return CredentialsRef();
+    return credentials_.get(location.container, connection);
+  }
+  void refused(const Location& location, const CredentialsRef& used) override {
+    credentials_.refused(location.container, used);
+  }
+
+  Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
+                            const std::string& version,
+                            const CredentialsRef& credentials) override {
+    Request request{.url = endpoint_ + "/download/storage/v1/b/" +
+                           percent_encode(location.container) + "/o/" +
+                           percent_encode(location.key) + "?alt=media"};
+    if (is_generation(version)) {
+      request.url += "&ifGenerationMatch=" + version;
+    } else if (!version.empty()) {
+      request.set("If-Match", version);
+    }
+    if (range) request.set("Range", range->header());
+    if (Status status = authorize(&request, credentials); !status.ok()) return status;
+    return request;
+  }
+
+  Result<Request> make_list(const Location& folder, bool recursive, const std::string& next,
+                            const CredentialsRef& credentials) override {
+    Request request{.url = endpoint_ + "/storage/v1/b/" + percent_encode(folder.container) +
+                           "/o?fields=" + percent_encode("nextPageToken,items(name,size)") +
+                           "&maxResults=1000"};
+    if (!folder.key.empty()) request.url += "&prefix=" + percent_encode(folder.key);
+    if (!recursive) request.url += "&delimiter=%2F";
+    if (!next.empty()) request.url += "&pageToken=" + percent_encode(next);
+    if (Status status = authorize(&request, credentials); !status.ok()) return status;
+    return request;
+  }
+
+  Result<ListPage> read_list(const Location&, bool, const std::string&,
+                             const Response& response) override {
+    const std::optional<Json> json = parse_json(response.body);
+    if (!json || json->type != Json::Type::kObject) {
+      return Status::error(Code::kIo, "the answer is no list of objects");
+    }
+    ListPage page;
+    page.next = json->string("nextPageToken");
+    for (const Json& item : (*json)["items"].items) {
+      std::string name = item.string("name");
+      if (name.empty() || name.ends_with('/')) continue;  // the placeholder of a folder
+      page.entries.push_back(
+          {std::move(name), static_cast<std::uint64_t>(item.integer("size").value_or(0)), ""});
+    }
+    return page;
+  }
+
+  std::string version_of(const Response& response) const override {
+    const std::string_view generation = response.header("x-goog-generation");
+    if (is_generation(generation)) return std::string(generation);
+    const std::string_view etag = response.header("etag");
+    return etag.starts_with("W/") ? "" : std::string(etag);
+  }
+
+  // "crc32c=BASE64,md5=BASE64", in one header or in several, of the whole object.
+  std::optional<std::uint32_t> crc32c_of(const Response& response) const override {
+    for (const Header& header : response.headers) {
+      if (header.name != "x-goog-hash") continue;
+      const std::size_t at = header.value.find("crc32c=");
+      if (at == std::string::npos) continue;
+      const auto bytes = base64_decode(trim(
+          std::string_view(header.value)
+              .substr(at + 7, std::min(header.value.find(',', at), header.value.size()) - at - 7)));
+      if (!bytes || bytes->size() != 4) continue;
+      std::uint32_t value = 0;
+      for (const char c : *bytes) value = value << 8 | static_cast<unsigned char>(c);
+      return value;
+    }
+    return std::nullopt;
+  }
+
+  ServerError read_error(const Location& location, const Response& response) override;
+
+ private:
+  Status authorize(Request* request, const CredentialsRef& credentials) const {
+    if (credentials) {
+      const auto token = credentials->values.find(kToken);
+      if (token == credentials->values.end()) {
+        return Status::error(Code::kCredentials, "the credentials for gs:// have no access token")
+            .with_identity(credentials->identity);
+      }
+      request->set("Authorization", "Bearer " + token->second);
+    }
+    if (!billed_project_.empty()) request->set("x-goog-user-project", billed_project_);
+    return {};
+  }
+
+  const std::string endpoint_;
+  const bool anonymous_;
+  const std::string billed_project_;
+  CredentialsCache credentials_;
+};
+
+ServerError Gcs::read_error(const Location& location, const Response& response) {
+  ServerError error = error_by_status(response.status);
+  error.request_id = response.header("x-guploader-uploadid");
+  if (const auto json = parse_json(response.body)) {
+    const Json& details = (*json)["error"];
+    error.server_message = details.string("message");
+    if (!details["errors"].items.empty()) {
+      error.server_code = details["errors"].items.front().string("reason");
+    }
+  } else if (const auto xml = parse_xml(response.body)) {
+    error.server_code = xml->child_text("Code");
+    error.server_message = xml->child_text("Message");
+  } else if (response.body.size() < 512 && !response.body.starts_with('<')) {
+    error.server_message = trim(response.body);  // the media endpoint answers with plain text
+  }
+
+  switch (response.status) {
+    case 401:
+      error.verdict = anonymous_ ? Verdict::kFail : Verdict::kRefresh;
+      error.code = anonymous_ ? Code::kPermission : Code::kCredentials;
+      error.hint = anonymous_ ? "Requests are anonymous; the bucket is not public"
+                              : "The access token has expired or is not Google's";
+      break;
+    case 403:
+      if (error.server_code == "rateLimitExceeded" ||
+          error.server_code == "userRateLimitExceeded") {
+        error.verdict = Verdict::kRetry;
+        error.code = Code::kThrottled;
+      } else if (anonymous_) {
+        error.hint = "Requests are anonymous; the bucket is not public";
+      } else {
+        error.hint =
+            "The identity needs storage.objects.get (and storage.objects.list for lists) "
+            "in bucket " +
+            location.container;
+      }
+      break;
+    case 400:
+      if (error.server_code == "required" ||
+          error.server_message.find("requester pays") != std::string::npos) {
+        error.hint = "A bucket whose requester pays needs GOOGLE_CLOUD_QUOTA_PROJECT";
+      }
+      break;
+    case 404:
+      error.hint = "Check the bucket's name and the object's, whose case matters";
+      break;
+    default:
+      break;
+  }
+  return error;
+}
+
+// Whether gs:// means the S3 protocol with HMAC keys.
+Result<bool> interoperability(const Settings& settings) {
+  const auto wanted = settings.boolean("RUNAI_STREAMER_GCS_INTEROPERABILITY");
+  if (!wanted.ok()) return wanted.status();
+  if (*wanted) return **wanted;
+  for (const char* name :
+       {"RUNAI_STREAMER_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"}) {
+    const auto endpoint = settings.text(name);
+    if (!endpoint) continue;
+    const Result<Url> url = parse_url(*endpoint, "https");
+    return url.ok() && ("." + url->host).ends_with(".storage.googleapis.com");
+  }
+  return false;
+}
+
+Result<std::unique_ptr<Protocol>> make_native(const ProtocolContext& context) {
+  const Settings& settings = context.settings;
+  Result<std::optional<bool>> anonymous =
+      settings.boolean("RUNAI_STREAMER_GCS_USE_ANONYMOUS_CREDENTIALS");
+  if (!anonymous.ok()) return anonymous.status();
+  // Emulators get no credentials: they need none, and should not see a real identity's.
+  bool emulator = true;
+  std::optional<std::string> address = settings.text("CLOUD_STORAGE_EMULATOR_ENDPOINT");
+  if (!address) address = settings.text("STORAGE_EMULATOR_HOST");
+  if (!address) {
+    emulator = false;
+    address = settings.text("RUNAI_STREAMER_GCS_ENDPOINT").value_or(kStandardEndpoint);
+  }
+  Result<Url> url = parse_url(*address, emulator ? "http" : "https");
+  if (!url.ok()) return url.status();
+  std::string base = url->path;
+  while (base.ends_with('/')) base.pop_back();
+  return std::unique_ptr<Protocol>(
+      std::make_unique<Gcs>(context, url->origin() + base, emulator || anonymous->value_or(false)));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Protocol>> make_gcs(const ProtocolContext& context) {
+  const Result<bool> by_s3 = interoperability(context.settings);
+  if (!by_s3.ok()) return by_s3.status();
+  return *by_s3 ? make_s3(context) : make_native(context);
+}
+
+}  // namespace streamer::http

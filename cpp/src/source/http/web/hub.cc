@@ -1,0 +1,168 @@
+#include "source/http/web/hub.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "source/http/encoding.h"
+#include "source/http/factory.h"
+#include "source/http/json.h"
+#include "source/http/oauth.h"
+#include "source/http/url.h"
+
+namespace streamer::http {
+namespace {
+
+constexpr std::string_view kScheme = "hf://";
+
+// Takes the text up to the next '/' off the front.
+std::string take_part(std::string_view* rest) {
+  const std::size_t end = std::min(rest->find('/'), rest->size());
+  std::string part(rest->substr(0, end));
+  rest->remove_prefix(std::min(end + 1, rest->size()));
+  return part;
+}
+
+bool climbs(const std::string& text) {
+  const std::string padded = "/" + text + "/";
+  return padded.find("/../") != std::string::npos || padded.find("/./") != std::string::npos ||
+         text.find('\0') != std::string::npos;
+}
+
+std::string cache_home(const Settings& settings) {
+  if (const auto home = settings.text("HF_HOME")) return *home;
+  const std::string standard = settings.text("HOME").value_or("") + "/.cache";
+  return settings.text("XDG_CACHE_HOME").value_or(standard) + "/huggingface";
+}
+
+// The address of rel="next" in a Link header.
+std::string next_link(std::string_view header) {
+  const std::size_t mark = header.find("rel=\"next\"");
+  const std::size_t open = header.rfind('<', mark);
+  const std::size_t close = header.find('>', std::min(open, header.size()));
+  if (mark == std::string_view::npos || close == std::string_view::npos || close > mark) return "";
+  return std::string(header.substr(open + 1, close - open - 1));
+}
+
+}  // namespace
+
+bool is_hub_path(const std::string& path) {
+  return lower(path.substr(0, kScheme.size())) == kScheme;
+}
+
+Result<HubPath> parse_hub_path(const std::string& path) {
+  HubPath out;
+  std::string_view rest(path);
+  rest.remove_prefix(std::min(kScheme.size(), rest.size()));
+  if (rest.starts_with("datasets/")) {
+    out.type = take_part(&rest);
+  } else if (rest.starts_with("models/")) {
+    take_part(&rest);
+  }
+  const std::string organisation = take_part(&rest);
+  std::string name = take_part(&rest);
+  if (const std::size_t at = name.find('@'); at != std::string::npos) {
+    out.revision = percent_decode(name.substr(at + 1));
+    name.resize(at);
+    if (out.revision == "refs") {  // refs/pr/1 and refs/convert/NAME are written plainly
+      out.revision += "/" + take_part(&rest);
+      out.revision += "/" + take_part(&rest);
+    }
+  }
+  out.repo = organisation + "/" + name;
+  out.file = rest;
+  if (!is_hub_path(path) || organisation.empty() || name.empty() || out.revision.empty() ||
+      climbs(out.repo) || climbs(out.revision) || climbs(out.file)) {
+    return Status::error(Code::kInvalid, "not a path of the hub")
+        .with_path(path)
+        .with_hint("hf://ORG/REPO[@REVISION][/PATH]");
+  }
+  return out;
+}
+
+std::string hub_file_url(const std::string& endpoint, const HubPath& path) {
+  return endpoint + (path.type == "models" ? "/" : "/" + path.type + "/") +
+         percent_encode(path.repo, "/") + "/resolve/" + percent_encode(path.revision) + "/" +
+         percent_encode(path.file, "/");
+}
+
+std::string hub_tree_url(const std::string& endpoint, const HubPath& folder, bool recursive) {
+  std::string file = folder.file;
+  while (file.ends_with('/')) file.pop_back();
+  return endpoint + "/api/" + folder.type + "/" + percent_encode(folder.repo, "/") + "/tree/" +
+         percent_encode(folder.revision) + (file.empty() ? "" : "/" + percent_encode(file, "/")) +
+         "?recursive=" + (recursive ? "true" : "false");
+}
+
+Result<ListPage> read_hub_tree(const Response& response) {
+  const std::optional<Json> json = parse_json(response.body);
+  if (!json || json->type != Json::Type::kArray) {
+    return Status::error(Code::kIo, "the answer is no list of files");
+  }
+  ListPage page;
+  page.next = next_link(response.header("link"));
+  for (const Json& item : json->items) {
+    if (item.string("type") != "file") continue;
+    page.entries.push_back(
+        {item.string("path"), static_cast<std::uint64_t>(item.integer("size").value_or(0)), ""});
+  }
+  return page;
+}
+
+Result<std::string> hub_endpoint(const Settings& settings) {
+  Result<Url> url =
+      parse_url(settings.text("HF_ENDPOINT").value_or("https://huggingface.co"), "https");
+  if (!url.ok()) return url.status();
+  std::string base = url->path;
+  while (base.ends_with('/')) base.pop_back();
+  return url->origin() + base;
+}
+
+Result<Credentials> find_hub_token(const Settings& settings) {
+  Credentials credentials;
+  std::string token = settings.text("HF_TOKEN").value_or("");
+  std::string from = "HF_TOKEN";
+  if (token.empty()) {
+    from = settings.text("HF_TOKEN_PATH").value_or(cache_home(settings) + "/token");
+    if (::access(from.c_str(), F_OK) == 0) {
+      Result<std::string> text = read_credential_file(from, "the hub's token in");
+      if (!text.ok()) return text.status();
+      token = trim(*text);
+    }
+  }
+  credentials.identity = token.empty() ? "nobody (no HF_TOKEN)" : "the hub's token of " + from;
+  if (!token.empty()) credentials.values[kToken] = token;
+  return credentials;
+}
+
+}  // namespace streamer::http
+
+namespace streamer {
+
+std::optional<std::string> find_in_hub_cache(const std::string& path, bool is_folder,
+                                             const Settings& settings) {
+  using namespace http;  // NOLINT: everything below is the hub's
+  if (!is_hub_path(path)) return std::nullopt;
+  // A cached folder may lack files, so only the hub can list it.
+  const auto offline = settings.boolean("HF_HUB_OFFLINE");
+  if (is_folder && !(offline.ok() && offline->value_or(false))) return std::nullopt;
+  const Result<HubPath> parsed = parse_hub_path(path);
+  if (!parsed.ok()) return std::nullopt;
+  std::string folder = settings.text("HF_HUB_CACHE").value_or(cache_home(settings) + "/hub") + "/" +
+                       parsed->type + "--" + parsed->repo;
+  const std::size_t slash = folder.size() - parsed->repo.size() + parsed->repo.find('/');
+  folder.replace(slash, 1, "--");
+  std::string commit = parsed->revision;
+  const std::string reference = folder + "/refs/" + parsed->revision;
+  if (::access(reference.c_str(), R_OK) == 0) {
+    Result<std::string> text = read_credential_file(reference, "the hub's cache at");
+    if (text.ok()) commit = trim(*text);
+  }
+  if (climbs(commit)) return std::nullopt;
+  std::string local = folder + "/snapshots/" + commit;
+  if (!parsed->file.empty()) local += "/" + parsed->file;
+  if (::access(local.c_str(), R_OK) != 0) return std::nullopt;
+  return local;
+}
+
+}  // namespace streamer

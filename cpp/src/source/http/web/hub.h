@@ -1,0 +1,33 @@
+// The model hub: hf://ORG/REPO[@REVISION][/PATH].
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/settings.h"
+#include "source/http/protocol.h"
+
+namespace streamer::http {
+
+struct HubPath {
+  std::string type = "models";  // or datasets, for hf://datasets/ORG/REPO
+  std::string repo;             // ORG/REPO
+  std::string revision = "main";
+  std::string file;  // or a folder's name; may be empty
+};
+
+bool is_hub_path(const std::string& path);
+Result<HubPath> parse_hub_path(const std::string& path);
+
+// Addresses at the hub `endpoint` (no '/' at its end).
+std::string hub_file_url(const std::string& endpoint, const HubPath& path);
+std::string hub_tree_url(const std::string& endpoint, const HubPath& folder, bool recursive);
+// A page of the tree; `next` is the address of the next one.
+Result<ListPage> read_hub_tree(const Response& response);
+
+// https://huggingface.co, or HF_ENDPOINT.
+Result<std::string> hub_endpoint(const Settings& settings);
+// HF_TOKEN, or the file that the hub's login writes. Empty values where there is none.
+Result<Credentials> find_hub_token(const Settings& settings);
+
+}  // namespace streamer::http

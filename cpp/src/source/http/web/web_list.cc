@@ -1,0 +1,106 @@
+#include "source/http/web/web_list.h"
+
+#include <algorithm>
+#include <set>
+
+#include "source/http/encoding.h"
+#include "source/http/json.h"
+
+namespace streamer::http {
+namespace {
+
+// `url` up to its last '/', without the query.
+std::string base_of(const std::string& url) {
+  const std::string plain = url.substr(0, url.find('?'));
+  return plain.substr(0, plain.rfind('/') + 1);
+}
+
+// A name that stays below the folder: relative, without steps upwards.
+bool stays_below(std::string_view name) {
+  if (name.empty() || name.front() == '/' || name.find("://") != std::string_view::npos ||
+      name.find('\\') != std::string_view::npos) {
+    return false;
+  }
+  const std::string padded = "/" + percent_decode(name) + "/";
+  return padded.find("/../") == std::string::npos && padded.find("/./") == std::string::npos;
+}
+
+void add(std::string address, std::uint64_t size, bool folder, ListPage* page,
+         std::vector<std::string>* folders) {
+  if (folder) {
+    folders->push_back(std::move(address));
+  } else {
+    page->entries.push_back({"", size, std::move(address)});
+  }
+}
+
+void read_links(const std::string& folder_url, std::string_view html, ListPage* page,
+                std::vector<std::string>* folders) {
+  std::set<std::string> seen;
+  const std::string text = lower(html);
+  for (std::size_t at = 0; (at = text.find("href=", at)) != std::string::npos;) {
+    at += 5;
+    if (at >= text.size()) break;
+    const char quote = html[at];
+    if (quote != '"' && quote != '\'') continue;
+    const std::size_t end = html.find(quote, at + 1);
+    if (end == std::string_view::npos) break;
+    std::string link(html.substr(at + 1, end - at - 1));
+    at = end;
+    for (std::size_t amp = 0; (amp = link.find("&amp;", amp)) != std::string::npos; ++amp) {
+      link.replace(amp, 5, "&");
+    }
+    if (link.starts_with("./")) link.erase(0, 2);
+    const bool folder = link.ends_with('/');
+    // One level below the folder; anything else is decoration of the page.
+    if (!stays_below(link) || link.find_first_of("?#:") != std::string::npos ||
+        link.find('/') < link.size() - 1 || !seen.insert(link).second) {
+      continue;
+    }
+    add(folder_url + link, 0, folder, page, folders);
+  }
+}
+
+}  // namespace
+
+Result<ListPage> read_checkpoint_index(const std::string& index_url, const std::string& text) {
+  const std::optional<Json> json = parse_json(text);
+  if (!json || (*json)["weight_map"].type != Json::Type::kObject) {
+    return Status::error(Code::kIo, "not an index of a checkpoint: it has no weight_map");
+  }
+  std::set<std::string> shards;
+  for (const Json& shard : (*json)["weight_map"].items) shards.insert(shard.text);
+  ListPage page;
+  for (const std::string& shard : shards) {
+    if (!stays_below(shard)) {
+      return Status::error(Code::kIo, "the index names a file outside its folder: " + shard);
+    }
+    page.entries.push_back({"", 0, base_of(index_url) + percent_encode(shard, "/")});
+  }
+  return page;
+}
+
+Result<ListPage> read_folder_page(const std::string& folder_url, const Response& response,
+                                  std::vector<std::string>* folders) {
+  ListPage page;
+  const std::string base = base_of(folder_url);
+  const auto json = parse_json(response.body);
+  if (json && json->type == Json::Type::kArray) {
+    for (const Json& item : json->items) {
+      const bool folder = item.string("type") == "directory";
+      const std::string name = item.string("name");
+      if (!stays_below(percent_encode(name))) continue;
+      add(base + percent_encode(name) + (folder ? "/" : ""),
+          static_cast<std::uint64_t>(item.integer("size").value_or(0)), folder, &page, folders);
+    }
+    return page;
+  }
+  if (response.header("content-type").find("html") == std::string_view::npos) {
+    return Status::error(Code::kUnsupported, "the server does not list this folder")
+        .with_hint("Name the address of model.safetensors.index.json or of a .safetensors file");
+  }
+  read_links(base, response.body, &page, folders);
+  return page;
+}
+
+}  // namespace streamer::http

@@ -1,0 +1,20 @@
+// Lists of what a plain web server has: index files of checkpoints and its own pages of folders.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "source/http/protocol.h"
+
+namespace streamer::http {
+
+// The shards that a checkpoint's index (model.safetensors.index.json) names, as addresses beside
+// it. Their sizes are not known: 0.
+Result<ListPage> read_checkpoint_index(const std::string& index_url, const std::string& text);
+
+// What a server's page of the folder at `folder_url` shows: nginx' JSON, or the links of HTML that
+// lead below the folder. Folders are added to `folders`, as addresses that end with '/'.
+Result<ListPage> read_folder_page(const std::string& folder_url, const Response& response,
+                                  std::vector<std::string>* folders);
+
+}  // namespace streamer::http
