@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 from collections.abc import Iterator
 from typing import Any
@@ -26,9 +27,8 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _remember(streamer: SafetensorsStreamer) -> None:
-    stats: Any = streamer.stats()
     _last.clear()
-    _last.update(stats if isinstance(stats, dict) else vars(stats))
+    _last.update(dataclasses.asdict(streamer.stats()))
 
 
 def iterate(files: list[str], options: dict[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:

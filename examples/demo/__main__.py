@@ -98,7 +98,11 @@ def show_large_model(folder: Path, gigabytes: float) -> bool:
         else:
             print(f"   {name}")
     print(f"   {len(tensors)} tensors in {seconds:.3f} s, {size / seconds / 1e9:.2f} GB/s")
-    print(f"   statistics: {stats}")
+    strategies = ", ".join(stats.bytes_by_strategy) or "nothing"
+    print(
+        f"   read: {strategies}; bound by: {stats.bound}; "
+        f"memory of the engine at its peak: {stats.peak_memory / 1e6:.0f} MB"
+    )
     equal = same_as_safetensors(files, tensors)
     print(f"   the same as by safetensors, every byte: {'yes' if equal else 'NO'}")
     return equal
