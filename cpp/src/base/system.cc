@@ -1,5 +1,7 @@
 #include "base/system.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
@@ -74,6 +76,19 @@ std::uint64_t available_memory() {
     }
   }
   return std::min(available, cgroup_memory_limit());
+}
+
+int usable_processors() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  int count = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+  std::ifstream file(find_cgroup().folder + "/cpu.max");
+  std::string quota;
+  double period = 0;
+  if (file >> quota >> period && quota != "max" && period > 0) {
+    count = std::min(count, static_cast<int>(std::strtod(quota.c_str(), nullptr) / period + 0.5));
+  }
+  return std::max(count, 1);
 }
 
 }  // namespace streamer

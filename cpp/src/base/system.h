@@ -14,4 +14,7 @@ std::uint64_t cgroup_memory_limit();
 // page cache counted as free. kNoLimit where it can't be told.
 std::uint64_t available_memory();
 
+// Processors that the process may use: by affinity and by the cgroup's quota, at least 1.
+int usable_processors();
+
 }  // namespace streamer

@@ -5,12 +5,15 @@
 namespace streamer {
 namespace {
 
+constexpr std::uint64_t kMaxAlignment = 64;
+
 std::uint64_t align_up(std::uint64_t value, std::uint64_t alignment) {
   return (value + alignment - 1) & ~(alignment - 1);
 }
 
 Status check(const Range& range, const FileState& file) {
-  if (range.alignment == 0 || range.alignment > 64 || !std::has_single_bit(range.alignment)) {
+  if (range.alignment == 0 || range.alignment > kMaxAlignment ||
+      !std::has_single_bit(range.alignment)) {
     return Status::error(Code::kInvalid, "alignment " + std::to_string(range.alignment) +
                                              " is not a power of two up to 64")
         .with_path(file.path);
@@ -26,33 +29,31 @@ Status check(const Range& range, const FileState& file) {
   return {};
 }
 
-// Lays out the ranges in memory of the engine: as a view of the object where its own layout
-// satisfies every alignment, else packed.
+// Lays out the ranges in memory of 64 byte alignment: as in the object where that satisfies every
+// alignment, so that memory and a view of the object serve alike; else packed.
 void lay_out(Block* block, const FileState& file) {
   const Range& first = block->range(block->first);
   bool contiguous = true;
   bool aligned = true;
   std::uint64_t end = first.offset;
-  std::uint64_t packed = 0;
-  block->positions.reserve(block->count);
   for (std::uint32_t i = 0; i < block->count; ++i) {
     const Range& range = block->range(block->first + i);
     contiguous = contiguous && range.offset == end;
     aligned = aligned && range.offset % range.alignment == 0;
     end = range.offset + range.size;
-    packed = align_up(packed, range.alignment);
+  }
+  const bool as_is = contiguous && aligned;
+  block->viewable = as_is && block->bytes > 0 && file.object && file.object->view() != nullptr;
+  block->skew = block->viewable ? first.offset % kMaxAlignment : 0;
+  std::uint64_t packed = block->skew;
+  block->positions.reserve(block->count);
+  for (std::uint32_t i = 0; i < block->count; ++i) {
+    const Range& range = block->range(block->first + i);
+    if (!block->viewable) packed = align_up(packed, range.alignment);
     block->positions.push_back(packed);
     packed += range.size;
   }
   block->data_bytes = packed;
-  std::byte* view = file.object ? file.object->view() : nullptr;
-  if (view == nullptr || !contiguous || !aligned || block->bytes == 0) return;
-  block->placement = Placement::kView;
-  block->data = view + first.offset;
-  block->data_bytes = block->bytes;
-  for (std::uint32_t i = 0; i < block->count; ++i) {
-    block->positions[i] = block->range(block->first + i).offset - first.offset;
-  }
 }
 
 }  // namespace

@@ -51,8 +51,10 @@ struct Block {
   std::uint32_t first = 0;
   std::uint32_t count = 0;
   Placement placement = Placement::kPool;
+  bool viewable = false;         // the object's own layout would do
   std::uint64_t bytes = 0;       // sum of the ranges' sizes
   std::uint64_t data_bytes = 0;  // of the memory that holds them, paddings included
+  std::uint64_t skew = 0;        // where the first range starts in that memory
   std::vector<std::uint64_t> positions;
 
   std::byte* data = nullptr;

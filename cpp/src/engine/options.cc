@@ -19,9 +19,8 @@ bool is_azure_blob(const std::string& path, std::size_t host) {
   std::string name = path.substr(host, end - host);
   std::transform(name.begin(), name.end(), name.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return path.find('?') == std::string::npos &&
-         (name.find(".blob.core.") != std::string::npos ||
-          name.ends_with(".blob.storage.azure.net"));
+  return path.find('?') == std::string::npos && (name.find(".blob.core.") != std::string::npos ||
+                                                 name.ends_with(".blob.storage.azure.net"));
 }
 
 }  // namespace

@@ -26,10 +26,9 @@ Scheduler::Scheduler(std::shared_ptr<MemoryBudget> budget, std::shared_ptr<Block
       memory_limit_(memory_limit),
       spawn_(std::move(spawn)) {}
 
-void Scheduler::add_source(SourceKind kind, std::uint64_t chunk_bytes,
-                           ConcurrencyController controller) {
+void Scheduler::add_source(SourceKind kind, SourceLimits limits) {
   const std::lock_guard lock(mutex_);
-  sources_.emplace(kind, SourceLimits{chunk_bytes, controller, 0});
+  sources_.emplace(kind, limits);
 }
 
 bool Scheduler::has_source(SourceKind kind) const {
@@ -147,6 +146,17 @@ Job Scheduler::take() {
   }
 }
 
+// Asks the object, once, whether the block is to be a part of its view.
+void Scheduler::choose_view_locked(Block& block) {
+  if (!block.viewable) return;
+  block.viewable = false;
+  const Object& object = *files_[block.file].object;
+  const std::uint64_t offset = block.range(block.first).offset;
+  if (!object.prefers_view(offset, block.bytes)) return;
+  block.placement = Placement::kView;
+  block.data = object.view() + offset - block.skew;
+}
+
 // Finds memory for `block`. `first` tells that nothing can go on before it has some.
 bool Scheduler::place_locked(Block& block, bool first) {
   if (block.placement == Placement::kView) {
@@ -212,9 +222,10 @@ std::optional<Chunk> Scheduler::make_chunk_locked() {
       cursor_byte_ = 0;
       continue;
     }
+    choose_view_locked(block);
     if (chunk.size == 0) {
       source = &sources_.at(file.kind);
-      limit = std::min(source->chunk_bytes, block.submission->max_chunk);
+      limit = limit_locked(*source, block);
       if (source->active >= source->controller.limit()) break;
     } else if (!continues_locked(chunk, block)) {
       break;
@@ -240,6 +251,19 @@ std::optional<Chunk> Scheduler::make_chunk_locked() {
   ++chunks_under_way_;
   ++times_.chunks;
   return chunk;
+}
+
+// Bytes that a chunk which starts at the cursor in `block` may have.
+std::uint64_t Scheduler::limit_locked(const SourceLimits& source, const Block& block) const {
+  if (block.placement != Placement::kView) {
+    return std::min(source.chunk_bytes, block.submission->max_chunk);
+  }
+  // Parts of a view end at whole multiples, so that no two workers fault in the same huge page.
+  std::uint32_t index = cursor_range_;
+  while (block.range(block.first + index).size == cursor_byte_) ++index;
+  const std::uint64_t start =
+      block.range(block.first + index).offset + (index == cursor_range_ ? cursor_byte_ : 0);
+  return source.view_chunk_bytes - start % source.view_chunk_bytes;
 }
 
 bool Scheduler::continues_locked(const Chunk& chunk, const Block& block) const {

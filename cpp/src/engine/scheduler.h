@@ -42,6 +42,7 @@ struct Job {
 // What the scheduler must know of a source.
 struct SourceLimits {
   std::uint64_t chunk_bytes = 0;
+  std::uint64_t view_chunk_bytes = 0;
   ConcurrencyController controller;
   int active = 0;
 };
@@ -61,7 +62,7 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
             std::int64_t memory_limit, std::function<void()> spawn);
 
   // Must come before the first block or task of that kind.
-  void add_source(SourceKind kind, std::uint64_t chunk_bytes, ConcurrencyController controller);
+  void add_source(SourceKind kind, SourceLimits limits);
   bool has_source(SourceKind kind) const;
 
   // kMemoryLimit where a block is larger than an explicit limit.
@@ -94,6 +95,8 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
   bool can_spawn_locked() const;
   bool work_left_locked() const { return cursor_ < blocks_.size(); }
   std::optional<Chunk> make_chunk_locked();
+  std::uint64_t limit_locked(const SourceLimits& source, const Block& block) const;
+  void choose_view_locked(Block& block);
   bool continues_locked(const Chunk& chunk, const Block& block) const;
   void append_locked(Block& block, std::uint64_t limit, Chunk* chunk);
   bool place_locked(Block& block, bool first);

@@ -248,7 +248,9 @@ Status Stream::Impl::ensure_source(SourceKind kind) {
   const SourceTraits& traits = source->traits();
   std::uint64_t chunk = options_.chunk_bytes > 0 ? options_.chunk_bytes : traits.chunk_bytes;
   chunk = std::max(chunk, traits.min_chunk_bytes);
-  scheduler_->add_source(kind, chunk, ConcurrencyController(options_.concurrency, traits));
+  const std::uint64_t view_chunk = std::max(options_.chunk_bytes, traits.view_chunk_bytes);
+  scheduler_->add_source(
+      kind, {chunk, view_chunk, ConcurrencyController(options_.concurrency, traits), 0});
   return {};
 }
 
@@ -475,7 +477,8 @@ Result<std::unique_ptr<Stream>> Stream::create(Options options) {
 
 namespace {
 Status forked() {
-  return Status::error(Code::kInvalid, "the stream belongs to the process that this one forked from")
+  return Status::error(Code::kInvalid,
+                       "the stream belongs to the process that this one forked from")
       .with_hint("Open a new one in the child");
 }
 }  // namespace

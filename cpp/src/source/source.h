@@ -28,12 +28,13 @@ class CancelToken {
 
 // What the engine plans with.
 struct SourceTraits {
-  bool remote = false;                // requests over a network: adaptive concurrency
-  std::uint64_t chunk_bytes = 0;      // preferred size of one read
-  std::uint64_t min_chunk_bytes = 0;  // the least that a setting may choose
-  int initial_concurrency = 0;        // where adaptive concurrency starts
-  int max_concurrency = 0;            // and the most that it may reach
-  std::uint64_t reader_bytes = 0;     // memory that each reader holds (transport buffers)
+  bool remote = false;                 // requests over a network: adaptive concurrency
+  std::uint64_t chunk_bytes = 0;       // preferred size of one read
+  std::uint64_t view_chunk_bytes = 0;  // of one fault_in(): parts end at multiples of it
+  std::uint64_t min_chunk_bytes = 0;   // the least that a setting may choose
+  int initial_concurrency = 0;         // where adaptive concurrency starts
+  int max_concurrency = 0;             // and the most that it may reach
+  std::uint64_t reader_bytes = 0;      // memory that each reader holds (transport buffers)
 };
 
 // An object that was opened: immutable, shared by all threads.
@@ -46,9 +47,14 @@ class Object {
   std::uint64_t size() const { return size_; }
   const std::string& version() const { return version_; }
 
-  // The object's bytes in the address space, or null where it can't be or should not be mapped.
+  // The object's bytes in the address space, aligned to 64, or null where they can't be there.
   // Only addresses that Reader::fault_in() made present may be touched.
   virtual std::byte* view() const { return nullptr; }
+  // Whether [offset, offset + size) is better handed out as a part of the view than read. Asked
+  // once per block, when its turn comes; cheap.
+  virtual bool prefers_view(std::uint64_t /*offset*/, std::uint64_t /*size*/) const {
+    return view() != nullptr;
+  }
   // Tells that [offset, offset + size) of the view will not be touched any more.
   virtual void drop_view(std::uint64_t /*offset*/, std::uint64_t /*size*/) const {}
   // Whether the object is still what was opened; cheap, called once per delivered batch.

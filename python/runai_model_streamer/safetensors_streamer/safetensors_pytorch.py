@@ -139,7 +139,7 @@ def tensors_of_run(
         if data is None or tensor.start == tensor.end:
             yield tensor.name, torch.empty(tensor.get_torch_shape(), dtype=dtype, device=device)
             return
-        flat = data.view(dtype) if isinstance(data, torch.Tensor) else _from_buffer(data, dtype)
+        flat = _typed_bytes(data, positions[0], dtype)
         del data
         shaped = flat.view(tensor.get_torch_shape())
         del flat
@@ -175,11 +175,14 @@ def _typed(
     return dtype, width, whole, int(whole.storage_offset())
 
 
-def _from_buffer(data: Any, dtype: torch.dtype) -> torch.Tensor:
+def _typed_bytes(data: Any, start: int, dtype: torch.dtype) -> torch.Tensor:
+    """The bytes from `start` on as a flat tensor of `dtype`."""
+    if isinstance(data, torch.Tensor):
+        return data[start:].view(dtype)
     try:
-        return torch.frombuffer(data, dtype=dtype)
+        return torch.frombuffer(data, dtype=dtype, offset=start)
     except (RuntimeError, ValueError):  # a dtype that it does not know
-        return torch.frombuffer(data, dtype=torch.uint8).view(dtype)
+        return torch.frombuffer(data, dtype=torch.uint8, offset=start).view(dtype)
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:

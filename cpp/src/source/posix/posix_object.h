@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "source/source.h"
@@ -9,6 +10,7 @@
 namespace streamer {
 
 enum class FileStrategy {
+  kAuto,      // what is in the page cache as views; the rest as it suits the machine
   kMapped,    // a private mapping, populated ahead; other reads go through the page cache
   kBuffered,  // through the page cache
   kDirect,    // O_DIRECT for what is not in the page cache
@@ -22,29 +24,35 @@ class PosixObject final : public Object {
   ~PosixObject() override;
 
   std::byte* view() const override { return view_; }
+  bool prefers_view(std::uint64_t offset, std::uint64_t size) const override;
   void drop_view(std::uint64_t offset, std::uint64_t size) const override;
   Status unchanged() const override;
 
   int fd() const { return fd_; }
-  int direct_fd() const { return direct_fd_; }  // -1: none
-  FileStrategy strategy() const { return strategy_; }
+  // A descriptor for O_DIRECT where what is not cached is better read so now; else -1.
+  int direct_fd() const;
 
  private:
   PosixObject(std::string path, std::uint64_t size, std::string version, int fd);
   void choose(const std::string& wanted);
-  bool map();
-  bool open_direct();
+  void map();
+  void open_direct() const;
+  void announce();
+  bool read_by_others() const;
+  bool past_the_cache() const;
 
   int fd_;
-  int direct_fd_ = -1;
   FileStrategy strategy_ = FileStrategy::kBuffered;
   std::byte* view_ = nullptr;
+  bool spare_cache_ = false;  // kAuto: cold bytes are not worth the page cache
+  mutable std::once_flag direct_once_;
+  mutable int direct_fd_ = -1;
 };
 
 // The status of a system call on `path` that failed.
 Status posix_error(const std::string& what, const std::string& path, int os_error);
 
-// Whether most of the file's pages are in the page cache, by a sample.
-bool mostly_cached(int fd, std::uint64_t size);
+// Whether most of [offset, offset + size) is in the page cache, by a sample.
+bool mostly_cached(int fd, std::uint64_t offset, std::uint64_t size);
 
 }  // namespace streamer

@@ -12,6 +12,7 @@ class PosixSource final : public Source {
  public:
   explicit PosixSource(const SourceContext& context) : strategy_(context.options.fs_strategy) {
     traits_.chunk_bytes = std::uint64_t{2} << 20;
+    traits_.view_chunk_bytes = std::uint64_t{4} << 20;
     traits_.initial_concurrency = 16;
     traits_.max_concurrency = 16;
   }
