@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <utility>
 
 namespace streamer {
 namespace {
@@ -65,9 +66,9 @@ std::shared_ptr<BlockPool::Memory> BlockPool::allocate(std::uint64_t bytes, bool
     // A kept block that is up to a quarter too large is better than fresh memory.
     const auto it = kept_.lower_bound(capacity);
     if (it != kept_.end() && it->first <= capacity + capacity / 4) {
-      Memory memory{it->second, it->first, true};
+      const auto [capacity_kept, data] = *it;
       kept_.erase(it);
-      return wrap(memory);
+      return wrap(data, capacity_kept);
     }
     if (!budget_->try_take(capacity)) {
       evict_locked(capacity);
@@ -88,21 +89,18 @@ std::shared_ptr<BlockPool::Memory> BlockPool::allocate(std::uint64_t bytes, bool
     *refused = true;
     return nullptr;
   }
-  return wrap(Memory{data, capacity, true});
+  return wrap(data, capacity);
 }
 
-std::shared_ptr<BlockPool::Memory> BlockPool::wrap(Memory memory) {
+std::shared_ptr<BlockPool::Memory> BlockPool::wrap(std::byte* data, std::uint64_t capacity) {
   auto self = shared_from_this();
-  return std::shared_ptr<Memory>(new Memory(memory),
+  return std::shared_ptr<Memory>(new Memory{data, capacity, std::make_shared<Lease>(capacity)},
                                  [self](Memory* dropped) { self->reclaim(dropped); });
 }
 
-void BlockPool::uncount(Memory& memory) {
+void BlockPool::uncount(Lease& lease) {
   const std::lock_guard lock(mutex_);
-  if (memory.counted) {
-    memory.counted = false;
-    budget_->give_back(memory.capacity);
-  }
+  budget_->give_back(std::exchange(lease.counted_, 0));
 }
 
 void BlockPool::reclaim(Memory* memory) {
@@ -114,13 +112,14 @@ void BlockPool::reclaim(Memory* memory) {
   std::shared_ptr<MemoryListener> listener;
   {
     const std::lock_guard lock(mutex_);
+    const std::uint64_t counted = std::exchange(memory->lease->counted_, 0);
     const bool keep = !closed_ && memory->capacity >= kMapThreshold &&
-                      (memory->counted || budget_->try_take(memory->capacity));
+                      (counted > 0 || budget_->try_take(memory->capacity));
     if (keep) {
       kept_.emplace(memory->capacity, memory->data);
     } else {
       unmap_memory(memory->data, memory->capacity);
-      if (memory->counted) budget_->give_back(memory->capacity);
+      budget_->give_back(counted);
     }
     listener = listener_.lock();
   }

@@ -24,10 +24,20 @@ class MemoryListener {
 // drops it, and unmapped when the pool is closed or the budget is needed for another size.
 class BlockPool : public std::enable_shared_from_this<BlockPool> {
  public:
+  // What one use of memory counts for. It outlives the memory: whoever wants the count back need
+  // not hold the memory itself, and perhaps be the last to drop it.
+  class Lease {
+   public:
+    explicit Lease(std::uint64_t capacity) : counted_(capacity) {}
+
+   private:
+    friend class BlockPool;
+    std::uint64_t counted_;  // bytes; under the pool's lock
+  };
   struct Memory {
     std::byte* data = nullptr;
     std::uint64_t capacity = 0;  // bytes that count against the budget
-    bool counted = false;
+    std::shared_ptr<Lease> lease;
   };
 
   static std::shared_ptr<BlockPool> create(std::shared_ptr<MemoryBudget> budget) {
@@ -42,8 +52,8 @@ class BlockPool : public std::enable_shared_from_this<BlockPool> {
   // where the system has none.
   std::shared_ptr<Memory> allocate(std::uint64_t bytes, bool force, bool* refused);
 
-  // The memory is the caller's from now on and counts no more.
-  void uncount(Memory& memory);
+  // The memory is the caller's from now on and counts no more. Nothing where it was dropped.
+  void uncount(Lease& lease);
 
   // Frees what is kept for reuse; from now on nothing is kept.
   void close();
@@ -53,7 +63,7 @@ class BlockPool : public std::enable_shared_from_this<BlockPool> {
 
  private:
   explicit BlockPool(std::shared_ptr<MemoryBudget> budget) : budget_(std::move(budget)) {}
-  std::shared_ptr<Memory> wrap(Memory memory);
+  std::shared_ptr<Memory> wrap(std::byte* data, std::uint64_t capacity);
   void reclaim(Memory* memory);
   void evict_locked(std::uint64_t bytes);
 

@@ -190,9 +190,7 @@ bool Scheduler::place_locked(Block& block, bool first) {
 
 void Scheduler::release_handed_locked() {
   for (auto* list : {&handed_, &handed_before_}) {
-    for (const auto& weak : *list) {
-      if (const auto memory = weak.lock()) pool_->uncount(*memory);
-    }
+    for (const auto& lease : *list) pool_->uncount(*lease);
     list->clear();
   }
 }
@@ -238,8 +236,9 @@ std::optional<Chunk> Scheduler::make_chunk_locked() {
       break;
     }
     if (chunk.size == 0) note_blocked_locked(Blocked::kNo);
-    if (!block.status.ok()) {  // no memory to be had: it fails without a read
-      block.scheduled = block.completed = block.bytes;
+    if (!block.status.ok()) {  // what was not read yet fails without a read
+      block.completed += block.bytes - block.scheduled;
+      block.scheduled = block.bytes;
       continue;
     }
     append_locked(block, limit, &chunk);
@@ -375,14 +374,12 @@ Result<std::deque<Block>> Scheduler::next(std::chrono::milliseconds timeout, boo
     }
   }
   // What was handed out before the last batch and is still alive is being kept.
-  for (const auto& weak : handed_before_) {
-    if (const auto kept = weak.lock()) pool_->uncount(*kept);
-  }
+  for (const auto& lease : handed_before_) pool_->uncount(*lease);
   if (!batch.empty()) {
     handed_before_ = std::move(handed_);
     handed_.clear();
     for (const Block& block : batch) {
-      if (block.memory) handed_.push_back(block.memory);
+      if (block.memory) handed_.push_back(block.memory->lease);
     }
   }
   const bool wake = idle_ > 0;

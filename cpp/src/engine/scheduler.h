@@ -123,7 +123,7 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
   std::size_t chunks_under_way_ = 0;
   // Memory that the consumer got last, and before that: it counts for as long as the consumer
   // seems to be working with it.
-  std::vector<std::weak_ptr<BlockPool::Memory>> handed_, handed_before_;
+  std::vector<std::shared_ptr<BlockPool::Lease>> handed_, handed_before_;
   int workers_ = 0;
   int most_workers_ = 1 << 20;
   int idle_ = 0;
