@@ -1,6 +1,7 @@
 #include <pybind11/functional.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <unistd.h>
 
 #include <memory>
 #include <mutex>
@@ -20,16 +21,18 @@ namespace {
 // Memory of the engine as a writable buffer. torch keeps the object for as long as the storage.
 class Buffer {
  public:
-  Buffer(std::byte* data, std::uint64_t size, std::shared_ptr<void> memory)
-      : data_(data), size_(size), memory_(std::move(memory)) {}
+  Buffer(std::byte* data, std::uint64_t size, bool view, std::shared_ptr<void> memory)
+      : data_(data), size_(size), view_(view), memory_(std::move(memory)) {}
+  bool view() const { return view_; }
   py::buffer_info info() const {
-    return {static_cast<void*>(data_), 1, py::format_descriptor<std::uint8_t>::format(), 1,
+    return {static_cast<void*>(data_),         1,  py::format_descriptor<std::uint8_t>::format(), 1,
             {static_cast<py::ssize_t>(size_)}, {1}};
   }
 
  private:
   std::byte* data_;
   std::uint64_t size_;
+  bool view_;
   std::shared_ptr<void> memory_;
 };
 
@@ -53,9 +56,20 @@ class PendingInterrupt {
   std::unique_ptr<py::error_already_set> error_;
 };
 
-// Python callables that the engine's threads call must be dropped with the GIL held.
-std::shared_ptr<py::function> shared_callable(py::function function) {
-  return {new py::function(std::move(function)), [](py::function* dropped) {
+bool interpreter_ends() {
+#if PY_VERSION_HEX >= 0x030D0000
+  return Py_IsFinalizing() != 0;
+#else
+  return _Py_IsFinalizing() != 0;
+#endif
+}
+
+// Python objects that the engine's threads hold must be dropped with the GIL held, and not at all
+// where there is no interpreter any more.
+template <typename T>
+std::shared_ptr<T> shared_object(T object) {
+  return {new T(std::move(object)), [](T* dropped) {
+            if (interpreter_ends()) return;
             const py::gil_scoped_acquire gil;
             delete dropped;
           }};
@@ -64,7 +78,7 @@ std::shared_ptr<py::function> shared_callable(py::function function) {
 // provider(kind, container, refresh) -> (values, expires_at, identity) or None.
 CredentialsProvider wrap_provider(const py::object& provider) {
   if (provider.is_none()) return {};
-  auto callable = shared_callable(provider.cast<py::function>());
+  auto callable = shared_object(provider.cast<py::function>());
   return [callable](const CredentialsRequest& request) -> Result<Credentials> {
     const py::gil_scoped_acquire gil;
     try {
@@ -96,7 +110,7 @@ py::list to_python(Batch* batch) {
   for (Ready& run : batch->ready) {
     py::object buffer = py::none();
     if (run.data != nullptr && run.data_size > 0) {
-      buffer = py::cast(Buffer(run.data, run.data_size, std::move(run.memory)));
+      buffer = py::cast(Buffer(run.data, run.data_size, run.view, std::move(run.memory)));
     }
     ready.append(py::make_tuple(run.submission, run.entry, run.file, run.first_range, run.count,
                                 buffer, run.positions, exception_or_none(run.status)));
@@ -131,7 +145,7 @@ class PyStream {
     chosen.interrupted = [pending = pending_] { return pending->check(); };
     auto stream = Stream::create(std::move(chosen));
     raise_if_failed(stream.status());
-    stream_ = std::move(*stream);
+    stream_ = std::shared_ptr<Stream>(std::move(*stream));
   }
   ~PyStream() { close(); }
   PyStream(const PyStream&) = delete;
@@ -150,7 +164,8 @@ class PyStream {
   }
 
   // [(file, offset, size)] -> [bytes]
-  py::list read(const std::vector<std::tuple<std::uint32_t, std::uint64_t, std::uint64_t>>& wanted) {
+  py::list read(
+      const std::vector<std::tuple<std::uint32_t, std::uint64_t, std::uint64_t>>& wanted) {
     std::vector<std::string> bytes(wanted.size());
     std::vector<FileRanges> ranges;
     for (std::size_t i = 0; i < wanted.size(); ++i) {
@@ -164,7 +179,7 @@ class PyStream {
     return result;
   }
 
-  // entries: [(file, offsets, sizes, alignments or None, destinations or None)]
+  // entries: [(file, offsets, sizes, alignments or None, destinations or None, what owns them)]
   std::uint64_t submit(const py::list& entries, int device_type, int ordinal) {
     std::vector<FileRanges> wanted;
     for (const py::handle entry : entries) {
@@ -182,6 +197,7 @@ class PyStream {
           (!destinations.empty() && destinations.size() != sizes.size())) {
         throw py::value_error("the lists of an entry differ in length");
       }
+      if (!parts[5].is_none()) one.keep = shared_object(py::object(parts[5]));
       one.ranges.reserve(sizes.size());
       for (std::size_t i = 0; i < sizes.size(); ++i) {
         void* destination =
@@ -198,57 +214,64 @@ class PyStream {
   }
 
   py::tuple next(std::int64_t timeout_ms) {
-    const auto timeout = timeout_ms < 0 ? std::chrono::milliseconds::max()
-                                        : std::chrono::milliseconds(timeout_ms);
+    const auto timeout =
+        timeout_ms < 0 ? std::chrono::milliseconds::max() : std::chrono::milliseconds(timeout_ms);
     auto batch = call([&](Stream& stream) { return stream.next(timeout); });
     return py::make_tuple(to_python(&*batch), batch->finished);
   }
 
+  // Raises where the file is not what it was when it was opened, or the streamer is closed.
+  void check(std::uint32_t file) { raise_if_failed(get()->unchanged(file)); }
+
   // Calls on_ready(ready) from a thread of its own, until everything submitted was delivered or
   // something failed; then on_end(None or exception) once.
   void deliver(const py::function& on_ready, const py::function& on_end) {
-    Stream* stream = &get();
+    auto stream = get();
     if (callback_thread_.joinable()) throw py::value_error("deliver() was called before");
-    callback_thread_ = std::thread([stream, ready = shared_callable(on_ready),
-                                    end = shared_callable(on_end)] {
-      for (;;) {
-        auto batch = stream->next();
-        const py::gil_scoped_acquire gil;
-        try {
-          if (!batch) {
-            (*end)(to_exception(batch.status()));
-            return;
+    callback_thread_ =
+        std::thread([stream, ready = shared_object(on_ready), end = shared_object(on_end)] {
+          for (;;) {
+            auto batch = stream->next();
+            const py::gil_scoped_acquire gil;
+            try {
+              if (!batch) {
+                (*end)(to_exception(batch.status()));
+                return;
+              }
+              if (!batch->ready.empty()) (*ready)(to_python(&*batch));
+              if (batch->finished) {
+                (*end)(py::none());
+                return;
+              }
+            } catch (py::error_already_set& error) {
+              error.discard_as_unraisable("runai_model_streamer callback");
+              return;
+            }
           }
-          if (!batch->ready.empty()) (*ready)(to_python(&*batch));
-          if (batch->finished) {
-            (*end)(py::none());
-            return;
-          }
-        } catch (py::error_already_set& error) {
-          error.discard_as_unraisable("runai_model_streamer callback");
-          return;
-        }
-      }
-    });
+        });
   }
 
   void cancel() {
     if (stream_) stream_->cancel();
   }
 
+  // A call that another thread is in ends, and takes the stream down when it does.
   void close() {
-    std::unique_ptr<Stream> stream = std::move(stream_);
+    std::shared_ptr<Stream> stream = std::move(stream_);
     if (!stream) return;
-    const py::gil_scoped_release release;  // workers may be waiting for it, for credentials
-    if (callback_thread_.joinable()) {
-      stream->cancel();
-      if (callback_thread_.get_id() == std::this_thread::get_id()) {
-        callback_thread_.detach();
-      } else {
-        callback_thread_.join();
-      }
+    std::thread callbacks = std::move(callback_thread_);
+    if (getpid() != process_) {
+      new std::thread(std::move(callbacks));  // NOLINT: there is no such thread in a forked child
+      return;
     }
     last_stats_ = stream->stats();
+    const py::gil_scoped_release release;  // workers may be waiting for it, for credentials
+    stream->cancel();
+    if (callbacks.get_id() == std::this_thread::get_id()) {
+      callbacks.detach();
+    } else if (callbacks.joinable()) {
+      callbacks.join();
+    }
     stream.reset();
   }
 
@@ -281,12 +304,12 @@ class PyStream {
   }
 
  private:
-  Stream& get() {
+  std::shared_ptr<Stream> get() {
     if (!stream_) {
       raise_if_failed(Status::error(Code::kInvalid, "the streamer is closed")
                           .with_hint("Open a new one; a closed streamer can't be used again"));
     }
-    return *stream_;
+    return stream_;
   }
 
   static const Status& status_of(const Status& status) { return status; }
@@ -298,17 +321,20 @@ class PyStream {
   // Runs `operation` without the GIL, then raises what failed.
   template <typename Operation>
   std::invoke_result_t<Operation, Stream&> call(Operation operation) {
-    Stream& stream = get();
+    auto stream = get();
     auto result = [&] {
       const py::gil_scoped_release release;
-      return operation(stream);
+      auto answer = operation(*stream);
+      stream.reset();  // its end, where another thread closed it meanwhile
+      return answer;
     }();
     pending_->raise();
     raise_if_failed(status_of(result));
     return result;
   }
 
-  std::unique_ptr<Stream> stream_;
+  const pid_t process_ = getpid();
+  std::shared_ptr<Stream> stream_;
   std::shared_ptr<PendingInterrupt> pending_;
   std::thread callback_thread_;
   Stats last_stats_;
@@ -340,7 +366,8 @@ py::list list_objects(const std::string& prefix, bool recursive, const py::objec
 void bind_stream(py::module_& module) {
   py::class_<Buffer>(module, "Buffer", py::buffer_protocol(),
                      "Writable memory that holds ready ranges; alive until the last view dies.")
-      .def_buffer([](const Buffer& buffer) { return buffer.info(); });
+      .def_buffer([](const Buffer& buffer) { return buffer.info(); })
+      .def_property_readonly("view", &Buffer::view, "Whether it is the file's own pages.");
 
   py::class_<PyStream>(module, "Stream",
                        "One load: open files, submit ranges, take what is ready in order.")
@@ -352,6 +379,7 @@ void bind_stream(py::module_& module) {
            py::arg("device_ordinal") = 0)
       .def("next", &PyStream::next, py::arg("timeout_ms") = -1)
       .def("deliver", &PyStream::deliver, py::arg("on_ready"), py::arg("on_end"))
+      .def("check", &PyStream::check, py::arg("file"))
       .def("cancel", &PyStream::cancel)
       .def("close", &PyStream::close)
       .def("stats", &PyStream::stats);

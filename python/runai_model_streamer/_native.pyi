@@ -5,13 +5,16 @@ from typing import Any
 
 # submission, entry, file, first range, count of ranges, memory, position of each range, error
 _Ready = tuple[int, int, int, int, int, Buffer | None, list[int], Exception | None]
-# file, offsets, sizes, alignments, destinations (addresses)
-_Entry = tuple[int, Sequence[int], Sequence[int], Sequence[int] | None, Sequence[int] | None]
+# file, offsets, sizes, alignments, destinations (addresses), what owns them
+_Entry = tuple[int, Sequence[int], Sequence[int], Sequence[int] | None, Sequence[int] | None, Any]
 # (kind, container, refresh) -> values, expiry in seconds since the epoch (0: never), identity
 _Provider = Callable[[str, str, bool], tuple[dict[str, str], int, str] | None]
 
 class Buffer:
     """Writable memory that holds ready ranges; alive until the last view dies."""
+
+    view: bool
+    """Whether it is the file's own pages."""
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
@@ -38,6 +41,8 @@ class Stream:
         on_end: Callable[[Exception | None], object],
     ) -> None:
         """Calls back from a thread of its own instead of next()."""
+    def check(self, file: int) -> None:
+        """Raises where `file` is not what it was when it was opened, or the stream is closed."""
     def cancel(self) -> None: ...
     def close(self) -> None: ...
     def stats(self) -> dict[str, Any]: ...

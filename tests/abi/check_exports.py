@@ -60,6 +60,7 @@ CXX = {
             "read",
             "submit",
             "next",
+            "unchanged",
             "cancel",
             "stats",
         )

@@ -98,6 +98,8 @@ struct Range {
 struct FileRanges {
   std::uint32_t file = 0;  // index into what open() returned, counted over all calls of open()
   std::vector<Range> ranges;
+  // May own the destinations: it is dropped, by any thread, when nothing writes to them any more.
+  std::shared_ptr<void> keep = {};
 };
 
 // Consecutive ranges of one file that are ready together.
@@ -109,6 +111,7 @@ struct Ready {
   std::uint32_t count = 0;
   std::byte* data = nullptr;  // engine memory that holds all of them; null where the caller's
   std::uint64_t data_size = 0;
+  bool view = false;  // `data` is the file's own pages: who truncates the file takes them away
   std::vector<std::uint64_t> positions;  // of each range in `data`; empty where the caller's
   std::shared_ptr<void>
       memory;     // keeps `data` alive, also after the stream; any thread may drop it
@@ -145,11 +148,16 @@ struct ListedObject {
 };
 
 // One load. next() and submit() belong to one thread at a time; cancel() and stats() may be called
-// from any. No thread of the engine outlives the destructor.
+// from any.
 class Stream {
  public:
+  // kInvalid where an option is out of its range.
   static Result<std::unique_ptr<Stream>> create(Options options);
-  ~Stream();  // cancels what is under way and joins the workers
+  // Cancels what is under way and joins the workers. One that the storage does not let go (a read
+  // of a file server that hangs) is waited for only while it writes to a destination without
+  // FileRanges::keep; else it is left behind after half a second, with the memory that it writes
+  // to, and ends when the storage answers.
+  ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
@@ -165,18 +173,21 @@ class Stream {
   // range is larger. An empty batch that is not finished: the timeout passed.
   // A failed range is delivered with its status; the stream goes on with the others.
   Result<Batch> next(std::chrono::milliseconds timeout = std::chrono::milliseconds::max());
+  // Whether a file is still what open() found. next() checks that; a view (Ready::view) that is
+  // used later than that may want to be checked again.
+  Status unchanged(std::uint32_t file) const;
   // Makes every waiting call return kCancelled, now and later.
   void cancel() noexcept;
   Stats stats() const;
 
  private:
   class Impl;
-  explicit Stream(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  explicit Stream(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;
 };
 
 // Objects whose path starts with the folder `prefix`, sorted by path. Folders are left out.
 Result<std::vector<ListedObject>> list(const std::string& prefix, bool recursive,
                                        const Options& options);
 
-}  // namespace streamer
+}  // namespace gnu::visibility("default")]]streamer

@@ -1,5 +1,6 @@
 #include "engine/block.h"
 
+#include <algorithm>
 #include <bit>
 
 namespace streamer {
@@ -31,7 +32,7 @@ Status check(const Range& range, const FileState& file) {
 
 // Lays out the ranges in memory of 64 byte alignment: as in the object where that satisfies every
 // alignment, so that memory and a view of the object serve alike; else packed.
-void lay_out(Block* block, const FileState& file) {
+void lay_out(Block* block, FileState& file) {
   const Range& first = block->range(block->first);
   bool contiguous = true;
   bool aligned = true;
@@ -43,7 +44,9 @@ void lay_out(Block* block, const FileState& file) {
     end = range.offset + range.size;
   }
   const bool as_is = contiguous && aligned;
-  block->viewable = as_is && block->bytes > 0 && file.object && file.object->view() != nullptr;
+  block->viewable = as_is && block->bytes > 0 && file.object && file.object->view() != nullptr &&
+                    first.offset >= file.viewed;
+  if (block->viewable) file.viewed = end;
   block->skew = block->viewable ? first.offset % kMaxAlignment : 0;
   std::uint64_t packed = block->skew;
   block->positions.reserve(block->count);
@@ -58,16 +61,17 @@ void lay_out(Block* block, const FileState& file) {
 
 }  // namespace
 
-Status plan_blocks(const std::shared_ptr<Submission>& submission,
-                   const std::vector<FileState>& files, std::vector<Block>* blocks) {
+Status plan_blocks(const std::shared_ptr<Submission>& submission, std::uint64_t max_group,
+                   std::vector<FileState>* files, std::vector<Block>* blocks) {
+  const std::uint64_t group = std::min(kGroupBytes, max_group);
   const bool device = submission->device.type != DeviceType::kHost;
   for (std::uint32_t entry = 0; entry < submission->entries.size(); ++entry) {
     const FileRanges& wanted = submission->entries[entry];
-    if (wanted.file >= files.size()) {
+    if (wanted.file >= files->size()) {
       return Status::error(Code::kInvalid,
                            "no file number " + std::to_string(wanted.file) + " was opened");
     }
-    const FileState& file = files[wanted.file];
+    FileState& file = (*files)[wanted.file];
     const auto total = static_cast<std::uint32_t>(wanted.ranges.size());
     for (std::uint32_t first = 0; first < total;) {
       Block block;
@@ -76,6 +80,7 @@ Status plan_blocks(const std::shared_ptr<Submission>& submission,
       block.file = wanted.file;
       block.first = first;
       const bool given = wanted.ranges[first].destination != nullptr;
+      std::uint64_t packed = 0;  // bytes with what alignment adds
       while (first < total) {
         const Range& range = wanted.ranges[first];
         if (Status status = check(range, file); !status.ok()) return status;
@@ -84,9 +89,9 @@ Status plan_blocks(const std::shared_ptr<Submission>& submission,
               .with_path(file.path)
               .with_range(range.offset, range.size);
         }
-        const bool joins = block.count == 0 ||
-                           ((range.destination != nullptr) == given && range.size < kSmallRange &&
-                            block.bytes + range.size <= kGroupBytes);
+        packed = align_up(packed, range.alignment) + range.size;
+        const bool joins = block.count == 0 || ((range.destination != nullptr) == given &&
+                                                range.size < kSmallRange && packed <= group);
         if (!joins) break;
         const bool alone = range.size >= kSmallRange;
         block.bytes += range.size;

@@ -20,6 +20,7 @@ struct FileState {
   SourceKind kind = SourceKind::kFile;
   std::shared_ptr<const Object> object;  // null until opened
   Status status;
+  std::uint64_t viewed = 0;  // views of bytes below this were planned
 };
 
 // Where a block's bytes go.
@@ -68,9 +69,11 @@ struct Block {
   bool done() const { return completed == bytes; }
 };
 
-// Appends the blocks of `submission` to `blocks`, in order. kInvalid where a range reaches past
-// its object, or an alignment is not a power of two up to 64.
-Status plan_blocks(const std::shared_ptr<Submission>& submission,
-                   const std::vector<FileState>& files, std::vector<Block>* blocks);
+// Appends the blocks of `submission` to `blocks`, in order; none groups ranges to more than
+// `max_group` bytes. kShortRead where a range reaches past its object, kInvalid where an alignment
+// is not a power of two up to 64. Bytes are viewed at most once: what a consumer writes to one
+// range must not show in another.
+Status plan_blocks(const std::shared_ptr<Submission>& submission, std::uint64_t max_group,
+                   std::vector<FileState>* files, std::vector<Block>* blocks);
 
 }  // namespace streamer

@@ -59,6 +59,27 @@ Result<Options> Options::from_environment() {
   return options;
 }
 
+Status check_options(const Options& options) {
+  const auto invalid = [](const std::string& what) { return Status::error(Code::kInvalid, what); };
+  if (options.concurrency < 0 || options.concurrency > 1024) {
+    return invalid("concurrency " + std::to_string(options.concurrency) +
+                   " is not between 1 and 1024, or 0 for adaptive");
+  }
+  if (options.chunk_bytes != 0 && (options.chunk_bytes < 4096 || options.chunk_bytes > 1 << 30)) {
+    return invalid("chunk_bytes " + std::to_string(options.chunk_bytes) +
+                   " is not between 4096 and 1 GiB, or 0 for the default");
+  }
+  if (options.memory_limit < -2) {
+    return invalid("memory_limit " + std::to_string(options.memory_limit) +
+                   " is not -1 (never wait), 0 (the least that works) or a number of bytes");
+  }
+  for (const char* known : {"auto", "mapped", "buffered", "direct"}) {
+    if (options.fs_strategy == known) return {};
+  }
+  return invalid("fs_strategy '" + options.fs_strategy +
+                 "' is not auto, mapped, buffered or direct");
+}
+
 std::uint64_t initial_memory_limit(std::int64_t setting) {
   constexpr std::uint64_t kDefault = std::uint64_t{384} << 20;
   if (setting == -1) return kNoLimit;

@@ -49,7 +49,7 @@ Status Scheduler::add_blocks(std::vector<Block> blocks, const std::vector<FileSt
   {
     const std::lock_guard lock(mutex_);
     if (memory_limit_ > 0 && largest_block != nullptr &&
-        largest_block->data_bytes > static_cast<std::uint64_t>(memory_limit_)) {
+        largest_block->bytes > static_cast<std::uint64_t>(memory_limit_)) {
       const Range& range = largest_block->range(largest_block->first);
       return Status::error(Code::kMemoryLimit, "the memory limit of " +
                                                    std::to_string(memory_limit_) +
@@ -57,8 +57,7 @@ Status Scheduler::add_blocks(std::vector<Block> blocks, const std::vector<FileSt
           .with_path(files[largest_block->file].path)
           .with_range(range.offset, range.size)
           .with_hint("Set RUNAI_STREAMER_MEMORY_LIMIT to at least " +
-                     std::to_string(largest_block->data_bytes) +
-                     ", or to 0 for the least that works");
+                     std::to_string(largest_block->bytes) + ", or to 0 for the least that works");
     }
     // 0 and the default mean at least the largest block.
     if (budget_->limit() < largest) budget_->set_limit(largest);

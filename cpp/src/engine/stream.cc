@@ -6,12 +6,15 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <condition_variable>
 #include <cstring>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "base/system.h"
 #include "destination/destination.h"
@@ -39,6 +42,23 @@ class BlockedSignals {
   sigset_t before_;
 };
 
+Status closed() { return Status::error(Code::kCancelled, "the stream was closed"); }
+
+Status no_memory() {
+  return Status::error(Code::kOutOfMemory, "the system has no memory for a read")
+      .with_hint("Give the process more memory");
+}
+
+// What `operation` returns. A worker has nobody to throw to.
+template <typename Operation>
+Status or_no_memory(Operation operation) {
+  try {
+    return operation();
+  } catch (const std::bad_alloc&) {
+    return no_memory();
+  }
+}
+
 // Counts tasks that run on workers for a caller that waits. Shared, since a caller that is
 // interrupted leaves before them.
 struct Latch {
@@ -52,9 +72,29 @@ struct Latch {
   std::size_t left;
 };
 
+// Destinations of the caller that something is being written to, for as long as it lives.
+class WriteGuard {
+ public:
+  explicit WriteGuard(std::atomic<int>* writes) : writes_(writes) {
+    if (writes_ != nullptr) ++*writes_;
+  }
+  WriteGuard(WriteGuard&& other) noexcept : writes_(std::exchange(other.writes_, nullptr)) {}
+  WriteGuard& operator=(WriteGuard&&) = delete;
+  ~WriteGuard() {
+    if (writes_ != nullptr) --*writes_;
+  }
+
+ private:
+  std::atomic<int>* writes_;
+};
+
+// How long a stream that is closed waits for workers that the storage holds.
+constexpr milliseconds kEndWithin{500};
+
 }  // namespace
 
-class Stream::Impl {
+// Each worker owns it, too: the last one to end takes it down where a stream left workers behind.
+class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
  public:
   explicit Impl(Options options)
       : options_(std::move(options)),
@@ -75,14 +115,28 @@ class Stream::Impl {
   }
 
   ~Impl() {
-    cancel();
-    {
-      const std::lock_guard lock(threads_mutex_);
-      closing_ = true;
-    }
-    for (std::thread& thread : threads_) thread.join();
     for (auto& destination : destinations_) destination.second.reset();
     pool_->close();
+  }
+
+  // Ends the workers; see ~Stream().
+  void shut_down() {
+    cancel();
+    std::unique_lock lock(threads_mutex_);
+    closing_ = true;
+    const auto deadline = std::chrono::steady_clock::now() + kEndWithin;
+    while (running_ > 0 && (writes_ > 0 || std::chrono::steady_clock::now() < deadline)) {
+      ended_.wait_for(lock, milliseconds(20));
+    }
+    const bool all = running_ == 0;
+    for (std::thread& thread : threads_) {
+      if (all) {
+        thread.join();
+      } else {
+        thread.detach();
+      }
+    }
+    threads_.clear();
   }
 
   // Whether this is another process than the one that made the stream.
@@ -91,7 +145,7 @@ class Stream::Impl {
   void cancel() noexcept {
     if (foreign()) return;
     cancel_.cancel();
-    scheduler_->cancel(Status::error(Code::kCancelled, "the stream was closed"));
+    scheduler_->cancel(closed());
   }
 
   Result<std::vector<OpenedFile>> open(const std::vector<std::string>& paths,
@@ -99,6 +153,10 @@ class Stream::Impl {
   Status read(const std::vector<FileRanges>& wanted);
   Result<std::uint64_t> submit(std::vector<FileRanges> entries, Device device);
   Result<Batch> next(milliseconds timeout);
+  Status unchanged(std::uint32_t file) const {
+    if (file >= files_.size() || !files_[file].object) return {};
+    return files_[file].object->unchanged();
+  }
 
   Stats stats() const {
     if (foreign()) return {};
@@ -132,6 +190,7 @@ class Stream::Impl {
   void run_on_device(const Chunk& chunk, Reader* reader);
   void finish(const Chunk& chunk, Status status, const ReadReport& report);
   Status ensure_source(SourceKind kind);
+  static bool kept(const Chunk& chunk);
   Status wait(Latch* latch);
   Result<Destination*> destination(Device device);
 
@@ -147,8 +206,11 @@ class Stream::Impl {
   std::vector<FileState> files_;
   std::uint64_t submissions_ = 0;
 
+  std::atomic<int> writes_{0};  // to destinations that only the caller keeps
   std::mutex threads_mutex_;
+  std::condition_variable ended_;
   std::vector<std::thread> threads_;
+  int running_ = 0;  // of them
   bool closing_ = false;
 };
 
@@ -172,10 +234,18 @@ void Stream::Impl::spawn() {
   const std::lock_guard lock(threads_mutex_);
   if (closing_) return;
   const BlockedSignals blocked;
+  ++running_;
   try {
-    threads_.emplace_back([this] { work(); });
+    threads_.emplace_back([self = shared_from_this()] {
+      self->work();
+      const std::lock_guard ending(self->threads_mutex_);
+      --self->running_;
+      self->ended_.notify_all();
+    });
   } catch (const std::system_error&) {
+    --running_;
     scheduler_->worker_missing();
+    stats_.note("threads", "the system gave fewer than were wanted");
   }
 }
 
@@ -193,7 +263,7 @@ void Stream::Impl::work() {
   worker_ = nullptr;
 }
 
-void Stream::Impl::run(const Chunk& chunk) {
+void Stream::Impl::run(const Chunk& chunk) try {
   ReadReport report;
   auto reader = worker_->reader(chunk.kind);
   if (!reader) {
@@ -204,9 +274,22 @@ void Stream::Impl::run(const Chunk& chunk) {
     Status status = (*reader)->fault_in(*chunk.object, chunk.offset, chunk.size, &report);
     finish(chunk, std::move(status), report);
   } else {
-    Status status = (*reader)->read(*chunk.object, chunk.offset, chunk.segments, &report);
+    const WriteGuard guard(chunk.placement == Placement::kCaller && !kept(chunk) ? &writes_
+                                                                                 : nullptr);
+    Status status = cancel_.cancelled()
+                        ? closed()
+                        : (*reader)->read(*chunk.object, chunk.offset, chunk.segments, &report);
     finish(chunk, std::move(status), report);
   }
+} catch (const std::bad_alloc&) {
+  finish(chunk, no_memory(), {});
+}
+
+bool Stream::Impl::kept(const Chunk& chunk) {
+  const auto kept = [](const Chunk::Share& share) {
+    return share.block->submission->entries[share.block->entry].keep != nullptr;
+  };
+  return std::all_of(chunk.shares.begin(), chunk.shares.end(), kept);
 }
 
 void Stream::Impl::run_on_device(const Chunk& chunk, Reader* reader) {
@@ -219,14 +302,17 @@ void Stream::Impl::run_on_device(const Chunk& chunk, Reader* reader) {
   }
   const iovec staged{slot->data, chunk.size};
   Status status = reader->read(*chunk.object, chunk.offset, {&staged, 1}, &report);
+  auto guard = std::make_shared<WriteGuard>(&writes_);
+  if (status.ok() && cancel_.cancelled()) status = closed();  // the device's memory may be gone
   if (!status.ok()) {
     destination.discard(*slot);
     finish(chunk, std::move(status), report);
     return;
   }
   auto shared = std::make_shared<Chunk>(chunk);
-  destination.copy(*slot, chunk.segments, [this, shared, report](Status copied) {
+  destination.copy(*slot, chunk.segments, [this, shared, report, guard](Status copied) mutable {
     finish(*shared, std::move(copied), report);
+    guard.reset();
   });
 }
 
@@ -259,7 +345,7 @@ Status Stream::Impl::wait(Latch* latch) {
   while (latch->left > 0) {
     latch->finished.wait_for(lock, kInterruptPoll);
     if (latch->left == 0) break;
-    if (cancel_.cancelled()) return Status::error(Code::kCancelled, "the stream was closed");
+    if (cancel_.cancelled()) return closed();
     if (Status fatal = scheduler_->fatal(); !fatal.ok()) return fatal;
     if (options_.interrupted) {
       lock.unlock();
@@ -296,22 +382,18 @@ Result<std::vector<OpenedFile>> Stream::Impl::open(const std::vector<std::string
     scheduler_->add_task(
         [this, work, i, path = paths[i], place = places[i], kind = kinds[i], prefix_bytes] {
           OpenedFile& file = work->opened[i];
-          auto reader = worker_->reader(kind);
-          if (reader) {
+          file.status = or_no_memory([&]() -> Status {
+            auto reader = worker_->reader(kind);
+            if (!reader) return reader.status();
             file.prefix.resize(prefix_bytes);
             auto opened = (*reader)->open(place, file.prefix);
-            if (opened) {
-              file.prefix.resize(opened->prefix_size);
-              file.size = opened->object->size();
-              file.version = opened->object->version();
-              work->objects[i] = std::move(opened->object);
-            } else {
-              file.prefix.clear();
-              file.status = opened.status();
-            }
-          } else {
-            file.status = reader.status();
-          }
+            file.prefix.resize(opened ? opened->prefix_size : 0);
+            if (!opened) return opened.status();
+            file.size = opened->object->size();
+            file.version = opened->object->version();
+            work->objects[i] = std::move(opened->object);
+            return {};
+          });
           file.status = std::move(file.status).with_path(path);
           work->latch.done();
         },
@@ -349,15 +431,15 @@ Status Stream::Impl::read(const std::vector<FileRanges>& wanted) {
     for (const Range& range : entry.ranges) {
       scheduler_->add_task(
           [this, work, index, range, kind = file.kind, object = file.object] {
-            std::vector<std::byte>& bytes = work->bytes[index];
-            bytes.resize(range.size);
-            auto reader = worker_->reader(kind);
-            Status status = reader.status();
-            if (status.ok()) {
+            Status status = or_no_memory([&]() -> Status {
+              std::vector<std::byte>& bytes = work->bytes[index];
+              bytes.resize(range.size);
+              auto reader = worker_->reader(kind);
+              if (!reader) return reader.status();
               ReadReport report;
               const iovec segment{bytes.data(), bytes.size()};
-              status = (*reader)->read(*object, range.offset, {&segment, 1}, &report);
-            }
+              return (*reader)->read(*object, range.offset, {&segment, 1}, &report);
+            });
             work->statuses[index] =
                 std::move(status).with_path(object->path()).with_range(range.offset, range.size);
             work->latch.done();
@@ -398,7 +480,11 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
     submission->max_chunk = (*made)->max_slot_bytes();
   }
   std::vector<Block> blocks;
-  if (Status status = plan_blocks(submission, files_, &blocks); !status.ok()) return status;
+  const auto limit = options_.memory_limit > 0 ? static_cast<std::uint64_t>(options_.memory_limit)
+                                               : MemoryBudget::kUnlimited;
+  if (Status status = plan_blocks(submission, limit, &files_, &blocks); !status.ok()) {
+    return status;
+  }
   stats_.started();
   if (Status status = scheduler_->add_blocks(std::move(blocks), files_); !status.ok()) {
     return status;
@@ -447,6 +533,7 @@ Result<Batch> Stream::Impl::next(milliseconds timeout) {
         } else if (block.placement == Placement::kView) {
           ready.data = block.data;
           ready.data_size = block.data_bytes;
+          ready.view = true;
           ready.positions = std::move(block.positions);
           const std::uint64_t offset = block.range(block.first).offset;
           ready.memory =
@@ -464,15 +551,20 @@ Result<Batch> Stream::Impl::next(milliseconds timeout) {
   }
 }
 
-Stream::Stream(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Stream::Stream(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Stream::~Stream() {
   // A forked child has the object, but not the threads: there is nothing to join and no lock to
   // trust.
-  if (impl_->foreign()) (void)impl_.release();  // NOLINT(bugprone-unused-return-value)
+  if (impl_->foreign()) {
+    new std::shared_ptr<Impl>(std::move(impl_));  // NOLINT: never dropped
+    return;
+  }
+  impl_->shut_down();
 }
 
 Result<std::unique_ptr<Stream>> Stream::create(Options options) {
-  return std::unique_ptr<Stream>(new Stream(std::make_unique<Impl>(std::move(options))));
+  if (Status status = check_options(options); !status.ok()) return status;
+  return std::unique_ptr<Stream>(new Stream(std::make_shared<Impl>(std::move(options))));
 }
 
 namespace {
@@ -499,6 +591,10 @@ Result<std::uint64_t> Stream::submit(std::vector<FileRanges> entries, Device dev
 Result<Batch> Stream::next(milliseconds timeout) {
   if (impl_->foreign()) return forked();
   return impl_->next(timeout);
+}
+Status Stream::unchanged(std::uint32_t file) const {
+  if (impl_->foreign()) return forked();
+  return impl_->unchanged(file);
 }
 void Stream::cancel() noexcept { impl_->cancel(); }
 Stats Stream::stats() const { return impl_->stats(); }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 from runai_model_streamer.errors import RunaiStreamerMemoryLimitException
 from runai_model_streamer.paths import Path, to_text
@@ -19,7 +20,8 @@ class FileChunks:
     `offsets` is a list, or one number: then the ranges follow one another from there. `id` is the
     caller's, and comes back with every chunk. `alignments` (a power of two up to 64 each, default
     1) is that of the memory that the engine gives; `destinations` are addresses of memory of the
-    caller's, which must stay valid until the streamer is closed.
+    caller's, which must stay valid until the streamer is closed; `keep` may be what owns it, and is
+    held for as long as anything writes there.
     """
 
     id: int
@@ -28,6 +30,7 @@ class FileChunks:
     sizes: list[int]
     alignments: list[int] | None
     destinations: list[int] | None
+    keep: Any
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class FileChunks:
         *,
         alignments: Sequence[int] | None = None,
         destinations: Sequence[int] | None = None,
+        keep: Any = None,
     ) -> None:
         self.id = id
         self.path = to_text(path)
@@ -52,6 +56,7 @@ class FileChunks:
             raise ValueError(f"offsets and sizes of {self.path} must not be negative")
         self.alignments = None if alignments is None else list(alignments)
         self.destinations = None if destinations is None else list(destinations)
+        self.keep = keep
 
     @classmethod
     def contiguous(cls, id: int, path: Path, offset: int, sizes: Sequence[int]) -> FileChunks:

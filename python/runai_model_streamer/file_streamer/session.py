@@ -83,7 +83,8 @@ class Session:
             check_not_mixed([*self.files, *missing])
             self.open(missing)
         entries = [
-            (self.files[r.path], r.offsets, r.sizes, r.alignments, r.destinations) for r in requests
+            (self.files[r.path], r.offsets, r.sizes, r.alignments, r.destinations, r.keep)
+            for r in requests
         ]
         self._ids.append([r.id for r in requests])
         self.stream.submit(entries, device_type, ordinal)
@@ -96,9 +97,12 @@ class Session:
             # Popped one by one, so that no memory is held for longer than the consumer holds it.
             ready.reverse()
             while ready:
-                submission, entry, _, first, count, data, positions, error = ready.pop()
+                submission, entry, file, first, count, data, positions, error = ready.pop()
                 if error is not None:
                     raise error
+                if data is not None and data.view:
+                    # Touching pages that a truncation took away would be a SIGBUS.
+                    self.stream.check(file)
                 run = Run(self._ids[submission][entry], first, count, data, positions)
                 del data
                 yield run

@@ -137,6 +137,7 @@ class SafetensorsStreamer:
                     self._into[tensor.name].data_ptr() if tensor.name in self._into else 0
                     for tensor in wanted[index]
                 ]
+                request.keep = self._into
             requests.append(request)
         self.total_size = sum(request.total_size() for request in requests)
         self.file_streamer.stream_files(requests, s3_credentials, device, is_distributed)
@@ -151,10 +152,9 @@ class SafetensorsStreamer:
         for run in self.file_streamer.runs():
             tensors = self.files_to_tensors_metadata[run.request_id]
             first, last = run.first, run.first + run.count
-            if self._into and run.data is None:
-                pairs = self._filled(tensors[first:last])
-            else:
-                pairs = tensors_of_run(run, tensors, device)
+            pairs = tensors_of_run(run, tensors, device)
+            if self._into:
+                pairs = self._filled(tensors[first:last], pairs)
             del run
             if self._progress is None:
                 yield from pairs
@@ -203,16 +203,18 @@ class SafetensorsStreamer:
         """Counters of the load under way, or of the last one."""
         return self.file_streamer.stats()
 
-    def _filled(self, tensors: Sequence[SafetensorMetadata]) -> Iterator[tuple[str, torch.Tensor]]:
-        for tensor in tensors:
-            target = self._into.get(tensor.name)
-            if target is None:  # without bytes, and without a destination
-                target = torch.empty(
-                    tensor.get_torch_shape(),
-                    dtype=tensor.get_torch_dtype(),
-                    device=self.device_str,
-                )
-            yield tensor.name, target
+    def _filled(
+        self,
+        tensors: Sequence[SafetensorMetadata],
+        fresh: Iterator[tuple[str, torch.Tensor]],
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Destinations where `tensors` have one, else what `fresh` makes of them."""
+        if all(tensor.name in self._into for tensor in tensors):
+            for tensor in tensors:
+                yield tensor.name, self._into[tensor.name]
+            return
+        for name, tensor in fresh:
+            yield name, self._into.get(name, tensor)
 
     def _file(self, path: str) -> SafetensorsMetadata:
         for file in self._files:

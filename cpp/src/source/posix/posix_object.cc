@@ -129,7 +129,8 @@ PosixObject::~PosixObject() {
 
 Result<std::shared_ptr<const PosixObject>> PosixObject::open(const std::string& path,
                                                              const std::string& strategy) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // O_NONBLOCK: a pipe is refused below, instead of waiting for somebody to write to it.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return posix_error("cannot open the file", path, errno);
   struct stat info {};
   if (fstat(fd, &info) != 0) {
@@ -210,7 +211,7 @@ int PosixObject::direct_fd() const {
 }
 
 void PosixObject::open_direct() const {
-  direct_fd_ = ::open(path().c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
+  direct_fd_ = ::open(path().c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_DIRECT);
   if (direct_fd_ < 0) return;
   struct stat one {};
   struct stat other {};

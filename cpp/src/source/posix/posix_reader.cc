@@ -155,18 +155,19 @@ Status PosixReader::fault_in(const Object& object, std::uint64_t offset, std::ui
   const auto& file = static_cast<const PosixObject&>(object);
   report->strategy = "mapped";
   const std::uint64_t start = offset / kBlock * kBlock;
-  for (int attempt = 0;; ++attempt) {
+  for (bool readable = false;;) {
     if (madvise(file.view() + start, offset + size - start, MADV_POPULATE_READ) == 0) return {};
     if (errno == EINTR || errno == EAGAIN) continue;
     if (errno == ENOMEM) return posix_error("cannot map the file's pages", file.path(), errno);
-    // The kernel says EFAULT whatever went wrong: a plain read tells.
+    // The kernel says EFAULT whatever went wrong: a plain read tells, once.
     std::array<std::byte, std::size_t{64} << 10> scratch;
     for (std::uint64_t at = offset; at < offset + size;) {
       std::vector<iovec> segments{
           {scratch.data(), std::min<std::uint64_t>(scratch.size(), offset + size - at)}};
       if (Status status = read_buffered(file, &at, &segments, 0); !status.ok()) return status;
     }
-    if (attempt > 0) return posix_error("cannot map the file's pages", file.path(), EFAULT);
+    if (readable) return posix_error("cannot map the file's pages", file.path(), EFAULT);
+    readable = true;
   }
 }
 
