@@ -213,8 +213,8 @@ class SafetensorsStreamer:
             for tensor in tensors:
                 yield tensor.name, self._into[tensor.name]
             return
-        for name, tensor in fresh:
-            yield name, self._into.get(name, tensor)
+        for name, own in fresh:
+            yield name, self._into.get(name, own)
 
     def _file(self, path: str) -> SafetensorsMetadata:
         for file in self._files:
