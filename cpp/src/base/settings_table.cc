@@ -28,7 +28,7 @@ constexpr SettingInfo kTable[] = {
     {"Reading", "RUNAI_STREAMER_FS_STRATEGY", kChoice, "auto",
      "auto|mapped|buffered|direct", 0, 0,
      "How files are read: mapped hands out views of the page cache, buffered copies from it, direct bypasses it (O_DIRECT), auto looks at the file system, the page cache and the memory."},
-    {"Memory", "RUNAI_STREAMER_MEMORY_LIMIT", kBytes, "384 MiB, at most a quarter of the cgroup's memory, at least the largest tensor",
+    {"Memory", "RUNAI_STREAMER_MEMORY_LIMIT", kBytes, "128 MiB for files, 384 MiB for objects, at most a quarter of the cgroup's memory, at least the largest tensor",
      "-1, 0 or bytes", -1, kMax,
      "Most bytes that the engine holds at once. -1: never wait for the consumer; 0: the least that works."},
     {"Network", "RUNAI_STREAMER_MAX_ATTEMPTS", kInteger, "8", "an integer from 1 to 100", 1, 100,

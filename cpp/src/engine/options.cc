@@ -81,10 +81,12 @@ Status check_options(const Options& options) {
 }
 
 std::uint64_t initial_memory_limit(std::int64_t setting) {
-  constexpr std::uint64_t kDefault = std::uint64_t{384} << 20;
   if (setting == -1) return kNoLimit;
-  if (setting >= 0) return static_cast<std::uint64_t>(setting);
-  return std::min(kDefault, cgroup_memory_limit() / 4);
+  return setting > 0 ? static_cast<std::uint64_t>(setting) : 0;
+}
+
+std::uint64_t default_memory_limit(std::uint64_t window_bytes) {
+  return std::min(window_bytes, cgroup_memory_limit() / 4);
 }
 
 }  // namespace streamer

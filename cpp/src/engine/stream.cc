@@ -334,6 +334,9 @@ Status Stream::Impl::ensure_source(SourceKind kind) {
   const SourceTraits& traits = source->traits();
   std::uint64_t chunk = options_.chunk_bytes > 0 ? options_.chunk_bytes : traits.chunk_bytes;
   chunk = std::max(chunk, traits.min_chunk_bytes);
+  if (options_.memory_limit == -2) {
+    budget_->set_limit(std::max(budget_->limit(), default_memory_limit(traits.window_bytes)));
+  }
   const std::uint64_t view_chunk = std::max(options_.chunk_bytes, traits.view_chunk_bytes);
   scheduler_->add_source(
       kind, {chunk, view_chunk, ConcurrencyController(options_.concurrency, traits), 0});

@@ -32,6 +32,7 @@ struct SourceTraits {
   std::uint64_t chunk_bytes = 0;       // preferred size of one read
   std::uint64_t view_chunk_bytes = 0;  // of one fault_in(): parts end at multiples of it
   std::uint64_t min_chunk_bytes = 0;   // the least that a setting may choose
+  std::uint64_t window_bytes = 0;      // memory that keeps it busy, where nobody sets a limit
   int initial_concurrency = 0;         // where adaptive concurrency starts
   int max_concurrency = 0;             // and the most that it may reach
   std::uint64_t reader_bytes = 0;      // memory that each reader holds (transport buffers)

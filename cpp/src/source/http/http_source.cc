@@ -47,6 +47,8 @@ class HttpSource : public Source {
     traits_.remote = true;
     traits_.chunk_bytes = kChunk;
     traits_.min_chunk_bytes = kLeastChunk;
+    // 100 Gbit/s at a round trip of 20 ms is 250 MB under way.
+    traits_.window_bytes = std::uint64_t{384} << 20;
     traits_.initial_concurrency = kInitialConcurrency;
     traits_.max_concurrency = kMaxConcurrency;
     traits_.reader_bytes = kConnectionBytes;

@@ -13,6 +13,8 @@ class PosixSource final : public Source {
   explicit PosixSource(const SourceContext& context) : strategy_(context.options.fs_strategy) {
     traits_.chunk_bytes = std::uint64_t{2} << 20;
     traits_.view_chunk_bytes = std::uint64_t{4} << 20;
+    // Few: memory that is used again is in the cache, fresh memory costs more than the reading.
+    traits_.window_bytes = std::uint64_t{128} << 20;
     traits_.initial_concurrency = 16;
     traits_.max_concurrency = 16;
   }
