@@ -7,8 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "engine/memory_budget.h"
 #include "source/source.h"
@@ -20,11 +22,15 @@ namespace streamer {
 struct StagingSlot {
   std::byte* data = nullptr;
   std::uint64_t size = 0;
+  void* handle = nullptr;  // the destination's own
 };
 
 class Destination {
  public:
   virtual ~Destination() = default;  // after it returns, no copy is under way and no callback runs
+  // Copies that are given from now on start after the work that the caller's `stream` holds now: a
+  // destination may be memory that this work still uses.
+  virtual Status fence(void* stream) = 0;
   // Most bytes that one stage() may ask for.
   virtual std::uint64_t max_slot_bytes() const = 0;
   // Waits for a slot of at least `bytes`. kCancelled after `cancel`.
@@ -35,6 +41,8 @@ class Destination {
                     std::function<void(Status)> done) = 0;
   // Takes back a slot that was not filled.
   virtual void discard(StagingSlot slot) = 0;
+  // Adds what the statistics of a stream should tell.
+  virtual void describe(std::map<std::string, std::string>* notes) const = 0;
 };
 
 // The destination for `device`. Its staging memory counts against `budget`.

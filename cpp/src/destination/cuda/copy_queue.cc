@@ -1,0 +1,239 @@
+#include "destination/cuda/copy_queue.h"
+
+#include <sys/prctl.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace streamer::gpu {
+namespace {
+
+// More than one, so that the next copy is ready to start where one ends.
+constexpr std::size_t kLanes = 4;
+constexpr std::chrono::microseconds kShortestSleep{20};
+constexpr std::chrono::microseconds kLongestSleep{200};
+
+}  // namespace
+
+CopyQueue::CopyQueue(const DeviceContext& context, PinnedPool& pool, std::chrono::seconds patience)
+    : context_(context), pool_(pool), patience_(patience), lanes_(kLanes) {}
+
+Result<std::unique_ptr<CopyQueue>> CopyQueue::create(const DeviceContext& context, PinnedPool& pool,
+                                                     std::chrono::seconds patience) {
+  std::unique_ptr<CopyQueue> queue(new CopyQueue(context, pool, patience));
+  if (Status status = queue->start(); !status.ok()) return status;
+  return queue;
+}
+
+Status CopyQueue::start() {
+  const Driver& driver = context_.driver();
+  const ContextGuard guard(driver, context_.handle());
+  int code = guard.code();
+  if (code == kSuccess) code = driver.event_create(&fence_, kEventDisableTiming);
+  for (Lane& lane : lanes_) {
+    if (code == kSuccess) code = driver.stream_create(&lane.stream, kStreamNonBlocking);
+  }
+  if (code != kSuccess) return driver.error(code, "no copy stream on " + context_.name());
+  thread_ = std::thread([this] { poll(); });
+  return {};
+}
+
+CopyQueue::~CopyQueue() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_one();
+  if (thread_.joinable()) thread_.join();
+  if (stuck_) return;
+  const Driver& driver = context_.driver();
+  const ContextGuard guard(driver, context_.handle());
+  for (Lane& lane : lanes_) {
+    if (lane.stream != nullptr) driver.stream_destroy(lane.stream);
+  }
+  if (fence_ != nullptr) driver.event_destroy(fence_);
+}
+
+Status CopyQueue::failure() const {
+  const std::lock_guard lock(mutex_);
+  return failure_;
+}
+
+// Makes `status` the answer to everything from now on, unless something failed before.
+Status CopyQueue::fail(Status status) {
+  Status first;
+  {
+    const std::lock_guard lock(mutex_);
+    if (failure_.ok()) failure_ = std::move(status);
+    first = failure_;
+  }
+  pool_.fail(first);
+  return first;
+}
+
+Status CopyQueue::fence(CopyStream stream) {
+  if (Status status = failure(); !status.ok()) return status;
+  const Driver& driver = context_.driver();
+  const ContextGuard guard(driver, context_.handle());
+  const std::lock_guard lock(fence_mutex_);
+  int code = guard.code();
+  if (code == kSuccess) code = driver.event_record(fence_, stream);
+  for (Lane& lane : lanes_) {
+    if (code == kSuccess) code = driver.stream_wait(lane.stream, fence_, 0);
+  }
+  if (code == kSuccess) return {};
+  return driver.error(code, "the caller's stream on " + context_.name() + " can't be waited for");
+}
+
+Status CopyQueue::enqueue(PinnedSlot& slot, CopyStream stream, std::span<const iovec> segments) {
+  const Driver& driver = context_.driver();
+  const std::byte* from = slot.data;
+  for (std::size_t i = 0; i < segments.size();) {
+    auto* const to = static_cast<std::byte*>(segments[i].iov_base);
+    std::size_t bytes = segments[i].iov_len;
+    // Neighbours in the slot that are neighbours on the device are one copy.
+    for (++i; i < segments.size() && segments[i].iov_base == to + bytes; ++i) {
+      bytes += segments[i].iov_len;
+    }
+    if (bytes == 0) continue;
+    const int code =
+        driver.copy_to_device(reinterpret_cast<DevicePointer>(to), from, bytes, stream);
+    if (code != kSuccess) {
+      Status status = driver.error(
+          code, "a copy of " + std::to_string(bytes) + " bytes to " + context_.name() + " failed");
+      // A bad address is a matter of one range; anything else is the end of the device's context.
+      return code == kInvalidValue ? status : fail(std::move(status));
+    }
+    from += bytes;
+  }
+  return {};
+}
+
+void CopyQueue::copy(PinnedSlot* slot, std::span<const iovec> segments, Done done) {
+  if (Status status = failure(); !status.ok()) {
+    pool_.give_back(slot);
+    done(status);
+    return;
+  }
+  pool_.copying(*slot);
+  const Driver& driver = context_.driver();
+  const ContextGuard guard(driver, context_.handle());
+  Status status;
+  if (guard.code() != kSuccess) {
+    status =
+        fail(driver.error(guard.code(), "the context of " + context_.name() + " can't be used"));
+    pool_.give_back(slot);
+    done(status);
+    return;
+  }
+  const CopyStream stream = lanes_[slot->lane % lanes_.size()].stream;
+  status = enqueue(*slot, stream, segments);
+  // Also after an error: copies before it may be under way, and the slot is theirs until they end.
+  if (const int code = driver.event_record(slot->event, stream); code != kSuccess) {
+    Status lost = fail(driver.error(code, "copies to " + context_.name() + " can't be followed"));
+    driver.stream_synchronize(stream);
+    pool_.give_back(slot);
+    done(status.ok() ? lost : status);
+    return;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    incoming_.push_back({slot, std::move(status), std::move(done), Clock::now()});
+  }
+  wake_.notify_one();
+}
+
+void CopyQueue::finish(Pending pending, const Status& status) {
+  pool_.give_back(pending.slot);
+  pending.done(pending.status.ok() ? status : pending.status);
+}
+
+// The driver does not say any more whether copies have ended.
+void CopyQueue::lose(int code) {
+  const Driver& driver = context_.driver();
+  const Status status =
+      fail(driver.error(code, "copies to " + context_.name() + " failed")
+               .with_hint(
+                   "The GPU can't be used any more in this process. The cause is often an earlier "
+                   "kernel: run with CUDA_LAUNCH_BLOCKING=1 to find it"));
+  for (Lane& lane : lanes_) {
+    driver.stream_synchronize(lane.stream);  // returns: either all is done, or the context is gone
+    while (!lane.pending.empty()) {
+      Pending pending = std::move(lane.pending.front());
+      lane.pending.pop_front();
+      finish(std::move(pending), status);
+    }
+  }
+}
+
+void CopyQueue::give_up_all(const Status& status) {
+  stuck_ = true;
+  for (Lane& lane : lanes_) {
+    while (!lane.pending.empty()) {
+      Pending pending = std::move(lane.pending.front());
+      lane.pending.pop_front();
+      pool_.give_up(pending.slot);
+      pending.done(pending.status.ok() ? status : pending.status);
+    }
+  }
+}
+
+// Whether a copy ended.
+bool CopyQueue::poll_lane(Lane& lane) {
+  bool progress = false;
+  while (!lane.pending.empty()) {
+    const int code = context_.driver().event_query(lane.pending.front().slot->event);
+    if (code == kSuccess) {
+      Pending pending = std::move(lane.pending.front());
+      lane.pending.pop_front();
+      finish(std::move(pending), {});
+      progress = true;
+      continue;
+    }
+    if (code != kNotReady) {
+      lose(code);
+      return true;
+    }
+    if (Clock::now() - lane.pending.front().since > patience_) {
+      give_up_all(fail(
+          Status::error(Code::kTimeout, "a copy to " + context_.name() + " did not end within " +
+                                            std::to_string(patience_.count()) + " seconds")
+              .with_hint("RUNAI_STREAMER_CUDA_TIMEOUT sets the time")));
+      return true;
+    }
+    break;
+  }
+  return progress;
+}
+
+void CopyQueue::poll() {
+  prctl(PR_SET_NAME, "streamer-copies");
+  prctl(PR_SET_TIMERSLACK, 1000UL);  // nanoseconds: short sleeps are short
+  const Driver& driver = context_.driver();
+  const ContextGuard guard(driver, context_.handle());
+  auto sleep = kShortestSleep;
+  for (;;) {
+    const bool idle = std::all_of(lanes_.begin(), lanes_.end(),
+                                  [](const Lane& lane) { return lane.pending.empty(); });
+    std::vector<Pending> arrived;
+    {
+      std::unique_lock lock(mutex_);
+      if (idle) wake_.wait(lock, [this] { return stopping_ || !incoming_.empty(); });
+      arrived.swap(incoming_);
+      if (idle && stopping_ && arrived.empty()) return;
+    }
+    for (Pending& pending : arrived) {
+      lanes_[pending.slot->lane % lanes_.size()].pending.push_back(std::move(pending));
+    }
+    bool progress = !arrived.empty();
+    for (Lane& lane : lanes_) progress = poll_lane(lane) || progress;
+    if (progress) {
+      sleep = kShortestSleep;
+      continue;
+    }
+    std::this_thread::sleep_for(sleep);
+    sleep = std::min(sleep * 2, kLongestSleep);
+  }
+}
+
+}  // namespace streamer::gpu

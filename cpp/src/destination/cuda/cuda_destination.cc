@@ -1,0 +1,158 @@
+#include "destination/cuda/cuda_destination.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <chrono>
+
+#include "base/settings.h"
+#include "destination/cuda/copy_queue.h"
+#include "destination/cuda/pinned_pool.h"
+#include "destination/cuda/trace.h"
+
+namespace streamer {
+namespace {
+
+using gpu::CopyQueue;
+using gpu::CopyStream;
+using gpu::DeviceContext;
+using gpu::Driver;
+using gpu::PinnedPool;
+using gpu::PinnedSlot;
+using gpu::Trace;
+
+constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+constexpr std::int64_t kPinnedLimit = 256 << 20;
+constexpr std::uint64_t kMaxSlot = 16 * kMiB;
+constexpr std::uint64_t kMinSlot = 64 << 10;
+// Enough for a link of 64 GB/s whose ends are seen half a millisecond late.
+constexpr std::uint64_t kCopyingEnough = 32 * kMiB;
+constexpr std::int64_t kTimeoutSeconds = 120;
+
+PinnedPool::Limits pool_limits(std::uint64_t pinned, const Options& options,
+                               const MemoryBudget& budget) {
+  PinnedPool::Limits limits;
+  limits.bytes = std::min(pinned, budget.limit());
+  limits.copying_enough = kCopyingEnough;
+  // At least four slots where the limit allows: one is read into while others are copied from.
+  const std::uint64_t most = std::max(options.chunk_bytes, kMaxSlot);
+  limits.max_slot = std::bit_floor(std::clamp(limits.bytes / 4, kMinSlot, most));
+  return limits;
+}
+
+class CudaDestination : public Destination {
+ public:
+  CudaDestination(DeviceContext context, PinnedPool::Limits limits, MemoryBudget& budget,
+                  std::string trace)
+      : context_(std::move(context)),
+        pool_(std::make_unique<PinnedPool>(context_, budget, limits)),
+        trace_(std::move(trace)) {}
+
+  ~CudaDestination() override {
+    if (!forked()) return;
+    // Threads, copies and locks are the parent's: here they can be neither used nor taken down.
+    trace_.abandon();
+    (void)queue_.release();
+    (void)pool_.release();
+    context_.abandon();
+  }
+
+  Status start(std::chrono::seconds patience) {
+    auto queue = CopyQueue::create(context_, *pool_, patience);
+    if (!queue) return queue.status();
+    queue_ = std::move(*queue);
+    return {};
+  }
+
+  Status fence(void* stream) override {
+    if (forked()) return forked_error();
+    return queue_->fence(stream);
+  }
+
+  std::uint64_t max_slot_bytes() const override { return pool_->limits().max_slot; }
+
+  Result<StagingSlot> stage(std::uint64_t bytes, const CancelToken& cancel) override {
+    if (forked()) return forked_error();
+    if (bytes > max_slot_bytes()) {
+      return Status::error(Code::kInternal, "a slot of " + std::to_string(bytes) +
+                                                " bytes was asked for; the most is " +
+                                                std::to_string(max_slot_bytes()));
+    }
+    auto slot = pool_->take(bytes, cancel);
+    if (!slot) return slot.status();
+    if (trace_.enabled()) (*slot)->since = Trace::Clock::now();
+    return StagingSlot{(*slot)->data, (*slot)->size, *slot};
+  }
+
+  void copy(StagingSlot slot, std::span<const iovec> segments,
+            std::function<void(Status)> done) override {
+    auto* const pinned = static_cast<PinnedSlot*>(slot.handle);
+    if (forked()) {
+      done(forked_error());
+      return;
+    }
+    if (trace_.enabled()) {
+      std::uint64_t bytes = 0;
+      for (const iovec& segment : segments) bytes += segment.iov_len;
+      trace_.add("read", pinned->since, bytes);
+      done = [this, bytes, begin = Trace::Clock::now(), done = std::move(done)](Status status) {
+        trace_.add("copy", begin, bytes);
+        done(std::move(status));
+      };
+    }
+    queue_->copy(pinned, segments, std::move(done));
+  }
+
+  void discard(StagingSlot slot) override {
+    if (!forked()) pool_->give_back(static_cast<PinnedSlot*>(slot.handle));
+  }
+
+  void describe(std::map<std::string, std::string>* notes) const override {
+    if (forked()) return;
+    const std::string name = context_.name();
+    (*notes)[name + " pinned bytes"] = std::to_string(pool_->pinned_peak());
+    if (std::string why = pool_->growth_stopped(); !why.empty()) {
+      (*notes)[name + " pinned memory stopped growing"] = std::move(why);
+    }
+  }
+
+ private:
+  bool forked() const { return getpid() != process_; }
+  Status forked_error() const {
+    return Status::error(Code::kDevice, "this stream to " + context_.name() +
+                                            " belongs to the process that this one was forked from")
+        .with_hint(
+            "Start worker processes by spawn or forkserver, or use the GPU only after the fork");
+  }
+
+  const pid_t process_ = getpid();
+  DeviceContext context_;
+  std::unique_ptr<PinnedPool> pool_;
+  Trace trace_;
+  std::unique_ptr<CopyQueue> queue_;  // ends first: it uses the pool
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Destination>> make_cuda_destination(int ordinal, const Options& options,
+                                                           MemoryBudget& budget) {
+  const Settings settings(options.source);
+  const auto pinned = settings.integer("RUNAI_STREAMER_CUDA_PINNED_LIMIT");
+  if (!pinned) return pinned.status();
+  const auto timeout = settings.integer("RUNAI_STREAMER_CUDA_TIMEOUT");
+  if (!timeout) return timeout.status();
+  const auto driver = Driver::load(settings.text("RUNAI_STREAMER_CUDA_LIBRARY").value_or(""));
+  if (!driver) return driver.status();
+  auto context = DeviceContext::find(**driver, ordinal);
+  if (!context) return context.status();
+  auto destination = std::make_unique<CudaDestination>(
+      std::move(*context),
+      pool_limits(static_cast<std::uint64_t>(pinned->value_or(kPinnedLimit)), options, budget),
+      budget, settings.text("RUNAI_STREAMER_CUDA_TRACE").value_or(""));
+  Status status = destination->start(std::chrono::seconds(timeout->value_or(kTimeoutSeconds)));
+  if (!status.ok()) return status;
+  return std::unique_ptr<Destination>(std::move(destination));
+}
+
+}  // namespace streamer

@@ -1,0 +1,200 @@
+#include "destination/cuda/pinned_pool.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <chrono>
+#include <utility>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+namespace streamer::gpu {
+namespace {
+
+constexpr std::uint64_t kHugePage = std::uint64_t{2} << 20;
+constexpr std::uint64_t kLeastSlot = std::uint64_t{64} << 10;
+
+std::uint64_t slot_size(std::uint64_t bytes) { return std::bit_ceil(std::max(bytes, kLeastSlot)); }
+
+// Memory in huge pages where the system has them: they are found and pinned many times faster.
+std::byte* map_memory(std::uint64_t bytes) {
+  const std::uint64_t slack = bytes >= kHugePage ? kHugePage : 0;
+  void* const raw = mmap(nullptr, bytes + slack, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (raw == MAP_FAILED) return nullptr;
+  auto* data = static_cast<std::byte*>(raw);
+  if (slack != 0) {
+    const auto address = reinterpret_cast<std::uintptr_t>(raw);
+    const std::uint64_t head = (kHugePage - address % kHugePage) % kHugePage;
+    if (head != 0) munmap(data, head);
+    data += head;
+    if (slack > head) munmap(data + bytes, slack - head);
+    madvise(data, bytes, MADV_HUGEPAGE);
+  }
+  // A child has no use for it, and must not make the parent's writes go to a copy.
+  madvise(data, bytes, MADV_DONTFORK);
+  madvise(data, bytes, MADV_POPULATE_WRITE);
+  return data;
+}
+
+}  // namespace
+
+PinnedPool::PinnedPool(const DeviceContext& context, MemoryBudget& budget, Limits limits)
+    : context_(context), budget_(budget), limits_(limits) {}
+
+PinnedPool::~PinnedPool() {
+  for (const auto& slot : slots_) {
+    destroy(*slot);
+    budget_.give_back(slot->mapped);
+  }
+}
+
+Result<std::unique_ptr<PinnedSlot>> PinnedPool::make(std::uint64_t bytes, std::uint32_t lane) {
+  auto slot = std::make_unique<PinnedSlot>();
+  slot->size = slot->mapped = bytes;
+  slot->lane = lane;
+  slot->data = map_memory(bytes);
+  if (slot->data == nullptr) {
+    return Status::error(Code::kOutOfMemory, std::to_string(bytes) +
+                                                 " bytes of host memory for copies to " +
+                                                 context_.name() + " can't be had")
+        .with_errno(errno);
+  }
+  const Driver& driver = context_.driver();
+  const ContextGuard guard(driver, context_.handle());
+  int code = guard.code();
+  if (code == kSuccess) code = driver.host_register(slot->data, bytes, kHostRegisterPortable);
+  if (code == kSuccess) {
+    code = driver.event_create(&slot->event, kEventDisableTiming);
+    if (code != kSuccess) driver.host_unregister(slot->data);
+  }
+  if (code == kSuccess) return slot;
+  munmap(slot->data, bytes);
+  Status status = driver.error(code, std::to_string(bytes) +
+                                         " bytes of host memory can't be pinned for copies to " +
+                                         context_.name());
+  if (code != kOutOfMemory) return status;
+  const ErrorDetail& detail = status.detail();
+  return Status::error(Code::kOutOfMemory, detail.message)
+      .with_http(0, detail.server_code, detail.server_message, "")
+      .with_hint("Free host memory, or lower RUNAI_STREAMER_CUDA_PINNED_LIMIT");
+}
+
+void PinnedPool::destroy(PinnedSlot& slot) {
+  const Driver& driver = context_.driver();
+  const ContextGuard guard(driver, context_.handle());
+  // In a context that has failed these fail too, and the device reads nothing any more.
+  driver.event_destroy(slot.event);
+  driver.host_unregister(slot.data);
+  munmap(slot.data, slot.mapped);
+}
+
+void PinnedPool::erase(const PinnedSlot& slot) {
+  std::erase_if(slots_, [&](const auto& other) { return other.get() == &slot; });
+}
+
+// Whether a slot of `bytes` may be made now; if so they are counted. Called with the lock held.
+bool PinnedPool::may_grow(std::uint64_t bytes) {
+  if (pinned_ == 0) {
+    budget_.take(bytes);  // nothing moves without one slot
+  } else if (!growth_stopped_.empty() || copying_ >= limits_.copying_enough ||
+             pinned_ + bytes > limits_.bytes || !budget_.try_take(bytes)) {
+    return false;
+  }
+  pinned_ += bytes;
+  peak_ = std::max(peak_, pinned_);
+  return true;
+}
+
+Result<PinnedSlot*> PinnedPool::take(std::uint64_t bytes, const CancelToken& cancel) {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    if (!failure_.ok()) return failure_;
+    if (cancel.cancelled()) {
+      return Status::error(Code::kCancelled,
+                           "the stream was closed while waiting for pinned memory");
+    }
+    // The most recently used slot is the one that is still in the processor's cache.
+    const auto fit = std::find_if(free_.rbegin(), free_.rend(),
+                                  [&](const PinnedSlot* slot) { return slot->size >= bytes; });
+    if (fit != free_.rend()) {
+      PinnedSlot* const slot = *fit;
+      free_.erase(std::next(fit).base());
+      return slot;
+    }
+    const std::uint64_t size = std::min(slot_size(bytes), std::max(limits_.max_slot, bytes));
+    if (may_grow(size)) {
+      const std::uint32_t lane = made_++;
+      lock.unlock();
+      auto made = make(size, lane);
+      lock.lock();
+      if (made.ok()) {
+        slots_.push_back(std::move(made).value());
+        return slots_.back().get();
+      }
+      pinned_ -= size;
+      budget_.give_back(size);
+      if (pinned_ == 0 || made.status().code() != Code::kOutOfMemory) return made.status();
+      growth_stopped_ = made.status().to_string();  // what there is has to do
+      continue;
+    }
+    if (!free_.empty()) {  // all too small: they make room
+      PinnedSlot* const small = free_.back();
+      free_.pop_back();
+      destroy(*small);
+      pinned_ -= small->mapped;
+      budget_.give_back(small->mapped);
+      erase(*small);
+      continue;
+    }
+    freed_.wait_for(lock, std::chrono::milliseconds(20));
+  }
+}
+
+void PinnedPool::give_back(PinnedSlot* slot) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (slot->copying) copying_ -= slot->size;
+    slot->copying = false;
+    free_.push_back(slot);
+  }
+  freed_.notify_one();
+}
+
+void PinnedPool::copying(PinnedSlot& slot) {
+  const std::lock_guard lock(mutex_);
+  if (!slot.copying) copying_ += slot.size;
+  slot.copying = true;
+}
+
+void PinnedPool::give_up(PinnedSlot* slot) {
+  const std::lock_guard lock(mutex_);
+  budget_.give_back(slot->mapped);
+  pinned_ -= slot->mapped;
+  if (slot->copying) copying_ -= slot->size;
+  erase(*slot);  // but not its memory
+}
+
+void PinnedPool::fail(const Status& status) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (failure_.ok()) failure_ = status;
+  }
+  freed_.notify_all();
+}
+
+std::uint64_t PinnedPool::pinned_peak() const {
+  const std::lock_guard lock(mutex_);
+  return peak_;
+}
+
+std::string PinnedPool::growth_stopped() const {
+  const std::lock_guard lock(mutex_);
+  return growth_stopped_;
+}
+
+}  // namespace streamer::gpu

@@ -1,0 +1,80 @@
+// Slots of pinned host memory: registered with the driver once, reused for copy after copy.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "destination/cuda/context.h"
+#include "engine/memory_budget.h"
+#include "source/source.h"
+
+namespace streamer::gpu {
+
+struct PinnedSlot {
+  std::byte* data = nullptr;
+  std::uint64_t size = 0;
+  std::uint64_t mapped = 0;                     // bytes that are mapped and registered from `data`
+  Event event = nullptr;                        // marks the end of the slot's copies
+  std::uint32_t lane = 0;                       // which copy stream
+  bool copying = false;                         // the pool's
+  std::chrono::steady_clock::time_point since;  // when it was taken, for a trace
+};
+
+// Thread-safe. Slots are made when they are first needed, as few as keep readers and copies busy:
+// readers that wait because the link is the limit do not make the pool grow.
+class PinnedPool {
+ public:
+  struct Limits {
+    std::uint64_t bytes = 0;           // most that is pinned at once, one slot always excepted
+    std::uint64_t max_slot = 0;        // most bytes of one slot
+    std::uint64_t copying_enough = 0;  // bytes under way to the device that keep it busy
+  };
+  PinnedPool(const DeviceContext& context, MemoryBudget& budget, Limits limits);
+  // Every slot must be back, or given up. Frees what is left.
+  ~PinnedPool();
+  PinnedPool(const PinnedPool&) = delete;
+  PinnedPool& operator=(const PinnedPool&) = delete;
+
+  // Waits for a slot of at least `bytes`, which is at most Limits::max_slot. kCancelled after
+  // `cancel`; the status given to fail() once there is one.
+  Result<PinnedSlot*> take(std::uint64_t bytes, const CancelToken& cancel);
+  void give_back(PinnedSlot* slot);
+  // The slot's bytes are on their way to the device; give_back() ends that.
+  void copying(PinnedSlot& slot);
+  // The device may still read the slot: it is never used again and its memory never freed.
+  void give_up(PinnedSlot* slot);
+  // Every take() from now on fails with `status`.
+  void fail(const Status& status);
+
+  const Limits& limits() const { return limits_; }
+  std::uint64_t pinned_peak() const;
+  std::string growth_stopped() const;  // why the pool is smaller than it could be; mostly empty
+
+ private:
+  Result<std::unique_ptr<PinnedSlot>> make(std::uint64_t bytes, std::uint32_t lane);
+  void destroy(PinnedSlot& slot);
+  bool may_grow(std::uint64_t bytes);
+  void erase(const PinnedSlot& slot);
+
+  const DeviceContext& context_;
+  MemoryBudget& budget_;
+  const Limits limits_;
+  mutable std::mutex mutex_;
+  std::condition_variable freed_;
+  std::vector<std::unique_ptr<PinnedSlot>> slots_;
+  std::vector<PinnedSlot*> free_;
+  std::uint64_t pinned_ = 0;  // bytes of slots, those that are being made included
+  std::uint64_t peak_ = 0;
+  std::uint64_t copying_ = 0;
+  std::uint32_t made_ = 0;
+  std::string growth_stopped_;
+  Status failure_;
+};
+
+}  // namespace streamer::gpu

@@ -1,0 +1,73 @@
+// A stand-in for a GPU driver: the driver's functions on host memory, with failures to order and
+// checks of its own. What a test does with it beside the driver's own functions is here.
+//
+// Copies run on threads of the stand-in, in the order of their streams, after the call returned:
+// a slot that is reused too early or memory that is freed too early shows as wrong bytes, as a
+// violation, and under sanitizers. Every function is thread-safe.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Back to the start: `devices` devices of `bytes` memory each, no contexts, nothing injected.
+// Everything that was created must have been destroyed.
+void standin_reset(int devices, uint64_t bytes);
+
+// Makes the device's primary context active and current in this thread, as frameworks do.
+void standin_use(int device);
+// Lets go of what standin_use() holds, in this thread.
+void standin_leave(int device);
+// A context beside the primary one, current in this thread. Destroyed by standin_reset().
+void* standin_new_context(int device);
+// Memory of a device, aligned to 512 bytes and filled with 0xA5; null where it has no more.
+void* standin_alloc(int device, uint64_t bytes);
+void standin_free(void* memory);
+
+// The call of `function` (as the driver names it) after the next `after` ones returns `code`, and
+// so do the `times - 1` calls that follow. With `sticky` every later call of any function does.
+// "run copy" is no function, but the moment when a copy runs on the device.
+void standin_fail(const char* function, int after, int times, int code, int sticky);
+// Copies of every stream wait until hold is 0 again.
+void standin_hold(int hold);
+// Copies of a device share a link of this speed; 0: as fast as the machine.
+void standin_link(uint64_t bytes_per_second);
+
+// A stream of the caller, in the current context.
+void* standin_stream_create(void);
+void standin_stream_destroy(void* stream);
+// Work on `stream` (null: the default stream) that waits `milliseconds` and then fills memory.
+void standin_fill_later(void* stream, void* memory, uint64_t bytes, int value, int milliseconds);
+void standin_synchronize(void* stream);
+
+struct standin_counts {
+  uint64_t violations;     // wrong uses that were seen
+  uint64_t contexts_made;  // primary contexts that became active, and others
+  uint64_t context_references;
+  uint64_t device_bytes;  // allocated now
+  uint64_t device_peak;
+  uint64_t pinned_bytes;  // registered now
+  uint64_t pinned_peak;
+  uint64_t registrations;    // in all
+  uint64_t streams, events;  // that exist now
+  uint64_t copies;           // that ran
+  uint64_t copied_bytes;
+};
+void standin_count(struct standin_counts* counts);
+// The first violation in words; empty if there was none. Valid until the next reset.
+const char* standin_violation(void);
+
+// When copies ran, in nanoseconds of the monotonic clock. Returns how many there are; writes at
+// most `room`.
+struct standin_copy {
+  int64_t begin, end;
+  uint64_t bytes;
+};
+size_t standin_copies(struct standin_copy* copies, size_t room);
+
+#ifdef __cplusplus
+}
+#endif
