@@ -33,8 +33,11 @@ class Destination {
   virtual Status fence(void* stream) = 0;
   // Most bytes that one stage() may ask for.
   virtual std::uint64_t max_slot_bytes() const = 0;
-  // Waits for a slot of at least `bytes`. kCancelled after `cancel`.
-  virtual Result<StagingSlot> stage(std::uint64_t bytes, const CancelToken& cancel) = 0;
+  // Waits for a slot of at least `bytes` for what is at `offset` of its object: the slot's address
+  // has the same place within a page, so that the bytes can be read past the page cache. kCancelled
+  // after `cancel`.
+  virtual Result<StagingSlot> stage(std::uint64_t bytes, std::uint64_t offset,
+                                    const CancelToken& cancel) = 0;
   // Copies consecutive bytes of the slot to the device addresses of `segments`, takes the slot
   // back, and calls `done` exactly once, from any thread, when the bytes are there. Does not block.
   virtual void copy(StagingSlot slot, std::span<const iovec> segments,

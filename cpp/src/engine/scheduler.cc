@@ -11,6 +11,7 @@ constexpr std::size_t kBatchBlocks = 64;
 // How far views are populated ahead of the consumer.
 constexpr std::uint64_t kViewsAhead = std::uint64_t{512} << 20;
 constexpr std::size_t kMaxSegments = 1024;  // IOV_MAX
+constexpr std::uint64_t kPage = 4096;
 
 double seconds_between(std::chrono::steady_clock::time_point from,
                        std::chrono::steady_clock::time_point to) {
@@ -253,14 +254,16 @@ std::optional<Chunk> Scheduler::make_chunk_locked() {
 
 // Bytes that a chunk which starts at the cursor in `block` may have.
 std::uint64_t Scheduler::limit_locked(const SourceLimits& source, const Block& block) const {
-  if (block.placement != Placement::kView) {
-    return std::min(source.chunk_bytes, block.submission->max_chunk);
-  }
-  // Parts of a view end at whole multiples, so that no two workers fault in the same huge page.
   std::uint32_t index = cursor_range_;
   while (block.range(block.first + index).size == cursor_byte_) ++index;
   const std::uint64_t start =
       block.range(block.first + index).offset + (index == cursor_range_ ? cursor_byte_ : 0);
+  if (block.placement != Placement::kView) {
+    // The next chunk starts where a page does: it can be read past the page cache as it is.
+    const std::uint64_t limit = std::min(source.chunk_bytes, block.submission->max_chunk);
+    return limit > kPage ? limit - (start + limit) % kPage : limit;
+  }
+  // Parts of a view end at whole multiples, so that no two workers fault in the same huge page.
   return source.view_chunk_bytes - start % source.view_chunk_bytes;
 }
 
@@ -316,15 +319,29 @@ void Scheduler::append_locked(Block& block, std::uint64_t limit, Chunk* chunk) {
   }
 }
 
+void Scheduler::end_read_locked(const Chunk& chunk, bool congested) {
+  SourceLimits& source = sources_.at(chunk.kind);
+  source.controller.completed(chunk.size, source.active, congested, Clock::now());
+  last_concurrency_ = source.controller.limit();
+  --source.active;
+}
+
+void Scheduler::read_ended(const Chunk& chunk, bool congested) {
+  bool wake_worker = false;
+  {
+    const std::lock_guard lock(mutex_);
+    end_read_locked(chunk, congested);
+    wake_worker = idle_ > 0;
+  }
+  if (wake_worker) work_.notify_one();
+}
+
 void Scheduler::complete(const Chunk& chunk, const Status& status, bool congested) {
   bool wake_consumer = false;
   bool wake_worker = false;
   {
     const std::lock_guard lock(mutex_);
-    SourceLimits& source = sources_.at(chunk.kind);
-    source.controller.completed(chunk.size, source.active, congested, Clock::now());
-    last_concurrency_ = source.controller.limit();
-    --source.active;
+    if (chunk.reading) end_read_locked(chunk, congested);
     --chunks_under_way_;
     wake_worker = idle_ > 0;
     for (const Chunk::Share& share : chunk.shares) {

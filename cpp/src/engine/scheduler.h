@@ -30,6 +30,7 @@ struct Chunk {
     std::uint64_t bytes;
   };
   std::vector<Share> shares;
+  bool reading = true;  // it counts among the reads under way
 };
 
 // What a worker does next: a task, or a chunk, or (neither) it ends.
@@ -73,6 +74,9 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
   // For workers: blocks until there is something to do. False: end.
   Job take();
   void complete(const Chunk& chunk, const Status& status, bool congested);
+  // The chunk's bytes were read, but are not where they belong yet: `reading` ends before
+  // complete().
+  void read_ended(const Chunk& chunk, bool congested);
 
   // For the consumer: see Stream::next(). Blocks that are delivered leave the scheduler.
   Result<std::deque<Block>> next(std::chrono::milliseconds timeout, bool* finished);
@@ -98,6 +102,7 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
   std::uint64_t limit_locked(const SourceLimits& source, const Block& block) const;
   void choose_view_locked(Block& block);
   bool continues_locked(const Chunk& chunk, const Block& block) const;
+  void end_read_locked(const Chunk& chunk, bool congested);
   void append_locked(Block& block, std::uint64_t limit, Chunk* chunk);
   bool place_locked(Block& block, bool first);
   void note_blocked_locked(Blocked reason);

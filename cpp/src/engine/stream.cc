@@ -163,6 +163,8 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
     Stats stats = stats_.snapshot(scheduler_->times(), *budget_);
     stats.threads = scheduler_->workers();
     stats.concurrency = scheduler_->concurrency();
+    const std::lock_guard lock(destinations_mutex_);
+    for (const auto& [ordinal, destination] : destinations_) destination->describe(&stats.notes);
     return stats;
   }
 
@@ -202,6 +204,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
   const std::shared_ptr<Scheduler> scheduler_;
   StatsCollector stats_;
   std::array<std::unique_ptr<Source>, kSourceKinds> sources_;
+  mutable std::mutex destinations_mutex_;
   std::map<int, std::unique_ptr<Destination>> destinations_;  // by ordinal
   std::vector<FileState> files_;
   std::uint64_t submissions_ = 0;
@@ -295,7 +298,7 @@ bool Stream::Impl::kept(const Chunk& chunk) {
 void Stream::Impl::run_on_device(const Chunk& chunk, Reader* reader) {
   ReadReport report;
   Destination& destination = *chunk.destination;
-  auto slot = destination.stage(chunk.size, cancel_);
+  auto slot = destination.stage(chunk.size, chunk.offset, cancel_);
   if (!slot) {
     finish(chunk, slot.status(), report);
     return;
@@ -309,8 +312,15 @@ void Stream::Impl::run_on_device(const Chunk& chunk, Reader* reader) {
     finish(chunk, std::move(status), report);
     return;
   }
+  // The connection is free for the next read while this one is copied.
+  scheduler_->read_ended(chunk, report.congested);
   auto shared = std::make_shared<Chunk>(chunk);
+<<<<<<< HEAD
   destination.copy(*slot, chunk.segments, [this, shared, report, guard](Status copied) mutable {
+=======
+  shared->reading = false;
+  destination.copy(*slot, chunk.segments, [this, shared, report](Status copied) {
+>>>>>>> 5532713 (Overlap reads with copies, and read past the page cache into pinned slots)
     finish(*shared, std::move(copied), report);
     guard.reset();
   });
@@ -462,13 +472,13 @@ Status Stream::Impl::read(const std::vector<FileRanges>& wanted) {
 }
 
 Result<Destination*> Stream::Impl::destination(Device device) {
-  auto& destination = destinations_[device.ordinal];
-  if (!destination) {
-    auto made = make_destination(device, options_, *budget_);
-    if (!made) return made.status();
-    destination = std::move(*made);
+  if (const auto known = destinations_.find(device.ordinal); known != destinations_.end()) {
+    return known->second.get();
   }
-  return destination.get();
+  auto made = make_destination(device, options_, *budget_);
+  if (!made) return made.status();
+  const std::lock_guard lock(destinations_mutex_);
+  return destinations_.emplace(device.ordinal, std::move(*made)).first->second.get();
 }
 
 Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Device device) {
@@ -481,6 +491,12 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
     if (!made) return made.status();
     submission->destination = *made;
     submission->max_chunk = (*made)->max_slot_bytes();
+    if (Status status = (*made)->fence(device.stream); !status.ok()) return status;
+    for (const FileRanges& entry : submission->entries) {
+      if (entry.file < files_.size() && files_[entry.file].object) {
+        files_[entry.file].object->expect_passing_reads();
+      }
+    }
   }
   std::vector<Block> blocks;
   const auto limit = options_.memory_limit > 0 ? static_cast<std::uint64_t>(options_.memory_limit)

@@ -58,6 +58,9 @@ class Object {
   }
   // Tells that [offset, offset + size) of the view will not be touched any more.
   virtual void drop_view(std::uint64_t /*offset*/, std::uint64_t /*size*/) const {}
+  // Tells that ranges will be read once, into memory that is not the process's: there is no use in
+  // keeping them in the page cache.
+  virtual void expect_passing_reads() const {}
   // Whether the object is still what was opened; cheap, called once per delivered batch.
   virtual Status unchanged() const { return {}; }
 

@@ -87,7 +87,7 @@ Status CopyQueue::fence(CopyStream stream) {
 
 Status CopyQueue::enqueue(PinnedSlot& slot, CopyStream stream, std::span<const iovec> segments) {
   const Driver& driver = context_.driver();
-  const std::byte* from = slot.data;
+  const std::byte* from = slot.memory + slot.start;
   for (std::size_t i = 0; i < segments.size();) {
     auto* const to = static_cast<std::byte*>(segments[i].iov_base);
     std::size_t bytes = segments[i].iov_len;

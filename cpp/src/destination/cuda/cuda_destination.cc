@@ -72,7 +72,8 @@ class CudaDestination : public Destination {
 
   std::uint64_t max_slot_bytes() const override { return pool_->limits().max_slot; }
 
-  Result<StagingSlot> stage(std::uint64_t bytes, const CancelToken& cancel) override {
+  Result<StagingSlot> stage(std::uint64_t bytes, std::uint64_t offset,
+                            const CancelToken& cancel) override {
     if (forked()) return forked_error();
     if (bytes > max_slot_bytes()) {
       return Status::error(Code::kInternal, "a slot of " + std::to_string(bytes) +
@@ -82,7 +83,8 @@ class CudaDestination : public Destination {
     auto slot = pool_->take(bytes, cancel);
     if (!slot) return slot.status();
     if (trace_.enabled()) (*slot)->since = Trace::Clock::now();
-    return StagingSlot{(*slot)->data, (*slot)->size, *slot};
+    (*slot)->start = offset % gpu::kPage;
+    return StagingSlot{(*slot)->memory + (*slot)->start, (*slot)->size, *slot};
   }
 
   void copy(StagingSlot slot, std::span<const iovec> segments,

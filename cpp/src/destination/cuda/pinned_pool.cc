@@ -18,6 +18,7 @@ namespace {
 constexpr std::uint64_t kHugePage = std::uint64_t{2} << 20;
 constexpr std::uint64_t kLeastSlot = std::uint64_t{64} << 10;
 
+// Of the memory of a slot for `bytes`.
 std::uint64_t slot_size(std::uint64_t bytes) { return std::bit_ceil(std::max(bytes, kLeastSlot)); }
 
 // Memory in huge pages where the system has them: they are found and pinned many times faster.
@@ -55,10 +56,11 @@ PinnedPool::~PinnedPool() {
 
 Result<std::unique_ptr<PinnedSlot>> PinnedPool::make(std::uint64_t bytes, std::uint32_t lane) {
   auto slot = std::make_unique<PinnedSlot>();
-  slot->size = slot->mapped = bytes;
+  slot->mapped = bytes;
+  slot->size = bytes - kPage;
   slot->lane = lane;
-  slot->data = map_memory(bytes);
-  if (slot->data == nullptr) {
+  slot->memory = map_memory(bytes);
+  if (slot->memory == nullptr) {
     return Status::error(Code::kOutOfMemory, std::to_string(bytes) +
                                                  " bytes of host memory for copies to " +
                                                  context_.name() + " can't be had")
@@ -67,13 +69,13 @@ Result<std::unique_ptr<PinnedSlot>> PinnedPool::make(std::uint64_t bytes, std::u
   const Driver& driver = context_.driver();
   const ContextGuard guard(driver, context_.handle());
   int code = guard.code();
-  if (code == kSuccess) code = driver.host_register(slot->data, bytes, kHostRegisterPortable);
+  if (code == kSuccess) code = driver.host_register(slot->memory, bytes, kHostRegisterPortable);
   if (code == kSuccess) {
     code = driver.event_create(&slot->event, kEventDisableTiming);
-    if (code != kSuccess) driver.host_unregister(slot->data);
+    if (code != kSuccess) driver.host_unregister(slot->memory);
   }
   if (code == kSuccess) return slot;
-  munmap(slot->data, bytes);
+  munmap(slot->memory, bytes);
   Status status = driver.error(code, std::to_string(bytes) +
                                          " bytes of host memory can't be pinned for copies to " +
                                          context_.name());
@@ -89,8 +91,8 @@ void PinnedPool::destroy(PinnedSlot& slot) {
   const ContextGuard guard(driver, context_.handle());
   // In a context that has failed these fail too, and the device reads nothing any more.
   driver.event_destroy(slot.event);
-  driver.host_unregister(slot.data);
-  munmap(slot.data, slot.mapped);
+  driver.host_unregister(slot.memory);
+  munmap(slot.memory, slot.mapped);
 }
 
 void PinnedPool::erase(const PinnedSlot& slot) {
@@ -126,7 +128,7 @@ Result<PinnedSlot*> PinnedPool::take(std::uint64_t bytes, const CancelToken& can
       free_.erase(std::next(fit).base());
       return slot;
     }
-    const std::uint64_t size = std::min(slot_size(bytes), std::max(limits_.max_slot, bytes));
+    const std::uint64_t size = slot_size(bytes);
     if (may_grow(size)) {
       const std::uint32_t lane = made_++;
       lock.unlock();

@@ -191,11 +191,13 @@ bool PosixObject::read_by_others() const {
   return fcntl(fd_, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
-// Whether bytes that are not cached should not be brought there: nobody else wants them, and the
-// processors or the memory are too few to keep the page cache at the speed of the device.
+// Whether bytes that are not cached should not be brought there: nobody else wants them, and they
+// leave the host at once, or the processors or the memory are too few to keep the page cache at the
+// speed of the device.
 bool PosixObject::past_the_cache() const {
   if (strategy_ == FileStrategy::kDirect) return true;
-  return strategy_ == FileStrategy::kAuto && spare_cache_ && !read_by_others();
+  const bool spare = spare_cache_ || passing_.load(std::memory_order_relaxed);
+  return strategy_ == FileStrategy::kAuto && spare && !read_by_others();
 }
 
 bool PosixObject::prefers_view(std::uint64_t offset, std::uint64_t size) const {

@@ -1,6 +1,7 @@
 // An open file, and how it is going to be read.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -26,6 +27,7 @@ class PosixObject final : public Object {
   std::byte* view() const override { return view_; }
   bool prefers_view(std::uint64_t offset, std::uint64_t size) const override;
   void drop_view(std::uint64_t offset, std::uint64_t size) const override;
+  void expect_passing_reads() const override { passing_.store(true, std::memory_order_relaxed); }
   Status unchanged() const override;
 
   int fd() const { return fd_; }
@@ -45,6 +47,7 @@ class PosixObject final : public Object {
   FileStrategy strategy_ = FileStrategy::kBuffered;
   std::byte* view_ = nullptr;
   bool spare_cache_ = false;  // kAuto: cold bytes are not worth the page cache
+  mutable std::atomic<bool> passing_{false};  // kAuto: the same, since they go to a device
   mutable std::once_flag direct_once_;
   mutable int direct_fd_ = -1;
 };

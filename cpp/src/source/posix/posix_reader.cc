@@ -83,6 +83,19 @@ Status read_buffered(const PosixObject& file, std::uint64_t* offset, std::vector
   return {};
 }
 
+// What is left of `segment` behind its first `bytes`.
+iovec after(const iovec& segment, std::uint64_t bytes) {
+  const std::uint64_t skip = std::min<std::uint64_t>(bytes, segment.iov_len);
+  return {static_cast<std::byte*>(segment.iov_base) + skip, segment.iov_len - skip};
+}
+
+// What can be read without bouncing: memory and file agree in their place within a page.
+std::uint64_t direct_bytes(const iovec& segment, std::uint64_t offset) {
+  const bool aligned =
+      offset % kBlock == 0 && reinterpret_cast<std::uintptr_t>(segment.iov_base) % kBlock == 0;
+  return aligned ? segment.iov_len / kBlock * kBlock : 0;
+}
+
 }  // namespace
 
 PosixReader::~PosixReader() { std::free(bounce_); }
@@ -104,10 +117,11 @@ Result<Opened> PosixReader::open(const std::string& path, std::span<std::byte> p
 Status PosixReader::read(const Object& object, std::uint64_t offset,
                          std::span<const iovec> segments, ReadReport* report) {
   const auto& file = static_cast<const PosixObject&>(object);
+  const int direct = file.direct_fd();
   std::vector<iovec> left(segments.begin(), segments.end());
   const std::uint64_t end = offset + total(left);
   report->strategy = "buffered";
-  if (file.direct_fd() >= 0) {
+  if (direct >= 0) {
     if (Status status = read_buffered(file, &offset, &left, RWF_NOWAIT); !status.ok()) {
       return status;
     }
@@ -123,15 +137,35 @@ Status PosixReader::read(const Object& object, std::uint64_t offset,
 // Reads by O_DIRECT until `segments` is empty, or leaves the rest where the file system refuses.
 Status PosixReader::read_direct(const PosixObject& file, std::uint64_t offset,
                                 std::vector<iovec>* segments, ReadReport* report) {
-  if (bounce_ == nullptr) {
-    bounce_ = static_cast<std::byte*>(std::aligned_alloc(kBounceBytes, kBounceBytes));
-    if (bounce_ == nullptr) return {};
-    madvise(bounce_, kBounceBytes, MADV_HUGEPAGE);
-  }
   std::uint64_t left = total(*segments);
   while (left > 0) {
+    if (const std::uint64_t size = direct_bytes(segments->front(), offset); size > 0) {
+      const ssize_t got = pread(file.direct_fd(), segments->front().iov_base, size,
+                                static_cast<off_t>(offset));
+      if (got > 0) {
+        consume(segments, static_cast<std::uint64_t>(got));
+        offset += static_cast<std::uint64_t>(got);
+        left -= static_cast<std::uint64_t>(got);
+        report->strategy = "direct";
+        continue;
+      }
+      if (got == 0) return ended_early(file, offset);
+      if (errno == EINTR) continue;
+      if (errno == EINVAL) return {};
+      return posix_error("cannot read the file", file.path(), errno);
+    }
+    if (bounce_ == nullptr) {
+      bounce_ = static_cast<std::byte*>(std::aligned_alloc(kBounceBytes, kBounceBytes));
+      if (bounce_ == nullptr) return {};
+      madvise(bounce_, kBounceBytes, MADV_HUGEPAGE);
+    }
     const std::uint64_t start = offset / kBlock * kBlock;
-    const std::uint64_t end = (offset + left + kBlock - 1) / kBlock * kBlock;
+    std::uint64_t end = (offset + left + kBlock - 1) / kBlock * kBlock;
+    // Up to where it goes on without bouncing.
+    if (end - start > kBlock && direct_bytes(after(segments->front(), start + kBlock - offset),
+                                             start + kBlock) > 0) {
+      end = start + kBlock;
+    }
     const std::uint64_t size = std::min(end - start, kBounceBytes);
     const ssize_t got = pread(file.direct_fd(), bounce_, size, static_cast<off_t>(start));
     if (got < 0) {
