@@ -61,6 +61,9 @@ Status CopyQueue::failure() const {
 
 // Makes `status` the answer to everything from now on, unless something failed before.
 Status CopyQueue::fail(Status status) {
+  status = std::move(status).with_hint(
+      "The GPU can't be used any more in this process. The cause is often an earlier kernel: run "
+      "with CUDA_LAUNCH_BLOCKING=1 to find it");
   Status first;
   {
     const std::lock_guard lock(mutex_);
@@ -151,11 +154,7 @@ void CopyQueue::finish(Pending pending, const Status& status) {
 // The driver does not say any more whether copies have ended.
 void CopyQueue::lose(int code) {
   const Driver& driver = context_.driver();
-  const Status status =
-      fail(driver.error(code, "copies to " + context_.name() + " failed")
-               .with_hint(
-                   "The GPU can't be used any more in this process. The cause is often an earlier "
-                   "kernel: run with CUDA_LAUNCH_BLOCKING=1 to find it"));
+  const Status status = fail(driver.error(code, "copies to " + context_.name() + " failed"));
   for (Lane& lane : lanes_) {
     driver.stream_synchronize(lane.stream);  // returns: either all is done, or the context is gone
     while (!lane.pending.empty()) {

@@ -19,7 +19,9 @@ constexpr std::uint64_t kHugePage = std::uint64_t{2} << 20;
 constexpr std::uint64_t kLeastSlot = std::uint64_t{64} << 10;
 
 // Of the memory of a slot for `bytes`.
-std::uint64_t slot_size(std::uint64_t bytes) { return std::bit_ceil(std::max(bytes, kLeastSlot)); }
+std::uint64_t slot_size(std::uint64_t bytes) {
+  return std::bit_ceil(std::max(bytes, kLeastSlot)) + kPage;
+}
 
 // Memory in huge pages where the system has them: they are found and pinned many times faster.
 std::byte* map_memory(std::uint64_t bytes) {
@@ -108,7 +110,6 @@ bool PinnedPool::may_grow(std::uint64_t bytes) {
     return false;
   }
   pinned_ += bytes;
-  peak_ = std::max(peak_, pinned_);
   return true;
 }
 
@@ -135,6 +136,8 @@ Result<PinnedSlot*> PinnedPool::take(std::uint64_t bytes, const CancelToken& can
       auto made = make(size, lane);
       lock.lock();
       if (made.ok()) {
+        pinned_now_ += size;
+        peak_ = std::max(peak_, pinned_now_);
         slots_.push_back(std::move(made).value());
         return slots_.back().get();
       }
@@ -149,6 +152,7 @@ Result<PinnedSlot*> PinnedPool::take(std::uint64_t bytes, const CancelToken& can
       free_.pop_back();
       destroy(*small);
       pinned_ -= small->mapped;
+      pinned_now_ -= small->mapped;
       budget_.give_back(small->mapped);
       erase(*small);
       continue;
@@ -177,6 +181,7 @@ void PinnedPool::give_up(PinnedSlot* slot) {
   const std::lock_guard lock(mutex_);
   budget_.give_back(slot->mapped);
   pinned_ -= slot->mapped;
+  pinned_now_ -= slot->mapped;
   if (slot->copying) copying_ -= slot->size;
   erase(*slot);  // but not its memory
 }

@@ -72,8 +72,9 @@ class PinnedPool {
   std::condition_variable freed_;
   std::vector<std::unique_ptr<PinnedSlot>> slots_;
   std::vector<PinnedSlot*> free_;
-  std::uint64_t pinned_ = 0;  // bytes of slots, those that are being made included
-  std::uint64_t peak_ = 0;
+  std::uint64_t pinned_ = 0;      // bytes of slots, those that are being made included
+  std::uint64_t pinned_now_ = 0;  // without those
+  std::uint64_t peak_ = 0;        // of pinned_now_
   std::uint64_t copying_ = 0;
   std::uint32_t made_ = 0;
   std::string growth_stopped_;
