@@ -221,7 +221,10 @@ void PosixObject::open_direct() const {
       one.st_dev != other.st_dev) {  // replaced in between
     ::close(direct_fd_);
     direct_fd_ = -1;
+    return;
   }
+  // Looking at the page cache must not read ahead into it.
+  posix_fadvise(fd_, 0, 0, POSIX_FADV_RANDOM);
 }
 
 void PosixObject::drop_view(std::uint64_t offset, std::uint64_t size) const {

@@ -83,6 +83,13 @@ Status read_buffered(const PosixObject& file, std::uint64_t* offset, std::vector
   return {};
 }
 
+// Whether the byte at `offset` is in the page cache.
+bool is_cached(const PosixObject& file, std::uint64_t offset) {
+  char byte = 0;
+  const iovec segment{&byte, 1};
+  return preadv2(file.fd(), &segment, 1, static_cast<off_t>(offset), RWF_NOWAIT) == 1;
+}
+
 // What is left of `segment` behind its first `bytes`.
 iovec after(const iovec& segment, std::uint64_t bytes) {
   const std::uint64_t skip = std::min<std::uint64_t>(bytes, segment.iov_len);
@@ -122,8 +129,11 @@ Status PosixReader::read(const Object& object, std::uint64_t offset,
   const std::uint64_t end = offset + total(left);
   report->strategy = "buffered";
   if (direct >= 0) {
-    if (Status status = read_buffered(file, &offset, &left, RWF_NOWAIT); !status.ok()) {
-      return status;
+    // Only what seems to be cached is tried there: a miss would make the kernel read all of it.
+    if (offset < end && is_cached(file, offset) && is_cached(file, end - 1)) {
+      if (Status status = read_buffered(file, &offset, &left, RWF_NOWAIT); !status.ok()) {
+        return status;
+      }
     }
     if (left.empty()) return {};
     if (Status status = read_direct(file, offset, &left, report); !status.ok() || left.empty()) {
