@@ -43,8 +43,9 @@ enum class DeviceType : int { kHost = 0, kCuda = 1 };
 struct Device {
   DeviceType type = DeviceType::kHost;
   int ordinal = 0;  // of the device, as the driver counts
-  // The caller's stream on the device (CUstream; null: the default one) whose work may still use the
-  // destinations of a submission: copies to them start after what it holds when they are submitted.
+  // The caller's stream on the device (CUstream; null: the default one) whose work may still use
+  // the destinations of a submission: copies to them start after what it holds when they are
+  // submitted.
   void* stream = nullptr;
 };
 

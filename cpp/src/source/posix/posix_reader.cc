@@ -150,8 +150,8 @@ Status PosixReader::read_direct(const PosixObject& file, std::uint64_t offset,
   std::uint64_t left = total(*segments);
   while (left > 0) {
     if (const std::uint64_t size = direct_bytes(segments->front(), offset); size > 0) {
-      const ssize_t got = pread(file.direct_fd(), segments->front().iov_base, size,
-                                static_cast<off_t>(offset));
+      const ssize_t got =
+          pread(file.direct_fd(), segments->front().iov_base, size, static_cast<off_t>(offset));
       if (got > 0) {
         consume(segments, static_cast<std::uint64_t>(got));
         offset += static_cast<std::uint64_t>(got);
@@ -172,8 +172,8 @@ Status PosixReader::read_direct(const PosixObject& file, std::uint64_t offset,
     const std::uint64_t start = offset / kBlock * kBlock;
     std::uint64_t end = (offset + left + kBlock - 1) / kBlock * kBlock;
     // Up to where it goes on without bouncing.
-    if (end - start > kBlock && direct_bytes(after(segments->front(), start + kBlock - offset),
-                                             start + kBlock) > 0) {
+    if (end - start > kBlock &&
+        direct_bytes(after(segments->front(), start + kBlock - offset), start + kBlock) > 0) {
       end = start + kBlock;
     }
     const std::uint64_t size = std::min(end - start, kBounceBytes);
