@@ -180,7 +180,8 @@ class PyStream {
   }
 
   // entries: [(file, offsets, sizes, alignments or None, destinations or None, what owns them)]
-  std::uint64_t submit(const py::list& entries, int device_type, int ordinal) {
+  std::uint64_t submit(const py::list& entries, int device_type, int ordinal,
+                       std::uint64_t device_stream) {
     std::vector<FileRanges> wanted;
     for (const py::handle entry : entries) {
       const auto parts = py::reinterpret_borrow<py::tuple>(entry);
@@ -209,7 +210,8 @@ class PyStream {
       }
       wanted.push_back(std::move(one));
     }
-    const Device device{static_cast<DeviceType>(device_type), ordinal};
+    const Device device{static_cast<DeviceType>(device_type), ordinal,
+                        reinterpret_cast<void*>(static_cast<std::uintptr_t>(device_stream))};  // NOLINT
     return *call([&](Stream& stream) { return stream.submit(std::move(wanted), device); });
   }
 
@@ -376,7 +378,7 @@ void bind_stream(py::module_& module) {
       .def("open", &PyStream::open, py::arg("paths"), py::arg("prefix_bytes") = 0)
       .def("read", &PyStream::read, py::arg("ranges"))
       .def("submit", &PyStream::submit, py::arg("entries"), py::arg("device_type") = 0,
-           py::arg("device_ordinal") = 0)
+           py::arg("device_ordinal") = 0, py::arg("device_stream") = 0)
       .def("next", &PyStream::next, py::arg("timeout_ms") = -1)
       .def("deliver", &PyStream::deliver, py::arg("on_ready"), py::arg("on_end"))
       .def("check", &PyStream::check, py::arg("file"))

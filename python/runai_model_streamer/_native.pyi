@@ -31,7 +31,11 @@ class Stream:
     def read(self, ranges: Sequence[tuple[int, int, int]]) -> list[bytes]:
         """Bytes of (file, offset, size), now."""
     def submit(
-        self, entries: Sequence[_Entry], device_type: int = 0, device_ordinal: int = 0
+        self,
+        entries: Sequence[_Entry],
+        device_type: int = 0,
+        device_ordinal: int = 0,
+        device_stream: int = 0,
     ) -> int: ...
     def next(self, timeout_ms: int = -1) -> tuple[list[_Ready], bool]:
         """What is ready, and whether everything submitted was delivered."""

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import torch
 
 from runai_model_streamer.errors import RunaiStreamerInvalidInputException
 from runai_model_streamer.file_streamer.requests_iterator import FileChunks
-from runai_model_streamer.file_streamer.session import Run, Session
+from runai_model_streamer.file_streamer.session import Run, Session, as_bytes
 
 
 class Placement:
     """Host memory: what the engine reads is what the caller gets."""
 
-    def __init__(self, name: str = "cpu") -> None:
+    writes_destinations = True
+    """Whether the engine can write to memory of the caller's there, as `into` needs it."""
+
+    def __init__(self, name: str = "cpu", device: torch.device | None = None) -> None:
         self.name = name
+        self.device = torch.device("cpu") if device is None else device
+        """That the tensors say."""
         self._sizes: dict[int, list[int]] = {}
 
     def submit(self, session: Session, requests: Sequence[FileChunks]) -> None:
@@ -30,6 +36,21 @@ class Placement:
         return session.runs()
 
 
+class MovedPlacement(Placement):
+    """A device that only PyTorch can copy to: read into host memory, then moved run by run."""
+
+    writes_destinations = False
+
+    def runs(self, session: Session) -> Iterator[Run]:
+        for run in session.runs():
+            if run.data is not None:
+                moved = as_bytes(run.data).to(self.device)
+                run = dataclasses.replace(run, data=moved)
+                del moved
+            yield run
+            del run
+
+
 def parse_device(device: str | torch.device | None) -> Placement:
     """The placement for a device: None, "cpu" and "cpu:0" are host memory."""
     if device is None:
@@ -42,4 +63,8 @@ def parse_device(device: str | torch.device | None) -> Placement:
         ) from None
     if parsed.type == "cpu":
         return Placement()
-    raise RunaiStreamerInvalidInputException(f"device {str(parsed)!r} is not supported")
+    if parsed.type == "cuda":
+        from runai_model_streamer.cuda import CudaPlacement
+
+        return CudaPlacement(parsed)
+    return MovedPlacement(str(parsed), parsed)

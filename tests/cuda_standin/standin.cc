@@ -255,7 +255,7 @@ void enqueue(StreamImpl* stream, Operation operation) {
   world().changed.notify_all();
 }
 
-void run_copy(void* to, const void* from, uint64_t bytes, int device) {
+void run_copy(void* to, const void* from, uint64_t bytes, int device, int64_t* begin) {
   World& w = world();
   {
     const std::lock_guard lock(w.mutex);
@@ -272,7 +272,7 @@ void run_copy(void* to, const void* from, uint64_t bytes, int device) {
     }
   }
   const std::lock_guard link(w.link_mutex);
-  const int64_t begin = now();
+  *begin = now();
   std::memcpy(to, from, bytes);
   uint64_t speed = 0;
   {
@@ -282,12 +282,8 @@ void run_copy(void* to, const void* from, uint64_t bytes, int device) {
   if (speed > 0) {
     const auto duration =
         static_cast<int64_t>(static_cast<double>(bytes) * 1e9 / static_cast<double>(speed));
-    std::this_thread::sleep_for(std::chrono::nanoseconds(begin + duration - now()));
+    std::this_thread::sleep_for(std::chrono::nanoseconds(*begin + duration - now()));
   }
-  const std::lock_guard lock(w.mutex);
-  ++w.counts.copies;
-  w.counts.copied_bytes += bytes;
-  w.copies.push_back({begin, now(), bytes});
 }
 
 ContextImpl* primary(int device) { return world().contexts[static_cast<size_t>(device)].get(); }
@@ -463,7 +459,16 @@ FUNCTION(cuMemcpyHtoDAsync_v2, hipMemcpyHtoDAsync, uint64_t to, const void* from
         kInvalidValue);
   }
   void* const target = reinterpret_cast<void*>(to);
-  enqueue(stream, {[=] { run_copy(target, from, bytes, device); }, nullptr, from, target, bytes});
+  const auto begin = std::make_shared<int64_t>(0);  // stays 0 where the copy failed
+  const auto run = [=] { run_copy(target, from, bytes, device, begin.get()); };
+  const auto complete = [=] {
+    if (*begin == 0) return;
+    World& inside = world();
+    ++inside.counts.copies;
+    inside.counts.copied_bytes += bytes;
+    inside.copies.push_back({*begin, now(), bytes});
+  };
+  enqueue(stream, {run, complete, from, target, bytes});
   return kSuccess;
 }
 

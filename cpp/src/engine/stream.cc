@@ -315,12 +315,8 @@ void Stream::Impl::run_on_device(const Chunk& chunk, Reader* reader) {
   // The connection is free for the next read while this one is copied.
   scheduler_->read_ended(chunk, report.congested);
   auto shared = std::make_shared<Chunk>(chunk);
-<<<<<<< HEAD
-  destination.copy(*slot, chunk.segments, [this, shared, report, guard](Status copied) mutable {
-=======
   shared->reading = false;
-  destination.copy(*slot, chunk.segments, [this, shared, report](Status copied) {
->>>>>>> 5532713 (Overlap reads with copies, and read past the page cache into pinned slots)
+  destination.copy(*slot, chunk.segments, [this, shared, report, guard](Status copied) mutable {
     finish(*shared, std::move(copied), report);
     guard.reset();
   });

@@ -103,7 +103,7 @@ class FileStreamer:
             for index in range(run.count):
                 size = sizes[index]
                 if size == 0 or data is None:
-                    chunk = torch.empty((1, 0), dtype=torch.uint8, device="cpu")
+                    chunk = torch.empty((1, 0), dtype=torch.uint8, device=self.device)
                 else:
                     start = run.positions[index]
                     chunk = data[start : start + size].view(1, size)
@@ -129,6 +129,11 @@ class FileStreamer:
 
     def handle_object_store(self, path: str, streamer: Any, credentials: Any) -> None:
         """Accepted for compatibility: credentials are resolved when they are needed."""
+
+    @property
+    def device(self) -> torch.device:
+        """Of the tensors that are streamed."""
+        return torch.device("cpu") if self._placement is None else self._placement.device
 
     def stats(self) -> StreamStats:
         """Counters of the load under way, or of the last one."""

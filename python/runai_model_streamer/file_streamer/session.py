@@ -57,6 +57,9 @@ class Session:
 
             provider = make_provider(credentials)
         self.stream = native.Stream(chosen, provider)
+        # Memory that reads write to, by a number of its owner's. Nothing here is freed before the
+        # stream has ended, however the session dies.
+        self.memory: dict[int, torch.Tensor] = {}
         self.files: dict[str, int] = {}
         self.sizes: dict[str, int] = {}
         self._ids: list[list[int]] = []
@@ -74,10 +77,22 @@ class Session:
             prefixes.append(prefix)
         return prefixes
 
+    def __del__(self) -> None:
+        stream = getattr(self, "stream", None)
+        if stream is not None:
+            stream.close()
+
     def submit(
-        self, requests: Sequence[FileChunks], device_type: int = 0, ordinal: int = 0
+        self,
+        requests: Sequence[FileChunks],
+        device_type: int = 0,
+        ordinal: int = 0,
+        device_stream: int = 0,
     ) -> None:
-        """Adds the ranges of `requests`, in this order. Opens what is not open."""
+        """Adds the ranges of `requests`, in this order. Opens what is not open.
+
+        On a device, copies start after what its stream `device_stream` (a handle) holds now.
+        """
         missing = list(dict.fromkeys(r.path for r in requests if r.path not in self.files))
         if missing:
             check_not_mixed([*self.files, *missing])
@@ -87,7 +102,7 @@ class Session:
             for r in requests
         ]
         self._ids.append([r.id for r in requests])
-        self.stream.submit(entries, device_type, ordinal)
+        self.stream.submit(entries, device_type, ordinal, device_stream)
 
     def runs(self) -> Iterator[Run]:
         """What is ready, in the order of submission, until everything was delivered."""
@@ -110,3 +125,4 @@ class Session:
 
     def close(self) -> None:
         self.stream.close()
+        self.memory.clear()

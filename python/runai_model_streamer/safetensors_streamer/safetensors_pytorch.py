@@ -124,7 +124,7 @@ def create_torch_tensor(buffer: torch.Tensor, metadata: SafetensorMetadata) -> t
 
 
 def tensors_of_run(
-    run: Run, tensors: Sequence[SafetensorMetadata], device: str
+    run: Run, tensors: Sequence[SafetensorMetadata], device: torch.device
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and tensor of each range of `run`; `tensors` are those of its request.
 

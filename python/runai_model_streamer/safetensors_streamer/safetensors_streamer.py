@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from runai_model_streamer.device import parse_device
 from runai_model_streamer.distributed_streamer import DistributedStreamer
 from runai_model_streamer.errors import RunaiStreamerInvalidInputException
 from runai_model_streamer.logs import logger
@@ -46,6 +47,7 @@ class SafetensorsStreamer:
         self._files: list[SafetensorsMetadata] = []
         self._credentials: Any = None
         self._into: dict[str, torch.Tensor] = {}
+        self._written = True  # whether the engine writes there itself
         self._progress: Progress | None = None
 
     def __enter__(self) -> SafetensorsStreamer:
@@ -118,6 +120,7 @@ class SafetensorsStreamer:
                 safetensors file; an argument or a setting can't be used.
         """
         names = [to_text(path) for path in _as_list(paths)]
+        placement = parse_device(device)
         self.start_time = time.monotonic()
         self.device_str = "cpu" if device is None else str(device)
         self._credentials = s3_credentials
@@ -127,12 +130,13 @@ class SafetensorsStreamer:
         for tensors in wanted:
             for tensor in tensors:
                 tensor.get_torch_dtype()  # refused before anything is read
-        self._into = {} if into is None else resolve(into, wanted, _torch_device(device))
+        self._into = {} if into is None else resolve(into, wanted, placement.device)
+        self._written = placement.writes_destinations
         self.files_to_tensors_metadata = dict(enumerate(wanted))
         requests = []
         for index, (name, file) in enumerate(zip(names, self._files, strict=True)):
             request = make_request(index, name, file.offset, wanted[index])
-            if self._into:
+            if self._into and self._written:
                 request.destinations = [
                     self._into[tensor.name].data_ptr() if tensor.name in self._into else 0
                     for tensor in wanted[index]
@@ -148,7 +152,7 @@ class SafetensorsStreamer:
         Raises a StreamerError when a read fails; tensors that were yielded before stay valid.
         """
         done = 0
-        device = self.device_str
+        device = self.file_streamer.device
         for run in self.file_streamer.runs():
             tensors = self.files_to_tensors_metadata[run.request_id]
             first, last = run.first, run.first + run.count
@@ -209,12 +213,16 @@ class SafetensorsStreamer:
         fresh: Iterator[tuple[str, torch.Tensor]],
     ) -> Iterator[tuple[str, torch.Tensor]]:
         """Destinations where `tensors` have one, else what `fresh` makes of them."""
-        if all(tensor.name in self._into for tensor in tensors):
+        if self._written and all(tensor.name in self._into for tensor in tensors):
             for tensor in tensors:
                 yield tensor.name, self._into[tensor.name]
             return
         for name, own in fresh:
-            yield name, self._into.get(name, own)
+            target = self._into.get(name)
+            if target is not None and not self._written:
+                with torch.no_grad():
+                    target.copy_(own)
+            yield name, own if target is None else target
 
     def _file(self, path: str) -> SafetensorsMetadata:
         for file in self._files:
@@ -245,7 +253,3 @@ def _as_list(paths: Any) -> list[Any]:
             "stream_files() takes a list of paths; stream_file() takes one"
         )
     return list(paths)
-
-
-def _torch_device(device: str | torch.device | None) -> torch.device:
-    return torch.device("cpu" if device is None else device)

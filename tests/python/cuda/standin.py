@@ -1,0 +1,127 @@
+"""The stand-in GPU driver of tests/cuda_standin, from Python: its memory as tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import weakref
+from pathlib import Path
+
+import torch
+
+SOURCE = Path(__file__).parents[2] / "cuda_standin"
+DEVICE_BYTES = 1 << 30
+
+
+class Counts(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in ["violations", "contexts_made", "context_references", "device_bytes", "device_peak", "pinned_bytes", "pinned_peak", "registrations", "streams", "events", "copies", "copied_bytes"]
+    ]
+
+
+def build(folder: Path) -> Path:
+    """Compiles the stand-in into `folder`."""
+    library = folder / "libstandin_cuda.so"
+    compiler = os.environ.get("CXX", "g++")
+    subprocess.run(
+        [compiler, "-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", "-o", str(library)]
+        + [str(SOURCE / "standin.cc")],
+        check=True,
+    )
+    return library
+
+
+class Standin:
+    """Devices whose memory is the host's. One thread uses it at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._library = ctypes.CDLL(str(path))
+        self._library.standin_alloc.restype = ctypes.c_void_p
+        self._library.standin_alloc.argtypes = [ctypes.c_int, ctypes.c_uint64]
+        self._library.standin_free.argtypes = [ctypes.c_void_p]
+        self._library.standin_reset.argtypes = [ctypes.c_int, ctypes.c_uint64]
+        self._library.standin_link.argtypes = [ctypes.c_uint64]
+        self._library.standin_violation.restype = ctypes.c_char_p
+        self._library.standin_stream_create.restype = ctypes.c_void_p
+        self._library.standin_stream_destroy.argtypes = [ctypes.c_void_p]
+        self._library.standin_fill_later.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_uint64,
+            ctypes.c_int,
+            ctypes.c_int,
+        ]
+
+    def reset(self, devices: int = 2, device_bytes: int = DEVICE_BYTES) -> None:
+        self._library.standin_reset(devices, device_bytes)
+        if devices:
+            self._library.standin_use(0)
+
+    def use(self, device: int) -> None:
+        self._library.standin_use(device)
+
+    def fail(
+        self, function: str, code: int, after: int = 0, times: int = 1, sticky: bool = False
+    ) -> None:
+        self._library.standin_fail(function.encode(), after, times, code, int(sticky))
+
+    def hold(self, held: bool) -> None:
+        self._library.standin_hold(int(held))
+
+    def link(self, bytes_per_second: int) -> None:
+        self._library.standin_link(bytes_per_second)
+
+    def stream(self) -> int:
+        return int(self._library.standin_stream_create())
+
+    def destroy_stream(self, stream: int) -> None:
+        self._library.standin_stream_destroy(stream)
+
+    def fill_later(self, stream: int, memory: torch.Tensor, value: int, milliseconds: int) -> None:
+        self._library.standin_fill_later(
+            stream, memory.data_ptr(), memory.numel(), value, milliseconds
+        )
+
+    def counts(self) -> Counts:
+        counts = Counts()
+        self._library.standin_count(ctypes.byref(counts))
+        return counts
+
+    def violation(self) -> str:
+        return self._library.standin_violation().decode()
+
+    def allocate(self, device: int, size: int) -> torch.Tensor | None:
+        """Memory of the device that is freed with the last tensor on it; None: there is no more."""
+        address = self._library.standin_alloc(device, size)
+        if not address:
+            return None
+        memory = (ctypes.c_ubyte * max(size, 1)).from_address(address)
+        weakref.finalize(memory, self._library.standin_free, address)
+        return torch.frombuffer(memory, dtype=torch.uint8)[:size]
+
+
+class StandinMemory:
+    """What CudaPlacement allocates with, in the place of PyTorch's allocator."""
+
+    standin: Standin
+    stream_handle = 0
+    used: list[int]
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = torch.device("cpu")  # what its tensors say
+        self.ordinal = device.index or 0
+
+    def allocate(self, size: int) -> torch.Tensor:
+        memory = self.standin.allocate(self.ordinal, size)
+        if memory is None:
+            raise torch.cuda.OutOfMemoryError(f"tried to allocate {size} bytes")
+        return memory
+
+    def stream(self) -> int:
+        return type(self).stream_handle
+
+    def used_by_current_stream(self, memory: torch.Tensor) -> None:
+        self.used.append(memory.data_ptr())
