@@ -46,7 +46,7 @@ class PosixObject final : public Object {
   int fd_;
   FileStrategy strategy_ = FileStrategy::kBuffered;
   std::byte* view_ = nullptr;
-  bool spare_cache_ = false;  // kAuto: cold bytes are not worth the page cache
+  bool spare_cache_ = false;                  // kAuto: cold bytes are not worth the page cache
   mutable std::atomic<bool> passing_{false};  // kAuto: the same, since they go to a device
   mutable std::once_flag direct_once_;
   mutable int direct_fd_ = -1;

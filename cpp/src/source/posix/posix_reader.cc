@@ -136,7 +136,8 @@ Status PosixReader::read(const Object& object, std::uint64_t offset,
       }
     }
     if (left.empty()) return {};
-    if (Status status = read_direct(file, offset, &left, report); !status.ok() || left.empty()) {
+    if (Status status = read_direct(file, direct, offset, &left, report);
+        !status.ok() || left.empty()) {
       return status;
     }
     offset = end - total(left);
@@ -145,13 +146,13 @@ Status PosixReader::read(const Object& object, std::uint64_t offset,
 }
 
 // Reads by O_DIRECT until `segments` is empty, or leaves the rest where the file system refuses.
-Status PosixReader::read_direct(const PosixObject& file, std::uint64_t offset,
+Status PosixReader::read_direct(const PosixObject& file, int direct, std::uint64_t offset,
                                 std::vector<iovec>* segments, ReadReport* report) {
   std::uint64_t left = total(*segments);
   while (left > 0) {
     if (const std::uint64_t size = direct_bytes(segments->front(), offset); size > 0) {
       const ssize_t got =
-          pread(file.direct_fd(), segments->front().iov_base, size, static_cast<off_t>(offset));
+          pread(direct, segments->front().iov_base, size, static_cast<off_t>(offset));
       if (got > 0) {
         consume(segments, static_cast<std::uint64_t>(got));
         offset += static_cast<std::uint64_t>(got);
@@ -177,7 +178,7 @@ Status PosixReader::read_direct(const PosixObject& file, std::uint64_t offset,
       end = start + kBlock;
     }
     const std::uint64_t size = std::min(end - start, kBounceBytes);
-    const ssize_t got = pread(file.direct_fd(), bounce_, size, static_cast<off_t>(start));
+    const ssize_t got = pread(direct, bounce_, size, static_cast<off_t>(start));
     if (got < 0) {
       if (errno == EINTR) continue;
       if (errno == EINVAL) return {};

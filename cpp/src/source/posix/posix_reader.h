@@ -23,8 +23,8 @@ class PosixReader final : public Reader {
   Status list(const std::string& prefix, bool recursive, const ListCallback& found) override;
 
  private:
-  Status read_direct(const PosixObject& file, std::uint64_t offset, std::vector<iovec>* segments,
-                     ReadReport* report);
+  Status read_direct(const PosixObject& file, int direct, std::uint64_t offset,
+                     std::vector<iovec>* segments, ReadReport* report);
 
   std::string strategy_;
   std::byte* bounce_ = nullptr;  // aligned memory for O_DIRECT, small enough to stay in the cache
