@@ -1,0 +1,246 @@
+// Storage in memory with delays and faults, and workers that read it for a Scheduler.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine/block.h"
+#include "engine/scheduler.h"
+
+namespace streamer::testing {
+
+inline constexpr std::uint64_t kKiB = std::uint64_t{1} << 10;
+inline constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+
+// What byte `offset` of the object number `seed` is.
+inline std::byte pattern(std::uint64_t seed, std::uint64_t offset) {
+  return static_cast<std::byte>((offset * 167 + (offset >> 8) * 59 + seed * 31) & 0xff);
+}
+
+// Whether `data` holds [offset, offset + size) of the object. Looks at all bytes of what is small
+// and at the ends and a sample of what is large.
+inline bool matches(const std::byte* data, std::uint64_t seed, std::uint64_t offset,
+                    std::uint64_t size) {
+  const std::uint64_t step = size <= 64 * kKiB ? 1 : 61;
+  for (std::uint64_t i = 0; i < size; i += step) {
+    if (data[i] != pattern(seed, offset + i)) return false;
+  }
+  return size == 0 || data[size - 1] == pattern(seed, offset + size - 1);
+}
+
+class FakeObject final : public Object {
+ public:
+  FakeObject(std::uint64_t seed, std::uint64_t size, bool mapped = false)
+      : Object("fake-" + std::to_string(seed), size, "1"), seed_(seed) {
+    if (!mapped) return;
+    view_ = std::unique_ptr<std::byte[], decltype(&std::free)>(
+        static_cast<std::byte*>(std::aligned_alloc(64, (size + 63) / 64 * 64)), &std::free);
+    for (std::uint64_t i = 0; i < size; ++i) view_[i] = pattern(seed, i);
+  }
+  std::uint64_t seed() const { return seed_; }
+  std::byte* view() const override { return view_.get(); }
+
+ private:
+  std::uint64_t seed_;
+  std::unique_ptr<std::byte[], decltype(&std::free)> view_{nullptr, &std::free};
+};
+
+// A budget, a pool, a scheduler, and threads that fill chunks with the pattern.
+class Crew {
+ public:
+  struct Setup {
+    std::int64_t memory_limit = -1;  // as in Options
+    std::uint64_t chunk_bytes = kMiB;
+    int concurrency = 4;
+    // Runs on the worker before a chunk is filled; what it returns is the chunk's outcome.
+    std::function<Status(const Chunk&)> on_read = {};
+    int threads_to_be_had = 1000;
+  };
+
+  explicit Crew(Setup setup) : setup_(std::move(setup)) {
+    const std::int64_t limit = setup_.memory_limit;
+    budget_ = std::make_shared<MemoryBudget>(limit < 0 ? MemoryBudget::kUnlimited
+                                                       : static_cast<std::uint64_t>(limit));
+    pool_ = BlockPool::create(budget_);
+    scheduler_ = std::make_shared<Scheduler>(budget_, pool_, limit, [this] { spawn(); });
+    pool_->set_listener(scheduler_);
+    SourceTraits traits;
+    traits.initial_concurrency = traits.max_concurrency = setup_.concurrency;
+    scheduler_->add_source(SourceKind::kFile,
+                           {setup_.chunk_bytes, setup_.chunk_bytes,
+                            ConcurrencyController(setup_.concurrency, traits), 0});
+  }
+  ~Crew() {
+    stop();
+    pool_->close();
+  }
+
+  void stop() {
+    scheduler_->cancel(Status::error(Code::kCancelled, "the test is over"));
+    std::vector<std::thread> threads;
+    {
+      const std::lock_guard lock(mutex_);
+      stopped_ = true;
+      threads.swap(threads_);
+    }
+    for (std::thread& thread : threads) thread.join();
+  }
+
+  std::uint32_t add_file(std::uint64_t size, bool mapped = false) {
+    auto object = std::make_shared<FakeObject>(files_.size(), size, mapped);
+    files_.push_back({object->path(), SourceKind::kFile, object, {}, 0});
+    return static_cast<std::uint32_t>(files_.size() - 1);
+  }
+  std::uint32_t add_broken_file() {
+    files_.push_back({"broken", SourceKind::kFile, nullptr,
+                      Status::error(Code::kNotFound, "no such file").with_path("broken"), 0});
+    return static_cast<std::uint32_t>(files_.size() - 1);
+  }
+
+  Status submit(std::vector<FileRanges> entries) {
+    auto submission = std::make_shared<Submission>();
+    submission->entries = std::move(entries);
+    std::vector<Block> blocks;
+    const std::uint64_t group = setup_.memory_limit > 0
+                                    ? static_cast<std::uint64_t>(setup_.memory_limit)
+                                    : MemoryBudget::kUnlimited;
+    if (Status status = plan_blocks(submission, group, &files_, &blocks); !status.ok()) {
+      return status;
+    }
+    return scheduler_->add_blocks(std::move(blocks), files_);
+  }
+
+  // What is ready next; empty with `*finished` at the end.
+  std::deque<Block> next(bool* finished,
+                         std::chrono::milliseconds timeout = std::chrono::milliseconds(30000)) {
+    auto batch = scheduler_->next(timeout, finished);
+    last_ = batch.status();
+    return batch.ok() ? std::move(*batch) : std::deque<Block>();
+  }
+  const Status& last() const { return last_; }
+
+  // Whether every range of `block` holds what its file does.
+  bool right(const Block& block) const {
+    for (std::uint32_t i = 0; i < block.count; ++i) {
+      const Range& range = block.range(block.first + i);
+      const auto* data = range.destination != nullptr
+                             ? static_cast<const std::byte*>(range.destination)
+                             : block.data + block.positions[i];
+      if (range.size > 0 && !matches(data, block.file, range.offset, range.size)) return false;
+    }
+    return true;
+  }
+
+  // Takes everything; `each` gets the blocks in order. False where something is missing or wrong.
+  bool drain(const std::function<void(Block)>& each = {}) {
+    for (;;) {
+      bool finished = false;
+      std::deque<Block> batch = next(&finished);
+      if (!last_.ok() || (batch.empty() && !finished)) return false;
+      for (; !batch.empty(); batch.pop_front()) {
+        if (batch.front().status.ok() && !right(batch.front())) return false;
+        if (each) each(std::move(batch.front()));
+      }
+      if (finished) return true;
+    }
+  }
+
+  Scheduler& scheduler() { return *scheduler_; }
+  MemoryBudget& budget() { return *budget_; }
+  BlockPool& pool() { return *pool_; }
+  int most_active() const { return most_active_; }
+  std::vector<std::uint64_t> chunk_sizes() const {
+    const std::lock_guard lock(mutex_);
+    return chunk_sizes_;
+  }
+
+ private:
+  void spawn() {
+    const std::lock_guard lock(mutex_);
+    if (stopped_) return;
+    if (static_cast<int>(threads_.size()) >= setup_.threads_to_be_had) {
+      scheduler_->worker_missing();
+      return;
+    }
+    threads_.emplace_back([this] { work(); });
+  }
+
+  void work() {
+    while (Job job = scheduler_->take()) {
+      if (job.task) {
+        job.task();
+        continue;
+      }
+      const Chunk& chunk = *job.chunk;
+      const int active = ++active_;
+      int most = most_active_;
+      while (active > most && !most_active_.compare_exchange_weak(most, active)) {
+      }
+      {
+        const std::lock_guard lock(mutex_);
+        chunk_sizes_.push_back(chunk.size);
+      }
+      Status status = setup_.on_read ? setup_.on_read(chunk) : Status();
+      if (status.ok() && chunk.placement != Placement::kView) {
+        std::uint64_t at = chunk.offset;
+        const std::uint64_t seed = static_cast<const FakeObject&>(*chunk.object).seed();
+        for (const iovec& segment : chunk.segments) {
+          auto* target = static_cast<std::byte*>(segment.iov_base);
+          for (std::size_t i = 0; i < segment.iov_len; ++i) target[i] = pattern(seed, at + i);
+          at += segment.iov_len;
+        }
+      }
+      --active_;
+      scheduler_->complete(chunk, status, false);
+    }
+  }
+
+  const Setup setup_;
+  std::shared_ptr<MemoryBudget> budget_;
+  std::shared_ptr<BlockPool> pool_;
+  std::shared_ptr<Scheduler> scheduler_;
+  std::vector<FileState> files_;
+  Status last_;
+  mutable std::mutex mutex_;
+  std::vector<std::thread> threads_;
+  std::vector<std::uint64_t> chunk_sizes_;
+  bool stopped_ = false;
+  std::atomic<int> active_{0};
+  std::atomic<int> most_active_{0};
+};
+
+// `count` consecutive ranges of `size` bytes.
+inline FileRanges row(std::uint32_t file, int count, std::uint64_t size, std::uint64_t offset = 0) {
+  FileRanges ranges;
+  ranges.file = file;
+  for (int i = 0; i < count; ++i) ranges.ranges.push_back({offset + i * size, size, nullptr, 1});
+  return ranges;
+}
+
+// Lets threads wait for one another.
+class Gate {
+ public:
+  void open() {
+    const std::lock_guard lock(mutex_);
+    open_ = true;
+    opened_.notify_all();
+  }
+  void pass() {
+    std::unique_lock lock(mutex_);
+    opened_.wait(lock, [this] { return open_; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable opened_;
+  bool open_ = false;
+};
+
+}  // namespace streamer::testing
