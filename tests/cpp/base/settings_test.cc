@@ -86,6 +86,28 @@ TEST(Settings, RefusesWhatIsNotAccepted) {
   expect_refused("RUNAI_STREAMER_LOG_TO_STDERR", "maybe");
 }
 
+TEST(Settings, SaysWhatIsAccepted) {
+  const Settings settings(Overrides{{"RUNAI_STREAMER_FS_STRATEGY", "io_uring"}});
+  const std::string text = settings.choice("RUNAI_STREAMER_FS_STRATEGY").status().to_string();
+  EXPECT_NE(text.find("auto|mapped|buffered|direct"), std::string::npos) << text;
+}
+
+TEST(Settings, TakesTheEndsOfARange) {
+  const char* name = "RUNAI_STREAMER_CHUNK_BYTESIZE";
+  EXPECT_EQ(Settings(Overrides{{name, "4096"}}).integer(name).value(), 4096);
+  EXPECT_EQ(Settings(Overrides{{name, "1073741824"}}).integer(name).value(), 1 << 30);
+  const char* limit = "RUNAI_STREAMER_MEMORY_LIMIT";
+  EXPECT_EQ(Settings(Overrides{{limit, "-1"}}).integer(limit).value(), -1);
+  EXPECT_EQ(Settings(Overrides{{limit, "9223372036854775807"}}).integer(limit).value(), INT64_MAX);
+}
+
+TEST(Settings, TakesTextAndSecretsAsTheyAre) {
+  for (const char* name : {"RUNAI_STREAMER_LOG_FILE", "AWS_SECRET_ACCESS_KEY"}) {
+    EXPECT_EQ(Settings(Overrides{{name, " a B "}}).text(name), " a B ") << name;
+    EXPECT_FALSE(Settings(Overrides{{name, ""}}).text(name).has_value()) << name;
+  }
+}
+
 TEST(Settings, ReadsSwitchesAndChoicesInAnyCase) {
   const char* name = "RUNAI_STREAMER_LOG_TO_STDERR";
   for (const char* value : {"1", "true", "TRUE", "Yes", "on"}) {

@@ -1,0 +1,91 @@
+#include "engine/stats.h"
+
+#include <gtest/gtest.h>
+
+#include "engine/concurrency.h"
+
+namespace streamer {
+namespace {
+
+SchedulerTimes times(double storage, double consumer, double memory) {
+  SchedulerTimes times;
+  times.wait_storage = storage;
+  times.wait_consumer = consumer;
+  times.wait_memory = memory;
+  return times;
+}
+
+TEST(BoundedBy, NothingWhereNothingWaitedForATenthOfTheTime) {
+  EXPECT_EQ(bounded_by(10, times(0.9, 0.9, 5)), "none");
+  EXPECT_EQ(bounded_by(0, times(0, 0, 0)), "none");
+}
+
+TEST(BoundedBy, TheConsumerWhereReadingPausedForIt) {
+  EXPECT_EQ(bounded_by(10, times(1, 6, 0)), "consumer");
+}
+
+TEST(BoundedBy, TheStorageWhereTheConsumerWaited) {
+  EXPECT_EQ(bounded_by(10, times(6, 1, 0)), "storage");
+}
+
+TEST(BoundedBy, TheMemoryWhereBytesThatWereWaitedForHadNowhereToGo) {
+  EXPECT_EQ(bounded_by(10, times(6, 1, 4)), "memory");
+}
+
+TEST(StatsCollector, SumsWhatWasReadAndDelivered) {
+  StatsCollector collector;
+  collector.started();
+  ReadReport report;
+  report.strategy = "buffered";
+  report.retries = 2;
+  collector.read(report, 100);
+  report.strategy = "mapped";
+  collector.read(report, 50);
+  collector.delivered(SourceKind::kFile, 150);
+  collector.note("why", "because");
+  MemoryBudget budget(1000);
+  ASSERT_TRUE(budget.try_take(300));
+  const Stats stats = collector.snapshot(SchedulerTimes(), budget);
+  EXPECT_EQ(stats.bytes, 150u);
+  EXPECT_EQ(stats.bytes_by_kind[static_cast<int>(SourceKind::kFile)], 150u);
+  EXPECT_EQ(stats.requests, 2u);
+  EXPECT_EQ(stats.retries, 4u);
+  EXPECT_EQ(stats.bytes_by_strategy.at("buffered"), 100u);
+  EXPECT_EQ(stats.bytes_by_strategy.at("mapped"), 50u);
+  EXPECT_EQ(stats.peak_memory, 300u);
+  EXPECT_EQ(stats.memory_limit, 1000u);
+  EXPECT_EQ(stats.notes.at("why"), "because");
+}
+
+TEST(ConcurrencyController, ObeysASettingExactly) {
+  SourceTraits traits;
+  traits.initial_concurrency = 16;
+  traits.max_concurrency = 64;
+  ConcurrencyController controller(5, traits);
+  EXPECT_EQ(controller.maximum(), 5);
+  auto now = std::chrono::steady_clock::now();
+  for (int i = 0; i < 1000; ++i) {
+    now += std::chrono::milliseconds(10);
+    controller.completed(1 << 20, 5, i % 10 == 0, now);
+    ASSERT_EQ(controller.limit(), 5);
+  }
+}
+
+TEST(ConcurrencyController, StartsWhereTheSourceSaysAndStaysWithinBounds) {
+  SourceTraits traits;
+  traits.remote = true;
+  traits.initial_concurrency = 4;
+  traits.max_concurrency = 8;
+  ConcurrencyController controller(0, traits);
+  EXPECT_EQ(controller.limit(), 4);
+  auto now = std::chrono::steady_clock::now();
+  for (int i = 0; i < 2000; ++i) {
+    now += std::chrono::milliseconds(5);
+    controller.completed(1 << 20, controller.limit(), i % 3 == 0, now);
+    ASSERT_GE(controller.limit(), 1);
+    ASSERT_LE(controller.limit(), 8);
+  }
+}
+
+}  // namespace
+}  // namespace streamer
