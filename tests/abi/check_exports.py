@@ -77,7 +77,9 @@ def run(*command: str) -> str:
 def exported(library: str) -> dict[str, set[str]]:
     """Version node -> names, C++ ones without namespace, arguments and qualifiers."""
     nodes: dict[str, set[str]] = {}
-    for line in run("nm", "-D", "-C", "--defined-only", "--with-symbol-versions", library).splitlines():
+    for line in run(
+        "nm", "-D", "-C", "--defined-only", "--with-symbol-versions", library
+    ).splitlines():
         _, kind, symbol = line.split(maxsplit=2)
         if kind == "A":  # the version nodes themselves
             continue
@@ -100,13 +102,18 @@ def main() -> int:
     expected |= dict.fromkeys(cxx_nodes[:1] or ["MODEL_STREAMER_CXX_?"], CXX)
     for node in sorted(set(nodes) | set(expected)):
         have, want = nodes.get(node, set()), expected.get(node, set())
-        problems += [f"exported, and should not be: {name} ({node})" for name in sorted(have - want)]
+        problems += [
+            f"exported, and should not be: {name} ({node})" for name in sorted(have - want)
+        ]
         problems += [f"not exported: {name} ({node})" for name in sorted(want - have)]
     if static:
         problems += [
             f"needs {name}" for name in sorted(needed(library)) if not STATIC_NEEDS.match(name)
         ]
-    print("\n".join(problems) or f"{library}: {sum(map(len, nodes.values()))} names, as they should be")
+    print(
+        "\n".join(problems)
+        or f"{library}: {sum(map(len, nodes.values()))} names, as they should be"
+    )
     return 1 if problems else 0
 
 
