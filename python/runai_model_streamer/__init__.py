@@ -16,6 +16,7 @@ from runai_model_streamer.errors import (
 from runai_model_streamer.file_listing import list_safetensors, pull_files
 from runai_model_streamer.file_streamer import FileChunks, FileStreamer
 from runai_model_streamer.loading import load_file, load_model
+from runai_model_streamer.object_storage import ObjectStorageModel
 from runai_model_streamer.safetensors_streamer import SafetensorsStreamer
 from runai_model_streamer.stats import StreamStats
 
@@ -23,6 +24,7 @@ __all__ = [
     "DistributedStreamer",
     "FileChunks",
     "FileStreamer",
+    "ObjectStorageModel",
     "RunaiStreamerInvalidInputException",
     "RunaiStreamerMemoryLimitException",
     "SafetensorsStreamer",

@@ -58,12 +58,18 @@ def list_files(
     """(path, size in bytes) of what is below `prefix`, sorted; patterns as in pull_files()."""
     folder = to_text(prefix)
     if is_remote(folder):
-        from runai_model_streamer.object_storage import list_objects
+        from runai_model_streamer.object_storage import list_objects, object_key
 
         found = list_objects(folder, is_recursive, s3_credentials)
+        keys = [object_key(path) for path, _ in found]
     else:
         found = native.list_objects(folder, is_recursive)
-    return [(path, size) for path, size in found if matches(path, allow_patterns, ignore_patterns)]
+        keys = [path for path, _ in found]
+    return [
+        entry
+        for key, entry in zip(keys, found, strict=True)
+        if matches(key, allow_patterns, ignore_patterns)
+    ]
 
 
 def matches(key: str, allow: Sequence[str] | None, ignore: Sequence[str] | None) -> bool:

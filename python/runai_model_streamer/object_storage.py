@@ -1,0 +1,236 @@
+"""Listing objects, and copying them to files."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+from runai_model_streamer import native
+from runai_model_streamer.credentials import make_provider
+from runai_model_streamer.errors import RunaiStreamerInvalidInputException
+from runai_model_streamer.file_streamer.requests_iterator import FileChunks
+from runai_model_streamer.file_streamer.session import Session
+from runai_model_streamer.paths import Path, is_remote, to_text
+
+_FILES_AT_ONCE = 64
+_PART_BYTES = 8 << 20
+Patterns = Sequence[str] | None
+
+
+def list_objects(
+    folder: str, is_recursive: bool = True, credentials: Any = None
+) -> list[tuple[str, int]]:
+    """(path, size) of the objects below `folder`, sorted by path."""
+    return native.list_objects(folder, is_recursive, make_provider(credentials))
+
+
+def list_safetensors_objects(folder: str, credentials: Any = None) -> list[str]:
+    """The safetensors objects directly in `folder`, sorted."""
+    found = list_objects(folder, False, credentials)
+    return [path for path, _ in found if path.endswith(".safetensors")]
+
+
+def pull_objects(
+    source: str,
+    destination: str,
+    allow: Patterns = None,
+    ignore: Patterns = None,
+    credentials: Any = None,
+) -> None:
+    """Copies the wanted objects below the folder `source` into the folder `destination`."""
+    from runai_model_streamer.file_listing import matches
+
+    base = source.rstrip("/") + "/"
+    wanted: list[tuple[str, str, int]] = []
+    for path, size in list_objects(source, True, credentials):
+        if not matches(object_key(path), allow, ignore):
+            continue
+        relative = path[len(base) :]
+        wanted.append((path, _target(destination, relative, path), size))
+    _check_targets(wanted)
+    for start in range(0, len(wanted), _FILES_AT_ONCE):
+        _copy(wanted[start : start + _FILES_AT_ONCE], credentials)
+
+
+def object_key(path: str) -> str:
+    """The key of an object: its path without scheme and bucket."""
+    return path.split("://", 1)[-1].partition("/")[2]
+
+
+def _target(destination: str, relative: str, path: str) -> str:
+    """The file for an object; RunaiStreamerInvalidInputException where it would lie elsewhere."""
+    if ".." in relative.split("/") or "\0" in relative:
+        raise RunaiStreamerInvalidInputException(
+            f"{path}: its name would place the file outside of the folder {destination!r}", path=path
+        )
+    # Not join(): the rest of "a//b" below "a" begins with a slash.
+    target = os.path.normpath(destination + "/" + relative)
+    # A link inside the folder must not lead out of it, either.
+    root = os.path.realpath(destination)
+    real = os.path.realpath(os.path.dirname(target))
+    if real != root and not real.startswith(root.rstrip("/") + "/"):
+        raise RunaiStreamerInvalidInputException(
+            f"{path}: a link in {destination!r} leads out of that folder", path=path
+        )
+    return target
+
+
+def _check_targets(wanted: Sequence[tuple[str, str, int]]) -> None:
+    seen: dict[str, str] = {}
+    for path, target, _ in wanted:
+        if target in seen:
+            raise RunaiStreamerInvalidInputException(
+                f"{path} and {seen[target]} would be the same file {target!r}", path=path
+            )
+        seen[target] = path
+
+
+class _Part:
+    """A file that is being written under another name."""
+
+    def __init__(self, target: str, size: int) -> None:
+        self.target, self.missing = target, size
+        folder = os.path.dirname(target)
+        os.makedirs(folder, exist_ok=True)
+        self.fd, self.name = tempfile.mkstemp(prefix=".streamer-", suffix=".part", dir=folder)
+
+    def write(self, data: memoryview, offset: int) -> None:
+        self.missing -= len(data)
+        while data:
+            written = os.pwrite(self.fd, data, offset)
+            data, offset = data[written:], offset + written
+
+    def finish(self) -> None:
+        """Gives the complete file its name."""
+        umask = os.umask(0)
+        os.umask(umask)
+        os.fchmod(self.fd, 0o666 & ~umask)
+        os.close(self.fd)
+        self.fd = -1
+        os.replace(self.name, self.target)
+
+    def discard(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            with contextlib.suppress(OSError):
+                os.unlink(self.name)
+
+
+def _copy(wanted: Sequence[tuple[str, str, int]], credentials: Any) -> None:
+    """Copies objects to files, all at once; each file is complete or absent."""
+    if not wanted:
+        return
+    paths = [path for path, _, _ in wanted]
+    session = Session(paths, credentials=credentials)
+    parts: dict[int, _Part] = {}
+    try:
+        session.open(paths)
+        requests = []
+        for index, (path, target, _) in enumerate(wanted):
+            size = session.sizes[path]  # of the version that is read, not of the list
+            parts[index] = _Part(target, size)
+            sizes = [min(_PART_BYTES, size - at) for at in range(0, size, _PART_BYTES)] or [0]
+            requests.append(FileChunks(index, path, 0, sizes))
+        session.submit(requests)
+        for run in session.runs():
+            request = requests[run.request_id]
+            part = parts[run.request_id]
+            if run.data is not None:
+                data = memoryview(run.data)
+                for index, position in enumerate(run.positions, start=run.first):
+                    size = request.sizes[index]
+                    part.write(data[position : position + size], request.offsets[index])
+                data.release()
+            if part.missing == 0 and run.first + run.count == len(request.sizes):
+                part.finish()
+    finally:
+        for part in parts.values():
+            part.discard()
+        session.close()
+
+
+class ObjectStorageModel:
+    """A folder with the files of one model, filled once and shared by processes.
+
+    Making one waits until no other process works on `dst`, which needs a lock beside it
+    (``dst + ".lock"``) until close. A folder whose filling was never finished is emptied first.
+    pull_files() copies; leaving without an error marks the folder as complete, and from then on
+    every ObjectStorageModel of it copies nothing. Errors: ValueError for a path that is no URI, and
+    RuntimeError on leaving when no file was found.
+    """
+
+    SENTINEL_NAME = ".runai_complete"
+
+    def __init__(self, model_path: Path, dst: Path, s3_credentials: Any = None) -> None:
+        self._lock_fd = -1
+        self._model_path = to_text(model_path)
+        if not is_remote(self._model_path):
+            raise RunaiStreamerInvalidInputException(
+                f"{self._model_path!r} is a local path; ObjectStorageModel copies objects"
+            )
+        self.dir = to_text(dst).rstrip("/") or "/"
+        self._credentials = s3_credentials
+        self._lock_path = self.dir + ".lock"
+        os.makedirs(os.path.dirname(os.path.abspath(self._lock_path)), exist_ok=True)
+        self._lock_fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+            self._skip = os.path.exists(self._sentinel)
+            if not self._skip:
+                shutil.rmtree(self.dir, ignore_errors=True)
+                os.makedirs(self.dir, exist_ok=True)
+        except BaseException:
+            self._unlock()
+            raise
+
+    @property
+    def _sentinel(self) -> str:
+        return os.path.join(self.dir, self.SENTINEL_NAME)
+
+    def pull_files(self, allow_pattern: Patterns = None, ignore_pattern: Patterns = None) -> None:
+        """As runai_model_streamer.pull_files(); nothing where the folder is complete."""
+        if not self._skip:
+            pull_objects(
+                self._model_path, self.dir, allow_pattern, ignore_pattern, self._credentials
+            )
+
+    def __enter__(self) -> ObjectStorageModel:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._lock_fd < 0:
+            return
+        try:
+            if kind is None and not self._skip:
+                if not any(_files_below(self.dir)):
+                    raise RuntimeError(f"no files were found below {self._model_path}")
+                with open(self._sentinel, "w"):
+                    pass
+        finally:
+            self._unlock()
+
+    def __del__(self) -> None:
+        self._unlock()
+
+    def _unlock(self) -> None:
+        # Closing releases the lock. The file stays: another process may be waiting for it.
+        fd, self._lock_fd = self._lock_fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    for root, _, names in os.walk(folder):
+        for name in names:
+            yield os.path.join(root, name)

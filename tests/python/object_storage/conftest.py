@@ -1,0 +1,146 @@
+"""Servers and storages; each server is started once per session, when a test first asks for it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+import pytest
+
+from tests.python.object_storage.storages import Storage
+from tests.servers import Unavailable
+from tests.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
+from tests.servers.moto import Moto
+from tests.servers.nginx import Nginx
+from tests.servers.tls import Authority
+
+# The names of storages; `storage` is made by the fixture NAME_storage.
+STORAGES = ["s3"]
+
+_PREFIXES = ("AWS_", "RUNAI_STREAMER_", "GOOGLE_", "AZURE_", "STORAGE_", "HF_", "SSL_CERT_")
+_counter = itertools.count()
+
+
+def pytest_generate_tests(metafunc):
+    if "storage" in metafunc.fixturenames:
+        metafunc.parametrize("storage", STORAGES, indirect=True)
+
+
+def _start(server):
+    try:
+        return server.__enter__()
+    except Unavailable as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch, tmp_path):
+    """No settings of the machine, and no credentials of whoever runs the tests."""
+    for name in list(os.environ):
+        if name.startswith(_PREFIXES) or name.upper() in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """use({...}) sets environment variables for the test."""
+
+    def apply(settings: dict[str, str]) -> None:
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+
+    return apply
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def certificate(authority):
+    return authority.issue("server")
+
+
+@pytest.fixture(scope="session")
+def ceph(certificate):
+    server = _start(Ceph(certificate))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def moto():
+    server = _start(Moto())
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def www(tmp_path_factory):
+    """The document root of `nginx`."""
+    return tmp_path_factory.mktemp("www")
+
+
+@pytest.fixture(scope="session")
+def nginx(www, certificate):
+    """Static files only."""
+    server = _start(Nginx(www, certificate=certificate))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def ceph_proxy(ceph, www, certificate):
+    server = _start(Nginx(www, {"ceph": f"127.0.0.1:{ceph.port}"}, certificate))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def bucket(ceph):
+    ceph.client().create_bucket(Bucket="models")
+    return "models"
+
+
+S3_ENV = {
+    "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+    "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+    "AWS_REGION": "us-east-1",
+}
+
+
+@pytest.fixture
+def s3_storage(ceph, ceph_proxy, bucket):
+    folder = f"test-{next(_counter)}"
+    client = ceph.client()
+
+    def put(key: str, data: bytes) -> None:
+        client.put_object(Bucket=bucket, Key=f"{folder}/{key}", Body=data)
+
+    return Storage(
+        name="s3",
+        uri=f"s3://{bucket}/{folder}",
+        put=put,
+        env={**S3_ENV, "AWS_ENDPOINT_URL": ceph.url},
+        proxied={**S3_ENV, "AWS_ENDPOINT_URL": ceph_proxy.proxy["ceph"]},
+        nginx=ceph_proxy,
+        list_match="list%-type",
+        read_match=f"^GET /{bucket}/{folder.replace('-', '%-')}/",
+        identity=f"{ACCESS_KEY[:4]}...{ACCESS_KEY[-4:]}",
+        secrets=(SECRET_KEY,),
+        error_body=lambda code, message: {"code": code, "message": message},
+    )
+
+
+@pytest.fixture
+def storage(request):
+    """A fresh folder of one storage; its proxy does not fail yet."""
+    made = request.getfixturevalue(f"{request.param}_storage")
+    made.nginx.clear_faults()
+    yield made
+    made.nginx.clear_faults()

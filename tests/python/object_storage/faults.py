@@ -1,0 +1,68 @@
+"""What can go wrong between a client and a storage, and what has to come of it.
+
+Each fault is done by the proxy (tests/servers/faults.lua) to the requests of one operation:
+- "stream": reading tensors; the fault hits the ranges behind the header,
+- "header": opening a file; the fault hits its first range,
+- "list": listing a folder,
+- "pull": copying objects to files; the fault hits their ranges.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+OPERATIONS = ("stream", "header", "list", "pull")
+READS = ("stream", "header", "pull")
+SLOW = {"RUNAI_STREAMER_LOW_SPEED_SECONDS": "1"}
+HASTY = {"RUNAI_STREAMER_S3_REQUEST_TIMEOUT_MS": "700"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    name: str
+    details: dict[str, object]  # of Nginx.fault()
+    code: str | None = None  # of the error that has to come; None: the right bytes
+    at_once: bool = False  # the error comes without a second attempt
+    operations: tuple[str, ...] = OPERATIONS
+    settings: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def _status(status: int, **details: object) -> dict[str, object]:
+    return {"mode": "status", "status": status, **details}
+
+
+FAULTS = [
+    # Passing trouble.
+    *(
+        Fault(f"{status} twice", _status(status, first=2))
+        for status in (408, 429, 500, 502, 503, 504)
+    ),
+    Fault("503 with Retry-After", _status(503, first=1, retry_after=1)),
+    Fault("every third request fails", _status(500, every=3)),
+    Fault("dropped twice", {"mode": "drop", "first": 2}),
+    Fault("reset twice", {"mode": "reset", "first": 2}),
+    Fault("body cut once", {"mode": "truncate", "bytes": 50, "first": 1}),
+    Fault("bodies cut late", {"mode": "truncate", "bytes": 1 << 20}, operations=("stream", "pull")),
+    Fault("stalls once", {"mode": "stall", "bytes": 10, "first": 1}, settings=SLOW),
+    Fault("silent once", {"mode": "delay", "ms": 4000, "first": 1}, settings=HASTY),
+    # Lasting trouble.
+    Fault("500 for good", _status(500), "io"),
+    Fault("503 for good", _status(503), "throttled"),
+    Fault("dropped for good", {"mode": "drop"}, "network"),
+    Fault("reset for good", {"mode": "reset"}, "network"),
+    Fault("bodies cut early", {"mode": "truncate", "bytes": 40}, "short_read"),
+    Fault("stalls for good", {"mode": "stall", "bytes": 10}, "timeout", settings=SLOW),
+    Fault("silent for good", {"mode": "delay", "ms": 4000}, "timeout", settings=HASTY),
+    # Refusals.
+    Fault("403", _status(403), "permission", at_once=True),
+    Fault("404", _status(404), "not_found", at_once=True),
+    Fault("412", _status(412), "changed", at_once=True, operations=READS),
+    Fault("400", _status(400), "io", at_once=True),
+    Fault("501", _status(501), "io", at_once=True),
+    # Servers that do not do what they were asked to.
+    Fault("Range ignored", {"mode": "norange"}, "unsupported", True, ("stream", "header")),
+    Fault("another range", {"mode": "shift"}, "io", at_once=True, operations=("stream", "header")),
+    Fault("too many bytes", {"mode": "toomany"}, "io", at_once=True, operations=("stream",)),
+    Fault("no Content-Range", {"mode": "norangeheader"}, "io", at_once=True, operations=READS),
+    Fault("no size", {"mode": "nosize"}, "io", at_once=True, operations=("header",)),
+]

@@ -1,0 +1,33 @@
+"""Small models for tests."""
+
+from __future__ import annotations
+
+import random
+
+import safetensors.torch
+import torch
+
+
+def make_model(megabytes: int, tensors: int = 7, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random tensors of uneven sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    rest = megabytes << 20
+    model = {}
+    shares = random.Random(seed)
+    for index in range(tensors):
+        size = rest if index == tensors - 1 else shares.randint(1, 2 * rest // (tensors - index))
+        rest -= min(size, rest)
+        model[f"layer.{index}"] = torch.randint(
+            0, 256, (max(size, 1),), dtype=torch.uint8, generator=generator
+        )
+    return model
+
+
+def save(model: dict[str, torch.Tensor]) -> bytes:
+    return safetensors.torch.save(model)
+
+
+def check_same(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+    assert sorted(expected) == sorted(found)
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
