@@ -67,7 +67,8 @@ def _target(destination: str, relative: str, path: str) -> str:
     """The file for an object; RunaiStreamerInvalidInputException where it would lie elsewhere."""
     if ".." in relative.split("/") or "\0" in relative:
         raise RunaiStreamerInvalidInputException(
-            f"{path}: its name would place the file outside of the folder {destination!r}", path=path
+            f"{path}: its name would place the file outside of the folder {destination!r}",
+            path=path,
         )
     # Not join(): the rest of "a//b" below "a" begins with a slash.
     target = os.path.normpath(destination + "/" + relative)

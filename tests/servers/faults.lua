@@ -7,7 +7,7 @@
 --   status, code, message, retry_after             of mode status
 --   ms      of delay: milliseconds before the answer
 --   bps     of rate: bytes per second
---   bytes   of truncate and stall: of the body that pass
+--   bytes   of truncate: of the body that pass
 --   to      of redirect: the prefix of the new address
 local d = ngx.shared.faults
 local mode = d:get("mode")
@@ -48,9 +48,7 @@ elseif mode == "delay" then
 elseif mode == "rate" then
   ngx.var.limit_rate = d:get("bps") or "1048576"
 elseif mode == "stall" then
-  -- The first bytes come, the rest at one byte per second.
-  ngx.var.limit_rate_after = number("bytes", 1000)
-  ngx.var.limit_rate = 1
+  ngx.var.limit_rate = 1  -- after the header
 elseif mode == "norange" then
   ngx.req.clear_header("Range")
   ngx.req.clear_header("x-ms-range")

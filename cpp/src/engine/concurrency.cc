@@ -1,12 +1,127 @@
 #include "engine/concurrency.h"
 
+#include <algorithm>
+
 namespace streamer {
+namespace {
+
+constexpr std::chrono::milliseconds kShortestEpoch{60};
+constexpr double kWorthDoubling = 1.2;  // a doubled number must bring this much to be doubled again
+constexpr double kWorthKeeping = 1.04;  // and this much to be kept
+constexpr double kWorthStep = 1.04;     // the same for a small step up
+constexpr double kWorthFewer = 0.99;    // fewer connections are better where they bring the same
+constexpr int kShortestHold = 4;        // epochs between probes
+constexpr int kLongestHold = 32;
+constexpr double kSmoothing = 0.3;
+
+}  // namespace
 
 ConcurrencyController::ConcurrencyController(int fixed, const SourceTraits& traits)
     : limit_(fixed > 0 ? fixed : traits.initial_concurrency),
-      maximum_(fixed > 0 ? fixed : traits.max_concurrency) {}
+      maximum_(fixed > 0 ? fixed : traits.max_concurrency),
+      adaptive_(fixed <= 0 && traits.remote),
+      base_limit_(limit_),
+      patience_(kShortestHold) {}
 
-void ConcurrencyController::completed(std::uint64_t /*bytes*/, int /*active*/, bool /*congested*/,
-                                      std::chrono::steady_clock::time_point /*now*/) {}
+void ConcurrencyController::change_limit(int limit) {
+  warm_up_left_ = limit_;  // those under way
+  limit_ = std::clamp(limit, 1, maximum_);
+  reads_ = 0;
+}
+
+void ConcurrencyController::completed(std::uint64_t bytes, int active, bool congested,
+                                      TimePoint now) {
+  if (!adaptive_) return;
+  if (congested && warm_up_left_ == 0) {
+    // The server's word counts more than the rate; and it should not be asked again soon.
+    patience_ = kLongestHold;
+    settle(std::max(1, limit_ * 7 / 10), 0);
+    return;
+  }
+  if (warm_up_left_ > 0) {
+    if (--warm_up_left_ == 0) start_ = now;
+    return;
+  }
+  if (reads_ == 0) {
+    bytes_ = 0;
+    saturated_reads_ = 0;
+    if (start_ == TimePoint{}) {
+      start_ = now;  // the very first read only starts the clock
+      reads_ = 1;
+      return;
+    }
+  }
+  ++reads_;
+  bytes_ += bytes;
+  if (active >= limit_) ++saturated_reads_;
+  if (reads_ < 2 * limit_ || now - start_ < kShortestEpoch) return;
+  const double seconds = std::chrono::duration<double>(now - start_).count();
+  const bool saturated = saturated_reads_ * 4 >= reads_ * 3;
+  reads_ = 0;
+  start_ = now;
+  // Where something else bounded the load (the consumer, memory), the rate says nothing.
+  if (saturated) epoch_ended(static_cast<double>(bytes_) / seconds);
+}
+
+void ConcurrencyController::settle(int limit, double rate) {
+  base_limit_ = std::clamp(limit, 1, maximum_);
+  base_rate_ = rate;
+  phase_ = Phase::kHold;
+  epochs_to_hold_ = patience_;
+  change_limit(base_limit_);
+}
+
+void ConcurrencyController::epoch_ended(double rate) {
+  switch (phase_) {
+    case Phase::kGrow:
+      if (base_rate_ > 0 && rate < base_rate_ * kWorthDoubling) {
+        if (rate >= base_rate_ * kWorthKeeping) {
+          settle(limit_, rate);
+        } else {
+          settle(base_limit_, base_rate_);
+        }
+        return;
+      }
+      base_limit_ = limit_;
+      base_rate_ = rate;
+      if (limit_ == maximum_) {
+        settle(limit_, rate);
+      } else {
+        change_limit(2 * limit_);
+      }
+      return;
+    case Phase::kHold:
+      base_rate_ = base_rate_ == 0 ? rate : base_rate_ + kSmoothing * (rate - base_rate_);
+      if (--epochs_to_hold_ <= 0) start_probe();
+      return;
+    case Phase::kProbe:
+      judge_probe(rate);
+      return;
+  }
+}
+
+void ConcurrencyController::start_probe() {
+  probe_up_ = !probe_up_;
+  if (base_limit_ == maximum_) probe_up_ = false;
+  if (base_limit_ == 1) probe_up_ = true;
+  if (maximum_ == 1) return;
+  const int step = std::max(1, base_limit_ / 4);
+  phase_ = Phase::kProbe;
+  change_limit(probe_up_ ? base_limit_ + step : base_limit_ - step);
+}
+
+void ConcurrencyController::judge_probe(double rate) {
+  const bool better = rate >= base_rate_ * (probe_up_ ? kWorthStep : kWorthFewer);
+  if (!better) {
+    patience_ = std::min(2 * patience_, kLongestHold);
+    settle(base_limit_, base_rate_);
+    return;
+  }
+  patience_ = kShortestHold;
+  const bool direction = probe_up_;
+  settle(limit_, rate);
+  probe_up_ = !direction;  // start_probe() turns it: on in the same direction, soon
+  epochs_to_hold_ = 1;
+}
 
 }  // namespace streamer

@@ -8,22 +8,50 @@
 
 namespace streamer {
 
-// Not thread-safe: the scheduler calls it under its lock.
+// Grows while that brings bytes faster, steps back when it does not, and tries a neighbouring
+// number now and then. Numbers are judged by the bytes per second of an epoch: some completed reads
+// that all ran under the same limit. Not thread-safe: the scheduler calls it under its lock.
 class ConcurrencyController {
  public:
-  // `fixed` above 0 is obeyed exactly.
+  using TimePoint = std::chrono::steady_clock::time_point;
+
+  // `fixed` above 0 is obeyed exactly. Sources that are not remote keep their first number.
   ConcurrencyController(int fixed, const SourceTraits& traits);
 
   int limit() const { return limit_; }
   int maximum() const { return maximum_; }
   // A read of `bytes` ended while `active` reads were under way, itself included. `congested`
   // tells that the server asked to slow down.
-  void completed(std::uint64_t bytes, int active, bool congested,
-                 std::chrono::steady_clock::time_point now);
+  void completed(std::uint64_t bytes, int active, bool congested, TimePoint now);
 
  private:
+  enum class Phase {
+    kGrow,   // doubling, as long as it pays
+    kHold,   // at base_limit_
+    kProbe,  // beside base_limit_, to compare
+  };
+  void change_limit(int limit);
+  void epoch_ended(double rate);
+  void settle(int limit, double rate);
+  void start_probe();
+  void judge_probe(double rate);
+
   int limit_;
-  int maximum_;
+  const int maximum_;
+  const bool adaptive_;
+
+  Phase phase_ = Phase::kGrow;
+  int base_limit_ = 0;      // the best number so far
+  double base_rate_ = 0;    // its bytes per second; 0: not known
+  int epochs_to_hold_ = 0;  // before the next probe
+  int patience_ = 0;        // how long to hold after a probe that brought nothing
+  bool probe_up_ = false;
+
+  int warm_up_left_ = 0;     // reads that began under another limit
+  int reads_ = 0;            // of the epoch
+  int saturated_reads_ = 0;  // of them: the limit was what bounded
+  std::uint64_t bytes_ = 0;
+  TimePoint start_{};
 };
 
 }  // namespace streamer

@@ -46,7 +46,8 @@ TEST(S3Addressing, Endpoints) {
   EXPECT_EQ(url(at("http://127.0.0.1:9000"), "bucket"), "http://127.0.0.1:9000/bucket/k");
   EXPECT_EQ(url(at("http://127.0.0.1:9000", true), "bucket"), "http://127.0.0.1:9000/bucket/k");
   EXPECT_EQ(url(at("http://localhost:9000"), "bucket"), "http://localhost:9000/bucket/k");
-  EXPECT_EQ(url(at("http://s3.localhost:9000", true), "bucket"), "http://bucket.s3.localhost:9000/k");
+  EXPECT_EQ(url(at("http://s3.localhost:9000", true), "bucket"),
+            "http://bucket.s3.localhost:9000/k");
   EXPECT_EQ(url(at("http://[::1]:9000/base"), "bucket"), "http://[::1]:9000/base/bucket/k");
   EXPECT_EQ(url(at("https://e.example.com"), "Upper_Case"), "https://e.example.com/Upper_Case/k");
 }

@@ -46,8 +46,8 @@ TEST(Json, ReadsValues) {
 }
 
 TEST(Json, RefusesWhatIsNotWhole) {
-  for (const char* text : {"", "{", "[1,", "{\"a\":}", "\"abc", "[1] 2", "{\"a\" 1}", "tru", "\"\\q\"",
-                           "\"\\ud83d\""}) {
+  for (const char* text : {"", "{", "[1,", "{\"a\":}", "\"abc", "[1] 2", "{\"a\" 1}", "tru",
+                           "\"\\q\"", "\"\\ud83d\""}) {
     EXPECT_FALSE(parse_json(text)) << text;
   }
   EXPECT_FALSE(parse_json(std::string(1000, '[') + std::string(1000, ']')));

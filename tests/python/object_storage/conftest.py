@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 
@@ -19,6 +20,7 @@ STORAGES = ["s3"]
 
 _PREFIXES = ("AWS_", "RUNAI_STREAMER_", "GOOGLE_", "AZURE_", "STORAGE_", "HF_", "SSL_CERT_")
 _counter = itertools.count()
+_stored: dict[tuple[str, str], bytes] = {}  # what objects hold: a digest
 
 
 def pytest_generate_tests(metafunc):
@@ -115,12 +117,20 @@ S3_ENV = {
 
 
 @pytest.fixture
-def s3_storage(ceph, ceph_proxy, bucket):
-    folder = f"test-{next(_counter)}"
+def folder(request):
+    """The name of a folder for objects: of the test, or of its module where that says so by
+    SHARED_FOLDER = True. Servers keep everything until the session ends."""
+    if getattr(request.module, "SHARED_FOLDER", False):
+        return request.module.__name__.rpartition(".")[2].replace("_", "-")
+    return f"test-{next(_counter)}"
+
+
+@pytest.fixture
+def s3_storage(ceph, ceph_proxy, bucket, folder):
     client = ceph.client()
 
     def put(key: str, data: bytes) -> None:
-        client.put_object(Bucket=bucket, Key=f"{folder}/{key}", Body=data)
+        client.put_object(Bucket=bucket, Key=f"{folder}/{key}", Body=data, ACL="public-read")
 
     return Storage(
         name="s3",
@@ -131,6 +141,7 @@ def s3_storage(ceph, ceph_proxy, bucket):
         nginx=ceph_proxy,
         list_match="list%-type",
         read_match=f"^GET /{bucket}/{folder.replace('-', '%-')}/",
+        anonymous={"RUNAI_STREAMER_S3_UNSIGNED": "1"},
         identity=f"{ACCESS_KEY[:4]}...{ACCESS_KEY[-4:]}",
         secrets=(SECRET_KEY,),
         error_body=lambda code, message: {"code": code, "message": message},
@@ -139,8 +150,17 @@ def s3_storage(ceph, ceph_proxy, bucket):
 
 @pytest.fixture
 def storage(request):
-    """A fresh folder of one storage; its proxy does not fail yet."""
+    """A folder of one storage; its proxy does not fail yet."""
     made = request.getfixturevalue(f"{request.param}_storage")
+    store = made.put
+
+    def put(key: str, data: bytes) -> None:
+        digest = hashlib.sha256(data).digest()
+        if _stored.get((made.uri, key)) != digest:
+            store(key, data)
+            _stored[made.uri, key] = digest
+
+    made.put = put
     made.nginx.clear_faults()
     yield made
     made.nginx.clear_faults()

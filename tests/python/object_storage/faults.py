@@ -25,10 +25,12 @@ class Fault:
     at_once: bool = False  # the error comes without a second attempt
     operations: tuple[str, ...] = OPERATIONS
     settings: dict[str, str] = dataclasses.field(default_factory=dict)
+    anonymous: bool = False  # the proxy changes what signatures cover
 
 
 def _status(status: int, **details: object) -> dict[str, object]:
-    return {"mode": "status", "status": status, **details}
+    # Without a body: the status alone has to decide, whatever the protocol.
+    return {"mode": "status", "status": status, "body": "", **details}
 
 
 FAULTS = [
@@ -38,20 +40,25 @@ FAULTS = [
         for status in (408, 429, 500, 502, 503, 504)
     ),
     Fault("503 with Retry-After", _status(503, first=1, retry_after=1)),
-    Fault("every third request fails", _status(500, every=3)),
+    Fault("every third request fails", _status(500, every=3), operations=("stream", "pull")),
     Fault("dropped twice", {"mode": "drop", "first": 2}),
     Fault("reset twice", {"mode": "reset", "first": 2}),
     Fault("body cut once", {"mode": "truncate", "bytes": 50, "first": 1}),
     Fault("bodies cut late", {"mode": "truncate", "bytes": 1 << 20}, operations=("stream", "pull")),
-    Fault("stalls once", {"mode": "stall", "bytes": 10, "first": 1}, settings=SLOW),
+    Fault("stalls once", {"mode": "stall", "first": 1}, settings=SLOW),
     Fault("silent once", {"mode": "delay", "ms": 4000, "first": 1}, settings=HASTY),
     # Lasting trouble.
     Fault("500 for good", _status(500), "io"),
     Fault("503 for good", _status(503), "throttled"),
     Fault("dropped for good", {"mode": "drop"}, "network"),
     Fault("reset for good", {"mode": "reset"}, "network"),
-    Fault("bodies cut early", {"mode": "truncate", "bytes": 40}, "short_read"),
-    Fault("stalls for good", {"mode": "stall", "bytes": 10}, "timeout", settings=SLOW),
+    Fault(
+        "bodies cut early",
+        {"mode": "truncate", "bytes": 40},
+        "short_read",
+        operations=("stream", "list", "pull"),
+    ),
+    Fault("stalls for good", {"mode": "stall"}, "timeout", settings=SLOW),
     Fault("silent for good", {"mode": "delay", "ms": 4000}, "timeout", settings=HASTY),
     # Refusals.
     Fault("403", _status(403), "permission", at_once=True),
@@ -60,9 +67,16 @@ FAULTS = [
     Fault("400", _status(400), "io", at_once=True),
     Fault("501", _status(501), "io", at_once=True),
     # Servers that do not do what they were asked to.
-    Fault("Range ignored", {"mode": "norange"}, "unsupported", True, ("stream", "header")),
-    Fault("another range", {"mode": "shift"}, "io", at_once=True, operations=("stream", "header")),
-    Fault("too many bytes", {"mode": "toomany"}, "io", at_once=True, operations=("stream",)),
+    Fault(
+        "Range ignored",
+        {"mode": "norange"},
+        "unsupported",
+        True,
+        ("stream", "header"),
+        anonymous=True,
+    ),
+    Fault("another range", {"mode": "shift"}, "io", True, ("stream", "header"), anonymous=True),
+    Fault("too many bytes", {"mode": "toomany"}, "io", True, ("stream",), anonymous=True),
     Fault("no Content-Range", {"mode": "norangeheader"}, "io", at_once=True, operations=READS),
     Fault("no size", {"mode": "nosize"}, "io", at_once=True, operations=("header",)),
 ]

@@ -27,6 +27,8 @@ class Storage:
     """A Lua pattern of faults.lua that matches requests for lists."""
     read_match: str
     """The same for reads; a space, a range and the like may follow."""
+    anonymous: dict[str, str]
+    """Settings for reading without a signature."""
     identity: str = ""
     """A part of what errors say about who asked; empty: nobody."""
     secrets: tuple[str, ...] = ()

@@ -11,7 +11,9 @@ from tests.python.object_storage.models import check_same, make_model, save
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
 
+SHARED_FOLDER = True
 MODEL = make_model(20)
+BYTES = save(MODEL)
 NAME = "model.safetensors"
 CASES = [
     pytest.param(fault, operation, id=f"{operation}: {fault.name}")
@@ -42,7 +44,7 @@ def listing(uri, tmp_path):
 
 def pull(uri, tmp_path):
     pull_files(uri, str(tmp_path / "pulled"))
-    assert (tmp_path / "pulled" / NAME).read_bytes() == save(MODEL)
+    assert (tmp_path / "pulled" / NAME).read_bytes() == BYTES
 
 
 RUN = {"stream": stream, "header": header, "list": listing, "pull": pull}
@@ -50,10 +52,12 @@ RUN = {"stream": stream, "header": header, "list": listing, "pull": pull}
 
 @pytest.mark.parametrize(("fault", "operation"), CASES)
 def test_fault(storage, use, tmp_path, fault, operation):
-    storage.put(NAME, save(MODEL))
+    storage.put(NAME, BYTES)
     use(storage.proxied)
     use({"RUNAI_STREAMER_CHUNK_BYTESIZE": str(5 << 20), "RUNAI_STREAMER_MAX_ATTEMPTS": "4"})
     use(fault.settings)
+    if fault.anonymous:
+        use(storage.anonymous)
     match = {
         "stream": storage.read_match + ".* bytes=[1-9]",
         "header": storage.read_match + ".* bytes=0",

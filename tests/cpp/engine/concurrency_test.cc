@@ -1,0 +1,127 @@
+#include "engine/concurrency.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <queue>
+#include <random>
+#include <vector>
+
+namespace streamer {
+namespace {
+
+using namespace std::chrono_literals;
+constexpr double kChunk = 8 << 20;
+
+SourceTraits remote() {
+  SourceTraits traits;
+  traits.remote = true;
+  traits.initial_concurrency = 4;
+  traits.max_concurrency = 64;
+  return traits;
+}
+
+// A storage whose bytes per second depend on the number of connections, on a clock of its own.
+// Returns the rate of the whole load, relative to the best of all fixed numbers.
+struct Load {
+  std::function<double(int)> rate;  // bytes per second of n connections
+  double seconds = 0;
+  std::uint64_t bytes = 0;
+  int last = 0;
+
+  void run(ConcurrencyController* controller, int reads, double noise = 0.1) {
+    std::mt19937 random(1);
+    std::uniform_real_distribution<double> spread(1 - noise, 1 + noise);
+    const ConcurrencyController::TimePoint origin{1h};
+    std::priority_queue<double, std::vector<double>, std::greater<>> ends;
+    for (int started = 0; started < reads || !ends.empty();) {
+      while (started < reads && static_cast<int>(ends.size()) < controller->limit()) {
+        const int active = static_cast<int>(ends.size()) + 1;
+        ends.push(seconds + kChunk * active / rate(active) * spread(random));
+        ++started;
+      }
+      const int active = static_cast<int>(ends.size());
+      seconds = ends.top();
+      ends.pop();
+      bytes += static_cast<std::uint64_t>(kChunk);
+      controller->completed(static_cast<std::uint64_t>(kChunk), active, false,
+                            origin + std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                         std::chrono::duration<double>(seconds)));
+    }
+    last = controller->limit();
+  }
+  double achieved() const { return static_cast<double>(bytes) / seconds; }
+};
+
+TEST(Concurrency, FixedIsFixed) {
+  ConcurrencyController controller(7, remote());
+  Load load{[](int n) { return 1e8 * n; }};
+  load.run(&controller, 500);
+  EXPECT_EQ(load.last, 7);
+  EXPECT_EQ(controller.maximum(), 7);
+}
+
+TEST(Concurrency, GrowsWhileConnectionsAreTheBound) {
+  // 25 MB/s each, up to 1.6 GB/s.
+  ConcurrencyController controller(0, remote());
+  Load load{[](int n) { return 25e6 * n; }};
+  load.run(&controller, 2000);
+  EXPECT_GE(load.last, 48);
+}
+
+TEST(Concurrency, StopsWhereTheLinkIsFull) {
+  // 150 MB/s each; the link has 1.2 GB/s, and too many connections lose some of it.
+  const auto rate = [](int n) { return n <= 8 ? 150e6 * n : 1.2e9 / (1 + 0.06 * (n - 8)); };
+  ConcurrencyController controller(0, remote());
+  Load load{rate};
+  load.run(&controller, 600);
+  EXPECT_GE(load.last, 6);
+  EXPECT_LE(load.last, 11);
+  EXPECT_GE(load.achieved(), 0.88 * 1.2e9);
+}
+
+TEST(Concurrency, KeepsFewWhereMoreDoNotHelp) {
+  ConcurrencyController controller(0, remote());
+  Load load{[](int n) { return 3e9 / (1 + 0.02 * n); }};
+  load.run(&controller, 2000);
+  EXPECT_LE(load.last, 6);
+  EXPECT_GE(load.achieved(), 0.85 * 3e9);
+}
+
+TEST(Concurrency, FollowsALinkThatImproves) {
+  ConcurrencyController controller(0, remote());
+  double each = 100e6;
+  double full = 400e6;
+  Load load{[&](int n) { return std::min(each * n, full); }};
+  load.run(&controller, 300);
+  EXPECT_LE(load.last, 8);
+  full = 3e9;
+  load.run(&controller, 6000);
+  EXPECT_GE(load.last, 15);
+}
+
+TEST(Concurrency, StepsBackWhenAsked) {
+  ConcurrencyController controller(0, remote());
+  Load load{[](int n) { return 25e6 * n; }};
+  load.run(&controller, 2000);
+  const int before = controller.limit();
+  const ConcurrencyController::TimePoint later{2h};
+  for (int i = 0; i < before; ++i) controller.completed(1, before, false, later);
+  controller.completed(1, before, true, later);
+  EXPECT_LE(controller.limit(), before * 3 / 4);
+  EXPECT_GE(controller.limit(), before / 2);
+  // Once for what was under way together.
+  const int after = controller.limit();
+  for (int i = 0; i < after; ++i) controller.completed(1, after, true, later);
+  EXPECT_EQ(controller.limit(), after);
+}
+
+TEST(Concurrency, DoesNotGrowOnBehalfOfASlowConsumer) {
+  ConcurrencyController controller(0, remote());
+  ConcurrencyController::TimePoint now{1h};
+  for (int i = 0; i < 1000; ++i) controller.completed(8 << 20, 2, false, now += 10ms);
+  EXPECT_EQ(controller.limit(), 4);
+}
+
+}  // namespace
+}  // namespace streamer
