@@ -31,6 +31,8 @@ class PosixObject final : public Object {
   Status unchanged() const override;
 
   int fd() const { return fd_; }
+  // Whether at least half of [offset, offset + size) is in the page cache.
+  bool mostly_cached(std::uint64_t offset, std::uint64_t size) const;
   // A descriptor for O_DIRECT where what is not cached is better read so now; else -1.
   int direct_fd() const;
 
@@ -50,12 +52,11 @@ class PosixObject final : public Object {
   mutable std::atomic<bool> passing_{false};  // kAuto: the same, since they go to a device
   mutable std::once_flag direct_once_;
   mutable int direct_fd_ = -1;
+  mutable std::once_flag probe_once_;
+  mutable int probe_fd_ = -1;
 };
 
 // The status of a system call on `path` that failed.
 Status posix_error(const std::string& what, const std::string& path, int os_error);
-
-// Whether most of [offset, offset + size) is in the page cache, by a sample.
-bool mostly_cached(int fd, std::uint64_t offset, std::uint64_t size);
 
 }  // namespace streamer

@@ -62,14 +62,11 @@ Status ended_early(const PosixObject& file, std::uint64_t offset) {
       .with_hint("Make the file whole again and load it again");
 }
 
-// Reads through the page cache until `segments` is empty. With `flags` RWF_NOWAIT it stops at the
-// first byte that is not cached.
-Status read_buffered(const PosixObject& file, std::uint64_t* offset, std::vector<iovec>* segments,
-                     int flags) {
+// Reads through the page cache until `segments` is empty.
+Status read_buffered(const PosixObject& file, std::uint64_t* offset, std::vector<iovec>* segments) {
   while (!segments->empty()) {
     const int count = static_cast<int>(std::min(segments->size(), kMaxSegments));
-    const ssize_t got =
-        preadv2(file.fd(), segments->data(), count, static_cast<off_t>(*offset), flags);
+    const ssize_t got = preadv(file.fd(), segments->data(), count, static_cast<off_t>(*offset));
     if (got > 0) {
       *offset += static_cast<std::uint64_t>(got);
       consume(segments, static_cast<std::uint64_t>(got));
@@ -77,17 +74,9 @@ Status read_buffered(const PosixObject& file, std::uint64_t* offset, std::vector
     }
     if (got == 0) return ended_early(file, *offset);
     if (errno == EINTR) continue;
-    if (flags != 0 && (errno == EAGAIN || errno == EOPNOTSUPP || errno == ENOSYS)) return {};
     return posix_error("cannot read the file", file.path(), errno);
   }
   return {};
-}
-
-// Whether the byte at `offset` is in the page cache.
-bool is_cached(const PosixObject& file, std::uint64_t offset) {
-  char byte = 0;
-  const iovec segment{&byte, 1};
-  return preadv2(file.fd(), &segment, 1, static_cast<off_t>(offset), RWF_NOWAIT) == 1;
 }
 
 // What is left of `segment` behind its first `bytes`.
@@ -114,7 +103,7 @@ Result<Opened> PosixReader::open(const std::string& path, std::span<std::byte> p
   if (size > 0) {
     std::vector<iovec> segments{{prefix.data(), size}};
     std::uint64_t offset = 0;
-    if (Status status = read_buffered(**file, &offset, &segments, 0); !status.ok()) {
+    if (Status status = read_buffered(**file, &offset, &segments); !status.ok()) {
       return std::move(status).with_range(0, size);
     }
   }
@@ -126,23 +115,16 @@ Status PosixReader::read(const Object& object, std::uint64_t offset,
   const auto& file = static_cast<const PosixObject&>(object);
   const int direct = file.direct_fd();
   std::vector<iovec> left(segments.begin(), segments.end());
-  const std::uint64_t end = offset + total(left);
+  const std::uint64_t size = total(left);
   report->strategy = "buffered";
-  if (direct >= 0) {
-    // Only what seems to be cached is tried there: a miss would make the kernel read all of it.
-    if (offset < end && is_cached(file, offset) && is_cached(file, end - 1)) {
-      if (Status status = read_buffered(file, &offset, &left, RWF_NOWAIT); !status.ok()) {
-        return status;
-      }
-    }
-    if (left.empty()) return {};
+  if (direct >= 0 && !file.mostly_cached(offset, size)) {
     if (Status status = read_direct(file, direct, offset, &left, report);
         !status.ok() || left.empty()) {
       return status;
     }
-    offset = end - total(left);
+    offset += size - total(left);
   }
-  return read_buffered(file, &offset, &left, 0);
+  return read_buffered(file, &offset, &left);
 }
 
 // Reads by O_DIRECT until `segments` is empty, or leaves the rest where the file system refuses.
@@ -209,7 +191,7 @@ Status PosixReader::fault_in(const Object& object, std::uint64_t offset, std::ui
     for (std::uint64_t at = offset; at < offset + size;) {
       std::vector<iovec> segments{
           {scratch.data(), std::min<std::uint64_t>(scratch.size(), offset + size - at)}};
-      if (Status status = read_buffered(file, &at, &segments, 0); !status.ok()) return status;
+      if (Status status = read_buffered(file, &at, &segments); !status.ok()) return status;
     }
     if (readable) return posix_error("cannot map the file's pages", file.path(), EFAULT);
     readable = true;
