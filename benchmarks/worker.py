@@ -210,6 +210,16 @@ def anonymous_bytes() -> int:
     return (resident - shared) * resource.getpagesize()
 
 
+def start_device(device: str) -> int | None:
+    """Makes the context of a GPU, which is nobody's load time; bytes that are allocated there."""
+    if not device.startswith("cuda"):
+        return None
+    torch.zeros(1, device=device)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    return int(torch.cuda.memory_allocated())
+
+
 def main() -> None:
     job = json.loads(sys.argv[1])
     # Only this program's own lines go to the runner.
@@ -223,6 +233,7 @@ def main() -> None:
     work: Work = WORKS[job["work"]](adapter, job)
     work.prepare()
     gc.collect()
+    device_bytes = start_device(job["options"].get("device", "cpu"))
     print("READY", file=channel)
     if sys.stdin.readline().strip() != "GO":
         return
@@ -237,6 +248,9 @@ def main() -> None:
         "first_seconds": work.first - start if work.first else None,
         "tensors": work.count,
         "end_anonymous": anonymous_bytes() - anonymous,
+        "device_growth": None
+        if device_bytes is None
+        else torch.cuda.max_memory_allocated() - device_bytes,
         "version": adapter.version(),
         "stats": adapter.stats() if hasattr(adapter, "stats") else {},
     }

@@ -210,8 +210,9 @@ class PyStream {
       }
       wanted.push_back(std::move(one));
     }
-    const Device device{static_cast<DeviceType>(device_type), ordinal,
-                        reinterpret_cast<void*>(static_cast<std::uintptr_t>(device_stream))};  // NOLINT
+    const Device device{
+        static_cast<DeviceType>(device_type), ordinal,
+        reinterpret_cast<void*>(static_cast<std::uintptr_t>(device_stream))};  // NOLINT
     return *call([&](Stream& stream) { return stream.submit(std::move(wanted), device); });
   }
 

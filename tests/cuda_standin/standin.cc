@@ -257,6 +257,8 @@ void enqueue(StreamImpl* stream, Operation operation) {
 
 void run_copy(void* to, const void* from, uint64_t bytes, int device, int64_t* begin) {
   World& w = world();
+  // Taken first: nothing is copied any more once a copy has failed for good.
+  const std::lock_guard link(w.link_mutex);
   {
     const std::lock_guard lock(w.mutex);
     if (w.sticky != 0) return;
@@ -271,7 +273,6 @@ void run_copy(void* to, const void* from, uint64_t bytes, int device, int64_t* b
       return;
     }
   }
-  const std::lock_guard link(w.link_mutex);
   *begin = now();
   std::memcpy(to, from, bytes);
   uint64_t speed = 0;

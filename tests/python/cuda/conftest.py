@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 
 from runai_model_streamer import cuda
 
-from .standin import Standin, StandinMemory, build
+sys.path.insert(0, str(Path(__file__).parents[2] / "cuda_standin"))
+from standin import Standin, StandinMemory, build
 
 
 @pytest.fixture(scope="session")

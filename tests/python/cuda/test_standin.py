@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from standin import Standin, StandinMemory
 
 from runai_model_streamer import SafetensorsStreamer, cuda
 from runai_model_streamer.errors import (
@@ -22,8 +23,6 @@ from runai_model_streamer.errors import (
     StreamerOutOfMemoryError,
 )
 from runai_model_streamer.file_streamer import FileChunks, FileStreamer
-
-from .standin import Standin, StandinMemory
 
 MIB = 1 << 20
 
@@ -483,11 +482,11 @@ def test_a_moved_placement_moves_the_bytes(
 def test_a_trace_shows_the_overlap(standin: Standin, tmp_path: Path) -> None:
     """With a link as slow as the consumer, the load takes about as long as one of them."""
     report = tmp_path / "report.json"
-    script = Path(__file__).parents[3] / "benchmarks" / "overlap.py"
     subprocess.run(
-        [sys.executable, str(script), "--driver", str(standin.path), "--json", str(report)],
+        [sys.executable, "-m", "benchmarks.overlap", "--driver", str(standin.path)]
+        + ["--json", str(report)],
         check=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=Path(__file__).parents[3],
     )
     result = json.loads(report.read_text())
     assert result["bytes_equal"]

@@ -10,14 +10,36 @@ from pathlib import Path
 
 import torch
 
-SOURCE = Path(__file__).parents[2] / "cuda_standin"
+SOURCE = Path(__file__).parent / "standin.cc"
 DEVICE_BYTES = 1 << 30
 
 
 class Counts(ctypes.Structure):
+    """standin_counts of standin.h."""
+
     _fields_ = [
-        (name, ctypes.c_uint64)
-        for name in ["violations", "contexts_made", "context_references", "device_bytes", "device_peak", "pinned_bytes", "pinned_peak", "registrations", "streams", "events", "copies", "copied_bytes"]
+        ("violations", ctypes.c_uint64),
+        ("contexts_made", ctypes.c_uint64),
+        ("context_references", ctypes.c_uint64),
+        ("device_bytes", ctypes.c_uint64),
+        ("device_peak", ctypes.c_uint64),
+        ("pinned_bytes", ctypes.c_uint64),
+        ("pinned_peak", ctypes.c_uint64),
+        ("registrations", ctypes.c_uint64),
+        ("streams", ctypes.c_uint64),
+        ("events", ctypes.c_uint64),
+        ("copies", ctypes.c_uint64),
+        ("copied_bytes", ctypes.c_uint64),
+    ]
+
+
+class Copy(ctypes.Structure):
+    """standin_copy of standin.h."""
+
+    _fields_ = [
+        ("begin", ctypes.c_int64),
+        ("end", ctypes.c_int64),
+        ("bytes", ctypes.c_uint64),
     ]
 
 
@@ -27,7 +49,7 @@ def build(folder: Path) -> Path:
     compiler = os.environ.get("CXX", "g++")
     subprocess.run(
         [compiler, "-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", "-o", str(library)]
-        + [str(SOURCE / "standin.cc")],
+        + [str(SOURCE)],
         check=True,
     )
     return library
@@ -44,6 +66,8 @@ class Standin:
         self._library.standin_free.argtypes = [ctypes.c_void_p]
         self._library.standin_reset.argtypes = [ctypes.c_int, ctypes.c_uint64]
         self._library.standin_link.argtypes = [ctypes.c_uint64]
+        self._library.standin_copies.restype = ctypes.c_size_t
+        self._library.standin_copies.argtypes = [ctypes.POINTER(Copy), ctypes.c_size_t]
         self._library.standin_violation.restype = ctypes.c_char_p
         self._library.standin_stream_create.restype = ctypes.c_void_p
         self._library.standin_stream_destroy.argtypes = [ctypes.c_void_p]
@@ -89,6 +113,13 @@ class Standin:
         counts = Counts()
         self._library.standin_count(ctypes.byref(counts))
         return counts
+
+    def copies(self) -> list[tuple[int, int, int]]:
+        """(begin, end, bytes) of each copy that ran, times in nanoseconds of CLOCK_MONOTONIC."""
+        count = self._library.standin_copies(None, 0)
+        copies = (Copy * count)()
+        self._library.standin_copies(copies, count)
+        return [(copy.begin, copy.end, copy.bytes) for copy in copies]
 
     def violation(self) -> str:
         return self._library.standin_violation().decode()

@@ -1,0 +1,172 @@
+"""Shows that reading, copying and consuming overlap: `python -m benchmarks.overlap`.
+
+Runs on the stand-in driver of tests/cuda_standin, with a link of a chosen speed, so that it needs
+no GPU: a file that is read at a limited pace goes to "device" memory, and a consumer takes its time
+with every tensor. Prints when each of the three was at work, and how long two of them were at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.checkpoints import TensorSpec, write_shard
+from benchmarks.peers import ROOT
+
+MIB = 1 << 20
+Spans = list[tuple[int, int]]  # begin and end in nanoseconds of CLOCK_MONOTONIC
+
+
+def load_standin() -> Any:
+    """The module of the stand-in driver."""
+    spec = importlib.util.spec_from_file_location(
+        "standin", ROOT / "tests" / "cuda_standin" / "standin.py"
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def merged(spans: Spans) -> Spans:
+    result: Spans = []
+    for begin, end in sorted(spans):
+        if result and begin <= result[-1][1]:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((begin, end))
+    return result
+
+
+def common(one: Spans, other: Spans) -> Spans:
+    """When both were at work."""
+    both = []
+    for begin, end in merged(one):
+        for first, last in merged(other):
+            if first < end and begin < last:
+                both.append((max(begin, first), min(end, last)))
+    return both
+
+
+def seconds(spans: Spans) -> float:
+    return sum(end - begin for begin, end in merged(spans)) / 1e9
+
+
+def bar(spans: Spans, start: int, end: int, width: int = 72) -> str:
+    """One character for each part of the time; filled where the work went on for half of it."""
+    step = (end - start) / width
+    cells = []
+    for cell in range(width):
+        window = [(int(start + cell * step), int(start + (cell + 1) * step))]
+        share = seconds(common(spans, window)) * 1e9 / step
+        cells.append("#" if share >= 0.5 else "-" if share > 0 else " ")
+    return "".join(cells)
+
+
+def run(driver: Path, tensors: int, tensor_bytes: int, rate: int) -> dict[str, Any]:
+    module = load_standin()
+    standin = module.Standin(driver)
+    standin.reset()
+    os.environ["RUNAI_STREAMER_CUDA_LIBRARY"] = str(driver)
+    module.StandinMemory.standin = standin
+    module.StandinMemory.used = []
+
+    from runai_model_streamer import SafetensorsStreamer, cuda
+
+    cuda.memory_factory = module.StandinMemory
+    standin.link(rate)
+    wait = tensor_bytes / rate  # as long as the link needs for a tensor
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        specs = [TensorSpec(f"t{i:03}", "U8", (tensor_bytes,)) for i in range(tensors)]
+        write_shard(path, specs, [1])
+        content = path.read_bytes()[-tensors * tensor_bytes :]
+        trace = Path(folder) / "trace.json"
+        os.environ["RUNAI_STREAMER_CUDA_TRACE"] = str(trace)
+        # A window that holds some of the tensors, so that the consumer's pace matters.
+        os.environ["RUNAI_STREAMER_CUDA_MEMORY_LIMIT"] = str(4 * tensor_bytes)
+        os.environ["RUNAI_STREAMER_CHUNK_BYTESIZE"] = str(MIB)
+        os.environ["RUNAI_STREAMER_CONCURRENCY"] = "2"
+        consumed: Spans = []
+        equal = True
+        with SafetensorsStreamer() as streamer:
+            start = time.monotonic_ns()
+            streamer.stream_file(str(path), device="cuda:0")
+            for name, tensor in streamer.get_tensors():
+                begin = time.monotonic_ns()
+                place = int(name[1:]) * tensor_bytes
+                expected = torch.frombuffer(
+                    bytearray(content[place : place + tensor_bytes]), dtype=torch.uint8
+                )
+                equal &= bool(torch.equal(tensor, expected))
+                rest = wait - (time.monotonic_ns() - begin) / 1e9
+                time.sleep(max(0.0, rest))
+                consumed.append((begin, time.monotonic_ns()))
+                del tensor
+            end = time.monotonic_ns()
+        events = json.loads(trace.read_text())["traceEvents"]
+    read = [
+        (int(e["ts"] * 1e3), int((e["ts"] + e["dur"]) * 1e3)) for e in events if e["name"] == "read"
+    ]
+    copied = [(begin, end) for begin, end, _ in standin.copies()]
+    return {
+        "bytes": tensors * tensor_bytes,
+        "bytes_equal": equal,
+        "seconds": (end - start) / 1e9,
+        "read_seconds": seconds(read),
+        "copy_seconds": seconds(copied),
+        "consume_seconds": seconds(consumed),
+        "read_while_copying": seconds(common(read, copied)) / seconds(read),
+        "consume_while_copying": seconds(common(consumed, copied)) / seconds(copied),
+        "pinned_peak": standin.counts().pinned_peak,
+        "violations": standin.counts().violations,
+        "timeline": {
+            "reading": bar(read, start, end),
+            "copying": bar(copied, start, end),
+            "consuming": bar(consumed, start, end),
+        },
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.overlap", description=__doc__)
+    parser.add_argument("--driver", type=Path, help="the stand-in; without it is compiled")
+    parser.add_argument("--tensors", type=int, default=24)
+    parser.add_argument("--mib", type=int, default=4, help="of one tensor")
+    parser.add_argument("--rate", type=int, default=300, help="of the link, MiB/s")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        driver = options.driver
+        if driver is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            driver = load_standin().build(Path(folder))
+        result = run(driver, options.tensors, options.mib * MIB, options.rate * MIB)
+    total = result["seconds"]
+    print(f"{result['bytes'] / MIB:.0f} MiB in {total:.3f} s; # at work, - for less than half")
+    for what, line in result["timeline"].items():
+        print(f"{what:>10} |{line}|")
+    one_by_one = result["read_seconds"] + result["copy_seconds"] + result["consume_seconds"]
+    print(
+        f"reading {result['read_seconds']:.3f} s, copying {result['copy_seconds']:.3f} s, "
+        f"consuming {result['consume_seconds']:.3f} s: one after the other {one_by_one:.3f} s\n"
+        f"of the reading {result['read_while_copying']:.0%} was beside a copy, of the copying "
+        f"{result['consume_while_copying']:.0%} beside the consumer"
+    )
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1))
+    return 0 if result["bytes_equal"] and not result["violations"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

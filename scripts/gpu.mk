@@ -1,0 +1,16 @@
+# GPU destinations.
+bench-gpu: $(STAMPS)/package $(STAMPS)/bench $(STAMPS)/system-test  ## Loads to one GPU: every loader, every row (needs one)
+	@$(CONFIGURE) plain >/dev/null
+	@cmake --build --preset plain --target raw_reader -- --quiet
+	@$(PY) -m benchmarks.gpu $(ARGS)
+
+bench-overlap: $(STAMPS)/package $(STAMPS)/bench  ## Shows that reading, copying and consuming overlap (no GPU needed)
+	@$(PY) -m benchmarks.overlap $(ARGS)
+
+test-gpu: $(STAMPS)/package $(STAMPS)/dev  ## Tests on a real GPU, where there is one
+	@$(PY) -m pytest tests/gpu $(ARGS)
+
+test-builds: $(STAMPS)/system-test  ## Builds without object storage, and with unpacked -dev packages
+	@scripts/test_builds.sh
+
+.PHONY: bench-gpu bench-overlap test-gpu test-builds
