@@ -21,6 +21,8 @@ if(NOT STREAMER_SANITIZE)
 endif()
 set_target_properties(streamer PROPERTIES LINK_DEPENDS ${STREAMER_MAP})
 if(STREAMER_STATIC_RUNTIME)
+  add_library(old_glibc STATIC compat/old_glibc.c)
+  target_link_libraries(streamer PRIVATE old_glibc)
   target_link_options(streamer PRIVATE -static-libstdc++)
 endif()
 

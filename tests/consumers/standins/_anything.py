@@ -12,9 +12,8 @@ from typing import Any
 # Kernels, image and audio decoding, grammars: nothing of it is on the way of a weight.
 NAMES = frozenset(
     """
-    torchvision torchaudio sgl_kernel flashinfer xgrammar outlines outlines_core llguidance
-    decord decord2 soundfile av torchcodec torch_memory_saver tilelang flash_attn
-    sglang_kernel quack tvm_ffi
+    torchvision sgl_kernel flashinfer xgrammar outlines outlines_core llguidance decord decord2
+    torch_memory_saver tilelang flash_attn sglang_kernel quack tvm_ffi
     """.split()
 )
 
@@ -44,7 +43,15 @@ def _make(name: str) -> Any:
     def __call__(self: object, *args: Any, **_kwargs: object) -> Any:
         return args[0] if len(args) == 1 else None
 
-    body = {"__init__": __init__, "__new__": __new__, "__call__": __call__}
+    def schema(_source: object, _handler: object) -> Any:
+        return {"type": "any"}
+
+    body = {
+        "__init__": __init__,
+        "__new__": __new__,
+        "__call__": __call__,
+        "__get_pydantic_core_schema__": staticmethod(schema),
+    }
     return _Nothing(name, (), body)
 
 
@@ -60,9 +67,20 @@ class _Module(types.ModuleType):
         return value
 
 
+def _asked_by_a_consumer() -> bool:
+    # torch and transformers look for some of these names, too, and must not find them.
+    frame = sys._getframe(2)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if not module.startswith("importlib") and module != "_frozen_importlib":
+            return module.partition(".")[0] in ("sglang", "vllm")
+        frame = frame.f_back
+    return False
+
+
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        if fullname.partition(".")[0] not in NAMES:
+        if fullname.partition(".")[0] not in NAMES or not _asked_by_a_consumer():
             return None
         return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
 

@@ -1,0 +1,270 @@
+"""Runs a consumer's own loading code in its own environment: `driver.py CHECK JSON`.
+
+Started by test_consumers.py, also under torchrun. Prints "passed" as its last line. JSON has:
+package, version, model (folder or URI), reference (the same checkpoint as a folder), and what the
+check takes beyond.
+"""
+
+from __future__ import annotations
+
+import gc
+import glob
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+# Before any stand-in is loaded: transformers decides once what is installed.
+from transformers import (  # noqa: F401
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoProcessor,
+    GenerationMixin,
+)
+
+import torch
+from safetensors.torch import load_file
+
+CONFIG: dict[str, Any] = json.loads(sys.argv[2])
+MODEL: str = CONFIG["model"]
+EXTRA: dict[str, Any] = CONFIG.get("extra_config", {})
+Weights = Iterator[tuple[str, torch.Tensor]]
+
+
+def reference() -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
+    for path in sorted(glob.glob(os.path.join(CONFIG["reference"], "*.safetensors"))):
+        tensors |= load_file(path)
+    assert tensors
+    return tensors
+
+
+def same(got: dict[str, torch.Tensor]) -> None:
+    want = reference()
+    assert set(got) == set(want), set(got) ^ set(want)
+    for name, tensor in want.items():
+        assert got[name].dtype == tensor.dtype, name
+        assert got[name].shape == tensor.shape, name
+        bits = torch.uint8
+        assert torch.equal(
+            got[name].contiguous().reshape(-1).view(bits), tensor.reshape(-1).view(bits)
+        ), name
+
+
+def collect(weights: Weights) -> None:
+    """Keeps every tensor to the end, as some models do, within their default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        got = {}
+        for name, tensor in weights:
+            assert name not in got, name
+            got[name] = tensor
+    finally:
+        torch.set_default_dtype(before)
+    gc.collect()
+    same(got)
+
+
+class Vllm:
+    def __init__(self) -> None:
+        from vllm.model_executor.model_loader import runai_streamer_loader, weight_utils
+
+        self.loader = runai_streamer_loader
+        self.weight_utils = weight_utils
+
+    def files(self) -> list[str]:
+        from vllm.transformers_utils.runai_utils import list_safetensors
+
+        return list_safetensors(MODEL)
+
+    def iterate(self, files: list[str], distributed: bool = False) -> Weights:
+        return self.weight_utils.runai_safetensors_weights_iterator(files, True, distributed)
+
+    def load(self) -> Weights:
+        from vllm.config.load import LoadConfig
+
+        config = LoadConfig(load_format="runai_streamer", model_loader_extra_config=EXTRA)
+        loader = self.loader.RunaiModelStreamerLoader(config)
+        return loader._get_weights_iterator(MODEL, None)
+
+    def pull_metadata(self, folder: str) -> None:
+        from vllm.transformers_utils.runai_utils import ObjectStorageModel
+
+        os.environ["VLLM_ASSETS_CACHE"] = folder
+        # The same two calls as vllm/config/model.py makes.
+        model = ObjectStorageModel(url=MODEL)
+        model.pull_files(MODEL, allow_pattern=["*.model", "*.py", "*.json"])
+        model.pull_files(
+            MODEL, ignore_pattern=["*.pt", "*.safetensors", "*.bin", "*.tensors", "*.pth"]
+        )
+        assert sorted(os.listdir(model.dir)) == ["config.json", "model.safetensors.index.json"]
+
+    def build(self, load_format: str, port: int) -> dict[str, torch.Tensor]:
+        from vllm.config import set_current_vllm_config
+        from vllm.distributed import init_distributed_environment, initialize_model_parallel
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.model_executor.model_loader import get_model
+
+        config = EngineArgs(
+            model=CONFIG["reference"],
+            load_format=load_format,
+            skip_tokenizer_init=True,
+            dtype="bfloat16",
+            enforce_eager=True,
+            max_model_len=64,
+        ).create_engine_config()
+        with set_current_vllm_config(config):
+            if not torch.distributed.is_initialized():
+                init_distributed_environment(1, 0, f"tcp://127.0.0.1:{port}", 0, "gloo")
+                initialize_model_parallel(1, 1)
+            model = get_model(vllm_config=config)
+        return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+class Sglang:
+    def __init__(self) -> None:
+        from sglang.srt.model_loader import loader, weight_utils
+
+        self.loader = loader
+        self.weight_utils = weight_utils
+        # A server's arguments, which only the server has; its loader takes None for none.
+        for name in ("get_server_args", "get_global_server_args"):
+            if hasattr(loader, name):
+                setattr(loader, name, lambda: None)
+
+    def files(self) -> list[str]:
+        from sglang.srt.utils.runai_utils import list_safetensors
+
+        files = list_safetensors(MODEL)
+        files.sort()
+        return files
+
+    def iterate(self, files: list[str], distributed: bool = False) -> Weights:
+        return self.weight_utils.runai_safetensors_weights_iterator(files, distributed)
+
+    def load(self) -> Weights:
+        from sglang.srt.configs.load_config import LoadConfig, LoadFormat
+
+        config = LoadConfig(
+            load_format=LoadFormat.RUNAI_STREAMER, model_loader_extra_config=EXTRA
+        )
+        loader = self.loader.RunaiModelStreamerLoader(config)
+        loader.target_device_str = "cpu"
+        source = loader.Source(MODEL, None)
+        return loader._get_weights_iterator(source)
+
+    def pull_metadata(self, folder: str) -> None:
+        os.environ["SGLANG_CACHE_DIR"] = folder
+        from sglang.srt.utils.runai_utils import ObjectStorageModel
+
+        path = ObjectStorageModel.download_and_get_path(MODEL)
+        again = ObjectStorageModel.download_and_get_path(MODEL)
+        assert path == again
+        found = set(os.listdir(path)) - {".runai_complete"}
+        assert found == {"config.json", "model.safetensors.index.json"}, found
+
+
+def consumer() -> Any:
+    return Vllm() if CONFIG["package"] == "vllm" else Sglang()
+
+
+def check_iterator() -> None:
+    loading = consumer()
+    collect(loading.iterate(loading.files()))
+
+
+def check_loader() -> None:
+    collect(consumer().load())
+    if "concurrency" in EXTRA:
+        assert os.environ["RUNAI_STREAMER_CONCURRENCY"] == str(EXTRA["concurrency"])
+    if "memory_limit" in EXTRA:
+        assert os.environ["RUNAI_STREAMER_MEMORY_LIMIT"] == str(EXTRA["memory_limit"])
+
+
+def check_abandoned() -> None:
+    """A model's loader that raises in the loop, and a second load after it."""
+    loading = consumer()
+    files = loading.files()
+    weights = loading.iterate(files)
+    kept = dict([next(weights), next(weights)])
+    try:
+        weights.throw(KeyError("from the model"))
+    except KeyError:
+        pass
+    else:
+        raise AssertionError("swallowed")
+    collect(loading.iterate(files))
+    want = reference()
+    for name, tensor in kept.items():
+        assert torch.equal(tensor, want[name]), name
+
+
+def check_forked() -> None:
+    """vLLM's workers are forked from a process that imported, listed, pulled and streamed."""
+    loading = consumer()
+    if "://" in MODEL:
+        loading.pull_metadata(CONFIG["folder"])
+    files = loading.files()
+    collect(loading.iterate(files))
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            collect(loading.iterate(loading.files()))
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, status
+    collect(loading.iterate(files))
+
+
+def check_metadata() -> None:
+    consumer().pull_metadata(CONFIG["folder"])
+
+
+def check_distributed() -> None:
+    """Every rank gets every tensor; the default group is usable afterwards."""
+    loading = consumer()
+    if CONFIG["package"] == "vllm":
+        from vllm.distributed import init_distributed_environment, initialize_model_parallel
+
+        try:
+            from vllm.config import VllmConfig, set_current_vllm_config
+
+            with set_current_vllm_config(VllmConfig()):
+                init_distributed_environment(backend="gloo", distributed_init_method="env://",
+                                             world_size=int(os.environ["WORLD_SIZE"]),
+                                             rank=int(os.environ["RANK"]))
+                initialize_model_parallel(int(os.environ["WORLD_SIZE"]), 1)
+        except AssertionError:
+            raise
+    else:
+        torch.distributed.init_process_group("gloo")
+    collect(loading.load())
+    total = torch.ones(1, dtype=torch.int64)
+    torch.distributed.all_reduce(total)
+    assert total.item() == int(os.environ["WORLD_SIZE"])
+    torch.distributed.barrier()
+
+
+def check_model() -> None:
+    """The engine builds a model: its parameters do not depend on how they were loaded."""
+    loading = consumer()
+    expected = loading.build("safetensors", CONFIG["port"])
+    got = loading.build("runai_streamer", CONFIG["port"])
+    assert expected.keys() == got.keys() and expected
+    for name, parameter in expected.items():
+        assert torch.equal(parameter, got[name]), name
+
+
+def main() -> None:
+    checks = {name[6:]: value for name, value in globals().items() if name.startswith("check_")}
+    checks[sys.argv[1]]()
+    print("passed", flush=True)
+
+
+if __name__ == "__main__":
+    main()
