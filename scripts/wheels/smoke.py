@@ -14,8 +14,9 @@ import sys
 import tempfile
 import time
 
-import runai_model_streamer as streamer
 import torch
+
+import runai_model_streamer as streamer
 
 
 def make_checkpoint(path: str) -> dict[str, torch.Tensor]:

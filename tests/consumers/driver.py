@@ -15,6 +15,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+from safetensors.torch import load_file
+
 # Before any stand-in is loaded: transformers decides once what is installed.
 from transformers import (  # noqa: F401
     AutoImageProcessor,
@@ -23,8 +26,8 @@ from transformers import (  # noqa: F401
     GenerationMixin,
 )
 
-import torch
-from safetensors.torch import load_file
+# Idle OpenMP threads do not survive a fork; real workers are forked before any tensor is computed.
+torch.set_num_threads(1)
 
 CONFIG: dict[str, Any] = json.loads(sys.argv[2])
 MODEL: str = CONFIG["model"]
@@ -147,9 +150,7 @@ class Sglang:
     def load(self) -> Weights:
         from sglang.srt.configs.load_config import LoadConfig, LoadFormat
 
-        config = LoadConfig(
-            load_format=LoadFormat.RUNAI_STREAMER, model_loader_extra_config=EXTRA
-        )
+        config = LoadConfig(load_format=LoadFormat.RUNAI_STREAMER, model_loader_extra_config=EXTRA)
         loader = self.loader.RunaiModelStreamerLoader(config)
         loader.target_device_str = "cpu"
         source = loader.Source(MODEL, None)
@@ -235,9 +236,12 @@ def check_distributed() -> None:
             from vllm.config import VllmConfig, set_current_vllm_config
 
             with set_current_vllm_config(VllmConfig()):
-                init_distributed_environment(backend="gloo", distributed_init_method="env://",
-                                             world_size=int(os.environ["WORLD_SIZE"]),
-                                             rank=int(os.environ["RANK"]))
+                init_distributed_environment(
+                    backend="gloo",
+                    distributed_init_method="env://",
+                    world_size=int(os.environ["WORLD_SIZE"]),
+                    rank=int(os.environ["RANK"]),
+                )
                 initialize_model_parallel(int(os.environ["WORLD_SIZE"]), 1)
         except AssertionError:
             raise

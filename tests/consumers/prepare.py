@@ -60,19 +60,31 @@ CONSUMERS = {
 
 
 def _pip(python: Path | str, *arguments: str) -> None:
-    subprocess.run([str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments],
-                   check=True)
+    subprocess.run(
+        [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments], check=True
+    )
 
 
 def _unpack(consumer: Consumer, target: Path) -> None:
     download = consumer.folder / "wheel"
     platforms = [f"--platform={platform}" for platform in PLATFORMS]
-    _pip(sys.executable, "download", "--no-deps", "--only-binary=:all:", "--python-version=3.12",
-         *platforms, f"--dest={download}", f"{consumer.package}=={consumer.version}")
+    _pip(
+        sys.executable,
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--python-version=3.12",
+        *platforms,
+        f"--dest={download}",
+        f"{consumer.package}=={consumer.version}",
+    )
     (wheel,) = download.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        wanted = [info for info in archive.infolist() if not info.filename.endswith(".so")
-                  and info.file_size < 4 << 20]
+        wanted = [
+            info
+            for info in archive.infolist()
+            if not info.filename.endswith(".so") and info.file_size < 4 << 20
+        ]
         archive.extractall(target, wanted)
     wheel.unlink()  # hundreds of megabytes of kernels
     if consumer.package == "vllm":
@@ -103,8 +115,13 @@ def prepare(consumer: Consumer) -> None:
         f"{tree}\n{STANDINS}\n{sysconfig.get_path('purelib')}\n"
         "import _anything; _anything.install()\n"
     )
-    _pip(consumer.python, "install", "--no-deps", "-r",
-         str(requirements.with_name("requirements-no-deps.txt")))
+    _pip(
+        consumer.python,
+        "install",
+        "--no-deps",
+        "-r",
+        str(requirements.with_name("requirements-no-deps.txt")),
+    )
     _pip(consumer.python, "install", "-r", str(requirements), consumer.transformers)
     done.write_text(stamp)
 

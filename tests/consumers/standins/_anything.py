@@ -11,10 +11,11 @@ from typing import Any
 
 # Kernels, image and audio decoding, grammars: nothing of it is on the way of a weight.
 NAMES = frozenset(
-    """
-    torchvision sgl_kernel flashinfer xgrammar outlines outlines_core llguidance decord decord2
-    torch_memory_saver tilelang flash_attn sglang_kernel quack tvm_ffi
-    """.split()
+    (
+        *("torchvision", "sgl_kernel", "sglang_kernel", "flashinfer", "flash_attn", "tilelang"),
+        *("xgrammar", "outlines", "outlines_core", "llguidance", "quack", "tvm_ffi"),
+        *("decord", "decord2", "torch_memory_saver"),
+    )
 )
 
 

@@ -1,0 +1,160 @@
+"""vLLM's and SGLang's own loaders, from their published packages, on this package.
+
+`make test-consumers`. Each check is a process of the consumer's environment (driver.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import runai_model_streamer
+from tests.consumers import checkpoint
+from tests.consumers.prepare import CONSUMERS, Consumer, prepare
+from tests.servers import Unavailable, free_port
+from tests.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
+
+DRIVER = Path(__file__).with_name("driver.py")
+SETTINGS = {"concurrency": 3, "memory_limit": 20_000_000, "distributed": False}
+
+
+@pytest.fixture(scope="module", params=list(CONSUMERS))
+def consumer(request: pytest.FixtureRequest) -> Consumer:
+    chosen = CONSUMERS[request.param]
+    prepare(chosen)
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint.make(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def bucket(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """The checkpoint in a bucket, and the environment that reaches it."""
+    boto3 = pytest.importorskip("boto3")
+    try:
+        ceph = Ceph()
+        ceph.__enter__()
+    except Unavailable as error:
+        pytest.skip(str(error))
+    try:
+        client = boto3.client(
+            "s3",
+            endpoint_url=ceph.url,
+            region_name="us-east-1",
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+        )
+        client.create_bucket(Bucket="models")
+        for file in folder.iterdir():
+            client.upload_file(str(file), "models", f"org/llama/{file.name}")
+        yield (
+            "s3://models/org/llama",
+            {
+                "AWS_ENDPOINT_URL": ceph.url,
+                "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+                "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+                "AWS_DEFAULT_REGION": "us-east-1",
+                "AWS_EC2_METADATA_DISABLED": "true",
+                "RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0",
+            },
+        )
+    finally:
+        ceph.__exit__(None, None, None)
+
+
+def run(
+    consumer: Consumer,
+    check: str,
+    model: str,
+    reference: Path,
+    *,
+    ranks: int = 1,
+    environment: dict[str, str] | None = None,
+    **config: Any,
+) -> None:
+    package = str(Path(runai_model_streamer.__file__).parents[1])
+    settings = {
+        "package": consumer.package,
+        "version": consumer.version,
+        "model": model,
+        "reference": str(reference),
+        **config,
+    }
+    command = [str(consumer.python)]
+    if ranks > 1:
+        command += [
+            "-m",
+            "torch.distributed.run",
+            f"--nproc-per-node={ranks}",
+            f"--master-port={free_port()}",
+        ]
+    command += [str(DRIVER), check, json.dumps(settings)]
+    env = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "RUNAI_STREAMER_"))},
+        "PYTHONPATH": package,
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        **(environment or {}),
+    }
+    result = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=600, check=False
+    )
+    passed = result.stdout.count("passed\n")
+    assert result.returncode == 0 and passed == ranks, (
+        f"{consumer.name} {check}\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
+    )
+
+
+@pytest.mark.parametrize("check", ["iterator", "abandoned", "forked"])
+def test_files(consumer: Consumer, folder: Path, check: str) -> None:
+    run(consumer, check, str(folder), folder)
+
+
+def test_loader_takes_its_settings(consumer: Consumer, folder: Path) -> None:
+    run(consumer, "loader", str(folder), folder, extra_config=SETTINGS)
+
+
+@pytest.mark.parametrize("check", ["iterator", "forked", "metadata"])
+def test_objects(consumer: Consumer, folder: Path, bucket: Any, check: str, tmp_path: Path) -> None:
+    uri, environment = bucket
+    run(consumer, check, uri, folder, environment=environment, folder=str(tmp_path))
+
+
+def test_loader_of_objects(consumer: Consumer, folder: Path, bucket: Any) -> None:
+    uri, environment = bucket
+    run(consumer, "loader", uri, folder, environment=environment, extra_config=SETTINGS)
+
+
+@pytest.mark.parametrize("mode", ["0", "1"])
+def test_two_ranks(consumer: Consumer, folder: Path, mode: str) -> None:
+    run(
+        consumer,
+        "distributed",
+        str(folder),
+        folder,
+        ranks=2,
+        environment={"RUNAI_STREAMER_DIST": mode},
+        extra_config={"distributed": True},
+    )
+
+
+def test_vllm_builds_the_same_model(folder: Path) -> None:
+    consumer = CONSUMERS["vllm-0.33.0"]
+    prepare(consumer)
+    run(consumer, "model", str(folder), folder, port=free_port())
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__]))

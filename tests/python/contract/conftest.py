@@ -1,0 +1,69 @@
+"""What the contract's tests share: a checkpoint and a Python process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import runai_model_streamer
+
+
+@pytest.fixture
+def tensors() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return {
+        "big": torch.randn(1200, 300).to(torch.bfloat16),
+        "bias": torch.randn(7),
+        "empty": torch.empty(0, 5, dtype=torch.float16),
+        "scalar": torch.tensor(2.5),
+        "flags": torch.tensor([True, False, True]),
+        "bytes": torch.arange(13, dtype=torch.uint8),
+        "ids": torch.arange(100, dtype=torch.int64),
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> Path:
+    """`tensors` in two files, with other files beside them and below."""
+    names = list(tensors)
+    save_file({name: tensors[name] for name in names[:3]}, tmp_path / "model-1.safetensors")
+    save_file({name: tensors[name] for name in names[3:]}, tmp_path / "model-2.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "deeper").mkdir()
+    save_file({"other": torch.zeros(1)}, tmp_path / "deeper" / "model-3.safetensors")
+    return tmp_path
+
+
+@pytest.fixture
+def files(folder: Path) -> list[str]:
+    return runai_model_streamer.list_safetensors(str(folder))
+
+
+def python(
+    code: str, *arguments: str, timeout: float = 120, env: dict[str, str] | None = None
+) -> str:
+    """What `code` prints in a process of its own, which must succeed."""
+    result = run_python(code, *arguments, timeout=timeout, env=env)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def run_python(
+    code: str, *arguments: str, timeout: float = 120, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    package = str(Path(runai_model_streamer.__file__).parents[1])
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": path, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
