@@ -1,8 +1,7 @@
-#include "base/settings.h"
-
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "base/settings.h"
 #include "convert.h"
 
 namespace py = pybind11;

@@ -314,27 +314,13 @@ FUNCTION(cuInit, hipInit, unsigned) {
 
 FUNCTION(cuGetErrorName, hipDrvGetErrorName, int error, const char** text) {
   switch (error) {
-    case kInvalidValue:
-      *text = "CUDA_ERROR_INVALID_VALUE";
-      break;
-    case kOutOfMemory:
-      *text = "CUDA_ERROR_OUT_OF_MEMORY";
-      break;
-    case kNotInitialized:
-      *text = "CUDA_ERROR_NOT_INITIALIZED";
-      break;
-    case kNoDevice:
-      *text = "CUDA_ERROR_NO_DEVICE";
-      break;
-    case kInvalidDevice:
-      *text = "CUDA_ERROR_INVALID_DEVICE";
-      break;
-    case kIllegalAddress:
-      *text = "CUDA_ERROR_ILLEGAL_ADDRESS";
-      break;
-    default:
-      *text = nullptr;
-      return kInvalidValue;
+    case kInvalidValue: *text = "CUDA_ERROR_INVALID_VALUE"; break;
+    case kOutOfMemory: *text = "CUDA_ERROR_OUT_OF_MEMORY"; break;
+    case kNotInitialized: *text = "CUDA_ERROR_NOT_INITIALIZED"; break;
+    case kNoDevice: *text = "CUDA_ERROR_NO_DEVICE"; break;
+    case kInvalidDevice: *text = "CUDA_ERROR_INVALID_DEVICE"; break;
+    case kIllegalAddress: *text = "CUDA_ERROR_ILLEGAL_ADDRESS"; break;
+    default: *text = nullptr; return kInvalidValue;
   }
   return kSuccess;
 }

@@ -47,9 +47,9 @@ struct ErrorDetail {
   std::string server_code;     // e.g. NoSuchKey
   std::string server_message;  //
   std::string request_id;      //
-  std::string identity;        // which credentials were used and where they came from; never a secret
-  std::string hint;            // what to do about it
-  int attempts = 0;            // how often it was tried, where that was more than once
+  std::string identity;  // which credentials were used and where they came from; never a secret
+  std::string hint;      // what to do about it
+  int attempts = 0;      // how often it was tried, where that was more than once
 };
 
 // Thread-compatible value. A successful status is one null pointer.
@@ -91,8 +91,8 @@ class [[nodiscard]] Status {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::move(value)) {}            // NOLINT: implicit by design
-  Result(Status status) : state_(std::move(status)) {}     // NOLINT: implicit by design
+  Result(T value) : state_(std::move(value)) {}         // NOLINT: implicit by design
+  Result(Status status) : state_(std::move(status)) {}  // NOLINT: implicit by design
   bool ok() const noexcept { return std::holds_alternative<T>(state_); }
   explicit operator bool() const noexcept { return ok(); }
   Status status() const { return ok() ? Status() : std::get<Status>(state_); }

@@ -20,8 +20,8 @@ class [[gnu::visibility("default")]] Settings {
 
   std::optional<std::string> text(const char* name) const;
   Result<std::optional<std::int64_t>> integer(const char* name) const;  // kInteger, kBytes
-  Result<std::optional<bool>> boolean(const char* name) const;          // 0 1 true false yes no on off
-  Result<std::optional<std::string>> choice(const char* name) const;    // lower case
+  Result<std::optional<bool>> boolean(const char* name) const;  // 0 1 true false yes no on off
+  Result<std::optional<std::string>> choice(const char* name) const;  // lower case
 
  private:
   std::map<std::string, std::string> overrides_;

@@ -24,40 +24,23 @@ std::string without_secrets(std::string path) {
 
 const char* code_name(Code code) noexcept {
   switch (code) {
-    case Code::kOk:
-      return "ok";
-    case Code::kInvalid:
-      return "invalid";
-    case Code::kNotFound:
-      return "not_found";
-    case Code::kPermission:
-      return "permission";
-    case Code::kIo:
-      return "io";
-    case Code::kShortRead:
-      return "short_read";
-    case Code::kChanged:
-      return "changed";
-    case Code::kMemoryLimit:
-      return "memory_limit";
-    case Code::kOutOfMemory:
-      return "out_of_memory";
-    case Code::kTimeout:
-      return "timeout";
-    case Code::kCancelled:
-      return "cancelled";
-    case Code::kUnsupported:
-      return "unsupported";
-    case Code::kNetwork:
-      return "network";
-    case Code::kCredentials:
-      return "credentials";
-    case Code::kThrottled:
-      return "throttled";
-    case Code::kDevice:
-      return "device";
-    case Code::kInternal:
-      return "internal";
+    case Code::kOk: return "ok";
+    case Code::kInvalid: return "invalid";
+    case Code::kNotFound: return "not_found";
+    case Code::kPermission: return "permission";
+    case Code::kIo: return "io";
+    case Code::kShortRead: return "short_read";
+    case Code::kChanged: return "changed";
+    case Code::kMemoryLimit: return "memory_limit";
+    case Code::kOutOfMemory: return "out_of_memory";
+    case Code::kTimeout: return "timeout";
+    case Code::kCancelled: return "cancelled";
+    case Code::kUnsupported: return "unsupported";
+    case Code::kNetwork: return "network";
+    case Code::kCredentials: return "credentials";
+    case Code::kThrottled: return "throttled";
+    case Code::kDevice: return "device";
+    case Code::kInternal: return "internal";
   }
   return "unknown";
 }

@@ -7,10 +7,8 @@ namespace streamer {
 Result<std::unique_ptr<Destination>> make_destination(Device device, const Options& options,
                                                       MemoryBudget& budget) {
   switch (device.type) {
-    case DeviceType::kCuda:
-      return make_cuda_destination(device.ordinal, options, budget);
-    case DeviceType::kHost:
-      break;
+    case DeviceType::kCuda: return make_cuda_destination(device.ordinal, options, budget);
+    case DeviceType::kHost: break;
   }
   return Status::error(Code::kUnsupported,
                        "this kind of device is no destination that is copied to");

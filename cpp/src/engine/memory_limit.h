@@ -7,9 +7,9 @@
 
 namespace streamer {
 
-// Bytes of the budget to start with: -1 is unlimited (the greatest number), a number above 0 itself.
-// 0 and -2 (chosen here) start at 0: the scheduler raises them to the largest block, and the stream
-// raises -2 to the default of each source that it uses.
+// Bytes of the budget to start with: -1 is unlimited (the greatest number), a number above 0
+// itself. 0 and -2 (chosen here) start at 0: the scheduler raises them to the largest block, and
+// the stream raises -2 to the default of each source that it uses.
 std::uint64_t initial_memory_limit(std::int64_t setting);
 
 // What a source that reads `window_bytes` ahead gets: less in a small container.

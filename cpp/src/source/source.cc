@@ -38,8 +38,8 @@ Result<std::unique_ptr<Source>> make_source(SourceKind kind, const SourceContext
 #ifdef STREAMER_OBJECT_STORAGE
   return make_http_source(kind, context);
 #else
-  return Status::error(Code::kUnsupported, std::string("this build has no support for ") +
-                                               source_kind_name(kind))
+  return Status::error(Code::kUnsupported,
+                       std::string("this build has no support for ") + source_kind_name(kind))
       .with_hint("Build with -DSTREAMER_OBJECT_STORAGE=ON (needs libcurl and OpenSSL)");
 #endif
 }

@@ -61,14 +61,9 @@ void expect_refused(const char* name, const std::string& value) {
   Status status;
   switch (info->type) {
     case SettingType::kInteger:
-    case SettingType::kBytes:
-      status = settings.integer(name).status();
-      break;
-    case SettingType::kBool:
-      status = settings.boolean(name).status();
-      break;
-    default:
-      status = settings.choice(name).status();
+    case SettingType::kBytes: status = settings.integer(name).status(); break;
+    case SettingType::kBool: status = settings.boolean(name).status(); break;
+    default: status = settings.choice(name).status();
   }
   ASSERT_EQ(status.code(), Code::kInvalid) << name << "=" << value;
   const std::string text = status.to_string();

@@ -47,19 +47,11 @@ TEST_P(Stress, EveryByteArrivesInOrderWithinTheBudget) {
     for (std::uint64_t i = 0; i < count; ++i) {
       std::uint64_t size = 0;
       switch (pick(0, 4)) {
-        case 0:
-          break;
-        case 1:
-          size = pick(1, 300);
-          break;
-        case 2:
-          size = pick(1, 64 * kKiB);
-          break;
-        case 3:
-          size = pick(1, 300 * kKiB);
-          break;
-        default:
-          size = pick(1, largest);
+        case 0: break;
+        case 1: size = pick(1, 300); break;
+        case 2: size = pick(1, 64 * kKiB); break;
+        case 3: size = pick(1, 300 * kKiB); break;
+        default: size = pick(1, largest);
       }
       size = std::min(size, largest);
       if (pick(0, 5) == 0) end += pick(1, 9000);  // a gap

@@ -288,12 +288,8 @@ struct Connection::Impl {
     Code code = Code::kNetwork;
     std::string hint;
     switch (result) {
-      case CURLE_PARTIAL_FILE:
-        code = Code::kShortRead;
-        break;
-      case CURLE_OPERATION_TIMEDOUT:
-        code = Code::kTimeout;
-        break;
+      case CURLE_PARTIAL_FILE: code = Code::kShortRead; break;
+      case CURLE_OPERATION_TIMEDOUT: code = Code::kTimeout; break;
       case CURLE_PEER_FAILED_VERIFICATION:
       case CURLE_SSL_ISSUER_ERROR:
         outcome.retry = false;
@@ -306,12 +302,8 @@ struct Connection::Impl {
         hint = "No usable file of certificates; AWS_CA_BUNDLE or SSL_CERT_FILE may name one";
         break;
       case CURLE_COULDNT_RESOLVE_HOST:
-      case CURLE_COULDNT_CONNECT:
-        hint = "Check the endpoint's address";
-        break;
-      case CURLE_COULDNT_RESOLVE_PROXY:
-        hint = "Check HTTPS_PROXY and NO_PROXY";
-        break;
+      case CURLE_COULDNT_CONNECT: hint = "Check the endpoint's address"; break;
+      case CURLE_COULDNT_RESOLVE_PROXY: hint = "Check HTTPS_PROXY and NO_PROXY"; break;
       case CURLE_URL_MALFORMAT:
       case CURLE_UNSUPPORTED_PROTOCOL:
         code = Code::kInvalid;
@@ -321,8 +313,7 @@ struct Connection::Impl {
         code = Code::kOutOfMemory;
         outcome.retry = false;
         break;
-      default:
-        break;
+      default: break;
     }
     outcome.status = Status::error(code, reason(result))
                          .with_errno(outcome.retry ? static_cast<int>(os_error) : 0)

@@ -103,20 +103,13 @@ class HttpReader : public Reader {
 
 const char* standard_message(Code code) {
   switch (code) {
-    case Code::kNotFound:
-      return "there is no such object or bucket";
-    case Code::kPermission:
-      return "the server refuses access";
-    case Code::kCredentials:
-      return "the server does not accept the credentials";
-    case Code::kChanged:
-      return "the object was replaced while it was read";
-    case Code::kThrottled:
-      return "the server asks to slow down";
-    case Code::kTimeout:
-      return "the server reports a timeout";
-    default:
-      return "the server reports an error";
+    case Code::kNotFound: return "there is no such object or bucket";
+    case Code::kPermission: return "the server refuses access";
+    case Code::kCredentials: return "the server does not accept the credentials";
+    case Code::kChanged: return "the object was replaced while it was read";
+    case Code::kThrottled: return "the server asks to slow down";
+    case Code::kTimeout: return "the server reports a timeout";
+    default: return "the server reports an error";
   }
 }
 
@@ -330,14 +323,10 @@ Result<std::unique_ptr<Reader>> HttpSource::make_reader() {
 
 Result<std::unique_ptr<Protocol>> make_protocol(SourceKind kind, const ProtocolContext& context) {
   switch (kind) {
-    case SourceKind::kS3:
-      return make_s3(context);
-    case SourceKind::kGcs:
-      return make_gcs(context);
-    case SourceKind::kAzure:
-      return make_azure(context);
-    case SourceKind::kHttp:
-      return make_web(context);
+    case SourceKind::kS3: return make_s3(context);
+    case SourceKind::kGcs: return make_gcs(context);
+    case SourceKind::kAzure: return make_azure(context);
+    case SourceKind::kHttp: return make_web(context);
     default:
       return Status::error(Code::kUnsupported,
                            std::string("there is no support for ") + source_kind_name(kind));
@@ -350,28 +339,14 @@ ServerError error_by_status(int status) {
   ServerError error;
   switch (status) {
     case 401:
-    case 403:
-      error.code = Code::kPermission;
-      break;
-    case 404:
-      error.code = Code::kNotFound;
-      break;
-    case 408:
-      error.code = Code::kTimeout;
-      break;
-    case 412:
-      error.code = Code::kChanged;
-      break;
-    case 416:
-      error.code = Code::kShortRead;
-      break;
+    case 403: error.code = Code::kPermission; break;
+    case 404: error.code = Code::kNotFound; break;
+    case 408: error.code = Code::kTimeout; break;
+    case 412: error.code = Code::kChanged; break;
+    case 416: error.code = Code::kShortRead; break;
     case 429:
-    case 503:
-      error.code = Code::kThrottled;
-      break;
-    default:
-      error.code = Code::kIo;
-      break;
+    case 503: error.code = Code::kThrottled; break;
+    default: error.code = Code::kIo; break;
   }
   const bool transient = status >= 500 && status != 501 && status != 505;
   if (status == 408 || status == 429 || transient) error.verdict = Verdict::kRetry;

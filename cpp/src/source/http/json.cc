@@ -43,24 +43,16 @@ class Parser {
     skip_space();
     if (position_ >= text_.size()) return false;
     switch (text_[position_]) {
-      case '{':
-        return object(out, depth);
-      case '[':
-        return array(out, depth);
-      case '"':
-        out->type = Json::Type::kString;
-        return string(&out->text);
+      case '{': return object(out, depth);
+      case '[': return array(out, depth);
+      case '"': out->type = Json::Type::kString; return string(&out->text);
       case 't':
         out->type = Json::Type::kBool;
         out->boolean = true;
         return take("true");
-      case 'f':
-        out->type = Json::Type::kBool;
-        return take("false");
-      case 'n':
-        return take("null");
-      default:
-        return number(out);
+      case 'f': out->type = Json::Type::kBool; return take("false");
+      case 'n': return take("null");
+      default: return number(out);
     }
   }
 
@@ -111,30 +103,16 @@ class Parser {
     if (position_ >= text_.size()) return false;
     const char c = text_[position_++];
     switch (c) {
-      case 'b':
-        *out += '\b';
-        return true;
-      case 'f':
-        *out += '\f';
-        return true;
-      case 'n':
-        *out += '\n';
-        return true;
-      case 'r':
-        *out += '\r';
-        return true;
-      case 't':
-        *out += '\t';
-        return true;
+      case 'b': *out += '\b'; return true;
+      case 'f': *out += '\f'; return true;
+      case 'n': *out += '\n'; return true;
+      case 'r': *out += '\r'; return true;
+      case 't': *out += '\t'; return true;
       case '"':
       case '\\':
-      case '/':
-        *out += c;
-        return true;
-      case 'u':
-        break;
-      default:
-        return false;
+      case '/': *out += c; return true;
+      case 'u': break;
+      default: return false;
     }
     std::uint32_t code = 0;
     if (!four_digits(&code)) return false;

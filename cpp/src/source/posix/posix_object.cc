@@ -44,8 +44,7 @@ bool is_local(int fd) {
     case 0x73717368:  // squashfs
     case 0xE0F5E1E2:  // erofs
       return true;
-    default:
-      return false;
+    default: return false;
   }
 }
 
@@ -99,21 +98,16 @@ Status posix_error(const std::string& what, const std::string& path, int os_erro
       hint = "Give a file; list_safetensors() finds those in a folder";
       break;
     case EMFILE:
-    case ENFILE:
-      hint = "Raise the limit of open files (ulimit -n)";
-      break;
+    case ENFILE: hint = "Raise the limit of open files (ulimit -n)"; break;
     case ESTALE:
       code = Code::kChanged;
       hint = "The file was removed or replaced on the server";
       break;
-    case ENOMEM:
-      code = Code::kOutOfMemory;
-      break;
+    case ENOMEM: code = Code::kOutOfMemory; break;
     case EIO:
       hint = "The storage failed: look at the kernel's log (dmesg) and at the device";
       break;
-    default:
-      break;
+    default: break;
   }
   return Status::error(code, what).with_path(path).with_errno(os_error).with_hint(hint);
 }

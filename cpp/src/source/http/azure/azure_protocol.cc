@@ -238,8 +238,7 @@ ServerError Azure::read_error(const Location&, const Response& response) {
     case 500:
       if (code == "OperationTimedOut") error.code = Code::kTimeout;
       break;
-    default:
-      break;
+    default: break;
   }
   return error;
 }

@@ -190,11 +190,8 @@ ServerError Gcs::read_error(const Location& location, const Response& response) 
         error.hint = "A bucket whose requester pays needs GOOGLE_CLOUD_QUOTA_PROJECT";
       }
       break;
-    case 404:
-      error.hint = "Check the bucket's name and the object's, whose case matters";
-      break;
-    default:
-      break;
+    case 404: error.hint = "Check the bucket's name and the object's, whose case matters"; break;
+    default: break;
   }
   return error;
 }
