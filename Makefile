@@ -13,6 +13,13 @@ export PIP_NO_INPUT := 1
 export PYTHONDONTWRITEBYTECODE := 1
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc)
 
+# One compiler and one set of flags for the wheel and the C++ tests: what one has compiled, ccache
+# gives to the other.
+ifeq ($(origin CXX),default)
+export CC := gcc
+export CXX := g++
+endif
+
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install -qq --constraint requirements/torch.txt
