@@ -56,6 +56,7 @@ test: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/system-test  ## Everything below
 	$(STEP) "C++ tests under ThreadSanitizer" $(MAKE) test-tsan; \
 	$(STEP) "Random input, $(SECONDS_TO_FUZZ) s" $(MAKE) fuzz; \
 	$(STEP) "C++ tests" $(MAKE) test-cpp; \
+	$(STEP) "Builds without -dev packages" $(MAKE) test-builds; \
 	$(STEP) "Python tests" $(MAKE) pytest; \
 	echo; echo "All passed in $$((SECONDS - start)) s."
 

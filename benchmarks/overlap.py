@@ -91,10 +91,13 @@ def run(driver: Path, tensors: int, tensor_bytes: int, rate: int) -> dict[str, A
         specs = [TensorSpec(f"t{i:03}", "U8", (tensor_bytes,)) for i in range(tensors)]
         write_shard(path, specs, [1])
         content = path.read_bytes()[-tensors * tensor_bytes :]
+        with path.open("rb") as file:  # cold, so that reading takes its time, too
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         trace = Path(folder) / "trace.json"
         os.environ["RUNAI_STREAMER_CUDA_TRACE"] = str(trace)
         # A window that holds some of the tensors, so that the consumer's pace matters.
-        os.environ["RUNAI_STREAMER_CUDA_MEMORY_LIMIT"] = str(4 * tensor_bytes)
+        os.environ["RUNAI_STREAMER_CUDA_MEMORY_LIMIT"] = str(8 * tensor_bytes)
         os.environ["RUNAI_STREAMER_CHUNK_BYTESIZE"] = str(MIB)
         os.environ["RUNAI_STREAMER_CONCURRENCY"] = "2"
         consumed: Spans = []

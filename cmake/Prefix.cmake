@@ -1,0 +1,18 @@
+# STREAMER_PREFIX: headers and libraries of packages that were unpacked, not installed.
+if(STREAMER_PREFIX)
+  get_filename_component(prefix "${STREAMER_PREFIX}" ABSOLUTE BASE_DIR ${CMAKE_SOURCE_DIR})
+  if(NOT IS_DIRECTORY "${prefix}/usr")
+    message(FATAL_ERROR "STREAMER_PREFIX: ${prefix} has no folder usr; unpack packages with dpkg -x")
+  endif()
+  list(PREPEND CMAKE_PREFIX_PATH "${prefix}/usr")
+  set(OPENSSL_ROOT_DIR "${prefix}/usr")
+  foreach(folder "usr/lib/${CMAKE_LIBRARY_ARCHITECTURE}" "lib/${CMAKE_LIBRARY_ARCHITECTURE}")
+    if(IS_DIRECTORY "${prefix}/${folder}")
+      list(APPEND CMAKE_BUILD_RPATH "${prefix}/${folder}")
+      list(APPEND CMAKE_INSTALL_RPATH "${prefix}/${folder}")
+      add_link_options("LINKER:-rpath-link,${prefix}/${folder}")
+    endif()
+  endforeach()
+  # The old kind of run path also serves the libraries that these libraries need.
+  add_link_options("LINKER:--disable-new-dtags")
+endif()

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# test_builds.sh: the two builds for machines without libcurl's and OpenSSL's -dev packages: without
+# object storage, and with packages that are unpacked below a folder.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=build/builds
+launcher=$(command -v ccache || true)
+configure() { # folder, arguments
+  local folder=$1
+  shift
+  cmake -G Ninja -S . -B "$build/$folder" -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+    -DCMAKE_CXX_COMPILER_LAUNCHER="$launcher" -DCMAKE_C_COMPILER_LAUNCHER="$launcher" "$@" >/dev/null
+}
+fail() {
+  echo "$*" >&2
+  exit 1
+}
+needs() { objdump -p "$1" | awk '$1 == "NEEDED" {print $2}'; }
+
+echo "Without object storage"
+configure without -DSTREAMER_OBJECT_STORAGE=OFF -DSTREAMER_TESTS=ON
+cmake --build "$build/without" --target streamer cuda_tests standin_hip -- --quiet
+if needs "$build/without/cpp/libstreamer.so" | grep -E 'curl|crypto|ssl'; then
+  fail "a build without object storage needs these libraries"
+fi
+"$build/without/tests/cpp/cuda/cuda_tests" --gtest_brief=1
+
+echo "With unpacked packages"
+prefix=$PWD/$build/prefix
+if [[ ! -e $prefix/complete ]]; then
+  rm -rf "$prefix"
+  mkdir -p "$prefix/packages"
+  # The two -dev packages, and every library that they need, down to the C library.
+  mapfile -t names < <(
+    apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+      --no-replaces --no-enhances libcurl4-openssl-dev libssl-dev |
+      grep -E '^(lib|zlib)' | grep -vE '^(libc6|libc6-dev|libgcc-s1|libc-bin|libcrypt)' | sort -u
+  )
+  (cd "$prefix/packages" && apt-get download -qq "${names[@]}")
+  for package in "$prefix"/packages/*.deb; do dpkg -x "$package" "$prefix"; done
+  touch "$prefix/complete"
+fi
+configure prefix -DSTREAMER_PREFIX="$prefix"
+for variable in CURL_INCLUDE_DIR OPENSSL_INCLUDE_DIR CURL_LIBRARY_RELEASE OPENSSL_CRYPTO_LIBRARY; do
+  grep -q "^$variable:[A-Z]*=$prefix" "$build/prefix/CMakeCache.txt" ||
+    fail "$variable is not below the prefix"
+done
+cmake --build "$build/prefix" --target streamer -- --quiet
+library=$build/prefix/cpp/libstreamer.so
+ldd "$library" | grep -E 'libcurl|libcrypto|libnghttp2' | while read -r line; do
+  [[ $line == *"$prefix"* ]] || fail "found outside of the prefix: $line"
+done
+ldd "$library" | grep -q 'libcurl' || fail "libstreamer.so does not use libcurl"
+python3 -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$library"
+echo "Both builds work."

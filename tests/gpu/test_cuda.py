@@ -1,0 +1,238 @@
+"""Streaming to a real GPU. Bytes are compared on the device."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from runai_model_streamer import SafetensorsStreamer
+from runai_model_streamer.errors import StreamerDeviceError, StreamerOutOfMemoryError
+
+MIB = 1 << 20
+DEVICE = "cuda:0"
+
+
+def expected(paths: list[Path]) -> dict[str, torch.Tensor]:
+    return {name: t.to(DEVICE) for path in paths for name, t in load_file(path).items()}
+
+
+def load(paths: list[Path], device: str = DEVICE, **options: object) -> dict[str, torch.Tensor]:
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([str(path) for path in paths], device=device, **options)
+        return dict(streamer.get_tensors())
+
+
+def check(tensors: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    assert tensors.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        found = tensors[name]
+        assert found.device == tensor.device
+        assert found.dtype == tensor.dtype
+        assert found.shape == tensor.shape
+        assert torch.equal(found, tensor), name
+
+
+def large_file(folder: Path, count: int, size: int) -> tuple[Path, dict[str, torch.Tensor]]:
+    tensors = {
+        f"t{index:03}": torch.full((size,), index % 251, dtype=torch.uint8)
+        for index in range(count)
+    }
+    path = folder / "large.safetensors"
+    save_file(tensors, path)
+    return path, tensors
+
+
+@pytest.mark.parametrize("strategy", ["auto", "buffered", "direct", "mapped"])
+def test_every_tensor_arrives(
+    checkpoint: list[Path], monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", strategy)
+    for path in checkpoint:  # cold, where the file system lets go of its pages
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    tensors = load(checkpoint)
+    check(tensors, expected(checkpoint))
+    assert all(t.data_ptr() % 512 == 0 for t in tensors.values() if t.numel() > 0)
+
+
+@pytest.mark.parametrize("memory_limit", ["0", "-1", "1048576"])
+def test_limits_of_the_host(
+    checkpoint: list[Path], monkeypatch: pytest.MonkeyPatch, memory_limit: str
+) -> None:
+    monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", memory_limit)
+    check(load(checkpoint), expected(checkpoint))
+
+
+def test_device_memory_beyond_what_is_kept_is_bounded(tmp_path: Path) -> None:
+    path, _ = large_file(tmp_path, 300, 4 * MIB)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_file(str(path), device=DEVICE)
+        for name, tensor in streamer.get_tensors():
+            assert int(tensor[0]) == int(name[1:]) % 251
+            del tensor
+        pinned = int(streamer.stats().notes["cuda:0 pinned bytes"])
+    assert torch.cuda.max_memory_allocated() - before <= 256_000_000
+    assert pinned <= 512_000_000
+
+
+def test_into_a_module(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3000, 1000), torch.nn.Linear(1000, 10)).to(DEVICE)
+    wanted = {name: torch.randn_like(p) for name, p in module.state_dict().items()}
+    path = tmp_path / "model.safetensors"
+    save_file({name: tensor.cpu() for name, tensor in wanted.items()}, path)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    load([path], into=module)
+    assert torch.cuda.max_memory_allocated() - before <= MIB
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, wanted[name])
+
+
+def test_memory_that_the_callers_stream_still_uses(tmp_path: Path) -> None:
+    """The allocator reuses memory in the order of a stream; copies must keep that order."""
+    path, wanted = large_file(tmp_path, 8, 16 * MIB)
+    torch.cuda.empty_cache()
+    for stream in (torch.cuda.current_stream(), torch.cuda.Stream()):
+        with torch.cuda.stream(stream):
+            busy = [torch.empty(16 * MIB, dtype=torch.uint8, device=DEVICE) for _ in range(8)]
+            torch.cuda._sleep(200_000_000)
+            for memory in busy:
+                memory.fill_(0xEE)
+            del busy, memory  # reused below, with the work above not done
+            tensors = load([path])
+            for name, tensor in tensors.items():
+                assert torch.equal(tensor, wanted[name].to(DEVICE)), name
+        torch.cuda.synchronize()
+
+
+def test_abandoned_in_the_middle(tmp_path: Path) -> None:
+    path, _ = large_file(tmp_path, 64, 8 * MIB)
+    for _ in range(5):
+        streamer = SafetensorsStreamer()
+        streamer.stream_file(str(path), device=DEVICE)
+        tensors = streamer.get_tensors()
+        next(tensors)
+        del streamer, tensors
+        gc.collect()
+        # What was freed is the next caller's: nobody writes there any more.
+        mine = torch.zeros(256 * MIB, dtype=torch.uint8, device=DEVICE)
+        torch.cuda.synchronize()
+        assert not mine.any()
+        del mine
+
+
+def test_many_rounds_leave_nothing(checkpoint: list[Path]) -> None:
+    load(checkpoint)
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    threads = len(os.listdir("/proc/self/task"))
+    for _ in range(20):
+        load(checkpoint)
+    gc.collect()
+    assert torch.cuda.memory_allocated() == before
+    assert len(os.listdir("/proc/self/task")) <= threads
+
+
+def test_out_of_device_memory(tmp_path: Path) -> None:
+    path, _ = large_file(tmp_path, 12, 64 * MIB)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    before = torch.cuda.memory_allocated()
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 400 * MIB) / total)
+    kept = []
+    try:
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_file(str(path), device=DEVICE)
+            with pytest.raises(StreamerOutOfMemoryError, match=f"{64 * MIB} bytes"):
+                for _, tensor in streamer.get_tensors():
+                    kept.append(tensor)
+                    del tensor
+            gc.collect()
+            assert torch.cuda.memory_allocated() - before <= len(kept) * 64 * MIB
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_no_such_device(checkpoint: list[Path]) -> None:
+    with pytest.raises(StreamerDeviceError, match="cuda:99"):
+        load(checkpoint, device="cuda:99")
+
+
+def run_python(code: str, path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_fork_after_cuda_was_initialised(checkpoint: list[Path]) -> None:
+    run_python(
+        """
+        import os, sys, torch
+        from runai_model_streamer import SafetensorsStreamer
+        from runai_model_streamer.errors import StreamerDeviceError
+        torch.zeros(1, device="cuda:0")
+        child = os.fork()
+        if child == 0:
+            try:
+                with SafetensorsStreamer() as streamer:
+                    streamer.stream_file(sys.argv[1], device="cuda:0")
+                    list(streamer.get_tensors())
+            except StreamerDeviceError:
+                os._exit(0)
+            os._exit(1)
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """,
+        checkpoint[0],
+    )
+
+
+def test_a_context_that_has_failed(checkpoint: list[Path]) -> None:
+    run_python(
+        """
+        import sys, torch
+        from runai_model_streamer import SafetensorsStreamer
+        from runai_model_streamer.errors import StreamerError
+        data = torch.zeros(10, device="cuda:0")
+        try:
+            data[torch.full((1,), 1 << 20, device="cuda:0")] += 1
+            torch.cuda.synchronize()
+            sys.exit("the kernel did not fail")
+        except RuntimeError:
+            pass
+        try:
+            with SafetensorsStreamer() as streamer:
+                streamer.stream_file(sys.argv[1], device="cuda:0")
+                list(streamer.get_tensors())
+            sys.exit("the load did not fail")
+        except StreamerError as error:
+            print(error)
+        with SafetensorsStreamer() as streamer:  # the host path does not depend on it
+            streamer.stream_file(sys.argv[1])
+            list(streamer.get_tensors())
+        """,
+        checkpoint[0],
+    )
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_another_device_than_the_current_one(checkpoint: list[Path]) -> None:
+    tensors = load(checkpoint, device="cuda:1")
+    wanted = {n: t.to("cuda:1") for p in checkpoint for n, t in load_file(p).items()}
+    check(tensors, wanted)
