@@ -13,6 +13,7 @@ if compgen -G 'tests/fuzz/*.cc' >/dev/null; then
   targets=(build/fuzz/tests/fuzz/fuzz_*)
 fi
 share=$((seconds / (${#targets[@]} + 1)))
+[[ $share -gt 0 ]] || share=1
 for target in "${targets[@]}"; do
   [[ -f $target && -x $target ]] || continue
   name=$(basename "$target")
