@@ -638,6 +638,15 @@ EXPORT void standin_free(void* memory) {
   std::free(memory);
 }
 
+EXPORT int standin_owns(const void* memory, uint64_t bytes) {
+  World& w = world();
+  const std::lock_guard lock(w.mutex);
+  for (int device = 0; device < w.devices; ++device) {
+    if (allocated(reinterpret_cast<uintptr_t>(memory), bytes, device)) return 1;
+  }
+  return 0;
+}
+
 EXPORT void standin_fail(const char* function, int after, int times, int code, int sticky) {
   World& w = world();
   const std::lock_guard lock(w.mutex);

@@ -26,6 +26,8 @@ void* standin_new_context(int device);
 // Memory of a device, aligned to 512 bytes and filled with 0xA5; null where it has no more.
 void* standin_alloc(int device, uint64_t bytes);
 void standin_free(void* memory);
+// Whether the bytes lie in one allocation of a device.
+int standin_owns(const void* memory, uint64_t bytes);
 
 // The call of `function` (as the driver names it) after the next `after` ones returns `code`, and
 // so do the `times - 1` calls that follow. With `sticky` every later call of any function does.

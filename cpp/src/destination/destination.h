@@ -31,6 +31,13 @@ class Destination {
   // Copies that are given from now on start after the work that the caller's `stream` holds now: a
   // destination may be memory that this work still uses.
   virtual Status fence(void* stream) = 0;
+  // Whether files may be read without staging, and doing so: `segments` are device addresses, `fd`
+  // is one for O_DIRECT. False: the bytes have to be staged; problems are told by describe().
+  virtual bool reads_files() const { return false; }
+  virtual bool read_file(int /*fd*/, std::uint64_t /*offset*/,
+                         std::span<const iovec> /*segments*/) {
+    return false;
+  }
   // Most bytes that one stage() may ask for.
   virtual std::uint64_t max_slot_bytes() const = 0;
   // Waits for a slot of at least `bytes` for what is at `offset` of its object: the slot's address

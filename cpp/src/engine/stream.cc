@@ -298,6 +298,15 @@ bool Stream::Impl::kept(const Chunk& chunk) {
 void Stream::Impl::run_on_device(const Chunk& chunk, Reader* reader) {
   ReadReport report;
   Destination& destination = *chunk.destination;
+  if (destination.reads_files()) {
+    const WriteGuard guard(&writes_);
+    const int fd = cancel_.cancelled() ? -1 : chunk.object->device_fd();
+    if (fd >= 0 && destination.read_file(fd, chunk.offset, chunk.segments)) {
+      report.strategy = "gpudirect";
+      finish(chunk, {}, report);
+      return;
+    }
+  }
   auto slot = destination.stage(chunk.size, chunk.offset, cancel_);
   if (!slot) {
     finish(chunk, slot.status(), report);

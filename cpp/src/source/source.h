@@ -58,6 +58,8 @@ class Object {
   }
   // Tells that [offset, offset + size) of the view will not be touched any more.
   virtual void drop_view(std::uint64_t /*offset*/, std::uint64_t /*size*/) const {}
+  // A descriptor for O_DIRECT, for devices that read files by themselves; -1: none.
+  virtual int device_fd() const { return -1; }
   // Tells that ranges will be read once, into memory that is not the process's: there is no use in
   // keeping them in the page cache.
   virtual void expect_passing_reads() const {}

@@ -88,6 +88,15 @@ Status CopyQueue::fence(CopyStream stream) {
   return driver.error(code, "the caller's stream on " + context_.name() + " can't be waited for");
 }
 
+Status CopyQueue::wait_for(CopyStream stream) {
+  const Driver& driver = context_.driver();
+  const ContextGuard guard(driver, context_.handle());
+  int code = guard.code();
+  if (code == kSuccess) code = driver.stream_synchronize(stream);
+  if (code == kSuccess) return {};
+  return driver.error(code, "the caller's stream on " + context_.name() + " can't be waited for");
+}
+
 Status CopyQueue::enqueue(PinnedSlot& slot, CopyStream stream, std::span<const iovec> segments) {
   const Driver& driver = context_.driver();
   const std::byte* from = slot.memory + slot.start;

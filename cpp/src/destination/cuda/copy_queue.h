@@ -36,6 +36,8 @@ class CopyQueue {
 
   // Copies that are given from now on start after what `stream` of the caller's holds now.
   Status fence(CopyStream stream);
+  // Waits until what `stream` of the caller's holds now is done.
+  Status wait_for(CopyStream stream);
   // Copies consecutive bytes of the slot to `segments`; takes over the slot. Does not block.
   void copy(PinnedSlot* slot, std::span<const iovec> segments, Done done);
 

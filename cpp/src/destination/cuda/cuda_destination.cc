@@ -8,6 +8,7 @@
 
 #include "base/settings.h"
 #include "destination/cuda/copy_queue.h"
+#include "destination/cuda/gpudirect.h"
 #include "destination/cuda/pinned_pool.h"
 #include "destination/cuda/trace.h"
 
@@ -18,6 +19,7 @@ using gpu::CopyQueue;
 using gpu::CopyStream;
 using gpu::DeviceContext;
 using gpu::Driver;
+using gpu::GpuDirect;
 using gpu::PinnedPool;
 using gpu::PinnedSlot;
 using gpu::Trace;
@@ -53,6 +55,8 @@ class CudaDestination : public Destination {
     if (!forked()) return;
     // Threads, copies and locks are the parent's: here they can be neither used nor taken down.
     trace_.abandon();
+    if (direct_) direct_->abandon();
+    (void)direct_.release();
     (void)queue_.release();
     (void)pool_.release();
     context_.abandon();
@@ -65,8 +69,28 @@ class CudaDestination : public Destination {
     return {};
   }
 
+  // Has files read by GPUDirect Storage where that works.
+  void use_gpudirect(const std::string& library) {
+    auto direct = GpuDirect::open(context_, library);
+    if (direct) {
+      direct_ = std::move(*direct);
+    } else {
+      no_gpudirect_ = direct.status().to_string();
+    }
+  }
+
+  bool reads_files() const override { return direct_ != nullptr; }
+
+  bool read_file(int fd, std::uint64_t offset, std::span<const iovec> segments) override {
+    return !forked() && direct_->read(fd, offset, segments);
+  }
+
   Status fence(void* stream) override {
     if (forked()) return forked_error();
+    // Reads by GPUDirect Storage know no streams: they start after it in any case.
+    if (direct_) {
+      if (Status status = queue_->wait_for(stream); !status.ok()) return status;
+    }
     return queue_->fence(stream);
   }
 
@@ -114,6 +138,9 @@ class CudaDestination : public Destination {
     if (forked()) return;
     const std::string name = context_.name();
     (*notes)[name + " pinned bytes"] = std::to_string(pool_->pinned_peak());
+    if (direct_ || !no_gpudirect_.empty()) {
+      (*notes)["GPUDirect Storage"] = direct_ ? direct_->story() : "not used: " + no_gpudirect_;
+    }
     if (std::string why = pool_->growth_stopped(); !why.empty()) {
       (*notes)[name + " pinned memory stopped growing"] = std::move(why);
     }
@@ -132,7 +159,9 @@ class CudaDestination : public Destination {
   DeviceContext context_;
   std::unique_ptr<PinnedPool> pool_;
   Trace trace_;
-  std::unique_ptr<CopyQueue> queue_;  // ends first: it uses the pool
+  std::unique_ptr<CopyQueue> queue_;  // ends before the pool: it uses it
+  std::unique_ptr<GpuDirect> direct_;
+  std::string no_gpudirect_;  // why it is not used although it was asked for
 };
 
 }  // namespace
@@ -144,6 +173,8 @@ Result<std::unique_ptr<Destination>> make_cuda_destination(int ordinal, const Op
   if (!pinned) return pinned.status();
   const auto timeout = settings.integer("RUNAI_STREAMER_CUDA_TIMEOUT");
   if (!timeout) return timeout.status();
+  const auto gpudirect = settings.boolean("RUNAI_STREAMER_GPUDIRECT");
+  if (!gpudirect) return gpudirect.status();
   const auto driver = Driver::load(settings.text("RUNAI_STREAMER_CUDA_LIBRARY").value_or(""));
   if (!driver) return driver.status();
   auto context = DeviceContext::find(**driver, ordinal);
@@ -154,6 +185,9 @@ Result<std::unique_ptr<Destination>> make_cuda_destination(int ordinal, const Op
       budget, settings.text("RUNAI_STREAMER_CUDA_TRACE").value_or(""));
   Status status = destination->start(std::chrono::seconds(timeout->value_or(kTimeoutSeconds)));
   if (!status.ok()) return status;
+  if (gpudirect->value_or(false)) {
+    destination->use_gpudirect(settings.text("RUNAI_STREAMER_CUFILE_LIBRARY").value_or(""));
+  }
   return std::unique_ptr<Destination>(std::move(destination));
 }
 

@@ -226,6 +226,10 @@ bool PosixObject::prefers_view(std::uint64_t offset, std::uint64_t size) const {
 
 int PosixObject::direct_fd() const {
   if (!past_the_cache()) return -1;
+  return device_fd();
+}
+
+int PosixObject::device_fd() const {
   std::call_once(direct_once_, [this] { open_direct(); });
   return direct_fd_;
 }

@@ -27,6 +27,7 @@ class PosixObject final : public Object {
   std::byte* view() const override { return view_; }
   bool prefers_view(std::uint64_t offset, std::uint64_t size) const override;
   void drop_view(std::uint64_t offset, std::uint64_t size) const override;
+  int device_fd() const override;
   void expect_passing_reads() const override { passing_.store(true, std::memory_order_relaxed); }
   Status unchanged() const override;
 

@@ -1,0 +1,71 @@
+// GPUDirect Storage: files read straight into device memory by libcufile, loaded at run time.
+#pragma once
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+
+#include "destination/cuda/context.h"
+
+namespace streamer::gpu {
+
+// Thread-safe. What can't be read in this way is left to others, with the reason kept.
+class GpuDirect {
+ public:
+  // `library`: a path; empty: the system's. kUnsupported with the reason where it can't be used.
+  static Result<std::unique_ptr<GpuDirect>> open(const DeviceContext& context,
+                                                 const std::string& library);
+  // Files must still be open.
+  ~GpuDirect();
+  GpuDirect(const GpuDirect&) = delete;
+  GpuDirect& operator=(const GpuDirect&) = delete;
+
+  // Reads consecutive bytes of the file `fd` from `offset` to the device addresses of `segments`.
+  // False where it can't: then none of them can be relied on.
+  bool read(int fd, std::uint64_t offset, std::span<const iovec> segments);
+  // Whether it was used, and the first reason why something was not read, in words.
+  std::string story() const;
+  // Closes nothing from now on: the process was forked.
+  void abandon();
+
+ private:
+  struct Error {  // CUfileError_t
+    int code;     // of libcufile
+    int driver;   // of CUDA
+  };
+  struct Descriptor {  // CUfileDescr_t
+    int type;
+    union {
+      int fd;
+      void* handle;
+    } file;
+    const void* operations;
+  };
+  struct Functions {
+    Error (*driver_open)() = nullptr;
+    Error (*handle_register)(void** handle, Descriptor* descriptor) = nullptr;
+    void (*handle_deregister)(void* handle) = nullptr;
+    ssize_t (*read)(void* handle, void* memory, std::size_t size, off_t file_offset,
+                    off_t memory_offset) = nullptr;
+  };
+
+  explicit GpuDirect(const DeviceContext& context) : context_(context) {}
+  Status start(const std::string& library);
+  void* handle_of(int fd);
+  void note(const std::string& problem);
+
+  const DeviceContext& context_;
+  Functions functions_;
+  mutable std::mutex mutex_;
+  std::map<int, void*> handles_;  // null: refused
+  bool used_ = false;
+  std::string problem_;
+};
+
+}  // namespace streamer::gpu
