@@ -1,0 +1,1 @@
+"""Google Cloud Storage for runai_model_streamer, which has it built in: a name for the extra."""

@@ -1,0 +1,1 @@
+"""S3 for runai_model_streamer, which has it built in: a name for the extra."""

@@ -1,0 +1,60 @@
+"""docs/environment.md from the table of settings: `python -m scripts.environment_doc [--check]`."""
+
+from __future__ import annotations
+
+import sys
+from itertools import groupby
+from pathlib import Path
+
+from runai_model_streamer import native
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "environment.md"
+
+# Read by Python code, or by the SDKs that it calls; the engine does not know them.
+ELSEWHERE: list[tuple[str, str]] = [
+    (
+        "STREAMER_LIBRARY",
+        "Read by embedders of the C ABI, as the path of libstreamer.so; not here.",
+    ),
+]
+
+HEAD = """# Environment variables
+
+<!-- Written by `make docs` from cpp/src/base/settings_table.cc. Do not edit. -->
+
+Variables are read when a stream starts (or a listing, or a download), never at import. Unset and
+empty are the same. A value that can't be used is an error that names the variable, the value, and
+what is accepted. Names and values are never logged for secrets.
+"""
+
+
+def page() -> str:
+    parts = [HEAD]
+    rows = native.settings_table()
+    for group, settings in groupby(rows, key=lambda row: row["group"]):
+        parts.append(f"\n## {group}\n")
+        if group == "Ignored":
+            parts.append("\nAccepted for compatibility; this engine has nothing that they set.\n")
+            parts.append("".join(f"\n- `{row['name']}`" for row in settings) + "\n")
+            continue
+        parts.append("\n| Variable | Unset | Accepted | |\n|---|---|---|---|\n")
+        for row in settings:
+            cells = [f"`{row['name']}`", row["default"], row["accepted"], row["summary"]]
+            parts.append("| " + " | ".join(_cell(text) for text in cells) + " |\n")
+    return "".join(parts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", ", ") if "`" not in text else text
+
+
+def main() -> None:
+    if "--check" in sys.argv[1:]:
+        if PAGE.read_text() != page():
+            sys.exit("docs/environment.md is not what the settings say: make docs")
+        return
+    PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Checks a wheel's size, its tag, and what its libraries export and need: `check.py WHEEL`."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT = 10 << 20  # bytes of a wheel
+NEWEST_GLIBC = (2, 28)
+
+
+def check_contents(wheel: Path) -> None:
+    assert wheel.stat().st_size < LIMIT, f"{wheel.stat().st_size} bytes"
+    tags = re.findall(r"manylinux_(\d+)_(\d+)_", wheel.name)
+    assert tags, f"{wheel.name} is no manylinux wheel"
+    assert min((int(a), int(b)) for a, b in tags) <= NEWEST_GLIBC, wheel.name
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+        package = Path(folder) / "runai_model_streamer"
+        library = package / "libstreamer" / "lib" / "libstreamer.so"
+        check = ROOT / "tests" / "abi" / "check_exports.py"
+        subprocess.run([sys.executable, str(check), str(library), "--static"], check=True)
+        (native,) = package.glob("_native*.so")
+        exported = subprocess.run(
+            ["nm", "-D", "--defined-only", "-C", str(native)],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        names = {line.split(maxsplit=2)[2] for line in exported.splitlines()}
+        foreign = {n for n in names if re.match(r"(std::|curl_|SSL_|EVP_|CRYPTO_|streamer::)", n)}
+        assert not foreign, foreign
+        assert "PyInit__native" in names
+    print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    check_contents(Path(sys.argv[1]))

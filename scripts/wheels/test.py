@@ -1,0 +1,109 @@
+"""Tries a wheel as its users do: `python -m scripts.wheels.test WHEEL [--chroot FOLDER]`.
+
+In a clean virtual environment, and with --chroot (root) in a Debian that debootstrap makes there,
+without any -dev package: streams a file, and the same file from Ceph over TLS. Also checks the
+wheel's size, its platform tag, and what its libraries export and need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+from scripts.wheels.check import check_contents
+
+ROOT = Path(__file__).resolve().parents[2]
+SMOKE = Path(__file__).with_name("smoke.py")
+
+
+def smoke(python: list[str], script: str, environment: dict[str, str], *arguments: str) -> None:
+    env = {"PATH": os.environ["PATH"], "LC_ALL": "C", **environment}
+    subprocess.run([*python, script, *arguments], check=True, env=env, cwd="/", timeout=300)
+
+
+def try_chroot(root: Path, wheel: Path, environment: dict[str, str], *arguments: str) -> None:
+    if not (root / "usr" / "bin" / "python3").exists():
+        mirror = subprocess.run(
+            ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.split()[0]
+        packages = "--include=python3,python3-venv,ca-certificates"
+        command = ["debootstrap", "--variant=minbase", packages, "bookworm", str(root), mirror]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    inside = ["chroot", str(root)]
+    installed = subprocess.run(
+        [*inside, "dpkg-query", "-W", "-f", "${Package}\n"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert not re.search(r"-dev$", installed, re.M), "the chroot has -dev packages"
+    for source, name in [(wheel, wheel.name), (SMOKE, SMOKE.name)]:
+        (root / "tmp" / name).write_bytes(source.read_bytes())
+    for name in ("/etc/resolv.conf", "/etc/pip.conf"):
+        if Path(name).exists():
+            (root / name[1:]).write_bytes(Path(name).read_bytes())
+    if "SSL_CERT_FILE" in environment:
+        (root / "tmp" / "ca.pem").write_bytes(Path(environment["SSL_CERT_FILE"]).read_bytes())
+        environment = {**environment, "SSL_CERT_FILE": "/tmp/ca.pem"}
+    if not (root / "venv").exists():
+        subprocess.run([*inside, "python3", "-m", "venv", "/venv"], check=True)
+    pip = [*inside, "/venv/bin/python", "-m", "pip", "install", "--quiet", "--force-reinstall"]
+    subprocess.run([*pip, "--no-deps", f"/tmp/{wheel.name}"], check=True)
+    subprocess.run(
+        [*inside, "/venv/bin/python", "-m", "pip", "install", "--quiet", f"/tmp/{wheel.name}"],
+        check=True,
+    )  # what it depends on
+    smoke([*inside, "/venv/bin/python"], f"/tmp/{SMOKE.name}", environment, *arguments)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("wheel", type=Path)
+    parser.add_argument("--chroot", type=Path, help="where a Debian is made, or was made before")
+    options = parser.parse_args()
+    wheel = options.wheel.resolve()
+    check_contents(wheel)
+    sys.path.insert(0, str(ROOT))
+    from tests.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
+    from tests.servers.tls import Authority
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        venv.create(folder / "venv", with_pip=True)
+        python = str(folder / "venv" / "bin" / "python")
+        subprocess.run([python, "-m", "pip", "install", "--quiet", f"{wheel}[s3]"], check=True)
+        (folder / "model").mkdir()
+        smoke([python], str(SMOKE), {}, str(folder / "model"))
+        authority = Authority(folder / "ca")
+        with Ceph(authority.issue("ceph")) as ceph:
+            client = ceph.client()
+            client.create_bucket(Bucket="models")
+            client.upload_file(
+                str(folder / "model" / "model.safetensors"), "models", "a/model.safetensors"
+            )
+            environment = {
+                "AWS_ENDPOINT_URL": ceph.tls_url,
+                "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+                "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+                "AWS_DEFAULT_REGION": "us-east-1",
+                "AWS_EC2_METADATA_DISABLED": "true",
+                "SSL_CERT_FILE": str(authority.ca),
+            }
+            uri = "s3://models/a/model.safetensors"
+            smoke([python], str(SMOKE), environment, str(folder / "model"), uri)
+            if options.chroot:
+                try_chroot(options.chroot.resolve(), wheel, environment, "/tmp", uri)
+    print("the wheel works")
+
+
+if __name__ == "__main__":
+    main()
