@@ -7,6 +7,7 @@
 ...         ...
 """
 
+from runai_model_streamer import interpreter  # noqa: F401 - first: it may refuse
 from runai_model_streamer.distributed_streamer import DistributedStreamer
 from runai_model_streamer.errors import (
     RunaiStreamerInvalidInputException,

@@ -1,0 +1,188 @@
+"""In other people's processes: small limits, other allocators, threads, users and languages."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import runai_model_streamer
+from runai_model_streamer import SafetensorsStreamer
+from tests.servers import Unavailable, debian
+
+# Loads the files that are its arguments and prints how many tensors they had.
+LOAD = """
+import sys
+from runai_model_streamer import SafetensorsStreamer
+with SafetensorsStreamer() as s:
+    s.stream_files(sys.argv[1:])
+    print(len(list(s.get_tensors())))
+"""
+
+
+@pytest.fixture(scope="module")
+def files() -> Iterator[list[str]]:
+    """40 files of 5 tensors, that any user may read (pytest's own folders are private)."""
+    folder = Path(tempfile.mkdtemp(prefix="streamer-"))
+    folder.chmod(0o755)
+    names = []
+    for i in range(40):
+        tensors = {f"{i}.{j}": torch.full((1000 + i, 11), float(j)) for j in range(5)}
+        names.append(str(folder / f"{i:02d}.safetensors"))
+        save_file(tensors, names[-1])
+        os.chmod(names[-1], 0o644)
+    yield names
+    shutil.rmtree(folder)
+
+
+def environment(**variables: str) -> dict[str, str]:
+    package = str(Path(runai_model_streamer.__file__).parents[1])
+    libraries = os.environ.get("LD_LIBRARY_PATH", "")
+    paths = {"PATH": os.environ["PATH"], "PYTHONPATH": package}
+    return paths | ({"LD_LIBRARY_PATH": libraries} if libraries else {}) | variables
+
+
+def run(code: str, *arguments: str, wrap: list[str] | None = None, **options) -> str:
+    options.setdefault("env", environment())
+    command = [*(wrap or []), sys.executable, "-c", code, *arguments]
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, **options
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.mark.parametrize("first", ["torch", "runai_model_streamer"])
+def test_import_before_and_after_torch(files: list[str], first: str) -> None:
+    assert run(f"import {first}\nimport torch\n" + LOAD, *files) == "200"
+
+
+@pytest.mark.parametrize("limit", [256, 64])
+def test_few_file_descriptors(files: list[str], limit: int) -> None:
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))\n"
+    assert run("import torch\n" + code + LOAD, *files) == "200"
+
+
+def test_no_file_descriptors_is_an_error_that_says_so(files: list[str]) -> None:
+    code = """
+import os, resource, sys, torch
+from runai_model_streamer import SafetensorsStreamer
+free = os.open("/dev/null", os.O_RDONLY); os.close(free)
+resource.setrlimit(resource.RLIMIT_NOFILE, (free + 2, free + 2))
+try:
+    with SafetensorsStreamer() as s:
+        s.stream_files(sys.argv[1:])
+        list(s.get_tensors())
+except ValueError as error:
+    print(error.errno, "descriptor" in str(error) or "open files" in str(error))
+"""
+    assert run(code, *files) == "24 True"
+
+
+def test_another_allocator(files: list[str]) -> None:
+    try:
+        root = debian.unpack("jemalloc", "libjemalloc2")
+    except Unavailable as error:
+        pytest.skip(str(error))
+    library = next(root.glob("**/libjemalloc.so.2"))
+    assert run(LOAD, *files, env=environment(LD_PRELOAD=str(library))) == "200"
+
+
+def test_another_libcurl_and_openssl_in_the_process(files: list[str]) -> None:
+    code = """
+import ctypes, ctypes.util
+for name in ("ssl", "crypto", "curl", "curl-gnutls"):
+    path = ctypes.util.find_library(name)
+    if path: ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+"""
+    assert run(code + LOAD, *files) == "200"
+
+
+def test_threads_of_asyncio(files: list[str]) -> None:
+    def load(part: list[str]) -> int:
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files(part)
+            return len(list(streamer.get_tensors()))
+
+    async def load_all() -> list[int]:
+        return await asyncio.gather(*(asyncio.to_thread(load, files[i::4]) for i in range(4)))
+
+    assert asyncio.run(load_all()) == [50] * 4
+
+
+def test_gevent(files: list[str]) -> None:
+    pytest.importorskip("gevent")
+    assert run("from gevent import monkey; monkey.patch_all()\n" + LOAD, *files) == "200"
+
+
+def test_a_sub_interpreter_is_refused() -> None:
+    code = """
+import os
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+read, write = os.pipe()
+id = interpreters.create()
+interpreters.run_string(id, f'''
+import os
+try:
+    import runai_model_streamer
+except ImportError as error:
+    os.write({write}, b"ImportError")
+else:
+    os.write({write}, b"no error")
+''')
+print(os.read(read, 100).decode())
+"""
+    assert run(code) == "ImportError"
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8"])
+def test_no_home_and_a_plain_locale(files: list[str], locale: str) -> None:
+    env = environment(LC_ALL=locale, LANG=locale)
+    assert "HOME" not in env
+    assert run(LOAD, *files, env=env, cwd="/") == "200"
+
+
+def test_names_that_are_not_ascii_under_the_plain_locale(files: list[str], tmp_path: Path) -> None:
+    odd = tmp_path / "modèle 模型.safetensors"
+    shutil.copy(files[0], odd)
+    assert run(LOAD, str(odd), env=environment(LC_ALL="C")) == "5"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_nobody_in_particular(files: list[str]) -> None:
+    code = "import os, torch; os.setgid(65534); os.setuid(65534); os.chdir('/')\n"
+    assert run(code + LOAD, *files, env=environment(LC_ALL="C")) == "200"
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_a_read_only_file_system(files: list[str]) -> None:
+    script = 'mount -o remount,ro,bind / / 2>/dev/null || mount --bind -o ro / /; exec "$@"'
+    wrap = ["unshare", "--mount", "sh", "-c", script, "sh"]
+    code = "import os\ntry:\n    open('/tmp-check', 'w'); print('writable')\nexcept OSError: pass\n"
+    assert run(code + LOAD, *files, wrap=wrap, cwd="/") == "200"
+
+
+def test_what_ray_sends_around_can_be_pickled(files: list[str]) -> None:
+    from runai_model_streamer.s3_utils.s3_utils import S3Credentials
+
+    credentials = S3Credentials(access_key_id="a", secret_access_key="b", region_name="r")
+    copy = pickle.loads(pickle.dumps(credentials))
+    assert (copy.access_key_id, copy.secret_access_key, copy.region_name) == ("a", "b", "r")
+    paths = pickle.loads(pickle.dumps([Path(name) for name in files]))
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files(paths)
+        assert len(list(streamer.get_tensors())) == 200
