@@ -1,5 +1,5 @@
-/* What the static C++ runtime of newer compilers expects from the C library, for libraries that must
- * also run with an older one. Linked only with STREAMER_STATIC_RUNTIME; never exported. */
+/* What the static C++ runtime of newer compilers expects from the C library, for libraries that
+ * must also run with an older one. Linked only with STREAMER_STATIC_RUNTIME; never exported. */
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -22,8 +22,8 @@ HIDDEN uint32_t arc4random(void) {
 
 /* glibc 2.30. Before, the C++ runtime itself turned steady times into times of day like this; a
  * clock that is set meanwhile makes one wait longer or shorter, and waits are loops. */
-HIDDEN int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *mutex, clockid_t clock,
-                                  const struct timespec *until) {
+HIDDEN int pthread_cond_clockwait(pthread_cond_t* condition, pthread_mutex_t* mutex,
+                                  clockid_t clock, const struct timespec* until) {
   if (clock == CLOCK_REALTIME) return pthread_cond_timedwait(condition, mutex, until);
   struct timespec now;
   struct timespec today;

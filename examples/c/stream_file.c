@@ -7,25 +7,25 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <streamer/runai_file_streamer.h>
+#include <string.h>
 
 enum { kPiece = 8 << 20 };
 
-static int failed(const char *what, int code) {
+static int failed(const char* what, int code) {
   fprintf(stderr, "%s: %s (code %d)\n  %s\n", what, runai_file_streamer_response_str(code), code,
           runai_file_streamer_last_error());
   return 1;
 }
 
 struct wanted {
-  const char *path;
+  const char* path;
   size_t size;
   int found;
 };
 
-static void look(const char *path, size_t size, void *user) {
-  struct wanted *wanted = user;
+static void look(const char* path, size_t size, void* user) {
+  struct wanted* wanted = user;
   if (strcmp(path, wanted->path) == 0) {
     wanted->size = size;
     wanted->found = 1;
@@ -33,10 +33,10 @@ static void look(const char *path, size_t size, void *user) {
 }
 
 /* The part of `path` before its last '/', or "." */
-static char *folder_of(const char *path) {
-  const char *slash = strrchr(path, '/');
+static char* folder_of(const char* path) {
+  const char* slash = strrchr(path, '/');
   const size_t length = slash == NULL ? 0 : (size_t)(slash - path) + 1;
-  char *folder = malloc(length + 2);
+  char* folder = malloc(length + 2);
   if (folder == NULL) return NULL;
   if (length == 0) return strcpy(folder, ".");
   memcpy(folder, path, length);
@@ -44,17 +44,17 @@ static char *folder_of(const char *path) {
   return folder;
 }
 
-static uint64_t checksum(const unsigned char *data, size_t size) {
+static uint64_t checksum(const unsigned char* data, size_t size) {
   uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
   for (size_t i = 0; i < size; ++i) hash = (hash ^ data[i]) * UINT64_C(0x100000001b3);
   return hash;
 }
 
-static int stream(void *streamer, const char *path, unsigned char *data, size_t size) {
+static int stream(void* streamer, const char* path, unsigned char* data, size_t size) {
   const uint32_t pieces = (uint32_t)((size + kPiece - 1) / kPiece);
-  size_t *offsets = calloc(pieces, sizeof(*offsets));
-  size_t *sizes = calloc(pieces, sizeof(*sizes));
-  void **destinations = calloc(pieces, sizeof(*destinations));
+  size_t* offsets = calloc(pieces, sizeof(*offsets));
+  size_t* sizes = calloc(pieces, sizeof(*sizes));
+  void** destinations = calloc(pieces, sizeof(*destinations));
   if (offsets == NULL || sizes == NULL || destinations == NULL) return failed("memory", 26);
   for (uint32_t i = 0; i < pieces; ++i) {
     offsets[i] = (size_t)i * kPiece;
@@ -79,17 +79,17 @@ static int stream(void *streamer, const char *path, unsigned char *data, size_t 
   return 0;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
   if (argc != 2) {
     fprintf(stderr, "usage: %s PATH\n", argv[0]);
     return 2;
   }
-  void *streamer = NULL;
+  void* streamer = NULL;
   int code = runai_file_streamer_start(&streamer);
   if (code != RUNAI_FILE_STREAMER_SUCCESS) return failed("start", code);
 
   struct wanted wanted = {argv[1], 0, 0};
-  char *folder = folder_of(argv[1]);
+  char* folder = folder_of(argv[1]);
   code = runai_file_streamer_list_files(streamer, folder, 0, NULL, 0, NULL, 0, look, &wanted);
   free(folder);
   int result = 1;
@@ -101,7 +101,7 @@ int main(int argc, char **argv) {
     printf("0 bytes\n");
     result = 0;
   } else {
-    unsigned char *data = malloc(wanted.size);
+    unsigned char* data = malloc(wanted.size);
     result = data == NULL ? failed("memory", 26) : stream(streamer, argv[1], data, wanted.size);
     if (result == 0) {
       printf("%zu bytes, checksum %016" PRIx64 "\n", wanted.size, checksum(data, wanted.size));

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 
 def _in_main_interpreter() -> bool:
-    interpreters: Any
-    try:
-        import _interpreters as interpreters  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
+    # The module's name changed with Python 3.13.
+    for name in ("_interpreters", "_xxsubinterpreters"):
         try:
-            import _xxsubinterpreters as interpreters  # type: ignore[import-not-found,unused-ignore]
+            interpreters: Any = importlib.import_module(name)
         except ImportError:
-            return True
-    return bool(interpreters.get_current() == interpreters.get_main())
+            continue
+        return bool(interpreters.get_current() == interpreters.get_main())
+    return True
 
 
 if not _in_main_interpreter():

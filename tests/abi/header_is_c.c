@@ -3,7 +3,7 @@
 
 typedef char device_is_two_ints[sizeof(RunaiFileStreamerDevice) == 2 * sizeof(int) ? 1 : -1];
 
-int call_from_c(void **streamer) {
+int call_from_c(void** streamer) {
   device_is_two_ints unused = {0};
   (void)unused;
   return runai_file_streamer_start(streamer);

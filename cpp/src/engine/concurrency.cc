@@ -94,9 +94,7 @@ void ConcurrencyController::epoch_ended(double rate) {
       base_rate_ = base_rate_ == 0 ? rate : base_rate_ + kSmoothing * (rate - base_rate_);
       if (--epochs_to_hold_ <= 0) start_probe();
       return;
-    case Phase::kProbe:
-      judge_probe(rate);
-      return;
+    case Phase::kProbe: judge_probe(rate); return;
   }
 }
 
