@@ -10,11 +10,12 @@ namespace streamer::http {
 ContentCheck::ContentCheck(std::uint32_t expected, std::uint64_t size,
                            std::span<const std::byte> prefix)
     : expected_(expected), size_(size), prefix_size_(prefix.size()) {
-  pieces_[0] = {prefix.size(), crc32c(prefix)};
+  if (!prefix.empty()) pieces_[0] = {prefix.size(), crc32c(prefix)};
 }
 
 bool ContentCheck::failed() const {
   const std::lock_guard lock(mutex_);
+  if (pieces_.empty()) return false;
   const Piece& first = pieces_.begin()->second;
   return first.size == size_ && first.crc != expected_;
 }

@@ -147,7 +147,8 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
                                           operation.body ? operation.body() : nullptr, attempt);
     bool done = false;
     if (operation.progress && operation.progress(&done) >= kProgress) backoff.forgive();
-    if (done) return {};
+    // What breaks after the last byte does not matter, but a server that sends more does.
+    if (done && (outcome.status.ok() || outcome.retry)) return {};
     const bool good = response->status >= 200 && response->status <= 299;
     Status status = std::move(outcome.status);
     bool retry = outcome.retry;

@@ -223,12 +223,31 @@ Result<Request> Web::make_list(const Location& folder, bool recursive, const std
   return request_for(next.empty() ? hub_tree_url(hub_, *path, recursive) : next, credentials);
 }
 
+// Paths of what is listed begin as the caller wrote the folder, not as it was encoded.
+void restore_base(const Location& folder, ListPage* page) {
+  const auto base_of = [](const std::string& address) {
+    const std::string plain = address.substr(0, address.find('?'));
+    return plain.ends_with(".json") ? plain.substr(0, plain.rfind('/')) : plain;
+  };
+  std::string given = base_of(folder.path);
+  std::string asked = base_of(folder.container + folder.key);
+  while (given.ends_with('/')) given.pop_back();
+  while (asked.ends_with('/')) asked.pop_back();
+  for (ListPage::Entry& entry : page->entries) {
+    if (entry.path.starts_with(asked)) entry.path.replace(0, asked.size(), given);
+  }
+}
+
 Result<ListPage> Web::read_list(const Location& folder, bool recursive, const std::string& next,
                                 const Response& response) {
   if (is_hub_path(folder.path)) return read_hub_tree(response);
   const std::string asked = folder.container + folder.key;
   const std::string plain = folder.key.substr(0, folder.key.find('?'));
-  if (plain.ends_with(".json")) return read_checkpoint_index(asked, response.body);
+  if (plain.ends_with(".json")) {
+    Result<ListPage> index = read_checkpoint_index(asked, response.body);
+    if (index.ok()) restore_base(folder, &*index);
+    return index;
+  }
   if (plain.ends_with(".safetensors")) {
     const std::string_view range = response.header("content-range");
     const std::string size(range.substr(std::min(range.find('/') + 1, range.size())));
@@ -242,6 +261,7 @@ Result<ListPage> Web::read_list(const Location& folder, bool recursive, const st
   std::getline(pending, current);
   std::vector<std::string> folders;
   Result<ListPage> page = read_folder_page(current, response, &folders);
+  if (page.ok()) restore_base(folder, &*page);
   if (!page.ok() || !recursive) return page;
   for (std::string line; std::getline(pending, line);) page->next += line + "\n";
   for (const std::string& below : folders) {
