@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
@@ -46,12 +47,12 @@ def pull_objects(
     """Copies the wanted objects below the folder `source` into the folder `destination`."""
     from runai_model_streamer.file_listing import matches
 
-    base = source.rstrip("/") + "/"
+    base = _base(source)
     wanted: list[tuple[str, str, int]] = []
     for path, size in list_objects(source, True, credentials):
         if not matches(object_key(path), allow, ignore):
             continue
-        relative = path[len(base) :]
+        relative = _decoded(path, path[len(base) :])
         wanted.append((path, _target(destination, relative, path), size))
     _check_targets(wanted)
     for start in range(0, len(wanted), _FILES_AT_ONCE):
@@ -59,8 +60,31 @@ def pull_objects(
 
 
 def object_key(path: str) -> str:
-    """The key of an object: its path without scheme and bucket."""
-    return path.split("://", 1)[-1].partition("/")[2]
+    """The key of an object: its path without scheme and bucket, host or repository."""
+    scheme, _, rest = path.partition("://")
+    key = rest.partition("/")[2]
+    if scheme.lower() == "hf":
+        key = key.partition("/")[2]
+    return _decoded(path, key)
+
+
+def _base(source: str) -> str:
+    """What the paths of objects below `source` begin with. An https:// address may be that of a
+    checkpoint's index, which lists what lies beside it."""
+    if _is_address(source):
+        source = source.partition("?")[0]
+        if source.endswith(".json"):
+            source = source.rpartition("/")[0]
+    return source.rstrip("/") + "/"
+
+
+def _is_address(path: str) -> bool:
+    return path[:8].lower().startswith(("http://", "https://"))
+
+
+def _decoded(path: str, name: str) -> str:
+    """A name out of `path`: addresses hold them percent-encoded."""
+    return urllib.parse.unquote(name.partition("?")[0]) if _is_address(path) else name
 
 
 def _target(destination: str, relative: str, path: str) -> str:

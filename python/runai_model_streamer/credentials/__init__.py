@@ -16,7 +16,11 @@ from typing import Any
 Answer = tuple[dict[str, str], int, str] | None
 Resolve = Callable[[str, bool], Answer]
 
-_MODULES = {"s3": "runai_model_streamer.credentials.s3"}
+_MODULES = {
+    "s3": "runai_model_streamer.credentials.s3",
+    "gcs": "runai_model_streamer.credentials.gcs",
+    "azure": "runai_model_streamer.credentials.azure",
+}
 
 
 def make_provider(given: Any = None) -> Callable[[str, str, bool], Answer]:
