@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import http.server
+import ssl
 import threading
 from collections.abc import Callable
 
 from .process import free_port
+from .tls import Certificate
 
 
 @dataclasses.dataclass
@@ -23,12 +25,18 @@ class Answer:
     status: int = 200
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     body: bytes = b""
+    interim: bytes = b""  # sent as it is before the answer
 
 
 class Canned:
-    """Calls `handler(Seen) -> Answer` for every request, in threads. `seen` lists the requests."""
+    """Calls `handler(Seen) -> Answer` for every request, in threads. `seen` lists the requests.
+    Speaks TLS where there is a certificate.
+    """
 
-    def __init__(self, handler: Callable[[Seen], Answer]) -> None:
+    def __init__(
+        self, handler: Callable[[Seen], Answer], certificate: Certificate | None = None
+    ) -> None:
+        self.scheme = "https" if certificate else "http"
         self.handler, self.seen = handler, list[Seen]()
         self.port = free_port()
         canned = self
@@ -42,6 +50,7 @@ class Canned:
                 seen = Seen(self.command, self.path, headers, self.rfile.read(size))
                 canned.seen.append(seen)
                 answer = canned.handler(seen)
+                self.wfile.write(answer.interim)
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
@@ -58,11 +67,15 @@ class Canned:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = True
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate.chain, certificate.key)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Canned:
         self._thread.start()

@@ -181,6 +181,8 @@ http {{
   {certificate}
   ssl_session_cache shared:ssl:4m;
   root {self.root};
+  autoindex on;
+  autoindex_format json;
   {body}
   server {{
     listen {self.host}:{self.control_port};

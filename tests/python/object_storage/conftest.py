@@ -8,6 +8,17 @@ import os
 
 import pytest
 
+from tests.python.object_storage.cloud_storages import (  # noqa: F401
+    azure_storage,
+    azurite,
+    cloud_proxy,
+    gcs,
+    gcs_emulator,
+    gcs_storage,
+    hub,
+    private_gcs,
+    web_storage,
+)
 from tests.python.object_storage.storages import Storage
 from tests.servers import Unavailable
 from tests.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
@@ -16,9 +27,10 @@ from tests.servers.nginx import Nginx
 from tests.servers.tls import Authority
 
 # The names of storages; `storage` is made by the fixture NAME_storage.
-STORAGES = ["s3"]
+STORAGES = ["s3", "gcs", "azure", "web"]
 
 _PREFIXES = ("AWS_", "RUNAI_STREAMER_", "GOOGLE_", "AZURE_", "STORAGE_", "HF_", "SSL_CERT_")
+_PREFIXES += ("CLOUD_STORAGE_", "CLOUDSDK_", "GCE_METADATA_", "IDENTITY_", "XDG_CACHE_", "NETRC")
 _counter = itertools.count()
 _stored: dict[tuple[str, str], bytes] = {}  # what objects hold: a digest
 

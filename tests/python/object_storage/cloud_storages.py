@@ -1,0 +1,134 @@
+"""The storages of Google Cloud Storage, Azure, and plain web servers, as fixtures."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.python.object_storage.storages import Storage
+from tests.servers import Unavailable
+from tests.servers.azurite import (
+    ACCOUNT,
+    KEY,
+    Azurite,
+    connection_string,
+    container_signature,
+)
+from tests.servers.gcs_emulator import GcsEmulator
+from tests.servers.gcs_standin import GcsStandIn
+from tests.servers.hub_standin import HubStandIn
+from tests.servers.nginx import Nginx
+
+
+def start(server):
+    """Enters a server; skips the test where the machine can't run it."""
+    try:
+        return server.__enter__()
+    except Unavailable as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def azurite(certificate):
+    server = start(Azurite(certificate))
+    server.client().create_container("models")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def gcs():
+    """A stand-in that anyone may read."""
+    with GcsStandIn() as server:
+        server.buckets["models"] = {}
+        yield server
+
+
+@pytest.fixture
+def private_gcs():
+    with GcsStandIn(private=True) as server:
+        server.buckets["models"] = {}
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs_emulator():
+    server = start(GcsEmulator())
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def hub():
+    with HubStandIn() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cloud_proxy(azurite, gcs, www, certificate):
+    upstreams = {"azurite": f"127.0.0.1:{azurite.port}", "gcs": f"127.0.0.1:{gcs.port}"}
+    server = start(Nginx(www, upstreams, certificate))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def gcs_storage(gcs, cloud_proxy, folder):
+    return Storage(
+        name="gcs",
+        uri=f"gs://models/{folder}",
+        put=lambda key, data: gcs.put("models", f"{folder}/{key}", data),
+        env={"STORAGE_EMULATOR_HOST": gcs.url},
+        proxied={"STORAGE_EMULATOR_HOST": cloud_proxy.proxy["gcs"]},
+        nginx=cloud_proxy,
+        list_match="^GET /storage/v1/b/models/o%?",
+        read_match="^GET /download/storage/v1/b/models/o/",
+        anonymous={},
+    )
+
+
+@pytest.fixture
+def azure_storage(azurite, cloud_proxy, folder):
+    container = azurite.client().get_container_client("models")
+    proxy = f"{cloud_proxy.proxy['azurite']}/{ACCOUNT}"
+    signature = container_signature("models")  # covers no headers
+    return Storage(
+        name="azure",
+        uri=f"az://models/{folder}",
+        put=lambda key, data: container.upload_blob(f"{folder}/{key}", data, overwrite=True),
+        env={"AZURE_STORAGE_CONNECTION_STRING": connection_string(azurite.url)},
+        proxied={"AZURE_STORAGE_CONNECTION_STRING": connection_string(proxy)},
+        nginx=cloud_proxy,
+        list_match="comp=list",
+        read_match=f"^GET /{ACCOUNT}/models/",
+        anonymous={"AZURE_STORAGE_CONNECTION_STRING": connection_string(proxy, None, signature)},
+        identity=f"key of account {ACCOUNT}",
+        secrets=(KEY,),
+    )
+
+
+@pytest.fixture
+def web_storage(cloud_proxy, www, folder):
+    """nginx by itself; the paths of the two ways differ, so the proxy is always between."""
+
+    def put(key: str, data: bytes) -> None:
+        target = www / folder / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Another inode: a reader of the old file keeps it.
+        part = target.with_name(target.name + ".part")
+        part.write_bytes(data)
+        part.rename(target)
+
+    (www / folder).mkdir(exist_ok=True)
+    # Sequential reads are for small files of servers without ranges; here all files count as big.
+    env = {"RUNAI_STREAMER_HTTP_WHOLE_READ_LIMIT": "0"}
+    return Storage(
+        name="web",
+        uri=f"{cloud_proxy.proxy['static']}/{folder}",
+        put=put,
+        env=env,
+        proxied=env,
+        nginx=cloud_proxy,
+        list_match="^GET /[^ ]*/ ",
+        read_match=f"^GET /{folder.replace('-', '%-')}/[^ ]+%.",
+        anonymous={},
+    )

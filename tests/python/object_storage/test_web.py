@@ -1,0 +1,324 @@
+"""Plain https and http servers: redirects, secrets, versions, lists, servers without ranges."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import time
+
+import pytest
+
+from runai_model_streamer import (
+    FileStreamer,
+    SafetensorsStreamer,
+    StreamerError,
+    list_safetensors,
+    pull_files,
+)
+from tests.python.object_storage.models import check_same, make_model, save
+from tests.servers.canned import Answer, Canned
+from tests.servers.process import free_port
+
+pytestmark = pytest.mark.servers
+MODEL = make_model(3)
+DATA = save(MODEL)
+
+
+def load(uri):
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([uri])
+        return dict(streamer.get_tensors())
+
+
+def ranged(seen, data=DATA, etag='"1"', **headers):
+    """What a server with ranges answers."""
+    tags = {"ETag": etag, **headers} if etag else headers
+    if "range" not in seen.headers:
+        return Answer(200, tags, data)
+    first, last = map(int, seen.headers["range"].removeprefix("bytes=").split("-"))
+    part = data[first : last + 1]
+    span = f"bytes {first}-{first + len(part) - 1}/{len(data)}"
+    return Answer(206, {**tags, "Content-Range": span}, part)
+
+
+@pytest.fixture
+def folder(www, tmp_path):
+    """A folder of nginx, as a path and as the end of an address."""
+    made = www / tmp_path.name
+    made.mkdir()
+    return made
+
+
+def test_nginx(nginx, folder, tmp_path):
+    (folder / "m.safetensors").write_bytes(DATA)
+    (folder / "sub").mkdir()
+    (folder / "sub" / "ä b+%.json").write_bytes(b"{}")
+    (folder / "empty.txt").write_bytes(b"")
+    base = f"{nginx.url}/{folder.name}"
+    check_same(MODEL, load(f"{base}/m.safetensors"))
+    assert list_safetensors(base) == [f"{base}/m.safetensors"]
+    assert list_safetensors(base + "/") == [f"{base}/m.safetensors"]
+    assert FileStreamer().list_files(base)[1] == (f"{base}/m.safetensors", len(DATA))
+    pull_files(base, str(tmp_path / "pulled"))
+    assert (tmp_path / "pulled/m.safetensors").read_bytes() == DATA
+    assert (tmp_path / "pulled/sub/ä b+%.json").read_bytes() == b"{}"
+    assert (tmp_path / "pulled/empty.txt").read_bytes() == b""
+
+
+def test_tls(nginx, folder, authority, use):
+    (folder / "m.safetensors").write_bytes(DATA)
+    uri = f"{nginx.tls_url}/{folder.name}/m.safetensors"
+    with pytest.raises(StreamerError) as caught:
+        load(uri)
+    assert caught.value.code == "network"
+    use({"SSL_CERT_FILE": str(authority.ca)})
+    check_same(MODEL, load(uri))
+
+
+def test_checkpoint_index(nginx, folder):
+    other = make_model(1, seed=5)
+    shards = {"1 of 2.safetensors": MODEL, "2 of 2.safetensors": other}
+    weight_map = {f"{name}{key}": name for name, model in shards.items() for key in model}
+    for name, model in shards.items():
+        (folder / name).write_bytes(save(model))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    base = f"{nginx.url}/{folder.name}"
+    found = list_safetensors(f"{base}/model.safetensors.index.json")
+    assert found == [f"{base}/1%20of%202.safetensors", f"{base}/2%20of%202.safetensors"]
+    check_same(MODEL, load(found[0]))
+    check_same(other, load(found[1]))
+    assert list_safetensors(found[0]) == [found[0]]
+
+
+def test_missing(nginx):
+    with pytest.raises(StreamerError) as caught:
+        load(f"{nginx.url}/none/none.safetensors")
+    assert (caught.value.code, caught.value.http_status) == ("not_found", 404)
+    with pytest.raises(StreamerError) as caught:
+        list_safetensors(f"{nginx.url}/none/model.safetensors.index.json")
+    assert caught.value.code == "not_found"
+
+
+def test_presigned(use, tmp_path):
+    """The query gets to the server, and nowhere else; no other way to authenticate is mixed in."""
+    trace = tmp_path / "trace"
+    use({"RUNAI_STREAMER_HTTP_AUTHORIZATION": "Bearer other"})
+    use({"RUNAI_STREAMER_TRACE_FILE": str(trace)})
+
+    def answer(seen):
+        assert "authorization" not in seen.headers
+        if seen.path.endswith("X-Amz-Signature=sEcReT%2F"):
+            return ranged(seen)
+        return Answer(403)
+
+    with Canned(answer) as server:
+        uri = f"{server.url}/m.safetensors?X-Amz-Expires=60&X-Amz-Signature=sEcReT%2F"
+        check_same(MODEL, load(uri))
+        with pytest.raises(StreamerError) as caught:
+            load(uri.replace("sEcReT", "SeCrEt"))
+    for text in (str(caught.value), repr(caught.value), caught.value.path, trace.read_text()):
+        assert "secret" not in text.lower()
+    assert "m.safetensors" in caught.value.path
+
+
+def test_authorization(use, tmp_path):
+    def answer(seen):
+        good = seen.headers.get("authorization") == expected
+        return ranged(seen) if good else Answer(401)
+
+    with Canned(answer) as server:
+        uri = f"{server.url}/m.safetensors"
+        expected = "Bearer secret"
+        use({"RUNAI_STREAMER_HTTP_AUTHORIZATION": "Bearer secret"})
+        check_same(MODEL, load(uri))
+        use({"RUNAI_STREAMER_HTTP_AUTHORIZATION": "Bearer wrong"})
+        with pytest.raises(StreamerError, match="RUNAI_STREAMER_HTTP_AUTHORIZATION") as caught:
+            load(uri)
+        assert (caught.value.code, caught.value.http_status) == ("permission", 401)
+        assert "wrong" not in str(caught.value)
+        use({"RUNAI_STREAMER_HTTP_AUTHORIZATION": ""})
+        netrc = tmp_path / "netrc"
+        netrc.write_text(
+            "machine elsewhere login a password b\nmachine 127.0.0.1 login me password p:w"
+        )
+        use({"NETRC": str(netrc)})
+        expected = "Basic bWU6cDp3"
+        check_same(MODEL, load(uri))
+        netrc.write_text("machine elsewhere login a password b")
+        with pytest.raises(StreamerError, match="identity: nobody"):
+            load(uri)
+
+
+def test_password_in_an_address_is_refused_and_not_repeated():
+    with pytest.raises(StreamerError, match="netrc") as caught:
+        load("https://me:s3cret@127.0.0.1/m.safetensors")
+    assert caught.value.code == "invalid"
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirect_to_another_host(use, status):
+    """Every range goes to the new place at once, and it does not learn who asks."""
+    use({"RUNAI_STREAMER_HTTP_AUTHORIZATION": "Bearer secret"})
+    model = make_model(20)
+
+    def target(seen):
+        assert "authorization" not in seen.headers
+        assert seen.path == "/stored?Signature=1"
+        return ranged(seen, save(model))
+
+    with Canned(target) as store:
+        place = {"Location": f"{store.url}/stored?Signature=1"}
+        with Canned(lambda seen: Answer(status, place)) as server:
+            check_same(model, load(f"{server.url}/m.safetensors"))
+            assert [seen.headers["authorization"] for seen in server.seen] == ["Bearer secret"]
+            assert len(store.seen) > 3
+
+
+def test_redirect_on_the_same_host(use):
+    use({"RUNAI_STREAMER_HTTP_AUTHORIZATION": "Bearer secret"})
+    steps = {"/a/m": "b", "/a/b": "/c/d", "/c/d": "../c/e"}
+
+    def answer(seen):
+        assert seen.headers["authorization"] == "Bearer secret"
+        if seen.path in steps:
+            return Answer(302, {"Location": steps[seen.path]})
+        return ranged(seen)
+
+    with Canned(answer) as server:
+        check_same(MODEL, load(f"{server.url}/a/m"))
+        assert server.seen[3].path == "/c/../c/e"
+
+
+def test_redirects_that_lead_nowhere(certificate, authority, use):
+    use({"SSL_CERT_FILE": str(authority.ca)})
+    for location in ("/m", "/n", "ftp://127.0.0.1/x", ""):
+        with Canned(lambda seen, to=location: Answer(302, {"Location": to})) as server:
+            with pytest.raises(StreamerError, match="redirects"):
+                load(f"{server.url}/m")
+    counter = iter(range(1000))
+    with Canned(lambda seen: Answer(302, {"Location": f"/{next(counter)}"})) as server:
+        with pytest.raises(StreamerError, match="circles"):
+            load(f"{server.url}/m")
+        assert len(server.seen) <= 10
+    with Canned(ranged) as plain:
+        place = {"Location": f"{plain.url}/m"}
+        with Canned(lambda seen: Answer(302, place), certificate) as server:
+            with pytest.raises(StreamerError, match="plain http"):
+                load(f"{server.url}/m")
+        assert not plain.seen
+
+
+def test_address_that_expires_in_mid_stream(use):
+    """The first address stops to work; the server is asked for another."""
+    use({"RUNAI_STREAMER_CONCURRENCY": "2", "RUNAI_STREAMER_MEMORY_LIMIT": str(24 << 20)})
+    model = make_model(60)
+    data = save(model)
+    counter = iter(range(1, 1000))
+    valid = set()
+    generous = [True]
+
+    def entrance(seen):
+        number = str(next(counter))
+        if generous[0]:
+            valid.add(number)
+        return Answer(302, {"Location": f"{store.url}/m?Signature={number}"})
+
+    def target(seen):
+        number = seen.path.rpartition("=")[2]
+        return ranged(seen, data) if number in valid else Answer(403)
+
+    with Canned(target) as store, Canned(entrance) as server:
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([f"{server.url}/m"])
+            found = {}
+            for name, tensor in streamer.get_tensors():
+                if not found:
+                    valid.clear()
+                found[name] = tensor
+        check_same(model, found)
+        assert len(server.seen) >= 2
+        # A new address that is refused, too, is an error.
+        generous[0] = False
+        with pytest.raises(StreamerError) as caught:
+            load(f"{server.url}/m")
+    assert (caught.value.code, caught.value.http_status) == ("permission", 403)
+
+
+@pytest.mark.parametrize("version", ["etag", "weak", "date"])
+def test_replaced_file(version):
+    model = make_model(24)
+    data = save(model)
+    state = {"n": 1}
+
+    def answer(seen):
+        number = state["n"]
+        tags = {
+            "etag": {"ETag": f'"{number}"'},
+            "weak": {"ETag": f'W/"{number}"'},
+            "date": {
+                "Last-Modified": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(number))
+            },
+        }[version]
+        wanted = seen.headers.get("if-match")
+        if wanted and wanted != tags.get("ETag"):
+            return Answer(412)
+        if version == "date" and "if-unmodified-since" in seen.headers:
+            assert seen.headers["if-unmodified-since"].endswith("GMT")
+        return ranged(seen, data, etag="", **tags)
+
+    with Canned(answer) as server:
+        check_same(model, load(f"{server.url}/m"))
+        sent = {name for seen in server.seen for name in seen.headers}
+        assert ("if-match" in sent) == (version == "etag")
+        assert ("if-unmodified-since" in sent) == (version == "date")
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([f"{server.url}/m"])
+            state["n"] = 2
+            with pytest.raises(StreamerError) as caught:
+                dict(streamer.get_tensors())
+    assert caught.value.code == "changed"
+
+
+@pytest.fixture
+def plain_server(tmp_path):
+    """Python's own server, which knows no ranges."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_server_without_ranges(plain_server, tmp_path, use):
+    model = make_model(12)
+    (tmp_path / "m.safetensors").write_bytes(save(model))
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "config.json").write_bytes(b"{}")
+    check_same(model, load(f"{plain_server}/m.safetensors"))
+    # Its page of the folder is HTML.
+    assert list_safetensors(plain_server) == [f"{plain_server}/m.safetensors"]
+    pull_files(plain_server, str(tmp_path / "pulled"), ["*.json"])
+    assert (tmp_path / "pulled/sub/config.json").read_bytes() == b"{}"
+    use({"RUNAI_STREAMER_HTTP_WHOLE_READ_LIMIT": str(8 << 20)})
+    with pytest.raises(StreamerError, match="Range") as caught:
+        load(f"{plain_server}/m.safetensors")
+    assert caught.value.code == "unsupported"
+
+
+def test_no_list():
+    with Canned(lambda seen: Answer(200, {"Content-Type": "text/plain"}, b"hello")) as server:
+        with pytest.raises(StreamerError, match=r"index\.json") as caught:
+            list_safetensors(f"{server.url}/folder")
+    assert caught.value.code == "unsupported"
