@@ -51,7 +51,7 @@ class Canned:
                 canned.seen.append(seen)
                 answer = canned.handler(seen)
                 self.wfile.write(answer.interim)
-                self.send_response(answer.status)
+                self.send_response_only(answer.status)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
                 if "Content-Length" not in answer.headers:

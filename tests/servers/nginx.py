@@ -86,7 +86,9 @@ class Nginx(Server):
             ],
             env={"LD_LIBRARY_PATH": debian.library_path(system)},
         )
-        if not self.command_prefix:
+        if self.command_prefix:  # its address may be out of reach from here
+            self.wait_until((self.directory / "nginx.pid").exists, "nginx")
+        else:
             self.wait_for_port(self.control_port, "nginx", self.host)
 
     def fault(self, mode: str, **details: object) -> None:

@@ -1,0 +1,271 @@
+"""S3: `python -m benchmarks.s3`, or `make bench-s3`.
+
+nginx and Ceph's gateway run on loopback, and nginx behind a link of 20 ms and 10 Gbit/s between two
+network namespaces (root). Each row is one work that every loader does; see `ROWS`. All rows
+together renew benchmarks/results/s3.json, its plot and docs/benchmarks.md; single rows are only
+printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fnmatch
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import checkpoints, report, runner
+from benchmarks.peers import PEERS, ROOT
+from benchmarks.report import Check, Row
+from benchmarks.runner import Job, Runnable
+from tests.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
+from tests.servers.link import SERVER_ADDRESS, Link
+from tests.servers.nginx import Nginx
+from tests.servers.tls import Authority
+
+LIMIT = 200_000_000
+ORIGINAL_CONCURRENCY = (1, 2, 4, 8, 16)
+LINK_CONCURRENCY = (1, 2, 4, 8, 16, 32)
+KEYS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+ENV = {
+    **KEYS,
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0",
+}
+
+
+class Setup:
+    """What every row gets. Checkpoints are buckets: the folders below `folder`."""
+
+    def __init__(self, folder: Path, gigabytes: float, rounds: int, peers: bool) -> None:
+        self.folder, self.rounds, self.peers = folder, rounds, peers
+        self.dense = checkpoints.dense(folder / "dense", gigabytes)
+        self.small = checkpoints.small(folder / "small")
+
+    def job(
+        self,
+        label: str,
+        peer: str,
+        files: list[str],
+        endpoint: str,
+        work: str = "iterate",
+        env: dict[str, str] | None = None,
+        concurrency: int | None = None,
+        prefix: Sequence[str] = (),
+    ) -> Runnable:
+        uris = [f"s3://{Path(path).parent.name}/{Path(path).name}" for path in files]
+        every = {**ENV, "AWS_ENDPOINT_URL": endpoint, **(env or {})}
+        if concurrency:
+            every["RUNAI_STREAMER_CONCURRENCY"] = str(concurrency)
+        job = Job(label, peer, work, uris, files, env=every, prefix=tuple(prefix))
+        return label, lambda: runner.run(job)
+
+    def originals(
+        self, files: list[str], endpoint: str, at: Sequence[int] = (), **more: Any
+    ) -> list[Runnable]:
+        if not self.peers:
+            return []
+        runnables = [self.job("original", "original-s3", files, endpoint, **more)]
+        for number in at:
+            label = f"original, {number}"
+            runnables.append(
+                self.job(label, "original-s3", files, endpoint, concurrency=number, **more)
+            )
+        return runnables
+
+    def run(self, key: str, title: str, files: list[str], runnables: Sequence[Runnable]) -> Row:
+        print(f"\n{key}: {title}", flush=True)
+        samples = runner.interleave(runnables, self.rounds, lambda text: print(text, flush=True))
+        return Row(key, title, checkpoints.total_bytes(files), samples)
+
+
+def raw_socket(files: list[str], host: str, port: int, threads: int, prefix: Sequence[str] = ()):
+    """Reading with no library at all."""
+    binary = os.environ.get("BENCH_RAW_SOCKET", str(ROOT / "build/plain/benchmarks/raw_socket"))
+    chunk = 8 << 20
+    paths = []
+    for path in files:
+        paths += [f"/{Path(path).parent.name}/{Path(path).name}", str(os.path.getsize(path))]
+
+    def call() -> dict[str, Any]:
+        command = [*prefix, binary, str(threads), str(chunk), host, str(port), *paths]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            return {"error": done.stderr.strip()}
+        return {"anonymous_growth": threads * chunk, **json.loads(done.stdout)}
+
+    return call
+
+
+def best(row: Row, label: str, others: Sequence[str]) -> float | None:
+    """How many times faster `label` is than the fastest of `others`."""
+    ratios = [ratio for other in others if (ratio := row.faster(label, other)) is not None]
+    return min(ratios, default=None)
+
+
+def cpu_ratio(row: Row, label: str, than: str) -> float | None:
+    if label not in row.samples or than not in row.samples:
+        return None
+    return runner.median_ratio(row.samples[label], row.samples[than], "cpu_seconds")
+
+
+def http(setup: Setup, key: str = "http") -> Row:
+    with Nginx(setup.folder) as nginx:
+        runnables = [
+            setup.job("ours", "ours", setup.dense, nginx.url),
+            *setup.originals(setup.dense, nginx.url, ORIGINAL_CONCURRENCY),
+        ]
+        for threads in (1, 2, 4):
+            call = raw_socket(setup.dense, nginx.host, nginx.port, threads)
+            runnables.append((f"raw socket, {threads}", call))
+        row = setup.run(key, "plain HTTP, iterate and touch", setup.dense, runnables)
+    originals = [f"original, {number}" for number in ORIGINAL_CONCURRENCY]
+    raws = [f"raw socket, {threads}" for threads in (1, 2, 4)]
+    row.checks += [
+        Check("HTTP: the original", row.faster("ours", "original"), 5.0),
+        Check("HTTP: the original's best concurrency", best(row, "ours", originals), 3.0),
+        Check("HTTP: a raw socket reader", best(row, "ours", raws), 0.75),
+        Check("HTTP: CPU of the original", cpu_ratio(row, "ours", "original"), 0.33, at_most=True),
+    ]
+    return row
+
+
+def https(setup: Setup) -> Row:
+    authority = Authority(ROOT / ".cache" / "bench" / "authority")
+    with Nginx(setup.folder, certificate=authority.issue("server")) as nginx:
+        env = {"AWS_CA_BUNDLE": str(authority.ca)}
+        runnables = [
+            setup.job("ours", "ours", setup.dense, nginx.tls_url, env=env),
+            *setup.originals(setup.dense, nginx.tls_url, env=env),
+        ]
+        row = setup.run("https", "HTTPS, iterate and touch", setup.dense, runnables)
+    row.checks += [
+        Check("HTTPS: the original", row.faster("ours", "original"), 2.0),
+        Check("HTTPS: CPU of the original", cpu_ratio(row, "ours", "original"), 0.5, at_most=True),
+    ]
+    return row
+
+
+def ceph(setup: Setup) -> Row:
+    files = checkpoints.dense(setup.folder / "ceph", 1.0)
+    with Ceph(megabytes=4096) as server:
+        client = server.client()
+        client.create_bucket(Bucket="ceph")
+        for path in files:
+            client.upload_file(path, "ceph", Path(path).name)
+        runnables = [
+            setup.job("ours", "ours", files, server.url),
+            *setup.originals(files, server.url, ORIGINAL_CONCURRENCY),
+        ]
+        row = setup.run("ceph", "Ceph RGW, signed, iterate and touch", files, runnables)
+    originals = ["original", *(f"original, {number}" for number in ORIGINAL_CONCURRENCY)]
+    row.checks += [Check("Ceph: the original's best", best(row, "ours", originals), 1.3)]
+    return row
+
+
+def link(setup: Setup) -> Row:
+    with contextlib.ExitStack() as stack:
+        line = stack.enter_context(Link(milliseconds=20, gigabits=10))
+        nginx = stack.enter_context(Nginx(setup.folder, host=SERVER_ADDRESS, prefix=line.server))
+        more: dict[str, Any] = {"prefix": line.client}
+        runnables = [
+            setup.job("ours", "ours", setup.dense, nginx.url, **more),
+            *(
+                setup.job(
+                    f"ours, {number}", "ours", setup.dense, nginx.url, concurrency=number, **more
+                )
+                for number in LINK_CONCURRENCY
+            ),
+            *setup.originals(setup.dense, nginx.url, **more),
+        ]
+        row = setup.run("link", "20 ms and 10 Gbit/s", setup.dense, runnables)
+    fixed = [f"ours, {number}" for number in LINK_CONCURRENCY]
+    row.checks += [
+        Check("link: the best fixed concurrency", best(row, "ours", fixed), 0.9),
+        Check("link: the original", row.faster("ours", "original"), 3.0),
+    ]
+    return row
+
+
+def small(setup: Setup) -> Row:
+    with Nginx(setup.folder) as nginx:
+        runnables = [
+            setup.job("ours", "ours", setup.small, nginx.url, work="keep"),
+            *setup.originals(setup.small, nginx.url, work="keep"),
+        ]
+        row = setup.run("small", "60,000 small tensors", setup.small, runnables)
+    row.checks += [Check("small tensors: the original", row.faster("ours", "original"), 5.0)]
+    return row
+
+
+def memory(setup: Setup) -> Row:
+    limited = {"RUNAI_STREAMER_MEMORY_LIMIT": str(LIMIT)}
+    with Nginx(setup.folder) as nginx:
+        runnables = [
+            setup.job("ours", "ours", setup.dense, nginx.url),
+            setup.job("ours, 200 MB", "ours", setup.dense, nginx.url, env=limited),
+            *setup.originals(setup.dense, nginx.url),
+        ]
+        row = setup.run("memory", "memory, HTTP", setup.dense, runnables)
+    for label, bound in (("ours", 512e6), ("ours, 200 MB", LIMIT + (64 << 20))):
+        samples = row.samples[label]
+        growth = max((s["anonymous_growth"] for s in samples if "error" not in s), default=None)
+        row.checks += [
+            Check(
+                f"anonymous memory, {label}",
+                None if growth is None else growth / 1e6,
+                bound / 1e6,
+                at_most=True,
+                unit="MB",
+            )
+        ]
+    return row
+
+
+ROWS: dict[str, Callable[[Setup], Row]] = {
+    "http": http,
+    "https": https,
+    "ceph": ceph,
+    "link": link,
+    "small": small,
+    "memory": memory,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.s3", description=__doc__)
+    parser.add_argument("--row", action="append", metavar="PATTERN", help=", ".join(ROWS))
+    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
+    parser.add_argument("--gigabytes", type=float, default=2.9, help="of the dense checkpoint")
+    parser.add_argument("--data", help="where checkpoints are kept")
+    parser.add_argument("--alone", action="store_true", help="without the original")
+    options = parser.parse_args(arguments)
+    wanted = [key for key in ROWS if any(fnmatch.fnmatch(key, p) for p in (options.row or ["*"]))]
+    if not wanted:
+        parser.error("no such row")
+    (ROOT / ".cache" / "bench").mkdir(parents=True, exist_ok=True)
+    for name in ("ours", *(() if options.alone else ("original-s3",))):
+        PEERS[name].python()
+    folder = runner.data_folder(options.data)
+    setup = Setup(folder, options.gigabytes, options.rounds, not options.alone)
+    start = time.monotonic()
+    rows = [ROWS[key](setup) for key in wanted]
+    report.show(rows)
+    print(f"\n{time.monotonic() - start:.0f} s")
+    if options.row is None and not options.alone:
+        samples = Path(ROOT / "benchmarks" / "results" / "raw" / "s3.json")
+        report.save("s3", "S3, CPU destination", rows, options.rounds, samples)
+        print("Written: benchmarks/results/s3.json, s3.png, docs/benchmarks.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

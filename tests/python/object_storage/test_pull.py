@@ -1,0 +1,202 @@
+"""Copying objects to files, over every protocol."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import stat
+
+import pytest
+
+import runai_model_streamer
+from runai_model_streamer import ObjectStorageModel, StreamerError, pull_files
+from tests.python.object_storage.models import make_model, save
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+
+SHARED_FOLDER = True
+FILES = {
+    "config.json": b"{}",
+    "tokenizer/vocab.json": b"[1, 2]",
+    "tokenizer.model": b"",
+    "model-1.safetensors": save(make_model(11)),
+    "notes with space.txt": b"text",
+}
+
+
+@pytest.fixture
+def source(storage, use):
+    for name, data in FILES.items():
+        storage.put(f"model/{name}", data)
+    use(storage.env)
+    return f"{storage.uri}/model"
+
+
+def files_below(folder) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def key_of(uri: str) -> str:
+    return uri.split("://", 1)[1].partition("/")[2]
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_everything(source, tmp_path, slash):
+    assert pull_files(source + slash, str(tmp_path / "out")) is None
+    assert files_below(tmp_path / "out") == FILES
+
+
+def test_patterns_are_for_the_whole_key(source, tmp_path):
+    def names(allow=None, ignore=None) -> set[str]:
+        out = tmp_path / f"{allow}{ignore}".replace("/", "-")
+        out.mkdir()
+        pull_files(source, out, allow, ignore)
+        return set(files_below(out))
+
+    jsons = {"config.json", "tokenizer/vocab.json"}
+    assert names(["*.json"]) == jsons
+    assert names(["*.json", "*.model"]) == jsons | {"tokenizer.model"}
+    assert names(None, ["*.safetensors", "*.txt"]) == jsons | {"tokenizer.model"}
+    assert names(["*.json"], ["*/tokenizer/*"]) == {"config.json"}
+    assert names(["config.json"]) == set()  # the key is longer
+    assert names([f"{key_of(source)}/config.json"]) == {"config.json"}
+    assert names(["*.nothing"]) == set()
+
+
+def test_over_what_is_there(source, tmp_path):
+    (tmp_path / "config.json").write_text("old and longer")
+    (tmp_path / "mine").write_text("kept")
+    pull_files(source, str(tmp_path), ["*.json"])
+    assert (tmp_path / "config.json").read_bytes() == b"{}"
+    assert (tmp_path / "mine").read_text() == "kept"
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "config.json").stat().st_mode) == 0o666 & ~umask
+
+
+def test_missing_folder(storage, use, tmp_path):
+    use(storage.env)
+    pull_files(f"{storage.uri}/none", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists() or not files_below(tmp_path / "out")
+
+
+def test_names_that_lead_out(tmp_path, monkeypatch):
+    listed = ["s3://b/m/../../evil", "s3://b/m/a/../../../evil", "s3://b/m/.."]
+    for path in listed:
+        monkeypatch.setattr(
+            "runai_model_streamer.object_storage.list_objects", lambda *_, p=path: [(p, 4)]
+        )
+        with pytest.raises(ValueError, match="outside"):
+            pull_files("s3://b/m", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_links_that_lead_out(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path)
+    monkeypatch.setattr(
+        "runai_model_streamer.object_storage.list_objects", lambda *_: [("s3://b/m/link/evil", 4)]
+    )
+    with pytest.raises(ValueError, match="link"):
+        pull_files("s3://b/m", str(tmp_path / "out"))
+
+
+def test_local_paths(tmp_path):
+    with pytest.raises(NotImplementedError):
+        pull_files(str(tmp_path), str(tmp_path / "out"))
+    with pytest.raises(ValueError, match="local"):
+        ObjectStorageModel(model_path=str(tmp_path), dst=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.lock").exists()
+
+
+class TestObjectStorageModel:
+    def test_as_sglang_calls_it(self, source, tmp_path):
+        target = tmp_path / "cache"
+        model = ObjectStorageModel(model_path=source, dst=str(target))
+        assert target.is_dir()
+        model.pull_files(None, ["*.safetensors", "*.txt"])
+        assert not (target / ".runai_complete").exists()
+        model.__exit__(None, None, None)
+        assert model.dir == str(target)
+        assert (target / ".runai_complete").exists()
+        assert set(files_below(target)) == {
+            ".runai_complete",
+            "config.json",
+            "tokenizer/vocab.json",
+            "tokenizer.model",
+        }
+
+    def test_a_complete_folder_is_left_alone(self, source, tmp_path):
+        with ObjectStorageModel(source, tmp_path / "cache") as model:
+            model.pull_files(["*.json"])
+        (tmp_path / "cache" / "config.json").write_text("mine")
+        with ObjectStorageModel(source, tmp_path / "cache") as model:
+            model.pull_files(["*.json"])
+        assert (tmp_path / "cache" / "config.json").read_text() == "mine"
+
+    def test_an_unfinished_folder_is_emptied(self, source, tmp_path):
+        target = tmp_path / "cache"
+        with pytest.raises(KeyError), ObjectStorageModel(source, target) as model:
+            model.pull_files(["*.json"])
+            raise KeyError
+        assert not (target / ".runai_complete").exists()
+        (target / "stale").write_text("x")
+        with ObjectStorageModel(source, target) as model:
+            assert not (target / "stale").exists()
+            model.pull_files(["*.json"])
+
+    def test_nothing_found(self, source, tmp_path):
+        with pytest.raises(RuntimeError, match="no files"):
+            with ObjectStorageModel(source, tmp_path / "cache") as model:
+                model.pull_files(["*.nothing"])
+        assert not (tmp_path / "cache" / ".runai_complete").exists()
+        with ObjectStorageModel(source, tmp_path / "cache") as model:
+            model.pull_files(["*.json"])
+
+    def test_processes_take_turns(self, source, tmp_path):
+        context = multiprocessing.get_context("fork")
+        results = context.Queue()
+        workers = [
+            context.Process(target=_pull_once, args=(source, str(tmp_path / "cache"), results))
+            for _ in range(4)
+        ]
+        for worker in workers:
+            worker.start()
+        outcomes = [results.get(timeout=60) for _ in workers]
+        for worker in workers:
+            worker.join(timeout=60)
+            assert worker.exitcode == 0
+        assert sorted(outcomes) == ["copied", "there", "there", "there"]
+
+
+def _pull_once(source, target, results):
+    model = ObjectStorageModel(model_path=source, dst=target)
+    there = os.path.exists(os.path.join(target, ".runai_complete"))
+    model.pull_files(["*.json"])
+    model.__exit__(None, None, None)
+    results.put("there" if there else "copied")
+
+
+def test_fork_after_pulling(source, tmp_path):
+    pull_files(source, str(tmp_path / "parent"), ["*.json"])
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=pull_files, args=(source, str(tmp_path / "child"), ["*.json"]))
+    child.start()
+    child.join(timeout=60)
+    assert child.exitcode == 0
+    assert files_below(tmp_path / "child") == files_below(tmp_path / "parent")
+
+
+def test_an_object_that_is_gone(storage, source, use, tmp_path):
+    use(storage.proxied)
+    storage.nginx.fault("status", status=404, body="", match=storage.read_match + ".*vocab")
+    with pytest.raises((StreamerError, FileNotFoundError)):
+        runai_model_streamer.pull_files(source, str(tmp_path / "out"), ["*.json"])
+    # Complete or absent, and nothing half-written.
+    found = files_below(tmp_path / "out") if (tmp_path / "out").exists() else {}
+    assert found.items() <= {"config.json": b"{}"}.items()

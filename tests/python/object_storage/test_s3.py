@@ -1,0 +1,388 @@
+"""S3 against Ceph's gateway: addresses, identities, keys, lists, versions, TLS, a crash."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from runai_model_streamer import (
+    FileChunks,
+    FileStreamer,
+    SafetensorsStreamer,
+    StreamerError,
+    list_safetensors,
+)
+from runai_model_streamer.s3_utils import S3Credentials
+from tests.python.object_storage.conftest import S3_ENV
+from tests.python.object_storage.models import check_same, make_model, save
+from tests.servers.ceph import (
+    ACCESS_KEY,
+    OTHER_ACCESS_KEY,
+    OTHER_SECRET_KEY,
+    SECRET_KEY,
+    Ceph,
+)
+from tests.servers.nginx import Nginx
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+
+SHARED_FOLDER = True
+MODEL = make_model(12, seed=3)
+BYTES = save(MODEL)
+
+
+def load(path: str, credentials: S3Credentials | None = None) -> dict:
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_file(path, s3_credentials=credentials)
+        return dict(streamer.get_tensors())
+
+
+def read(path: str, size: int) -> bytes:
+    with FileStreamer() as streamer:
+        streamer.stream_files([FileChunks(0, path, 0, [size])])
+        return b"".join(chunk.numpy().tobytes() for _, _, chunk in streamer.get_chunks())
+
+
+@pytest.fixture
+def model(s3_storage, use):
+    """The path of MODEL; settings reach it."""
+    s3_storage.put("model.safetensors", BYTES)
+    use(s3_storage.env)
+    return f"{s3_storage.uri}/model.safetensors"
+
+
+class TestAddresses:
+    @pytest.mark.parametrize(
+        "variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "RUNAI_STREAMER_S3_ENDPOINT"]
+    )
+    def test_endpoint_variables(self, model, ceph, use, monkeypatch, variable):
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+        use({variable: ceph.url})
+        check_same(MODEL, load(model))
+
+    def test_the_endpoint_for_s3_beats_the_general_one(self, model, ceph, use):
+        # SGLang copies the general one to RUNAI_STREAMER_S3_ENDPOINT.
+        wrong = "http://127.0.0.1:9"
+        use({"AWS_ENDPOINT_URL": wrong, "RUNAI_STREAMER_S3_ENDPOINT": wrong})
+        use({"AWS_ENDPOINT_URL_S3": ceph.url})
+        check_same(MODEL, load(model))
+
+    def test_endpoint_of_the_profile(self, model, ceph, monkeypatch, tmp_path, use):
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+        config = tmp_path / "config"
+        config.write_text(f"[profile p]\nendpoint_url = {ceph.url}\n")
+        use({"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "p"})
+        check_same(MODEL, load(model))
+
+    def test_virtual_hosts(self, model, ceph, use):
+        trace = {"AWS_ENDPOINT_URL": ceph.virtual_url}
+        use({**trace, "RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "1"})
+        check_same(MODEL, load(model))
+
+    def test_buckets_with_dots_are_in_the_path(self, ceph, use):
+        ceph.client().create_bucket(Bucket="with.dots")
+        ceph.client().put_object(Bucket="with.dots", Key="k", Body=b"dots")
+        use({**S3_ENV, "AWS_ENDPOINT_URL": ceph.virtual_url})
+        use({"RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "1"})
+        assert read("s3://with.dots/k", 4) == b"dots"
+
+    def test_no_such_host(self, model, use):
+        use({"AWS_ENDPOINT_URL": "http://nowhere.invalid"})
+        with pytest.raises(OSError) as caught:
+            load(model)
+        assert caught.value.code == "network"
+
+    def test_refused(self, model, use):
+        use({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+        with pytest.raises(OSError) as caught:
+            load(model)
+        assert caught.value.code == "network"
+        assert caught.value.path == model
+
+    def test_an_endpoint_that_is_none(self, model, use):
+        use({"AWS_ENDPOINT_URL": "ftp://user:hidden@host"})
+        with pytest.raises(ValueError, match="AWS_ENDPOINT_URL") as caught:
+            load(model)
+        assert "hidden" not in str(caught.value)
+
+
+class TestIdentities:
+    def test_boto3_and_the_environment(self, model):
+        check_same(MODEL, load(model))
+
+    def test_the_cores_own_environment(self, model, use):
+        use({"RUNAI_STREAMER_NO_BOTO3_SESSION": "1"})
+        check_same(MODEL, load(model))
+
+    @pytest.mark.parametrize("boto3", ["0", "1"])
+    def test_profiles(self, model, use, monkeypatch, tmp_path, boto3):
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        monkeypatch.delenv("AWS_REGION")
+        credentials, config = tmp_path / "credentials", tmp_path / "config"
+        keys = f"aws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"
+        credentials.write_text(f"[default]\naws_access_key_id = x\n[work]\n{keys}")
+        config.write_text("[profile work]\nregion = us-east-1\n")
+        use({"AWS_SHARED_CREDENTIALS_FILE": str(credentials), "AWS_CONFIG_FILE": str(config)})
+        use({"AWS_PROFILE": "work", "RUNAI_STREAMER_NO_BOTO3_SESSION": boto3})
+        check_same(MODEL, load(model))
+
+    def test_given_by_the_caller(self, model, ceph, use, monkeypatch):
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+        use({"AWS_ACCESS_KEY_ID": "wrong", "AWS_SECRET_ACCESS_KEY": "wrong"})
+        given = S3Credentials(ACCESS_KEY, SECRET_KEY, None, "us-east-1", ceph.url)
+        check_same(MODEL, load(model, given))
+        assert list_safetensors(model.rpartition("/")[0], given) == [model]
+        assert SECRET_KEY not in repr(given)
+
+    def test_only_an_endpoint_given(self, model, ceph, monkeypatch):
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+        check_same(MODEL, load(model, S3Credentials(endpoint=ceph.url)))
+
+    def test_unsigned(self, model, use, monkeypatch):
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        use({"RUNAI_STREAMER_S3_UNSIGNED": "1"})
+        check_same(MODEL, load(model))
+
+    @pytest.mark.parametrize("boto3", ["0", "1"])
+    def test_none_found(self, model, use, monkeypatch, boto3):
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        use({"RUNAI_STREAMER_NO_BOTO3_SESSION": boto3})
+        with pytest.raises(PermissionError, match="RUNAI_STREAMER_S3_UNSIGNED") as caught:
+            load(model)
+        assert caught.value.code == "credentials"
+
+    @pytest.mark.parametrize("boto3", ["0", "1"])
+    def test_wrong_secret(self, model, use, boto3):
+        secret = "a-secret-that-is-wrong-0123456789abcdef"
+        use({"AWS_SECRET_ACCESS_KEY": secret, "RUNAI_STREAMER_NO_BOTO3_SESSION": boto3})
+        with pytest.raises(PermissionError) as caught:
+            load(model)
+        error = caught.value
+        assert error.code == "credentials"
+        assert error.http_status == 403
+        assert error.server_code == "SignatureDoesNotMatch"
+        assert "TEST...0001" in error.identity
+        assert ("boto3 (env)" if boto3 == "0" else "AWS_ACCESS_KEY_ID") in error.identity
+        assert error.request_id
+        assert secret not in str(error)
+
+    def test_somebody_elses_object(self, s3_storage, ceph, bucket, use):
+        ceph.client().put_object(Bucket=bucket, Key="private", Body=b"private")
+        use(s3_storage.env)
+        use({"AWS_ACCESS_KEY_ID": OTHER_ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": OTHER_SECRET_KEY})
+        with pytest.raises(PermissionError) as caught:
+            read(f"s3://{bucket}/private", 7)
+        assert caught.value.code == "permission"
+        assert "OTHE...0002" in str(caught.value)
+
+    def test_session_token(self, use):
+        with Ceph(sts=True, megabytes=256) as server:
+            server.client().create_bucket(Bucket="models")
+            server.client().put_object(Bucket="models", Key="k", Body=b"token")
+            found = server.assume_role()
+            use({"AWS_ENDPOINT_URL": server.url, "AWS_REGION": "us-east-1", **found})
+            assert read("s3://models/k", 5) == b"token"
+            use({"AWS_SESSION_TOKEN": found["AWS_SESSION_TOKEN"][:-8] + "AAAAAAAA"})
+            with pytest.raises(PermissionError):
+                read("s3://models/k", 5)
+
+
+class TestObjects:
+    def test_missing_object_and_bucket(self, model):
+        for path in (model + ".none", "s3://no-such-bucket-here/key"):
+            with pytest.raises(FileNotFoundError) as caught:
+                load(path)
+            assert caught.value.http_status == 404
+            assert caught.value.server_code in ("NoSuchKey", "NoSuchBucket")
+            assert caught.value.path == path
+
+    @pytest.mark.parametrize("path", ["s3://", "s3:///key", "s3://bucket", "s3://bucket/"])
+    def test_paths_that_name_nothing(self, model, path):
+        with pytest.raises(ValueError, match="names no"):
+            load(path)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "plain",
+            "with space",
+            "a+b",
+            "100%",
+            "%20",
+            "ünï/cødé-😀",
+            "a//b",
+            "q?x=1&y#z",
+            "'\"<>;:@=",
+        ],
+    )
+    def test_keys(self, s3_storage, use, name):
+        use(s3_storage.env)
+        s3_storage.put(f"keys/{name}.safetensors", BYTES)
+        path = f"{s3_storage.uri}/keys/{name}.safetensors"
+        check_same(MODEL, load(path))
+        with FileStreamer() as streamer:
+            assert (path, len(BYTES)) in streamer.list_files(f"{s3_storage.uri}/keys")
+
+    def test_tiny_and_empty_objects(self, s3_storage, use):
+        use(s3_storage.env)
+        s3_storage.put("sizes/one", b"x")
+        s3_storage.put("sizes/none", b"")
+        assert read(f"{s3_storage.uri}/sizes/one", 1) == b"x"
+        with FileStreamer() as streamer:
+            streamer.stream_files([FileChunks(7, f"{s3_storage.uri}/sizes/none", 0, [0])])
+            assert [(i, n, c.numel()) for i, n, c in streamer.get_chunks()] == [(7, 0, 0)]
+        for name in ("one", "none"):
+            with pytest.raises(ValueError, match=f"sizes/{name}"):
+                load(f"{s3_storage.uri}/sizes/{name}")
+
+    def test_a_range_behind_the_end(self, s3_storage, use):
+        use(s3_storage.env)
+        s3_storage.put("sizes/one", b"x")
+        with pytest.raises(OSError) as caught:
+            read(f"{s3_storage.uri}/sizes/one", 2)
+        assert caught.value.code == "short_read"
+
+    def test_a_thousand_small_files(self, s3_storage, use):
+        use(s3_storage.env)
+        names = [f"many/{index:04}" for index in range(1005)]
+        for name in names:
+            s3_storage.put(name, name.encode())
+        with FileStreamer() as streamer:
+            found = streamer.list_files(f"{s3_storage.uri}/many")
+            assert [path for path, _ in found] == [f"{s3_storage.uri}/{name}" for name in names]
+            requests = [FileChunks(i, path, 0, [size]) for i, (path, size) in enumerate(found)]
+            streamer.stream_files(requests)
+            for index, _, chunk in streamer.get_chunks():
+                assert chunk.numpy().tobytes() == names[index].encode()
+
+    def test_lists_are_of_the_folder_itself(self, s3_storage, use):
+        use(s3_storage.env)
+        for name in ("b.safetensors", "a.safetensors", "deep/c.safetensors", "x.txt"):
+            s3_storage.put(f"listing/{name}", b"x")
+        s3_storage.put("listing-not/d.safetensors", b"x")
+        folder = f"{s3_storage.uri}/listing"
+        expected = [f"{folder}/a.safetensors", f"{folder}/b.safetensors"]
+        assert list_safetensors(folder) == expected
+        assert list_safetensors(folder + "/") == expected
+        assert list_safetensors(f"{s3_storage.uri}/nothing") == []
+        with FileStreamer() as streamer:
+            every = streamer.list_files(folder)
+            assert [path for path, _ in every] == [
+                *expected,
+                *sorted([f"{folder}/deep/c.safetensors", f"{folder}/x.txt"]),
+            ]
+            assert len(streamer.list_files(folder, is_recursive=False)) == 3
+            # Patterns are for the key, without the bucket.
+            key = folder.split("/", 3)[3]
+            assert len(streamer.list_files(folder, allow_patterns=[key + "/*.txt"])) == 1
+            assert len(streamer.list_files(folder, ignore_patterns=["*.safetensors"])) == 1
+
+    def test_one_request_for_a_small_header(self, s3_storage, use):
+        s3_storage.put("model.safetensors", BYTES)
+        use(s3_storage.proxied)
+        before = len(s3_storage.nginx.access_log("ceph"))
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([f"{s3_storage.uri}/model.safetensors"])
+        assert len(s3_storage.nginx.access_log("ceph")) == before + 1
+
+    def test_an_object_that_is_replaced(self, s3_storage, use):
+        s3_storage.put("replaced.safetensors", BYTES)
+        use(s3_storage.env)
+        path = f"{s3_storage.uri}/replaced.safetensors"
+        with FileStreamer() as files:
+            session, _ = files.open_files([path])
+            s3_storage.put("replaced.safetensors", save(make_model(12, seed=4)))
+            with pytest.raises(OSError) as caught:
+                session.stream.read([(0, 100, 1000)])
+        assert caught.value.code == "changed"
+        assert caught.value.http_status == 412
+
+    def test_mixed_with_files(self, model, tmp_path):
+        (tmp_path / "a.safetensors").write_bytes(BYTES)
+        with pytest.raises(ValueError, match="mixed"), SafetensorsStreamer() as streamer:
+            streamer.stream_files([model, str(tmp_path / "a.safetensors")])
+
+
+class TestTls:
+    @pytest.fixture
+    def named(self, authority, tmp_path_factory, www, ceph):
+        """nginx with certificates of all sorts in front of static files."""
+        certificates = {
+            "good": authority.issue("good"),
+            "wrong-host": authority.issue("wrong-host", ["other.example.com"], []),
+            "expired": authority.issue("expired", expired=True),
+        }
+        (www / "models").mkdir(exist_ok=True)
+        (www / "models" / "tls.safetensors").write_bytes(BYTES)
+        with Nginx(www, certificates=certificates) as server:
+            yield server.tls_named
+
+    @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "SSL_CERT_FILE"])
+    def test_over_ceph(self, model, ceph, authority, use, variable):
+        use({"AWS_ENDPOINT_URL": ceph.tls_url, variable: str(authority.ca)})
+        check_same(MODEL, load(model))
+
+    def test_ca_bundle_of_the_profile(self, model, ceph, authority, use, tmp_path):
+        config = tmp_path / "config"
+        config.write_text(f"[default]\nca_bundle = {authority.ca}\n")
+        use({"AWS_ENDPOINT_URL": ceph.tls_url, "AWS_CONFIG_FILE": str(config)})
+        check_same(MODEL, load(model))
+
+    def test_bad_certificates(self, named, authority, use):
+        use({**S3_ENV, "AWS_CA_BUNDLE": str(authority.ca)})
+        path = "s3://models/tls.safetensors"
+        use({"AWS_ENDPOINT_URL": named["good"]})
+        check_same(MODEL, load(path))
+        for name in ("wrong-host", "expired"):
+            use({"AWS_ENDPOINT_URL": named[name]})
+            with pytest.raises(OSError, match="AWS_CA_BUNDLE") as caught:
+                load(path)
+            assert caught.value.code == "network"
+
+    def test_unknown_authority(self, model, ceph, use):
+        use({"AWS_ENDPOINT_URL": ceph.tls_url})
+        with pytest.raises(OSError, match="AWS_CA_BUNDLE") as caught:
+            load(model)
+        assert caught.value.code == "network"
+
+    def test_a_missing_bundle(self, model, use):
+        use({"AWS_CA_BUNDLE": "/no/such/file.pem"})
+        with pytest.raises(ValueError, match="AWS_CA_BUNDLE"):
+            load(model)
+
+
+def test_killed_in_mid_stream(use):
+    with Ceph(megabytes=512) as server:
+        client = server.client()
+        client.create_bucket(Bucket="models")
+        model = make_model(96, tensors=24)
+        client.put_object(Bucket="models", Key="m.safetensors", Body=save(model))
+        use({**S3_ENV, "AWS_ENDPOINT_URL": server.url})
+        use({"RUNAI_STREAMER_CONCURRENCY": "1", "RUNAI_STREAMER_MEMORY_LIMIT": str(32 << 20)})
+        use({"RUNAI_STREAMER_MAX_ATTEMPTS": "4"})
+        with SafetensorsStreamer() as streamer, pytest.raises(OSError) as caught:
+            streamer.stream_file("s3://models/m.safetensors")
+            for name, tensor in streamer.get_tensors():
+                assert (tensor == model[name]).all()
+                server.kill()
+        assert caught.value.code in ("network", "short_read")
+
+
+def test_closing_does_not_wait_for_a_silent_server(s3_storage, use):
+    s3_storage.put("model.safetensors", BYTES)
+    use(s3_storage.proxied)
+    with FileStreamer() as files:
+        session, _ = files.open_files([f"{s3_storage.uri}/model.safetensors"])
+        s3_storage.nginx.fault("delay", ms=100_000)
+        session.submit([FileChunks(0, f"{s3_storage.uri}/model.safetensors", 0, [len(BYTES)])])
+        closer = threading.Timer(0.5, session.stream.cancel)
+        closer.start()
+        with pytest.raises(StreamerError) as caught:
+            list(session.runs())
+        closer.join()
+        assert caught.value.code == "cancelled"
+    s3_storage.nginx.clear_faults()
