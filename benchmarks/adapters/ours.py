@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from runai_model_streamer import SafetensorsStreamer
+from runai_model_streamer import SafetensorsStreamer, native
 
 MODULE = "runai_model_streamer"
 _last: dict[str, Any] = {}
 
 
 def version() -> str:
-    return importlib.metadata.version("runai-model-streamer")
+    return str(native.version())
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
