@@ -1,10 +1,13 @@
 /* What the static C++ runtime of newer compilers expects from the C library, for libraries that
  * must also run with an older one. Linked only with STREAMER_STATIC_RUNTIME; never exported. */
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #define HIDDEN __attribute__((visibility("hidden")))
 
@@ -19,6 +22,9 @@ HIDDEN uint32_t arc4random(void) {
   if (getentropy(&value, sizeof(value)) != 0) abort();
   return value;
 }
+
+/* glibc 2.30. */
+HIDDEN pid_t gettid(void) { return (pid_t)syscall(SYS_gettid); }
 
 /* glibc 2.30. Before, the C++ runtime itself turned steady times into times of day like this; a
  * clock that is set meanwhile makes one wait longer or shorter, and waits are loops. */
