@@ -57,6 +57,7 @@ test: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/system-test  ## Everything below
 	$(STEP) "Random input, $(SECONDS_TO_FUZZ) s" $(MAKE) fuzz; \
 	$(STEP) "C++ tests" $(MAKE) test-cpp; \
 	$(STEP) "Builds without -dev packages" $(MAKE) test-builds; \
+	$(STEP) "Examples against an installed copy" $(MAKE) test-examples; \
 	$(STEP) "Python tests" $(MAKE) pytest; \
 	echo; echo "All passed in $$((SECONDS - start)) s."
 
