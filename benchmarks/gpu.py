@@ -127,7 +127,7 @@ def cold_kept(setup: Setup) -> Row:
     return row
 
 
-class _Ranges(http.server.SimpleHTTPRequestHandler):
+class RangeServer(http.server.SimpleHTTPRequestHandler):
     """Files with byte ranges; plain Python, the same for both sides of the comparison."""
 
     protocol_version = "HTTP/1.1"
@@ -161,7 +161,7 @@ class _Ranges(http.server.SimpleHTTPRequestHandler):
 
 def http_kept(setup: Setup) -> Row:
     folder = Path(setup.dense[0]).parent
-    handler = functools.partial(_Ranges, directory=str(folder))
+    handler = functools.partial(RangeServer, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
