@@ -30,7 +30,7 @@ std::string& last_error() {
   return text;
 }
 
-int report(Outcome outcome) {
+int report(const Outcome& outcome) {
   last_error() = outcome.code == RUNAI_FILE_STREAMER_SUCCESS ? std::string() : outcome.message;
   return outcome.code;
 }

@@ -398,7 +398,7 @@ Result<std::vector<OpenedFile>> Stream::Impl::open(const std::vector<std::string
     const SourceTraits& traits = sources_[static_cast<int>(kinds[i])]->traits();
     const int width = options_.concurrency > 0 ? options_.concurrency : traits.initial_concurrency;
     scheduler_->add_task(
-        [this, work, i, path = paths[i], place = places[i], kind = kinds[i], prefix_bytes] {
+        [work, i, path = paths[i], place = places[i], kind = kinds[i], prefix_bytes] {
           OpenedFile& file = work->opened[i];
           file.status = or_no_memory([&]() -> Status {
             auto reader = worker_->reader(kind);
@@ -448,7 +448,7 @@ Status Stream::Impl::read(const std::vector<FileRanges>& wanted) {
     const int width = options_.concurrency > 0 ? options_.concurrency : traits.initial_concurrency;
     for (const Range& range : entry.ranges) {
       scheduler_->add_task(
-          [this, work, index, range, kind = file.kind, object = file.object] {
+          [work, index, range, kind = file.kind, object = file.object] {
             Status status = or_no_memory([&]() -> Status {
               std::vector<std::byte>& bytes = work->bytes[index];
               bytes.resize(range.size);
