@@ -10,7 +10,8 @@ class StreamerError(ValueError):
 
     Attributes (None where they do not apply): ``code`` (a word, e.g. ``"not_found"``), ``path``,
     ``offset`` and ``size`` of the byte range, ``errno``, ``http_status``, ``server_code``,
-    ``request_id``, ``identity`` (which credentials were used, never a secret) and ``hint``.
+    ``request_id``, ``identity`` (which credentials were used, never a secret) and ``hint``. Where
+    ranks share the reading, ``rank`` and ``host`` are those where it failed.
     """
 
     code: str
@@ -23,11 +24,13 @@ class StreamerError(ValueError):
     request_id: str | None
     identity: str | None
     hint: str | None
+    rank: int | None = None
+    host: str | None = None
 
     def __init__(self, text: str = "", *, code: str = "invalid", **fields: Any) -> None:
         super().__init__(text)
         self.code = code
-        for name in _FIELDS:
+        for name in FIELDS:
             setattr(self, name, fields.get(name) or None)
         # Zero is a value where the range is known.
         self.offset = fields.get("offset")
@@ -37,11 +40,11 @@ class StreamerError(ValueError):
         return str(self.args[0]) if self.args else ""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        fields = {name: getattr(self, name) for name in _FIELDS}
+        fields = {name: getattr(self, name) for name in FIELDS}
         return _rebuild, (type(self), str(self), self.code, fields)
 
 
-_FIELDS = (
+FIELDS = (
     "path",
     "offset",
     "size",
@@ -129,5 +132,5 @@ _BY_CODE: dict[str, type[StreamerError]] = {
 
 def from_native(code: str, text: str, fields: dict[str, Any]) -> StreamerError:
     """The exception for an error of the native engine."""
-    known = {name: fields[name] for name in _FIELDS if name in fields}
+    known = {name: fields[name] for name in FIELDS if name in fields}
     return _BY_CODE.get(code, StreamerError)(text, code=code, **known)

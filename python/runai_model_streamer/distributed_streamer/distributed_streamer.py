@@ -2,16 +2,219 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import json
+import logging
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
+from runai_model_streamer import logs
+from runai_model_streamer.distributed_streamer import membership
+from runai_model_streamer.distributed_streamer.assembler import Assembler
+from runai_model_streamer.distributed_streamer.plan import Plan, coalesce
+from runai_model_streamer.distributed_streamer.pump import BUFFERS, Pump
+from runai_model_streamer.distributed_streamer.reader import PieceReader
+from runai_model_streamer.distributed_streamer.rendezvous import (
+    Channel,
+    host_name,
+    located,
+)
+from runai_model_streamer.distributed_streamer.settings import DistSettings
+from runai_model_streamer.distributed_streamer.transport import (
+    GlooTransport,
+    NcclTransport,
+    Transport,
+)
+from runai_model_streamer.errors import (
+    RunaiStreamerInvalidInputException,
+    StreamerChangedError,
+    StreamerError,
+)
 from runai_model_streamer.file_streamer import FileChunks, FileStreamer
+from runai_model_streamer.file_streamer.file_streamer import FileHeader, ReadHeaders
+from runai_model_streamer.file_streamer.session import Run, Session
+from runai_model_streamer.paths import is_remote
+from runai_model_streamer.stats import StreamStats
+
+logger = logging.getLogger(__name__)
+
+
+class _distributedStreamerParams:  # the name that hosts know
+    """Which ranks share the reading of one stream."""
+
+    def __init__(self, settings: DistSettings | None = None, group: Any = None) -> None:
+        self.settings = settings or DistSettings.read()
+        self.group = group
+
+    def find_local_ranks(self) -> tuple[int, int, list[list[int]]]:
+        """(ranks of this node, first of them, the ranks of every node).
+
+        Hosts replace this method to decide by themselves who shares: a list of one rank reads
+        alone, and nothing is sent.
+        """
+        rank, world = dist.get_rank(), dist.get_world_size()
+        groups = membership.nodes(membership.default_store(), rank, world, self.settings.timeout)
+        mine = next(group for group in groups if rank in group)
+        return len(mine), mine[0], groups
+
+    def ranks(self) -> list[int]:
+        """The global ranks that share this rank's reading, itself included."""
+        if self.group is not None:
+            return list(dist.get_process_group_ranks(self.group))
+        if self.settings.everywhere:
+            return list(range(dist.get_world_size()))
+        rank = dist.get_rank()
+        _, _, groups = self.find_local_ranks()
+        return next((list(group) for group in groups if rank in group), [rank])
+
+
+@dataclasses.dataclass
+class _Stream:
+    """One stream that ranks share."""
+
+    channel: Channel
+    settings: DistSettings
+    hellos: list[dict[str, Any]]
+    prefix: str
+    store: Any
+    device: torch.device
+    local_ranks: int
+    pump: Pump | None = None
+    members: list[int] = dataclasses.field(default_factory=list)
+    read_bytes: int = 0
 
 
 class DistributedStreamer(FileStreamer):
-    """A FileStreamer whose reading the ranks of torch.distributed may share."""
+    """A FileStreamer whose reading the ranks of torch.distributed may share.
+
+    All ranks of the group call the same methods with the same files. Whatever fails on one rank is
+    raised on all.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shared: _Stream | None = None
+        self._joined = False
+        self._alone = ""
+
+    def __del__(self) -> None:
+        try:
+            self._leave()
+        except Exception:  # the interpreter may be on its way out
+            pass
+
+    def close(self) -> None:
+        """Stops reading. Ranks that still need this one are told, and fail."""
+        self._leave()
+        super().close()
+
+    def _leave(self) -> None:
+        shared, self._shared = self._shared, None
+        self._joined = False
+        if shared is None:
+            return
+        if shared.pump is not None:
+            shared.pump.stop()
+        else:
+            shared.channel.abort(StreamerError("left before the stream began", code="timeout"))
+
+    def join(
+        self,
+        paths: Sequence[str],
+        device: str | torch.device | None = "cpu",
+        is_distributed: bool = False,
+        process_group: Any = None,
+    ) -> None:
+        """Finds out who shares the reading of `paths`. For SafetensorsStreamer.
+
+        `process_group`: those who share, instead of the ranks of a node or of the default group.
+        Without `is_distributed`, nothing is sent to anybody.
+        """
+        self.close()
+        self._joined = True
+        self._alone = ""
+        if not is_distributed or not dist.is_available() or not dist.is_initialized():
+            return
+        logs.configure()
+        from runai_model_streamer.device import parse_device  # which imports FileStreamer
+
+        settings = DistSettings.read()
+        target = torch.device(parse_device(device).name)
+        params = _distributedStreamerParams(settings, process_group)
+        if dist.get_world_size(process_group) <= 1:
+            return
+        rank = dist.get_rank()
+        if process_group is not None and dist.get_rank(process_group) < 0:
+            raise RunaiStreamerInvalidInputException(
+                f"process_group: rank {rank} is not one of its ranks"
+            )
+        store = membership.default_store()
+        group_ranks = None if process_group is None else params.ranks()
+        reason = _reason_against(settings, process_group, target)
+        if reason:
+            prefix = membership.next_stream(group_ranks)
+            membership.announce_node(store, rank)
+            absent = membership.hello(settings, target, paths, reason)
+            membership.announce_absence(store, prefix, rank, absent)
+            self._read_alone(reason)
+            return
+        ranks = group_ranks or params.ranks()
+        if len(ranks) <= 1:
+            self._read_alone("no other rank shares this one's reading")
+            return
+        prefix = membership.next_stream(group_ranks)
+        channel = Channel(store, prefix, ranks, rank, settings.timeout)
+        try:
+            hellos = membership.greet(channel, membership.hello(settings, target, paths))
+        except StreamerError as error:
+            channel.abort(error)
+            raise
+        # The greatest of all nodes, so that every rank comes to the same sizes.
+        local = max(Counter(one["host"] for one in hellos).values())
+        size = settings.round_bytes(len(ranks), local, target.type == "cuda")
+        alone = membership.reason_to_read_alone(settings, hellos, BUFFERS * size)
+        if alone:
+            self._read_alone(alone)
+            return
+        self._shared = _Stream(channel, settings, hellos, prefix, store, target, local)
+        logger.info(
+            "[RunAI Streamer][Distributed] Using distributed streaming between %d processes",
+            len(ranks),
+        )
+
+    def _read_alone(self, reason: str) -> None:
+        self._alone = reason
+        logger.debug("[RunAI Streamer][Distributed] Not shared: %s", reason)
+
+    def fail(self, error: BaseException) -> None:
+        """Makes the other ranks raise `error`, which happened here before the stream began."""
+        shared = self._shared
+        if shared is not None and shared.pump is None:
+            if isinstance(error, StreamerError):
+                located(error, shared.channel.rank, host_name())
+            shared.channel.abort(error)
+
+    def load_headers(
+        self, paths: Sequence[str], credentials: Any, read: ReadHeaders
+    ) -> list[FileHeader]:
+        """As FileStreamer's; where the reading is shared, one rank reads each header."""
+        shared = self._shared
+        if shared is None:
+            return super().load_headers(paths, credentials, read)
+        channel = shared.channel
+        count = len(channel.ranks)
+        mine = list(paths[channel.index :: count])
+        session = self._session = Session(paths, credentials=credentials, memory_limit=-1)
+        self._submitted = False
+        headers = read(session, mine)
+        values = channel.exchange("headers", _pack_headers(headers))
+        found = {header.path: header for value in values for header in _unpack_headers(value)}
+        return [found[path] for path in paths]
 
     def stream_files(  # type: ignore[override]
         self,
@@ -20,9 +223,219 @@ class DistributedStreamer(FileStreamer):
         device: str | torch.device | None = "cpu",
         is_distributed: bool = False,
         owned: bool = True,
+        process_group: Any = None,
     ) -> None:
-        super().stream_files(file_stream_requests, credentials, device)
+        """FileStreamer.stream_files(), of bytes that each rank may want others of.
+
+        With `is_distributed`, every rank of the group calls this with requests for the same files;
+        each byte is read by one of the ranks that want it, and goes to the others of them.
+        """
+        requests = list(file_stream_requests)
+        if not self._joined:
+            paths = list(dict.fromkeys(request.path for request in requests))
+            self.join(paths, device, is_distributed, process_group)
+        self._joined = False
+        shared = self._shared
+        if shared is None:
+            super().stream_files(requests, credentials, device)
+            return
+        try:
+            self._begin(shared, requests, credentials)
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+    def _begin(self, shared: _Stream, requests: list[FileChunks], credentials: Any) -> None:
+        channel = shared.channel
+        paths = list(dict.fromkeys(request.path for request in requests))
+        if self._session is None:
+            self._session = Session(paths, credentials=credentials, memory_limit=-1)
+        session = self._session
+        missing = [path for path in paths if path not in session.files]
+        if missing:
+            session.open(missing)
+        files = {path: number for number, path in enumerate(paths)}
+        wanted = [_wanted(requests, path) for path in paths]
+        for path, intervals in zip(paths, wanted, strict=True):
+            if intervals and intervals[-1][1] > session.sizes[path]:
+                raise RunaiStreamerInvalidInputException(
+                    f"{path}: a range ends at byte {intervals[-1][1]}, the file has "
+                    f"{session.sizes[path]}",
+                    path=path,
+                )
+        described = {
+            "wanted": wanted,
+            "objects": [[session.sizes[path], session.versions[path]] for path in paths],
+        }
+        values = channel.exchange("wanted", zlib.compress(json.dumps(described).encode(), 1))
+        answers = [json.loads(zlib.decompress(value)) for value in values]
+        _check_objects(channel, paths, [answer["objects"] for answer in answers])
+        active = [i for i, answer in enumerate(answers) if any(answer["wanted"])]
+        settings = shared.settings
+        ranks = [channel.ranks[i] for i in active]
+        on_device = shared.device.type == "cuda"
+        plan = Plan(
+            [answers[i]["wanted"] for i in active],
+            settings.round_bytes(len(channel.ranks), shared.local_ranks, on_device),
+            settings.policy,
+        )
+        digests = channel.exchange("plan", plan.digest().encode())
+        if len(set(digests)) != 1:
+            raise RunaiStreamerInvalidInputException(
+                "distributed streaming: ranks came to different plans for "
+                + ", ".join(
+                    f"rank {r}: {d.decode()}" for r, d in zip(channel.ranks, digests, strict=True)
+                )
+            )
+        assembler = Assembler(requests, files, shared.device)
+        member = active.index(channel.index) if channel.index in active else 0
+        if channel.index not in active:
+            plan = Plan([], 1, settings.policy)
+        reader = PieceReader(
+            session, paths, member, int(on_device), shared.device.index or 0 if on_device else 0
+        )
+        share = settings.memory_share(shared.local_ranks)
+
+        def make_transport() -> Transport:
+            part = dist.PrefixStore(
+                f"{shared.prefix}/{'nccl' if on_device else 'gloo'}", _clone(shared.store)
+            )
+            if on_device:
+                return NcclTransport(
+                    part, member, len(ranks), settings.timeout, shared.device, pump.stopped
+                )
+            return GlooTransport(part, member, len(ranks), settings.timeout)
+
+        pump = Pump(
+            plan,
+            member,
+            ranks,
+            channel,
+            reader,
+            assembler,
+            make_transport,
+            share,
+            session.stream.cancel,
+        )
+        channel.cancelled = pump.stopped
+        shared.members = ranks
+        shared.read_bytes = plan.read_bytes(member) if plan.rounds else 0
+        shared.pump = pump
+        self._submitted = True
+        self._requests = {request.id: request for request in requests}
+        logger.info(
+            "[RunAI Streamer] Rank %d: %s ring %d x %d = %d for %d in %d file(s)",
+            channel.rank,
+            shared.device.type.upper(),
+            BUFFERS,
+            pump.buffer_bytes,
+            BUFFERS * pump.buffer_bytes,
+            sum(request.total_size() for request in requests),
+            len(paths),
+        )
+        pump.start()
+
+    def runs(self) -> Iterator[Run]:
+        """What is ready, in the same order on ranks that want the same."""
+        if self._shared is None or self._shared.pump is None:
+            yield from super().runs()
+            return
+        yield from self._shared.pump.runs()
+
+    def range_sizes(self, run: Run) -> list[int]:
+        """Bytes of each range of `run`."""
+        if self._shared is None or self._shared.pump is None:
+            return super().range_sizes(run)
+        return self._requests[run.request_id].sizes[run.first : run.first + run.count]
 
     def ring_info(self) -> tuple[int, int, int] | None:
         """(rank, buffers, bytes of a buffer) of the staging memory; None where there is none."""
-        return None
+        if self._shared is None or self._shared.pump is None:
+            return None
+        return self._shared.channel.rank, BUFFERS, self._shared.pump.buffer_bytes
+
+    def _current_stats(self) -> StreamStats:
+        stats = super()._current_stats()
+        if self._alone:
+            stats = dataclasses.replace(stats, notes={**stats.notes, "distributed": self._alone})
+        shared = self._shared
+        if shared is None or shared.pump is None:
+            return stats
+        pump = shared.pump
+        notes = {
+            **stats.notes,
+            "distributed": f"{len(shared.members)} ranks, {shared.read_bytes} bytes read here",
+            "distributed_seconds": (
+                f"waited {pump.read_seconds:.3f} for reading, {pump.peer_seconds:.3f} for other "
+                f"ranks; {pump.exchange_seconds:.3f} in exchanges, {pump.copy_seconds:.3f} in "
+                "handing over"
+            ),
+        }
+        return dataclasses.replace(
+            stats,
+            bytes=pump.bytes,
+            device=str(shared.device),
+            notes=notes,
+            peak_memory=stats.peak_memory + BUFFERS * pump.buffer_bytes,
+        )
+
+
+def _clone(store: Any) -> Any:
+    return store.clone() if hasattr(store, "clone") else store
+
+
+def _reason_against(settings: DistSettings, group: Any, device: torch.device) -> str:
+    """Why this rank does not share, as far as it knows by itself; empty where it may."""
+    if settings.mode == "0":
+        return "RUNAI_STREAMER_DIST=0"
+    needed = membership.BACKENDS.get(device.type)
+    backend = membership.backend_of(group, device.type)
+    if needed is None or backend != needed:
+        return f"the process group has {backend} for {device.type}, not {needed}"
+    if settings.mode == "auto" and needed != "nccl":
+        return "RUNAI_STREAMER_DIST is auto, and the process group is not NCCL"
+    return ""
+
+
+def _wanted(requests: Sequence[FileChunks], path: str) -> list[tuple[int, int]]:
+    return coalesce(
+        (offset, offset + size)
+        for request in requests
+        if request.path == path
+        for offset, size in zip(request.offsets, request.sizes, strict=True)
+    )
+
+
+def _check_objects(
+    channel: Channel, paths: Sequence[str], objects: Sequence[Sequence[tuple[int, str]]]
+) -> None:
+    """Raises where ranks opened different versions of an object."""
+    for number, path in enumerate(paths):
+        first = objects[0][number]
+        for rank, one in zip(channel.ranks, objects, strict=True):
+            size, version = one[number]
+            if size != first[0] or (is_remote(path) and version != first[1]):
+                raise StreamerChangedError(
+                    f"{path}: rank {channel.ranks[0]} opened another version than rank {rank}: "
+                    f"{first[0]} bytes, {first[1]!r}, and {size} bytes, {version!r}",
+                    code="changed",
+                    path=path,
+                )
+
+
+def _pack_headers(headers: Sequence[FileHeader]) -> bytes:
+    index = [(header.path, header.size, len(header.blob)) for header in headers]
+    described = json.dumps(index).encode()
+    blobs = b"".join(header.blob for header in headers)
+    return len(described).to_bytes(8, "little") + zlib.compress(described + blobs, 1)
+
+
+def _unpack_headers(data: bytes) -> list[FileHeader]:
+    length = int.from_bytes(data[:8], "little")
+    plain = zlib.decompress(data[8:])
+    headers = []
+    position = length
+    for path, size, blob in json.loads(plain[:length]):
+        headers.append(FileHeader(path, size, plain[position : position + blob]))
+        position += blob
+    return headers

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +15,20 @@ from runai_model_streamer.file_streamer.requests_iterator import FileChunks
 from runai_model_streamer.file_streamer.session import Run, Session, as_bytes
 from runai_model_streamer.stats import StreamStats
 
-__all__ = ["FileStreamer", "RunaiStreamerInvalidInputException"]
+__all__ = ["FileHeader", "FileStreamer", "RunaiStreamerInvalidInputException"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FileHeader:
+    """What stands at the start of a file, as its format delimits it."""
+
+    path: str
+    size: int
+    """Of the file, in bytes."""
+    blob: bytes
+
+
+ReadHeaders = Callable[[Session, Sequence[str]], list[FileHeader]]
 
 
 class FileStreamer:
@@ -43,6 +57,9 @@ class FileStreamer:
 
     def close(self) -> None:
         """Stops reading and frees what the engine holds. Harmless when repeated."""
+        self._close_session()
+
+    def _close_session(self) -> None:
         if self._session is not None:
             self._session.close()
             self._stats = self._current_stats()
@@ -50,20 +67,16 @@ class FileStreamer:
         self._placement = None
         self._submitted = False
 
-    def open_files(
-        self,
-        paths: Sequence[str],
-        credentials: Any = None,
-        prefix_bytes: int = 0,
-        memory_limit: int | None = None,
-    ) -> tuple[Session, list[bytes]]:
-        """Opens `paths` for a new load and returns the first bytes of each.
+    def load_headers(
+        self, paths: Sequence[str], credentials: Any, read: ReadHeaders
+    ) -> list[FileHeader]:
+        """`read` of a new load's session and `paths`: it opens them and returns their headers.
 
         The files stay open, and pinned to their version, for the stream_files() that follows.
         """
-        self.close()
-        self._session = Session(paths, credentials=credentials, memory_limit=memory_limit)
-        return self._session, self._session.open(paths, prefix_bytes)
+        self._close_session()
+        self._session = Session(paths, credentials=credentials)
+        return read(self._session, paths)
 
     def stream_files(
         self,
@@ -81,7 +94,7 @@ class FileStreamer:
         placement = parse_device(device)
         paths = [request.path for request in file_stream_requests]
         if self._session is None or self._submitted or memory_limit is not None:
-            self.close()
+            self._close_session()
             self._session = Session(paths, credentials=credentials, memory_limit=memory_limit)
         self._placement = placement
         self._submitted = True
@@ -95,11 +108,15 @@ class FileStreamer:
             )
         yield from self._placement.runs(self._session)
 
+    def range_sizes(self, run: Run) -> list[int]:
+        """Bytes of each range of `run`."""
+        return self._placement.sizes(run) if self._placement else []
+
     def get_chunks(self) -> Iterator[tuple[int, int, torch.Tensor]]:
         """(id of the request, index of the range, uint8 tensor of shape (1, size)), in order."""
         for run in self.runs():
             data = None if run.data is None else as_bytes(run.data)
-            sizes = self._placement.sizes(run) if self._placement else []
+            sizes = self.range_sizes(run)
             for index in range(run.count):
                 size = sizes[index]
                 if size == 0 or data is None:

@@ -62,6 +62,7 @@ class Session:
         self.memory: dict[int, torch.Tensor] = {}
         self.files: dict[str, int] = {}
         self.sizes: dict[str, int] = {}
+        self.versions: dict[str, str] = {}
         self._ids: list[list[int]] = []
 
     def open(self, paths: Sequence[str], prefix_bytes: int = 0) -> list[bytes]:
@@ -69,11 +70,14 @@ class Session:
         opened = self.stream.open(list(paths), prefix_bytes)
         first = len(self.files)
         prefixes = []
-        for index, (path, (size, _, prefix, error)) in enumerate(zip(paths, opened, strict=True)):
+        for index, (path, (size, version, prefix, error)) in enumerate(
+            zip(paths, opened, strict=True)
+        ):
             if error is not None:
                 raise error
             self.files[path] = first + index
             self.sizes[path] = size
+            self.versions[path] = version
             prefixes.append(prefix)
         return prefixes
 

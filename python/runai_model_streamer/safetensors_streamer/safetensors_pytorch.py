@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from runai_model_streamer.file_streamer.file_streamer import FileHeader
 from runai_model_streamer.file_streamer.requests_iterator import FileChunks
-from runai_model_streamer.file_streamer.session import Run, as_bytes
+from runai_model_streamer.file_streamer.session import Run, Session, as_bytes
 from runai_model_streamer.paths import Path, to_text
 from runai_model_streamer.safetensors_streamer.dtypes import safetensors_to_torch_dtype
 from runai_model_streamer.safetensors_streamer.header import (
@@ -66,24 +67,36 @@ class SafetensorsMetadata:
         if not paths:
             return []
         unique = list(dict.fromkeys(paths))
-        session, prefixes = file_streamer.open_files(unique, credentials, _PREFIX_BYTES)
-        lengths = [
-            header_length(prefix, path, session.sizes[path])
-            for path, prefix in zip(unique, prefixes, strict=True)
-        ]
-        missing = [
-            (session.files[path], len(prefix), LENGTH_BYTES + length - len(prefix))
-            for path, prefix, length in zip(unique, prefixes, lengths, strict=True)
-            if LENGTH_BYTES + length > len(prefix)
-        ]
-        rests = iter(session.stream.read(missing) if missing else [])
+        headers = file_streamer.load_headers(unique, credentials, _read_headers)
         parsed = {}
-        for path, prefix, length in zip(unique, prefixes, lengths, strict=True):
-            end = LENGTH_BYTES + length
-            blob = prefix[LENGTH_BYTES:end] if end <= len(prefix) else prefix[8:] + next(rests)
-            tensors, metadata = parse_header(blob, path, session.sizes[path] - end)
-            parsed[path] = SafetensorsMetadata(tensors, end, metadata, path)
+        for header in headers:
+            end = LENGTH_BYTES + len(header.blob)
+            tensors, metadata = parse_header(header.blob, header.path, header.size - end)
+            parsed[header.path] = SafetensorsMetadata(tensors, end, metadata, header.path)
         return [parsed[path] for path in paths]
+
+
+def _read_headers(session: Session, paths: Sequence[str]) -> list[FileHeader]:
+    """Opens `paths` and reads their headers, concurrently; one request each where it is small."""
+    prefixes = session.open(paths, _PREFIX_BYTES)
+    lengths = [
+        header_length(prefix, path, session.sizes[path])
+        for path, prefix in zip(paths, prefixes, strict=True)
+    ]
+    missing = [
+        (session.files[path], len(prefix), LENGTH_BYTES + length - len(prefix))
+        for path, prefix, length in zip(paths, prefixes, lengths, strict=True)
+        if LENGTH_BYTES + length > len(prefix)
+    ]
+    rests = iter(session.stream.read(missing) if missing else [])
+    headers = []
+    for path, prefix, length in zip(paths, prefixes, lengths, strict=True):
+        end = LENGTH_BYTES + length
+        blob = prefix[LENGTH_BYTES:end]
+        if end > len(prefix):
+            blob += next(rests)
+        headers.append(FileHeader(path, session.sizes[path], blob))
+    return headers
 
 
 def prepare_request(

@@ -74,6 +74,7 @@ class SafetensorsStreamer:
         *,
         into: Into | None = None,
         progress: Progress | None = None,
+        process_group: Any = None,
     ) -> None:
         """stream_files() of one file."""
         self.stream_files(
@@ -85,6 +86,7 @@ class SafetensorsStreamer:
             owned,
             into=into,
             progress=progress,
+            process_group=process_group,
         )
 
     def stream_files(
@@ -98,6 +100,7 @@ class SafetensorsStreamer:
         *,
         into: Into | None = None,
         progress: Progress | None = None,
+        process_group: Any = None,
     ) -> None:
         """Reads the headers of `paths` and starts reading the tensors.
 
@@ -106,7 +109,7 @@ class SafetensorsStreamer:
             s3_credentials: an S3Credentials, or None for the environment's.
             device: where tensors go: "cpu" (or None), "cuda:0", ...
             is_distributed: share the reading with the other ranks of torch.distributed; every rank
-                must call with the same paths.
+                must call with the same paths. See docs/distributed.md.
             tensor_names: only these: names and glob patterns, or a function from a name to a bool.
                 What is not wanted is not read.
             owned: accepted; tensors are the caller's either way.
@@ -114,6 +117,8 @@ class SafetensorsStreamer:
                 that memory, which is then what get_tensors() yields. Tensors without a destination
                 are yielded as ever.
             progress: called with (bytes so far, total_size) after each delivery.
+            process_group: the ranks that share the reading; without, those of
+                RUNAI_STREAMER_DIST_GLOBAL.
 
         Raises:
             StreamerError: (a ValueError) a file is missing, can't be read, or is no valid
@@ -125,6 +130,22 @@ class SafetensorsStreamer:
         self.device_str = "cpu" if device is None else str(device)
         self._credentials = s3_credentials
         self._progress = progress
+        self.file_streamer.join(names, device, is_distributed, process_group)
+        try:
+            self._prepare(names, s3_credentials, device, is_distributed, tensor_names, into)
+        except BaseException as error:
+            self.file_streamer.fail(error)  # other ranks wait for this one
+            raise
+
+    def _prepare(
+        self,
+        names: list[str],
+        s3_credentials: Any,
+        device: str | torch.device | None,
+        is_distributed: bool,
+        tensor_names: TensorNames | None,
+        into: Into | None,
+    ) -> None:
         self._files = SafetensorsMetadata.from_files(self.file_streamer, names, s3_credentials)
         wanted = select([file.tensors_metadata for file in self._files], tensor_names)
         for tensors in wanted:

@@ -1,0 +1,182 @@
+"""From bytes of files, as they arrive, to ranges that are complete."""
+
+from __future__ import annotations
+
+import ctypes
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from runai_model_streamer.file_streamer.requests_iterator import FileChunks
+from runai_model_streamer.file_streamer.session import Run
+
+# As in the engine: small ranges share memory, so that a kept tensor holds little but itself.
+_SMALL_RANGE = 256 << 10
+_GROUP_BYTES = 1 << 20
+
+
+class _Block:
+    """Consecutive ranges of a request with memory of their own."""
+
+    __slots__ = (
+        "count",
+        "destination",
+        "empty_after",
+        "end",
+        "first",
+        "left",
+        "memory",
+        "positions",
+        "request",
+        "small",
+        "start",
+    )
+
+    def __init__(self, request: int, first: int, start: int, destination: int) -> None:
+        self.request = request  # index into the requests
+        self.first = first
+        self.count = 0
+        self.start = start
+        self.end = start
+        self.left = 0
+        self.small = True
+        self.positions: list[int] = []
+        self.destination = destination
+        self.memory: torch.Tensor | None = None
+        self.empty_after: list[_Block] = []
+
+    def add(self, start: int, size: int) -> None:
+        self.positions.append(start - self.start)
+        self.count += 1
+        self.end = start + size
+        self.left += size
+        self.small &= size < _SMALL_RANGE
+
+    def fits(self, start: int, size: int, alignment: int, destination: int) -> bool:
+        return (
+            destination == self.destination == 0
+            and start == self.end
+            and self.small
+            and size < _SMALL_RANGE
+            and start + size - self.start <= _GROUP_BYTES
+            and (start - self.start) % alignment == 0
+        )
+
+
+class _AddressOnDevice:
+    """Device memory at an address, as torch takes it."""
+
+    def __init__(self, address: int, size: int) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": (size,),
+            "typestr": "|u1",
+            "data": (address, False),
+            "version": 2,
+        }
+
+
+def memory_at(address: int, size: int, device: torch.device) -> torch.Tensor:
+    """Memory that somebody else keeps alive, as a flat uint8 tensor."""
+    if device.type == "cuda":
+        return torch.as_tensor(_AddressOnDevice(address, size), device=device)
+    view = (ctypes.c_uint8 * size).from_address(address)
+    return torch.frombuffer(view, dtype=torch.uint8)
+
+
+class Assembler:
+    """Copies arriving bytes to where the ranges of `requests` belong. One thread at a time.
+
+    `files` gives each path its number. Blocks come out when their last byte has come in.
+    """
+
+    def __init__(
+        self, requests: Sequence[FileChunks], files: dict[str, int], device: torch.device
+    ) -> None:
+        self.device = device
+        self._requests = requests
+        self._leading: list[_Block] = []  # without bytes, before any other
+        by_file: dict[int, list[_Block]] = {}
+        last: _Block | None = None
+        for index, request in enumerate(requests):
+            blocks = by_file.setdefault(files[request.path], [])
+            for block in _blocks_of(index, request):
+                if block.left > 0:
+                    blocks.append(block)
+                    last = block
+                elif last is None:
+                    self._leading.append(block)
+                else:
+                    last.empty_after.append(block)
+        # Requests may ask for the same bytes more than once: then there are several layers.
+        self._layers: dict[int, list[tuple[list[int], list[_Block]]]] = {}
+        for file, blocks in by_file.items():
+            self._layers[file] = _layers(blocks)
+
+    def leading(self) -> Iterator[Run]:
+        """Ranges without bytes that stand before all others."""
+        for block in self._leading:
+            yield self._run(block)
+
+    def feed(self, file: int, start: int, data: torch.Tensor) -> Iterator[tuple[Run, int]]:
+        """Takes the bytes of `file` from `start`; yields what is complete, and its size."""
+        end = start + data.numel()
+        for starts, blocks in self._layers.get(file, ()):
+            index = max(0, bisect_right(starts, start) - 1)
+            while index < len(blocks) and blocks[index].start < end:
+                block = blocks[index]
+                index += 1
+                first, stop = max(start, block.start), min(end, block.end)
+                if first >= stop:
+                    continue
+                if block.memory is None:
+                    block.memory = self._allocate(block)
+                part = block.memory[first - block.start : stop - block.start]
+                part.copy_(data[first - start : stop - start], non_blocking=True)
+                block.left -= stop - first
+                if block.left == 0:
+                    size = block.end - block.start
+                    yield self._run(block), size
+                    for empty in block.empty_after:
+                        yield self._run(empty), 0
+
+    def _allocate(self, block: _Block) -> torch.Tensor:
+        size = block.end - block.start
+        if block.destination:
+            return memory_at(block.destination, size, self.device)
+        return torch.empty(size, dtype=torch.uint8, device=self.device)
+
+    def _run(self, block: _Block) -> Run:
+        data: Any = None if block.destination else block.memory
+        block.memory = None
+        request_id = self._requests[block.request].id
+        return Run(request_id, block.first, block.count, data, block.positions)
+
+
+def _blocks_of(index: int, request: FileChunks) -> Iterator[_Block]:
+    block: _Block | None = None
+    alignments = request.alignments
+    destinations = request.destinations
+    for number, (start, size) in enumerate(zip(request.offsets, request.sizes, strict=True)):
+        destination = destinations[number] if destinations else 0
+        alignment = alignments[number] if alignments else 1
+        if block is None or not block.fits(start, size, alignment, destination):
+            if block is not None:
+                yield block
+            block = _Block(index, number, start, destination)
+        block.add(start, size)
+    if block is not None:
+        yield block
+
+
+def _layers(blocks: list[_Block]) -> list[tuple[list[int], list[_Block]]]:
+    layers: list[list[_Block]] = []
+    for block in sorted(blocks, key=lambda b: b.start):
+        for layer in layers:
+            if layer[-1].end <= block.start:
+                layer.append(block)
+                break
+        else:
+            layers.append([block])
+    return [([block.start for block in layer], layer) for layer in layers]

@@ -1,0 +1,172 @@
+"""Which ranks share the reading: settings, nodes, and what each rank says about itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from runai_model_streamer import native
+from runai_model_streamer.distributed_streamer.probe import MOSTLY, cached_fraction
+from runai_model_streamer.distributed_streamer.rendezvous import (
+    Channel,
+    host_name,
+    node_identity,
+    process_identity,
+)
+from runai_model_streamer.distributed_streamer.settings import DistSettings
+from runai_model_streamer.errors import RunaiStreamerInvalidInputException
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
+# Streams that a group of ranks began, by the group's part of the store. It never starts again,
+# since the store may outlive the default group.
+_streams: dict[str, int] = {}
+
+
+def default_store() -> Any:
+    """The key-value store that the default process group was made with."""
+    from torch.distributed import distributed_c10d
+
+    return distributed_c10d._get_default_store()
+
+
+def backend_of(group: Any, device_type: str) -> str:
+    """The backend of `group` (None: the default one) for tensors on such a device."""
+    config = ""
+    try:
+        from torch.distributed import distributed_c10d
+
+        config = str(distributed_c10d.get_backend_config(group))
+    except (AttributeError, RuntimeError, ValueError, KeyError):
+        pass
+    for part in config.lower().split(","):
+        kind, _, name = part.partition(":")
+        if kind == device_type and name:
+            return name
+    return str(dist.get_backend(group)).lower()
+
+
+def next_stream(ranks: Sequence[int] | None) -> str:
+    """The part of the store for the next stream of the default group, or of `ranks`."""
+    name = "world"
+    if ranks is not None:
+        name = hashlib.sha256(repr(sorted(ranks)).encode()).hexdigest()[:16]
+    number = _streams[name] = _streams.get(name, -1) + 1
+    return f"runai_model_streamer/{name}/{number}"
+
+
+def hello(
+    settings: DistSettings, device: torch.device, paths: Sequence[str], reason: str = ""
+) -> dict[str, Any]:
+    """What a rank tells about itself. `reason`: why it does not take part."""
+    digest = hashlib.sha256("\0".join(paths).encode(errors="surrogateescape")).hexdigest()[:16]
+    return {
+        "host": host_name(),
+        "process": process_identity(),
+        "off": reason,
+        "version": native.version(),
+        "settings": settings.shared(),
+        "device": device.type,
+        "files": {"count": len(paths), "first": paths[0] if paths else "", "digest": digest},
+        "cached": cached_fraction(paths) if not reason and settings.mode == "auto" else 0.0,
+        "free": _free_device_bytes(device),
+    }
+
+
+def _free_device_bytes(device: torch.device) -> int | None:
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+def greet(channel: Channel, mine: dict[str, Any]) -> list[dict[str, Any]]:
+    """What every rank of `channel` says; raises where they differ."""
+    hellos = [json.loads(data) for data in channel.exchange("hello", json.dumps(mine).encode())]
+    for rank, one in zip(channel.ranks, hellos, strict=True):
+        channel.introduce(one["host"], rank, one["process"])
+    _check_equal(channel, hellos)
+    return hellos
+
+
+def _check_equal(channel: Channel, hellos: Sequence[dict[str, Any]]) -> None:
+    """The same error on every rank: all of them look at the same list in the same order."""
+
+    def who(index: int) -> str:
+        return f"rank {channel.ranks[index]} on {hellos[index]['host']}"
+
+    for index, one in enumerate(hellos):
+        if one["off"]:
+            raise RunaiStreamerInvalidInputException(
+                f"distributed streaming: {who(index)} does not take part ({one['off']}), others do"
+            )
+    first = hellos[0]
+    for index, one in enumerate(hellos):
+        differences = []
+        if one["version"] != first["version"]:
+            differences.append(("the version of this package", first["version"], one["version"]))
+        for name, value in first["settings"].items():
+            other = one["settings"].get(name)
+            if other != value:
+                differences.append((name, value, other))
+        if one["device"] != first["device"]:
+            differences.append(("the kind of device", first["device"], one["device"]))
+        if one["files"] != first["files"]:
+            differences.append(("the list of files", _files(first["files"]), _files(one["files"])))
+        if differences:
+            what, left, right = differences[0]
+            raise RunaiStreamerInvalidInputException(
+                f"distributed streaming: {who(0)} and {who(index)} differ in {what}: "
+                f"{_value(left)} and {_value(right)}"
+            )
+
+
+def _value(value: object) -> str:
+    return "unset" if value is None else str(value)
+
+
+def _files(files: dict[str, Any]) -> str:
+    return f"{files['count']} files from {files['first']!r} (digest {files['digest']})"
+
+
+def reason_to_read_alone(
+    settings: DistSettings, hellos: Sequence[dict[str, Any]], needed_device_bytes: int
+) -> str:
+    """Why the ranks agree not to share the reading; empty where they do share it."""
+    if any(one["free"] is not None and one["free"] < needed_device_bytes for one in hellos):
+        return f"a rank has less than {needed_device_bytes} bytes of device memory left for staging"
+    if settings.mode == "auto" and all(one["cached"] >= MOSTLY for one in hellos):
+        return "the files are in the page cache of every rank"
+    return ""
+
+
+def announce_absence(store: Any, prefix: str, rank: int, mine: dict[str, Any]) -> None:
+    """Tells those who wait for this rank that it reads by itself. Never waits."""
+    try:
+        store.set(f"{prefix}/hello/{rank}", b"1|" + json.dumps(mine).encode())
+    except (RuntimeError, ValueError, OSError) as error:
+        logger.debug("the store did not take a message: %s", error)
+
+
+def nodes(store: Any, rank: int, world: int, timeout: float) -> list[list[int]]:
+    """Ranks of the default group by node, each in order, nodes by their first rank."""
+    channel = Channel(store, "runai_model_streamer/nodes", range(world), rank, timeout)
+    identities = channel.exchange("node", node_identity().encode())
+    groups: dict[bytes, list[int]] = {}
+    for other, identity in enumerate(identities):
+        groups.setdefault(identity, []).append(other)
+    return list(groups.values())
+
+
+def announce_node(store: Any, rank: int) -> None:
+    """What nodes() of the other ranks waits for. Never waits."""
+    try:
+        store.set(f"runai_model_streamer/nodes/node/{rank}", b"1|" + node_identity().encode())
+    except (RuntimeError, ValueError, OSError) as error:
+        logger.debug("the store did not take a message: %s", error)

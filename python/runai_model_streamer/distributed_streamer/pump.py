@@ -1,0 +1,269 @@
+"""The thread that reads, exchanges and hands over, while the consumer works with what it got.
+
+For each round: this rank's pieces have been read into one of two staging buffers; all ranks say so
+(a failure travels here, before anybody waits for data that will not come); the pieces are
+exchanged; tensors are copied out; and the buffer is filled again, while the other one is at work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from runai_model_streamer.distributed_streamer.assembler import Assembler
+from runai_model_streamer.distributed_streamer.plan import Placed, Plan, layout
+from runai_model_streamer.distributed_streamer.reader import PieceReader
+from runai_model_streamer.distributed_streamer.rendezvous import (
+    Abandoned,
+    Channel,
+    PeerError,
+    host_name,
+    located,
+)
+from runai_model_streamer.distributed_streamer.transport import Transport
+from runai_model_streamer.errors import StreamerClosedError, StreamerError
+from runai_model_streamer.file_streamer.session import Run
+
+BUFFERS = 2
+_STOP_SECONDS = 3.0
+
+
+class _Queue:
+    """Runs for the consumer: at most so many bytes, but always one run."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._items: deque[tuple[Run, int]] = deque()
+        self._bytes = 0
+        self._ended = False
+        self._error: BaseException | None = None
+        self._stopped = False
+        self._changed = threading.Condition()
+
+    def put(self, run: Run, size: int) -> None:
+        with self._changed:
+            while (
+                not self._stopped
+                and self._limit >= 0
+                and self._items
+                and self._bytes + size > self._limit
+            ):
+                self._changed.wait()
+            if self._stopped:
+                raise Abandoned
+            self._items.append((run, size))
+            self._bytes += size
+            self._changed.notify_all()
+
+    def end(self, error: BaseException | None = None) -> None:
+        with self._changed:
+            self._ended = True
+            self._error = error
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._items.clear()
+            self._changed.notify_all()
+
+    def take(self) -> Run | None:
+        """The next run; None at the end. Raises what ended the stream early."""
+        with self._changed:
+            while not self._items and not self._ended and not self._stopped:
+                self._changed.wait()
+            if self._items:
+                run, size = self._items.popleft()
+                self._bytes -= size
+                self._changed.notify_all()
+                return run
+            if self._error is not None:
+                raise self._error
+            if self._stopped:
+                raise StreamerClosedError("the streamer was closed", code="cancelled")
+            return None
+
+
+class Pump:
+    """One member's part of one stream. start(), then runs(); stop() at any time."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        member: int,
+        ranks: Sequence[int],
+        channel: Channel,
+        reader: PieceReader,
+        assembler: Assembler,
+        make_transport: Callable[[], Transport],
+        queue_bytes: int,
+        cancel_reading: Callable[[], None],
+    ) -> None:
+        self._plan = plan
+        self._member = member
+        self._ranks = ranks
+        self._channel = channel
+        self._reader = reader
+        self._assembler = assembler
+        self._make_transport = make_transport
+        self._cancel_reading = cancel_reading
+        self._queue = _Queue(queue_bytes)
+        self._transport: Transport | None = None
+        self._stopping = False
+        self._delivered = False
+        self._thread: threading.Thread | None = None
+        self._layouts: dict[int, list[Placed]] = {}
+        device = assembler.device
+        self._stream: Any = torch.cuda.current_stream(device) if device.type == "cuda" else None
+        self.buffer_bytes = max(
+            (layout(plan.pieces(number), member)[1] for number in range(plan.rounds)), default=0
+        )
+        self._buffers = [
+            torch.empty(self.buffer_bytes, dtype=torch.uint8, device=device)
+            for _ in range(min(BUFFERS, plan.rounds))
+        ]
+        self.bytes = 0
+        self.read_seconds = 0.0
+        """Waited for this rank's own reading."""
+        self.peer_seconds = 0.0
+        """Waited for other ranks to have read."""
+        self.exchange_seconds = 0.0
+        self.copy_seconds = 0.0
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._work, name="streamer-dist", daemon=True)
+        self._thread.start()
+
+    def runs(self) -> Iterator[Run]:
+        """What is complete. Raises the error that ended the stream, on whichever rank it was."""
+        while (run := self._queue.take()) is not None:
+            yield run
+            del run
+
+    def stopped(self) -> bool:
+        return self._stopping
+
+    def stop(self) -> None:
+        """Ends the thread. Other ranks are told, unless everything was delivered."""
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            self._release()
+            return
+        if self._delivered:
+            return  # what is left is waiting for others to have got theirs
+        self._stopping = True
+        self._channel.abort(Abandoned("stopped before the end of the stream"))
+        self._queue.stop()
+        self._cancel_reading()
+        if thread is threading.current_thread():
+            return
+        thread.join(_STOP_SECONDS)
+        if thread.is_alive() and self._transport is not None:
+            with contextlib.suppress(Exception):
+                self._transport.abort()
+            thread.join(_STOP_SECONDS)
+
+    def _work(self) -> None:
+        try:
+            with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
+                self._rounds()
+            self._buffers = []
+            self._delivered = True
+            self._queue.end()
+        except Abandoned:
+            self._queue.end(StreamerClosedError("the streamer was closed", code="cancelled"))
+        except BaseException:
+            if self._stopping:
+                error = StreamerClosedError("the streamer was closed", code="cancelled")
+            elif isinstance(error, StreamerError) and not isinstance(error, PeerError):
+                located(error, self._channel.rank, host_name())
+            self._channel.abort(error)
+            self._queue.end(error)
+        else:
+            # The group goes when nobody needs it; whoever fails now has got everything.
+            with contextlib.suppress(Exception):
+                self._channel.barrier(self._ranks)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            with contextlib.suppress(Exception):
+                transport.close()
+        self._buffers = []
+
+    def _begin(self, number: int) -> None:
+        if number >= self._plan.rounds:
+            return
+        placed, _ = layout(self._plan.pieces(number), self._member)
+        self._layouts[number] = placed
+        self._reader.start(placed, self._buffers[number % BUFFERS].data_ptr())
+
+    def _rounds(self) -> None:
+        for run in self._assembler.leading():
+            self._queue.put(run, 0)
+        for number in range(min(BUFFERS, self._plan.rounds)):
+            self._begin(number)
+        if self._plan.rounds == 0:
+            return
+        try:
+            self._transport = self._make_transport()
+        except (RuntimeError, ValueError, OSError) as error:
+            self._fail_transfer(error)
+        assert self._transport is not None
+        for number in range(self._plan.rounds):
+            start = time.monotonic()
+            self._reader.wait(number)
+            read = time.monotonic()
+            self._channel.barrier(self._ranks)
+            agreed = time.monotonic()
+            placed = self._layouts.pop(number)
+            staging = self._buffers[number % BUFFERS]
+            try:
+                self._transport.exchange(placed, staging)
+            except (RuntimeError, ValueError, OSError) as error:
+                self._fail_transfer(error)
+            exchanged = time.monotonic()
+            self._hand_over(placed, staging)
+            self._begin(number + BUFFERS)
+            self.read_seconds += read - start
+            self.peer_seconds += agreed - read
+            self.exchange_seconds += exchanged - agreed
+            self.copy_seconds += time.monotonic() - exchanged
+
+    def _fail_transfer(self, error: BaseException) -> None:
+        if self._stopping:
+            raise Abandoned
+        # Another rank that failed closes its connections: its own words say more. They stand in
+        # the store before that happens.
+        self._channel.check()
+        raise self._channel.lost(error) from error
+
+    def _hand_over(self, placed: Sequence[Placed], staging: torch.Tensor) -> None:
+        complete: list[tuple[Run, int]] = []
+        parts = []
+        for one in placed:
+            position = one.offset
+            for extent in one.piece.extents:
+                parts.append((extent, position))
+                position += extent[2] - extent[1]
+        for (file, start, end), position in sorted(parts):
+            data = staging[position : position + end - start]
+            if self._stream is None:
+                for run, size in self._assembler.feed(file, start, data):
+                    self.bytes += size
+                    self._queue.put(run, size)
+            else:
+                complete += self._assembler.feed(file, start, data)
+        if self._stream is not None:
+            self._stream.synchronize()
+            for run, size in complete:
+                self.bytes += size
+                self._queue.put(run, size)

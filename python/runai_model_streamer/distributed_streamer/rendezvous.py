@@ -1,0 +1,292 @@
+"""How ranks agree: small messages over the key-value store of torch.distributed.
+
+No collective is used here, so a rank that fails can say so without anybody's help, and a rank that
+waits can be told at once. Data never travels this way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from runai_model_streamer import errors
+from runai_model_streamer.errors import StreamerError, StreamerTimeoutError
+
+# While it waits, a rank looks this often whether another one has given up or is gone.
+_SLICE = timedelta(milliseconds=300)
+# The store refuses larger values.
+_MAX_VALUE = 4 << 20
+_ABORTED = b"aborted"
+
+
+class PeerError(StreamerTimeoutError):
+    """Another rank is gone, left the stream, or did not answer in time."""
+
+
+def host_name() -> str:
+    return socket.gethostname()
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def node_identity() -> str:
+    """Equal for processes of one node: its name, and the boot that they share."""
+    return f"{host_name()}/{_read('/proc/sys/kernel/random/boot_id')}"
+
+
+def process_identity() -> dict[str, Any]:
+    """What the other ranks of this node need to see whether this process lives."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return {"pid": os.getpid(), "namespace": namespace, "started": _started(os.getpid())}
+
+
+def _started(pid: int) -> str:
+    """When the process was started, as the kernel counts; empty where it does not run."""
+    stat = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return stat[19] if len(stat) > 19 and stat[0] not in "ZX" else ""
+
+
+def encode_error(error: BaseException, rank: int, host: str) -> bytes:
+    """`error` for the other ranks."""
+    described: dict[str, Any] = {"rank": rank, "host": host, "kind": type(error).__name__}
+    if isinstance(error, StreamerError):
+        described["code"] = error.code
+        described["text"] = str(error)
+        described["fields"] = {
+            name: getattr(error, name) for name in errors.FIELDS if getattr(error, name) is not None
+        }
+        described["where"] = error.rank
+    else:
+        described["code"] = ""
+        described["text"] = f"{type(error).__name__}: {error}" if str(error) else repr(error)
+    return json.dumps(described).encode()
+
+
+def located(error: StreamerError, rank: int, host: str) -> StreamerError:
+    """`error`, saying on which rank it happened."""
+    if error.rank is None:
+        error.args = (f"rank {rank} on {host}: {error}", *error.args[1:])
+        error.rank = rank
+        error.host = host
+    return error
+
+
+def decode_error(data: bytes) -> StreamerError:
+    """The error of another rank: of the same type, and with its rank and host."""
+    described = json.loads(data)
+    rank, host = described["rank"], described["host"]
+    fields = described.get("fields", {})
+    if described["kind"] in ("Abandoned", "PeerError"):
+        error: StreamerError = PeerError(described["text"], code="timeout", **fields)
+    elif described["kind"] == "SafetensorsHeaderError":
+        from runai_model_streamer.safetensors_streamer.header import SafetensorsHeaderError
+
+        error = SafetensorsHeaderError(described["text"], code=described["code"], **fields)
+    elif described["code"]:
+        error = errors.from_native(described["code"], described["text"], fields)
+    else:
+        error = StreamerError(described["text"])
+    if described.get("where") is not None:
+        error.rank, error.host = described["where"], host
+        return error
+    return located(error, rank, host)
+
+
+class Abandoned(Exception):
+    """This rank stopped before the end of the stream."""
+
+
+class Channel:
+    """The messages of one stream between `ranks`. One thread at a time, but for abort().
+
+    Every rank makes the same calls in the same order. Any call raises the error of the rank that
+    called abort(), or a PeerError where somebody is silent for `timeout` seconds.
+    """
+
+    def __init__(
+        self, store: Any, prefix: str, ranks: Sequence[int], rank: int, timeout: float
+    ) -> None:
+        from torch.distributed import PrefixStore
+
+        self.ranks = list(ranks)
+        self.rank = rank
+        self.index = self.ranks.index(rank)
+        self.timeout = timeout
+        self.hosts: dict[int, str] = {rank: host_name()}
+        self.cancelled: Callable[[], bool] = lambda: False
+        self._prefix = prefix
+        self._parent = store
+        self._store: Any = PrefixStore(prefix, store.clone() if hasattr(store, "clone") else store)
+        # A second connection, so that abort() never waits for a waiting thread.
+        self._other: Any = (
+            PrefixStore(prefix, store.clone()) if hasattr(store, "clone") else self._store
+        )
+        self._processes: dict[int, dict[str, Any]] = {}
+        self._barrier = 0
+        self._aborted = False
+
+    def introduce(self, host: str, rank: int, process: dict[str, Any]) -> None:
+        """Tells where another rank runs."""
+        self.hosts[rank] = host
+        mine = process_identity()
+        if host == host_name() and process.get("namespace") == mine["namespace"] != "":
+            self._processes[rank] = process
+
+    def exchange(self, step: str, value: bytes) -> list[bytes]:
+        """Gives `value` to every rank and returns theirs, in the order of `ranks`."""
+        parts = [value[i : i + _MAX_VALUE] for i in range(0, len(value), _MAX_VALUE)] or [b""]
+        self._call(self._put, step, parts)
+        values = []
+        for rank in self.ranks:
+            if rank == self.rank:
+                values.append(value)
+                continue
+            self._wait(f"{step}/{rank}", [rank])
+            count, _, first = self._call(self._store.get, f"{step}/{rank}").partition(b"|")
+            rest = [
+                self._call(self._store.get, f"{step}/{rank}/{part}")
+                for part in range(1, int(count))
+            ]
+            values.append(b"".join([first, *rest]))
+        return values
+
+    def _put(self, step: str, parts: list[bytes]) -> None:
+        for index, part in enumerate(parts[1:], start=1):
+            self._store.set(f"{step}/{self.rank}/{index}", part)
+        self._store.set(f"{step}/{self.rank}", str(len(parts)).encode() + b"|" + parts[0])
+
+    def barrier(self, members: Sequence[int] | None = None) -> None:
+        """Waits for all of `members`, of which this rank is one; without, for every rank."""
+        members = self.ranks if members is None else members
+        number = self._barrier
+        go = f"go/{number}"
+
+        def arrive() -> bool:
+            self._store.set(f"at/{self.rank}", str(number).encode())
+            if self._store.add(f"count/{number}", 1) < len(members):
+                return False
+            # compare_set does not overwrite the message of a rank that aborted.
+            self._store.compare_set(go, "", "ok")
+            for old in (f"go/{number - 2}", f"count/{number - 2}"):
+                if number >= 2:
+                    self._store.delete_key(old)
+            return True
+
+        self._call(arrive)
+        self._wait(go, members)
+        if self._call(self._store.get, go) == _ABORTED:
+            self._raise_aborted()
+        self._barrier += 1
+
+    def abort(self, error: BaseException) -> None:
+        """Makes every rank raise `error`. Never waits; harmless when repeated."""
+        if self._aborted:
+            return
+        self._aborted = True
+        try:
+            encoded = encode_error(error, self.rank, host_name()).decode()
+            self._other.compare_set("abort", "", encoded)
+            self._other.compare_set(f"go/{self._barrier}", "", _ABORTED.decode())
+        except Exception:  # the store is gone: then everybody learns it by themselves
+            pass
+
+    def check(self) -> None:
+        """Raises what another rank aborted with."""
+        if self._call(self._store.check, ["abort"]):
+            self._raise_aborted()
+
+    def lost(self, cause: BaseException) -> PeerError:
+        """The error for a transfer that failed."""
+        gone = [rank for rank in self.ranks if self._gone(rank)]
+        if gone:
+            return PeerError(self._describe(gone) + " ended before the stream did", code="timeout")
+        text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        return PeerError(
+            f"the exchange with {self._describe([r for r in self.ranks if r != self.rank])} "
+            f"failed: {text}",
+            code="timeout",
+        )
+
+    def _raise_aborted(self) -> None:
+        self._aborted = True
+        raise decode_error(self._call(self._store.get, "abort"))
+
+    def _call(self, operation: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return operation(*arguments)
+        except StreamerError:
+            raise
+        except (RuntimeError, ValueError, OSError) as error:
+            text = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise PeerError(
+                "lost the key-value store of torch.distributed (its process may have ended): "
+                + text,
+                code="timeout",
+            ) from error
+
+    def _wait(self, key: str, members: Sequence[int]) -> None:
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                self._store.wait([key], _SLICE)
+                return
+            except (RuntimeError, ValueError, OSError) as error:
+                # A timeout and a lost connection look alike in some versions.
+                if self._call(self._store.check, [key]):
+                    return
+                cause = error
+            self.check()
+            if self.cancelled():
+                raise Abandoned
+            silent = self._silent(key, members)
+            gone = [rank for rank in silent if self._gone(rank)]
+            if gone:
+                raise PeerError(
+                    f"{self._describe(gone)} ended before the stream did", code="timeout"
+                ) from cause
+            if time.monotonic() >= deadline:
+                raise PeerError(
+                    f"no word from {self._describe(silent)} for {self.timeout:g} s "
+                    "(RUNAI_STREAMER_DIST_TIMEOUT). Every rank must call stream_files() with "
+                    "is_distributed=True, and take all tensors",
+                    code="timeout",
+                ) from cause
+
+    def _silent(self, key: str, members: Sequence[int]) -> list[int]:
+        if not key.startswith("go/"):
+            return list(members)
+        silent = []
+        for rank in members:
+            if rank == self.rank:
+                continue
+            at = f"at/{rank}"
+            there = self._call(self._store.check, [at])
+            if not there or int(self._call(self._store.get, at)) < self._barrier:
+                silent.append(rank)
+        return silent
+
+    def _gone(self, rank: int) -> bool:
+        process = self._processes.get(rank)
+        return process is not None and _started(process["pid"]) != process["started"]
+
+    def _describe(self, ranks: Sequence[int]) -> str:
+        named = [
+            f"{rank} on {self.hosts[rank]}" if rank in self.hosts else str(rank)
+            for rank in ranks[:4]
+        ]
+        more = f" and {len(ranks) - 4} more" if len(ranks) > 4 else ""
+        return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(named) + more

@@ -1,0 +1,138 @@
+"""Ranks as real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Cluster:
+    """Starts rank.py on every rank and collects what came out.
+
+    `env` and `prefixes` (commands to run under) may differ per rank; `address` is that of rank 0.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ranks: int,
+        env: dict[str, str] | None = None,
+        rank_env: dict[int, dict[str, str]] | None = None,
+        prefixes: Sequence[Sequence[str]] | None = None,
+        address: str = "127.0.0.1",
+        seconds: float = 120,
+    ) -> None:
+        self.folder, self.ranks, self.address, self.seconds = folder, ranks, address, seconds
+        self.env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("RUNAI_STREAMER_")},
+            "RUNAI_STREAMER_DIST": "1",
+            "OMP_NUM_THREADS": "1",
+            **(env or {}),
+        }
+        self.rank_env = rank_env or {}
+        self.prefixes = prefixes or [[] for _ in range(ranks)]
+
+    def run(self, program: str, files: Sequence[str], **job: Any) -> dict[int, Any]:
+        """What each rank that came to its end wrote, by rank."""
+        results = self.folder / f"results-{time.monotonic_ns()}"
+        results.mkdir()
+        job = {
+            "program": program,
+            "files": list(files),
+            "results": str(results),
+            "flag": str(results / "flag"),
+            **job,
+        }
+        port = _free_port()
+        with contextlib.ExitStack() as stack:
+            processes = []
+            for rank in range(self.ranks):
+                env = {
+                    **self.env,
+                    **self.rank_env.get(rank, {}),
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(rank),
+                    "WORLD_SIZE": str(self.ranks),
+                    "MASTER_ADDR": self.address,
+                    "MASTER_PORT": str(port),
+                }
+                log = stack.enter_context((results / f"{rank}.log").open("wb"))
+                process = subprocess.Popen(
+                    [*self.prefixes[rank], sys.executable, HERE / "rank.py", json.dumps(job)],
+                    env=env,
+                    stdout=log,
+                    stderr=log,
+                )
+                stack.callback(_end, process)
+                processes.append(process)
+            deadline = time.monotonic() + self.seconds
+            for process in processes:
+                try:
+                    process.wait(max(0.1, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    raise AssertionError(f"still running: {self._logs(results)}") from None
+        found = {}
+        for rank in range(self.ranks):
+            path = results / f"{rank}.json"
+            if path.exists():
+                found[rank] = json.loads(path.read_text())
+        if not found:
+            raise AssertionError(self._logs(results))
+        return found
+
+    def load(self, files: Sequence[str], **job: Any) -> dict[int, Any]:
+        """Every rank loads; none may fail."""
+        found = self.run(job.pop("program", "load"), files, **job)
+        assert len(found) == self.ranks, found
+        for rank, result in found.items():
+            assert "error" not in result, f"rank {rank}: {result}"
+            assert result["works"]
+        return found
+
+    def torchrun(self, program: str, files: Sequence[str]) -> dict[int, Any]:
+        """The same, started by torchrun."""
+        results = self.folder / "torchrun"
+        results.mkdir()
+        job = {"program": program, "files": list(files), "results": str(results)}
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                f"--nproc-per-node={self.ranks}",
+                HERE / "rank.py",
+                json.dumps(job),
+            ],
+            env=self.env,
+            check=True,
+            timeout=self.seconds,
+        )
+        return {
+            rank: json.loads((results / f"{rank}.json").read_text()) for rank in range(self.ranks)
+        }
+
+    def _logs(self, results: Path) -> str:
+        return "\n".join(
+            f"rank {rank}: {(results / f'{rank}.log').read_text()[-3000:]}"
+            for rank in range(self.ranks)
+        )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()

@@ -1,0 +1,221 @@
+"""One rank. The environment is that of torchrun; the argument is JSON: what to do.
+
+Writes what came out to RESULTS/RANK.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from runai_model_streamer import SafetensorsStreamer
+from runai_model_streamer.distributed_streamer import distributed_streamer as module
+
+JOB = json.loads(sys.argv[1])
+RANK = int(os.environ["RANK"])
+
+
+def digest(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def wait_for(path: str) -> None:
+    while not Path(path).exists():
+        time.sleep(0.02)
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    return {
+        "error": type(error).__name__,
+        "bases": [base.__name__ for base in type(error).__mro__],
+        "text": str(error),
+        "rank": getattr(error, "rank", None),
+    }
+
+
+def names_for_rank() -> Any:
+    names = JOB.get("names")
+    return None if names is None else names[str(RANK)]
+
+
+def stream(streamer: SafetensorsStreamer, **more: Any) -> None:
+    arguments = {"is_distributed": True, "tensor_names": names_for_rank(), **more}
+    streamer.stream_files(JOB["files"], **arguments)
+
+
+def load() -> dict[str, Any]:
+    """Streams everything, and keeps it until the end."""
+    tensors = []
+    with SafetensorsStreamer() as streamer:
+        stream(streamer)
+        count = sum(len(file) for file in streamer.files_to_tensors_metadata.values())
+        ring = streamer.file_streamer.ring_info()
+        for name, tensor in streamer.get_tensors():
+            tensors.append((name, tensor))
+        stats = streamer.stats()
+    return {
+        "tensors": [(name, digest(tensor)) for name, tensor in tensors],
+        "forms": [(str(tensor.dtype), list(tensor.shape)) for _, tensor in tensors],
+        "storages": [tensor.untyped_storage().nbytes() for _, tensor in tensors],
+        "owned": [tensor.numel() * tensor.element_size() for _, tensor in tensors],
+        "count": count,
+        "ring": ring,
+        "bytes": stats.bytes,
+        "notes": stats.notes,
+    }
+
+
+def twice() -> dict[str, Any]:
+    """Two streamers alive at once, then a third stream in one of them."""
+    results = []
+    with SafetensorsStreamer() as one, SafetensorsStreamer() as two:
+        stream(one)
+        stream(two)
+        iterators = [one.get_tensors(), two.get_tensors()]
+        found: list[list[tuple[str, str]]] = [[], []]
+        for pair in zip(*iterators, strict=True):
+            for index, (name, tensor) in enumerate(pair):
+                found[index].append((name, digest(tensor)))
+        results += found
+        stream(one)
+        results.append([(name, digest(tensor)) for name, tensor in one.get_tensors()])
+    return {"results": results}
+
+
+def into() -> dict[str, Any]:
+    """Into tensors that exist, but for some."""
+    with SafetensorsStreamer() as probe:
+        probe.open_files(JOB["files"])
+        metadata = [t for file in probe.files_to_tensors_metadata.values() for t in file]
+    targets = {t.name: torch.zeros(t.get_torch_shape(), dtype=torch.uint8) for t in metadata[::2]}
+    with SafetensorsStreamer() as streamer:
+        stream(streamer, into=targets)
+        got = dict(streamer.get_tensors())
+    same = all(got[name].data_ptr() == target.data_ptr() for name, target in targets.items())
+    return {"same": same, "tensors": {name: digest(tensor) for name, tensor in got.items()}}
+
+
+def only_first() -> dict[str, Any]:
+    """Rank 0 streams, the others do not."""
+    if RANK > 0:
+        return {"tensors": []}
+    with SafetensorsStreamer() as streamer:
+        stream(streamer, is_distributed=JOB["is_distributed"])
+        return {"tensors": [(name, digest(tensor)) for name, tensor in streamer.get_tensors()]}
+
+
+def replaced() -> dict[str, Any]:
+    """As a host that wants each rank by itself."""
+    assert module.dist is dist
+    rank = dist.get_rank()
+    module._distributedStreamerParams.find_local_ranks = lambda self: (1, rank, [[rank]])
+    return only_first()
+
+
+def group() -> dict[str, Any]:
+    """The ranks of JOB["ranks"] only, in a group of theirs."""
+    made = dist.new_group(JOB["ranks"], backend="gloo")
+    if RANK not in JOB["ranks"]:
+        return {}
+    with SafetensorsStreamer() as streamer:
+        stream(streamer, process_group=made)
+        tensors = [(name, digest(tensor)) for name, tensor in streamer.get_tensors()]
+        return {"tensors": tensors, "notes": streamer.stats().notes}
+
+
+def selection_fails() -> dict[str, Any]:
+    """Rank 1's own function raises between the headers and the data."""
+
+    def wanted(name: str) -> bool:
+        if RANK == 1:
+            raise KeyError("no such layer")
+        return True
+
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files(JOB["files"], is_distributed=True, tensor_names=wanted)
+        return {"tensors": [name for name, _ in streamer.get_tensors()]}
+
+
+def unknown_name() -> dict[str, Any]:
+    with SafetensorsStreamer() as streamer:
+        names = ["no.such.tensor"] if RANK == 1 else None
+        streamer.stream_files(JOB["files"], is_distributed=True, tensor_names=names)
+        return {"tensors": [name for name, _ in streamer.get_tensors()]}
+
+
+def truncated() -> dict[str, Any]:
+    """A file loses its end while it is streamed."""
+    count = 0
+    with SafetensorsStreamer() as streamer:
+        stream(streamer)
+        for _ in streamer.get_tensors():
+            count += 1
+            if count == 1 and RANK == 0:
+                os.truncate(JOB["files"][-1], JOB["left"])
+                Path(JOB["flag"]).touch()
+            elif count == 1:
+                wait_for(JOB["flag"])
+    return {"count": count}
+
+
+def abandon() -> dict[str, Any]:
+    """Rank 1 leaves after a tensor, by JOB["how"]; the others go on."""
+    streamer = SafetensorsStreamer()
+    with streamer:
+        stream(streamer)
+        iterator = streamer.get_tensors()
+        next(iterator)
+        if RANK == 1:
+            if JOB["how"] == "close":
+                iterator.close()
+                streamer.__exit__(None, None, None)
+            elif JOB["how"] == "kill":
+                os.kill(os.getpid(), 9)
+            elif JOB["how"] == "exit":
+                os._exit(0)
+            elif JOB["how"] == "raise":
+                raise RuntimeError("the model's loader failed")
+            wait_for(JOB["flag"])  # the rest: it keeps the generator, and does nothing
+            return {"count": 1}
+        try:
+            count = 1 + sum(1 for _ in iterator)
+        finally:
+            Path(JOB["flag"]).touch()
+    return {"count": count}
+
+
+def collective_works() -> bool:
+    """The default group is as it was."""
+    total = torch.ones(1, dtype=torch.int64)
+    dist.all_reduce(total)
+    return int(total) == dist.get_world_size()
+
+
+def main() -> None:
+    from datetime import timedelta
+
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    try:
+        result = globals()[JOB["program"]]()
+    except Exception as error:
+        result = describe(error)
+    if JOB.get("afterwards", True):
+        result["works"] = collective_works()
+    path = Path(JOB["results"]) / f"{RANK}.json"
+    path.with_suffix(".part").write_text(json.dumps(result))
+    path.with_suffix(".part").rename(path)
+    if JOB.get("afterwards", True):
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""What happens to the others when something goes wrong on one rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from . import models
+from .cluster import Cluster
+
+Make = Callable[..., Cluster]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "other"),
+    [
+        ("RUNAI_STREAMER_PARTITION_POLICY", "spans", "files"),
+        ("RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE", "1000000", "2000000"),
+        ("RUNAI_STREAMER_MEMORY_LIMIT", "1000000000", "-1"),
+        ("RUNAI_STREAMER_DIST", "1", "0"),
+    ],
+)
+def test_settings_that_differ_are_named(
+    cluster: Make, tmp_path: Path, name: str, value: str, other: str
+) -> None:
+    files = models.dense(tmp_path, files=1, tensors=2)
+    ranks = cluster(3, {name: value}, rank_env={1: {name: other}})
+    found = ranks.run("load", files)
+    failing = [0, 2] if name == "RUNAI_STREAMER_DIST" else [0, 1, 2]
+    for rank in failing:
+        assert found[rank]["error"] == "RunaiStreamerInvalidInputException"
+        assert name in found[rank]["text"]
+        assert "rank 1" in found[rank]["text"]
+        assert found[rank]["works"]
+
+
+def test_a_missing_file_is_missing_on_every_rank(cluster: Make, tmp_path: Path) -> None:
+    files = [*models.dense(tmp_path, files=1, tensors=2), str(tmp_path / "none.safetensors")]
+    for result in cluster(3).run("load", files).values():
+        assert result["error"] == "StreamerNotFoundError"
+        assert "none.safetensors" in result["text"]
+        assert "rank 1 on " in result["text"]
+        assert result["works"]
+
+
+def test_a_bad_header_fails_on_every_rank(cluster: Make, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes((10).to_bytes(8, "little") + b"not json!!")
+    for result in cluster(2).run("load", [str(bad)]).values():
+        assert result["error"] == "SafetensorsHeaderError"
+        assert "not valid JSON" in result["text"]
+        assert result["works"]
+
+
+def test_an_error_of_one_ranks_own_reaches_the_others(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=1, tensors=2)
+    found = cluster(3).run("selection_fails", files)
+    assert found[1]["error"] == "KeyError"
+    for rank in (0, 2):
+        assert found[rank]["error"] == "StreamerError"
+        assert "rank 1 on " in found[rank]["text"]
+        assert "no such layer" in found[rank]["text"]
+        assert found[rank]["rank"] == 1
+    assert all(result["works"] for result in found.values())
+
+
+def test_an_unknown_name_on_one_rank_fails_on_all(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=1, tensors=2)
+    for result in cluster(2).run("unknown_name", files).values():
+        assert result["error"] == "RunaiStreamerInvalidInputException"
+        assert "no.such.tensor" in result["text"]
+        assert "rank 1 on " in result["text"]
+
+
+def test_a_failed_read_fails_on_every_rank(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=2, tensors=30)
+    limit = {"RUNAI_STREAMER_MEMORY_LIMIT": "2000000"}  # so that the end is still unread
+    found = cluster(3, limit).run("truncated", files, left=20 << 20)
+    assert len({result["error"] for result in found.values()}) == 1
+    assert len({result["text"] for result in found.values()}) <= 3
+    for result in found.values():
+        assert "StreamerIOError" in result["bases"]
+        assert "OSError" in result["bases"]
+        assert Path(files[-1]).name in result["text"]
+        assert "rank " in result["text"] and " on " in result["text"]
+        assert result["works"]
+
+
+@pytest.mark.parametrize("how", ["close", "raise"])
+def test_a_rank_that_leaves_early_is_named_at_once(cluster: Make, tmp_path: Path, how: str) -> None:
+    """The timeout would be 600 s."""
+    files = models.dense(tmp_path, files=2, tensors=30)
+    limit = {"RUNAI_STREAMER_MEMORY_LIMIT": "2000000"}
+    found = cluster(3, limit).run("abandon", files, how=how)
+    for rank in (0, 2):
+        assert "TimeoutError" in found[rank]["bases"]
+        assert "rank 1 on " in found[rank]["text"]
+        assert found[rank]["works"]
+    assert found[1]["works"]
+
+
+@pytest.mark.parametrize("how", ["kill", "exit"])
+def test_a_rank_that_dies_is_named_at_once(cluster: Make, tmp_path: Path, how: str) -> None:
+    files = models.dense(tmp_path, files=2, tensors=30)
+    limit = {"RUNAI_STREAMER_MEMORY_LIMIT": "2000000"}
+    found = cluster(3, limit).run("abandon", files, how=how, afterwards=False)
+    assert sorted(found) == [0, 2]
+    for result in found.values():
+        assert "TimeoutError" in result["bases"]
+        assert "rank 1 on " in result["text"]
+
+
+def test_a_generator_that_nobody_asks_ends_in_a_timeout(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=2, tensors=30)
+    env = {"RUNAI_STREAMER_MEMORY_LIMIT": "2000000", "RUNAI_STREAMER_DIST_TIMEOUT": "3"}
+    found = cluster(3, env).run("abandon", files, how="hold")
+    for rank in (0, 2):
+        assert "TimeoutError" in found[rank]["bases"]
+        assert "rank 1 on " in found[rank]["text"]
+        assert found[rank]["works"]
+    assert found[1]["works"]

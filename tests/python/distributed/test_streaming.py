@@ -1,0 +1,181 @@
+"""Every rank gets every tensor; each byte is read once. Real processes, gloo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from . import models
+from .cluster import Cluster
+
+Make = Callable[..., Cluster]
+
+
+def digests_of(files: list[str]) -> list[tuple[str, str]]:
+    return [pair for path in files for pair in models.digests(path).items()]
+
+
+def read_here(result: dict) -> int:
+    """Bytes that the rank read from storage."""
+    return int(result["notes"]["distributed"].split(", ")[1].split()[0])
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_every_rank_yields_every_tensor_in_file_order(
+    cluster: Make, tmp_path: Path, ranks: int
+) -> None:
+    files, expected = models.mixture(tmp_path)
+    found = cluster(ranks).load(files)
+    for result in found.values():
+        assert result["tensors"] == [list(pair) for pair in expected]
+        assert result["count"] == len(expected)
+        assert result["forms"] == found[0]["forms"]
+    total = sum(size for size in found[0]["owned"])
+    assert found[0]["bytes"] == total
+    assert sum(read_here(result) for result in found.values()) == total
+    forms = {name: form for (name, _), form in zip(expected, found[0]["forms"], strict=True)}
+    assert forms["scale"] == ["torch.float8_e4m3fn", [7, 5]]
+    assert forms["flags"] == ["torch.bool", [13]]
+    assert forms["scalar"] == ["torch.float64", []]
+    assert forms["empty"] == ["torch.float32", [0, 4]]
+
+
+@pytest.mark.parametrize("policy", ["chunks", "files"])
+@pytest.mark.parametrize("everywhere", ["0", "1"])
+def test_other_policies_yield_the_same(
+    cluster: Make, tmp_path: Path, policy: str, everywhere: str
+) -> None:
+    files, expected = models.mixture(tmp_path)
+    env = {"RUNAI_STREAMER_PARTITION_POLICY": policy, "RUNAI_STREAMER_DIST_GLOBAL": everywhere}
+    found = cluster(2, env).load(files)
+    for result in found.values():
+        assert sorted(result["tensors"]) == sorted(list(pair) for pair in expected)
+        assert result["tensors"] == found[0]["tensors"]
+    if policy == "files":
+        sizes = sorted(read_here(result) for result in found.values())
+        assert sum(sizes) == found[0]["bytes"]
+
+
+def test_by_torchrun(cluster: Make, tmp_path: Path) -> None:
+    files, expected = models.mixture(tmp_path)
+    found = cluster(2).torchrun("load", files)
+    for result in found.values():
+        assert result["tensors"] == [list(pair) for pair in expected]
+        assert result["works"]
+
+
+def test_memory_of_tensors_is_their_own(cluster: Make, tmp_path: Path) -> None:
+    """A kept tensor holds no more than the group of small ones that it came with."""
+    files = models.dense(tmp_path, files=1, tensors=3)
+    found = cluster(2).load(files)
+    for result in found.values():
+        assert result["storages"] == result["owned"]
+        assert result["ring"][1] == 2
+        assert result["ring"][2] <= (256 << 10) + 2 * 4096
+
+
+def test_many_small_tensors(cluster: Make, tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    expected = models.write(path, [(f"t.{i}", "U8", (64,)) for i in range(60_000)])
+    found = cluster(2).load([str(path)])
+    for result in found.values():
+        assert result["tensors"] == [list(pair) for pair in expected.items()]
+        assert max(result["storages"]) <= 1 << 20
+
+
+@pytest.mark.parametrize("files", ["none", "only_empty", "tiny"])
+def test_less_than_there_are_ranks(cluster: Make, tmp_path: Path, files: str) -> None:
+    path = tmp_path / "a.safetensors"
+    specs = {"none": [], "only_empty": [("e", "F32", (0,))], "tiny": [("t", "U8", (3,))]}[files]
+    expected = models.write(path, specs)
+    found = cluster(3).load([] if files == "none" else [str(path)])
+    for result in found.values():
+        assert result["tensors"] == [list(pair) for pair in expected.items()]
+
+
+def test_one_rank_reads_alone(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=1, tensors=2)
+    (result,) = cluster(1).load(files).values()
+    assert result["tensors"] == [list(pair) for pair in digests_of(files)]
+    assert result["ring"] is None
+
+
+def test_the_same_file_twice(cluster: Make, tmp_path: Path) -> None:
+    (path,) = models.dense(tmp_path, files=1, tensors=3)
+    found = cluster(2).load([path, path])
+    for result in found.values():
+        assert sorted(result["tensors"]) == sorted([list(p) for p in digests_of([path])] * 2)
+    assert sum(read_here(result) for result in found.values()) == 3 << 20
+
+
+def test_into_memory_that_exists(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path)
+    for result in cluster(2).load(files, program="into").values():
+        assert result["same"]
+        assert result["tensors"] == dict(digests_of(files))
+
+
+def test_ranks_may_want_different_tensors(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path)
+    names = {"0": ["0.*", "1.00"], "1": ["1.*"], "2": ["0.0?", "1.1?"]}
+    found = cluster(3).load(files, names=names)
+    everything = dict(digests_of(files))
+    wanted = {
+        0: [name for name in everything if name.startswith("0.") or name == "1.00"],
+        1: [name for name in everything if name.startswith("1.")],
+        2: [name for name in everything if name.startswith(("0.0", "1.1"))],
+    }
+    for rank, result in found.items():
+        assert sorted(result["tensors"]) == sorted([n, everything[n]] for n in wanted[rank])
+    assert sum(read_here(result) for result in found.values()) == len(everything) << 20
+
+
+def test_disjoint_wishes_send_nothing(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path)
+    found = cluster(2).load(files, names={"0": ["0.*"], "1": ["1.*"]})
+    for rank, result in found.items():
+        assert {name[0] for name, _ in result["tensors"]} == {str(rank)}
+        assert read_here(result) == 12 << 20
+
+
+def test_two_streamers_at_once_and_again(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path)
+    for result in cluster(2).load(files, program="twice").values():
+        for one in result["results"]:
+            assert one == [list(pair) for pair in digests_of(files)]
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"RUNAI_STREAMER_DIST": "0"},
+        {"RUNAI_STREAMER_DIST": "auto"},  # gloo is not NCCL
+    ],
+)
+def test_switched_off_waits_for_nobody(cluster: Make, tmp_path: Path, env: dict[str, str]) -> None:
+    files = models.dense(tmp_path)
+    found = cluster(2, env).load(files, program="only_first", is_distributed=True)
+    assert found[0]["tensors"] == [list(pair) for pair in digests_of(files)]
+
+
+def test_not_distributed_waits_for_nobody(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path)
+    found = cluster(2).load(files, program="only_first", is_distributed=False)
+    assert found[0]["tensors"] == [list(pair) for pair in digests_of(files)]
+
+
+def test_a_host_may_replace_the_choice_of_ranks(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path)
+    found = cluster(2).load(files, program="replaced", is_distributed=True)
+    assert found[0]["tensors"] == [list(pair) for pair in digests_of(files)]
+
+
+def test_a_group_of_the_callers(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path)
+    found = cluster(3).load(files, program="group", ranks=[0, 2])
+    for rank in (0, 2):
+        assert found[rank]["tensors"] == [list(pair) for pair in digests_of(files)]
+        assert read_here(found[rank]) == 12 << 20
+    assert "tensors" not in found[1]
