@@ -144,7 +144,7 @@ class DistributedStreamer(FileStreamer):
         from runai_model_streamer.device import parse_device  # which imports FileStreamer
 
         settings = DistSettings.read()
-        target = torch.device(parse_device(device).name)
+        target = parse_device(device).device
         params = _distributedStreamerParams(settings, process_group)
         if dist.get_world_size(process_group) <= 1:
             return
@@ -347,6 +347,11 @@ class DistributedStreamer(FileStreamer):
         if self._shared is None or self._shared.pump is None:
             return super().range_sizes(run)
         return self._requests[run.request_id].sizes[run.first : run.first + run.count]
+
+    @property
+    def device(self) -> torch.device:
+        """Of the tensors that are streamed."""
+        return super().device if self._shared is None else self._shared.device
 
     def ring_info(self) -> tuple[int, int, int] | None:
         """(rank, buffers, bytes of a buffer) of the staging memory; None where there is none."""

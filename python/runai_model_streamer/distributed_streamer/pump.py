@@ -204,7 +204,8 @@ class Pump:
             return
         placed, _ = layout(self._plan.pieces(number), self._member)
         self._layouts[number] = placed
-        self._reader.start(placed, self._buffers[number % BUFFERS].data_ptr())
+        stream = self._stream.cuda_stream if self._stream else 0
+        self._reader.start(placed, self._buffers[number % BUFFERS], stream)
 
     def _rounds(self) -> None:
         for run in self._assembler.leading():

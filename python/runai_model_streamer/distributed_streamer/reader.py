@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from runai_model_streamer.distributed_streamer.plan import Placed
 from runai_model_streamer.file_streamer.requests_iterator import FileChunks
 from runai_model_streamer.file_streamer.session import Session
@@ -28,18 +30,21 @@ class PieceReader:
         self._left: list[int] = []  # ranges of each submission that did not arrive yet
         self.bytes = 0
 
-    def start(self, placed: Sequence[Placed], address: int) -> None:
-        """Begins to read this member's pieces of the next round to `address`."""
+    def start(self, placed: Sequence[Placed], staging: torch.Tensor, stream: int = 0) -> None:
+        """Begins to read this member's pieces of the next round to `staging`.
+
+        On a device, after what its stream `stream` (a handle) holds now.
+        """
         requests: list[FileChunks] = []
         ranges = 0
         for one in placed:
             if one.piece.owner != self._member:
                 continue
-            place = address + one.offset
+            place = staging.data_ptr() + one.offset
             for file, start, end in one.piece.extents:
                 path = self._paths[file]
                 if not requests or requests[-1].path != path:
-                    requests.append(FileChunks(0, path, [], [], destinations=[]))
+                    requests.append(FileChunks(0, path, [], [], destinations=[], keep=staging))
                 request = requests[-1]
                 assert request.destinations is not None
                 request.offsets.append(start)
@@ -49,7 +54,7 @@ class PieceReader:
                 ranges += 1
             self.bytes += one.piece.size
         self._left.append(ranges)
-        self._session.submit(requests, self._device_type, self._ordinal)
+        self._session.submit(requests, self._device_type, self._ordinal, stream)
 
     def wait(self, number: int) -> None:
         """Waits until all of round `number` has arrived; raises what failed."""

@@ -125,7 +125,6 @@ class SafetensorsStreamer:
                 safetensors file; an argument or a setting can't be used.
         """
         names = [to_text(path) for path in _as_list(paths)]
-        placement = parse_device(device)
         self.start_time = time.monotonic()
         self.device_str = "cpu" if device is None else str(device)
         self._credentials = s3_credentials
@@ -151,6 +150,7 @@ class SafetensorsStreamer:
         for tensors in wanted:
             for tensor in tensors:
                 tensor.get_torch_dtype()  # refused before anything is read
+        placement = parse_device(device)
         self._into = {} if into is None else resolve(into, wanted, placement.device)
         self._written = placement.writes_destinations
         self.files_to_tensors_metadata = dict(enumerate(wanted))
