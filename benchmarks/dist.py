@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import checkpoints, report, runner
-from benchmarks.dist_store import Store, slow_link
+from benchmarks.dist_link import slow_link
 from benchmarks.peers import PEERS, ROOT
 from benchmarks.report import Check, Row
 from benchmarks.runner import Job, Runnable
+from tests.servers.counting import CountingStore
 
 RANKS = (2, 4)
 LIMIT = 400_000_000
@@ -33,7 +34,7 @@ class Setup:
     dense: list[str]
     small: list[str]
     rounds: int
-    store: Store
+    store: CountingStore
     env: dict[str, str] = field(default_factory=dict)
 
     def job(
@@ -42,7 +43,7 @@ class Setup:
         peer: str,
         files: list[str],
         ranks: int,
-        store: Store | None = None,
+        store: CountingStore | None = None,
         env: dict[str, str] | None = None,
         distributed: bool = True,
     ) -> Runnable:
@@ -121,7 +122,7 @@ def small(setup: Setup) -> Row:
 
 def slow_store(setup: Setup) -> Row:
     with slow_link(RATE) as (address, run_there):
-        store = Store(setup.folder, address, run_there)
+        store = CountingStore(setup.folder, address, run_there)
         try:
             store.start()
             runnables = [
@@ -173,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
     if {"dense", "small"} & set(wanted):
         PEERS["original-s3"].python()
     print("Making checkpoints (once)", flush=True)
-    store = Store(folder)
+    store = CountingStore(folder)
     setup = Setup(
         folder,
         checkpoints.dense(folder / "dense", options.gigabytes),

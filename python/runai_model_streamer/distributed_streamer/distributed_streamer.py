@@ -141,11 +141,6 @@ class DistributedStreamer(FileStreamer):
         if not is_distributed or not dist.is_available() or not dist.is_initialized():
             return
         logs.configure()
-        from runai_model_streamer.device import parse_device  # which imports FileStreamer
-
-        settings = DistSettings.read()
-        target = parse_device(device).device
-        params = _distributedStreamerParams(settings, process_group)
         if dist.get_world_size(process_group) <= 1:
             return
         rank = dist.get_rank()
@@ -154,16 +149,22 @@ class DistributedStreamer(FileStreamer):
                 f"process_group: rank {rank} is not one of its ranks"
             )
         store = membership.default_store()
-        group_ranks = None if process_group is None else params.ranks()
+        group_ranks = (
+            None if process_group is None else list(dist.get_process_group_ranks(process_group))
+        )
+        try:
+            settings, target = DistSettings.read(), _torch_device(device)
+        except StreamerError as error:
+            membership.announce_absence(
+                store, membership.next_stream(group_ranks), rank, f"it failed: {error}"
+            )
+            raise
         reason = _reason_against(settings, process_group, target)
         if reason:
-            prefix = membership.next_stream(group_ranks)
-            membership.announce_node(store, rank)
-            absent = membership.hello(settings, target, paths, reason)
-            membership.announce_absence(store, prefix, rank, absent)
+            membership.announce_absence(store, membership.next_stream(group_ranks), rank, reason)
             self._read_alone(reason)
             return
-        ranks = group_ranks or params.ranks()
+        ranks = _distributedStreamerParams(settings, process_group).ranks()
         if len(ranks) <= 1:
             self._read_alone("no other rank shares this one's reading")
             return
@@ -383,6 +384,12 @@ class DistributedStreamer(FileStreamer):
             notes=notes,
             peak_memory=stats.peak_memory + BUFFERS * pump.buffer_bytes,
         )
+
+
+def _torch_device(device: str | torch.device | None) -> torch.device:
+    from runai_model_streamer.device import parse_device  # which imports FileStreamer
+
+    return parse_device(device).device
 
 
 def _clone(store: Any) -> Any:

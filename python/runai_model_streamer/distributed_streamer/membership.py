@@ -62,20 +62,18 @@ def next_stream(ranks: Sequence[int] | None) -> str:
     return f"runai_model_streamer/{name}/{number}"
 
 
-def hello(
-    settings: DistSettings, device: torch.device, paths: Sequence[str], reason: str = ""
-) -> dict[str, Any]:
-    """What a rank tells about itself. `reason`: why it does not take part."""
+def hello(settings: DistSettings, device: torch.device, paths: Sequence[str]) -> dict[str, Any]:
+    """What a rank tells about itself."""
     digest = hashlib.sha256("\0".join(paths).encode(errors="surrogateescape")).hexdigest()[:16]
     return {
         "host": host_name(),
         "process": process_identity(),
-        "off": reason,
+        "off": "",
         "version": native.version(),
         "settings": settings.shared(),
         "device": device.type,
         "files": {"count": len(paths), "first": paths[0] if paths else "", "digest": digest},
-        "cached": cached_fraction(paths) if not reason and settings.mode == "auto" else 0.0,
+        "cached": cached_fraction(paths) if settings.mode == "auto" else 0.0,
         "free": _free_device_bytes(device),
     }
 
@@ -146,9 +144,11 @@ def reason_to_read_alone(
     return ""
 
 
-def announce_absence(store: Any, prefix: str, rank: int, mine: dict[str, Any]) -> None:
-    """Tells those who wait for this rank that it reads by itself. Never waits."""
+def announce_absence(store: Any, prefix: str, rank: int, reason: str) -> None:
+    """Tells those who wait for this rank that it does not take part. Never waits."""
+    mine = {"host": host_name(), "process": process_identity(), "off": reason}
     try:
+        store.set(f"runai_model_streamer/nodes/node/{rank}", b"1|" + node_identity().encode())
         store.set(f"{prefix}/hello/{rank}", b"1|" + json.dumps(mine).encode())
     except (RuntimeError, ValueError, OSError) as error:
         logger.debug("the store did not take a message: %s", error)
@@ -162,11 +162,3 @@ def nodes(store: Any, rank: int, world: int, timeout: float) -> list[list[int]]:
     for other, identity in enumerate(identities):
         groups.setdefault(identity, []).append(other)
     return list(groups.values())
-
-
-def announce_node(store: Any, rank: int) -> None:
-    """What nodes() of the other ranks waits for. Never waits."""
-    try:
-        store.set(f"runai_model_streamer/nodes/node/{rank}", b"1|" + node_identity().encode())
-    except (RuntimeError, ValueError, OSError) as error:
-        logger.debug("the store did not take a message: %s", error)

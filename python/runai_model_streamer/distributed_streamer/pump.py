@@ -63,8 +63,9 @@ class _Queue:
 
     def end(self, error: BaseException | None = None) -> None:
         with self._changed:
-            self._ended = True
-            self._error = error
+            if not self._ended:
+                self._ended = True
+                self._error = error
             self._changed.notify_all()
 
     def stop(self) -> None:
@@ -178,18 +179,20 @@ class Pump:
             self._queue.end()
         except Abandoned:
             self._queue.end(StreamerClosedError("the streamer was closed", code="cancelled"))
-        except BaseException:
+        except BaseException as failure:
+            ended: BaseException = failure
             if self._stopping:
-                error = StreamerClosedError("the streamer was closed", code="cancelled")
-            elif isinstance(error, StreamerError) and not isinstance(error, PeerError):
-                located(error, self._channel.rank, host_name())
-            self._channel.abort(error)
-            self._queue.end(error)
+                ended = StreamerClosedError("the streamer was closed", code="cancelled")
+            elif isinstance(ended, StreamerError) and not isinstance(ended, PeerError):
+                located(ended, self._channel.rank, host_name())
+            self._channel.abort(ended)
+            self._queue.end(ended)
         else:
             # The group goes when nobody needs it; whoever fails now has got everything.
             with contextlib.suppress(Exception):
                 self._channel.barrier(self._ranks)
         finally:
+            self._queue.end(StreamerError("the exchange ended early"))  # unless it ended before
             self._release()
 
     def _release(self) -> None:

@@ -72,7 +72,9 @@ def encode_error(error: BaseException, rank: int, host: str) -> bytes:
         described["where"] = error.rank
     else:
         described["code"] = ""
-        described["text"] = f"{type(error).__name__}: {error}" if str(error) else repr(error)
+        described["text"] = f"{type(error).__name__}: {error}"
+        if isinstance(error, Abandoned):
+            described["text"] = str(error)
     return json.dumps(described).encode()
 
 

@@ -20,6 +20,7 @@ Make = Callable[..., Cluster]
         ("RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE", "1000000", "2000000"),
         ("RUNAI_STREAMER_MEMORY_LIMIT", "1000000000", "-1"),
         ("RUNAI_STREAMER_DIST", "1", "0"),
+        ("RUNAI_STREAMER_DIST_TIMEOUT", "600", "soon"),
     ],
 )
 def test_settings_that_differ_are_named(

@@ -1,22 +1,16 @@
-"""A store for ranks to share: nginx that serves files and counts bytes, maybe behind a slow link."""
+"""nginx that counts: static files, and who asked for how many bytes of which."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-from tests.servers import debian
-from tests.servers.process import Server, free_port
-
-NAMESPACE = "streamer-bench-dist"
-_CLIENT, _SERVER = "10.213.7.1", "10.213.7.2"
+from . import debian
+from .process import Server, free_port
 
 
-class Store(Server):
-    """Serves the files below `root` as objects of S3 would be: `uris` of bucket and key.
+class CountingStore(Server):
+    """Serves the files below `root`, as objects of S3 would be: `uris()` of bucket and key.
 
     Requests are not verified. `prefix` is a command to run nginx under.
     """
@@ -96,39 +90,3 @@ http {{
     def sent(self) -> int:
         """Bytes of bodies since forget(). Requests that are cut short count as far as they came."""
         return sum(size for _, _, size in self.requests())
-
-
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
-@contextlib.contextmanager
-def slow_link(megabytes_per_second: int) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """A network namespace behind a link of that rate: (address in it, command to run there).
-
-    Needs root.
-    """
-    near, far = "strbench0", "strbench1"
-    with contextlib.suppress(subprocess.CalledProcessError):
-        _ip("netns", "del", NAMESPACE)
-    _ip("netns", "add", NAMESPACE)
-    try:
-        _ip("link", "add", near, "type", "veth", "peer", "name", far, "netns", NAMESPACE)
-        _ip("addr", "add", f"{_CLIENT}/30", "dev", near)
-        _ip("link", "set", near, "up")
-        _ip("-n", NAMESPACE, "addr", "add", f"{_SERVER}/30", "dev", far)
-        _ip("-n", NAMESPACE, "link", "set", far, "up")
-        _ip("-n", NAMESPACE, "link", "set", "lo", "up")
-        run_there = ("ip", "netns", "exec", NAMESPACE)
-        rate = f"{megabytes_per_second * 8}mbit"
-        subprocess.run(
-            [
-                *(*run_there, "tc", "qdisc", "add", "dev", far, "root"),
-                *("tbf", "rate", rate, "burst", "512kb", "latency", "50ms"),
-            ],
-            check=True,
-            capture_output=True,
-        )
-        yield _SERVER, run_there
-    finally:
-        _ip("netns", "del", NAMESPACE)  # takes the link with it

@@ -1,0 +1,156 @@
+"""What a store is asked for, by its own log: each byte once."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.counting import CountingStore
+from tests.servers.process import Unavailable
+
+from . import models
+from .cluster import Cluster
+
+pytestmark = pytest.mark.servers
+Make = Callable[..., Cluster]
+NODES = {"node-a": "10.213.9.1", "node-b": "10.213.9.2"}
+
+
+@contextlib.contextmanager
+def serving(root: Path, host: str = "127.0.0.1", prefix: tuple[str, ...] = ()) -> Iterator:
+    store = CountingStore(root, host, prefix)
+    try:
+        try:
+            store.start()
+        except Unavailable as error:
+            pytest.skip(str(error))
+        yield store
+    finally:
+        store.stop()
+
+
+def urls(store: CountingStore, files: list[str]) -> list[str]:
+    return [f"{store.url}/{Path(file).name}" for file in files]
+
+
+def expected(files: list[str]) -> list[list[str]]:
+    return [list(pair) for path in files for pair in models.digests(path).items()]
+
+
+def size_of(files: list[str]) -> int:
+    return sum(Path(file).stat().st_size for file in files)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_each_byte_is_sent_once(cluster: Make, tmp_path: Path, ranks: int) -> None:
+    files = models.dense(tmp_path, files=3, tensors=24)
+    with serving(tmp_path) as store:
+        env = {"RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE": str(16 << 20)}
+        for result in cluster(ranks, env).load(urls(store, files)).values():
+            assert result["tensors"] == expected(files)
+        assert size_of(files) <= store.sent() <= size_of(files) * 1.015
+        headers = Counter(path for _, path, size in store.requests() if size == 256 << 10)
+        assert set(headers.values()) == {1}  # one rank reads a file's header
+
+
+def test_what_nobody_wants_is_not_sent(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=2, tensors=24)
+    names = {"0": ["0.0?"], "1": ["0.0?", "0.1?"]}
+    with serving(tmp_path) as store:
+        env = {"RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE": str(16 << 20)}
+        cluster(2, env).load(urls(store, files), names=names)
+        data = store.sent() - 2 * (256 << 10)
+        assert 20 << 20 <= data <= (20 << 20) + 16
+
+
+def test_a_missing_object_is_missing_on_every_rank(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=1, tensors=1)
+    with serving(tmp_path) as store:
+        wanted = [*urls(store, files), f"{store.url}/none.safetensors"]
+        for result in cluster(2).run("load", wanted).values():
+            assert result["error"] == "StreamerNotFoundError"
+            assert "rank 1 on " in result["text"]
+            assert "none.safetensors" in result["text"]
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[dict[str, list[str]]]:
+    """Commands to run under, by the name of a node: network and host name of its own."""
+
+    def ip(*arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+    spaces = {node: f"streamer-test-{node}" for node in NODES}
+    try:
+        for space in spaces.values():
+            subprocess.run(["ip", "netns", "del", space], capture_output=True, check=False)
+            ip("netns", "add", space)
+            ip("-n", space, "link", "set", "lo", "up")
+        first, second = spaces.values()
+        ip(*f"-n {first} link add wire type veth peer name wire netns {second}".split())
+        for node, space in spaces.items():
+            ip("-n", space, "addr", "add", f"{NODES[node]}/24", "dev", "wire")
+            ip("-n", space, "link", "set", "wire", "up")
+    except (OSError, subprocess.CalledProcessError) as error:
+        for space in spaces.values():
+            subprocess.run(["ip", "netns", "del", space], capture_output=True, check=False)
+        pytest.skip(f"no network namespaces: {error}")
+    named = 'hostname "$0" && exec "$@"'
+    yield {
+        node: ["ip", "netns", "exec", space, "unshare", "--uts", "sh", "-c", named, node]
+        for node, space in spaces.items()
+    }
+    for space in spaces.values():
+        subprocess.run(["ip", "netns", "del", space], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_two_nodes(
+    cluster: Make, tmp_path: Path, two_nodes: dict[str, list[str]], everywhere: bool
+) -> None:
+    files = models.dense(tmp_path, files=2, tensors=24)
+    first, second = two_nodes
+    with serving(tmp_path, NODES[first], tuple(two_nodes[first])) as store:
+        ranks = cluster(
+            4,
+            {
+                "RUNAI_STREAMER_DIST_GLOBAL": str(int(everywhere)),
+                "RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE": str(16 << 20),
+                "GLOO_SOCKET_IFNAME": "wire",
+            },
+            prefixes=[two_nodes[first], two_nodes[second], two_nodes[first], two_nodes[second]],
+            address=NODES[first],
+        )
+        for result in ranks.load(urls(store, files)).values():
+            assert result["tensors"] == expected(files)
+            assert result["notes"]["distributed"].startswith("4 " if everywhere else "2 ")
+        sent: Counter[str] = Counter()
+        for address, _, size in store.requests():
+            sent[address] += size
+    total = size_of(files)
+    assert set(sent) == set(NODES.values())
+    for size in sent.values():
+        share = total / 2 if everywhere else total
+        assert share * 0.95 <= size <= share * 1.05
+
+
+@pytest.mark.root
+def test_an_error_names_the_node(
+    cluster: Make, tmp_path: Path, two_nodes: dict[str, list[str]]
+) -> None:
+    files = models.dense(tmp_path, files=1, tensors=1)
+    first, second = two_nodes
+    ranks = cluster(
+        2,
+        {"RUNAI_STREAMER_DIST_GLOBAL": "1", "GLOO_SOCKET_IFNAME": "wire"},
+        prefixes=[two_nodes[first], two_nodes[second]],
+        address=NODES[first],
+    )
+    found = ranks.run("unknown_name", files)
+    assert all("rank 1 on node-b" in result["text"] for result in found.values())
