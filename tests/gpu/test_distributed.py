@@ -1,0 +1,148 @@
+"""Staging, exchange and handing over on a GPU, with NCCL between as many ranks as there are GPUs.
+
+With one GPU the group has one rank: all-gathers that move nothing, and everything around them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors import safe_open
+
+from runai_model_streamer import SafetensorsStreamer
+from runai_model_streamer.distributed_streamer import membership
+from runai_model_streamer.distributed_streamer.distributed_streamer import _Stream
+from runai_model_streamer.distributed_streamer.rendezvous import Channel
+from runai_model_streamer.distributed_streamer.settings import DistSettings
+
+DEVICE = os.environ.get("TEST_DISTRIBUTED_DEVICE", "cuda:0")
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[None]:
+    backend = "nccl" if DEVICE.startswith("cuda") else "gloo"
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def share_with_nobody(streamer: SafetensorsStreamer) -> None:
+    """Has `streamer` go through everything that ranks go through, in a group of one."""
+    inner = streamer.file_streamer
+
+    def join(*_: object) -> None:
+        inner.close()
+        store = membership.default_store()
+        prefix = membership.next_stream([0])
+        channel = Channel(store, prefix, [0], 0, 60)
+        device = torch.device(DEVICE)
+        inner._shared = _Stream(channel, DistSettings.read(), [], prefix, store, device, 1)
+        inner._joined = True
+
+    inner.join = join  # type: ignore[method-assign]
+
+
+def expected(paths: list[Path]) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return tensors
+
+
+def check(got: dict[str, torch.Tensor], paths: list[Path]) -> None:
+    wanted = expected(paths)
+    assert set(got) == set(wanted)
+    for name, tensor in got.items():
+        assert tensor.device == torch.device(DEVICE)
+        assert tensor.dtype == wanted[name].dtype
+        assert torch.equal(tensor.cpu(), wanted[name]), name
+
+
+@pytest.mark.parametrize("buffer", [None, "1000000"])
+def test_every_tensor_arrives(
+    group: None, checkpoint: list[Path], monkeypatch: pytest.MonkeyPatch, buffer: str | None
+) -> None:
+    if buffer is not None:
+        monkeypatch.setenv("RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE", buffer)
+    with SafetensorsStreamer() as streamer:
+        share_with_nobody(streamer)
+        for _ in range(2):
+            streamer.stream_files(checkpoint, device=DEVICE, is_distributed=True)
+            assert streamer.file_streamer.ring_info() is not None
+            check(dict(streamer.get_tensors()), checkpoint)
+
+
+def test_into_tensors_that_exist(group: None, checkpoint: list[Path]) -> None:
+    targets = {
+        name: torch.empty_like(tensor, device=DEVICE)
+        for name, tensor in expected(checkpoint).items()
+    }
+    addresses = {name: tensor.data_ptr() for name, tensor in targets.items()}
+    with SafetensorsStreamer() as streamer:
+        share_with_nobody(streamer)
+        streamer.stream_files(checkpoint, device=DEVICE, is_distributed=True, into=targets)
+        got = dict(streamer.get_tensors())
+    check(got, checkpoint)
+    assert {name: tensor.data_ptr() for name, tensor in got.items()} == addresses
+
+
+def test_leaving_early_leaves_the_device_usable(group: None, checkpoint: list[Path]) -> None:
+    with SafetensorsStreamer() as streamer:
+        share_with_nobody(streamer)
+        streamer.stream_files(checkpoint, device=DEVICE, is_distributed=True)
+        next(streamer.get_tensors())
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files(checkpoint, device=DEVICE)
+        check(dict(streamer.get_tensors()), checkpoint)
+
+
+_RANK = """
+import os, sys, torch, torch.distributed as dist
+from safetensors import safe_open
+from runai_model_streamer import SafetensorsStreamer
+device = f"cuda:{os.environ['LOCAL_RANK']}"
+torch.cuda.set_device(device)
+dist.init_process_group("nccl")
+names = None if sys.argv[1] == "all" else [f"{dist.get_rank() % 2}.*"]
+with SafetensorsStreamer() as streamer:
+    streamer.stream_files(sys.argv[2:], device=device, is_distributed=True, tensor_names=names)
+    assert streamer.file_streamer.ring_info() is not None
+    got = dict(streamer.get_tensors())
+count = 0
+for path in sys.argv[2:]:
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():
+            if names is None or name.startswith(names[0][:2]):
+                count += 1
+                assert torch.equal(got[name].cpu(), file.get_tensor(name)), name
+assert count == len(got)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("what", ["all", "different"])
+def test_every_gpu_gets_what_it_wants(checkpoint: list[Path], tmp_path: Path, what: str) -> None:
+    count = torch.cuda.device_count()
+    if count < 2:
+        pytest.skip("one GPU: there is nobody to share with")
+    program = tmp_path / "rank.py"
+    program.write_text(_RANK)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *(f"--nproc-per-node={count}", str(program), what, *map(str, checkpoint)),
+        ],
+        env={**os.environ, "RUNAI_STREAMER_DIST": "1"},
+        check=True,
+        timeout=300,
+    )
