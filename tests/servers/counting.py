@@ -73,7 +73,8 @@ http {{
             ],
             env={"LD_LIBRARY_PATH": debian.library_path(system)},
         )
-        self.wait_for_port(self.port, "nginx", self.host)
+        # Written when it listens; its network may be one that this process can't reach.
+        self.wait_until((self.directory / "nginx.pid").exists, "nginx")
 
     def requests(self) -> list[tuple[str, str, int]]:
         """(address of the client, path, bytes sent) of each request that was answered."""
