@@ -298,9 +298,9 @@ class DistributedStreamer(FileStreamer):
         share = settings.memory_share(shared.local_ranks)
 
         def make_transport() -> Transport:
-            part = dist.PrefixStore(
-                f"{shared.prefix}/{'nccl' if on_device else 'gloo'}", _clone(shared.store)
-            )
+            # Groups of the same stream differ in their first rank.
+            name = f"{shared.prefix}/data/{ranks[0]}"
+            part = dist.PrefixStore(name, _clone(shared.store))
             if on_device:
                 return NcclTransport(
                     part, member, len(ranks), settings.timeout, shared.device, pump.stopped

@@ -130,8 +130,9 @@ class Channel:
         self.timeout = timeout
         self.hosts: dict[int, str] = {rank: host_name()}
         self.cancelled: Callable[[], bool] = lambda: False
-        self._prefix = prefix
-        self._parent = store
+        # Groups of one stream share `prefix`: what a rank says stands by its number, the rest by
+        # the first rank of the group.
+        self._common = f"of/{self.ranks[0]}"
         self._store: Any = PrefixStore(prefix, store.clone() if hasattr(store, "clone") else store)
         # A second connection, so that abort() never waits for a waiting thread.
         self._other: Any = (
@@ -175,17 +176,17 @@ class Channel:
         """Waits for all of `members`, of which this rank is one; without, for every rank."""
         members = self.ranks if members is None else members
         number = self._barrier
-        go = f"go/{number}"
+        go = f"{self._common}/go/{number}"
 
         def arrive() -> bool:
             self._store.set(f"at/{self.rank}", str(number).encode())
-            if self._store.add(f"count/{number}", 1) < len(members):
+            if self._store.add(f"{self._common}/count/{number}", 1) < len(members):
                 return False
             # compare_set does not overwrite the message of a rank that aborted.
             self._store.compare_set(go, "", "ok")
-            for old in (f"go/{number - 2}", f"count/{number - 2}"):
-                if number >= 2:
-                    self._store.delete_key(old)
+            if number >= 2:
+                for old in ("go", "count"):
+                    self._store.delete_key(f"{self._common}/{old}/{number - 2}")
             return True
 
         self._call(arrive)
@@ -201,14 +202,14 @@ class Channel:
         self._aborted = True
         try:
             encoded = encode_error(error, self.rank, host_name()).decode()
-            self._other.compare_set("abort", "", encoded)
-            self._other.compare_set(f"go/{self._barrier}", "", _ABORTED.decode())
+            self._other.compare_set(f"{self._common}/abort", "", encoded)
+            self._other.compare_set(f"{self._common}/go/{self._barrier}", "", _ABORTED.decode())
         except Exception:  # the store is gone: then everybody learns it by themselves
             pass
 
     def check(self) -> None:
         """Raises what another rank aborted with."""
-        if self._call(self._store.check, ["abort"]):
+        if self._call(self._store.check, [f"{self._common}/abort"]):
             self._raise_aborted()
 
     def lost(self, cause: BaseException) -> PeerError:
@@ -225,7 +226,7 @@ class Channel:
 
     def _raise_aborted(self) -> None:
         self._aborted = True
-        raise decode_error(self._call(self._store.get, "abort"))
+        raise decode_error(self._call(self._store.get, f"{self._common}/abort"))
 
     def _call(self, operation: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -269,7 +270,7 @@ class Channel:
                 ) from cause
 
     def _silent(self, key: str, members: Sequence[int]) -> list[int]:
-        if not key.startswith("go/"):
+        if f"{self._common}/go/" not in key:
             return list(members)
         silent = []
         for rank in members:
