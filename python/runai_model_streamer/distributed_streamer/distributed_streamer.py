@@ -110,8 +110,13 @@ class DistributedStreamer(FileStreamer):
 
     def close(self) -> None:
         """Stops reading. Ranks that still need this one are told, and fail."""
+        shared = self._shared
+        ended = shared is not None and shared.pump is not None and self._session is not None
+        stats = self._current_stats() if ended else None
         self._leave()
         super().close()
+        if stats is not None:
+            self._stats = stats
 
     def _leave(self) -> None:
         shared, self._shared = self._shared, None

@@ -67,13 +67,21 @@ class FileStreamer:
         self._placement = None
         self._submitted = False
 
-    def load_headers(
-        self, paths: Sequence[str], credentials: Any, read: ReadHeaders
-    ) -> list[FileHeader]:
-        """`read` of a new load's session and `paths`: it opens them and returns their headers.
+    def open_files(
+        self, paths: Sequence[str], credentials: Any = None, prefix_bytes: int = 0
+    ) -> tuple[Session, list[bytes]]:
+        """Opens `paths` for a new load and returns the first bytes of each.
 
         The files stay open, and pinned to their version, for the stream_files() that follows.
         """
+        self._close_session()
+        self._session = Session(paths, credentials=credentials)
+        return self._session, self._session.open(paths, prefix_bytes)
+
+    def load_headers(
+        self, paths: Sequence[str], credentials: Any, read: ReadHeaders
+    ) -> list[FileHeader]:
+        """As open_files(); `read` opens them, and reads their headers."""
         self._close_session()
         self._session = Session(paths, credentials=credentials)
         return read(self._session, paths)
