@@ -11,14 +11,13 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from typing import Any
 
 from runai_model_streamer import errors
 from runai_model_streamer.errors import StreamerError, StreamerTimeoutError
 
 # While it waits, a rank looks this often whether another one has given up or is gone.
-_SLICE = timedelta(milliseconds=300)
+_SLICE = 0.3  # seconds
 # The store refuses larger values.
 _MAX_VALUE = 4 << 20
 _ABORTED = b"aborted"
@@ -242,32 +241,37 @@ class Channel:
             ) from error
 
     def _wait(self, key: str, members: Sequence[int]) -> None:
-        deadline = time.monotonic() + self.timeout
-        while True:
-            try:
-                self._store.wait([key], _SLICE)
-                return
-            except (RuntimeError, ValueError, OSError) as error:
-                # A timeout and a lost connection look alike in some versions.
-                if self._call(self._store.check, [key]):
-                    return
-                cause = error
-            self.check()
+        """Waits until the store has `key`, which `members` bring about.
+
+        By asking again and again: the store's own waiting, when it is cut short to look around,
+        writes warnings, and leaves connections in doubt in some versions.
+        """
+        start = time.monotonic()
+        look_around = start + _SLICE
+        pause = 50e-6
+        longest = max(2e-3, 50e-6 * len(self.ranks))  # the store serves one at a time
+        while not self._call(self._store.check, [key]):
+            time.sleep(pause)
+            pause = min(pause * 1.4, longest)
             if self.cancelled():
                 raise Abandoned
+            if time.monotonic() < look_around:
+                continue
+            look_around = time.monotonic() + _SLICE
+            self.check()
             silent = self._silent(key, members)
             gone = [rank for rank in silent if self._gone(rank)]
-            if gone:
+            if gone and not self._call(self._store.check, [key]):
                 raise PeerError(
                     f"{self._describe(gone)} ended before the stream did", code="timeout"
-                ) from cause
-            if time.monotonic() >= deadline:
+                )
+            if time.monotonic() - start >= self.timeout:
                 raise PeerError(
                     f"no word from {self._describe(silent)} for {self.timeout:g} s "
                     "(RUNAI_STREAMER_DIST_TIMEOUT). Every rank must call stream_files() with "
                     "is_distributed=True, and take all tensors",
                     code="timeout",
-                ) from cause
+                )
 
     def _silent(self, key: str, members: Sequence[int]) -> list[int]:
         if f"{self._common}/go/" not in key:

@@ -36,7 +36,7 @@ class Cluster:
         rank_env: dict[int, dict[str, str]] | None = None,
         prefixes: Sequence[Sequence[str]] | None = None,
         address: str = "127.0.0.1",
-        seconds: float = 120,
+        seconds: float = 280,
     ) -> None:
         self.folder, self.ranks, self.address, self.seconds = folder, ranks, address, seconds
         self.env = {

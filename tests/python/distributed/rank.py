@@ -202,7 +202,7 @@ def collective_works() -> bool:
 def main() -> None:
     from datetime import timedelta
 
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", timeout=timedelta(seconds=240))
     try:
         result = globals()[JOB["program"]]()
     except Exception as error:
