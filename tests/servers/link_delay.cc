@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
-#include <linux/virtio_net.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -17,6 +16,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -31,7 +31,17 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::nanoseconds;
 
-constexpr std::size_t kLargestPacket = 65536 + sizeof(virtio_net_hdr);
+// virtio_net_hdr; the kernel's own header is not C++.
+struct PacketHeader {
+  std::uint8_t flags;
+  std::uint8_t gso_type;
+  std::uint16_t hdr_len;
+  std::uint16_t gso_size;
+  std::uint16_t csum_start;
+  std::uint16_t csum_offset;
+};
+
+constexpr std::size_t kLargestPacket = 65536 + sizeof(PacketHeader);
 constexpr std::uint64_t kQueueBytes = 32'000'000;  // what waits for the wire; more is dropped
 constexpr int kFrameBytes = 38;                    // Ethernet around each segment
 constexpr int kHeaderBytes = 52;                   // IP and TCP of each further segment
@@ -102,7 +112,7 @@ class Direction {
 
   // What the packet would take on the wire, cut into segments.
   double wire_bytes(ssize_t size) const {
-    virtio_net_hdr header;
+    PacketHeader header;
     std::memcpy(&header, buffer_.data(), sizeof header);
     ssize_t segments = 1;
     if (header.gso_type != 0 && header.gso_size > 0) {
