@@ -60,6 +60,11 @@ PEERS = {
             "benchmarks.adapters.original",
             ("runai-model-streamer[s3]==0.17.0",),
         ),
+        Peer(
+            "original-azure",
+            "benchmarks.adapters.original",
+            ("runai-model-streamer[azure]==0.17.0",),
+        ),
         Peer("safetensors", "benchmarks.adapters.safetensors_", ("safetensors==0.9.0rc1",)),
         Peer("instanttensor", "benchmarks.adapters.instanttensor_", ("instanttensor==0.2.2",)),
         Peer(

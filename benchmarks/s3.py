@@ -87,13 +87,24 @@ class Setup:
         return Row(key, title, checkpoints.total_bytes(files), samples)
 
 
-def raw_socket(files: list[str], host: str, port: int, threads: int, prefix: Sequence[str] = ()):
-    """Reading with no library at all."""
+def raw_socket(
+    files: list[str],
+    host: str,
+    port: int,
+    threads: int,
+    prefix: Sequence[str] = (),
+    base: str = "",
+    query: str = "",
+):
+    """Reading with no library at all, from BASE/FOLDER/FILE with a query."""
     binary = os.environ.get("BENCH_RAW_SOCKET", str(ROOT / "build/plain/benchmarks/raw_socket"))
     chunk = 8 << 20
     paths = []
     for path in files:
-        paths += [f"/{Path(path).parent.name}/{Path(path).name}", str(os.path.getsize(path))]
+        paths += [
+            f"{base}/{Path(path).parent.name}/{Path(path).name}{query}",
+            str(os.path.getsize(path)),
+        ]
 
     def call() -> dict[str, Any]:
         command = [*prefix, binary, str(threads), str(chunk), host, str(port), *paths]

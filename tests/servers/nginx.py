@@ -32,10 +32,12 @@ class Nginx(Server):
         workers: int = 2,
         host: str = "127.0.0.1",
         prefix: list[str] | None = None,
+        locations: str = "",
     ) -> None:
         super().__init__()
         self.root, self.host, self.workers = root, host, workers
         self.certificate, self.certificates = certificate, certificates or {}
+        self.locations = locations  # of the static server, as nginx writes them
         self.command_prefix = prefix or []  # e.g. to run inside a network namespace
         self.port, self.tls_port = free_port(), free_port()
         self.control_port = free_port()
@@ -119,7 +121,8 @@ class Nginx(Server):
                 f"  ssl_certificate_key {self.certificate.key};"
             )
         user = "user root;" if os.getuid() == 0 else ""
-        servers = [f"server {{ listen {self.host}:{self.port} backlog=1024; }}"]
+        listen = f"listen {self.host}:{self.port} backlog=1024;"
+        servers = [f"server {{ {listen} {self.locations} }}"]
         if self.certificate:
             servers.append(f"server {{ listen {self.host}:{self.tls_port} ssl; }}")
         for name, extra in self.certificates.items():
