@@ -20,8 +20,11 @@ import runai_model_streamer as streamer
 
 
 def make_checkpoint(path: str) -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    tensors = {f"layer.{i}.weight": torch.randn(1000, 100 + i) for i in range(20)}
+    # The same for every torch and processor, since others may hold a copy of the file.
+    tensors = {
+        f"layer.{i}.weight": (torch.arange(1000.0 * (100 + i)) % 8191 + i).reshape(1000, 100 + i)
+        for i in range(20)
+    }
     tensors["scalar"] = torch.tensor(3.5)
     header, data = {}, b""
     for name, tensor in tensors.items():

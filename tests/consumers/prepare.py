@@ -60,9 +60,11 @@ CONSUMERS = {
 
 
 def _pip(python: Path | str, *arguments: str) -> None:
-    subprocess.run(
-        [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments], check=True
-    )
+    # Shown only when it fails: it complains of all that the consumers' metadata ask for beyond.
+    command = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
 
 
 def _unpack(consumer: Consumer, target: Path) -> None:
