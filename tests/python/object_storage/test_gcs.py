@@ -18,6 +18,7 @@ from runai_model_streamer import (
 )
 from runai_model_streamer.credentials import gcs as gcs_credentials
 from tests.python.object_storage.models import check_same, make_model, save
+from tests.servers.nginx import Nginx
 
 pytestmark = pytest.mark.servers
 MODEL = make_model(3)
@@ -311,3 +312,24 @@ def test_endpoint_of_google_means_hmac_keys(use):
         load("gs://models/x")
     # It got as far as a signed request for a server that is not there.
     assert caught.value.code == "network"
+
+
+def test_emulator_behind_a_server_that_checks_tokens(
+    gcs_emulator, private_gcs, service_account, www, use, resolver
+):
+    gcs_emulator.client().bucket("models").blob("b/m.safetensors").upload_from_string(save(MODEL))
+    check = """location / {
+      if ($http_authorization = "") { return 403 '{"error":{"message":"Anonymous caller"}}'; }
+      if ($http_authorization !~ "^Bearer token-") { return 401; }
+      proxy_set_header Authorization "";
+      proxy_pass http://127.0.0.1:%d;
+    }"""
+    with Nginx(www, locations=check % gcs_emulator.port) as nginx:
+        use({"RUNAI_STREAMER_GCS_ENDPOINT": nginx.url})
+        use({"RUNAI_STREAMER_GCS_CREDENTIAL_FILE": str(service_account)})
+        assert list_safetensors("gs://models/b") == ["gs://models/b/m.safetensors"]
+        check_same(MODEL, load("gs://models/b/m.safetensors"))
+        use({"RUNAI_STREAMER_GCS_USE_ANONYMOUS_CREDENTIALS": "1"})
+        with pytest.raises(StreamerError, match="Anonymous caller") as caught:
+            load("gs://models/b/m.safetensors")
+        assert (caught.value.code, caught.value.http_status) == ("permission", 403)
