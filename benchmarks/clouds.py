@@ -1,4 +1,4 @@
-"""gs://, az:// and https:// compared with s3://: `python -m benchmarks.clouds` (`make bench-clouds`).
+"""gs://, az:// and https:// next to s3://: `python -m benchmarks.clouds` (`make bench-clouds`).
 
 nginx on loopback answers what each protocol asks for, so that all do the same work with the same
 server; Azurite is compared with a raw socket reader and with the original's Azure package. All rows
