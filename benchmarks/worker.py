@@ -74,6 +74,7 @@ class Work:
             return
         self.first = time.perf_counter()
         yield item
+        del item  # or the first tensor would be kept to the end
         yield from iterator
 
     def prepare(self) -> None: ...
