@@ -48,6 +48,8 @@ configure_package_config_file(
   ${CMAKE_CURRENT_BINARY_DIR}/model_streamerConfig.cmake INSTALL_DESTINATION ${STREAMER_CONFIG_DIR})
 write_basic_package_version_file(
   ${CMAKE_CURRENT_BINARY_DIR}/model_streamerConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+# Relative, so that the installed tree can be moved.
+file(RELATIVE_PATH STREAMER_PC_PREFIX ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
 configure_file(${PROJECT_SOURCE_DIR}/cmake/package/model_streamer.pc.in
                ${CMAKE_CURRENT_BINARY_DIR}/model_streamer.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/model_streamerConfig.cmake

@@ -41,6 +41,7 @@ int run(const std::vector<std::string>& paths) {
   if (!files.ok()) return failed(files.status());
   std::vector<streamer::FileRanges> plan;
   for (std::uint32_t i = 0; i < files->size(); ++i) {
+    if (const streamer::Status& status = (*files)[i].status; !status.ok()) return failed(status);
     const std::uint64_t size = (*files)[i].size;
     streamer::FileRanges entry{i, {}};
     for (std::uint64_t at = 0; at < size; at += kPiece) {
