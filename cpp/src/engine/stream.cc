@@ -450,6 +450,7 @@ Status Stream::Impl::read(const std::vector<FileRanges>& wanted) {
       scheduler_->add_task(
           [work, index, range, kind = file.kind, object = file.object] {
             Status status = or_no_memory([&]() -> Status {
+              if (range.size == 0) return {};
               std::vector<std::byte>& bytes = work->bytes[index];
               bytes.resize(range.size);
               auto reader = worker_->reader(kind);

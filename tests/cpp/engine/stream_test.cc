@@ -1,0 +1,512 @@
+// Streams of files, end to end, by each strategy.
+#include "streamer/stream.h"
+
+#include <dirent.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <random>
+#include <thread>
+
+#include "source/system_calls.h"
+#include "source/temporary.h"
+
+namespace streamer {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::Folder;
+using testing::Gate;
+using testing::kKiB;
+using testing::kMiB;
+using testing::matches;
+using testing::SystemCalls;
+
+std::size_t entries_of(const char* folder) {
+  std::size_t count = 0;
+  DIR* directory = opendir(folder);
+  while (readdir(directory) != nullptr) ++count;
+  closedir(directory);
+  return count;
+}
+
+struct Piece {
+  std::uint64_t seed, offset, size;
+  const std::byte* data;
+  std::shared_ptr<void> memory;
+};
+
+class Streaming : public ::testing::TestWithParam<const char*> {
+ protected:
+  std::unique_ptr<Stream> make(Options options = {}) {
+    options.fs_strategy = GetParam();
+    auto stream = Stream::create(std::move(options));
+    EXPECT_TRUE(stream.ok()) << stream.status().to_string();
+    return std::move(*stream);
+  }
+
+  // Takes everything of `stream`; each file's seed is its number.
+  static Status drain(Stream& stream, const std::vector<FileRanges>& wanted,
+                      std::vector<Piece>* pieces) {
+    Status first;
+    for (;;) {
+      auto batch = stream.next(milliseconds(60000));
+      if (!batch.ok()) return batch.status();
+      EXPECT_TRUE(!batch->ready.empty() || batch->finished) << "nothing came";
+      if (batch->ready.empty()) return first;
+      for (Ready& ready : batch->ready) {
+        if (!ready.status.ok() && first.ok()) first = ready.status;
+        if (!ready.status.ok()) continue;
+        for (std::uint32_t i = 0; i < ready.count; ++i) {
+          const Range& range = wanted[ready.entry].ranges[ready.first_range + i];
+          const std::byte* data = range.destination != nullptr
+                                      ? static_cast<std::byte*>(range.destination)
+                                  : range.size == 0 ? nullptr
+                                                    : ready.data + ready.positions[i];
+          pieces->push_back({ready.file, range.offset, range.size, data, ready.memory});
+        }
+      }
+    }
+  }
+
+  Folder folder_;
+};
+
+TEST_P(Streaming, GivesEveryByteOfManyFiles) {
+  std::mt19937_64 random(7);
+  std::vector<std::string> paths;
+  std::vector<FileRanges> wanted;
+  for (std::uint32_t f = 0; f < 4; ++f) {
+    FileRanges ranges{f, {}, {}};
+    std::uint64_t end = f * 3;
+    for (int i = 0; i < 40; ++i) {
+      const std::uint64_t size = random() % (i % 4 == 0 ? 3 * kMiB : 3000);
+      ranges.ranges.push_back({end, size, nullptr, 1});
+      end += size;
+    }
+    paths.push_back(folder_.write(std::to_string(f), f, end));
+    wanted.push_back(std::move(ranges));
+  }
+  auto stream = make();
+  auto opened = stream->open(paths, 16);
+  ASSERT_TRUE(opened.ok());
+  for (std::uint32_t f = 0; f < 4; ++f) {
+    EXPECT_TRUE((*opened)[f].status.ok());
+    EXPECT_EQ((*opened)[f].size, std::filesystem::file_size(paths[f]));
+    EXPECT_TRUE(matches((*opened)[f].prefix.data(), f, 0, 16));
+  }
+  ASSERT_TRUE(stream->submit(wanted).ok());
+  std::vector<Piece> pieces;
+  ASSERT_TRUE(drain(*stream, wanted, &pieces).ok());
+  const Stats stats = stream->stats();
+  stream.reset();  // what was delivered stays
+  ASSERT_EQ(pieces.size(), 160u);
+  std::uint64_t bytes = 0;
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    const Piece& piece = pieces[i];
+    EXPECT_EQ(piece.seed, i / 40);  // in order
+    bytes += piece.size;
+    EXPECT_TRUE(matches(piece.data, piece.seed, piece.offset, piece.size));
+  }
+  EXPECT_EQ(stats.bytes, bytes);
+  EXPECT_EQ(stats.bytes_by_kind[static_cast<int>(SourceKind::kFile)], bytes);
+  EXPECT_GT(stats.requests, 0u);
+  EXPECT_GT(stats.threads, 0);
+}
+
+TEST_P(Streaming, ReadsIntoMemoryOfTheCaller) {
+  const std::string path = folder_.write("a", 0, 6 * kMiB);
+  std::vector<std::byte> memory(6 * kMiB);
+  std::vector<FileRanges> wanted{{0, {{1, 5 * kMiB, memory.data()}}, {}}};
+  auto stream = make();
+  ASSERT_TRUE(stream->open({path}).ok());
+  ASSERT_TRUE(stream->submit(wanted).ok());
+  std::vector<Piece> pieces;
+  ASSERT_TRUE(drain(*stream, wanted, &pieces).ok());
+  EXPECT_TRUE(matches(memory.data(), 0, 1, 5 * kMiB));
+  EXPECT_EQ(stream->stats().peak_memory, 0u);
+}
+
+TEST_P(Streaming, StaysWithinALimitAndNeverWritesDeliveredMemoryAgain) {
+  Options options;
+  options.memory_limit = static_cast<std::int64_t>(2 * kMiB);
+  options.concurrency = 4;
+  const std::string path = folder_.write("a", 0, 40 * kMiB);
+  std::vector<FileRanges> wanted{{0, {}, {}}};
+  for (int i = 0; i < 40; ++i) wanted[0].ranges.push_back({i * kMiB, kMiB, nullptr, 64});
+  auto stream = make(options);
+  ASSERT_TRUE(stream->open({path}).ok());
+  ASSERT_TRUE(stream->submit(wanted).ok());
+  std::vector<Piece> pieces;
+  ASSERT_TRUE(drain(*stream, wanted, &pieces).ok());
+  EXPECT_LE(stream->stats().peak_memory, 2 * kMiB);
+  for (const Piece& piece : pieces) {
+    EXPECT_TRUE(matches(piece.data, 0, piece.offset, piece.size)) << piece.offset;
+  }
+}
+
+TEST_P(Streaming, FilesThatCannotBeOpenedHaveTheirOwnError) {
+  const std::string good = folder_.write("a", 0, 1000);
+  auto stream = make();
+  auto opened = stream->open({good, folder_.path("gone"), folder_.path("")});
+  ASSERT_TRUE(opened.ok());
+  EXPECT_TRUE((*opened)[0].status.ok());
+  EXPECT_EQ((*opened)[1].status.code(), Code::kNotFound);
+  EXPECT_EQ((*opened)[2].status.code(), Code::kInvalid);
+  std::vector<FileRanges> wanted{{1, {{0, 10}}, {}}};
+  ASSERT_TRUE(stream->submit(wanted).ok());
+  std::vector<Piece> pieces;
+  EXPECT_EQ(drain(*stream, wanted, &pieces).code(), Code::kNotFound);
+}
+
+TEST_P(Streaming, ATruncatedFileIsAnError) {
+  Options options;
+  options.memory_limit = static_cast<std::int64_t>(2 * kMiB);  // most is read after the first
+  const std::string path = folder_.write("a", 0, 32 * kMiB);
+  std::vector<FileRanges> wanted{{0, {}, {}}};
+  for (int i = 0; i < 32; ++i) wanted[0].ranges.push_back({i * kMiB, kMiB});
+  auto stream = make(options);
+  ASSERT_TRUE(stream->open({path}).ok());
+  ASSERT_EQ(truncate(path.c_str(), static_cast<off_t>(8 * kMiB)), 0);
+  ASSERT_TRUE(stream->submit(wanted).ok());
+  std::vector<Piece> pieces;
+  const Status status = drain(*stream, wanted, &pieces);
+  EXPECT_TRUE(status.code() == Code::kShortRead || status.code() == Code::kChanged)
+      << status.to_string();
+}
+
+TEST_P(Streaming, AFileThatIsModifiedInPlaceIsAnError) {
+  const std::string path = folder_.write("a", 0, 4 * kMiB);
+  auto stream = make();
+  ASSERT_TRUE(stream->open({path}).ok());
+  std::this_thread::sleep_for(milliseconds(20));  // the clock of modification times is coarse
+  folder_.write("a", 1, 4 * kMiB);
+  std::vector<FileRanges> wanted{{0, {{0, kMiB}}, {}}};
+  ASSERT_TRUE(stream->submit(wanted).ok());
+  std::vector<Piece> pieces;
+  EXPECT_EQ(drain(*stream, wanted, &pieces).code(), Code::kChanged);
+  EXPECT_EQ(stream->unchanged(0).code(), Code::kChanged);
+}
+
+TEST_P(Streaming, AFileThatIsReplacedByRenamingIsReadWhole) {
+  const std::string path = folder_.write("a", 0, 4 * kMiB);
+  auto stream = make();
+  ASSERT_TRUE(stream->open({path}).ok());
+  std::filesystem::rename(folder_.write("b", 1, 4 * kMiB), path);
+  std::vector<FileRanges> wanted{{0, {{0, 4 * kMiB}}, {}}};
+  ASSERT_TRUE(stream->submit(wanted).ok());
+  std::vector<Piece> pieces;
+  ASSERT_TRUE(drain(*stream, wanted, &pieces).ok());
+  EXPECT_TRUE(matches(pieces.at(0).data, 0, 0, 4 * kMiB));
+}
+
+TEST_P(Streaming, AReadErrorFailsItsRangesOnly) {
+  const std::string path = folder_.write("a", 0, 16 * kMiB);
+  Options options;
+  options.chunk_bytes = kMiB;
+  auto stream = make(options);
+  ASSERT_TRUE(stream->open({path}).ok());
+  const SystemCalls calls(
+      [](int, off_t offset, std::size_t bytes, bool nowait) -> std::optional<ssize_t> {
+        if (nowait) return -EAGAIN;
+        const auto bad = static_cast<off_t>(5 * kMiB + 100);
+        if (offset <= bad && offset + static_cast<off_t>(bytes) > bad) return -EIO;
+        return std::nullopt;
+      },
+      [](void*, std::size_t) { return EFAULT; });
+  std::vector<FileRanges> wanted{{0, {}, {}}};
+  std::vector<std::byte> memory(16 * kMiB);
+  for (int i = 0; i < 16; ++i) {
+    wanted[0].ranges.push_back({i * kMiB, kMiB, memory.data() + i * kMiB});
+  }
+  ASSERT_TRUE(stream->submit(wanted).ok());
+  std::vector<Piece> pieces;
+  const Status status = drain(*stream, wanted, &pieces);
+  EXPECT_EQ(status.code(), Code::kIo);
+  EXPECT_EQ(status.detail().os_error, EIO);
+  EXPECT_EQ(status.detail().path, path);
+  EXPECT_TRUE(status.detail().has_range);
+  EXPECT_GE(pieces.size(), 13u);
+  for (const Piece& piece : pieces) EXPECT_NE(piece.offset, 5 * kMiB);
+}
+
+TEST_P(Streaming, ASecondSubmissionGoesOnWhereTheFirstEnded) {
+  const std::string path = folder_.write("a", 0, 2 * kMiB);
+  auto stream = make();
+  ASSERT_TRUE(stream->open({path}).ok());
+  std::vector<FileRanges> wanted{{0, {{0, kMiB}}, {}}};
+  EXPECT_EQ(*stream->submit(wanted), 0u);
+  std::vector<Piece> pieces;
+  ASSERT_TRUE(drain(*stream, wanted, &pieces).ok());
+  wanted[0].ranges[0].offset = kMiB;
+  EXPECT_EQ(*stream->submit(wanted), 1u);
+  ASSERT_TRUE(drain(*stream, wanted, &pieces).ok());
+  ASSERT_EQ(pieces.size(), 2u);
+  EXPECT_TRUE(matches(pieces[1].data, 0, kMiB, kMiB));
+}
+
+TEST_P(Streaming, CancellingWakesWhoeverWaits) {
+  const std::string path = folder_.write("a", 0, 4 * kMiB);
+  auto stream = make();
+  ASSERT_TRUE(stream->open({path}).ok());
+  Gate gate;
+  const SystemCalls calls(
+      [&gate](int, off_t, std::size_t, bool nowait) -> std::optional<ssize_t> {
+        if (nowait) return -EAGAIN;  // asked under a lock: it never waits
+        gate.pass();
+        return std::nullopt;
+      },
+      [&gate](void*, std::size_t) {
+        gate.pass();
+        return 0;
+      });
+  ASSERT_TRUE(stream->submit({{0, {{0, 4 * kMiB}}, {}}}).ok());
+  std::thread canceller([&stream] {
+    std::this_thread::sleep_for(milliseconds(20));
+    stream->cancel();
+  });
+  EXPECT_EQ(stream->next().status().code(), Code::kCancelled);
+  canceller.join();
+  gate.open();
+  stream.reset();
+}
+
+TEST_P(Streaming, AHangingStorageDoesNotHoldAStreamThatIsClosed) {
+  const std::string path = folder_.write("a", 0, 4 * kMiB);
+  auto stream = make();
+  ASSERT_TRUE(stream->open({path}).ok());
+  Gate gate;
+  std::atomic<int> held{0};
+  const auto hang = [&] {
+    ++held;
+    gate.pass();
+  };
+  const SystemCalls calls(
+      [&](int, off_t, std::size_t, bool nowait) -> std::optional<ssize_t> {
+        if (nowait) return -EAGAIN;  // asked under a lock: it never waits
+        hang();
+        return std::nullopt;
+      },
+      [&](void*, std::size_t) {
+        hang();
+        return 0;
+      });
+  const std::size_t threads = entries_of("/proc/self/task");
+  ASSERT_TRUE(stream->submit({{0, {{0, 4 * kMiB}}, {}}}).ok());
+  while (held == 0) std::this_thread::yield();
+  stream.reset();  // returns although nothing was read
+  gate.open();
+  while (entries_of("/proc/self/task") > threads) std::this_thread::yield();  // and all end
+}
+
+TEST_P(Streaming, MemoryOfTheCallerIsHeldForAHangingStorage) {
+  const std::string path = folder_.write("a", 0, kMiB);
+  auto stream = make();
+  ASSERT_TRUE(stream->open({path}).ok());
+  Gate gate;
+  std::atomic<int> held{0};
+  const SystemCalls calls([&](int, off_t, std::size_t, bool nowait) -> std::optional<ssize_t> {
+    if (nowait) return -EAGAIN;  // asked under a lock: it never waits
+    ++held;
+    gate.pass();
+    return std::nullopt;
+  });
+  auto memory = std::make_shared<std::vector<std::byte>>(kMiB);
+  const std::weak_ptr<void> alive = memory;
+  void* data = memory->data();
+  ASSERT_TRUE(stream->submit({{0, {{0, kMiB, data}}, std::move(memory)}}).ok());
+  while (held == 0) std::this_thread::yield();
+  stream.reset();
+  EXPECT_FALSE(alive.expired());
+  gate.open();
+  while (!alive.expired()) std::this_thread::yield();
+}
+
+TEST_P(Streaming, WaitsForAReadIntoMemoryThatNobodyHolds) {
+  const std::string path = folder_.write("a", 0, kMiB);
+  auto stream = make();
+  ASSERT_TRUE(stream->open({path}).ok());
+  Gate gate;
+  std::atomic<int> held{0};
+  std::atomic<bool> opened{false};
+  const SystemCalls calls([&](int, off_t, std::size_t, bool nowait) -> std::optional<ssize_t> {
+    if (nowait) return -EAGAIN;  // asked under a lock: it never waits
+    ++held;
+    gate.pass();
+    return std::nullopt;
+  });
+  std::vector<std::byte> memory(kMiB);
+  ASSERT_TRUE(stream->submit({{0, {{0, kMiB, memory.data()}}, {}}}).ok());
+  while (held == 0) std::this_thread::yield();
+  std::thread opener([&] {
+    std::this_thread::sleep_for(milliseconds(700));
+    opened = true;
+    gate.open();
+  });
+  stream.reset();
+  EXPECT_TRUE(opened);
+  opener.join();
+}
+
+TEST_P(Streaming, AForkedChildIsTold) {
+  const std::string path = folder_.write("a", 0, 4 * kMiB);
+  auto stream = make();
+  ASSERT_TRUE(stream->open({path}).ok());
+  ASSERT_TRUE(stream->submit({{0, {{0, 4 * kMiB}}, {}}}).ok());
+  const pid_t child = fork();
+  if (child == 0) {
+    const bool told = stream->next().status().code() == Code::kInvalid &&
+                      stream->open({path}).status().code() == Code::kInvalid &&
+                      stream->submit({}).status().code() == Code::kInvalid &&
+                      stream->unchanged(0).code() == Code::kInvalid;
+    stream->cancel();
+    stream.reset();
+    _exit(told ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  std::vector<Piece> pieces;
+  EXPECT_TRUE(drain(*stream, {{0, {{0, 4 * kMiB}}, {}}}, &pieces).ok());
+}
+
+TEST_P(Streaming, LeavesNothingBehind) {
+  const std::string path = folder_.write("a", 0, 3 * kMiB);
+  std::size_t threads = 0;
+  std::size_t files = 0;
+  for (int round = 0; round < 30; ++round) {
+    auto stream = make();
+    ASSERT_TRUE(stream->open({path}).ok());
+    ASSERT_TRUE(stream->submit({{0, {{0, kMiB}, {kMiB, 2 * kMiB}}, {}}}).ok());
+    if (round % 3 != 0) {  // and some are abandoned
+      ASSERT_TRUE(stream->next().ok());
+    }
+    stream.reset();
+    if (round == 5) {
+      threads = entries_of("/proc/self/task");
+      files = entries_of("/proc/self/fd");
+    }
+  }
+  EXPECT_LE(entries_of("/proc/self/task"), threads);
+  EXPECT_LE(entries_of("/proc/self/fd"), files);
+}
+
+TEST_P(Streaming, TwoStreamsDoNotDisturbEachOther) {
+  const std::string path = folder_.write("a", 0, 8 * kMiB);
+  std::vector<FileRanges> wanted{{0, {{0, 4 * kMiB}, {4 * kMiB, 4 * kMiB}}, {}}};
+  auto one = make();
+  auto other = make();
+  for (auto* stream : {&one, &other}) {
+    ASSERT_TRUE((*stream)->open({path}).ok());
+    ASSERT_TRUE((*stream)->submit(wanted).ok());
+  }
+  std::vector<Piece> pieces;
+  ASSERT_TRUE(drain(*other, wanted, &pieces).ok());
+  other.reset();
+  ASSERT_TRUE(drain(*one, wanted, &pieces).ok());
+  ASSERT_EQ(pieces.size(), 4u);
+  for (const Piece& piece : pieces) {
+    EXPECT_TRUE(matches(piece.data, 0, piece.offset, piece.size));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Strategies, Streaming,
+                         ::testing::Values("auto", "mapped", "buffered", "direct"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST(Stream, NamesTheStrategyThatServed) {
+  const Folder folder;
+  const std::string path = folder.write("a", 0, kMiB);
+  for (const char* strategy : {"mapped", "buffered", "direct"}) {
+    Options options;
+    options.fs_strategy = strategy;
+    auto stream = Stream::create(options);
+    ASSERT_TRUE((*stream)->open({path}).ok());
+    const SystemCalls calls([](int, off_t, std::size_t, bool nowait) -> std::optional<ssize_t> {
+      if (nowait) return -EAGAIN;
+      return std::nullopt;
+    });
+    ASSERT_TRUE((*stream)->submit({{0, {{0, kMiB}}, {}}}).ok());
+    ASSERT_TRUE((*stream)->next().ok());
+    EXPECT_EQ((*stream)->stats().bytes_by_strategy.count(strategy), 1u) << strategy;
+  }
+}
+
+TEST(Stream, RefusesOptionsOutOfRange) {
+  const auto refused = [](const std::function<void(Options*)>& change) {
+    Options options;
+    change(&options);
+    return Stream::create(options).status().code() == Code::kInvalid;
+  };
+  EXPECT_TRUE(refused([](Options* options) { options->concurrency = -1; }));
+  EXPECT_TRUE(refused([](Options* options) { options->concurrency = 5000; }));
+  EXPECT_TRUE(refused([](Options* options) { options->chunk_bytes = 10; }));
+  EXPECT_TRUE(refused([](Options* options) { options->memory_limit = -3; }));
+  EXPECT_TRUE(refused([](Options* options) { options->fs_strategy = "io_uring"; }));
+  EXPECT_FALSE(refused([](Options*) {}));
+}
+
+TEST(Stream, InterruptionsEndAWait) {
+  const Folder folder;
+  const std::string path = folder.write("a", 0, kMiB);
+  Options options;
+  std::atomic<bool> interrupt{false};
+  options.interrupted = [&] { return interrupt.load(); };
+  auto stream = Stream::create(options);
+  ASSERT_TRUE((*stream)->open({path}).ok());
+  Gate gate;
+  const SystemCalls calls(
+      [&](int, off_t, std::size_t, bool nowait) -> std::optional<ssize_t> {
+        if (nowait) return -EAGAIN;  // asked under a lock: it never waits
+        interrupt = true;
+        gate.pass();
+        return std::nullopt;
+      },
+      [&](void*, std::size_t) {
+        interrupt = true;
+        gate.pass();
+        return 0;
+      });
+  ASSERT_TRUE((*stream)->submit({{0, {{0, kMiB}}, {}}}).ok());
+  EXPECT_EQ((*stream)->next().status().code(), Code::kCancelled);
+  EXPECT_EQ((*stream)->open({path}, 10).status().code(), Code::kCancelled);
+  gate.open();
+  stream->reset();
+}
+
+TEST(Stream, ReadsRangesAtOnce) {
+  const Folder folder;
+  const std::string path = folder.write("a", 0, kMiB);
+  auto stream = Stream::create({});
+  ASSERT_TRUE((*stream)->open({path}).ok());
+  std::vector<std::byte> one(1000);
+  std::vector<std::byte> other(10);
+  ASSERT_TRUE(
+      (*stream)->read({{0, {{5, 1000, one.data()}, {0, 0}, {99, 10, other.data()}}, {}}}).ok());
+  EXPECT_TRUE(matches(one.data(), 0, 5, 1000));
+  EXPECT_TRUE(matches(other.data(), 0, 99, 10));
+  EXPECT_EQ((*stream)->read({{1, {{0, 1, one.data()}}, {}}}).code(), Code::kInvalid);
+  EXPECT_EQ((*stream)->read({{0, {{kMiB, 1, one.data()}}, {}}}).code(), Code::kShortRead);
+}
+
+TEST(Stream, ListsFolders) {
+  const Folder folder;
+  folder.write("b", 0, 10);
+  folder.write("a", 0, 20);
+  std::filesystem::create_directory(folder.path("sub"));
+  folder.write("sub/c", 0, 30);
+  auto found = list(folder.path(""), false, {});
+  ASSERT_TRUE(found.ok());
+  ASSERT_EQ(found->size(), 2u);
+  EXPECT_EQ((*found)[0].path, folder.path("a"));
+  EXPECT_EQ((*found)[0].size, 20u);
+  found = list(folder.path(""), true, {});
+  ASSERT_TRUE(found.ok());
+  EXPECT_EQ(found->size(), 3u);
+  EXPECT_EQ(list(folder.path("nothing"), true, {}).status().code(), Code::kNotFound);
+}
+
+}  // namespace
+}  // namespace streamer

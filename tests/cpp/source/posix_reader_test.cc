@@ -1,0 +1,322 @@
+#include "source/posix/posix_reader.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <fstream>
+#include <map>
+
+#include "source/posix/posix_object.h"
+#include "source/system_calls.h"
+#include "source/temporary.h"
+
+namespace streamer {
+namespace {
+
+using testing::Folder;
+using testing::kKiB;
+using testing::kMiB;
+using testing::matches;
+using testing::SystemCalls;
+
+constexpr std::uint64_t kSeed = 5;
+
+// Everything is "not cached" for reads with RWF_NOWAIT: what follows is O_DIRECT where that is the
+// strategy.
+std::optional<ssize_t> nothing_cached(int /*fd*/, off_t /*offset*/, std::size_t /*bytes*/,
+                                      bool nowait) {
+  if (nowait) return -EAGAIN;
+  return std::nullopt;
+}
+
+class Reading : public ::testing::TestWithParam<const char*> {
+ protected:
+  std::shared_ptr<const Object> open(const std::string& path) {
+    auto opened = reader_.open(path, {});
+    EXPECT_TRUE(opened.ok()) << opened.status().to_string();
+    return opened.ok() ? opened->object : nullptr;
+  }
+  Status read(const Object& object, std::uint64_t offset, std::vector<std::byte>* bytes) {
+    const iovec segment{bytes->data(), bytes->size()};
+    return reader_.read(object, offset, {&segment, 1}, &report_);
+  }
+
+  Folder folder_;
+  PosixReader reader_{GetParam()};
+  ReadReport report_;
+};
+
+TEST_P(Reading, GivesTheBytesOfAnyRange) {
+  const std::uint64_t size = 5 * kMiB + 777;
+  const auto object = open(folder_.write("a", kSeed, size));
+  ASSERT_NE(object, nullptr);
+  EXPECT_EQ(object->size(), size);
+  for (const auto& hook : {testing::ReadHook(), testing::ReadHook(nothing_cached)}) {
+    const SystemCalls calls(hook);
+    for (const std::uint64_t offset :
+         {0ull, 1ull, 511ull, 4095ull, 4096ull, 4097ull, 3'000'001ull}) {
+      for (const std::uint64_t bytes :
+           {1ull, 10ull, 4096ull, 8191ull, 2'097'152ull, 2'200'000ull}) {
+        std::vector<std::byte> data(bytes);
+        ASSERT_TRUE(read(*object, offset, &data).ok());
+        EXPECT_TRUE(matches(data.data(), kSeed, offset, bytes)) << offset << " " << bytes;
+      }
+    }
+  }
+}
+
+TEST_P(Reading, GivesTheVeryLastBytes) {
+  for (const std::uint64_t size : {1ull, 100ull, 4096ull, 5000ull, 2'097'153ull}) {
+    const auto object = open(folder_.write("a", kSeed, size));
+    const SystemCalls calls(nothing_cached);
+    std::vector<std::byte> data(size);
+    ASSERT_TRUE(read(*object, 0, &data).ok()) << size;
+    EXPECT_TRUE(matches(data.data(), kSeed, 0, size));
+    std::vector<std::byte> last(1);
+    ASSERT_TRUE(read(*object, size - 1, &last).ok());
+    EXPECT_TRUE(matches(last.data(), kSeed, size - 1, 1));
+  }
+}
+
+TEST_P(Reading, FillsMoreSegmentsThanOneCallTakes) {
+  constexpr std::size_t kSegments = 3000;
+  const auto object = open(folder_.write("a", kSeed, kMiB));
+  for (const auto& hook : {testing::ReadHook(), testing::ReadHook(nothing_cached)}) {
+    const SystemCalls calls(hook);
+    std::vector<std::byte> data(kSegments * 100);
+    std::vector<iovec> segments;
+    for (std::size_t i = 0; i < kSegments; ++i) segments.push_back({data.data() + i * 100, 97});
+    ASSERT_TRUE(reader_.read(*object, 13, segments, &report_).ok());
+    for (std::size_t i = 0; i < kSegments; ++i) {
+      ASSERT_TRUE(matches(data.data() + i * 100, kSeed, 13 + i * 97, 97)) << i;
+    }
+  }
+}
+
+TEST_P(Reading, GoesOnAfterShortReadsAndInterruptions) {
+  const auto object = open(folder_.write("a", kSeed, kMiB));
+  std::atomic<int> calls_made{0};
+  const SystemCalls calls(
+      [&](int, off_t, std::size_t bytes, bool nowait) -> std::optional<ssize_t> {
+        if (nowait) return -EAGAIN;
+        if (calls_made++ % 2 == 0) return -EINTR;
+        return static_cast<ssize_t>(std::min<std::size_t>(bytes, 4096 * 3));
+      });
+  std::vector<std::byte> data(kMiB - 10);
+  ASSERT_TRUE(read(*object, 7, &data).ok());
+  EXPECT_TRUE(matches(data.data(), kSeed, 7, data.size()));
+  EXPECT_GT(calls_made, 20);
+}
+
+TEST_P(Reading, SaysThatTheFileEndedEarly) {
+  const auto object = open(folder_.write("a", kSeed, kMiB));
+  ASSERT_EQ(truncate(object->path().c_str(), 5000), 0);
+  std::vector<std::byte> data(10'000);
+  const Status status = read(*object, 1000, &data);
+  EXPECT_EQ(status.code(), Code::kShortRead);
+  EXPECT_NE(status.to_string().find("truncated"), std::string::npos);
+}
+
+TEST_P(Reading, GivesTheErrorOfTheSystem) {
+  const auto object = open(folder_.write("a", kSeed, kMiB));
+  const std::map<int, Code> codes = {{EIO, Code::kIo},
+                                     {ESTALE, Code::kChanged},
+                                     {ENOMEM, Code::kOutOfMemory},
+                                     {EACCES, Code::kPermission}};
+  for (const auto& [os_error, code] : codes) {
+    const SystemCalls calls(
+        [os_error = os_error](int, off_t, std::size_t, bool nowait) -> std::optional<ssize_t> {
+          return nowait ? -EAGAIN : -os_error;
+        });
+    std::vector<std::byte> data(100);
+    const Status status = read(*object, 0, &data);
+    EXPECT_EQ(status.code(), code);
+    EXPECT_EQ(status.detail().os_error, os_error);
+    EXPECT_EQ(status.detail().path, object->path());
+  }
+}
+
+TEST_P(Reading, ReadsTheStartOfAFileWhenItOpens) {
+  const std::string path = folder_.write("a", kSeed, 1000);
+  std::vector<std::byte> prefix(600);
+  auto opened = reader_.open(path, prefix);
+  ASSERT_TRUE(opened.ok());
+  EXPECT_EQ(opened->prefix_size, 600u);
+  EXPECT_TRUE(matches(prefix.data(), kSeed, 0, 600));
+  prefix.resize(5000);
+  opened = reader_.open(path, prefix);
+  ASSERT_TRUE(opened.ok());
+  EXPECT_EQ(opened->prefix_size, 1000u);
+}
+
+TEST_P(Reading, OpensAnEmptyFile) {
+  const auto object = open(folder_.write("a", kSeed, 0));
+  ASSERT_NE(object, nullptr);
+  EXPECT_EQ(object->size(), 0u);
+  EXPECT_EQ(object->view(), nullptr);
+}
+
+TEST_P(Reading, RefusesWhatIsNoFile) {
+  EXPECT_EQ(reader_.open(folder_.path("nothing"), {}).status().code(), Code::kNotFound);
+  EXPECT_EQ(reader_.open(folder_.path(""), {}).status().code(), Code::kInvalid);
+  const std::string file = folder_.write("a", kSeed, 1);
+  EXPECT_EQ(reader_.open(file + "/below", {}).status().code(), Code::kNotFound);
+  EXPECT_EQ(reader_.open("/dev/null", {}).status().code(), Code::kInvalid);
+}
+
+TEST_P(Reading, DoesNotWaitForAWriterOfAPipe) {
+  const std::string path = folder_.path("pipe");
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  EXPECT_EQ(reader_.open(path, {}).status().code(), Code::kInvalid);
+}
+
+TEST_P(Reading, NoticesThatAFileWasModified) {
+  const auto object = open(folder_.write("a", kSeed, 1000));
+  EXPECT_TRUE(object->unchanged().ok());
+  ASSERT_EQ(truncate(object->path().c_str(), 999), 0);
+  EXPECT_EQ(object->unchanged().code(), Code::kChanged);
+}
+
+TEST_P(Reading, KeepsTheFileThatItOpenedWhereAnotherTakesItsName) {
+  const std::string path = folder_.write("a", kSeed, 10'000);
+  const auto object = open(path);
+  std::filesystem::rename(folder_.write("b", kSeed + 1, 10'000), path);
+  EXPECT_TRUE(object->unchanged().ok());
+  std::vector<std::byte> data(10'000);
+  ASSERT_TRUE(read(*object, 0, &data).ok());
+  EXPECT_TRUE(matches(data.data(), kSeed, 0, 10'000));
+}
+
+INSTANTIATE_TEST_SUITE_P(Strategies, Reading,
+                         ::testing::Values("auto", "mapped", "buffered", "direct"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST(DirectReading, ReadsWhatIsNotCachedPastThePageCache) {
+  const Folder folder;
+  PosixReader reader("direct");
+  auto opened = reader.open(folder.write("a", kSeed, 8 * kMiB + 1), {});
+  ASSERT_TRUE(opened.ok());
+  const SystemCalls calls(nothing_cached);
+  std::vector<std::byte> data(5 * kMiB);
+  const iovec segment{data.data(), data.size()};
+  ReadReport report;
+  ASSERT_TRUE(reader.read(*opened->object, 3 * kMiB + 1, {&segment, 1}, &report).ok());
+  EXPECT_STREQ(report.strategy, "direct");
+  EXPECT_TRUE(matches(data.data(), kSeed, 3 * kMiB + 1, data.size()));
+}
+
+TEST(DirectReading, TakesWhatIsCachedFromThePageCache) {
+  const Folder folder;
+  PosixReader reader("direct");
+  auto opened = reader.open(folder.write("a", kSeed, kMiB), {});
+  ASSERT_TRUE(opened.ok());
+  std::vector<std::byte> data(kMiB);
+  const iovec segment{data.data(), data.size()};
+  ReadReport report;
+  ASSERT_TRUE(reader.read(*opened->object, 0, {&segment, 1}, &report).ok());
+  EXPECT_STREQ(report.strategy, "buffered");
+}
+
+TEST(DirectReading, GoesByThePageCacheWhereTheFileSystemRefuses) {
+  const Folder folder;
+  PosixReader reader("direct");
+  auto opened = reader.open(folder.write("a", kSeed, kMiB), {});
+  ASSERT_TRUE(opened.ok());
+  std::atomic<int> refused{0};
+  const SystemCalls calls([&](int fd, off_t, std::size_t, bool nowait) -> std::optional<ssize_t> {
+    if (nowait) return -EAGAIN;
+    if ((fcntl(fd, F_GETFL) & O_DIRECT) != 0) {
+      ++refused;
+      return -EINVAL;
+    }
+    return std::nullopt;
+  });
+  std::vector<std::byte> data(kMiB);
+  const iovec segment{data.data(), data.size()};
+  ReadReport report;
+  ASSERT_TRUE(reader.read(*opened->object, 0, {&segment, 1}, &report).ok());
+  EXPECT_GT(refused, 0);
+  EXPECT_TRUE(matches(data.data(), kSeed, 0, kMiB));
+}
+
+class FaultingIn : public ::testing::Test {
+ protected:
+  void open(std::uint64_t size) {
+    auto opened = reader_.open(folder_.write("a", kSeed, size), {});
+    ASSERT_TRUE(opened.ok());
+    object_ = opened->object;
+    ASSERT_NE(object_->view(), nullptr);
+  }
+  Folder folder_;
+  PosixReader reader_{"mapped"};
+  std::shared_ptr<const Object> object_;
+  ReadReport report_;
+};
+
+TEST_F(FaultingIn, MakesTheBytesPresent) {
+  open(3 * kMiB + 5);
+  ASSERT_TRUE(reader_.fault_in(*object_, 1001, 2 * kMiB, &report_).ok());
+  EXPECT_STREQ(report_.strategy, "mapped");
+  EXPECT_TRUE(matches(object_->view() + 1001, kSeed, 1001, 2 * kMiB));
+  ASSERT_TRUE(reader_.fault_in(*object_, 3 * kMiB, 5, &report_).ok());
+  EXPECT_TRUE(matches(object_->view() + 3 * kMiB, kSeed, 3 * kMiB, 5));
+}
+
+TEST_F(FaultingIn, SaysThatTheFileWasTruncated) {
+  open(kMiB);
+  ASSERT_EQ(truncate(object_->path().c_str(), 8192), 0);
+  EXPECT_EQ(reader_.fault_in(*object_, 4096, kMiB - 4096, &report_).code(), Code::kShortRead);
+}
+
+TEST_F(FaultingIn, TellsTheErrorBehindAFault) {
+  open(kMiB);
+  const SystemCalls calls(
+      [](int, off_t, std::size_t, bool) -> std::optional<ssize_t> { return -EIO; },
+      [](void*, std::size_t) { return EFAULT; });
+  const Status status = reader_.fault_in(*object_, 0, kMiB, &report_);
+  EXPECT_EQ(status.code(), Code::kIo);
+  EXPECT_EQ(status.detail().os_error, EIO);
+}
+
+TEST_F(FaultingIn, TriesAgainAfterInterruptions) {
+  open(kMiB);
+  std::atomic<int> calls_made{0};
+  const SystemCalls calls({}, [&](void*, std::size_t) { return calls_made++ < 3 ? EINTR : 0; });
+  EXPECT_TRUE(reader_.fault_in(*object_, 0, kMiB, &report_).ok());
+  EXPECT_EQ(calls_made, 4);
+}
+
+TEST_F(FaultingIn, TriesOnceMoreWhereTheBytesCanBeRead) {
+  open(kMiB);
+  std::atomic<int> calls_made{0};
+  const SystemCalls calls({}, [&](void*, std::size_t) { return calls_made++ < 1 ? EFAULT : 0; });
+  EXPECT_TRUE(reader_.fault_in(*object_, 0, kMiB, &report_).ok());
+  const SystemCalls again({}, [](void*, std::size_t) { return EFAULT; });
+  EXPECT_EQ(reader_.fault_in(*object_, 0, kMiB, &report_).code(), Code::kIo);
+}
+
+TEST_F(FaultingIn, ViewsArePrivate) {
+  open(kMiB);
+  ASSERT_TRUE(reader_.fault_in(*object_, 0, kMiB, &report_).ok());
+  object_->view()[10] = std::byte{0xAA};
+  std::ifstream file(object_->path(), std::ios::binary);
+  file.seekg(10);
+  EXPECT_EQ(static_cast<std::byte>(file.get()), testing::pattern(kSeed, 10));
+}
+
+TEST_F(FaultingIn, DroppingARangeLeavesItsNeighbours) {
+  open(kMiB);
+  ASSERT_TRUE(reader_.fault_in(*object_, 0, kMiB, &report_).ok());
+  std::byte* view = object_->view();
+  view[100] = std::byte{1};
+  view[9000] = std::byte{2};
+  object_->drop_view(101, 8899);  // up to the neighbour's first byte
+  EXPECT_EQ(view[100], std::byte{1});
+  EXPECT_EQ(view[9000], std::byte{2});
+}
+
+}  // namespace
+}  // namespace streamer

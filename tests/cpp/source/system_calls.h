@@ -1,0 +1,29 @@
+// The system calls that read files, as the test program answers them: a test may put a hook before
+// the kernel. (The program's own symbols go before those of the C library.)
+#pragma once
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <functional>
+#include <optional>
+
+namespace streamer::testing {
+
+// What a read of `bytes` at `offset` of `fd` does. An answer below zero is -errno; an answer of N
+// reads at most N bytes from the file; none leaves the call to the kernel.
+using ReadHook =
+    std::function<std::optional<ssize_t>(int fd, off_t offset, std::size_t bytes, bool nowait)>;
+// An answer other than 0 is errno.
+using PopulateHook = std::function<int(void* address, std::size_t bytes)>;
+
+// Set before the readers start, cleared when it goes out of scope. One at a time.
+class SystemCalls {
+ public:
+  explicit SystemCalls(ReadHook on_read, PopulateHook on_populate = {});
+  ~SystemCalls();
+  SystemCalls(const SystemCalls&) = delete;
+  SystemCalls& operator=(const SystemCalls&) = delete;
+};
+
+}  // namespace streamer::testing

@@ -1,0 +1,43 @@
+// Files for tests, in a folder of their own on a disk (not a tmpfs: that has no O_DIRECT).
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "engine/fake_storage.h"
+
+namespace streamer::testing {
+
+class Folder {
+ public:
+  Folder() {
+    std::string name = (std::filesystem::current_path() / "streamer-test-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) std::abort();
+    path_ = name;
+  }
+  ~Folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+
+  std::string path(const std::string& name) const { return path_ + "/" + name; }
+  // A file of `size` bytes of the pattern of `seed`.
+  std::string write(const std::string& name, std::uint64_t seed, std::uint64_t size) const {
+    std::vector<char> bytes(size);
+    for (std::uint64_t i = 0; i < size; ++i) bytes[i] = static_cast<char>(pattern(seed, i));
+    std::ofstream(path(name), std::ios::binary).write(bytes.data(), static_cast<long>(size));
+    return path(name);
+  }
+
+ private:
+  std::string path_;
+};
+
+}  // namespace streamer::testing
