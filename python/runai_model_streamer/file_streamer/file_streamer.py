@@ -130,6 +130,8 @@ class FileStreamer:
                 if size == 0 or data is None:
                     chunk = torch.empty((1, 0), dtype=torch.uint8, device=self.device)
                 else:
+                    if run.check is not None:
+                        run.check()
                     start = run.positions[index]
                     chunk = data[start : start + size].view(1, size)
                 yield run.request_id, run.first + index, chunk

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,9 @@ class Run:
     None where the ranges went to destinations of the caller's, or are empty."""
     positions: list[int]
     """Of each range in `data`, in bytes."""
+    check: Callable[[], None] | None = None
+    """Where `data` is the file's own pages: raises when they may not be touched any more. To be
+    called before each range is handed out: pages that a truncation took away are a SIGBUS."""
 
 
 def as_bytes(data: Any) -> torch.Tensor:
@@ -119,10 +123,11 @@ class Session:
                 submission, entry, file, first, count, data, positions, error = ready.pop()
                 if error is not None:
                     raise error
+                check = None
                 if data is not None and data.view:
-                    # Touching pages that a truncation took away would be a SIGBUS.
-                    self.stream.check(file)
-                run = Run(self._ids[submission][entry], first, count, data, positions)
+                    check = partial(self.stream.check, file)
+                    check()
+                run = Run(self._ids[submission][entry], first, count, data, positions, check)
                 del data
                 yield run
                 del run

@@ -145,6 +145,7 @@ def tensors_of_run(
     few bytes costs.
     """
     first, count, data, positions = run.first, run.count, run.data, run.positions
+    check = run.check
     del run
     if count == 1:
         tensor = tensors[first]
@@ -163,6 +164,8 @@ def tensors_of_run(
     # dtype name -> torch dtype, bytes of an element, the memory as that dtype, its start in it
     views: dict[str, tuple[torch.dtype, int, torch.Tensor | None, int]] = {}
     for tensor, position in zip(tensors[first : first + count], positions, strict=True):
+        if check is not None:
+            check()
         name = tensor.dtype
         view = views.get(name)
         if view is None:

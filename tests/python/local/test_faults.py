@@ -1,0 +1,519 @@
+"""Bad files, storage that fails, and consumers that leave: by each strategy, an error with its
+cause, and never a hang or a signal."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from runai_model_streamer import SafetensorsStreamer, StreamerError, load_file
+from runai_model_streamer.errors import (
+    RunaiStreamerInvalidInputException,
+    RunaiStreamerMemoryLimitException,
+    StreamerChangedError,
+    StreamerClosedError,
+    StreamerNotFoundError,
+    StreamerShortReadError,
+)
+
+from .conftest import MIB, Faulty, load, make_model, python, same
+
+
+def test_a_missing_file(strategy: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "gone.safetensors")
+    with pytest.raises(StreamerNotFoundError) as caught:
+        load(path)
+    error = caught.value
+    assert isinstance(error, ValueError | FileNotFoundError)
+    assert (error.code, error.path, error.errno) == ("not_found", path, errno.ENOENT)
+    assert error.hint and path in str(error)
+
+
+def test_a_missing_file_among_others(strategy: str, tmp_path: Path) -> None:
+    make_model(tmp_path / "a.safetensors", [10])
+    with pytest.raises(StreamerNotFoundError, match=r"gone\.safetensors"):
+        load([tmp_path / "a.safetensors", tmp_path / "gone.safetensors"])
+
+
+def test_a_folder(strategy: str, tmp_path: Path) -> None:
+    with pytest.raises(StreamerError, match="directory") as caught:
+        load(str(tmp_path))
+    assert caught.value.errno == errno.EISDIR
+
+
+def test_a_pipe_is_refused_at_once(strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "pipe.safetensors"
+    os.mkfifo(path)
+    with pytest.raises(RunaiStreamerInvalidInputException, match="not a regular file"):
+        load(path)
+
+
+def test_no_permission(strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [10])
+    path.chmod(0)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.owner() != "root" or not os.access(folder, os.X_OK):
+            break
+    code = """
+import os, sys
+from runai_model_streamer import SafetensorsStreamer
+if os.getuid() == 0:
+    os.seteuid(65534)
+try:
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([sys.argv[1]])
+except PermissionError as error:
+    print(isinstance(error, ValueError), error.errno, error.path == sys.argv[1])
+"""
+    assert python(code, str(path)) == f"True {errno.EACCES} True"
+
+
+@pytest.mark.parametrize("size", [0, 1, 7])
+def test_a_file_without_even_a_length(strategy: str, tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"\x08" * size)
+    with pytest.raises(StreamerShortReadError, match="truncated"):
+        load(path)
+
+
+def test_truncated_before_it_is_read(strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [1000, 1000])
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(StreamerShortReadError, match="truncated"):
+        load(path)
+
+
+# In processes of their own: the wrong answer is a SIGBUS.
+TRUNCATED = """
+import os, sys
+from runai_model_streamer import SafetensorsStreamer, StreamerError
+path, after, how = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+total = 0.0
+try:
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([path])
+        for number, (name, tensor) in enumerate(streamer.get_tensors()):
+            total += float(tensor.sum())
+            del tensor
+            if number == after:
+                os.truncate(path, 4096)
+                if how == "grown":
+                    os.truncate(path, 40 << 20)
+    print("complete")
+except StreamerError as error:
+    print(error.code, error.path == path)
+"""
+
+
+@pytest.mark.parametrize("how", ["short", "grown"])
+@pytest.mark.parametrize("elements", [100, 300_000])
+def test_truncated_while_it_is_read(strategy: str, tmp_path: Path, elements: int, how: str) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [elements] * 40)
+    time.sleep(0.02)
+    found = python(TRUNCATED, str(path), "0", how, RUNAI_STREAMER_MEMORY_LIMIT=str(2 * MIB))
+    # Small tensors may all be in memory by then; nothing of the file is needed any more.
+    allowed = {"changed True", "short_read True"} | ({"complete"} if elements == 100 else set())
+    assert found in allowed
+
+
+def test_replaced_by_renaming_gives_the_old_bytes(strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    old = make_model(path, [300_000] * 20, seed=1)
+    make_model(tmp_path / "b.safetensors", [300_000] * 20, seed=2)
+    found = {}
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([path])
+        for number, (name, tensor) in enumerate(streamer.get_tensors()):
+            if number == 0:
+                os.replace(tmp_path / "b.safetensors", path)
+            found[name] = tensor.clone()
+    assert all(same(found[name], old[name]) for name in old)
+
+
+def test_replaced_in_place_is_an_error(
+    strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", str(2 * MIB))
+    path = tmp_path / "a.safetensors"
+    make_model(path, [300_000] * 20, seed=1)
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([path])
+        tensors = streamer.get_tensors()
+        next(tensors)
+        time.sleep(0.02)  # the clock of modification times is coarse
+        make_model(path, [300_000] * 20, seed=2)
+        with pytest.raises(StreamerChangedError, match="modified") as caught:
+            list(tensors)
+    assert caught.value.path == str(path)
+
+
+FAILING = """
+import sys
+from runai_model_streamer import SafetensorsStreamer, StreamerError
+with SafetensorsStreamer() as streamer:
+    try:
+        streamer.stream_files([sys.argv[1]])
+        for name, tensor in streamer.get_tensors():
+            tensor.sum()
+    except StreamerError as error:
+        print(error.code, error.errno, error.path == sys.argv[1], error.size > 0,
+              isinstance(error, OSError), "b'" in str(error))
+"""
+
+
+def test_an_error_of_the_device(strategy: str, tmp_path: Path, faulty: Faulty) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [300_000] * 10)
+    found = faulty(FAILING, str(path), SHIM_FROM=str(3 * MIB), SHIM_ERRNO=str(errno.EIO))
+    assert found == f"io {errno.EIO} True True True False"
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+import torch
+from runai_model_streamer import SafetensorsStreamer
+into = None
+if sys.argv[2] == "into":
+    into = {f"t{i:04}": torch.zeros(300_000) for i in range(10)}
+streamer = SafetensorsStreamer()
+streamer.stream_files([sys.argv[1]], into=into)
+open(sys.argv[3], "w").close()
+pressed = [0.0]
+def press():
+    time.sleep(1)
+    pressed[0] = time.monotonic()
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=press, daemon=True).start()
+try:
+    with streamer:
+        for name, tensor in streamer.get_tensors():
+            pass
+        print("complete")
+except KeyboardInterrupt:
+    print("interrupted", time.monotonic() - pressed[0])
+sys.stdout.flush()
+"""
+
+
+@pytest.mark.parametrize("into", ["", "into"])
+def test_ctrl_c_while_the_storage_hangs(
+    strategy: str, into: str, tmp_path: Path, faulty: Faulty
+) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [300_000] * 10)
+    start = time.monotonic()
+    found = faulty(
+        INTERRUPTED, str(path), into, str(tmp_path / "unused"),
+        SHIM_FROM=str(2 * MIB), SHIM_SECONDS="100",
+    )  # fmt: skip
+    word, seconds = found.split()
+    assert word == "interrupted"
+    # A second in the issue's words; the machine may be busy, the storage hangs for 100.
+    assert float(seconds) < 30
+    assert time.monotonic() - start < 90
+
+
+@pytest.mark.parametrize("strategy_of", ["buffered", "direct"])
+def test_a_limit_below_the_largest_tensor(
+    strategy_of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", strategy_of)
+    path = tmp_path / "a.safetensors"
+    tensors = make_model(path, [10, 500_000])
+    monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", "1999999")
+    with pytest.raises(RunaiStreamerMemoryLimitException, match="RUNAI_STREAMER_MEMORY_LIMIT"):
+        load(path)
+    monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", "2000000")
+    assert same(load(path)["t0001"], tensors["t0001"])
+    # Into memory of the caller no tensor needs memory of the engine.
+    monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", "4096")
+    into = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    load(path, into=into)
+    assert all(same(into[name], tensors[name]) for name in tensors)
+
+
+def test_no_memory_for_the_limit(tmp_path: Path) -> None:
+    """The limit allows what the system does not give."""
+    path = tmp_path / "a.safetensors"
+    make_model(path, [40_000_000])
+    code = """
+import re, resource, sys
+from runai_model_streamer import SafetensorsStreamer
+with SafetensorsStreamer() as streamer:
+    streamer.stream_files([sys.argv[1]], tensor_names=lambda name: False)
+    list(streamer.get_tensors())
+used = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) << 10
+resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20),) * 2)
+try:
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([sys.argv[1]])
+        list(streamer.get_tensors())
+except MemoryError as error:
+    print(error.code)
+"""
+    found = python(
+        code,
+        str(path),
+        RUNAI_STREAMER_FS_STRATEGY="buffered",
+        RUNAI_STREAMER_MEMORY_LIMIT="-1",
+        RUNAI_STREAMER_CONCURRENCY="1",
+        MALLOC_ARENA_MAX="1",
+    )
+    assert found == "out_of_memory"
+
+
+def test_a_consumer_that_abandons_the_iterator(strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    tensors = make_model(path, [200_000] * 20)
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([path])
+        name, tensor = next(streamer.get_tensors())
+    assert same(tensor, tensors[name])
+    assert len(load(path)) == 20
+
+
+def test_an_exception_in_the_loop_passes_through(strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [200_000] * 20)
+    with pytest.raises(ZeroDivisionError):
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([path])
+            for _ in streamer.get_tensors():
+                raise ZeroDivisionError
+
+
+def test_two_streamers_at_once(strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    tensors = make_model(path, [200_000] * 10)
+    with SafetensorsStreamer() as one, SafetensorsStreamer() as other:
+        one.stream_files([path])
+        other.stream_files([path])
+        for (name, left), (_, right) in zip(one.get_tensors(), other.get_tensors(), strict=True):
+            assert same(left, tensors[name]) and same(right, tensors[name])
+
+
+def test_use_after_close(strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [200_000] * 10)
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([path])
+        tensors = streamer.get_tensors()
+        next(tensors)
+    with pytest.raises(StreamerError, match="closed"):
+        for _ in range(20):
+            next(tensors)
+    with pytest.raises(StreamerError, match="stream_files"):
+        next(streamer.get_tensors())
+    assert streamer.stats().bytes > 0
+
+
+def test_use_before_anything_was_asked_for() -> None:
+    with SafetensorsStreamer() as streamer:
+        with pytest.raises(StreamerError, match="stream_files"):
+            next(streamer.get_tensors())
+
+
+CLOSED = """
+import sys, threading, time
+from runai_model_streamer import SafetensorsStreamer, StreamerError
+streamer = SafetensorsStreamer()
+streamer.stream_files([sys.argv[1]])
+found = []
+def consume():
+    try:
+        for name, tensor in streamer.get_tensors():
+            found.append(name)
+        found.append("complete")
+    except StreamerError as error:
+        found.append(error.code)
+thread = threading.Thread(target=consume)
+thread.start()
+time.sleep(0.5)
+streamer.file_streamer.close()
+thread.join(20)
+print(thread.is_alive(), found[-1])
+"""
+
+
+def test_closing_in_one_thread_while_another_waits(
+    strategy: str, tmp_path: Path, faulty: Faulty
+) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [300_000] * 10)
+    found = faulty(CLOSED, str(path), SHIM_FROM=str(2 * MIB), SHIM_SECONDS="60")
+    assert found == "False cancelled"
+
+
+def test_closing_again_and_again_while_others_read(strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [100_000] * 40)
+    for round in range(15):
+        streamer = SafetensorsStreamer()
+        streamer.stream_files([path])
+        ended: list[type | None] = []
+
+        def consume(streamer: SafetensorsStreamer = streamer, ended: list = ended) -> None:
+            try:
+                for _, tensor in streamer.get_tensors():
+                    tensor.sum()
+                ended.append(None)
+            except StreamerError as error:
+                ended.append(type(error))
+
+        thread = threading.Thread(target=consume)
+        thread.start()
+        time.sleep(0.001 * round)
+        streamer.file_streamer.close()
+        thread.join(60)
+        assert not thread.is_alive()
+        assert ended[0] in (None, StreamerClosedError, RunaiStreamerInvalidInputException)
+
+
+FORKED = """
+import os, sys
+from runai_model_streamer import SafetensorsStreamer, StreamerError
+path, when = sys.argv[1:]
+def load():
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([path])
+        return sum(tensor.numel() for _, tensor in streamer.get_tensors())
+held = None
+if when == "used":
+    load()
+if when == "live":
+    held = SafetensorsStreamer()
+    held.stream_files([path])
+    tensors = held.get_tensors()
+    first = next(tensors)
+child = os.fork()
+if child == 0:
+    code = 3
+    try:
+        ok = load() == 4_000_000
+        if held is not None:
+            try:
+                for _ in tensors:
+                    pass
+                ok = False
+            except StreamerError as error:
+                ok = ok and "fork" in str(error)
+            ok = ok and float(first[1].sum()) != 0
+            del first, tensors
+            held.file_streamer.close()
+        code = 0 if ok else 1
+    finally:
+        os._exit(code)
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status))
+if held is not None:
+    print(1 + sum(1 for _ in tensors))
+else:
+    print(load())
+"""
+
+
+@pytest.mark.parametrize("when", ["imported", "used", "live"])
+def test_a_forked_child_streams(strategy: str, when: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [200_000] * 20)
+    assert python(FORKED, str(path), when).split() == ["0", "20" if when == "live" else "4000000"]
+
+
+ROUNDS = """
+import os, re, sys
+from runai_model_streamer import SafetensorsStreamer
+def memory():
+    text = open("/proc/self/status").read()
+    return int(re.search(r"RssAnon:\\s+(\\d+)", text)[1]) >> 10
+def counts():
+    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+for round in range(200):
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([sys.argv[1]])
+        for number, (name, tensor) in enumerate(streamer.get_tensors()):
+            if number == round % 10:
+                break
+        del tensor
+    if round == 49:
+        before, used = counts(), memory()
+after = counts()
+print(after[0] <= before[0], after[1] <= before[1], memory() - used < 24)
+"""
+
+
+def test_two_hundred_rounds_leave_nothing_behind(strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [100_000] * 10)
+    assert python(ROUNDS, str(path)) == "True True True"
+
+
+def test_few_file_descriptors(strategy: str, tmp_path: Path) -> None:
+    paths = []
+    for number in range(40):
+        path = tmp_path / f"{number}.safetensors"
+        make_model(path, [10])
+        paths.append(str(path))
+    code = """
+import os, resource, sys
+from runai_model_streamer import SafetensorsStreamer
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20,) * 2)
+try:
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files(sys.argv[1:])
+except OSError as error:
+    print(error.errno, "ulimit -n" in error.hint)
+with SafetensorsStreamer() as streamer:
+    streamer.stream_files(sys.argv[1:9])
+    print(len(list(streamer.get_tensors())))
+"""
+    assert python(code, *paths).split() == [str(errno.EMFILE), "True", "8"]
+
+
+def test_few_threads(strategy: str, tmp_path: Path) -> None:
+    """As another user, whose processes are counted: root's are not."""
+    path = tmp_path / "a.safetensors"
+    make_model(path, [300_000] * 10)
+    code = """
+import os, resource, sys
+import torch
+from runai_model_streamer import SafetensorsStreamer
+with open(sys.argv[1], "rb"):
+    pass
+torch.set_num_threads(1)
+allowed = int(sys.argv[2])
+uid = 54321
+if os.getuid() == 0:
+    os.setresuid(uid, uid, uid)
+    threads = len(os.listdir("/proc/self/task"))
+    resource.setrlimit(resource.RLIMIT_NPROC, (threads + allowed,) * 2)
+    try:
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([sys.argv[1]])
+            print(len(list(streamer.get_tensors())), streamer.stats().threads <= max(allowed, 1))
+    except MemoryError as error:
+        print(error.code, "ulimit -u" in str(error))
+else:
+    print("not root")
+"""
+    for folder in (path, *path.parents):
+        if folder.stat().st_uid == os.getuid() and str(folder).startswith("/tmp/pytest"):
+            folder.chmod(0o755)
+    none, some = (python(code, str(path), allowed) for allowed in ("0", "2"))
+    if none == "not root":
+        pytest.skip("needs root to become a user without other processes")
+    assert none == "out_of_memory True"
+    assert some == "10 True"
+
+
+def test_load_file_names_the_file_that_fails(tmp_path: Path) -> None:
+    with pytest.raises(StreamerNotFoundError, match=r"nothing\.safetensors"):
+        load_file(tmp_path / "nothing.safetensors")

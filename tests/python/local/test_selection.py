@@ -1,0 +1,365 @@
+"""What is read: names, patterns and functions; slices; and into memory that exists."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from runai_model_streamer import (
+    SafetensorsStreamer,
+    StreamerError,
+    list_safetensors,
+    load_file,
+    load_model,
+)
+
+from .conftest import load, make_model, same
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    tensors = {
+        f"layers.{layer}.{part}": torch.randn(*shape)
+        for layer in range(3)
+        for part, shape in {"weight": (300, 400), "bias": (7,), "none": (0, 2)}.items()
+    }
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(tensors, path)
+    return path, tensors
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("wanted", "expected"),
+        [
+            (["layers.1.bias"], {"layers.1.bias"}),
+            (["layers.?.bias"], {f"layers.{i}.bias" for i in range(3)}),
+            (
+                ["layers.0.*", "layers.0.bias"],
+                {"layers.0." + p for p in ("weight", "bias", "none")},
+            ),
+            (["*.[bn]*"], {f"layers.{i}.{p}" for i in range(3) for p in ("bias", "none")}),
+            (lambda name: name.endswith("weight"), {f"layers.{i}.weight" for i in range(3)}),
+            (lambda name: False, set()),
+        ],
+    )
+    def test_only_what_is_wanted(self, strategy, model, wanted, expected) -> None:
+        path, tensors = model
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([path], tensor_names=wanted)
+            assert {t.name for t in streamer.files_to_tensors_metadata[0]} == expected
+            found = dict(streamer.get_tensors())
+            stats = streamer.stats()
+        assert set(found) == expected
+        assert all(same(found[name], tensors[name]) for name in expected)
+        assert stats.bytes == sum(tensors[name].nbytes for name in expected)
+
+    def test_what_is_not_wanted_is_not_read(self, model, monkeypatch) -> None:
+        monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", "buffered")
+        path, _ = model
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([path], tensor_names=["*.bias"])
+            list(streamer.get_tensors())
+            assert sum(streamer.stats().bytes_by_strategy.values()) == 3 * 28
+
+    def test_a_name_may_look_like_a_pattern(self, tmp_path: Path) -> None:
+        tensors = {"a[0]": torch.ones(1), "a0": torch.zeros(1)}
+        safetensors.torch.save_file(tensors, tmp_path / "a.safetensors")
+        assert set(load(tmp_path / "a.safetensors", tensor_names=["a[0]"])) == {"a[0]"}
+
+    @pytest.mark.parametrize(
+        ("wanted", "message"),
+        [
+            (["layers.9.bias"], "layers.9.bias"),
+            (["nothing.*"], r"nothing\.\*"),
+            ("layers.1.bias", "list of names"),
+            (b"layers", "list of names"),
+            ([], "empty"),
+            ([3], "3 is not text"),
+        ],
+    )
+    def test_errors(self, model, wanted, message) -> None:
+        with pytest.raises(StreamerError, match=message):
+            load(model[0], tensor_names=wanted)
+
+    def test_a_name_in_two_files_is_an_error(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            make_model(tmp_path / f"{name}.safetensors", [3])
+        paths = list_safetensors(tmp_path)
+        with pytest.raises(StreamerError, match=r"t0000.*duplicate"):
+            load(paths, tensor_names=["t0000"])
+
+    def test_an_exception_of_the_function_passes_through(self, model) -> None:
+        with pytest.raises(ZeroDivisionError):
+            load(model[0], tensor_names=lambda name: 1 // 0)
+
+
+class TestInto:
+    def test_a_mapping(self, strategy, model) -> None:
+        path, tensors = model
+        into = {name: torch.full_like(tensor, 9) for name, tensor in tensors.items()}
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([path], into=into)
+            for name, tensor in streamer.get_tensors():
+                assert tensor is into[name]
+            assert streamer.stats().peak_memory == 0
+        assert all(same(into[name], tensors[name]) for name in tensors)
+
+    def test_a_part_of_the_tensors(self, strategy, model) -> None:
+        path, tensors = model
+        into = {name: torch.zeros_like(t) for name, t in tensors.items() if ".1." in name}
+        found = load(path, into=into)
+        assert all(same(found[name], tensors[name]) for name in tensors)
+        assert all(found[name] is into[name] for name in into)
+
+    def test_a_module(self, strategy, tmp_path: Path) -> None:
+        source, target = torch.nn.Linear(300, 400), torch.nn.Linear(300, 400)
+        safetensors.torch.save_file(source.state_dict(), tmp_path / "a.safetensors")
+        load(tmp_path / "a.safetensors", into=target)
+        assert torch.equal(source.weight, target.weight) and target.weight.requires_grad
+        assert torch.equal(source.bias, target.bias)
+
+    @pytest.mark.parametrize(
+        ("target", "message"),
+        [
+            (torch.zeros(7, dtype=torch.float16), "dtype"),
+            (torch.zeros(8), "shape"),
+            (torch.zeros(1, 7), "shape"),
+            (torch.zeros(14)[::2], "contiguous"),
+            (torch.zeros(7, device="meta"), "meta"),
+            ([0.0] * 7, "not a tensor"),
+            (torch.zeros(7).to_sparse(), "contiguous"),
+        ],
+    )
+    def test_destinations_that_do_not_fit(self, model, target, message) -> None:
+        with pytest.raises(StreamerError, match=message) as caught:
+            load(model[0], into={"layers.0.bias": target})
+        assert "layers.0.bias" in str(caught.value)
+
+    def test_unknown_names(self, model) -> None:
+        with pytest.raises(StreamerError, match=r"no tensor 'layers\.7'"):
+            load(model[0], into={"layers.7": torch.zeros(1)})
+
+    def test_overlapping_destinations(self, model) -> None:
+        memory = torch.zeros(10)
+        into = {"layers.0.bias": memory[:7], "layers.1.bias": memory[3:]}
+        with pytest.raises(StreamerError, match="overlap"):
+            load(model[0], into=into)
+
+    def test_a_module_whose_parameter_no_file_has(self, tmp_path: Path) -> None:
+        make_model(tmp_path / "a.safetensors", [1])
+        with pytest.raises(StreamerError, match="parameter 'weight'"):
+            load(tmp_path / "a.safetensors", into=torch.nn.Linear(2, 2))
+
+    def test_names_that_stand_in_two_files(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            make_model(tmp_path / f"{name}.safetensors", [3])
+        with pytest.raises(StreamerError, match="duplicate"):
+            load(list_safetensors(tmp_path), into={"t0000": torch.zeros(3)})
+
+
+class TestSlices:
+    @pytest.mark.parametrize(
+        "index",
+        [
+            slice(10, 20), slice(None), slice(5, None, None), slice(-3, None), slice(20, 10),
+            slice(0, 10**9), 0, 299, -1, ..., (slice(3, 5), slice(2, 4)), (7, 3), (slice(1, 3), 0),
+            (..., 5), slice(0, 0),
+        ],
+    )  # fmt: skip
+    def test_what_torch_would_give(self, strategy, model, index) -> None:
+        path, tensors = model
+        with SafetensorsStreamer() as streamer:
+            streamer.open_files([path])
+            found = streamer.get_slice("layers.1.weight")[index]
+        assert same(found, tensors["layers.1.weight"][index])
+
+    def test_shape_and_dtype(self, model) -> None:
+        with SafetensorsStreamer() as streamer:
+            streamer.open_files([model[0]])
+            part = streamer.get_slice("layers.1.weight")
+            assert part.get_shape() == [300, 400] and part.get_dtype() == "F32"
+            assert streamer.get_slice("layers.1.none")[:].shape == (0, 2)
+
+    def test_only_its_bytes_are_read(self, model, monkeypatch) -> None:
+        from runai_model_streamer.safetensors_streamer import tensor_slice
+
+        read: list[int] = []
+        init = tensor_slice.FileChunks.__init__
+
+        def count(self, id, path, offsets, sizes, **more):
+            read.extend(sizes)
+            init(self, id, path, offsets, sizes, **more)
+
+        with SafetensorsStreamer() as streamer:
+            streamer.open_files([model[0]])
+            part = streamer.get_slice("layers.1.weight")
+            monkeypatch.setattr(tensor_slice.FileChunks, "__init__", count)
+            part[10:20]
+            part[3]
+        assert read == [10 * 400 * 4, 400 * 4]
+
+    @pytest.mark.parametrize(
+        ("index", "error"),
+        [(300, IndexError), (-301, IndexError), (slice(0, 9, 2), ValueError), ("x", ValueError)],
+    )
+    def test_errors(self, model, index, error) -> None:
+        with SafetensorsStreamer() as streamer:
+            streamer.open_files([model[0]])
+            with pytest.raises(error):
+                streamer.get_slice("layers.1.weight")[index]
+            with pytest.raises(KeyError):
+                streamer.get_slice("nothing")
+
+    def test_a_slice_stays_valid_while_others_are_streamed(self, model) -> None:
+        path, tensors = model
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([path])
+            part = streamer.get_slice("layers.2.weight")[4:9]
+            assert len(list(streamer.get_tensors())) == 9
+        assert same(part, tensors["layers.2.weight"][4:9])
+
+
+class TestReports:
+    def test_metadata(self, tmp_path: Path) -> None:
+        for name, value in {"a": "1", "b": "2"}.items():
+            safetensors.torch.save_file(
+                {name: torch.zeros(1)},
+                tmp_path / f"{name}.safetensors",
+                {"both": value, name: "x"},
+            )
+        paths = list_safetensors(tmp_path)
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files(paths)
+            assert streamer.metadata() == {"both": "2", "a": "x", "b": "x"}
+            assert streamer.metadata(paths[0]) == {"both": "1", "a": "x"}
+            assert streamer.keys() == ["a", "b"]
+            with pytest.raises(KeyError):
+                streamer.metadata("other")
+
+    def test_progress(self, strategy, model) -> None:
+        path, tensors = model
+        calls: list[tuple[int, int]] = []
+        load(path, progress=lambda done, total: calls.append((done, total)))
+        total = sum(tensor.nbytes for tensor in tensors.values())
+        assert calls[-1] == (total, total)
+        assert {end for _, end in calls} == {total}
+        assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+
+    def test_stats(self, strategy, model) -> None:
+        path, tensors = model
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([path])
+            list(streamer.get_tensors())
+            inside = streamer.stats()
+        stats = streamer.stats()  # also afterwards
+        total = sum(tensor.nbytes for tensor in tensors.values())
+        assert stats.bytes == inside.bytes == total == streamer.total_size
+        assert stats.bytes_by_source == {"file": total}
+        assert sum(stats.bytes_by_strategy.values()) == total
+        assert stats.requests > 0 and stats.retries == 0
+        assert stats.seconds > 0 and stats.rate > 0
+        assert stats.threads > 0 and stats.device == "cpu"
+        assert stats.bound in ("storage", "consumer", "memory", "none")
+        assert min(
+            stats.wait_storage_seconds, stats.wait_consumer_seconds, stats.wait_memory_seconds
+        ) >= 0  # fmt: skip
+
+    def test_the_verdict_on_a_slow_consumer(self, tmp_path: Path, monkeypatch) -> None:
+        import time
+
+        monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", "buffered")
+        monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", "4000000")
+        path = tmp_path / "a.safetensors"
+        make_model(path, [500_000] * 12)
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([path])
+            for _ in streamer.get_tensors():
+                time.sleep(0.1)
+            assert streamer.stats().bound == "consumer"
+
+    def test_the_verdict_on_slow_storage(self, tmp_path: Path, faulty) -> None:
+        path = tmp_path / "a.safetensors"
+        make_model(path, [500_000] * 3)
+        code = """
+import sys
+from runai_model_streamer import SafetensorsStreamer
+with SafetensorsStreamer() as streamer:
+    streamer.stream_files([sys.argv[1]])
+    list(streamer.get_tensors())
+    print(streamer.stats().bound)
+"""
+        found = faulty(
+            code, str(path), SHIM_FROM="300000", SHIM_SECONDS="1",
+            RUNAI_STREAMER_FS_STRATEGY="buffered",
+        )  # fmt: skip
+        assert found == "storage"
+
+    def test_the_summary_line(self, model, caplog) -> None:
+        with caplog.at_level(logging.INFO, "runai_model_streamer"):
+            load(model[0])
+        lines = [record.message for record in caplog.records if "Overall time" in record.message]
+        assert len(lines) == 1
+        assert re.fullmatch(
+            r"\[RunAI Streamer\] Overall time to stream .+ of all files to cpu: [\d.]+s, .+/s",
+            lines[0],
+        )
+
+
+class TestOneLiners:
+    def test_load_file(self, strategy, model) -> None:
+        path, tensors = model
+        found = load_file(path)
+        assert list(found) == list(safetensors.torch.load_file(path)) or set(found) == set(tensors)
+        assert all(same(found[name], tensors[name]) for name in tensors)
+
+    def test_load_model_of_a_file_and_of_a_folder(self, strategy, tmp_path: Path) -> None:
+        source, target = torch.nn.Linear(30, 40), torch.nn.Linear(30, 40)
+        safetensors.torch.save_file({"weight": source.weight.data}, tmp_path / "1.safetensors")
+        safetensors.torch.save_file({"bias": source.bias.data}, tmp_path / "2.safetensors")
+        assert load_model(target, tmp_path) == (set(), [])
+        assert torch.equal(source.weight, target.weight)
+        assert torch.equal(source.bias, target.bias)
+        missing, unexpected = load_model(target, tmp_path / "1.safetensors", strict=False)
+        assert (missing, unexpected) == ({"bias"}, [])
+
+    def test_load_model_is_strict_by_default(self, tmp_path: Path) -> None:
+        safetensors.torch.save_file(
+            {"weight": torch.zeros(2, 2), "other": torch.zeros(1)}, tmp_path / "1.safetensors"
+        )
+        model = torch.nn.Linear(2, 2)
+        before = model.weight.clone()
+        with pytest.raises(RuntimeError, match=r"missing.*bias.*unexpected.*other"):
+            load_model(model, tmp_path)
+        assert torch.equal(model.weight, before)
+
+    def test_load_model_converts_what_does_not_fit(self, tmp_path: Path) -> None:
+        source = torch.nn.Linear(3, 4)
+        safetensors.torch.save_file(source.state_dict(), tmp_path / "1.safetensors")
+        target = torch.nn.Linear(3, 4).to(torch.bfloat16)
+        load_model(target, tmp_path / "1.safetensors")
+        assert torch.equal(target.weight, source.weight.to(torch.bfloat16))
+
+    def test_load_model_with_tied_weights(self, tmp_path: Path) -> None:
+        class Tied(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.embed = torch.nn.Embedding(5, 3)
+                self.head = torch.nn.Linear(3, 5, bias=False)
+                self.head.weight = self.embed.weight
+
+        source, target = Tied(), Tied()
+        safetensors.torch.save_file(
+            {"embed.weight": source.embed.weight.data}, tmp_path / "1.safetensors"
+        )
+        assert load_model(target, tmp_path / "1.safetensors") == (set(), [])
+        assert torch.equal(target.head.weight, source.embed.weight)
+
+    def test_a_folder_without_files(self, tmp_path: Path) -> None:
+        with pytest.raises(StreamerError, match="no safetensors files"):
+            load_model(torch.nn.Linear(1, 1), tmp_path)
