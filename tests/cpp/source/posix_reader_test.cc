@@ -24,14 +24,6 @@ using testing::SystemCalls;
 
 constexpr std::uint64_t kSeed = 5;
 
-// Everything is "not cached" for reads with RWF_NOWAIT: what follows is O_DIRECT where that is the
-// strategy.
-std::optional<ssize_t> nothing_cached(int /*fd*/, off_t /*offset*/, std::size_t /*bytes*/,
-                                      bool nowait) {
-  if (nowait) return -EAGAIN;
-  return std::nullopt;
-}
-
 class Reading : public ::testing::TestWithParam<const char*> {
  protected:
   std::shared_ptr<const Object> open(const std::string& path) {
@@ -54,8 +46,8 @@ TEST_P(Reading, GivesTheBytesOfAnyRange) {
   const auto object = open(folder_.write("a", kSeed, size));
   ASSERT_NE(object, nullptr);
   EXPECT_EQ(object->size(), size);
-  for (const auto& hook : {testing::ReadHook(), testing::ReadHook(nothing_cached)}) {
-    const SystemCalls calls(hook);
+  for (const bool cached : {true, false}) {
+    if (!cached) Folder::evict(object->path());
     for (const std::uint64_t offset :
          {0ull, 1ull, 511ull, 4095ull, 4096ull, 4097ull, 3'000'001ull}) {
       for (const std::uint64_t bytes :
@@ -71,7 +63,7 @@ TEST_P(Reading, GivesTheBytesOfAnyRange) {
 TEST_P(Reading, GivesTheVeryLastBytes) {
   for (const std::uint64_t size : {1ull, 100ull, 4096ull, 5000ull, 2'097'153ull}) {
     const auto object = open(folder_.write("a", kSeed, size));
-    const SystemCalls calls(nothing_cached);
+    Folder::evict(object->path());
     std::vector<std::byte> data(size);
     ASSERT_TRUE(read(*object, 0, &data).ok()) << size;
     EXPECT_TRUE(matches(data.data(), kSeed, 0, size));
@@ -84,8 +76,8 @@ TEST_P(Reading, GivesTheVeryLastBytes) {
 TEST_P(Reading, FillsMoreSegmentsThanOneCallTakes) {
   constexpr std::size_t kSegments = 3000;
   const auto object = open(folder_.write("a", kSeed, kMiB));
-  for (const auto& hook : {testing::ReadHook(), testing::ReadHook(nothing_cached)}) {
-    const SystemCalls calls(hook);
+  for (const bool cached : {true, false}) {
+    if (!cached) Folder::evict(object->path());
     std::vector<std::byte> data(kSegments * 100);
     std::vector<iovec> segments;
     for (std::size_t i = 0; i < kSegments; ++i) segments.push_back({data.data() + i * 100, 97});
@@ -199,7 +191,7 @@ TEST(DirectReading, ReadsWhatIsNotCachedPastThePageCache) {
   PosixReader reader("direct");
   auto opened = reader.open(folder.write("a", kSeed, 8 * kMiB + 1), {});
   ASSERT_TRUE(opened.ok());
-  const SystemCalls calls(nothing_cached);
+  Folder::evict(opened->object->path());
   std::vector<std::byte> data(5 * kMiB);
   const iovec segment{data.data(), data.size()};
   ReadReport report;
@@ -225,6 +217,7 @@ TEST(DirectReading, GoesByThePageCacheWhereTheFileSystemRefuses) {
   PosixReader reader("direct");
   auto opened = reader.open(folder.write("a", kSeed, kMiB), {});
   ASSERT_TRUE(opened.ok());
+  Folder::evict(opened->object->path());
   std::atomic<int> refused{0};
   const SystemCalls calls([&](int fd, off_t, std::size_t, bool nowait) -> std::optional<ssize_t> {
     if (nowait) return -EAGAIN;

@@ -65,6 +65,10 @@ ssize_t preadv2(int fd, const iovec* segments, int count, off_t offset, int flag
   return read_hooked(fd, segments, count, offset, flags);
 }
 
+ssize_t preadv(int fd, const iovec* segments, int count, off_t offset) {
+  return read_hooked(fd, segments, count, offset, 0);
+}
+
 ssize_t pread(int fd, void* data, std::size_t bytes, off_t offset) {
   const iovec segment{data, bytes};
   return read_hooked(fd, &segment, 1, offset, 0);

@@ -1,7 +1,9 @@
 // Files for tests, in a folder of their own on a disk (not a tmpfs: that has no O_DIRECT).
 #pragma once
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -28,6 +30,13 @@ class Folder {
   Folder& operator=(const Folder&) = delete;
 
   std::string path(const std::string& name) const { return path_ + "/" + name; }
+  // Takes what is in the page cache of a file out of it.
+  static void evict(const std::string& path) {
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    fdatasync(fd);
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    ::close(fd);
+  }
   // A file of `size` bytes of the pattern of `seed`.
   std::string write(const std::string& name, std::uint64_t seed, std::uint64_t size) const {
     std::vector<char> bytes(size);

@@ -60,6 +60,14 @@ ssize_t preadv64v2(int fd, const struct iovec* segments, int count, off_t offset
   return preadv2(fd, segments, count, offset, flags);
 }
 
+ssize_t preadv(int fd, const struct iovec* segments, int count, off_t offset) {
+  return preadv2(fd, segments, count, offset, 0);
+}
+
+ssize_t preadv64(int fd, const struct iovec* segments, int count, off_t offset) {
+  return preadv2(fd, segments, count, offset, 0);
+}
+
 ssize_t pread(int fd, void* data, size_t size, off_t offset) {
   const struct iovec segment = {data, size};
   return preadv2(fd, &segment, 1, offset, 0);
