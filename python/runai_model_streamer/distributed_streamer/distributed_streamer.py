@@ -163,6 +163,7 @@ class DistributedStreamer(FileStreamer):
             membership.announce_absence(
                 store, membership.next_stream(group_ranks), rank, f"it failed: {error}"
             )
+            located(error, rank, host_name())
             raise
         reason = _reason_against(settings, process_group, target)
         if reason:
