@@ -155,7 +155,7 @@ void CopyQueue::copy(PinnedSlot* slot, std::span<const iovec> segments, Done don
   wake_.notify_one();
 }
 
-void CopyQueue::finish(Pending pending, const Status& status) {
+void CopyQueue::finish(const Pending& pending, const Status& status) {
   pool_.give_back(pending.slot);
   pending.done(pending.status.ok() ? status : pending.status);
 }
@@ -167,9 +167,9 @@ void CopyQueue::lose(int code) {
   for (Lane& lane : lanes_) {
     driver.stream_synchronize(lane.stream);  // returns: either all is done, or the context is gone
     while (!lane.pending.empty()) {
-      Pending pending = std::move(lane.pending.front());
+      const Pending pending = std::move(lane.pending.front());
       lane.pending.pop_front();
-      finish(std::move(pending), status);
+      finish(pending, status);
     }
   }
 }
@@ -178,7 +178,7 @@ void CopyQueue::give_up_all(const Status& status) {
   stuck_ = true;
   for (Lane& lane : lanes_) {
     while (!lane.pending.empty()) {
-      Pending pending = std::move(lane.pending.front());
+      const Pending pending = std::move(lane.pending.front());
       lane.pending.pop_front();
       pool_.give_up(pending.slot);
       pending.done(pending.status.ok() ? status : pending.status);
@@ -192,9 +192,9 @@ bool CopyQueue::poll_lane(Lane& lane) {
   while (!lane.pending.empty()) {
     const int code = context_.driver().event_query(lane.pending.front().slot->event);
     if (code == kSuccess) {
-      Pending pending = std::move(lane.pending.front());
+      const Pending pending = std::move(lane.pending.front());
       lane.pending.pop_front();
-      finish(std::move(pending), {});
+      finish(pending, {});
       progress = true;
       continue;
     }

@@ -59,7 +59,7 @@ class CopyQueue {
   Status enqueue(PinnedSlot& slot, CopyStream stream, std::span<const iovec> segments);
   void poll();
   bool poll_lane(Lane& lane);
-  void finish(Pending pending, const Status& status);
+  void finish(const Pending& pending, const Status& status);
   void lose(int code);
   void give_up_all(const Status& status);
   Status failure() const;
