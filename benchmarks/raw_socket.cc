@@ -110,6 +110,7 @@ int main(int count, char** words) {
   const auto start = std::chrono::steady_clock::now();
   std::atomic<std::size_t> next{0};
   std::vector<std::thread> workers;
+  workers.reserve(static_cast<std::size_t>(threads));
   for (int i = 0; i < threads; ++i) {
     workers.emplace_back([&] {
       std::vector<char> buffer(std::max<std::uint64_t>(chunk, 65536));

@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -86,7 +87,8 @@ int usable_processors() {
   std::string quota;
   double period = 0;
   if (file >> quota >> period && quota != "max" && period > 0) {
-    count = std::min(count, static_cast<int>(std::strtod(quota.c_str(), nullptr) / period + 0.5));
+    count = std::min(count,
+                     static_cast<int>(std::lround(std::strtod(quota.c_str(), nullptr) / period)));
   }
   return std::max(count, 1);
 }

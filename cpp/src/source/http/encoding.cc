@@ -104,9 +104,9 @@ std::optional<std::string> base64_decode(std::string_view text) {
   int bits = 0;
   while (!text.empty() && text.back() == '=') text.remove_suffix(1);
   for (const char c : text) {
-    const char* found = static_cast<const char*>(std::memchr(kBase64, c, 64));
-    if (found == nullptr) return std::nullopt;
-    group = group << 6 | static_cast<std::uint32_t>(found - kBase64);
+    const std::size_t found = std::string_view(kBase64, 64).find(c);
+    if (found == std::string_view::npos) return std::nullopt;
+    group = group << 6 | static_cast<std::uint32_t>(found);
     bits += 6;
     if (bits >= 8) {
       bits -= 8;

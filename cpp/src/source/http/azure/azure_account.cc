@@ -93,7 +93,7 @@ Result<AzureAccount> read_azure_account(const Settings& settings) {
   account.suffix = settings.text("AZURE_STORAGE_ENDPOINT_SUFFIX").value_or(kStandardSuffix);
   if (account.name.empty()) return account;
   account.endpoint = "https://" + account.name + ".blob." + account.suffix;
-  if (Result<Url> url = parse_url(account.endpoint); !url.ok() || url->path != "") {
+  if (Result<Url> url = parse_url(account.endpoint); !url.ok() || !url->path.empty()) {
     return Status::error(Code::kInvalid,
                          "AZURE_STORAGE_ACCOUNT_NAME and _ENDPOINT_SUFFIX make no "
                          "usable host name");

@@ -45,7 +45,7 @@ Sections parse_aws_ini(const std::string& text) {
       value = trim(value.substr(0, value.find(comment)));
     }
     if (indented && !parent.empty()) {
-      (*section)[parent + "." + key] = value;
+      (*section)[std::string(parent).append(".").append(key)] = value;
       continue;
     }
     parent = value.empty() ? key : std::string();

@@ -90,7 +90,7 @@ void SigV4Signer::sign(Request* request, const Url& url, const SigV4Scope& scope
   std::string canonical_headers;
   std::string signed_headers;
   for (const auto& [name, value] : headers) {
-    canonical_headers += name + ":" + value + "\n";
+    canonical_headers.append(name).append(":").append(value).append("\n");
     if (!signed_headers.empty()) signed_headers += ';';
     signed_headers += name;
   }
