@@ -24,8 +24,8 @@ struct SettingInfo {
 };
 
 // Every setting, grouped, in the order of the documentation.
-std::span<const SettingInfo> settings_table();
+[[gnu::visibility("default")]] std::span<const SettingInfo> settings_table();
 // The setting of that name, or null.
-const SettingInfo* find_setting(const std::string& name);
+[[gnu::visibility("default")]] const SettingInfo* find_setting(const std::string& name);
 
 }  // namespace gnu::visibility("default")]]streamer

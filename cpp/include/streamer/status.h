@@ -33,7 +33,7 @@ enum class Code : int {
 };
 
 // Stable lower-case name of `code` ("not_found").
-const char* code_name(Code code) noexcept;
+[[gnu::visibility("default")]] const char* code_name(Code code) noexcept;
 
 // Everything known about a failure. Strings are empty and numbers are 0 when they do not apply.
 struct ErrorDetail {

@@ -30,14 +30,15 @@
 namespace [[gnu::visibility("default")]] streamer {
 
 // Version of the library: "MAJOR.MINOR.PATCH".
-const char* version() noexcept;
+[[gnu::visibility("default")]] const char* version() noexcept;
 
 enum class SourceKind : int { kFile = 0, kS3, kGcs, kAzure, kHttp };
 inline constexpr int kSourceKinds = 5;
-const char* source_kind_name(SourceKind kind) noexcept;  // "file", "s3", ...
+[[gnu::visibility("default")]] const char* source_kind_name(
+    SourceKind kind) noexcept;  // "file", "s3", ...
 
 // The kind that serves `path`, by its scheme: no scheme is a file. kInvalid for an unknown scheme.
-Result<SourceKind> source_kind_of(const std::string& path);
+[[gnu::visibility("default")]] Result<SourceKind> source_kind_of(const std::string& path);
 
 enum class DeviceType : int { kHost = 0, kCuda = 1 };
 struct Device {
@@ -191,7 +192,8 @@ class Stream {
 };
 
 // Objects whose path starts with the folder `prefix`, sorted by path. Folders are left out.
-Result<std::vector<ListedObject>> list(const std::string& prefix, bool recursive,
-                                       const Options& options);
+[[gnu::visibility("default")]] Result<std::vector<ListedObject>> list(const std::string& prefix,
+                                                                      bool recursive,
+                                                                      const Options& options);
 
 }  // namespace gnu::visibility("default")]]streamer
