@@ -78,7 +78,7 @@ test-tsan: $(STAMPS)/system-test  ## C++ tests under ThreadSanitizer
 	@fixed="setarch --addr-no-randomize"; $$fixed true 2>/dev/null || fixed=; \
 	  $$fixed ctest --preset tsan --progress --parallel $(CMAKE_BUILD_PARALLEL_LEVEL) $(ARGS)
 
-pytest: $(STAMPS)/package $(STAMPS)/dev  ## Python tests against the installed package
+pytest: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/servers  ## Python tests against the installed package
 	@$(PY) -m pytest -m "not fuzz" $(ARGS)
 
 fuzz: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/system-test  ## Random input for SECONDS_TO_FUZZ seconds (60)
@@ -142,6 +142,10 @@ $(STAMPS)/package: $(PACKAGE_FILES) requirements/build.txt $(STAMPS)/venv
 
 $(STAMPS)/dev: requirements/dev.txt requirements/build.txt $(STAMPS)/venv
 	@$(STEP) "Installing test tools" $(PIP) -r requirements/dev.txt
+	@touch $@
+
+$(STAMPS)/servers: $(wildcard tests/servers/*.py) $(STAMPS)/dev
+	@$(STEP) "Fetching the servers of the tests" $(PY) -m tests.servers.prefetch
 	@touch $@
 
 $(STAMPS)/demo: requirements/demo.txt requirements/demo-model.txt $(STAMPS)/venv

@@ -24,7 +24,7 @@ ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
-def _program() -> str:
+def program() -> str:
     """Where azurite-blob is; installs it into the cache if need be."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         raise Unavailable("Azurite needs node and npm")
@@ -61,7 +61,7 @@ class Azurite(Server):
         return f"https://127.0.0.1:{self.tls_port}/{ACCOUNT}"
 
     def start(self) -> None:
-        command = ["node", _program(), "--blobHost", "127.0.0.1", "--silent"]
+        command = ["node", program(), "--blobHost", "127.0.0.1", "--silent"]
         command += ["--disableTelemetry", "--skipApiVersionCheck"]
         self.spawn([*command, "--blobPort", str(self.port), *self._storage("plain")])
         self.wait_for_port(self.port, "Azurite")

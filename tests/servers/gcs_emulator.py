@@ -13,7 +13,7 @@ from .process import CACHE, Server, Unavailable, free_port
 VERSION = "2026.7.19"
 
 
-def _program() -> str:
+def program() -> str:
     folder = CACHE / "venv_gcs_emulator"
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / "gcs_emulator.lock", "w") as lock:
@@ -44,7 +44,7 @@ class GcsEmulator(Server):
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        command = [_program(), "start", "--host=127.0.0.1", f"--port={self.port}"]
+        command = [program(), "start", "--host=127.0.0.1", f"--port={self.port}"]
         self.spawn([*command, "--in-memory", f"--default-bucket={self.bucket}"])
         self.wait_for_port(self.port, "gcp-storage-emulator")
         address = f"{self.url}/storage/v1/b/{self.bucket}"
