@@ -145,12 +145,14 @@ def test_replaced_in_place_is_an_error(
     monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", str(2 * MIB))
     path = tmp_path / "a.safetensors"
     make_model(path, [300_000] * 20, seed=1)
+    make_model(tmp_path / "b.safetensors", [300_000] * 20, seed=2)
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([path])
         tensors = streamer.get_tensors()
         next(tensors)
         time.sleep(0.02)  # the clock of modification times is coarse
-        make_model(path, [300_000] * 20, seed=2)
+        with open(path, "r+b") as file:  # savers may rename: this keeps the inode
+            file.write((tmp_path / "b.safetensors").read_bytes())
         with pytest.raises(StreamerChangedError, match="modified") as caught:
             list(tensors)
     assert caught.value.path == str(path)
