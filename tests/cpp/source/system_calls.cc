@@ -6,13 +6,27 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <mutex>
+#include <shared_mutex>
 #include <vector>
 
 namespace streamer::testing {
 namespace {
 
-ReadHook read_hook;          // NOLINT: set while nobody reads
+// Shared by the calls that are in a hook: no hook goes away under a thread that is in it.
+std::shared_mutex hooks_mutex;
+ReadHook read_hook;          // NOLINT
 PopulateHook populate_hook;  // NOLINT
+
+std::optional<ssize_t> answer_of(int fd, off_t offset, std::size_t bytes, bool nowait) {
+  const std::shared_lock lock(hooks_mutex);
+  return read_hook ? read_hook(fd, offset, bytes, nowait) : std::nullopt;
+}
+
+int answer_of(void* address, std::size_t bytes) {
+  const std::shared_lock lock(hooks_mutex);
+  return populate_hook ? populate_hook(address, bytes) : 0;
+}
 
 std::size_t total(const iovec* segments, int count) {
   std::size_t bytes = 0;
@@ -35,9 +49,7 @@ std::vector<iovec> cut(const iovec* segments, int count, std::size_t bytes) {
 }
 
 ssize_t read_hooked(int fd, const iovec* segments, int count, off_t offset, int flags) {
-  if (!read_hook) return read_kernel(fd, segments, count, offset, flags);
-  const std::size_t bytes = total(segments, count);
-  const auto answer = read_hook(fd, offset, bytes, (flags & RWF_NOWAIT) != 0);
+  const auto answer = answer_of(fd, offset, total(segments, count), (flags & RWF_NOWAIT) != 0);
   if (!answer) return read_kernel(fd, segments, count, offset, flags);
   if (*answer < 0) {
     errno = static_cast<int>(-*answer);
@@ -51,10 +63,12 @@ ssize_t read_hooked(int fd, const iovec* segments, int count, off_t offset, int 
 }  // namespace
 
 SystemCalls::SystemCalls(ReadHook on_read, PopulateHook on_populate) {
+  const std::unique_lock lock(hooks_mutex);
   read_hook = std::move(on_read);
   populate_hook = std::move(on_populate);
 }
 SystemCalls::~SystemCalls() {
+  const std::unique_lock lock(hooks_mutex);
   read_hook = {};
   populate_hook = {};
 }
@@ -76,8 +90,8 @@ ssize_t pread(int fd, void* data, std::size_t bytes, off_t offset) {
 
 int madvise(void* address, std::size_t bytes, int advice) noexcept {
   constexpr int kPopulateRead = 22;
-  if (advice == kPopulateRead && populate_hook) {
-    if (const int os_error = populate_hook(address, bytes); os_error != 0) {
+  if (advice == kPopulateRead) {
+    if (const int os_error = answer_of(address, bytes); os_error != 0) {
       errno = os_error;
       return -1;
     }

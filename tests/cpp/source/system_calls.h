@@ -17,7 +17,7 @@ using ReadHook =
 // An answer other than 0 is errno.
 using PopulateHook = std::function<int(void* address, std::size_t bytes)>;
 
-// Set before the readers start, cleared when it goes out of scope. One at a time.
+// Cleared when it goes out of scope, which waits until no thread is in a hook. One at a time.
 class SystemCalls {
  public:
   explicit SystemCalls(ReadHook on_read, PopulateHook on_populate = {});
