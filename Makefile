@@ -34,6 +34,9 @@ CONFIGURE = $(CCACHE) cmake -DSTREAMER_OBJECT_STORAGE=$(OBJECT_STORAGE) --preset
 # Extra arguments: make pytest ARGS="-k header", make bench ARGS="--row cached_iterate --rounds 3".
 ARGS ?=
 
+# ctest's lines about what passed are noise in a log.
+QUIET_CTEST := | { grep -vE '^ +Start +[0-9]+:| Passed +[0-9.]+ sec' || true; }
+
 CXX_FILES = $(shell find cpp tests benchmarks examples -name '*.cc' -o -name '*.h' | sort)
 PACKAGE_FILES := $(shell find cpp cmake python CMakeLists.txt pyproject.toml -type f \
                    -not -name '*.pyc' -not -name '*.so' 2>/dev/null)
@@ -64,19 +67,19 @@ test: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/system-test  ## Everything below
 test-cpp: $(STAMPS)/system-test  ## C++ tests (GoogleTest)
 	@$(CONFIGURE) plain >/dev/null
 	@cmake --build --preset plain -- --quiet
-	@ctest --preset plain --progress --parallel $(CMAKE_BUILD_PARALLEL_LEVEL) $(ARGS)
+	@ctest --preset plain --parallel $(CMAKE_BUILD_PARALLEL_LEVEL) $(ARGS) $(QUIET_CTEST)
 
 test-asan: $(STAMPS)/system-test  ## C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(CONFIGURE) asan >/dev/null
 	@cmake --build --preset asan -- --quiet
-	@ctest --preset asan --progress --parallel $(CMAKE_BUILD_PARALLEL_LEVEL) $(ARGS)
+	@ctest --preset asan --parallel $(CMAKE_BUILD_PARALLEL_LEVEL) $(ARGS) $(QUIET_CTEST)
 
 test-tsan: $(STAMPS)/system-test  ## C++ tests under ThreadSanitizer
 	@$(CONFIGURE) tsan >/dev/null
 	@cmake --build --preset tsan -- --quiet
 # Randomised addresses can collide with the shadow memory; containers may forbid to switch them off.
 	@fixed="setarch --addr-no-randomize"; $$fixed true 2>/dev/null || fixed=; \
-	  $$fixed ctest --preset tsan --progress --parallel $(CMAKE_BUILD_PARALLEL_LEVEL) $(ARGS)
+	  $$fixed ctest --preset tsan --parallel $(CMAKE_BUILD_PARALLEL_LEVEL) $(ARGS) $(QUIET_CTEST)
 
 pytest: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/servers  ## Python tests against the installed package
 	@$(PY) -m pytest -m "not fuzz" $(ARGS)

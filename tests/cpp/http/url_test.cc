@@ -38,7 +38,8 @@ TEST(Url, Addresses) {
 TEST(Url, Refused) {
   for (const char* text :
        {"", "s3://bucket", "http://", "http://a:0", "http://a:99999", "http://a:b",
-        "http://user:secret@host/", "http://a b/", "http://[::1", "host"}) {
+        "http://user:secret@host/", "http://a b/", "http://[::1", "host", "http://a::80",
+        "http://[::1]x/", "http://a\\b/", "http://[]/", "http://a]/"}) {
     const auto url = parse_url(text);
     EXPECT_FALSE(url.ok()) << text;
     EXPECT_EQ(url.status().to_string().find("secret"), std::string::npos);

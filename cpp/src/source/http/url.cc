@@ -1,5 +1,7 @@
 #include "source/http/url.h"
 
+#include <algorithm>
+#include <cctype>
 #include <charconv>
 
 #include "source/http/encoding.h"
@@ -10,6 +12,16 @@ namespace {
 Status invalid(std::string_view why) {
   // The text itself is not repeated: it may hold a password.
   return Status::error(Code::kInvalid, "not a usable http or https address: " + std::string(why));
+}
+
+// A name, of which other readers of the same text take no other part to be the host, or an address.
+bool is_host(std::string_view text) {
+  const bool address = text.size() > 2 && text.starts_with('[') && text.ends_with(']');
+  if (address) text = text.substr(1, text.size() - 2);
+  return std::all_of(text.begin(), text.end(), [address](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '-' || c == '.' || c == '_' || c >= 0x80 ||
+           (address && (c == ':' || c == '%'));
+  });
 }
 
 int standard_port(std::string_view scheme) { return scheme == "https" ? 443 : 80; }
@@ -73,6 +85,7 @@ Result<Url> parse_url(std::string_view text, std::string_view default_scheme) {
     authority = authority.substr(0, colon);
   }
   if (authority.empty()) return invalid("it has no host");
+  if (!is_host(authority)) return invalid("its host is none");
   url.host = lower(authority);
   if (url.port == standard_port(url.scheme)) url.port = 0;
   const std::size_t question = rest.find('?');
