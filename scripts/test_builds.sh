@@ -19,11 +19,12 @@ needs() { objdump -p "$1" | awk '$1 == "NEEDED" {print $2}'; }
 
 echo "Without object storage"
 configure without -DSTREAMER_OBJECT_STORAGE=OFF -DSTREAMER_TESTS=ON
-cmake --build "$build/without" --target streamer cuda_tests standin_hip -- --quiet
+cmake --build "$build/without" --target streamer abi_tests cuda_tests standin_hip -- --quiet
 if needs "$build/without/cpp/libstreamer.so" | grep -E 'curl|crypto|ssl'; then
   fail "a build without object storage needs these libraries"
 fi
 "$build/without/tests/cpp/cuda/cuda_tests" --gtest_brief=1
+"$build/without/tests/abi/abi_tests" --gtest_brief=1
 
 echo "With unpacked packages"
 prefix=$PWD/$build/prefix

@@ -35,6 +35,14 @@ enum class Code : int {
 // Stable lower-case name of `code` ("not_found").
 [[gnu::visibility("default")]] const char* code_name(Code code) noexcept;
 
+// What kind of failure of a device it was.
+enum class DeviceFault : int {
+  kNone = 0,
+  kNoDevice,  // no driver, or it sees no device
+  kOrdinal,   // no device of that number
+  kTransfer,  // a copy to the device
+};
+
 // Everything known about a failure. Strings are empty and numbers are 0 when they do not apply.
 struct ErrorDetail {
   std::string message;  // what happened, without what the other fields say
@@ -42,8 +50,9 @@ struct ErrorDetail {
   bool has_range = false;
   std::uint64_t offset = 0;  // of the byte range, in the object
   std::uint64_t size = 0;
-  int os_error = 0;            // errno
-  int http_status = 0;         //
+  int os_error = 0;     // errno
+  int http_status = 0;  //
+  DeviceFault device_fault = DeviceFault::kNone;
   std::string server_code;     // e.g. NoSuchKey
   std::string server_message;  //
   std::string request_id;      //
@@ -63,12 +72,13 @@ class [[nodiscard]] Status {
 
   static Status error(Code code, std::string message);
 
-  // Builders: each is without effect on an ok status, and path, range and hint keep what is set.
+  // Builders: each is without effect on an ok status; path, range, fault and hint keep what is set.
   Status&& with_path(std::string path) &&;
   Status&& with_range(std::uint64_t offset, std::uint64_t size) &&;
   Status&& with_errno(int os_error) &&;
   Status&& with_http(int http_status, std::string server_code, std::string server_message,
                      std::string request_id) &&;
+  Status&& with_device_fault(DeviceFault fault) &&;
   Status&& with_identity(std::string identity) &&;
   Status&& with_hint(std::string hint) &&;
   Status&& with_attempts(int attempts) &&;

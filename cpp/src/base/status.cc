@@ -88,6 +88,11 @@ Status&& Status::with_http(int http_status, std::string server_code, std::string
   return std::move(*this);
 }
 
+Status&& Status::with_device_fault(DeviceFault fault) && {
+  if (rep_ && rep_->detail.device_fault == DeviceFault::kNone) rep_->detail.device_fault = fault;
+  return std::move(*this);
+}
+
 Status&& Status::with_identity(std::string identity) && {
   if (rep_) rep_->detail.identity = std::move(identity);
   return std::move(*this);

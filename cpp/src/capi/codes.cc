@@ -17,12 +17,25 @@ int unsupported(SourceKind kind, DeviceType device) {
   return RUNAI_FILE_STREAMER_INVALID;
 }
 
+int code_of_fault(DeviceFault fault) {
+  switch (fault) {
+    case DeviceFault::kNoDevice: return RUNAI_FILE_STREAMER_NO_DEVICE;
+    case DeviceFault::kOrdinal: return RUNAI_FILE_STREAMER_DEVICE_ORDINAL;
+    case DeviceFault::kTransfer: return RUNAI_FILE_STREAMER_TRANSFER;
+    case DeviceFault::kNone: break;
+  }
+  return RUNAI_FILE_STREAMER_DRIVER;
+}
+
 }  // namespace
 
 int code_of(const Status& status, SourceKind kind, DeviceType device) {
   if (status.ok()) return RUNAI_FILE_STREAMER_SUCCESS;
   const int os_error = status.detail().os_error;
   if (os_error == EMFILE || os_error == ENFILE) return RUNAI_FILE_STREAMER_FD_LIMIT;
+  if (status.detail().device_fault != DeviceFault::kNone) {
+    return code_of_fault(status.detail().device_fault);
+  }
   switch (status.code()) {
     case Code::kOk: return RUNAI_FILE_STREAMER_SUCCESS;
     case Code::kInvalid: return RUNAI_FILE_STREAMER_INVALID;

@@ -14,6 +14,7 @@ Result<DeviceContext> DeviceContext::find(const Driver& driver, int ordinal) {
     return driver
         .error(kInvalidDevice, "there is no device " + found.name() + ": this process sees " +
                                    std::to_string(count))
+        .with_device_fault(count == 0 ? DeviceFault::kNoDevice : DeviceFault::kOrdinal)
         .with_hint("Check the device's number and CUDA_VISIBLE_DEVICES");
   }
   if (int code = driver.device_get(&found.device_, ordinal); code != kSuccess) {

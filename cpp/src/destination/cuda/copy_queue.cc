@@ -111,8 +111,10 @@ Status CopyQueue::enqueue(PinnedSlot& slot, CopyStream stream, std::span<const i
     const int code =
         driver.copy_to_device(reinterpret_cast<DevicePointer>(to), from, bytes, stream);
     if (code != kSuccess) {
-      Status status = driver.error(
-          code, "a copy of " + std::to_string(bytes) + " bytes to " + context_.name() + " failed");
+      Status status = driver
+                          .error(code, "a copy of " + std::to_string(bytes) + " bytes to " +
+                                           context_.name() + " failed")
+                          .with_device_fault(DeviceFault::kTransfer);
       // A bad address is a matter of one range; anything else is the end of the device's context.
       return code == kInvalidValue ? status : fail(std::move(status));
     }
@@ -163,7 +165,8 @@ void CopyQueue::finish(const Pending& pending, const Status& status) {
 // The driver does not say any more whether copies have ended.
 void CopyQueue::lose(int code) {
   const Driver& driver = context_.driver();
-  const Status status = fail(driver.error(code, "copies to " + context_.name() + " failed"));
+  const Status status = fail(driver.error(code, "copies to " + context_.name() + " failed")
+                                 .with_device_fault(DeviceFault::kTransfer));
   for (Lane& lane : lanes_) {
     driver.stream_synchronize(lane.stream);  // returns: either all is done, or the context is gone
     while (!lane.pending.empty()) {
@@ -206,6 +209,7 @@ bool CopyQueue::poll_lane(Lane& lane) {
       give_up_all(fail(
           Status::error(Code::kTimeout, "a copy to " + context_.name() + " did not end within " +
                                             std::to_string(patience_.count()) + " seconds")
+              .with_device_fault(DeviceFault::kTransfer)
               .with_hint("RUNAI_STREAMER_CUDA_TIMEOUT sets the time")));
       return true;
     }

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 namespace streamer::gpu {
@@ -13,6 +14,7 @@ namespace {
 
 Status no_driver(const std::string& why) {
   return Status::error(Code::kDevice, "no usable GPU driver: " + why)
+      .with_device_fault(DeviceFault::kNoDevice)
       .with_hint(
           "Install the NVIDIA driver (libcuda.so.1), expose it to the container, or load to "
           "device=\"cpu\"");
@@ -94,8 +96,11 @@ Status Driver::error(int code, const std::string& what) const {
   if (error_name(code, &name) != kSuccess || name == nullptr) name = "unknown error";
   if (error_string(code, &text) != kSuccess || text == nullptr) text = "no description";
   const std::string number = std::to_string(code);
-  return Status::error(Code::kDevice, what + " (" + name + " " + number + ": " + text + ")")
-      .with_http(0, name, text, "");
+  Status status =
+      Status::error(Code::kDevice, what + " (" + name + " " + number + ": " + text + ")")
+          .with_http(0, name, text, "");
+  if (code != kNoDevice) return status;
+  return std::move(status).with_device_fault(DeviceFault::kNoDevice);
 }
 
 }  // namespace streamer::gpu
