@@ -128,6 +128,7 @@ class PyStream {
       const auto name = key.cast<std::string>();
       if (name == "concurrency") {
         chosen.concurrency = value.cast<int>();
+        chosen.object_concurrency = 0;
       } else if (name == "chunk_bytes") {
         chosen.chunk_bytes = value.cast<std::uint64_t>();
       } else if (name == "memory_limit") {

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-from runai_model_streamer import native
+from runai_model_streamer import certificates, native
 from runai_model_streamer.credentials import make_provider
 from runai_model_streamer.errors import RunaiStreamerInvalidInputException
 from runai_model_streamer.file_streamer.requests_iterator import FileChunks
@@ -28,7 +28,8 @@ def list_objects(
     folder: str, is_recursive: bool = True, credentials: Any = None
 ) -> list[tuple[str, int]]:
     """(path, size) of the objects below `folder`, sorted by path."""
-    return native.list_objects(folder, is_recursive, make_provider(credentials))
+    provider = make_provider(credentials)
+    return native.list_objects(folder, is_recursive, provider, certificates.fallback())
 
 
 def list_safetensors_objects(folder: str, credentials: Any = None) -> list[str]:

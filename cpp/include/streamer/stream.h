@@ -69,6 +69,7 @@ using CredentialsProvider = std::function<Result<Credentials>(const CredentialsR
 // Everything a stream can be told. Defaults come from the environment; see docs/environment.md.
 struct Options {
   int concurrency = 0;               // threads and connections; 0: adaptive
+  int object_concurrency = 0;        // the same for all but files; 0: as `concurrency`
   std::uint64_t chunk_bytes = 0;     // bytes of one read; 0: by kind of source
   std::int64_t memory_limit = -2;    // -2: chosen by the engine; -1: never wait for the consumer;
                                      // 0: the least that works; else bytes
@@ -77,6 +78,10 @@ struct Options {
   // Asked some times a second while a call waits; true makes that call return kCancelled.
   std::function<bool()> interrupted;          // may be empty
   std::map<std::string, std::string> source;  // overrides of settings by name, for sources
+
+  int concurrency_for(SourceKind kind) const {
+    return kind != SourceKind::kFile && object_concurrency > 0 ? object_concurrency : concurrency;
+  }
 
   // The settings of the process environment as it is now. kInvalid names the variable, its value
   // and what is accepted.

@@ -47,6 +47,9 @@ Result<Options> Options::from_environment() {
   auto concurrency = settings.integer("RUNAI_STREAMER_CONCURRENCY");
   if (!concurrency) return concurrency.status();
   options.concurrency = static_cast<int>(concurrency->value_or(0));
+  auto of_objects = settings.integer("RUNAI_STREAMER_OBJ_CONCURRENCY");
+  if (!of_objects) return of_objects.status();
+  options.object_concurrency = static_cast<int>(of_objects->value_or(0));
   auto chunk = settings.integer("RUNAI_STREAMER_CHUNK_BYTESIZE");
   if (!chunk) return chunk.status();
   options.chunk_bytes = static_cast<std::uint64_t>(chunk->value_or(0));
@@ -61,8 +64,9 @@ Result<Options> Options::from_environment() {
 
 Status check_options(const Options& options) {
   const auto invalid = [](const std::string& what) { return Status::error(Code::kInvalid, what); };
-  if (options.concurrency < 0 || options.concurrency > 1024) {
-    return invalid("concurrency " + std::to_string(options.concurrency) +
+  for (const int concurrency : {options.concurrency, options.object_concurrency}) {
+    if (concurrency >= 0 && concurrency <= 1024) continue;
+    return invalid("concurrency " + std::to_string(concurrency) +
                    " is not between 1 and 1024, or 0 for adaptive");
   }
   if (options.chunk_bytes != 0 && (options.chunk_bytes < 4096 || options.chunk_bytes > 1 << 30)) {

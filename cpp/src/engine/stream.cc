@@ -354,7 +354,7 @@ Status Stream::Impl::ensure_source(SourceKind kind) {
   }
   const std::uint64_t view_chunk = std::max(options_.chunk_bytes, traits.view_chunk_bytes);
   scheduler_->add_source(
-      kind, {chunk, view_chunk, ConcurrencyController(options_.concurrency, traits), 0});
+      kind, {chunk, view_chunk, ConcurrencyController(options_.concurrency_for(kind), traits), 0});
   return {};
 }
 
@@ -396,7 +396,8 @@ Result<std::vector<OpenedFile>> Stream::Impl::open(const std::vector<std::string
   }
   for (std::size_t i = 0; i < paths.size(); ++i) {
     const SourceTraits& traits = sources_[static_cast<int>(kinds[i])]->traits();
-    const int width = options_.concurrency > 0 ? options_.concurrency : traits.initial_concurrency;
+    const int chosen = options_.concurrency_for(kinds[i]);
+    const int width = chosen > 0 ? chosen : traits.initial_concurrency;
     scheduler_->add_task(
         [work, i, path = paths[i], place = places[i], kind = kinds[i], prefix_bytes] {
           OpenedFile& file = work->opened[i];
@@ -445,7 +446,8 @@ Status Stream::Impl::read(const std::vector<FileRanges>& wanted) {
   for (const FileRanges& entry : wanted) {
     const FileState& file = files_[entry.file];
     const SourceTraits& traits = sources_[static_cast<int>(file.kind)]->traits();
-    const int width = options_.concurrency > 0 ? options_.concurrency : traits.initial_concurrency;
+    const int chosen = options_.concurrency_for(file.kind);
+    const int width = chosen > 0 ? chosen : traits.initial_concurrency;
     for (const Range& range : entry.ranges) {
       scheduler_->add_task(
           [work, index, range, kind = file.kind, object = file.object] {

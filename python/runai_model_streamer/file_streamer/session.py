@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from runai_model_streamer import logs, native
+from runai_model_streamer import certificates, logs, native
 from runai_model_streamer.file_streamer.requests_iterator import FileChunks
 from runai_model_streamer.paths import check_not_mixed, is_remote
 
@@ -60,6 +60,7 @@ class Session:
             from runai_model_streamer.credentials import make_provider
 
             provider = make_provider(credentials)
+            chosen["source"] = certificates.fallback() | chosen.get("source", {})
         self.stream = native.Stream(chosen, provider)
         # Memory that reads write to, by a number of its owner's. Nothing here is freed before the
         # stream has ended, however the session dies.

@@ -322,3 +322,17 @@ def test_no_list():
         with pytest.raises(StreamerError, match=r"index\.json") as caught:
             list_safetensors(f"{server.url}/folder")
     assert caught.value.code == "unsupported"
+
+
+def test_objects_may_have_a_concurrency_of_their_own(use, tmp_path):
+    use({"RUNAI_STREAMER_CONCURRENCY": "3", "RUNAI_STREAMER_OBJ_CONCURRENCY": "2"})
+    (tmp_path / "m.safetensors").write_bytes(DATA)
+    with Canned(ranged) as server:
+        for path, expected in [
+            (f"{server.url}/m.safetensors", 2),
+            (tmp_path / "m.safetensors", 3),
+        ]:
+            with SafetensorsStreamer() as streamer:
+                streamer.stream_files([path])
+                check_same(MODEL, dict(streamer.get_tensors()))
+                assert streamer.stats().concurrency == expected

@@ -37,6 +37,9 @@ Result<TrustStore> find_trust_store(const Settings& settings, SourceKind kind,
       return store;
     }
   }
+  if (const auto file = settings.text("RUNAI_STREAMER_FALLBACK_CA_FILE")) {
+    return choose(*file, "RUNAI_STREAMER_FALLBACK_CA_FILE");
+  }
   if (::access("/etc/ssl/certs", R_OK | X_OK) == 0) store.directory = "/etc/ssl/certs";
   return store;
 }
