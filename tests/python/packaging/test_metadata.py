@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -61,3 +62,25 @@ def test_siblings_build_and_have_the_import_name(kind: str, tmp_path: Path) -> N
         text = archive.read(metadata).decode()
     assert f"runai_model_streamer_{kind}/__init__.py" in names
     assert f"Requires-Dist: runai-model-streamer[{kind}]=={version()}" in text
+
+
+def test_the_sdist_has_the_sources_and_nothing_that_was_built(tmp_path: Path) -> None:
+    pytest.importorskip("scikit_build_core")
+    code = "import sys; from scikit_build_core.build import build_sdist; build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=ROOT)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    suffixes = {".cc", ".c", ".h", ".in", ".map", ".py", ".pyi", ".cmake", ".txt", ".typed"}
+    needed = {
+        str(path.relative_to(ROOT))
+        for folder in ("cpp", "cmake", "python")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix in suffixes
+    }
+    assert len(needed) > 100
+    assert not needed - names
+    tops = {name.partition("/")[0] for name in names}
+    assert {"CMakeLists.txt", "LICENSE", "README.md", "pyproject.toml"} <= tops
+    assert not tops & {"build", "dist", ".cache", ".venv", "tests", "benchmarks"}
+    assert not [name for name in names if re.search(r"\.(so|o|a|pyc)(\.|$)", name)]
