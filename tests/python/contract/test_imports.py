@@ -10,6 +10,7 @@ import pytest
 from .conftest import python
 
 PUBLIC = ["SafetensorsStreamer", "list_safetensors", "pull_files", "DistributedStreamer"]
+PUBLIC += ["ObjectStorageModel", "FileStreamer", "FileChunks"]
 PRIVATE = [
     ("runai_model_streamer.safetensors_streamer.safetensors_pytorch", "prepare_request"),
     ("runai_model_streamer.safetensors_streamer.safetensors_pytorch", "SafetensorsMetadata"),
@@ -24,6 +25,10 @@ PRIVATE = [
     ("runai_model_streamer.file_streamer.file_streamer", "RunaiStreamerInvalidInputException"),
     ("runai_model_streamer.file_streamer.requests_iterator", "RunaiStreamerMemoryLimitException"),
     ("runai_model_streamer.distributed_streamer.distributed_streamer", "DistributedStreamer"),
+    (
+        "runai_model_streamer.distributed_streamer.distributed_streamer",
+        "_distributedStreamerParams",
+    ),
     ("runai_model_streamer.s3_utils.s3_utils", "S3Credentials"),
 ]
 
