@@ -1,4 +1,4 @@
-"""Runs a consumer's own loading code in its own environment: `driver.py CHECK JSON`.
+"""Runs a consumer's own loading code in its own environment: `driver.py CHECK[,CHECK...] JSON`.
 
 Started by test_consumers.py, also under torchrun. Prints "passed" as its last line. JSON has:
 package, version, model (folder or URI), reference (the same checkpoint as a folder), and what the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import glob
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -228,28 +229,43 @@ def check_metadata() -> None:
     consumer().pull_metadata(CONFIG["folder"])
 
 
+class Lines(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.seen.append(record.getMessage())
+
+
 def check_distributed() -> None:
-    """Every rank gets every tensor; the default group is usable afterwards."""
+    """Every rank gets every tensor, by itself and shared; the default group stays usable."""
     loading = consumer()
     if CONFIG["package"] == "vllm":
+        from vllm.config import VllmConfig, set_current_vllm_config
         from vllm.distributed import init_distributed_environment, initialize_model_parallel
 
-        try:
-            from vllm.config import VllmConfig, set_current_vllm_config
-
-            with set_current_vllm_config(VllmConfig()):
-                init_distributed_environment(
-                    backend="gloo",
-                    distributed_init_method="env://",
-                    world_size=int(os.environ["WORLD_SIZE"]),
-                    rank=int(os.environ["RANK"]),
-                )
-                initialize_model_parallel(int(os.environ["WORLD_SIZE"]), 1)
-        except AssertionError:
-            raise
+        ranks = int(os.environ["WORLD_SIZE"])
+        with set_current_vllm_config(VllmConfig()):
+            init_distributed_environment(
+                backend="gloo",
+                distributed_init_method="env://",
+                world_size=ranks,
+                rank=int(os.environ["RANK"]),
+            )
+            initialize_model_parallel(ranks, 1)
     else:
         torch.distributed.init_process_group("gloo")
-    collect(loading.load())
+    lines = Lines()
+    logging.getLogger("runai_model_streamer").addHandler(lines)
+    for mode in ("0", "1"):
+        os.environ["RUNAI_STREAMER_DIST"] = mode
+        lines.seen.clear()
+        collect(loading.load())
+        shared = f"Using distributed streaming between {os.environ['WORLD_SIZE']} processes"
+        assert any(shared in line for line in lines.seen) == (mode == "1"), (mode, lines.seen)
     total = torch.ones(1, dtype=torch.int64)
     torch.distributed.all_reduce(total)
     assert total.item() == int(os.environ["WORLD_SIZE"])
@@ -268,7 +284,9 @@ def check_model() -> None:
 
 def main() -> None:
     checks = {name[6:]: value for name, value in globals().items() if name.startswith("check_")}
-    checks[sys.argv[1]]()
+    for name in sys.argv[1].split(","):
+        print(f"check {name}", flush=True)
+        checks[name]()
     print("passed", flush=True)
 
 

@@ -1,6 +1,6 @@
 """vLLM's and SGLang's own loaders, from their published packages, on this package.
 
-`make test-consumers`. Each check is a process of the consumer's environment (driver.py).
+`make test-consumers`. Each test is a process of the consumer's environment (driver.py).
 """
 
 from __future__ import annotations
@@ -117,37 +117,27 @@ def run(
     )
 
 
-@pytest.mark.parametrize("check", ["iterator", "abandoned", "forked"])
-def test_files(consumer: Consumer, folder: Path, check: str) -> None:
-    run(consumer, check, str(folder), folder)
+# Several checks in one process: importing an engine takes longer than all of them.
+def test_files(consumer: Consumer, folder: Path) -> None:
+    run(consumer, "iterator,abandoned,forked,loader", str(folder), folder, extra_config=SETTINGS)
 
 
-def test_loader_takes_its_settings(consumer: Consumer, folder: Path) -> None:
-    run(consumer, "loader", str(folder), folder, extra_config=SETTINGS)
-
-
-@pytest.mark.parametrize("check", ["iterator", "forked", "metadata"])
-def test_objects(consumer: Consumer, folder: Path, bucket: Any, check: str, tmp_path: Path) -> None:
+def test_objects(consumer: Consumer, folder: Path, bucket: Any, tmp_path: Path) -> None:
     uri, environment = bucket
-    run(consumer, check, uri, folder, environment=environment, folder=str(tmp_path))
-
-
-def test_loader_of_objects(consumer: Consumer, folder: Path, bucket: Any) -> None:
-    uri, environment = bucket
-    run(consumer, "loader", uri, folder, environment=environment, extra_config=SETTINGS)
-
-
-@pytest.mark.parametrize("mode", ["0", "1"])
-def test_two_ranks(consumer: Consumer, folder: Path, mode: str) -> None:
     run(
         consumer,
-        "distributed",
-        str(folder),
+        "metadata,iterator,forked,loader",
+        uri,
         folder,
-        ranks=2,
-        environment={"RUNAI_STREAMER_DIST": mode},
-        extra_config={"distributed": True},
+        environment=environment,
+        folder=str(tmp_path),
+        extra_config=SETTINGS,
     )
+
+
+def test_two_ranks(consumer: Consumer, folder: Path) -> None:
+    extra = {"distributed": True}
+    run(consumer, "distributed", str(folder), folder, ranks=2, extra_config=extra)
 
 
 def test_vllm_builds_the_same_model(folder: Path) -> None:
