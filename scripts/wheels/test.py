@@ -27,7 +27,9 @@ def smoke(python: list[str], script: str, environment: dict[str, str], *argument
     subprocess.run([*python, script, *arguments], check=True, env=env, cwd="/", timeout=300)
 
 
-def try_chroot(root: Path, wheel: Path, environment: dict[str, str], *arguments: str) -> None:
+def try_chroot(
+    python: str, root: Path, wheel: Path, environment: dict[str, str], *arguments: str
+) -> None:
     if not (root / "usr" / "bin" / "python3").exists():
         mirror = subprocess.run(
             ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"],
@@ -46,22 +48,21 @@ def try_chroot(root: Path, wheel: Path, environment: dict[str, str], *arguments:
         text=True,
     ).stdout
     assert not re.search(r"-dev$", installed, re.M), "the chroot has -dev packages"
-    for source, name in [(wheel, wheel.name), (SMOKE, SMOKE.name)]:
-        (root / "tmp" / name).write_bytes(source.read_bytes())
-    for name in ("/etc/resolv.conf", "/etc/pip.conf"):
-        if Path(name).exists():
-            (root / name[1:]).write_bytes(Path(name).read_bytes())
+    (root / "tmp" / SMOKE.name).write_bytes(SMOKE.read_bytes())
+    # Fetched outside, by the configuration of pip here; inside there is no network to need.
+    fetch = [python, "-m", "pip", "download", "--quiet", "--dest", str(root / "tmp" / "wheels")]
+    subprocess.run([*fetch, str(wheel)], check=True)
     if "SSL_CERT_FILE" in environment:
         (root / "tmp" / "ca.pem").write_bytes(Path(environment["SSL_CERT_FILE"]).read_bytes())
         environment = {**environment, "SSL_CERT_FILE": "/tmp/ca.pem"}
     if not (root / "venv").exists():
         subprocess.run([*inside, "python3", "-m", "venv", "/venv"], check=True)
-    pip = [*inside, "/venv/bin/python", "-m", "pip", "install", "--quiet", "--force-reinstall"]
-    subprocess.run([*pip, "--no-deps", f"/tmp/{wheel.name}"], check=True)
+    pip = [*inside, "/venv/bin/python", "-m", "pip", "install", "--quiet", "--no-index"]
+    pip += ["--find-links", "/tmp/wheels"]
     subprocess.run(
-        [*inside, "/venv/bin/python", "-m", "pip", "install", "--quiet", f"/tmp/{wheel.name}"],
-        check=True,
-    )  # what it depends on
+        [*pip, "--force-reinstall", "--no-deps", f"/tmp/wheels/{wheel.name}"], check=True
+    )
+    subprocess.run([*pip, "runai-model-streamer"], check=True)  # what it depends on
     smoke([*inside, "/venv/bin/python"], f"/tmp/{SMOKE.name}", environment, *arguments)
 
 
@@ -101,7 +102,7 @@ def main() -> None:
             uri = "s3://models/a/model.safetensors"
             smoke([python], str(SMOKE), environment, str(folder / "model"), uri)
             if options.chroot:
-                try_chroot(options.chroot.resolve(), wheel, environment, "/tmp", uri)
+                try_chroot(python, options.chroot.resolve(), wheel, environment, "/tmp", uri)
     print("the wheel works")
 
 

@@ -44,6 +44,7 @@ CXX = {
             "with_errno",
             "with_http",
             "with_attempts",
+            "with_device_fault",
             "with_identity",
             "with_hint",
             "code",
