@@ -21,7 +21,7 @@ if [ ! -e "$prefix/lib/libcrypto.a" ]; then
   (
     cd "$build"
     # CA files are found by the library itself; the directory is only the last resort.
-    CC="${CMAKE_C_COMPILER_LAUNCHER:-} ${CC:-gcc}" ./Configure "$platform" --prefix="$prefix" --libdir=lib --openssldir=/etc/ssl \
+    CC="${CMAKE_C_COMPILER_LAUNCHER:+$CMAKE_C_COMPILER_LAUNCHER }${CC:-gcc}" ./Configure "$platform" --prefix="$prefix" --libdir=lib --openssldir=/etc/ssl \
       no-shared no-tests no-legacy no-engine no-dynamic-engine no-module no-comp no-ssl3 no-tls1 \
       no-tls1_1 no-dtls no-srp no-psk no-gost no-idea no-seed no-camellia no-aria no-bf no-cast \
       no-rc2 no-rc4 no-des no-md4 no-mdc2 no-whirlpool no-rmd160 no-sm2 no-sm3 no-sm4 no-siphash \

@@ -51,7 +51,7 @@ struct Device {
 };
 
 // An identity for one cloud, as names and values that its protocol understands (documented with
-// each protocol in docs/usage.md). `identity` describes it without secrets, for error messages.
+// each protocol in docs/). `identity` describes it without secrets, for error messages.
 struct Credentials {
   std::map<std::string, std::string> values;
   std::int64_t expires_at = 0;  // seconds since the epoch, 0: never
