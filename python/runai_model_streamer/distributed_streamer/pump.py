@@ -7,9 +7,12 @@ exchanged; tensors are copied out; and the buffer is filled again, while the oth
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -119,6 +122,7 @@ class Pump:
         self._stopping = False
         self._delivered = False
         self._thread: threading.Thread | None = None
+        self._process = os.getpid()
         self._layouts: dict[int, list[Placed]] = {}
         device = assembler.device
         self._stream: Any = torch.cuda.current_stream(device) if device.type == "cuda" else None
@@ -139,6 +143,7 @@ class Pump:
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._work, name="streamer-dist", daemon=True)
+        _started.add(self)
         self._thread.start()
 
     def runs(self) -> Iterator[Run]:
@@ -168,6 +173,17 @@ class Pump:
         if thread.is_alive() and self._transport is not None:
             with contextlib.suppress(Exception):
                 self._transport.abort()
+            thread.join(_STOP_SECONDS)
+
+    def leave(self) -> None:
+        """Ends the thread, also where it only waits for others to have got theirs."""
+        if os.getpid() != self._process:
+            return
+        self.stop()
+        thread = self._thread
+        if thread is not None:
+            thread.join(_STOP_SECONDS)
+            self._stopping = True
             thread.join(_STOP_SECONDS)
 
     def _work(self) -> None:
@@ -271,3 +287,13 @@ class Pump:
             for run, size in complete:
                 self.bytes += size
                 self._queue.put(run, size)
+
+
+_started: weakref.WeakSet[Pump] = weakref.WeakSet()
+
+
+@atexit.register
+def _leave_all() -> None:
+    # A thread that comes back from torch while the interpreter ends would abort the process.
+    for pump in list(_started):
+        pump.leave()

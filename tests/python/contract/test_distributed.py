@@ -78,3 +78,26 @@ def test_two_ranks_share_and_say_so(files, tensors) -> None:
     assert "[RunAI Streamer][Distributed] Using distributed streaming between 2 processes" in text
     for rank in (0, 1):
         assert f"[RunAI Streamer] Rank {rank}: CPU ring " in text
+
+
+def test_a_rank_may_exit_while_another_still_takes(files, tensors) -> None:
+    """Its thread waits for the other one, and must not be cut off in torch by the interpreter."""
+    code = PRELUDE + (
+        "import subprocess\n"
+        "port, code, *files = sys.argv[1:]\n"
+        "rank = 0 if int(port) else 1\n"
+        "store = dist.TCPStore('127.0.0.1', int(port), 2, bool(rank), wait_for_workers=False)\n"
+        "if rank: other = subprocess.Popen([sys.executable, '-c', code, str(store.port), code,"
+        " *files])\n"
+        "dist.init_process_group('gloo', store=store, rank=rank, world_size=2)\n"
+        "s = SafetensorsStreamer()\n"
+        "s.stream_files(files, is_distributed=True)\n"
+        "weights = s.get_tensors()\n"
+        "count = len([next(weights)])\n"
+        "if rank: status = other.wait(100)\n"
+        "count += sum(1 for _ in weights)\n"
+        "if rank: print(status, count)\n"
+    )
+    env = {"RUNAI_STREAMER_DIST": "1", "OMP_NUM_THREADS": "1", "RUNAI_STREAMER_MEMORY_LIMIT": "0"}
+    out = python(code, "0", code, *files, env=env)
+    assert out.split("\n")[-1] == f"0 {len(tensors)}"
