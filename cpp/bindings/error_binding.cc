@@ -36,6 +36,7 @@ py::object to_exception(const Status& status) {
   fields["request_id"] = text(detail.request_id);
   fields["identity"] = text(detail.identity);
   fields["hint"] = text(detail.hint);
+  fields["attempts"] = detail.attempts;
   if (error_factory == nullptr) throw std::runtime_error(status.to_string());
   return py::handle(error_factory)(code_name(status.code()), text(status.to_string()), fields);
 }

@@ -94,6 +94,7 @@ CredentialsProvider wrap_provider(const py::object& provider) {
     } catch (const py::error_already_set& error) {
       const auto type = py::str(error.type().attr("__name__")).cast<std::string>();
       const auto what = py::str(error.value()).cast<std::string>();
+      if (error.matches(PyExc_ImportError)) return Status::error(Code::kPackage, what);
       return Status::error(Code::kCredentials, "no credentials: " + type + ": " + what);
     } catch (const std::exception& error) {
       return Status::error(Code::kCredentials, std::string("no credentials: ") + error.what());

@@ -10,8 +10,9 @@ class StreamerError(ValueError):
 
     Attributes (None where they do not apply): ``code`` (a word, e.g. ``"not_found"``), ``path``,
     ``offset`` and ``size`` of the byte range, ``errno``, ``http_status``, ``server_code``,
-    ``request_id``, ``identity`` (which credentials were used, never a secret) and ``hint``. Where
-    ranks share the reading, ``rank`` and ``host`` are those where it failed.
+    ``request_id``, ``identity`` (which credentials were used, never a secret), ``hint`` and
+    ``attempts`` (how often it was tried, where that was more than once). Where ranks share the
+    reading, ``rank`` and ``host`` are those where it failed.
     """
 
     code: str
@@ -24,6 +25,7 @@ class StreamerError(ValueError):
     request_id: str | None
     identity: str | None
     hint: str | None
+    attempts: int | None
     rank: int | None = None
     host: str | None = None
 
@@ -54,6 +56,7 @@ FIELDS = (
     "request_id",
     "identity",
     "hint",
+    "attempts",
 )
 
 
@@ -103,6 +106,10 @@ class StreamerUnsupportedError(StreamerError, NotImplementedError):
     """This build or this platform can't do it."""
 
 
+class StreamerImportError(StreamerError, ImportError):
+    """An optional package that this needs is not installed; the text says how to install it."""
+
+
 class StreamerDeviceError(StreamerError):
     """A GPU or its driver failed."""
 
@@ -127,6 +134,7 @@ _BY_CODE: dict[str, type[StreamerError]] = {
     "cancelled": StreamerClosedError,
     "unsupported": StreamerUnsupportedError,
     "device": StreamerDeviceError,
+    "package": StreamerImportError,
 }
 
 

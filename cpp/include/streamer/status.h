@@ -30,6 +30,7 @@ enum class Code : int {
   kThrottled,    // the server kept asking to slow down
   kDevice,       // a GPU or its driver
   kInternal,     // a defect of this library
+  kPackage,      // an optional package that this needs is not installed
 };
 
 // Stable lower-case name of `code` ("not_found").

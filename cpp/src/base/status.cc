@@ -41,6 +41,7 @@ const char* code_name(Code code) noexcept {
     case Code::kThrottled: return "throttled";
     case Code::kDevice: return "device";
     case Code::kInternal: return "internal";
+    case Code::kPackage: return "package";
   }
   return "unknown";
 }

@@ -12,7 +12,8 @@ int unsupported(SourceKind kind, DeviceType device) {
     case SourceKind::kGcs: return RUNAI_FILE_STREAMER_GCS_NOT_SUPPORTED;
     case SourceKind::kAzure: return RUNAI_FILE_STREAMER_AZURE_NOT_SUPPORTED;
     case SourceKind::kFile:
-    case SourceKind::kHttp: break;
+    case SourceKind::kHttp:
+    case SourceKind::kHub: break;
   }
   return RUNAI_FILE_STREAMER_INVALID;
 }
@@ -42,6 +43,7 @@ int code_of(const Status& status, SourceKind kind, DeviceType device) {
     case Code::kNotFound:
     case Code::kPermission:
     case Code::kCredentials:
+    case Code::kPackage:
     case Code::kChanged: return RUNAI_FILE_STREAMER_FILE_ACCESS;
     case Code::kIo:
       return status.detail().http_status >= 500 ? RUNAI_FILE_STREAMER_RETRYABLE

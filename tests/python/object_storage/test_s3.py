@@ -179,7 +179,7 @@ class TestIdentities:
         assert caught.value.code == "permission"
         assert "OTHE...0002" in str(caught.value)
 
-    def test_session_token(self, use):
+    def test_session_token_and_assumed_role(self, use, monkeypatch, tmp_path):
         with Ceph(sts=True, megabytes=256) as server:
             server.client().create_bucket(Bucket="models")
             server.client().put_object(Bucket="models", Key="k", Body=b"token")
@@ -191,6 +191,21 @@ class TestIdentities:
                 read("s3://models/k", 5)
             assert caught.value.http_status in (400, 403)
             assert found["AWS_SESSION_TOKEN"] not in str(caught.value)
+            # boto3 assumes the role that a profile names.
+            for name in found:
+                monkeypatch.delenv(name)
+            config = tmp_path / "config"
+            config.write_text(
+                "[profile loader]\nrole_arn = arn:aws:iam:::role/r\nsource_profile = base\n"
+                f"[profile base]\naws_access_key_id = {ACCESS_KEY}\n"
+                f"aws_secret_access_key = {SECRET_KEY}\n"
+            )
+            use({"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "loader"})
+            assert read("s3://models/k", 5) == b"token"
+            with pytest.raises(FileNotFoundError) as missing:
+                read("s3://models/none", 5)
+            assert "boto3 (assume-role)" in missing.value.identity
+            assert ACCESS_KEY[-4:] not in missing.value.identity
 
 
 class TestObjects:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import datetime
 import email.utils
 import re
+import threading
 import time
 
 import pytest
 
-from runai_model_streamer import FileChunks, FileStreamer
+from runai_model_streamer import FileChunks, FileStreamer, SafetensorsStreamer
 from tests.python.object_storage.conftest import S3_ENV
+from tests.python.object_storage.models import check_same, make_model, save
 from tests.servers.canned import Answer, Canned, Seen
+from tests.servers.connect_proxy import ConnectProxy
 
 pytestmark = pytest.mark.timeout(60)
 DATA = bytes(range(256)) * 40
@@ -99,6 +102,7 @@ class TestRefusals:
             read()
         assert caught.value.code == expected
         assert len(server.seen) == 3
+        assert caught.value.attempts == 3
 
     def test_requester_pays(self, canned, use):
         def handler(seen):
@@ -400,6 +404,27 @@ class TestOddServers:
         assert read() == DATA
         assert len(server.seen) >= 4
 
+    def test_a_retry_asks_only_for_what_is_missing(self, canned):
+        def handler(seen):
+            answer = serve(seen)
+            if len(server.seen) == 2:
+                size = str(len(answer.body))
+                answer.headers |= {"Content-Length": size, "Connection": "close"}
+                answer.body = answer.body[:4321]
+            return answer
+
+        server = canned(handler)
+        assert read() == DATA
+        ranges = [seen.headers["range"] for seen in server.seen[1:]]
+        assert ranges == [f"bytes={first}-{len(DATA) - 1}" for first in (0, 4321)]
+
+    def test_chunks_have_a_least_size(self, canned, use):
+        data = bytes(12 << 20)
+        server = canned(lambda seen: serve(seen, data))
+        use({"RUNAI_STREAMER_CHUNK_BYTESIZE": "65536"})
+        assert read(size=len(data)) == data
+        assert len(server.seen) <= 4  # 5 MiB each, and the one that opens
+
     def test_a_list_that_never_ends(self, canned):
         body = (
             b"<ListBucketResult><IsTruncated>true</IsTruncated>"
@@ -419,6 +444,32 @@ class TestOddServers:
         canned(lambda seen: Answer(200, many, b""))
         with pytest.raises(OSError):
             read()
+
+
+class TestRoundTrips:
+    def test_first_tensor_takes_one_after_the_header(self, canned):
+        """Every other range waits until the first tensor is there."""
+        model = make_model(48, tensors=12)
+        data = save(model)
+        start = 8 + int.from_bytes(data[:8], "little")
+        there = threading.Event()
+        answered = []
+
+        def handler(seen):
+            first = int(seen.headers["range"].removeprefix("bytes=").split("-")[0])
+            if first not in (0, start):
+                there.wait(20)
+            answered.append(first)
+            return serve(seen, data)
+
+        canned(handler)
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files(["s3://bucket/m.safetensors"])
+            tensors = streamer.get_tensors()
+            name, tensor = next(tensors)
+            assert answered == [0, start]
+            there.set()
+            check_same(model, {name: tensor, **dict(tensors)})
 
 
 class TestTransport:
@@ -464,6 +515,30 @@ class TestTransport:
             assert read() == DATA
             assert proxy.seen[0].path == "http://s3.example.invalid/bucket/key"
             use({"NO_PROXY": "s3.example.invalid", "no_proxy": "s3.example.invalid"})
+            with pytest.raises(OSError) as caught:
+                read()
+            assert caught.value.code == "network"
+
+    @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
+    def test_tunnels(self, use, authority, variable):
+        """TLS through a proxy: it knows the name, which does not resolve here."""
+        name = "s3.store.invalid"
+        certificate = authority.issue(f"tunnel-{variable}", [name], [])
+        with Canned(serve, certificate) as server, ConnectProxy({name: server.port}) as proxy:
+            use({**S3_ENV, "AWS_CA_BUNDLE": str(authority.ca), variable: proxy.url})
+            use({"AWS_ENDPOINT_URL": f"https://{name}:{server.port}"})
+            use({"RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0"})
+            use({"RUNAI_STREAMER_MAX_ATTEMPTS": "1"})
+            assert read() == DATA
+            assert set(proxy.asked) == {f"CONNECT {name}:{server.port} HTTP/1.1"}
+            tunnels = len(proxy.asked)
+            use({"NO_PROXY": f"other.invalid,{name}"})
+            with pytest.raises(OSError) as caught:
+                read()
+            assert caught.value.code == "network"
+            assert len(proxy.asked) == tunnels
+            use({"NO_PROXY": "other.invalid"})
+            proxy.hosts.clear()
             with pytest.raises(OSError) as caught:
                 read()
             assert caught.value.code == "network"

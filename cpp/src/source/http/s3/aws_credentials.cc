@@ -198,9 +198,14 @@ Result<Credentials> find_aws_credentials(const Settings& settings, const AwsProf
   }
   for (const char* key : {"role_arn", "sso_session", "sso_start_url", "credential_process"}) {
     if (profile.value(key).empty() || !profile.keys_file.empty()) continue;
-    return Status::error(Code::kCredentials,
-                         "profile " + profile.name + " uses " + key + ", which needs boto3")
-        .with_hint("Install boto3 and leave RUNAI_STREAMER_NO_BOTO3_SESSION unset");
+    const std::string what = "profile " + profile.name + " uses " + key + ", which needs boto3";
+    const auto switched_off = settings.boolean("RUNAI_STREAMER_NO_BOTO3_SESSION");
+    if (!switched_off.ok()) return switched_off.status();
+    if (switched_off->value_or(false)) {
+      return Status::error(Code::kCredentials, what)
+          .with_hint("Leave RUNAI_STREAMER_NO_BOTO3_SESSION unset");
+    }
+    return Status::error(Code::kPackage, what).with_hint("pip install 'runai-model-streamer[s3]'");
   }
   if (!profile.keys_file.empty()) {
     return make(profile.value("aws_access_key_id"), profile.value("aws_secret_access_key"),

@@ -1,0 +1,199 @@
+"""Identities that boto3 or the core find, and that end in the middle of a load."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.util
+import json
+import time
+
+import pytest
+
+from runai_model_streamer import SafetensorsStreamer, StreamerError, list_safetensors
+from tests.python.object_storage.models import check_same, make_model, save
+from tests.python.object_storage.test_s3_canned import error, serve
+from tests.servers.canned import Answer, Canned
+
+pytestmark = pytest.mark.timeout(60)
+MODEL = make_model(24)
+DATA = save(MODEL)
+PATH = "s3://bucket/m.safetensors"
+# Little by little, so that there is something left to ask for.
+SLOWLY = {
+    "RUNAI_STREAMER_CONCURRENCY": "1",
+    "RUNAI_STREAMER_CHUNK_BYTESIZE": str(5 << 20),
+    "RUNAI_STREAMER_MEMORY_LIMIT": str(12 << 20),
+}
+
+
+def iso(when: float) -> str:
+    return datetime.datetime.fromtimestamp(when, datetime.timezone.utc).strftime(
+        "%Y-%m-%dT%H:%M:%SZ"
+    )
+
+
+def key_of(seen) -> str:
+    return seen.headers["authorization"].split("Credential=")[1].split("/")[0]
+
+
+@pytest.fixture(params=["boto3", "core"])
+def resolver(request, use):
+    use({"RUNAI_STREAMER_NO_BOTO3_SESSION": "0" if request.param == "boto3" else "1"})
+    use({"AWS_REGION": "us-east-1"})
+    return request.param
+
+
+class TestExpiry:
+    """A container's endpoint hands out keys that live for a second."""
+
+    @pytest.fixture
+    def keys(self, use):
+        handed_out: dict[str, float] = {}  # when they expire
+
+        def answer(seen):
+            assert seen.headers["authorization"] == "pod"
+            key = f"ASIAEXPIRING{len(handed_out):04}"
+            handed_out[key] = int(time.time()) + 1 + self.extra
+            content = {"AccessKeyId": key, "SecretAccessKey": "s", "Token": f"token of {key}"}
+            content["Expiration"] = iso(handed_out[key])
+            return Answer(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
+
+        with Canned(answer) as server:
+            use({"AWS_CONTAINER_CREDENTIALS_FULL_URI": server.url + "/keys"})
+            use({"AWS_CONTAINER_AUTHORIZATION_TOKEN": "pod"})
+            yield handed_out
+
+    extra = 0
+
+    def test_replaced_in_mid_stream_before_the_server_has_to_refuse(self, keys, resolver, use):
+        late = []
+
+        def answer(seen):
+            key = key_of(seen)
+            assert seen.headers["x-amz-security-token"] == f"token of {key}"
+            if time.time() > keys[key] + 2:  # a busy machine may take that long to get here
+                late.append(key)
+                return error(400, "ExpiredToken")
+            return serve(seen, DATA)
+
+        use(SLOWLY)
+        with Canned(answer) as server, SafetensorsStreamer() as streamer:
+            use({"AWS_ENDPOINT_URL": server.url})
+            streamer.stream_files([PATH])
+            first = key_of(server.seen[0])
+            tensors = streamer.get_tensors()
+            found = dict([next(tensors)])
+            time.sleep(max(keys[first] + 0.1 - time.time(), 0))
+            found.update(tensors)
+        check_same(MODEL, found)
+        assert key_of(server.seen[-1]) != first
+        assert not late
+
+    def test_replaced_once_the_server_has_refused(self, keys, resolver, use):
+        """A clock that is wrong, or keys that were withdrawn."""
+        self.extra = 3600
+        refused = []
+
+        def answer(seen):
+            key = key_of(seen)
+            if len(server.seen) == 3:
+                refused.append(key)
+            if key in refused:
+                return error(400, "ExpiredToken")
+            return serve(seen, DATA)
+
+        use(SLOWLY)
+        with Canned(answer) as server:
+            use({"AWS_ENDPOINT_URL": server.url})
+            with SafetensorsStreamer() as streamer:
+                streamer.stream_files([PATH])
+                check_same(MODEL, dict(streamer.get_tensors()))
+        assert len(refused) == 1
+        assert key_of(server.seen[-1]) not in refused
+
+
+def test_single_sign_on_by_boto3(use, tmp_path, monkeypatch):
+    """The token of `aws sso login`, exchanged for keys of a role."""
+    from botocore.credentials import SSOProvider
+
+    start = "https://company.awsapps.example/start"
+    cache = tmp_path / "sso"
+    cache.mkdir()
+    token = {"accessToken": "sso-token", "expiresAt": iso(time.time() + 3600), "startUrl": start}
+    (cache / f"{hashlib.sha1(start.encode()).hexdigest()}.json").write_text(json.dumps(token))
+    # botocore looks for the home directory when it is imported, which was long ago.
+    monkeypatch.setattr(SSOProvider, "_SSO_TOKEN_CACHE_DIR", str(cache))
+    config = tmp_path / "config"
+    config.write_text(
+        f"[profile work]\nsso_start_url = {start}\nsso_region = eu-west-1\n"
+        "sso_account_id = 123456789012\nsso_role_name = Loader\nregion = eu-west-1\n"
+    )
+
+    def portal(seen):
+        assert seen.headers["x-amz-sso_bearer_token"] == "sso-token"
+        assert "role_name=Loader" in seen.path
+        assert "account_id=123456789012" in seen.path
+        keys = {"accessKeyId": "ASIASSOKEY012345", "secretAccessKey": "s", "sessionToken": "t"}
+        keys["expiration"] = int((time.time() + 3600) * 1000)
+        body = json.dumps({"roleCredentials": keys}).encode()
+        return Answer(200, {"Content-Type": "application/json"}, body)
+
+    def store(seen):
+        assert key_of(seen) == "ASIASSOKEY012345"
+        assert seen.headers["x-amz-security-token"] == "t"
+        return serve(seen, DATA) if "m.safetensors" in seen.path else error(404, "NoSuchKey")
+
+    with Canned(portal) as sso, Canned(store) as server:
+        use({"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "work"})
+        use({"AWS_ENDPOINT_URL": server.url, "AWS_ENDPOINT_URL_SSO": sso.url})
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([PATH])
+            check_same(MODEL, dict(streamer.get_tensors()))
+            with pytest.raises(FileNotFoundError) as caught:
+                streamer.stream_files(["s3://bucket/none"])
+        assert caught.value.identity == "access key ASIA...2345 from boto3 (sso)"
+
+
+class TestWithoutBoto3:
+    @pytest.fixture(autouse=True)
+    def not_installed(self, monkeypatch, use):
+        find = importlib.util.find_spec
+        monkeypatch.setattr(
+            importlib.util,
+            "find_spec",
+            lambda name, *a: None if name == "boto3" else find(name, *a),
+        )
+        use({"AWS_REGION": "us-east-1"})
+
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            "sso_session = company",
+            "role_arn = arn:aws:iam::1:role/r\nsource_profile = other",
+            "credential_process = /bin/true",
+        ],
+        ids=["sso", "role", "process"],
+    )
+    def test_profiles_that_need_it_are_an_import_error(self, use, tmp_path, lines):
+        config = tmp_path / "config"
+        config.write_text(f"[profile work]\n{lines}\n")
+        use({"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "work"})
+        for call in (
+            lambda: SafetensorsStreamer().stream_files([PATH]),
+            lambda: list_safetensors("s3://bucket/"),
+        ):
+            with pytest.raises(
+                ImportError, match=r"needs boto3.*pip install 'runai-model-streamer\[s3\]'"
+            ) as caught:
+                call()
+            assert isinstance(caught.value, StreamerError)
+            assert caught.value.code == "package"
+
+    def test_keys_do_not_need_it(self, use):
+        use({"AWS_ACCESS_KEY_ID": "AKIASIMPLE012345", "AWS_SECRET_ACCESS_KEY": "s"})
+        with Canned(lambda seen: serve(seen, DATA)) as server:
+            use({"AWS_ENDPOINT_URL": server.url})
+            with SafetensorsStreamer() as streamer:
+                streamer.stream_files([PATH])
+                check_same(MODEL, dict(streamer.get_tensors()))
