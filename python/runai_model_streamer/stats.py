@@ -15,7 +15,7 @@ class StreamStats:
     seconds: float = 0.0
     """From the start of reading to the last delivery."""
     bytes_by_source: dict[str, int] = dataclasses.field(default_factory=dict)
-    """By kind of storage: file, s3, gcs, azure, http."""
+    """By kind of storage: file, s3, gcs, azure, http, hub."""
     bytes_by_strategy: dict[str, int] = dataclasses.field(default_factory=dict)
     """By way of reading: mapped, buffered, direct, or a protocol."""
     requests: int = 0

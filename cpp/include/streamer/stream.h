@@ -32,8 +32,8 @@ namespace [[gnu::visibility("default")]] streamer {
 // Version of the library: "MAJOR.MINOR.PATCH".
 [[gnu::visibility("default")]] const char* version() noexcept;
 
-enum class SourceKind : int { kFile = 0, kS3, kGcs, kAzure, kHttp };
-inline constexpr int kSourceKinds = 5;
+enum class SourceKind : int { kFile = 0, kS3, kGcs, kAzure, kHttp, kHub };
+inline constexpr int kSourceKinds = 6;
 [[gnu::visibility("default")]] const char* source_kind_name(
     SourceKind kind) noexcept;  // "file", "s3", ...
 

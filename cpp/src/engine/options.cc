@@ -35,7 +35,8 @@ Result<SourceKind> source_kind_of(const std::string& path) {
   if (scheme == "gs") return SourceKind::kGcs;
   if (scheme == "az") return SourceKind::kAzure;
   if (scheme == "https" && is_azure_blob(path, colon + 3)) return SourceKind::kAzure;
-  if (scheme == "http" || scheme == "https" || scheme == "hf") return SourceKind::kHttp;
+  if (scheme == "http" || scheme == "https") return SourceKind::kHttp;
+  if (scheme == "hf") return SourceKind::kHub;
   return Status::error(Code::kInvalid, "unknown scheme '" + scheme + "://'")
       .with_path(path)
       .with_hint("Known: a path of a file, s3://, gs://, az://, https://, http://, hf://");

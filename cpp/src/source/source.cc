@@ -20,6 +20,7 @@ const char* source_kind_name(SourceKind kind) noexcept {
     case SourceKind::kGcs: return "gcs";
     case SourceKind::kAzure: return "azure";
     case SourceKind::kHttp: return "http";
+    case SourceKind::kHub: return "hub";
   }
   return "unknown";
 }

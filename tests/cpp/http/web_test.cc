@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "source/http/web/hub.h"
+#include "source/http/hub/hub.h"
 #include "source/http/web/netrc.h"
 #include "source/http/web/web_list.h"
 

@@ -1,5 +1,6 @@
 #include "source/http/credentials_cache.h"
 
+#include <algorithm>
 #include <ctime>
 
 #include "source/http/connection.h"
@@ -7,10 +8,18 @@
 namespace streamer::http {
 namespace {
 
-constexpr std::int64_t kRefreshAhead = 5 * 60;  // seconds before they expire
-constexpr std::int64_t kRetryRefresh = 15;      // seconds after a refresh that failed
+constexpr std::int64_t kRefreshAhead =
+    5 * 60;                                 // seconds before they expire, or a fifth of their life
+constexpr std::int64_t kRetryRefresh = 15;  // seconds after a refresh that failed
 
 }  // namespace
+
+std::string value_of(const Credentials& credentials, const char* name) {
+  const auto it = credentials.values.find(name);
+  return it == credentials.values.end() ? std::string() : it->second;
+}
+
+std::int64_t CredentialsCache::system_clock() { return std::time(nullptr); }
 
 Result<Credentials> CredentialsCache::resolve(const std::string& container, bool refresh,
                                               Connection& connection) {
@@ -30,22 +39,22 @@ Result<Credentials> CredentialsCache::resolve(const std::string& container, bool
 Result<CredentialsRef> CredentialsCache::get(const std::string& container, Connection& connection) {
   const std::lock_guard lock(mutex_);
   Entry& entry = entries_[container];
-  const std::int64_t now = std::time(nullptr);
+  const std::int64_t now = clock_();
   const bool expired =
       entry.current && entry.current->expires_at != 0 && entry.current->expires_at <= now;
-  const bool expiring = entry.current && entry.current->expires_at != 0 &&
-                        entry.current->expires_at - kRefreshAhead <= now && entry.next_try <= now;
+  const bool expiring = entry.current && entry.current->expires_at != 0 && entry.refresh_at <= now;
   if (entry.current && !entry.refresh && !expired && !expiring) return entry.current;
 
   Result<Credentials> fresh = resolve(container, entry.current != nullptr, connection);
   if (!fresh.ok()) {
     if (!entry.current || entry.refresh || expired) return fresh.status();
-    entry.next_try = now + kRetryRefresh;
+    entry.refresh_at = now + kRetryRefresh;
     return entry.current;
   }
-  // A resolver may hand out short-lived credentials again and again; do not ask it at every
-  // request.
-  entry.next_try = now + kRetryRefresh;
+  // A resolver may hand out the same credentials until they end; do not ask it at every request.
+  const std::int64_t lifetime = fresh->expires_at - now;
+  entry.refresh_at =
+      std::max(fresh->expires_at - std::min(kRefreshAhead, lifetime / 5), now + kRetryRefresh);
   entry.refresh = false;
   entry.current = std::make_shared<const Credentials>(std::move(*fresh));
   return entry.current;

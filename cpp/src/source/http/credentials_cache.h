@@ -15,20 +15,26 @@ namespace streamer::http {
 class Connection;
 using CredentialsRef = std::shared_ptr<const Credentials>;
 
+// A value of credentials; empty where there is none.
+std::string value_of(const Credentials& credentials, const char* name);
+
 // Thread-safe. Calls its resolvers one at a time.
 class CredentialsCache {
  public:
+  // Seconds since the epoch.
+  using Clock = std::function<std::int64_t()>;
   // A protocol's own way to find credentials. An empty `values` is a valid answer: nobody.
   using Resolver = std::function<Result<Credentials>(const std::string& container, Connection&)>;
 
   // Asks `provider` first where there is one, and `own` where that has no answer. An answer without
   // the value `required` only adds to what `own` finds.
   CredentialsCache(SourceKind kind, CredentialsProvider provider, Resolver own,
-                   std::string required = {})
+                   std::string required = {}, Clock clock = system_clock)
       : kind_(kind),
         provider_(std::move(provider)),
         own_(std::move(own)),
-        required_(std::move(required)) {}
+        required_(std::move(required)),
+        clock_(std::move(clock)) {}
 
   // What is valid now. Resolved again some minutes before it expires; a failure of that counts only
   // when it has expired.
@@ -40,14 +46,16 @@ class CredentialsCache {
   struct Entry {
     CredentialsRef current;
     bool refresh = false;
-    std::int64_t next_try = 0;  // after a failed refresh, seconds since the epoch
+    std::int64_t refresh_at = 0;  // seconds since the epoch
   };
+  static std::int64_t system_clock();
   Result<Credentials> resolve(const std::string& container, bool refresh, Connection& connection);
 
   const SourceKind kind_;
   const CredentialsProvider provider_;
   const Resolver own_;
   const std::string required_;
+  const Clock clock_;
   std::mutex mutex_;
   std::map<std::string, Entry> entries_;
 };

@@ -328,6 +328,7 @@ Result<std::unique_ptr<Protocol>> make_protocol(SourceKind kind, const ProtocolC
     case SourceKind::kGcs: return make_gcs(context);
     case SourceKind::kAzure: return make_azure(context);
     case SourceKind::kHttp: return make_web(context);
+    case SourceKind::kHub: return make_hub(context);
     default:
       return Status::error(Code::kUnsupported,
                            std::string("there is no support for ") + source_kind_name(kind));
@@ -335,24 +336,6 @@ Result<std::unique_ptr<Protocol>> make_protocol(SourceKind kind, const ProtocolC
 }
 
 }  // namespace
-
-ServerError error_by_status(int status) {
-  ServerError error;
-  switch (status) {
-    case 401:
-    case 403: error.code = Code::kPermission; break;
-    case 404: error.code = Code::kNotFound; break;
-    case 408: error.code = Code::kTimeout; break;
-    case 412: error.code = Code::kChanged; break;
-    case 416: error.code = Code::kShortRead; break;
-    case 429:
-    case 503: error.code = Code::kThrottled; break;
-    default: error.code = Code::kIo; break;
-  }
-  const bool transient = status >= 500 && status != 501 && status != 505;
-  if (status == 408 || status == 429 || transient) error.verdict = Verdict::kRetry;
-  return error;
-}
 
 }  // namespace http
 

@@ -9,6 +9,7 @@
 #include <ctime>
 #include <memory>
 
+#include "source/http/credentials_cache.h"
 #include "source/http/encoding.h"
 #include "source/http/json.h"
 
@@ -16,6 +17,8 @@ namespace streamer::http {
 namespace {
 
 constexpr std::size_t kFileLimit = 1 << 20;
+constexpr int kMetadataTimeoutMs = 3000;
+constexpr std::int64_t kAssertionLifetime = 3600;  // seconds; the most that services grant
 
 // Never asks on the terminal for the password of an encrypted key.
 int no_password(char*, int, int, void*) { return -1; }
@@ -98,6 +101,58 @@ Request token_request(const std::string& url, std::string form) {
   request.set("Content-Type", "application/x-www-form-urlencoded");
   request.body = std::move(form);
   return request;
+}
+
+bool set_bearer(Request* request, const Credentials& credentials) {
+  const std::string token = value_of(credentials, kToken);
+  if (!token.empty()) request->set("Authorization", "Bearer " + token);
+  return !token.empty();
+}
+
+Request metadata_request(const std::string& url, const char* header, const std::string& value) {
+  Request request{.url = url, .proxy = false};
+  request.timeout_ms = request.connect_timeout_ms = kMetadataTimeoutMs;
+  request.set(header, value);
+  return request;
+}
+
+Result<Credentials> token_from_jwt(const std::string& service, const std::string& account,
+                                   const SigningKey& key, const char* scope,
+                                   const std::string& identity, Connection& connection) {
+  const std::int64_t now = std::time(nullptr);
+  const std::string claims = "{\"iss\":" + json_quote(account) + ",\"scope\":" + json_quote(scope) +
+                             ",\"aud\":" + json_quote(service) + ",\"iat\":" + std::to_string(now) +
+                             ",\"exp\":" + std::to_string(now + kAssertionLifetime) + "}";
+  Result<std::string> jwt = make_jwt(claims, key.pem, key.id);
+  if (!jwt.ok()) return jwt.status().with_identity(identity);
+  const std::string form = form_encode(
+      {{"grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"}, {"assertion", *jwt}});
+  return fetch_token(token_request(service, form), identity, connection);
+}
+
+Result<Credentials> token_from_refresh(const std::string& service, const Client& client,
+                                       const std::string& refresh_token,
+                                       const std::string& identity, Connection& connection) {
+  const std::string form = form_encode({{"grant_type", "refresh_token"},
+                                        {"client_id", client.id},
+                                        {"client_secret", client.secret},
+                                        {"refresh_token", refresh_token}});
+  return fetch_token(token_request(service, form), identity, connection);
+}
+
+Result<Credentials> token_from_client(const std::string& service, const Client& client,
+                                      const char* scope, const std::string& identity,
+                                      Connection& connection) {
+  std::string form = form_encode(
+      {{"grant_type", "client_credentials"}, {"client_id", client.id}, {"scope", scope}});
+  if (client.assertion.empty()) {
+    form += "&" + form_encode({{"client_secret", client.secret}});
+  } else {
+    form += "&" + form_encode({{"client_assertion_type",
+                                "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+                               {"client_assertion", client.assertion}});
+  }
+  return fetch_token(token_request(service, form), identity, connection);
 }
 
 Result<Credentials> fetch_token(const Request& request, const std::string& identity,

@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "source/http/connection.h"
@@ -64,6 +66,25 @@ struct ServerError {
 // kFail.
 ServerError error_by_status(int status);
 
+// What the error codes of a service mean.
+struct KnownError {
+  const char* code;
+  Code meaning;
+  Verdict verdict;
+  const char* message;
+  const char* hint;
+};
+// Completes `error` by its server_code; false where the table does not have it.
+bool apply_known(std::span<const KnownError> table, ServerError* error);
+
+// The container and the key that `path` has from `start` on (behind the scheme). kInvalid where
+// one is missing, with `example` as a hint.
+Result<Location> locate_in_container(const std::string& path, std::size_t start, bool folder,
+                                     const char* example);
+
+// Adds an object to a page, unless its key is that of a folder. `size` is a number as text.
+void add_listed(ListPage* page, std::string_view key, std::string_view size);
+
 // One per stream and kind of storage. Thread-safe.
 class Protocol {
  public:
@@ -104,6 +125,27 @@ class Protocol {
   virtual std::string trust_file() const { return {}; }
 };
 
+// A protocol whose requests all carry what one cache holds: one identity for each container.
+class SingleIdentity : public Protocol {
+ public:
+  Result<CredentialsRef> credentials(const Location& location, Connection& connection) override {
+    if (anonymous_) return CredentialsRef();
+    return cache_.get(location.container, connection);
+  }
+  void refused(const Location& location, const CredentialsRef& used) override {
+    cache_.refused(location.container, used);
+  }
+
+ protected:
+  SingleIdentity(SourceKind kind, const CredentialsProvider& provider, bool anonymous,
+                 CredentialsCache::Resolver own)
+      : anonymous_(anonymous), cache_(kind, provider, std::move(own)) {}
+  const bool anonymous_;  // nobody asks
+
+ private:
+  CredentialsCache cache_;
+};
+
 // The makers. Each reads its own settings and fails with kInvalid where they make no sense.
 struct ProtocolContext {
   const Settings& settings;
@@ -113,5 +155,6 @@ Result<std::unique_ptr<Protocol>> make_s3(const ProtocolContext& context);
 Result<std::unique_ptr<Protocol>> make_gcs(const ProtocolContext& context);
 Result<std::unique_ptr<Protocol>> make_azure(const ProtocolContext& context);
 Result<std::unique_ptr<Protocol>> make_web(const ProtocolContext& context);
+Result<std::unique_ptr<Protocol>> make_hub(const ProtocolContext& context);
 
 }  // namespace streamer::http

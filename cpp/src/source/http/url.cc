@@ -94,4 +94,23 @@ Result<Url> parse_url(std::string_view text, std::string_view default_scheme) {
   return url;
 }
 
+Result<std::string> parse_endpoint(std::string_view text, std::string_view default_scheme) {
+  Result<Url> url = parse_url(text, default_scheme);
+  if (!url.ok()) return url.status();
+  while (url->path.ends_with('/')) url->path.pop_back();
+  return url->origin() + url->path;
+}
+
+Pairs split_pairs(std::string_view text, char separator) {
+  Pairs pairs;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find(separator), text.size());
+    const std::string_view pair = text.substr(0, end);
+    const std::size_t equals = std::min(pair.find('='), pair.size());
+    pairs.emplace_back(pair.substr(0, equals), pair.substr(std::min(equals + 1, pair.size())));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return pairs;
+}
+
 }  // namespace streamer::http

@@ -3,6 +3,8 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "streamer/status.h"
 
@@ -26,5 +28,12 @@ struct Url {
 // kInvalid for anything else, user info included. A URL without a scheme gets `default_scheme`
 // unless that is empty. Fragments are dropped.
 Result<Url> parse_url(std::string_view text, std::string_view default_scheme = {});
+
+// The address of a service: origin and path, without '/' at its end.
+Result<std::string> parse_endpoint(std::string_view text, std::string_view default_scheme = {});
+
+// "name=value" pairs between separators, as they are written.
+using Pairs = std::vector<std::pair<std::string_view, std::string_view>>;
+Pairs split_pairs(std::string_view text, char separator);
 
 }  // namespace streamer::http

@@ -13,7 +13,6 @@ struct AzureAccount {
   std::string endpoint;   // of the blob service, without a '/' at the end
   std::string key;        // as bytes; empty: none
   std::string sas_token;  // without '?'; empty: none
-  std::string suffix;     // of host names: "core.windows.net"
   std::string origin;     // of key or token: names a variable
 };
 

@@ -10,7 +10,6 @@ namespace {
 constexpr const char* kScope = "https://storage.azure.com/.default";
 constexpr const char* kResource = "https://storage.azure.com/";
 constexpr const char* kAuthority = "https://login.microsoftonline.com";
-constexpr int kMetadataTimeoutMs = 3000;
 
 Result<std::string> token_service(const Settings& settings, const std::string& tenant) {
   Result<Url> url = parse_url(settings.text("AZURE_AUTHORITY_HOST").value_or(kAuthority), "https");
@@ -21,58 +20,26 @@ Result<std::string> token_service(const Settings& settings, const std::string& t
   return url->origin() + "/" + percent_encode(tenant) + "/oauth2/v2.0/token";
 }
 
-Result<Credentials> from_client_secret(const Settings& settings, const std::string& tenant,
-                                       const std::string& client, const std::string& secret,
-                                       Connection& connection) {
-  Result<std::string> service = token_service(settings, tenant);
-  if (!service.ok()) return service.status();
-  const std::string form = form_encode({{"grant_type", "client_credentials"},
-                                        {"client_id", client},
-                                        {"client_secret", secret},
-                                        {"scope", kScope}});
-  return fetch_token(token_request(*service, form),
-                     "application " + client + " of AZURE_CLIENT_ID and AZURE_CLIENT_SECRET",
-                     connection);
-}
-
-Result<Credentials> from_federated_token(const Settings& settings, const std::string& tenant,
-                                         const std::string& client, const std::string& file,
-                                         Connection& connection) {
-  Result<std::string> service = token_service(settings, tenant);
-  if (!service.ok()) return service.status();
-  Result<std::string> assertion = read_credential_file(file, "AZURE_FEDERATED_TOKEN_FILE");
-  if (!assertion.ok()) return assertion.status();
-  const std::string form = form_encode(
-      {{"grant_type", "client_credentials"},
-       {"client_id", client},
-       {"client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
-       {"client_assertion", trim(*assertion)},
-       {"scope", kScope}});
-  return fetch_token(token_request(*service, form),
-                     "application " + client + " of AZURE_FEDERATED_TOKEN_FILE", connection);
-}
-
 // App Service and its kin name an endpoint; virtual machines and AKS have one at a fixed address.
 Result<Credentials> from_managed_identity(const Settings& settings, Connection& connection) {
   const std::string client = settings.text("AZURE_CLIENT_ID").value_or("");
-  Request request{.url = {}, .proxy = false};
-  request.timeout_ms = request.connect_timeout_ms = kMetadataTimeoutMs;
+  std::string query = "&resource=" + percent_encode(kResource);
   std::string from = "managed identity";
-  if (!client.empty()) from += " " + client;
-  if (const auto endpoint = settings.text("IDENTITY_ENDPOINT")) {
-    request.url = *endpoint + "?api-version=2019-08-01";
-    request.set("X-IDENTITY-HEADER", settings.text("IDENTITY_HEADER").value_or(""));
-    from += " of IDENTITY_ENDPOINT";
-  } else {
-    request.url =
-        settings.text("AZURE_POD_IDENTITY_AUTHORITY_HOST").value_or("http://169.254.169.254") +
-        "/metadata/identity/oauth2/token?api-version=2018-02-01";
-    request.set("Metadata", "true");
-    from += " of the instance metadata service";
+  if (!client.empty()) {
+    query += "&client_id=" + percent_encode(client);
+    from += " " + client;
   }
-  request.url += "&resource=" + percent_encode(kResource);
-  if (!client.empty()) request.url += "&client_id=" + percent_encode(client);
-  return fetch_token(request, from, connection);
+  if (const auto endpoint = settings.text("IDENTITY_ENDPOINT")) {
+    const Request request =
+        metadata_request(*endpoint + "?api-version=2019-08-01" + query, "X-IDENTITY-HEADER",
+                         settings.text("IDENTITY_HEADER").value_or(""));
+    return fetch_token(request, from + " of IDENTITY_ENDPOINT", connection);
+  }
+  const std::string host =
+      settings.text("AZURE_POD_IDENTITY_AUTHORITY_HOST").value_or("http://169.254.169.254");
+  const Request request = metadata_request(
+      host + "/metadata/identity/oauth2/token?api-version=2018-02-01" + query, "Metadata", "true");
+  return fetch_token(request, from + " of the instance metadata service", connection);
 }
 
 }  // namespace
@@ -80,13 +47,20 @@ Result<Credentials> from_managed_identity(const Settings& settings, Connection& 
 Result<Credentials> find_azure_credentials(const Settings& settings, Connection& connection) {
   const auto tenant = settings.text("AZURE_TENANT_ID");
   const auto client = settings.text("AZURE_CLIENT_ID");
-  if (tenant && client) {
-    if (const auto secret = settings.text("AZURE_CLIENT_SECRET")) {
-      return from_client_secret(settings, *tenant, *client, *secret, connection);
+  const auto secret = settings.text("AZURE_CLIENT_SECRET");
+  const auto file = settings.text("AZURE_FEDERATED_TOKEN_FILE");
+  if (tenant && client && (secret || file)) {
+    Result<std::string> service = token_service(settings, *tenant);
+    if (!service.ok()) return service.status();
+    Client who{*client, secret.value_or(""), ""};
+    std::string from = "application " + *client + " of ";
+    from += secret ? "AZURE_CLIENT_ID and AZURE_CLIENT_SECRET" : "AZURE_FEDERATED_TOKEN_FILE";
+    if (!secret) {
+      Result<std::string> assertion = read_credential_file(*file, "AZURE_FEDERATED_TOKEN_FILE");
+      if (!assertion.ok()) return assertion.status();
+      who.assertion = trim(*assertion);
     }
-    if (const auto file = settings.text("AZURE_FEDERATED_TOKEN_FILE")) {
-      return from_federated_token(settings, *tenant, *client, *file, connection);
-    }
+    return token_from_client(*service, who, kScope, from, connection);
   }
   Result<Credentials> found = from_managed_identity(settings, connection);
   if (found.ok() || found.status().code() == Code::kCancelled) return found;

@@ -6,7 +6,6 @@
 #include "source/http/azure/azure_account.h"
 #include "source/http/azure/azure_credentials.h"
 #include "source/http/azure/shared_key.h"
-#include "source/http/credentials_cache.h"
 #include "source/http/encoding.h"
 #include "source/http/oauth.h"
 #include "source/http/protocol.h"
@@ -17,37 +16,37 @@ namespace streamer::http {
 namespace {
 
 constexpr const char* kApiVersion = "2021-08-06";
+constexpr const char* kRole =
+    "The identity needs the role 'Storage Blob Data Reader', or a signature with the permissions r "
+    "and l; a firewall of the account has the same effect";
 // Names of Credentials::values, besides kToken.
 constexpr const char* kAccountKey = "account_key";  // base64, with kAccountName
 constexpr const char* kAccountName = "account_name";
 constexpr const char* kSasToken = "sas_token";
 
-std::string value_of(const Credentials& credentials, const char* name) {
-  const auto it = credentials.values.find(name);
-  return it == credentials.values.end() ? "" : it->second;
-}
+// clang-format off
+constexpr KnownError kKnown[] = {
+    {"AuthenticationFailed", Code::kCredentials, Verdict::kRefresh, "", "The key, token or signature is wrong or has expired, or this machine's clock is wrong"},
+    {"AuthorizationFailure", Code::kPermission, Verdict::kFail, "", kRole},
+    {"AuthorizationPermissionMismatch", Code::kPermission, Verdict::kFail, "", kRole},
+    {"BlobArchived", Code::kIo, Verdict::kFail, "", "The blob is in the archive tier; rehydrate it first"},
+    {"BlobBeingRehydrated", Code::kIo, Verdict::kFail, "", "The blob is in the archive tier; rehydrate it first"},
+    {"PublicAccessNotPermitted", Code::kPermission, Verdict::kFail, "", "The account does not permit anonymous access"},
+    {"OperationTimedOut", Code::kTimeout, Verdict::kRetry, "", ""},
+};
+// clang-format on
 
-class Azure : public Protocol {
+class Azure : public SingleIdentity {
  public:
   Azure(const ProtocolContext& context, AzureAccount account, bool anonymous)
-      : account_(std::move(account)),
-        anonymous_(anonymous),
-        credentials_(SourceKind::kAzure, context.provider,
-                     [this, settings = context.settings](const std::string& container,
-                                                         Connection& connection) {
-                       return resolve(settings, container, connection);
-                     }) {}
+      : SingleIdentity(SourceKind::kAzure, context.provider, anonymous,
+                       [this, settings = context.settings](const std::string& container,
+                                                           Connection& connection) {
+                         return resolve(settings, container, connection);
+                       }),
+        account_(std::move(account)) {}
 
   Result<Location> locate(const std::string& path, bool folder) const override;
-
-  Result<CredentialsRef> credentials(const Location& location, Connection& connection) override {
-    if (anonymous_) return CredentialsRef();
-    return credentials_.get(location.container, connection);
-  }
-  void refused(const Location& location, const CredentialsRef& used) override {
-    credentials_.refused(location.container, used);
-  }
-
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
                             const std::string& version,
                             const CredentialsRef& credentials) override {
@@ -90,19 +89,12 @@ class Azure : public Protocol {
   Status authorize(Request* request, const CredentialsRef& credentials) const;
 
   const AzureAccount account_;
-  const bool anonymous_;
-  CredentialsCache credentials_;
 };
 
 Result<Location> Azure::locate(const std::string& path, bool folder) const {
-  std::size_t start = path.find("://");
-  if (start == std::string::npos) {
-    return Status::error(Code::kInvalid, "not an az:// path").with_path(path);
-  }
-  const std::string scheme = lower(path.substr(0, start));
-  start += 3;
+  std::size_t start = std::min(path.find("://"), path.size() - 3) + 3;
   std::string host;
-  if (scheme == "https") {
+  if (lower(path).starts_with("https")) {
     const std::size_t end = std::min(path.find('/', start), path.size());
     host = lower(path.substr(start, end - start)) + "/";
     start = std::min(end + 1, path.size());
@@ -111,17 +103,11 @@ Result<Location> Azure::locate(const std::string& path, bool folder) const {
         .with_path(path)
         .with_hint("Set AZURE_STORAGE_ACCOUNT_NAME or AZURE_STORAGE_CONNECTION_STRING");
   }
-  const std::size_t slash = std::min(path.find('/', start), path.size());
-  const std::string container = path.substr(start, slash - start);
-  std::string key = path.substr(std::min(slash + 1, path.size()));
-  if (!host.empty()) key = percent_decode(key);
-  if (container.empty() || (key.empty() && !folder)) {
-    return Status::error(Code::kInvalid, "the path names no blob")
-        .with_path(path)
-        .with_hint("az://CONTAINER/BLOB");
-  }
-  if (folder && !key.empty() && !key.ends_with('/')) key += '/';
-  return Location{path, host + container, std::move(key)};
+  Result<Location> location = locate_in_container(path, start, folder, "az://CONTAINER/BLOB");
+  if (!location.ok() || host.empty()) return location;
+  location->container.insert(0, host);
+  location->key = percent_decode(location->key);
+  return location;
 }
 
 Result<Credentials> Azure::resolve(const Settings& settings, const std::string& container,
@@ -152,14 +138,11 @@ Status Azure::authorize(Request* request, const CredentialsRef& credentials) con
   }
   Result<Url> url = parse_url(request->url);
   if (!url.ok()) return url.status();
-  if (const std::string token = value_of(*credentials, kToken); !token.empty()) {
-    if (url->scheme != "https") {
-      return Status::error(Code::kInvalid, "access tokens are not sent over plain http")
-          .with_identity(credentials->identity)
-          .with_hint("Use an https endpoint");
-    }
-    request->set("Authorization", "Bearer " + token);
-    return {};
+  if (set_bearer(request, *credentials)) {
+    if (url->scheme == "https") return {};
+    return Status::error(Code::kInvalid, "access tokens are not sent over plain http")
+        .with_identity(credentials->identity)
+        .with_hint("Use an https endpoint");
   }
   const auto key = base64_decode(value_of(*credentials, kAccountKey));
   if (!key || key->empty()) {
@@ -184,11 +167,9 @@ Result<ListPage> Azure::read_list(const Location&, bool, const std::string&,
   for (const XmlElement& blob : blobs->children) {
     const XmlElement* properties = blob.child("Properties");
     if (blob.name != "Blob" || properties == nullptr) continue;
-    std::string name(blob.child_text("Name"));
     // Accounts with a hierarchical namespace list their directories as well.
-    if (name.ends_with('/') || properties->child_text("ResourceType") == "directory") continue;
-    const std::string size(properties->child_text("Content-Length"));
-    page.entries.push_back({std::move(name), std::strtoull(size.c_str(), nullptr, 10), ""});
+    if (properties->child_text("ResourceType") == "directory") continue;
+    add_listed(&page, blob.child_text("Name"), properties->child_text("Content-Length"));
   }
   return page;
 }
@@ -205,41 +186,14 @@ ServerError Azure::read_error(const Location&, const Response& response) {
     const std::string_view detail = xml->child_text("AuthenticationErrorDetail");
     if (!detail.empty()) error.server_message.append(" ").append(detail);
   }
-  const std::string& code = error.server_code;
-  switch (response.status) {
-    case 401:  // a token that has expired, or the wrong kind of one
-      error.verdict = anonymous_ ? Verdict::kFail : Verdict::kRefresh;
-      error.code = anonymous_ ? Code::kPermission : Code::kCredentials;
-      break;
-    case 403:
-      if (code == "AuthenticationFailed") {
-        error.verdict = anonymous_ ? Verdict::kFail : Verdict::kRefresh;
-        error.code = Code::kCredentials;
-        error.hint =
-            "The key, token or signature is wrong or has expired, or this machine's clock "
-            "is wrong";
-      } else if (code.starts_with("AuthorizationPermission") || code == "AuthorizationFailure") {
-        error.hint =
-            "The identity needs the role 'Storage Blob Data Reader', or a signature with "
-            "the permissions r and l; a firewall of the account has the same effect";
-      }
-      break;
-    case 404:
-      if (anonymous_) error.hint = "Requests are anonymous; the container may not be public";
-      break;
-    case 409:
-      if (code == "BlobArchived" || code == "BlobBeingRehydrated") {
-        error.hint = "The blob is in the archive tier; rehydrate it first";
-      } else if (code == "PublicAccessNotPermitted") {
-        error.code = Code::kPermission;
-        error.hint = "The account does not permit anonymous access";
-      }
-      break;
-    case 500:
-      if (code == "OperationTimedOut") error.code = Code::kTimeout;
-      break;
-    default: break;
+  apply_known(kKnown, &error);
+  if (response.status == 401) {  // a token that has expired, or the wrong kind of one
+    error.verdict = Verdict::kRefresh;
+    error.code = anonymous_ ? Code::kPermission : Code::kCredentials;
+  } else if (response.status == 404 && anonymous_) {
+    error.hint = "Requests are anonymous; the container may not be public";
   }
+  if (anonymous_ && error.verdict == Verdict::kRefresh) error.verdict = Verdict::kFail;
   return error;
 }
 

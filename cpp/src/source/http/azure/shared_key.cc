@@ -12,13 +12,8 @@ namespace {
 // "\nname:value" of every parameter: names in lower case and sorted, values decoded.
 std::string canonical_query(std::string_view query) {
   std::map<std::string, std::vector<std::string>> parameters;
-  while (!query.empty()) {
-    const std::size_t end = std::min(query.find('&'), query.size());
-    const std::string_view pair = query.substr(0, end);
-    const std::size_t equals = std::min(pair.find('='), pair.size());
-    parameters[lower(percent_decode(pair.substr(0, equals)))].push_back(
-        percent_decode(pair.substr(std::min(equals + 1, pair.size()))));
-    query.remove_prefix(std::min(end + 1, query.size()));
+  for (const auto& [name, value] : split_pairs(query, '&')) {
+    parameters[lower(percent_decode(name))].push_back(percent_decode(value));
   }
   std::string out;
   for (auto& [name, values] : parameters) {

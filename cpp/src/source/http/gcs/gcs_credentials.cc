@@ -2,8 +2,6 @@
 
 #include <unistd.h>
 
-#include <ctime>
-
 #include "source/http/json.h"
 #include "source/http/oauth.h"
 
@@ -12,8 +10,6 @@ namespace {
 
 constexpr const char* kScope = "https://www.googleapis.com/auth/devstorage.read_only";
 constexpr const char* kTokenService = "https://oauth2.googleapis.com/token";
-constexpr int kMetadataTimeoutMs = 3000;
-constexpr std::int64_t kLifetime = 3600;  // seconds; the most that the service grants
 
 std::string or_else(std::string text, const char* standard) {
   return text.empty() ? standard : std::move(text);
@@ -22,29 +18,18 @@ std::string or_else(std::string text, const char* standard) {
 Result<Credentials> from_service_account(const Json& json, const std::string& from,
                                          Connection& connection) {
   const std::string email = json.string("client_email");
-  const std::string identity = "service account " + email + " of " + from;
-  const std::string service = or_else(json.string("token_uri"), kTokenService);
-  const std::int64_t now = std::time(nullptr);
-  const std::string claims = "{\"iss\":" + json_quote(email) + ",\"scope\":" + json_quote(kScope) +
-                             ",\"aud\":" + json_quote(service) + ",\"iat\":" + std::to_string(now) +
-                             ",\"exp\":" + std::to_string(now + kLifetime) + "}";
-  Result<std::string> jwt =
-      make_jwt(claims, json.string("private_key"), json.string("private_key_id"));
-  if (!jwt.ok()) return jwt.status().with_identity(identity);
-  const std::string form = form_encode(
-      {{"grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"}, {"assertion", *jwt}});
-  return fetch_token(token_request(service, form), identity, connection);
+  return token_from_jwt(or_else(json.string("token_uri"), kTokenService), email,
+                        {json.string("private_key"), json.string("private_key_id")}, kScope,
+                        "service account " + email + " of " + from, connection);
 }
 
 Result<Credentials> from_authorized_user(const Json& json, const std::string& from,
                                          Connection& connection) {
   const std::string account = json.string("account");
-  const std::string form = form_encode({{"grant_type", "refresh_token"},
-                                        {"client_id", json.string("client_id")},
-                                        {"client_secret", json.string("client_secret")},
-                                        {"refresh_token", json.string("refresh_token")}});
-  return fetch_token(token_request(or_else(json.string("token_uri"), kTokenService), form),
-                     "user " + (account.empty() ? "" : account + " ") + "of " + from, connection);
+  return token_from_refresh(
+      or_else(json.string("token_uri"), kTokenService),
+      {json.string("client_id"), json.string("client_secret"), ""}, json.string("refresh_token"),
+      "user " + (account.empty() ? "" : account + " ") + "of " + from, connection);
 }
 
 Result<Credentials> from_file(const std::string& path, const std::string& from,
@@ -59,19 +44,17 @@ Result<Credentials> from_file(const std::string& path, const std::string& from,
     return Status::error(Code::kCredentials, "the file of " + from + " holds no Google credentials")
         .with_hint("It must be the JSON of a service account or of gcloud");
   }
-  return Status::error(Code::kCredentials,
+  return Status::error(Code::kPackage,
                        "credentials of type " + type + " (" + from + ") need google-auth")
       .with_hint("pip install runai-model-streamer[gcs]");
 }
 
 Result<Credentials> from_metadata_server(const Settings& settings, Connection& connection) {
   const std::string host = settings.text("GCE_METADATA_HOST").value_or("metadata.google.internal");
-  Request request{
-      .url = "http://" + host + "/computeMetadata/v1/instance/service-accounts/default/token",
-      .proxy = false};
-  request.timeout_ms = request.connect_timeout_ms = kMetadataTimeoutMs;
-  request.set("Metadata-Flavor", "Google");
-  return fetch_token(request, "default service account of the metadata server", connection);
+  const std::string url =
+      "http://" + host + "/computeMetadata/v1/instance/service-accounts/default/token";
+  return fetch_token(metadata_request(url, "Metadata-Flavor", "Google"),
+                     "default service account of the metadata server", connection);
 }
 
 }  // namespace

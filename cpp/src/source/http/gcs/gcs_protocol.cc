@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <optional>
 
-#include "source/http/credentials_cache.h"
 #include "source/http/encoding.h"
 #include "source/http/gcs/gcs_credentials.h"
 #include "source/http/json.h"
@@ -21,39 +20,18 @@ bool is_generation(std::string_view version) {
   return !version.empty() && version.find_first_not_of("0123456789") == std::string_view::npos;
 }
 
-class Gcs : public Protocol {
+class Gcs : public SingleIdentity {
  public:
   Gcs(const ProtocolContext& context, std::string endpoint, bool anonymous)
-      : endpoint_(std::move(endpoint)),
-        anonymous_(anonymous),
-        billed_project_(context.settings.text("GOOGLE_CLOUD_QUOTA_PROJECT").value_or("")),
-        credentials_(SourceKind::kGcs, context.provider,
-                     [settings = context.settings](const std::string&, Connection& connection) {
-                       return find_google_credentials(settings, connection);
-                     }) {}
+      : SingleIdentity(SourceKind::kGcs, context.provider, anonymous,
+                       [settings = context.settings](const std::string&, Connection& connection) {
+                         return find_google_credentials(settings, connection);
+                       }),
+        endpoint_(std::move(endpoint)),
+        billed_project_(context.settings.text("GOOGLE_CLOUD_QUOTA_PROJECT").value_or("")) {}
 
   Result<Location> locate(const std::string& path, bool folder) const override {
-    if (path.size() < kScheme.size() || lower(path.substr(0, kScheme.size())) != kScheme) {
-      return Status::error(Code::kInvalid, "not a gs:// path").with_path(path);
-    }
-    const std::string rest = path.substr(kScheme.size());
-    const std::size_t slash = std::min(rest.find('/'), rest.size());
-    Location location{path, rest.substr(0, slash), rest.substr(std::min(slash + 1, rest.size()))};
-    if (location.container.empty() || (location.key.empty() && !folder)) {
-      return Status::error(Code::kInvalid, "the path names no object")
-          .with_path(path)
-          .with_hint("gs://BUCKET/OBJECT");
-    }
-    if (folder && !location.key.empty() && !location.key.ends_with('/')) location.key += '/';
-    return location;
-  }
-
-  Result<CredentialsRef> credentials(const Location& location, Connection& connection) override {
-    if (anonymous_) return CredentialsRef();
-    return credentials_.get(location.container, connection);
-  }
-  void refused(const Location& location, const CredentialsRef& used) override {
-    credentials_.refused(location.container, used);
+    return locate_in_container(path, kScheme.size(), folder, "gs://BUCKET/OBJECT");
   }
 
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
@@ -93,10 +71,7 @@ class Gcs : public Protocol {
     ListPage page;
     page.next = json->string("nextPageToken");
     for (const Json& item : (*json)["items"].items) {
-      std::string name = item.string("name");
-      if (name.empty() || name.ends_with('/')) continue;  // the placeholder of a folder
-      page.entries.push_back(
-          {std::move(name), static_cast<std::uint64_t>(item.integer("size").value_or(0)), ""});
+      add_listed(&page, item.string("name"), item.string("size"));
     }
     return page;
   }
@@ -129,22 +104,16 @@ class Gcs : public Protocol {
 
  private:
   Status authorize(Request* request, const CredentialsRef& credentials) const {
-    if (credentials) {
-      const auto token = credentials->values.find(kToken);
-      if (token == credentials->values.end()) {
-        return Status::error(Code::kCredentials, "the credentials for gs:// have no access token")
-            .with_identity(credentials->identity);
-      }
-      request->set("Authorization", "Bearer " + token->second);
+    if (credentials && !set_bearer(request, *credentials)) {
+      return Status::error(Code::kCredentials, "the credentials for gs:// have no access token")
+          .with_identity(credentials->identity);
     }
     if (!billed_project_.empty()) request->set("x-goog-user-project", billed_project_);
     return {};
   }
 
   const std::string endpoint_;
-  const bool anonymous_;
   const std::string billed_project_;
-  CredentialsCache credentials_;
 };
 
 ServerError Gcs::read_error(const Location& location, const Response& response) {
@@ -224,12 +193,10 @@ Result<std::unique_ptr<Protocol>> make_native(const ProtocolContext& context) {
     emulator = false;
     address = settings.text("RUNAI_STREAMER_GCS_ENDPOINT").value_or(kStandardEndpoint);
   }
-  Result<Url> url = parse_url(*address, emulator ? "http" : "https");
-  if (!url.ok()) return url.status();
-  std::string base = url->path;
-  while (base.ends_with('/')) base.pop_back();
+  Result<std::string> endpoint = parse_endpoint(*address, emulator ? "http" : "https");
+  if (!endpoint.ok()) return endpoint.status();
   return std::unique_ptr<Protocol>(
-      std::make_unique<Gcs>(context, url->origin() + base, emulator || anonymous->value_or(false)));
+      std::make_unique<Gcs>(context, *endpoint, emulator || anonymous->value_or(false)));
 }
 
 }  // namespace

@@ -5,20 +5,12 @@
 namespace streamer::http {
 namespace {
 
-struct Known {
-  const char* code;
-  Code meaning;
-  Verdict verdict;
-  const char* message;
-  const char* hint;
-};
-
 constexpr auto kFail = Verdict::kFail;
 constexpr auto kRetry = Verdict::kRetry;
 constexpr auto kRefresh = Verdict::kRefresh;
 
 // clang-format off
-constexpr Known kKnown[] = {
+constexpr KnownError kKnown[] = {
     {"NoSuchKey", Code::kNotFound, kFail, "there is no such object", ""},
     {"NoSuchVersion", Code::kNotFound, kFail, "there is no such version of the object", ""},
     {"NoSuchBucket", Code::kNotFound, kFail, "there is no such bucket", "Check the bucket's name and the endpoint"},
@@ -65,15 +57,7 @@ ServerError read_s3_error(const Response& response) {
     error.server_message = xml->child_text("Message");
     if (error.request_id.empty()) error.request_id = xml->child_text("RequestId");
   }
-  for (const Known& known : kKnown) {
-    if (error.server_code != known.code) continue;
-    error.code = known.meaning;
-    error.message = known.message;
-    error.hint = known.hint;
-    // A status that is worth a retry stays so whatever the code.
-    if (error.verdict == Verdict::kFail) error.verdict = known.verdict;
-    return error;
-  }
+  if (apply_known(kKnown, &error)) return error;
   if (response.status == 401) error.verdict = Verdict::kRefresh;
   if (response.status >= 300 && response.status < 400) {
     error.message = "the server redirects to another endpoint";

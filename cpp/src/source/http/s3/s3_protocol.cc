@@ -27,11 +27,6 @@ Credentials anonymous() {
   return nobody;
 }
 
-std::string value_of(const Credentials& credentials, const char* name) {
-  const auto it = credentials.values.find(name);
-  return it == credentials.values.end() ? std::string() : it->second;
-}
-
 class S3Protocol : public Protocol {
  public:
   static Result<std::unique_ptr<Protocol>> make(const ProtocolContext& context);
@@ -103,22 +98,8 @@ Result<std::unique_ptr<Protocol>> S3Protocol::make(const ProtocolContext& contex
 
 Result<Location> S3Protocol::locate(const std::string& path, bool folder) const {
   const std::size_t mark = path.find("://");
-  const std::size_t start = mark == std::string::npos ? 0 : mark + 3;
-  const std::size_t slash = std::min(path.find('/', start), path.size());
-  Location location{path, path.substr(start, slash - start),
-                    path.substr(std::min(slash + 1, path.size()))};
-  if (mark == std::string::npos || location.container.empty()) {
-    return Status::error(Code::kInvalid, "the path names no bucket")
-        .with_path(path)
-        .with_hint("Paths look like s3://bucket/key");
-  }
-  if (folder) {
-    while (location.key.ends_with('/')) location.key.pop_back();
-    if (!location.key.empty()) location.key += '/';
-  } else if (location.key.empty()) {
-    return Status::error(Code::kInvalid, "the path names no object").with_path(path);
-  }
-  return location;
+  const std::size_t start = mark == std::string::npos ? path.size() : mark + 3;
+  return locate_in_container(path, start, folder, "s3://BUCKET/KEY");
 }
 
 std::string S3Protocol::standard_region() const {
@@ -213,11 +194,9 @@ Result<ListPage> S3Protocol::read_list(const Location& /*folder*/, bool /*recurs
   }
   ListPage page;
   for (const XmlElement& element : xml->children) {
-    if (element.name != "Contents") continue;
-    std::string key(element.child_text("Key"));
-    if (key.empty() || key.ends_with('/')) continue;
-    const std::string size(element.child_text("Size"));
-    page.entries.push_back({std::move(key), std::strtoull(size.c_str(), nullptr, 10), ""});
+    if (element.name == "Contents") {
+      add_listed(&page, element.child_text("Key"), element.child_text("Size"));
+    }
   }
   if (xml->child_text("IsTruncated") == "true") {
     page.next = xml->child_text("NextContinuationToken");

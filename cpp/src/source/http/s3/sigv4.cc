@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <vector>
 
 #include "source/http/encoding.h"
 
@@ -29,14 +28,7 @@ std::string collapse(std::string_view value) {
 
 // Pairs sorted by name and value, as they are encoded.
 std::string canonical_query(std::string_view query) {
-  std::vector<std::pair<std::string_view, std::string_view>> pairs;
-  while (!query.empty()) {
-    const std::size_t end = std::min(query.find('&'), query.size());
-    const std::string_view pair = query.substr(0, end);
-    const std::size_t equals = std::min(pair.find('='), pair.size());
-    pairs.emplace_back(pair.substr(0, equals), pair.substr(std::min(equals + 1, pair.size())));
-    query.remove_prefix(std::min(end + 1, query.size()));
-  }
+  Pairs pairs = split_pairs(query, '&');
   std::sort(pairs.begin(), pairs.end());
   std::string out;
   for (const auto& [name, value] : pairs) {

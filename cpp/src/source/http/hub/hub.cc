@@ -1,4 +1,4 @@
-#include "source/http/web/hub.h"
+#include "source/http/hub/hub.h"
 
 #include <unistd.h>
 
@@ -110,12 +110,7 @@ Result<ListPage> read_hub_tree(const Response& response) {
 }
 
 Result<std::string> hub_endpoint(const Settings& settings) {
-  Result<Url> url =
-      parse_url(settings.text("HF_ENDPOINT").value_or("https://huggingface.co"), "https");
-  if (!url.ok()) return url.status();
-  std::string base = url->path;
-  while (base.ends_with('/')) base.pop_back();
-  return url->origin() + base;
+  return parse_endpoint(settings.text("HF_ENDPOINT").value_or("https://huggingface.co"), "https");
 }
 
 Result<Credentials> find_hub_token(const Settings& settings) {

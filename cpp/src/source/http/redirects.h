@@ -1,0 +1,57 @@
+// Servers that send their readers elsewhere, and files of servers that are nobody's cloud.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "base/settings.h"
+#include "source/http/protocol.h"
+
+namespace streamer::http {
+
+// The value of the header Authorization, in Credentials::values.
+inline constexpr const char* kAuthorization = "authorization";
+
+// Scheme and authority of an address, as they are written.
+std::string origin_of(const std::string& url);
+// People paste addresses with spaces and letters of their language.
+std::string encode_unsafe(const std::string& url);
+
+// What pins a file: its ETag, or the time of its last change.
+std::string validator_of(const Response& response);
+// Makes the request fail where the file is another by now, as far as headers can.
+void require_unchanged(Request* request, const std::string& validator);
+
+// RUNAI_STREAMER_HTTP_WHOLE_READ_LIMIT: what may be read from servers without ranges.
+Result<std::uint64_t> read_whole_read_limit(const Settings& settings);
+
+// Remembers redirects, so that later ranges go where the first one was sent. Thread-safe.
+class Redirects {
+ public:
+  // A request for `asked`, or for where it was redirected to. Only the host of `asked` learns who
+  // asks, and not where the address grants access by itself.
+  Request request(const std::string& asked, const CredentialsRef& credentials) const;
+
+  // Whether `response` is a redirect (`requested` is what later requests for the same thing will
+  // ask for), or refuses what an earlier one led to: its signature may have expired. Then `error`
+  // says what to do about it.
+  bool handle(const std::string& requested, const Response& response, ServerError* error);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Redirect {
+    std::string target;  // empty: forgotten
+    int hops = 0;
+    Clock::time_point forgotten{};
+  };
+  void follow(const std::string& requested, const Response& response, ServerError* error);
+  bool forget(const std::string& target);
+
+  mutable std::mutex mutex_;
+  std::map<std::string, Redirect> redirects_;   // by the address that was asked for
+  std::map<std::string, std::string> origins_;  // of targets: the address that was asked for
+};
+
+}  // namespace streamer::http

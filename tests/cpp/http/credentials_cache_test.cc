@@ -1,0 +1,105 @@
+#include "source/http/credentials_cache.h"
+
+#include <gtest/gtest.h>
+
+#include "source/http/connection.h"
+
+namespace streamer::http {
+namespace {
+
+class CredentialsCacheTest : public testing::Test {
+ protected:
+  // What the resolver finds is numbered: "1", "2", ...
+  Result<Credentials> resolve() {
+    ++asked_;
+    if (broken_) return Status::error(Code::kCredentials, "the service is down");
+    Credentials found;
+    found.values["n"] = std::to_string(asked_);
+    found.expires_at = lifetime_ == 0 ? 0 : now_ + lifetime_;
+    return found;
+  }
+  std::string get() {
+    const Result<CredentialsRef> found = cache_.get("bucket", connection_);
+    return found.ok() ? value_of(**found, "n") : found.status().detail().message;
+  }
+  CredentialsRef current() { return *cache_.get("bucket", connection_); }
+
+  std::int64_t now_ = 1'000'000;
+  std::int64_t lifetime_ = 3600;
+  bool broken_ = false;
+  int asked_ = 0;
+  CancelToken cancel_;
+  Transport transport_{TransportSettings(), cancel_};
+  Connection connection_{transport_};
+  CredentialsCache cache_{
+      SourceKind::kS3, {}, [this](auto&&...) { return resolve(); }, "", [this] { return now_; }};
+};
+
+TEST_F(CredentialsCacheTest, AsksOnceForEachContainer) {
+  EXPECT_EQ(get(), "1");
+  EXPECT_EQ(get(), "1");
+  EXPECT_EQ(value_of(**cache_.get("other", connection_), "n"), "2");
+}
+
+TEST_F(CredentialsCacheTest, RefreshesMinutesAheadOfTheEnd) {
+  EXPECT_EQ(get(), "1");
+  now_ += 3600 - 301;
+  EXPECT_EQ(get(), "1");
+  now_ += 1;
+  EXPECT_EQ(get(), "2");
+}
+
+TEST_F(CredentialsCacheTest, ShortLivedOnesAreRefreshedLater) {
+  lifetime_ = 300;  // a session of a directory bucket
+  EXPECT_EQ(get(), "1");
+  now_ += 239;
+  EXPECT_EQ(get(), "1");
+  now_ += 1;
+  EXPECT_EQ(get(), "2");
+}
+
+TEST_F(CredentialsCacheTest, IsNotAskedAtEveryRequest) {
+  lifetime_ = 10;
+  EXPECT_EQ(get(), "1");
+  now_ += 9;
+  EXPECT_EQ(get(), "1");
+  now_ += 1;
+  EXPECT_EQ(get(), "2");
+}
+
+TEST_F(CredentialsCacheTest, KeepsWhatIsValidWhileTheServiceIsDown) {
+  EXPECT_EQ(get(), "1");
+  broken_ = true;
+  now_ += 3600 - 200;
+  EXPECT_EQ(get(), "1");
+  EXPECT_EQ(get(), "1");
+  EXPECT_EQ(asked_, 2);  // not again at once
+  now_ += 15;
+  EXPECT_EQ(get(), "1");
+  EXPECT_EQ(asked_, 3);
+  now_ += 200;
+  EXPECT_EQ(get(), "the service is down");
+  broken_ = false;
+  EXPECT_EQ(get(), "5");
+}
+
+TEST_F(CredentialsCacheTest, WhatNeverExpiresIsKept) {
+  lifetime_ = 0;
+  EXPECT_EQ(get(), "1");
+  now_ += 1'000'000;
+  EXPECT_EQ(get(), "1");
+}
+
+TEST_F(CredentialsCacheTest, RefusedOnesAreReplacedOnceForAllThreads) {
+  const CredentialsRef used = current();
+  cache_.refused("bucket", used);
+  EXPECT_EQ(get(), "2");
+  cache_.refused("bucket", used);  // another thread, with the same answer to an older request
+  EXPECT_EQ(get(), "2");
+  broken_ = true;
+  cache_.refused("bucket", current());
+  EXPECT_EQ(get(), "the service is down");
+}
+
+}  // namespace
+}  // namespace streamer::http
