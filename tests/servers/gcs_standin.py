@@ -41,8 +41,9 @@ class Blob:
 
 class GcsStandIn(Canned):
     """Buckets at `url`. With `private`, requests need a token that the stand-in has issued:
-    by its token service for `accounts` (email -> public key) and `refresh_tokens`, or as the
-    metadata server. Tokens live for `lifetime` seconds; revoke() ends all at once.
+    by its token service for `accounts` (email -> public key) and `refresh_tokens`, by its exchange
+    for `subjects` (tokens of other identity providers), or as the metadata server. Tokens live for
+    `lifetime` seconds; revoke() ends all at once.
     """
 
     def __init__(self, private: bool = False) -> None:
@@ -51,6 +52,7 @@ class GcsStandIn(Canned):
         self.buckets: dict[str, dict[str, Blob]] = {}
         self.accounts: dict[str, object] = {}
         self.refresh_tokens: set[str] = set()
+        self.subjects: set[str] = set()
         self.tokens: dict[str, float] = {}
         self.damage: set[str] = set()  # objects whose bytes are not those of their checksum
         self._numbers = itertools.count(int(time.time() * 1e6))
@@ -85,6 +87,10 @@ class GcsStandIn(Canned):
         query = dict(urllib.parse.parse_qsl(url.query))
         if url.path == "/token":
             return self._token(dict(urllib.parse.parse_qsl(seen.body.decode())))
+        if url.path == "/v1/token":
+            return self._exchange(dict(urllib.parse.parse_qsl(seen.body.decode())))
+        if url.path.endswith(":generateAccessToken"):
+            return self._impersonate(seen)
         if url.path.startswith("/computeMetadata/") or url.path == "/":
             return self._metadata(url.path, seen)
         # Names of objects are one segment: a slash in them is encoded.
@@ -219,6 +225,23 @@ class GcsStandIn(Canned):
             description = f"Invalid JWT: {reason}"
             return _json({"error": "invalid_grant", "error_description": description}, 400)
         return self._grant()
+
+    def _exchange(self, form: dict[str, str]) -> Answer:
+        """RFC 8693: a token of another identity provider for one of this."""
+        kind = "urn:ietf:params:oauth:grant-type:token-exchange"
+        if form.get("grant_type") != kind or form.get("subject_token") not in self.subjects:
+            reason = {"error": "invalid_grant", "error_description": "Not an accepted subject"}
+            return _json(reason, 400)
+        answer = self._grant()
+        issued = {"issued_token_type": "urn:ietf:params:oauth:token-type:access_token"}
+        return _json({**json.loads(answer.body), **issued})
+
+    def _impersonate(self, seen: Seen) -> Answer:
+        refusal = self._authorize(seen)
+        if refusal:
+            return refusal
+        expiry = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + self.lifetime))
+        return _json({"accessToken": self.issue(), "expireTime": expiry})
 
     def _verify(self, assertion: str) -> None:
         """Raises where the assertion was not signed by one of the accounts, or is out of date."""

@@ -15,25 +15,25 @@ import urllib.parse
 from .canned import Answer, Canned, Seen
 from .gcs_standin import _range
 
-LARGE = 1 << 20
-
 
 class HubStandIn(Canned):
     """Repositories at `url`. `commits` maps (repo, revision) to a commit, `files` a commit to
-    {path: bytes}. Repositories in `private` need the token; `renamed` maps old names to new ones.
+    {path: bytes}. Files of `large` bytes come from `store_url`. Repositories in `private` need the
+    token; `renamed` maps old names to new ones.
     """
 
     token = "hf_test_token"
 
-    def __init__(self, page: int = 1000) -> None:
+    def __init__(self, page: int = 1000, large: int = 1 << 20) -> None:
         super().__init__(self._answer)
-        self.page = page
+        self.page, self.large = page, large
         self.commits: dict[tuple[str, str], str] = {}
         self.files: dict[str, dict[str, bytes]] = {}
         self.private: set[str] = set()
         self.renamed: dict[str, str] = {}
         self.lifetime = 3600.0
         self.store = Canned(self._stored)
+        self.store_url = self.store.url  # where it redirects to
         self._expiry: dict[str, float] = {}
         self._numbers = itertools.count()
 
@@ -90,22 +90,22 @@ class HubStandIn(Canned):
             return _error(404, "RevisionNotFound", "Invalid rev id")
         name = "/".join(parts[4:])
         if tree:
-            return self._tree(commit, name, query, url.path)
+            return self._tree(commit, name, query, seen)
         data = self.files[commit].get(name)
         if data is None:
             return _error(404, "EntryNotFound", "Entry not found")
         headers = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(data).hexdigest()}"'}
-        if len(data) < LARGE:
+        if len(data) < self.large:
             return _file(data, seen, headers)
         expiry = time.time() + self.lifetime
         signature = f"{next(self._numbers)}"
         self._expiry[signature] = expiry
-        address = f"{self.store.url}/{commit}/{urllib.parse.quote(name)}?Signature={signature}"
+        address = f"{self.store_url}/{commit}/{urllib.parse.quote(name)}?Signature={signature}"
         headers |= {"Location": address, "X-Linked-Size": str(len(data))}
         headers["X-Linked-ETag"] = f'"{hashlib.sha256(data).hexdigest()}"'
         return Answer(302, headers, b"Found. Redirecting")
 
-    def _tree(self, commit: str, folder: str, query: dict[str, str], path: str) -> Answer:
+    def _tree(self, commit: str, folder: str, query: dict[str, str], seen: Seen) -> Answer:
         prefix = folder + "/" if folder else ""
         entries: dict[str, dict[str, object]] = {}
         for name, data in sorted(self.files[commit].items()):
@@ -125,7 +125,8 @@ class HubStandIn(Canned):
         headers = {"Content-Type": "application/json"}
         if start + self.page < len(entries):
             more = urllib.parse.urlencode({**query, "cursor": start + self.page})
-            headers["Link"] = f'<{self.url}{urllib.parse.quote(path)}?{more}>; rel="next"'
+            here = f"http://{seen.headers['host']}{seen.path.partition('?')[0]}"
+            headers["Link"] = f'<{here}?{more}>; rel="next"'
         return Answer(200, headers, json.dumps(page).encode())
 
     def _stored(self, seen: Seen) -> Answer:

@@ -52,12 +52,46 @@ def _load(path: str | None) -> Any:
     import google.auth
     import google.auth.exceptions
 
-    if path:
-        return google.auth.load_credentials_from_file(path, scopes=_SCOPES)[0]
+    chosen = path or native.setting("GOOGLE_APPLICATION_CREDENTIALS")
+    if chosen:
+        try:
+            with open(chosen, encoding="utf-8") as file:
+                info = json.load(file)
+            kind = info.get("type")
+        except (OSError, ValueError, AttributeError):
+            return None
+        return _from_info(info) if kind in _KINDS else _from_file(chosen)
     try:
         return google.auth.default(scopes=_SCOPES)[0]
     except google.auth.exceptions.DefaultCredentialsError:
         return None
+
+
+_KINDS = ("service_account", "authorized_user", "external_account")
+
+
+def _from_info(info: dict[str, Any]) -> Any:
+    """Without google-auth's look for a project, which asks a service that may be out of reach."""
+    from google.auth import aws, identity_pool, pluggable
+    from google.oauth2 import credentials, service_account
+
+    if info["type"] == "service_account":
+        return service_account.Credentials.from_service_account_info(info, scopes=_SCOPES)
+    if info["type"] == "authorized_user":
+        return credentials.Credentials.from_authorized_user_info(info, scopes=_SCOPES)
+    source = info.get("credential_source") or {}
+    external: Any = identity_pool
+    if str(source.get("environment_id", "")).startswith("aws"):
+        external = aws
+    elif "executable" in source:
+        external = pluggable
+    return external.Credentials.from_info(info, scopes=_SCOPES)
+
+
+def _from_file(path: str) -> Any:
+    import google.auth
+
+    return google.auth.load_credentials_from_file(path, scopes=_SCOPES)[0]
 
 
 def _describe(credentials: Any, path: str | None) -> str:

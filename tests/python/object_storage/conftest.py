@@ -15,8 +15,11 @@ from tests.python.object_storage.cloud_storages import (  # noqa: F401
     gcs,
     gcs_emulator,
     gcs_storage,
+    hf_storage,
     hub,
+    hub_proxy,
     private_gcs,
+    shared_hub,
     web_storage,
 )
 from tests.python.object_storage.storages import Storage
@@ -27,7 +30,7 @@ from tests.servers.nginx import Nginx
 from tests.servers.tls import Authority
 
 # The names of storages; `storage` is made by the fixture NAME_storage.
-STORAGES = ["s3", "gcs", "azure", "web"]
+STORAGES = ["s3", "gcs", "azure", "web", "hf"]
 
 _PREFIXES = ("AWS_", "RUNAI_STREAMER_", "GOOGLE_", "AZURE_", "STORAGE_", "HF_", "SSL_CERT_")
 _PREFIXES += ("CLOUD_STORAGE_", "CLOUDSDK_", "GCE_METADATA_", "IDENTITY_", "XDG_CACHE_", "NETRC")

@@ -33,5 +33,14 @@ class Storage:
     """A part of what errors say about who asked; empty: nobody."""
     secrets: tuple[str, ...] = ()
     """What no error and no trace may contain."""
+    source: str = ""
+    """What statistics call it; empty: the name."""
+    hosts: int = 1
+    """How many hosts a load speaks to."""
+    refusals: int = 1
+    """How often it meets 403 and 404 before they are an error."""
     error_body: Callable[[str, str], dict[str, str]] = lambda code, message: {}
     """Details of fault(mode="status") for an error of this protocol with a code and a message."""
+
+    def __post_init__(self) -> None:
+        self.source = self.source or self.name

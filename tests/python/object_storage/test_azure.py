@@ -333,6 +333,19 @@ def test_directories_of_hierarchical_namespaces_are_left_out(use):
         assert FileStreamer().list_files("az://c/") == [("az://c/d/x", 7)]
 
 
+def test_busy_service(use):
+    """The XML body names the error where no header does."""
+    body = (
+        b"<?xml version='1.0'?><Error><Code>ServerBusy</Code><Message>Later.\nId</Message></Error>"
+    )
+    with Canned(lambda seen: Answer(503, {"x-ms-request-id": "ID42"}, body)) as server:
+        use({STRING: f"AccountName=a;AccountKey=a2V5;BlobEndpoint={server.url}"})
+        use({"RUNAI_STREAMER_MAX_ATTEMPTS": "2"})
+        with pytest.raises(StreamerError, match=r"ServerBusy: Later\., request id ID42") as caught:
+            load("az://c/b")
+    assert (caught.value.code, caught.value.attempts) == ("throttled", 2)
+
+
 def test_server_that_continues_first(use):
     """100 Continue before the answer."""
 

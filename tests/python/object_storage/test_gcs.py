@@ -18,6 +18,7 @@ from runai_model_streamer import (
 )
 from runai_model_streamer.credentials import gcs as gcs_credentials
 from tests.python.object_storage.models import check_same, make_model, save
+from tests.servers.canned import Answer, Canned
 from tests.servers.nginx import Nginx
 
 pytestmark = pytest.mark.servers
@@ -160,13 +161,92 @@ def test_token_refreshed_ahead(private_gcs, service_account, use, resolver):
     check_same(MODEL, load("gs://models/m.safetensors"))
 
 
+class TestWorkloadIdentity:
+    """Tokens of another identity provider, exchanged by google-auth for Google's."""
+
+    @pytest.fixture
+    def account(self, private_gcs, tmp_path, use):
+        """account(credential_source, **more) writes an external account's JSON and uses it."""
+        private_gcs.put("models", "m.safetensors", save(MODEL))
+        use({"RUNAI_STREAMER_GCS_ENDPOINT": private_gcs.url})
+
+        def write(source, variable="RUNAI_STREAMER_GCS_CREDENTIAL_FILE", **more):
+            pool = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p"
+            content = {
+                "type": "external_account",
+                "audience": f"{pool}/providers/x",
+                "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+                "token_url": f"{private_gcs.url}/v1/token",
+                "credential_source": source,
+                **more,
+            }
+            file = tmp_path / "external.json"
+            file.write_text(json.dumps(content))
+            use({variable: str(file)})
+
+        return write
+
+    @pytest.mark.parametrize(
+        "variable", ["RUNAI_STREAMER_GCS_CREDENTIAL_FILE", "GOOGLE_APPLICATION_CREDENTIALS"]
+    )
+    def test_subject_in_a_file(self, private_gcs, account, tmp_path, use, variable):
+        private_gcs.subjects.add("jwt of the pod")
+        subject = tmp_path / "subject"
+        subject.write_text("jwt of the pod")
+        account({"file": str(subject)}, variable)
+        check_same(MODEL, load("gs://models/m.safetensors"))
+        subject.write_text("another")
+        with pytest.raises(StreamerError, match="Not an accepted subject") as caught:
+            load("gs://models/m.safetensors")
+        assert caught.value.code == "credentials"
+
+    def test_subject_by_url_and_a_service_account(self, private_gcs, account):
+        private_gcs.subjects.add("jwt by url")
+
+        def answer(seen):
+            assert seen.headers["metadata"] == "yes"
+            return Answer(200, {"Content-Type": "application/json"}, b'{"value": "jwt by url"}')
+
+        address = f"{private_gcs.url}/v1/projects/-/serviceAccounts/{EMAIL}:generateAccessToken"
+        with Canned(answer) as provider:
+            form = {"type": "json", "subject_token_field_name": "value"}
+            source = {"url": provider.url, "headers": {"Metadata": "yes"}, "format": form}
+            account(source, service_account_impersonation_url=address)
+            check_same(MODEL, load("gs://models/m.safetensors"))
+            with pytest.raises(FileNotFoundError) as caught:
+                load("gs://models/none")
+        assert EMAIL in caught.value.identity
+        assert "jwt by url" not in str(caught.value)
+
+    def test_exchanged_anew_in_mid_stream(self, private_gcs, account, tmp_path, use):
+        big = make_model(24)
+        private_gcs.put("models", "big", save(big))
+        private_gcs.subjects.add("jwt")
+        (tmp_path / "subject").write_text("jwt")
+        account({"file": str(tmp_path / "subject")})
+        use({"RUNAI_STREAMER_CONCURRENCY": "1", "RUNAI_STREAMER_CHUNK_BYTESIZE": str(5 << 20)})
+        use({"RUNAI_STREAMER_MEMORY_LIMIT": str(20 << 20)})
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files(["gs://models/big"])
+            private_gcs.revoke()
+            check_same(big, dict(streamer.get_tensors()))
+
+    def test_without_google_auth(self, account, monkeypatch):
+        monkeypatch.setattr(gcs_credentials, "_installed", lambda: False)
+        account({"file": "/nowhere"})
+        with pytest.raises(
+            ImportError, match=r"google-auth: pip install 'runai-model-streamer\[gcs\]'"
+        ):
+            load("gs://models/m.safetensors")
+
+
 @pytest.mark.parametrize("resolver", ["core"], indirect=True)
 @pytest.mark.parametrize(
     ("content", "code", "text"),
     [
         ("nonsense", "credentials", "no Google credentials"),
         ('{"type": "service_account", "private_key": "x"}', "credentials", "private key"),
-        ('{"type": "external_account"}', "credentials", "runai-model-streamer[gcs]"),
+        ('{"type": "external_account"}', "package", "runai-model-streamer[gcs]"),
     ],
 )
 def test_unusable_files(private_gcs, tmp_path, use, resolver, content, code, text):

@@ -41,7 +41,9 @@ def files_below(folder) -> dict[str, bytes]:
 
 
 def key_of(uri: str) -> str:
-    return uri.split("://", 1)[1].partition("/")[2]
+    scheme, _, rest = uri.partition("://")
+    levels = 2 if scheme == "hf" else 1  # a repository's name has two parts
+    return rest.split("/", levels)[levels]
 
 
 @pytest.mark.parametrize("slash", ["", "/"])

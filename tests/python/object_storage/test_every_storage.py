@@ -1,0 +1,103 @@
+"""What every protocol has: lists, statistics, a trace, limits, concurrency, identities."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from runai_model_streamer import FileStreamer, SafetensorsStreamer, list_safetensors
+from runai_model_streamer.object_storage import object_key
+from tests.python.object_storage.models import check_same, make_model, save
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
+
+SHARED_FOLDER = True
+MODEL = make_model(60, tensors=30)
+BYTES = save(MODEL)
+
+
+@pytest.fixture
+def model(storage, use):
+    storage.put("model.safetensors", BYTES)
+    use(storage.env)
+    use({"RUNAI_STREAMER_CHUNK_BYTESIZE": str(5 << 20)})
+    return f"{storage.uri}/model.safetensors"
+
+
+def load(uri):
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([uri])
+        check_same(MODEL, dict(streamer.get_tensors()))
+        return streamer.stats()
+
+
+def test_statistics_and_trace(storage, model, use, tmp_path):
+    trace = tmp_path / "trace"
+    use({"RUNAI_STREAMER_TRACE_FILE": str(trace), "RUNAI_STREAMER_CONCURRENCY": "3"})
+    stats = load(model)
+    size = sum(tensor.numel() for tensor in MODEL.values())
+    assert stats.bytes == size
+    assert stats.bytes_by_source == {storage.source: size}
+    assert set(stats.bytes_by_strategy) == {storage.source}
+    assert (stats.retries, stats.threads, stats.concurrency) == (0, 3, 3)
+    lines = trace.read_text().splitlines()
+    reads = [line for line in lines if re.search(r"range=bytes=\d+-\d+ status=206 ", line)]
+    assert len(reads) >= len(BYTES) // (5 << 20)
+    assert len(set(re.findall(r"connection=(\d+)", "".join(reads)))) <= 3 * storage.hosts
+    assert stats.requests >= len(BYTES) // (5 << 20)
+    for secret in storage.secrets:
+        assert secret not in trace.read_text()
+
+
+def test_concurrency_follows_the_goodput(storage, model, use):
+    """Every read waits for a while, so that more of them at once bring more."""
+    use(storage.proxied)
+    storage.nginx.fault("delay", ms=100, match=storage.read_match)
+    stats = load(model)
+    assert stats.concurrency > 4  # where it starts
+
+
+def test_memory_limit(storage, model, use):
+    limit = 24 << 20
+    use({"RUNAI_STREAMER_MEMORY_LIMIT": str(limit)})
+    stats = load(model)
+    assert stats.memory_limit == limit
+    assert stats.peak_memory <= limit
+
+
+@pytest.mark.parametrize(("change", "text"), [(-1, "truncated"), (1, "trailing")])
+def test_declared_size(storage, use, change, text):
+    """The header's sizes are compared with the object's."""
+    small = save(make_model(1))
+    storage.put(f"{text}.safetensors", small[:-1] if change < 0 else small + b"x")
+    use(storage.env)
+    with pytest.raises(ValueError, match=text), SafetensorsStreamer() as streamer:
+        streamer.stream_files([f"{storage.uri}/{text}.safetensors"])
+
+
+def test_identity_in_errors(storage, model, use):
+    with pytest.raises(FileNotFoundError) as caught, SafetensorsStreamer() as streamer:
+        streamer.stream_files([model + ".none"])
+    error = caught.value
+    assert (error.code, error.http_status, error.path) == ("not_found", 404, model + ".none")
+    assert storage.identity in (error.identity or "")
+    for secret in storage.secrets:
+        assert secret not in str(error)
+
+
+def test_lists(storage, use):
+    sizes = {"a.safetensors": 3, "b.safetensors": 1, "deep/c.safetensors": 2, "deep/d.txt": 4}
+    for name, size in sizes.items():
+        storage.put(f"lists/{name}", b"x" * size)
+    use(storage.env)
+    folder = f"{storage.uri}/lists"
+    expected = [f"{folder}/a.safetensors", f"{folder}/b.safetensors"]
+    assert list_safetensors(folder) == list_safetensors(folder + "/") == expected
+    with FileStreamer() as streamer:
+        every = streamer.list_files(folder)
+        assert every == sorted((f"{folder}/{name}", size) for name, size in sizes.items())
+        assert streamer.list_files(folder, is_recursive=False) == every[:2]
+        text = [f"{object_key(folder)}/*.txt"]
+        assert streamer.list_files(folder, allow_patterns=text) == [every[3]]
+        assert streamer.list_files(folder, ignore_patterns=["*.safetensors"]) == [every[3]]
