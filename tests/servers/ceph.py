@@ -102,6 +102,10 @@ class Ceph(Server):
             document = f"--policy-doc={policy}"
             self._run(*admin, "role-policy", "put", name, "--policy-name=p", document)
 
+    def stop(self) -> None:
+        self.kill()  # everything is in memory; the daemons would take their time
+        super().stop()
+
     def client(self, tls: bool = False, **options):
         """A boto3 client of the test user."""
         import boto3

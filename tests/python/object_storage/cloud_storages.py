@@ -133,6 +133,7 @@ def web_storage(cloud_proxy, www, folder):
         anonymous={},
         identity="nobody",
         source="http",
+        knows_folders=False,
     )
 
 

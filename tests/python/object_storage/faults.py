@@ -15,6 +15,7 @@ OPERATIONS = ("stream", "header", "list", "pull")
 READS = ("stream", "header", "pull")
 SLOW = {"RUNAI_STREAMER_LOW_SPEED_SECONDS": "1"}
 HASTY = {"RUNAI_STREAMER_S3_REQUEST_TIMEOUT_MS": "700"}
+TWICE = {"RUNAI_STREAMER_MAX_ATTEMPTS": "2"}  # each takes its time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +59,13 @@ FAULTS = [
         "short_read",
         operations=("stream", "list", "pull"),
     ),
-    Fault("stalls for good", {"mode": "stall"}, "timeout", settings=SLOW),
-    Fault("silent for good", {"mode": "delay", "ms": 4000}, "timeout", settings=HASTY),
+    Fault("stalls for good", {"mode": "stall"}, "timeout", settings={**SLOW, **TWICE}),
+    Fault(
+        "silent for good",
+        {"mode": "delay", "ms": 4000},
+        "timeout",
+        settings={**HASTY, **TWICE},
+    ),
     # Refusals.
     Fault("403", _status(403), "permission", at_once=True),
     Fault("404", _status(404), "not_found", at_once=True),

@@ -35,6 +35,8 @@ class Storage:
     """What no error and no trace may contain."""
     source: str = ""
     """What statistics call it; empty: the name."""
+    knows_folders: bool = True
+    """Whether an empty folder is told apart from a wrong address."""
     hosts: int = 1
     """How many hosts a load speaks to."""
     refusals: int = 1

@@ -50,12 +50,14 @@ def test_statistics_and_trace(storage, model, use, tmp_path):
         assert secret not in trace.read_text()
 
 
-def test_concurrency_follows_the_goodput(storage, model, use):
-    """Every read waits for a while, so that more of them at once bring more."""
+def test_concurrency_adapts(storage, model, use):
+    """Nothing fixes it, and the server asks to slow down."""
     use(storage.proxied)
-    storage.nginx.fault("delay", ms=100, match=storage.read_match)
+    match = storage.read_match + ".* bytes=[1-9]"
+    storage.nginx.fault("status", status=503, body="", first=4, match=match)
     stats = load(model)
-    assert stats.concurrency > 4  # where it starts
+    assert stats.retries == 4
+    assert stats.concurrency < 4  # where it starts
 
 
 def test_memory_limit(storage, model, use):

@@ -54,7 +54,7 @@ RUN = {"stream": stream, "header": header, "list": listing, "pull": pull}
 def test_fault(storage, use, tmp_path, fault, operation):
     storage.put(NAME, BYTES)
     use(storage.proxied)
-    use({"RUNAI_STREAMER_CHUNK_BYTESIZE": str(5 << 20), "RUNAI_STREAMER_MAX_ATTEMPTS": "4"})
+    use({"RUNAI_STREAMER_CHUNK_BYTESIZE": str(5 << 20), "RUNAI_STREAMER_MAX_ATTEMPTS": "3"})
     use(fault.settings)
     if fault.anonymous:
         use(storage.anonymous)

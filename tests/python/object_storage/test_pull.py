@@ -82,7 +82,11 @@ def test_over_what_is_there(source, tmp_path):
 
 def test_missing_folder(storage, use, tmp_path):
     use(storage.env)
-    pull_files(f"{storage.uri}/none", str(tmp_path / "out"))
+    if not storage.knows_folders:
+        with pytest.raises(FileNotFoundError):
+            pull_files(f"{storage.uri}/none", str(tmp_path / "out"))
+    else:
+        pull_files(f"{storage.uri}/none", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists() or not files_below(tmp_path / "out")
 
 
@@ -196,7 +200,7 @@ def test_fork_after_pulling(source, tmp_path):
 
 def test_an_object_that_is_gone(storage, source, use, tmp_path):
     use(storage.proxied)
-    storage.nginx.fault("status", status=404, body="", match=storage.read_match + ".*vocab")
+    storage.nginx.fault("status", status=404, body="", match="vocab")
     with pytest.raises((StreamerError, FileNotFoundError)):
         runai_model_streamer.pull_files(source, str(tmp_path / "out"), ["*.json"])
     # Complete or absent, and nothing half-written.

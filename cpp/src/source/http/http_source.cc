@@ -297,10 +297,11 @@ Status HttpReader::list(const std::string& prefix, bool recursive, const ListCal
                             },
                         .body = {},
                         .progress = {},
-                        .tolerate = {}};
+                        .tolerate = [&](const Response& r) { return protocol_.is_empty_list(r); }};
     if (Status status = execute(operation, &response, &report); !status.ok()) {
       return std::move(status).with_path(prefix);
     }
+    if (protocol_.is_empty_list(response)) return {};
     Result<ListPage> page = protocol_.read_list(*folder, recursive, next, response);
     if (!page.ok()) return page.status().with_path(prefix);
     for (ListPage::Entry& entry : page->entries) {

@@ -109,6 +109,9 @@ class Protocol {
   virtual Result<ListPage> read_list(const Location& folder, bool recursive,
                                      const std::string& next, const Response& response) = 0;
 
+  // Whether a refused list says that there is no such folder, which is the same as an empty one.
+  virtual bool is_empty_list(const Response& /*response*/) const { return false; }
+
   // What pins an object's content: by default the ETag.
   virtual std::string version_of(const Response& response) const {
     return std::string(response.header("etag"));

@@ -31,6 +31,9 @@ class Hub : public SingleIdentity {
                              const std::string& /*next*/, const Response& response) override {
     return read_hub_tree(response);
   }
+  bool is_empty_list(const Response& response) const override {
+    return response.status == 404 && response.header("x-error-code") == "EntryNotFound";
+  }
   std::string version_of(const Response& response) const override { return validator_of(response); }
   ServerError read_error(const Location& location, const Response& response) override;
   std::uint64_t whole_read_limit() const override { return whole_read_limit_; }
