@@ -30,7 +30,7 @@ def make(given: Any) -> Resolve:
                 values["session_token"] = chosen.session_token
             identity = f"access key {describe(chosen.access_key_id)} from the caller"
             return values, 0, identity
-        found = _from_boto3() if use_boto3 and not unsigned else None
+        found = _from_boto3(chosen.region_name) if use_boto3 and not unsigned else None
         if found is not None:
             return {**found[0], **values}, found[1], found[2]
         return (values, 0, "") if values else None
@@ -38,13 +38,15 @@ def make(given: Any) -> Resolve:
     return resolve
 
 
-def _from_boto3() -> Answer:
+def _from_boto3(region: str | None) -> Answer:
     """What a new boto3 session finds: new, so that nothing that the server refused is reused."""
     if importlib.util.find_spec("boto3") is None:
         return None
     import boto3
 
-    credentials = boto3.Session().get_credentials()
+    # boto3 itself does not read AWS_REGION; STS is asked there.
+    session = boto3.Session(region_name=region or native.setting("AWS_REGION") or None)
+    credentials = session.get_credentials()
     if credentials is None:
         return None
     frozen = credentials.get_frozen_credentials()
