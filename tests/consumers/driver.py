@@ -93,6 +93,21 @@ class Vllm:
         loader = self.loader.RunaiModelStreamerLoader(config)
         return loader._get_weights_iterator(MODEL, None)
 
+    def load_otherwise(self, files: list[str]) -> Weights:
+        """--load-format runai_streamer_sharded."""
+        from vllm.config.load import LoadConfig
+        from vllm.model_executor.model_loader.sharded_state_loader import ShardedStateLoader
+
+        extra = {"pattern": "model-{rank}-{part}.safetensors"}
+        config = LoadConfig(load_format="runai_streamer_sharded", model_loader_extra_config=extra)
+        return ShardedStateLoader(config).iterate_over_files(files)
+
+    def leave(self) -> None:
+        from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
+
+        destroy_model_parallel()
+        destroy_distributed_environment()
+
     def pull_metadata(self, folder: str) -> None:
         from vllm.transformers_utils.runai_utils import ObjectStorageModel
 
@@ -159,6 +174,26 @@ class Sglang:
         source = loader.Source(MODEL, None)
         return loader._get_weights_iterator(source)
 
+    def load_otherwise(self, files: list[str]) -> Weights:
+        """The loader of diffusion models."""
+        from sglang.multimodal_gen.runtime.loader import weight_utils
+
+        try:
+            from sglang.multimodal_gen.runtime.loader.weight_readers import runai_streamer
+        except ImportError:  # before 0.5.23
+            return weight_utils.safetensors_weights_iterator(
+                files, to_cpu=True, use_runai_model_streamer=True
+            )
+        from runai_model_streamer.distributed_streamer import distributed_streamer
+
+        replaced = distributed_streamer._distributedStreamerParams.find_local_ranks
+        assert replaced.__module__ == weight_utils.__name__
+        reader = runai_streamer.RunaiStreamerReader()
+        return reader.iter_weights(files, device="cpu", to_cpu=False, clone_tensors=False)
+
+    def leave(self) -> None:
+        torch.distributed.destroy_process_group()
+
     def pull_metadata(self, folder: str) -> None:
         os.environ["SGLANG_CACHE_DIR"] = folder
         from sglang.srt.utils.runai_utils import ObjectStorageModel
@@ -185,6 +220,12 @@ def check_loader() -> None:
         assert os.environ["RUNAI_STREAMER_CONCURRENCY"] == str(EXTRA["concurrency"])
     if "memory_limit" in EXTRA:
         assert os.environ["RUNAI_STREAMER_MEMORY_LIMIT"] == str(EXTRA["memory_limit"])
+
+
+def check_otherwise() -> None:
+    """The package's other way to load with the streamer."""
+    loading = consumer()
+    collect(loading.load_otherwise(loading.files()))
 
 
 def check_abandoned() -> None:
@@ -270,6 +311,7 @@ def check_distributed() -> None:
     torch.distributed.all_reduce(total)
     assert total.item() == int(os.environ["WORLD_SIZE"])
     torch.distributed.barrier()
+    loading.leave()
 
 
 def check_model() -> None:

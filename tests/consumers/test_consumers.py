@@ -111,15 +111,21 @@ def run(
     result = subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=600, check=False
     )
-    passed = result.stdout.count("passed\n")
+    passed = result.stdout.count("passed")
     assert result.returncode == 0 and passed == ranks, (
-        f"{consumer.name} {check}\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
+        f"{consumer.name} {check}\n{result.stdout[-2000:]}\n{result.stderr[-8000:]}"
     )
 
 
 # Several checks in one process: importing an engine takes longer than all of them.
 def test_files(consumer: Consumer, folder: Path) -> None:
-    run(consumer, "iterator,abandoned,forked,loader", str(folder), folder, extra_config=SETTINGS)
+    run(
+        consumer,
+        "iterator,abandoned,forked,otherwise,loader",
+        str(folder),
+        folder,
+        extra_config=SETTINGS,
+    )
 
 
 def test_objects(consumer: Consumer, folder: Path, bucket: Any, tmp_path: Path) -> None:
