@@ -177,13 +177,8 @@ class Sglang:
     def load_otherwise(self, files: list[str]) -> Weights:
         """The loader of diffusion models."""
         from sglang.multimodal_gen.runtime.loader import weight_utils
+        from sglang.multimodal_gen.runtime.loader.weight_readers import runai_streamer
 
-        try:
-            from sglang.multimodal_gen.runtime.loader.weight_readers import runai_streamer
-        except ImportError:  # before 0.5.23
-            return weight_utils.safetensors_weights_iterator(
-                files, to_cpu=True, use_runai_model_streamer=True
-            )
         from runai_model_streamer.distributed_streamer import distributed_streamer
 
         replaced = distributed_streamer._distributedStreamerParams.find_local_ranks

@@ -119,13 +119,11 @@ def run(
 
 # Several checks in one process: importing an engine takes longer than all of them.
 def test_files(consumer: Consumer, folder: Path) -> None:
-    run(
-        consumer,
-        "iterator,abandoned,forked,otherwise,loader",
-        str(folder),
-        folder,
-        extra_config=SETTINGS,
-    )
+    checks = "iterator,abandoned,forked,loader"
+    # SGLang 0.5.10 imports all of diffusers on the way to its loader of diffusion models.
+    if consumer.name != "sglang-0.5.10":
+        checks = "iterator,abandoned,forked,otherwise,loader"
+    run(consumer, checks, str(folder), folder, extra_config=SETTINGS)
 
 
 def test_objects(consumer: Consumer, folder: Path, bucket: Any, tmp_path: Path) -> None:
