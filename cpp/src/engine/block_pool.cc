@@ -2,7 +2,9 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <utility>
 
 namespace streamer {
@@ -17,23 +19,30 @@ std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 
-std::byte* map_memory(std::uint64_t capacity) {
-  if (capacity < kMapThreshold) {
-    return static_cast<std::byte*>(std::aligned_alloc(64, capacity));
-  }
-  const bool huge = capacity >= 2 * kHugePage;
-  const std::uint64_t reserve = huge ? capacity + kHugePage : capacity;
+// Whether memory of this capacity starts on a huge page: one page fault then serves 2 MiB, and such
+// pages can change their place in the address space.
+bool is_huge(std::uint64_t capacity) { return capacity >= 2 * kHugePage; }
+
+std::byte* map_huge(std::uint64_t capacity) {
+  const std::uint64_t reserve = capacity + kHugePage;
   void* raw = mmap(nullptr, reserve, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (raw == MAP_FAILED) return nullptr;
   auto* start = static_cast<std::byte*>(raw);
-  if (!huge) return start;
-  // Keep the part that starts on a huge page: one page fault then serves 2 MiB.
   const auto address = reinterpret_cast<std::uintptr_t>(start);
   const std::uint64_t head = round_up(address, kHugePage) - address;
   if (head > 0) munmap(start, head);
   if (reserve - head > capacity) munmap(start + head + capacity, reserve - head - capacity);
   madvise(start + head, capacity, MADV_HUGEPAGE);
   return start + head;
+}
+
+std::byte* map_memory(std::uint64_t capacity) {
+  if (is_huge(capacity)) return map_huge(capacity);
+  if (capacity < kMapThreshold) {
+    return static_cast<std::byte*>(std::aligned_alloc(64, capacity));
+  }
+  void* raw = mmap(nullptr, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return raw == MAP_FAILED ? nullptr : static_cast<std::byte*>(raw);
 }
 
 void unmap_memory(std::byte* data, std::uint64_t capacity) {
@@ -63,13 +72,7 @@ std::shared_ptr<BlockPool::Memory> BlockPool::allocate(std::uint64_t bytes, bool
   const std::uint64_t capacity = capacity_for(bytes);
   {
     const std::lock_guard lock(mutex_);
-    // A kept block that is up to a quarter too large is better than fresh memory.
-    const auto it = kept_.lower_bound(capacity);
-    if (it != kept_.end() && it->first <= capacity + capacity / 4) {
-      const auto [capacity_kept, data] = *it;
-      kept_.erase(it);
-      return wrap(data, capacity_kept);
-    }
+    if (auto memory = reuse_locked(capacity)) return memory;
     if (!budget_->try_take(capacity)) {
       evict_locked(capacity);
       if (!budget_->try_take(capacity)) {
@@ -90,6 +93,69 @@ std::shared_ptr<BlockPool::Memory> BlockPool::allocate(std::uint64_t bytes, bool
     return nullptr;
   }
   return wrap(data, capacity);
+}
+
+// Fresh pages cost more than bytes that are read into them, so that kept memory of other sizes is
+// cut and joined first.
+std::shared_ptr<BlockPool::Memory> BlockPool::reuse_locked(std::uint64_t capacity) {
+  // Up to a quarter may be wasted.
+  const std::uint64_t most = capacity + capacity / 4;
+  if (const auto it = kept_.lower_bound(capacity); it != kept_.end() && it->first <= most) {
+    const auto [capacity_kept, data] = *it;
+    kept_.erase(it);
+    return wrap(data, capacity_kept);
+  }
+  const std::uint64_t whole = round_up(capacity, kHugePage);
+  if (!is_huge(capacity) || whole > most || kept_.empty()) return nullptr;
+  std::byte* data = kept_.rbegin()->first > whole ? split_locked(whole) : join_locked(whole);
+  return data == nullptr ? nullptr : wrap(data, whole);
+}
+
+void BlockPool::keep_locked(std::byte* data, std::uint64_t capacity) {
+  if (capacity >= kMapThreshold) {
+    kept_.emplace(capacity, data);
+  } else if (capacity > 0) {
+    munmap(data, capacity);
+    budget_->give_back(capacity);
+  }
+}
+
+// The front of the smallest kept block that is large enough.
+std::byte* BlockPool::split_locked(std::uint64_t capacity) {
+  const auto it = kept_.lower_bound(capacity);
+  const auto [capacity_kept, data] = *it;
+  kept_.erase(it);
+  keep_locked(data + capacity, capacity_kept - capacity);
+  return data;
+}
+
+// Kept blocks that are too small, moved to stand one behind the other (no byte is copied), and
+// fresh memory for the rest. Null where there are none, or no budget for the rest.
+std::byte* BlockPool::join_locked(std::uint64_t capacity) {
+  std::uint64_t found = 0;
+  for (auto it = kept_.rbegin(); it != kept_.rend() && is_huge(it->first); ++it) {
+    found += it->first / kHugePage * kHugePage;
+  }
+  if (found == 0) return nullptr;
+  const std::uint64_t fresh = capacity - std::min(capacity, found);
+  if (fresh > 0 && !budget_->try_take(fresh)) return nullptr;
+  std::byte* start = map_huge(capacity);
+  std::uint64_t moved = 0;
+  while (start != nullptr && moved < capacity - fresh) {
+    const auto [capacity_kept, data] = *kept_.rbegin();
+    const std::uint64_t part = std::min(capacity - moved, capacity_kept / kHugePage * kHugePage);
+    if (mremap(data, part, part, MREMAP_MAYMOVE | MREMAP_FIXED, start + moved) == MAP_FAILED) {
+      munmap(start, capacity);
+      budget_->give_back(moved);
+      start = nullptr;
+      break;
+    }
+    kept_.erase(std::prev(kept_.end()));
+    keep_locked(data + part, capacity_kept - part);
+    moved += part;
+  }
+  if (start == nullptr) budget_->give_back(fresh);
+  return start;
 }
 
 std::shared_ptr<BlockPool::Memory> BlockPool::wrap(std::byte* data, std::uint64_t capacity) {

@@ -64,6 +64,10 @@ class BlockPool : public std::enable_shared_from_this<BlockPool> {
  private:
   explicit BlockPool(std::shared_ptr<MemoryBudget> budget) : budget_(std::move(budget)) {}
   std::shared_ptr<Memory> wrap(std::byte* data, std::uint64_t capacity);
+  std::shared_ptr<Memory> reuse_locked(std::uint64_t capacity);
+  std::byte* split_locked(std::uint64_t capacity);
+  std::byte* join_locked(std::uint64_t capacity);
+  void keep_locked(std::byte* data, std::uint64_t capacity);
   void reclaim(Memory* memory);
   void evict_locked(std::uint64_t bytes);
 

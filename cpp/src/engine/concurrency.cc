@@ -2,15 +2,19 @@
 
 #include <algorithm>
 
+#include "base/system.h"
+
 namespace streamer {
 namespace {
 
 constexpr std::chrono::milliseconds kShortestEpoch{60};
-constexpr double kWorthDoubling = 1.2;  // a doubled number must bring this much to be doubled again
+constexpr double kWorthDoubling = 1.4;  // a doubled number must bring this much to be doubled again
 constexpr double kWorthKeeping = 1.04;  // and this much to be kept
 constexpr double kWorthStep = 1.04;     // the same for a small step up
 constexpr double kWorthFewer = 0.99;    // fewer connections are better where they bring the same
-constexpr int kShortestHold = 4;        // epochs between probes
+constexpr double kBusy =
+    0.5;  // of the processors: some of the rest is the kernel's for the network
+constexpr int kShortestHold = 4;  // epochs between probes
 constexpr int kLongestHold = 32;
 constexpr double kSmoothing = 0.3;
 
@@ -30,7 +34,7 @@ void ConcurrencyController::change_limit(int limit) {
 }
 
 void ConcurrencyController::completed(std::uint64_t bytes, int active, bool congested,
-                                      TimePoint now) {
+                                      TimePoint now, double processor_seconds) {
   if (!adaptive_) return;
   if (congested && warm_up_left_ == 0) {
     // The server's word counts more than the rate; and it should not be asked again soon.
@@ -39,7 +43,10 @@ void ConcurrencyController::completed(std::uint64_t bytes, int active, bool cong
     return;
   }
   if (warm_up_left_ > 0) {
-    if (--warm_up_left_ == 0) start_ = now;
+    if (--warm_up_left_ == 0) {
+      start_ = now;
+      processor_start_ = processor_seconds;
+    }
     return;
   }
   if (reads_ == 0) {
@@ -47,6 +54,7 @@ void ConcurrencyController::completed(std::uint64_t bytes, int active, bool cong
     saturated_reads_ = 0;
     if (start_ == TimePoint{}) {
       start_ = now;  // the very first read only starts the clock
+      processor_start_ = processor_seconds;
       reads_ = 1;
       return;
     }
@@ -57,10 +65,12 @@ void ConcurrencyController::completed(std::uint64_t bytes, int active, bool cong
   if (reads_ < 2 * limit_ || now - start_ < kShortestEpoch) return;
   const double seconds = std::chrono::duration<double>(now - start_).count();
   const bool saturated = saturated_reads_ * 4 >= reads_ * 3;
+  const bool busy = processor_seconds - processor_start_ > kBusy * seconds * usable_processors();
   reads_ = 0;
   start_ = now;
+  processor_start_ = processor_seconds;
   // Where something else bounded the load (the consumer, memory), the rate says nothing.
-  if (saturated) epoch_ended(static_cast<double>(bytes_) / seconds);
+  if (saturated) epoch_ended(static_cast<double>(bytes_) / seconds, busy);
 }
 
 void ConcurrencyController::settle(int limit, double rate) {
@@ -71,7 +81,7 @@ void ConcurrencyController::settle(int limit, double rate) {
   change_limit(base_limit_);
 }
 
-void ConcurrencyController::epoch_ended(double rate) {
+void ConcurrencyController::epoch_ended(double rate, bool busy) {
   switch (phase_) {
     case Phase::kGrow:
       if (base_rate_ > 0 && rate < base_rate_ * kWorthDoubling) {
@@ -84,7 +94,7 @@ void ConcurrencyController::epoch_ended(double rate) {
       }
       base_limit_ = limit_;
       base_rate_ = rate;
-      if (limit_ == maximum_) {
+      if (limit_ == maximum_ || busy) {
         settle(limit_, rate);
       } else {
         change_limit(2 * limit_);
@@ -92,15 +102,15 @@ void ConcurrencyController::epoch_ended(double rate) {
       return;
     case Phase::kHold:
       base_rate_ = base_rate_ == 0 ? rate : base_rate_ + kSmoothing * (rate - base_rate_);
-      if (--epochs_to_hold_ <= 0) start_probe();
+      if (--epochs_to_hold_ <= 0) start_probe(busy);
       return;
     case Phase::kProbe: judge_probe(rate); return;
   }
 }
 
-void ConcurrencyController::start_probe() {
+void ConcurrencyController::start_probe(bool busy) {
   probe_up_ = !probe_up_;
-  if (base_limit_ == maximum_) probe_up_ = false;
+  if (base_limit_ == maximum_ || busy) probe_up_ = false;
   if (base_limit_ == 1) probe_up_ = true;
   if (maximum_ == 1) return;
   const int step = std::max(1, base_limit_ / 4);

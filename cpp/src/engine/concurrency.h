@@ -21,8 +21,10 @@ class ConcurrencyController {
   int limit() const { return limit_; }
   int maximum() const { return maximum_; }
   // A read of `bytes` ended while `active` reads were under way, itself included. `congested`
-  // tells that the server asked to slow down.
-  void completed(std::uint64_t bytes, int active, bool congested, TimePoint now);
+  // tells that the server asked to slow down. `processor_seconds`, a clock: what all threads of the
+  // process have used; no more reads are tried while that is most of what there is.
+  void completed(std::uint64_t bytes, int active, bool congested, TimePoint now,
+                 double processor_seconds = 0);
 
  private:
   enum class Phase {
@@ -31,9 +33,9 @@ class ConcurrencyController {
     kProbe,  // beside base_limit_, to compare
   };
   void change_limit(int limit);
-  void epoch_ended(double rate);
+  void epoch_ended(double rate, bool busy);
   void settle(int limit, double rate);
-  void start_probe();
+  void start_probe(bool busy);
   void judge_probe(double rate);
 
   int limit_;
@@ -52,6 +54,7 @@ class ConcurrencyController {
   int saturated_reads_ = 0;  // of them: the limit was what bounded
   std::uint64_t bytes_ = 0;
   TimePoint start_{};
+  double processor_start_ = 0;
 };
 
 }  // namespace streamer

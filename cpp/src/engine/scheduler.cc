@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <ctime>
 
 namespace streamer {
 namespace {
@@ -16,6 +17,12 @@ constexpr std::uint64_t kPage = 4096;
 double seconds_between(std::chrono::steady_clock::time_point from,
                        std::chrono::steady_clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
+}
+
+double processor_seconds() {
+  timespec used{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+  return static_cast<double>(used.tv_sec) + static_cast<double>(used.tv_nsec) * 1e-9;
 }
 
 }  // namespace
@@ -321,7 +328,8 @@ void Scheduler::append_locked(Block& block, std::uint64_t limit, Chunk* chunk) {
 
 void Scheduler::end_read_locked(const Chunk& chunk, bool congested) {
   SourceLimits& source = sources_.at(chunk.kind);
-  source.controller.completed(chunk.size, source.active, congested, Clock::now());
+  source.controller.completed(chunk.size, source.active, congested, Clock::now(),
+                              processor_seconds());
   last_concurrency_ = source.controller.limit();
   --source.active;
 }

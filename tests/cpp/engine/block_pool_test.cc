@@ -81,6 +81,62 @@ TEST_F(BlockPoolTest, EvictsWhatItKeepsForAnotherSize) {
   EXPECT_LE(budget_->used(), 10 * kMiB);
 }
 
+TEST_F(BlockPoolTest, CutsWhatIsTooLarge) {
+  auto memory = allocate(8 * kMiB);
+  std::byte* place = memory->data;
+  memory.reset();
+  const auto front = allocate(4 * kMiB);
+  const auto back = allocate(4 * kMiB);
+  EXPECT_EQ(front->data, place);
+  EXPECT_EQ(back->data, place + 4 * kMiB);
+  EXPECT_EQ(budget_->used(), 8 * kMiB);
+}
+
+TEST_F(BlockPoolTest, JoinsWhatIsTooSmall) {
+  auto one = allocate(4 * kMiB);
+  auto two = allocate(4 * kMiB);
+  std::memset(one->data, 1, one->capacity);
+  std::memset(two->data, 1, two->capacity);
+  one.reset();
+  two.reset();
+  // 2 MiB more than what is kept, which is all that the budget has.
+  const auto joined = allocate(10 * kMiB);
+  ASSERT_NE(joined, nullptr);
+  EXPECT_EQ(budget_->used(), 10 * kMiB);
+  // The pages are those of before: nothing was copied, nothing is fresh.
+  EXPECT_EQ(joined->data[0], std::byte{1});
+  EXPECT_EQ(joined->data[8 * kMiB - 1], std::byte{1});
+  EXPECT_EQ(joined->data[8 * kMiB], std::byte{0});
+  std::memset(joined->data, 2, joined->capacity);
+}
+
+TEST_F(BlockPoolTest, JoinsOnlyAsMuchAsIsNeeded) {
+  auto one = allocate(4 * kMiB);
+  auto two = allocate(4 * kMiB);
+  one.reset();
+  two.reset();
+  const auto joined = allocate(6 * kMiB);
+  ASSERT_NE(joined, nullptr);
+  EXPECT_EQ(joined->capacity, 6 * kMiB);
+  EXPECT_EQ(budget_->used(), 8 * kMiB);  // the rest is kept
+  std::memset(joined->data, 2, joined->capacity);
+}
+
+TEST_F(BlockPoolTest, JoinsBlocksThatAreNoWholeHugePages) {
+  auto one = allocate(4 * kMiB + 8192);
+  auto two = allocate(4 * kMiB + 8192);
+  one.reset();
+  two.reset();
+  auto joined = allocate(7 * kMiB + 8192);
+  ASSERT_NE(joined, nullptr);
+  EXPECT_EQ(joined->capacity, 8 * kMiB);
+  std::memset(joined->data, 2, joined->capacity);
+  EXPECT_EQ(budget_->used(), 8 * kMiB);
+  joined.reset();
+  pool_->close();
+  EXPECT_EQ(budget_->used(), 0u);
+}
+
 TEST_F(BlockPoolTest, WhatTheCallerKeepsCountsNoMore) {
   const auto memory = allocate(8 * kMiB);
   pool_->uncount(*memory->lease);

@@ -7,6 +7,8 @@
 #include <random>
 #include <vector>
 
+#include "base/system.h"
+
 namespace streamer {
 namespace {
 
@@ -98,6 +100,21 @@ TEST(Concurrency, FollowsALinkThatImproves) {
   full = 3e9;
   load.run(&controller, 6000);
   EXPECT_GE(load.last, 15);
+}
+
+TEST(Concurrency, DoesNotGrowWhereTheProcessorsAreTheBound) {
+  ConcurrencyController controller(0, remote());
+  auto now = std::chrono::steady_clock::time_point{} + 1s;
+  const auto processors = static_cast<double>(usable_processors());
+  double used = 0;
+  for (int i = 0; i < 2000; ++i) {
+    // More reads bring more, as they do while memory is still cold.
+    const auto step = 40ms / controller.limit();
+    now += step;
+    used += 0.9 * processors * std::chrono::duration<double>(step).count();
+    controller.completed(8 << 20, controller.limit(), false, now, used);
+  }
+  EXPECT_LE(controller.limit(), 4);
 }
 
 TEST(Concurrency, StepsBackWhenAsked) {

@@ -194,6 +194,8 @@ def press():
     time.sleep(1)
     pressed[0] = time.monotonic()
     os.kill(os.getpid(), signal.SIGINT)
+# A shell that starts something in the background leaves it this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 threading.Thread(target=press, daemon=True).start()
 try:
     with streamer:

@@ -1,0 +1,128 @@
+#include "source/http/curl_handle.h"
+
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+#include <utility>
+
+namespace streamer::http {
+namespace {
+
+constexpr long kReceiveBuffer = 512 << 10;  // the most that libcurl takes
+
+// libcurl's only global state; set up by the first connection of the process, never at import.
+bool curl_ready() {
+  static std::once_flag once;
+  static bool ready = false;
+  std::call_once(once, [] { ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK; });
+  return ready;
+}
+
+}  // namespace
+
+CurlHandle::CurlHandle() {
+  if (!curl_ready()) return;
+  multi_.reset(curl_multi_init());
+  easy_.reset(curl_easy_init());
+}
+
+CurlHandle::~CurlHandle() { end(); }
+
+void CurlHandle::end() {
+  if (std::exchange(added_, false)) curl_multi_remove_handle(multi_.get(), easy_.get());
+}
+
+void CurlHandle::prepare(const Request& request, const TransportSettings& settings) {
+  end();
+  curl_easy_reset(easy_.get());
+  error_[0] = '\0';
+  set(CURLOPT_ERRORBUFFER, error_);
+  set(CURLOPT_PATH_AS_IS, 1L);
+  set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
+  set(CURLOPT_NOSIGNAL, 1L);
+  set(CURLOPT_NOPROGRESS, 1L);
+  set(CURLOPT_TCP_KEEPALIVE, 1L);
+  set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+  set(CURLOPT_USERAGENT, settings.user_agent.c_str());
+  long buffer = kReceiveBuffer;
+  if (settings.max_bandwidth > 0) {  // small steps, so that the flow is even
+    buffer = static_cast<long>(
+        std::clamp<std::uint64_t>(settings.max_bandwidth / 16, 16 << 10, kReceiveBuffer));
+  }
+  set(CURLOPT_BUFFERSIZE, buffer);
+  set(CURLOPT_SSL_VERIFYPEER, 1L);
+  set(CURLOPT_SSL_VERIFYHOST, 2L);
+  set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
+  if (!settings.ca_file.empty()) set(CURLOPT_CAINFO, settings.ca_file.c_str());
+  if (!settings.ca_path.empty()) set(CURLOPT_CAPATH, settings.ca_path.c_str());
+  if (!request.proxy) set(CURLOPT_PROXY, "");
+  set(CURLOPT_CONNECTTIMEOUT_MS,
+      static_cast<long>(request.connect_timeout_ms > 0 ? request.connect_timeout_ms
+                                                       : settings.connect_timeout_ms));
+}
+
+CURLcode CurlHandle::run(Attempt* attempt) {
+  StallWatch watch(attempt->transport->settings);
+  CURLcode result = CURLE_FAILED_INIT;
+  added_ = curl_multi_add_handle(multi_.get(), easy_.get()) == CURLM_OK;
+  for (;;) {
+    int running = 0;
+    if (curl_multi_perform(multi_.get(), &running) != CURLM_OK) break;
+    int left = 0;
+    while (const CURLMsg* message = curl_multi_info_read(multi_.get(), &left)) {
+      if (message->msg == CURLMSG_DONE) result = message->data.result;
+    }
+    if (running == 0) break;
+    if (Status status = attempt->transport->interrupted(); !status.ok()) {
+      attempt->abort = std::move(status);
+      break;
+    }
+    if (watch.stalled(attempt)) {
+      result = CURLE_OPERATION_TIMEDOUT;
+      std::strncpy(error_, "the transfer has stalled", sizeof error_ - 1);
+      break;
+    }
+    curl_multi_poll(multi_.get(), nullptr, 0, static_cast<int>(kTick.count()), nullptr);
+  }
+  return result;
+}
+
+Outcome CurlHandle::outcome(CURLcode result, bool connected, int os_error) const {
+  Outcome outcome{Status(), true, !connected};
+  Code code = Code::kNetwork;
+  std::string hint;
+  switch (result) {
+    case CURLE_PARTIAL_FILE: code = Code::kShortRead; break;
+    case CURLE_OPERATION_TIMEDOUT: code = Code::kTimeout; break;
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_ISSUER_ERROR:
+      outcome.retry = false;
+      hint =
+          "Name the authority's certificates in AWS_CA_BUNDLE or SSL_CERT_FILE if the server "
+          "is right; its certificate must be valid now and for the host's name";
+      break;
+    case CURLE_SSL_CACERT_BADFILE:
+      outcome.retry = false;
+      hint = "No usable file of certificates; AWS_CA_BUNDLE or SSL_CERT_FILE may name one";
+      break;
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_COULDNT_CONNECT: hint = "Check the endpoint's address"; break;
+    case CURLE_COULDNT_RESOLVE_PROXY: hint = "Check HTTPS_PROXY and NO_PROXY"; break;
+    case CURLE_URL_MALFORMAT:
+    case CURLE_UNSUPPORTED_PROTOCOL:
+      code = Code::kInvalid;
+      outcome.retry = false;
+      break;
+    case CURLE_OUT_OF_MEMORY:
+      code = Code::kOutOfMemory;
+      outcome.retry = false;
+      break;
+    default: break;
+  }
+  outcome.status = Status::error(code, error_[0] != '\0' ? error_ : curl_easy_strerror(result))
+                       .with_errno(outcome.retry ? os_error : 0)
+                       .with_hint(std::move(hint));
+  return outcome;
+}
+
+}  // namespace streamer::http

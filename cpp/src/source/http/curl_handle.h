@@ -1,0 +1,57 @@
+// What is common to all uses of libcurl.
+#pragma once
+
+#include <curl/curl.h>
+
+#include <memory>
+
+#include "source/http/attempt.h"
+#include "source/http/connection.h"
+#include "source/http/request.h"
+
+namespace streamer::http {
+
+struct EasyCleanup {
+  void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
+};
+struct MultiCleanup {
+  void operator()(CURLM* multi) const { curl_multi_cleanup(multi); }
+};
+
+// An easy handle and the multi handle that it is driven by.
+class CurlHandle {
+ public:
+  CurlHandle();
+  ~CurlHandle();
+  CurlHandle(const CurlHandle&) = delete;
+  CurlHandle& operator=(const CurlHandle&) = delete;
+
+  bool ok() const { return easy_ != nullptr && multi_ != nullptr; }
+  CURL* easy() const { return easy_.get(); }
+  template <typename T>
+  void set(CURLoption option, T value) {
+    curl_easy_setopt(easy_.get(), option, value);
+  }
+
+  // Forgets all options, and sets those for how to connect for `request`.
+  void prepare(const Request& request, const TransportSettings& settings);
+  // Runs the transfer to its end. What ends it from outside is left in `attempt->abort`.
+  CURLcode run(Attempt* attempt);
+  // Ends it where it is: a transfer that is under way loses its connection, and so does one that
+  // only connects; those of others are kept for the next.
+  void end();
+  // The error that `result` stands for.
+  Outcome outcome(CURLcode result, bool connected, int os_error) const;
+
+ private:
+  // Last to go: the easy handle, which may have a connection that the multi handle owns.
+  std::unique_ptr<CURLM, MultiCleanup> multi_;
+  std::unique_ptr<CURL, EasyCleanup> easy_;
+  bool added_ = false;
+  char error_[CURL_ERROR_SIZE] = {};
+};
+
+// How often a silent transfer is looked at.
+inline constexpr std::chrono::milliseconds kTick{100};
+
+}  // namespace streamer::http

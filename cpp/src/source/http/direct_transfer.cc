@@ -1,0 +1,198 @@
+#include "source/http/direct_transfer.h"
+
+#include <openssl/ssl.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <utility>
+
+namespace streamer::http {
+namespace {
+
+// Of the bytes that are copied: the header, and what comes with it.
+constexpr std::size_t kHeaderRead = 4 << 10;
+constexpr std::size_t kScratch = 64 << 10;
+// Several TLS records at once.
+constexpr std::size_t kTlsRead = 128 << 10;
+
+bool proxy_configured() {
+  static constexpr const char* kNames[] = {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy",
+                                           "ALL_PROXY"};
+  return std::any_of(std::begin(kNames), std::end(kNames), [](const char* name) {
+    const char* value = std::getenv(name);
+    return value != nullptr && *value != '\0';
+  });
+}
+
+// Only where whoever waits asks the TLS library first, as exchange() does: bytes that it has read
+// ahead don't show at the socket.
+CURLcode read_ahead(CURL*, void* context, void*) {
+  auto* ssl = static_cast<SSL_CTX*>(context);
+  SSL_CTX_set_read_ahead(ssl, 1);
+  SSL_CTX_set_default_read_buffer_len(ssl, kTlsRead);
+  return CURLE_OK;
+}
+
+bool wait_for(curl_socket_t socket, short what, std::chrono::milliseconds time) {
+  pollfd one{socket, what, 0};
+  return poll(&one, 1, static_cast<int>(time.count())) > 0;
+}
+
+Outcome network(Code code, std::string message, int os_error = 0) {
+  return {Status::error(code, std::move(message)).with_errno(os_error), true, false};
+}
+
+}  // namespace
+
+struct DirectTransfer::Channel {
+  CurlHandle handle;
+  std::string origin;
+  curl_socket_t socket = CURL_SOCKET_BAD;
+  std::int64_t port = -1;  // local
+  Clock::time_point used;
+
+  bool open() const { return socket != CURL_SOCKET_BAD; }
+  void close() {
+    handle.end();
+    socket = CURL_SOCKET_BAD;
+  }
+  // An idle connection with something to read is closed, or has bytes that nobody asked for.
+  bool idle() const { return open() && !wait_for(socket, POLLIN, {}); }
+};
+
+DirectTransfer::DirectTransfer() = default;
+DirectTransfer::~DirectTransfer() = default;
+
+bool DirectTransfer::serves(const Request& request, const Attempt& attempt) {
+  return request.method == "GET" && attempt.body != nullptr &&
+         (!request.proxy || !proxy_configured());
+}
+
+DirectTransfer::Channel& DirectTransfer::channel_to(const std::string& origin) {
+  std::unique_ptr<Channel>* oldest = nullptr;
+  for (auto& channel : channels_) {
+    if (channel && channel->origin == origin) return *channel;
+    if (oldest == nullptr || !channel || (*oldest && channel->used < (*oldest)->used))
+      oldest = &channel;
+  }
+  *oldest = std::make_unique<Channel>();
+  (*oldest)->origin = origin;
+  return **oldest;
+}
+
+Outcome DirectTransfer::connect(Channel* channel, const Request& request, const Url& url,
+                                Attempt* attempt) {
+  if (!channel->handle.ok()) return {Status::error(Code::kOutOfMemory, "libcurl can't be set up")};
+  channel->close();
+  CurlHandle& handle = channel->handle;
+  handle.prepare(request, attempt->transport->settings);
+  handle.set(CURLOPT_URL, (url.origin() + "/").c_str());
+  handle.set(CURLOPT_CONNECT_ONLY, 1L);
+  handle.set(CURLOPT_PROXY, "");
+  handle.set(CURLOPT_SSL_CTX_FUNCTION, &read_ahead);
+  const CURLcode result = handle.run(attempt);
+  if (result != CURLE_OK) {
+    long os_error = 0;
+    curl_easy_getinfo(handle.easy(), CURLINFO_OS_ERRNO, &os_error);
+    Outcome outcome = handle.outcome(result, /*connected=*/false, static_cast<int>(os_error));
+    channel->close();
+    return outcome;
+  }
+  long port = -1;
+  curl_easy_getinfo(handle.easy(), CURLINFO_ACTIVESOCKET, &channel->socket);
+  curl_easy_getinfo(handle.easy(), CURLINFO_LOCAL_PORT, &port);
+  channel->port = port;
+  if (!channel->open()) return network(Code::kNetwork, "the connection was lost at once");
+  return {};
+}
+
+Outcome DirectTransfer::perform(const Request& request, Attempt* attempt, TransferTimes* times) {
+  const TransportSettings& settings = attempt->transport->settings;
+  const Result<Url> url = parse_url(request.url);
+  if (!url.ok()) return {url.status()};
+  const int timeout = request.timeout_ms > 0 ? request.timeout_ms : settings.request_timeout_ms;
+  const auto end =
+      timeout > 0 ? Clock::now() + std::chrono::milliseconds(timeout) : Clock::time_point::max();
+  const std::string text = format_get(request, *url, settings.user_agent);
+  Channel& channel = channel_to(url->origin());
+  channel.used = Clock::now();
+  for (bool reused = channel.idle();; reused = false) {
+    if (!reused) {
+      Outcome outcome = connect(&channel, request, *url, attempt);
+      if (!outcome.status.ok()) return outcome;
+    }
+    times->connection = channel.port;
+    times->reused = reused;
+    AnswerReader reader(attempt);
+    Outcome outcome = exchange(&channel, text, &reader, attempt, end, times);
+    const bool fine = outcome.status.ok() && reader.done() && reader.reusable();
+    if (!fine) channel.close();
+    // The server may have closed the connection while it was idle.
+    const bool stale = reused && !outcome.status.ok() && !reader.begun() && attempt->abort.ok() &&
+                       attempt->transport->interrupted().ok() && Clock::now() < end;
+    if (!stale) return outcome;
+  }
+}
+
+Outcome DirectTransfer::exchange(Channel* channel, const std::string& text, AnswerReader* reader,
+                                 Attempt* attempt, Clock::time_point end, TransferTimes* times) {
+  StallWatch watch(attempt->transport->settings);
+  CURL* easy = channel->handle.easy();
+  std::array<char, kScratch> scratch;  // NOLINT: filled before it is read
+  std::size_t sent = 0;
+  const Clock::time_point start = Clock::now();
+  while (!reader->done()) {
+    CURLcode result = CURLE_OK;
+    std::size_t moved = 0;
+    const bool sending = sent < text.size();
+    const std::span<char> room = reader->room();
+    errno = 0;
+    if (sending) {
+      result = curl_easy_send(easy, text.data() + sent, text.size() - sent, &moved);
+      if (result == CURLE_OK) sent += moved;
+    } else if (!room.empty()) {
+      result = curl_easy_recv(easy, room.data(), room.size(), &moved);
+      if (result == CURLE_OK && moved > 0 && !reader->stored(moved)) {
+        return {attempt->transport->interrupted()};
+      }
+    } else {
+      const std::size_t size = reader->in_header() ? kHeaderRead : kScratch;
+      result = curl_easy_recv(easy, scratch.data(), size, &moved);
+      if (result == CURLE_OK && moved > 0) {
+        if (!reader->begun()) {
+          times->first_byte_milliseconds =
+              std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+        }
+        if (!reader->feed({scratch.data(), moved})) {
+          if (!reader->problem().empty()) return network(Code::kNetwork, reader->problem());
+          return {attempt->transport->interrupted()};
+        }
+      }
+    }
+    if (result == CURLE_OK && moved == 0 && !sending) {
+      if (reader->closed()) return {};
+      if (!reader->begun()) return network(Code::kNetwork, "the server closed the connection");
+      return network(Code::kShortRead, reader->in_header()
+                                           ? "the connection was closed within the header"
+                                           : "the connection was closed with " +
+                                                 std::to_string(reader->missing()) +
+                                                 " bytes missing");
+    }
+    if (result != CURLE_OK && result != CURLE_AGAIN) {
+      return channel->handle.outcome(result, /*connected=*/true, errno);
+    }
+    if (Status status = attempt->transport->interrupted(); !status.ok()) return {status};
+    if (Clock::now() >= end) return network(Code::kTimeout, "the request took too long");
+    if (watch.stalled(attempt)) return network(Code::kTimeout, "the transfer has stalled");
+    if (result == CURLE_AGAIN) {
+      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
+      wait_for(channel->socket, sending ? POLLOUT : POLLIN,
+               std::clamp(left, std::chrono::milliseconds(1), kTick));
+    }
+  }
+  return {};
+}
+
+}  // namespace streamer::http
