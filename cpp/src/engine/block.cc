@@ -7,6 +7,10 @@ namespace streamer {
 namespace {
 
 constexpr std::uint64_t kMaxAlignment = 64;
+constexpr std::uint64_t kPage = 4096;
+// From this size on, memory and file agree in their place within a page, so that the file can be
+// read past the page cache straight into it.
+constexpr std::uint64_t kPageSkew = std::uint64_t{1} << 20;
 
 std::uint64_t align_up(std::uint64_t value, std::uint64_t alignment) {
   return (value + alignment - 1) & ~(alignment - 1);
@@ -47,7 +51,8 @@ void lay_out(Block* block, FileState& file) {
   block->viewable = as_is && block->bytes > 0 && file.object && file.object->view() != nullptr &&
                     first.offset >= file.viewed;
   if (block->viewable) file.viewed = end;
-  block->skew = block->viewable ? first.offset % kMaxAlignment : 0;
+  const std::uint64_t unit = block->bytes >= kPageSkew ? kPage : kMaxAlignment;
+  block->skew = block->viewable ? first.offset % unit : 0;
   std::uint64_t packed = block->skew;
   block->positions.reserve(block->count);
   for (std::uint32_t i = 0; i < block->count; ++i) {

@@ -539,7 +539,7 @@ class TestTransport:
             assert len(proxy.asked) == tunnels
             use({"NO_PROXY": "other.invalid"})
             proxy.hosts.clear()
-            with pytest.raises(OSError) as caught:
+            with pytest.raises(OSError, match="HTTPS_PROXY") as caught:
                 read()
             assert caught.value.code == "network"
 

@@ -134,8 +134,8 @@ void CopyQueue::copy(PinnedSlot* slot, std::span<const iovec> segments, Done don
   const ContextGuard guard(driver, context_.handle());
   Status status;
   if (guard.code() != kSuccess) {
-    status =
-        fail(driver.error(guard.code(), "the context of " + context_.name() + " can't be used"));
+    status = fail(driver.error(guard.code(), "the context of " + context_.name() + " can't be used")
+                      .with_device_fault(DeviceFault::kTransfer));
     pool_.give_back(slot);
     done(status);
     return;
@@ -144,7 +144,8 @@ void CopyQueue::copy(PinnedSlot* slot, std::span<const iovec> segments, Done don
   status = enqueue(*slot, stream, segments);
   // Also after an error: copies before it may be under way, and the slot is theirs until they end.
   if (const int code = driver.event_record(slot->event, stream); code != kSuccess) {
-    Status lost = fail(driver.error(code, "copies to " + context_.name() + " can't be followed"));
+    Status lost = fail(driver.error(code, "copies to " + context_.name() + " can't be followed")
+                           .with_device_fault(DeviceFault::kTransfer));
     driver.stream_synchronize(stream);
     pool_.give_back(slot);
     done(status.ok() ? lost : status);

@@ -14,6 +14,7 @@
 #include "base/settings.h"
 #include "source/http/bandwidth.h"
 #include "source/http/request.h"
+#include "source/http/tls.h"
 #include "source/http/trace.h"
 #include "source/source.h"
 #include "streamer/status.h"
@@ -30,8 +31,7 @@ struct TransportSettings {
   int low_speed_seconds = 10;           // for this long is cut; 0: never
   int max_attempts = 8;
   std::optional<Clock::time_point> deadline;  // of the whole load
-  std::string ca_file;                        // PEM; empty: what the TLS library finds by itself
-  std::string ca_path;                        // directory
+  TrustStore trust;                           // empty: what the TLS library finds by itself
   std::uint64_t max_bandwidth = 0;            // bytes per second of the process; 0: no limit
   std::string trace_file;                     // empty: no trace
   std::string user_agent;

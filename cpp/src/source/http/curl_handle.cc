@@ -1,13 +1,18 @@
 #include "source/http/curl_handle.h"
 
+#include <openssl/ssl.h>
+
 #include <algorithm>
 #include <cstring>
 #include <mutex>
+#include <string>
+#include <string_view>
 #include <utility>
 
 namespace streamer::http {
 namespace {
 
+constexpr std::size_t kTlsRead = 128 << 10;
 constexpr long kReceiveBuffer = 512 << 10;  // the most that libcurl takes
 
 // libcurl's only global state; set up by the first connection of the process, never at import.
@@ -16,6 +21,26 @@ bool curl_ready() {
   static bool ready = false;
   std::call_once(once, [] { ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK; });
   return ready;
+}
+
+// Whether libcurl speaks TLS by the OpenSSL that this library was built with.
+bool tls_is_ours() {
+  const curl_version_info_data* info = curl_version_info(CURLVERSION_NOW);
+  const std::string ours = "OpenSSL/" + std::to_string(OPENSSL_VERSION_NUMBER >> 28) + ".";
+  return info->ssl_version != nullptr && std::string_view(info->ssl_version).starts_with(ours);
+}
+
+CURLcode share_certificates(CURL*, void* context, void* certificates) {
+  SSL_CTX_set1_cert_store(static_cast<SSL_CTX*>(context), static_cast<X509_STORE*>(certificates));
+  return CURLE_OK;
+}
+
+// As above, and TLS records are read many at a time.
+CURLcode share_and_read_ahead(CURL* easy, void* context, void* certificates) {
+  auto* ssl = static_cast<SSL_CTX*>(context);
+  SSL_CTX_set_read_ahead(ssl, 1);
+  SSL_CTX_set_default_read_buffer_len(ssl, kTlsRead);
+  return share_certificates(easy, context, certificates);
 }
 
 }  // namespace
@@ -53,12 +78,27 @@ void CurlHandle::prepare(const Request& request, const TransportSettings& settin
   set(CURLOPT_SSL_VERIFYPEER, 1L);
   set(CURLOPT_SSL_VERIFYHOST, 2L);
   set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
-  if (!settings.ca_file.empty()) set(CURLOPT_CAINFO, settings.ca_file.c_str());
-  if (!settings.ca_path.empty()) set(CURLOPT_CAPATH, settings.ca_path.c_str());
+  trust(settings.trust);
   if (!request.proxy) set(CURLOPT_PROXY, "");
   set(CURLOPT_CONNECTTIMEOUT_MS,
       static_cast<long>(request.connect_timeout_ms > 0 ? request.connect_timeout_ms
                                                        : settings.connect_timeout_ms));
+}
+
+void CurlHandle::trust(const TrustStore& store) {
+  if (certificates_ = tls_is_ours() ? load_certificates(store) : nullptr; certificates_) {
+    curl_easy_setopt(easy_.get(), CURLOPT_CAINFO, nullptr);
+    curl_easy_setopt(easy_.get(), CURLOPT_CAPATH, nullptr);
+    set(CURLOPT_SSL_CTX_DATA, certificates_.get());
+    set(CURLOPT_SSL_CTX_FUNCTION, &share_certificates);
+    return;
+  }
+  if (!store.file.empty()) set(CURLOPT_CAINFO, store.file.c_str());
+  if (!store.directory.empty()) set(CURLOPT_CAPATH, store.directory.c_str());
+}
+
+void CurlHandle::read_ahead() {
+  if (certificates_) set(CURLOPT_SSL_CTX_FUNCTION, &share_and_read_ahead);
 }
 
 CURLcode CurlHandle::run(Attempt* attempt) {
@@ -119,6 +159,9 @@ Outcome CurlHandle::outcome(CURLcode result, bool connected, int os_error) const
       break;
     default: break;
   }
+  long tunnel = 0;  // what a proxy answered to CONNECT
+  curl_easy_getinfo(easy_.get(), CURLINFO_HTTP_CONNECTCODE, &tunnel);
+  if (tunnel >= 300) hint = "The proxy of HTTPS_PROXY refuses; NO_PROXY names hosts without one";
   outcome.status = Status::error(code, error_[0] != '\0' ? error_ : curl_easy_strerror(result))
                        .with_errno(outcome.retry ? os_error : 0)
                        .with_hint(std::move(hint));

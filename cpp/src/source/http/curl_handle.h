@@ -35,6 +35,9 @@ class CurlHandle {
 
   // Forgets all options, and sets those for how to connect for `request`.
   void prepare(const Request& request, const TransportSettings& settings);
+  // Lets the TLS library read more than the record asked for. Only for connections whose owner asks
+  // it before waiting for the socket: what was read ahead does not show there.
+  void read_ahead();
   // Runs the transfer to its end. What ends it from outside is left in `attempt->abort`.
   CURLcode run(Attempt* attempt);
   // Ends it where it is: a transfer that is under way loses its connection, and so does one that
@@ -44,6 +47,9 @@ class CurlHandle {
   Outcome outcome(CURLcode result, bool connected, int os_error) const;
 
  private:
+  void trust(const TrustStore& store);
+
+  std::shared_ptr<X509_STORE> certificates_;  // null: libcurl loads them
   // Last to go: the easy handle, which may have a connection that the multi handle owns.
   std::unique_ptr<CURLM, MultiCleanup> multi_;
   std::unique_ptr<CURL, EasyCleanup> easy_;

@@ -1,6 +1,5 @@
 #include "source/http/direct_transfer.h"
 
-#include <openssl/ssl.h>
 #include <poll.h>
 
 #include <algorithm>
@@ -14,8 +13,6 @@ namespace {
 // Of the bytes that are copied: the header, and what comes with it.
 constexpr std::size_t kHeaderRead = 4 << 10;
 constexpr std::size_t kScratch = 64 << 10;
-// Several TLS records at once.
-constexpr std::size_t kTlsRead = 128 << 10;
 
 bool proxy_configured() {
   static constexpr const char* kNames[] = {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy",
@@ -24,15 +21,6 @@ bool proxy_configured() {
     const char* value = std::getenv(name);
     return value != nullptr && *value != '\0';
   });
-}
-
-// Only where whoever waits asks the TLS library first, as exchange() does: bytes that it has read
-// ahead don't show at the socket.
-CURLcode read_ahead(CURL*, void* context, void*) {
-  auto* ssl = static_cast<SSL_CTX*>(context);
-  SSL_CTX_set_read_ahead(ssl, 1);
-  SSL_CTX_set_default_read_buffer_len(ssl, kTlsRead);
-  return CURLE_OK;
 }
 
 bool wait_for(curl_socket_t socket, short what, std::chrono::milliseconds time) {
@@ -91,7 +79,7 @@ Outcome DirectTransfer::connect(Channel* channel, const Request& request, const 
   handle.set(CURLOPT_URL, (url.origin() + "/").c_str());
   handle.set(CURLOPT_CONNECT_ONLY, 1L);
   handle.set(CURLOPT_PROXY, "");
-  handle.set(CURLOPT_SSL_CTX_FUNCTION, &read_ahead);
+  handle.read_ahead();
   const CURLcode result = handle.run(attempt);
   if (result != CURLE_OK) {
     long os_error = 0;

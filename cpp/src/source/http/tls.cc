@@ -1,8 +1,10 @@
 #include "source/http/tls.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <mutex>
 
 namespace streamer::http {
 
@@ -42,6 +44,29 @@ Result<TrustStore> find_trust_store(const Settings& settings, SourceKind kind,
   }
   if (::access("/etc/ssl/certs", R_OK | X_OK) == 0) store.directory = "/etc/ssl/certs";
   return store;
+}
+
+std::shared_ptr<X509_STORE> load_certificates(const TrustStore& store) {
+  static std::mutex mutex;
+  static std::string known;
+  static std::shared_ptr<X509_STORE> certificates;
+  struct stat info {};
+  const std::string& place = store.file.empty() ? store.directory : store.file;
+  if (place.empty() || stat(place.c_str(), &info) != 0) return nullptr;
+  const std::string key = place + '\n' + std::to_string(info.st_mtim.tv_sec) + '.' +
+                          std::to_string(info.st_mtim.tv_nsec) + '-' +
+                          std::to_string(info.st_size) + '-' + std::to_string(info.st_ino);
+  const std::lock_guard lock(mutex);
+  if (certificates && key == known) return certificates;
+  std::shared_ptr<X509_STORE> loaded(X509_STORE_new(), X509_STORE_free);
+  const char* file = store.file.empty() ? nullptr : store.file.c_str();
+  const char* directory = store.file.empty() ? store.directory.c_str() : nullptr;
+  if (!loaded || X509_STORE_load_locations(loaded.get(), file, directory) != 1) return nullptr;
+  // As libcurl sets them: an intermediate certificate may be trusted by itself.
+  X509_STORE_set_flags(loaded.get(), X509_V_FLAG_TRUSTED_FIRST | X509_V_FLAG_PARTIAL_CHAIN);
+  known = key;
+  certificates = loaded;
+  return loaded;
 }
 
 }  // namespace streamer::http

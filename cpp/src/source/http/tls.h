@@ -1,6 +1,9 @@
 // Certificates that servers are verified with.
 #pragma once
 
+#include <openssl/x509_vfy.h>
+
+#include <memory>
 #include <string>
 
 #include "base/settings.h"
@@ -19,5 +22,9 @@ struct TrustStore {
 // that have none. kInvalid where a file that was asked for can't be read.
 Result<TrustStore> find_trust_store(const Settings& settings, SourceKind kind,
                                     const std::string& trust_file);
+
+// The certificates of `store`, parsed: that takes longer than a handshake, so that all connections
+// of the process share them until the file changes. Null where they can't be read. Thread-safe.
+std::shared_ptr<X509_STORE> load_certificates(const TrustStore& store);
 
 }  // namespace streamer::http

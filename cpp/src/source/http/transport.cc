@@ -40,8 +40,7 @@ Result<TransportSettings> TransportSettings::read(const Settings& settings, Sour
 
   Result<TrustStore> store = find_trust_store(settings, kind, trust_file);
   if (!store.ok()) return store.status();
-  out.ca_file = store->file;
-  out.ca_path = store->directory;
+  out.trust = std::move(*store);
 
   const auto trace = settings.boolean("RUNAI_STREAMER_S3_TRACE");
   if (!trace.ok()) return trace.status();
