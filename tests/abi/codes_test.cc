@@ -126,7 +126,7 @@ class DeviceCodes : public Codes {
     return code;
   }
 
-  const std::vector<char> content_ = noise(3 << 20, 7);
+  const std::vector<char> content_ = noise(1 << 20, 7);
   std::string path_;
   std::string text_;
   bool loaded_ = false;

@@ -61,9 +61,7 @@ Status CopyQueue::failure() const {
 
 // Makes `status` the answer to everything from now on, unless something failed before.
 Status CopyQueue::fail(Status status) {
-  status = std::move(status).with_hint(
-      "The GPU can't be used any more in this process. The cause is often an earlier kernel: run "
-      "with CUDA_LAUNCH_BLOCKING=1 to find it");
+  status = std::move(status).with_hint(kStickyHint);
   Status first;
   {
     const std::lock_guard lock(mutex_);

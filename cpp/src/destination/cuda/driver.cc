@@ -99,8 +99,9 @@ Status Driver::error(int code, const std::string& what) const {
   Status status =
       Status::error(Code::kDevice, what + " (" + name + " " + number + ": " + text + ")")
           .with_http(0, name, text, "");
-  if (code != kNoDevice) return status;
-  return std::move(status).with_device_fault(DeviceFault::kNoDevice);
+  if (code == kNoDevice) return std::move(status).with_device_fault(DeviceFault::kNoDevice);
+  if (is_sticky(code)) return std::move(status).with_hint(kStickyHint);
+  return status;
 }
 
 }  // namespace streamer::gpu

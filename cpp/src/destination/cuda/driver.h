@@ -31,6 +31,14 @@ enum : int {
   kInvalidDevice = 101,
   kNotReady = 600,
 };
+
+// Errors that stay: of kernels that failed, and of the hardware.
+inline bool is_sticky(int code) {
+  return code == 214 || code == 700 || code == 702 || code == 710 || (code >= 714 && code <= 719);
+}
+inline constexpr char kStickyHint[] =
+    "The GPU can't be used any more in this process. The cause is often an earlier kernel: run "
+    "with CUDA_LAUNCH_BLOCKING=1 to find it";
 inline constexpr unsigned kHostRegisterPortable = 1;  // pinned for every context
 inline constexpr unsigned kStreamNonBlocking = 1;     // does not wait for the default stream
 inline constexpr unsigned kEventDisableTiming = 2;

@@ -1,6 +1,7 @@
 #include "source/http/direct_transfer.h"
 
 #include <poll.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -12,6 +13,7 @@ namespace {
 
 // Of the bytes that are copied: the header, and what comes with it.
 constexpr std::size_t kHeaderRead = 4 << 10;
+constexpr std::uint64_t kLowWater = 256 << 10;
 constexpr std::size_t kScratch = 64 << 10;
 
 bool proxy_configured() {
@@ -40,11 +42,21 @@ struct DirectTransfer::Channel {
   curl_socket_t socket = CURL_SOCKET_BAD;
   std::int64_t port = -1;  // local
   Clock::time_point used;
+  int low_water = 1;  // bytes that wake who waits for the socket
 
   bool open() const { return socket != CURL_SOCKET_BAD; }
   void close() {
     handle.end();
     socket = CURL_SOCKET_BAD;
+    low_water = 1;
+  }
+  // Fewer, larger reads. Not for TLS: what it needs for a record is not known here.
+  void wake_at(std::uint64_t missing) {
+    if (origin.starts_with("https")) return;
+    const int wanted = static_cast<int>(std::clamp<std::uint64_t>(missing, 1, kLowWater));
+    if (wanted == low_water) return;
+    setsockopt(socket, SOL_SOCKET, SO_RCVLOWAT, &wanted, sizeof wanted);
+    low_water = wanted;
   }
   // An idle connection with something to read is closed, or has bytes that nobody asked for.
   bool idle() const { return open() && !wait_for(socket, POLLIN, {}); }
@@ -175,11 +187,13 @@ Outcome DirectTransfer::exchange(Channel* channel, const std::string& text, Answ
     if (Clock::now() >= end) return network(Code::kTimeout, "the request took too long");
     if (watch.stalled(attempt)) return network(Code::kTimeout, "the transfer has stalled");
     if (result == CURLE_AGAIN) {
+      channel->wake_at(room.empty() ? 1 : reader->missing());
       const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
       wait_for(channel->socket, sending ? POLLOUT : POLLIN,
                std::clamp(left, std::chrono::milliseconds(1), kTick));
     }
   }
+  channel->wake_at(1);
   return {};
 }
 
