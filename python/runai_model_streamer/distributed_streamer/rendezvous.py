@@ -259,7 +259,8 @@ class Channel:
                 continue
             look_around = time.monotonic() + _SLICE
             self.check()
-            silent = self._silent(key, members)
+            # Where all have come, one of them ended before it told the others.
+            silent = self._silent(key, members) or [r for r in members if r != self.rank]
             gone = [rank for rank in silent if self._gone(rank)]
             if gone and not self._call(self._store.check, [key]):
                 raise PeerError(
