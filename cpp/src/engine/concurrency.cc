@@ -8,13 +8,14 @@ namespace streamer {
 namespace {
 
 constexpr std::chrono::milliseconds kShortestEpoch{60};
+constexpr double kStillRising = 1.15;
 constexpr double kWorthDoubling = 1.4;  // a doubled number must bring this much to be doubled again
 constexpr double kWorthKeeping = 1.04;  // and this much to be kept
 constexpr double kWorthStep = 1.04;     // the same for a small step up
-constexpr double kWorthFewer = 0.99;    // fewer connections are better where they bring the same
-constexpr double kBusy =
-    0.5;  // of the processors: some of the rest is the kernel's for the network
-constexpr int kShortestHold = 4;  // epochs between probes
+constexpr double kWorthFewer = 1.02;    // a small step down: noise alone would lead there
+constexpr int kProbeReads = 3;          // a probe lasts so many times as long as other epochs
+constexpr double kBusy = 0.5;           // of the processors; the kernel needs some of the rest
+constexpr int kShortestHold = 6;        // epochs between probes
 constexpr int kLongestHold = 32;
 constexpr double kSmoothing = 0.3;
 
@@ -62,7 +63,8 @@ void ConcurrencyController::completed(std::uint64_t bytes, int active, bool cong
   ++reads_;
   bytes_ += bytes;
   if (active >= limit_) ++saturated_reads_;
-  if (reads_ < 2 * limit_ || now - start_ < kShortestEpoch) return;
+  const int length = phase_ == Phase::kProbe ? kProbeReads : 1;
+  if (reads_ < 2 * limit_ * length || now - start_ < kShortestEpoch * length) return;
   const double seconds = std::chrono::duration<double>(now - start_).count();
   const bool saturated = saturated_reads_ * 4 >= reads_ * 3;
   const bool busy = processor_seconds - processor_start_ > kBusy * seconds * usable_processors();
@@ -84,6 +86,12 @@ void ConcurrencyController::settle(int limit, double rate) {
 void ConcurrencyController::epoch_ended(double rate, bool busy) {
   switch (phase_) {
     case Phase::kGrow:
+      // New connections get faster by themselves at first: only what has stopped to rise is a rate
+      // that another number can be compared with.
+      if (base_rate_ == 0 && rate > first_rate_ * kStillRising) {
+        first_rate_ = rate;
+        return;
+      }
       if (base_rate_ > 0 && rate < base_rate_ * kWorthDoubling) {
         if (rate >= base_rate_ * kWorthKeeping) {
           settle(limit_, rate);

@@ -45,6 +45,7 @@ class ConcurrencyController {
   Phase phase_ = Phase::kGrow;
   int base_limit_ = 0;      // the best number so far
   double base_rate_ = 0;    // its bytes per second; 0: not known
+  double first_rate_ = 0;   // of the last epoch under the first number
   int epochs_to_hold_ = 0;  // before the next probe
   int patience_ = 0;        // how long to hold after a probe that brought nothing
   bool probe_up_ = false;
