@@ -109,6 +109,7 @@ def show_large_model(folder: Path, gigabytes: float) -> bool:
     size = checkpoints.total_bytes(files)
     cache.drop(files)
     report("from the disk", size, *stream(files))
+    cache.warm(files)
     tensors, seconds, stats = stream(files)
     report("from the page cache", size, tensors, seconds, stats)
     names = list(tensors)
