@@ -8,18 +8,14 @@ printed.
 
 from __future__ import annotations
 
-import argparse
-import fnmatch
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import checkpoints, report, runner
-from benchmarks.peers import PEERS, ROOT
+from benchmarks import checkpoints, runner
 from benchmarks.report import Check, Row
 from benchmarks.runner import Job, Runnable
-from benchmarks.s3 import ENV, Setup, best, cpu_ratio, raw_socket
+from benchmarks.s3 import ENV, Setup, best, command, cpu_ratio, raw_socket
 from tests.servers.azurite import (
     ACCOUNT,
     Azurite,
@@ -99,30 +95,8 @@ ROWS: dict[str, Callable[[Setup], Row]] = {"protocols": protocols, "azurite": az
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.clouds", description=__doc__)
-    parser.add_argument("--row", action="append", metavar="PATTERN", help=", ".join(ROWS))
-    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
-    parser.add_argument("--gigabytes", type=float, default=2.9, help="of the dense checkpoint")
-    parser.add_argument("--data", help="where checkpoints are kept")
-    parser.add_argument("--alone", action="store_true", help="without the original")
-    options = parser.parse_args(arguments)
-    wanted = [key for key in ROWS if any(fnmatch.fnmatch(key, p) for p in (options.row or ["*"]))]
-    if not wanted:
-        parser.error("no such row")
-    (ROOT / ".cache" / "bench").mkdir(parents=True, exist_ok=True)
-    for name in ("ours", *(() if options.alone else ("original-azure",))):
-        PEERS[name].python()
-    folder = runner.data_folder(options.data)
-    setup = Setup(folder, options.gigabytes, options.rounds, not options.alone)
-    start = time.monotonic()
-    rows = [ROWS[key](setup) for key in wanted]
-    report.show(rows)
-    print(f"\n{time.monotonic() - start:.0f} s")
-    if options.row is None and not options.alone:
-        samples = Path(ROOT / "benchmarks" / "results" / "raw" / "clouds.json")
-        report.save("clouds", "Google Cloud Storage, Azure, https", rows, options.rounds, samples)
-        print("Written: benchmarks/results/clouds.json, clouds.png, docs/benchmarks.md")
-    return 0
+    title = "Google Cloud Storage, Azure, https"
+    return command("clouds", title, "original-azure", ROWS, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -251,31 +251,43 @@ ROWS: dict[str, Callable[[Setup], Row]] = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.s3", description=__doc__)
-    parser.add_argument("--row", action="append", metavar="PATTERN", help=", ".join(ROWS))
+def command(
+    name: str,
+    title: str,
+    peer: str,
+    every: dict[str, Callable[[Setup], Row]],
+    description: str | None,
+    arguments: list[str] | None,
+) -> int:
+    """The command line of a benchmark of object storage, whose results are called `name`."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
+    parser.add_argument("--row", action="append", metavar="PATTERN", help=", ".join(every))
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     parser.add_argument("--gigabytes", type=float, default=2.9, help="of the dense checkpoint")
     parser.add_argument("--data", help="where checkpoints are kept")
     parser.add_argument("--alone", action="store_true", help="without the original")
     options = parser.parse_args(arguments)
-    wanted = [key for key in ROWS if any(fnmatch.fnmatch(key, p) for p in (options.row or ["*"]))]
+    wanted = [key for key in every if any(fnmatch.fnmatch(key, p) for p in (options.row or ["*"]))]
     if not wanted:
         parser.error("no such row")
     (ROOT / ".cache" / "bench").mkdir(parents=True, exist_ok=True)
-    for name in ("ours", *(() if options.alone else ("original-s3",))):
-        PEERS[name].python()
+    for loader in ("ours", *(() if options.alone else (peer,))):
+        PEERS[loader].python()
     folder = runner.data_folder(options.data)
     setup = Setup(folder, options.gigabytes, options.rounds, not options.alone)
     start = time.monotonic()
-    rows = [ROWS[key](setup) for key in wanted]
+    rows = [every[key](setup) for key in wanted]
     report.show(rows)
     print(f"\n{time.monotonic() - start:.0f} s")
     if options.row is None and not options.alone:
-        samples = Path(ROOT / "benchmarks" / "results" / "raw" / "s3.json")
-        report.save("s3", "S3, CPU destination", rows, options.rounds, samples)
-        print("Written: benchmarks/results/s3.json, s3.png, docs/benchmarks.md")
+        samples = Path(ROOT / "benchmarks" / "results" / "raw" / f"{name}.json")
+        report.save(name, title, rows, options.rounds, samples)
+        print(f"Written: benchmarks/results/{name}.json, {name}.png, docs/benchmarks.md")
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return command("s3", "S3, CPU destination", "original-s3", ROWS, __doc__, arguments)
 
 
 if __name__ == "__main__":
