@@ -262,8 +262,7 @@ class Pump:
         if self._stopping:
             raise Abandoned
         # Another rank that failed closes its connections: its own words say more. They stand in
-        # the store before that happens.
-        self._channel.check()
+        # the store before that happens, and lost() raises them.
         raise self._channel.lost(error) from error
 
     def _hand_over(self, placed: Sequence[Placed], staging: torch.Tensor) -> None:

@@ -18,6 +18,8 @@ from runai_model_streamer.errors import StreamerError, StreamerTimeoutError
 
 # While it waits, a rank looks this often whether another one has given up or is gone.
 _SLICE = 0.3  # seconds
+# A process that ends closes its connections some time before the kernel says that it is gone.
+_ENDING = 2.0  # seconds
 # The store refuses larger values.
 _MAX_VALUE = 4 << 20
 _ABORTED = b"aborted"
@@ -212,10 +214,20 @@ class Channel:
             self._raise_aborted()
 
     def lost(self, cause: BaseException) -> PeerError:
-        """The error for a transfer that failed."""
-        gone = [rank for rank in self.ranks if self._gone(rank)]
-        if gone:
-            return PeerError(self._describe(gone) + " ended before the stream did", code="timeout")
+        """The error for a transfer that failed; raises what another rank aborted with."""
+        deadline = time.monotonic() + (_ENDING if self._processes else 0)
+        while True:
+            self.check()
+            gone = [rank for rank in self.ranks if self._gone(rank)]
+            if gone:
+                return PeerError(
+                    self._describe(gone) + " ended before the stream did", code="timeout"
+                )
+            if self.cancelled():
+                raise Abandoned
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.01)
         text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
         return PeerError(
             f"the exchange with {self._describe([r for r in self.ranks if r != self.rank])} "

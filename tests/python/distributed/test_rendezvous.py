@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch.distributed as dist
@@ -11,6 +12,7 @@ import torch.distributed as dist
 from runai_model_streamer.distributed_streamer.rendezvous import (
     Channel,
     PeerError,
+    _started,
     host_name,
     process_identity,
 )
@@ -26,3 +28,26 @@ def test_a_rank_that_came_and_ended_before_it_said_so_is_named() -> None:
     dist.PrefixStore("stream", store).set("at/1", "0")
     with pytest.raises(PeerError, match=r"rank 1 on .* ended before the stream did"):
         channel.barrier()
+
+
+def test_a_rank_that_still_ends_when_its_connection_is_gone_is_named() -> None:
+    ending = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert ending.stdin is not None
+    channel = Channel(dist.HashStore(), "stream", [0, 1], 0, timeout=60)
+    process = {**process_identity(), "pid": ending.pid, "started": _started(ending.pid)}
+    channel.introduce(host_name(), 1, process)
+    threading.Timer(0.2, ending.stdin.close).start()
+    try:
+        error = channel.lost(RuntimeError("connection closed by peer"))
+    finally:
+        ending.wait()
+    assert "rank 1 on " in str(error)
+    assert "ended before the stream did" in str(error)
+
+
+def test_a_lost_connection_to_a_rank_of_another_node_says_so_at_once() -> None:
+    channel = Channel(dist.HashStore(), "stream", [0, 1], 0, timeout=60)
+    channel.introduce("another-node", 1, process_identity())
+    error = channel.lost(RuntimeError("connection closed by peer"))
+    assert "rank 1 on another-node" in str(error)
+    assert "connection closed by peer" in str(error)
