@@ -44,7 +44,7 @@ def share_with_nobody(streamer: SafetensorsStreamer) -> None:
         prefix = membership.next_stream([0])
         channel = Channel(store, prefix, [0], 0, 60)
         device = torch.device(DEVICE)
-        inner._shared = _Stream(channel, DistSettings.read(), [], prefix, store, device, 1)
+        inner._shared = _Stream(channel, DistSettings.read(), False, prefix, store, device, 1)
         inner._joined = True
 
     inner.join = join  # type: ignore[method-assign]

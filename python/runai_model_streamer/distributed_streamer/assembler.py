@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -145,6 +146,11 @@ class Assembler:
         size = block.end - block.start
         if block.destination:
             return memory_at(block.destination, size, self.device)
+        if self.device.type == "cpu" and size > _GROUP_BYTES:
+            # Straight from the system, and straight back to it when the last tensor goes: the
+            # allocator would keep a good part of what other threads free.
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            return torch.frombuffer(memory, dtype=torch.uint8)
         return torch.empty(size, dtype=torch.uint8, device=self.device)
 
     def _run(self, block: _Block) -> Run:

@@ -15,9 +15,16 @@ import torch.distributed as dist
 
 from runai_model_streamer import logs
 from runai_model_streamer.distributed_streamer import membership
+from runai_model_streamer.distributed_streamer.agreement import (
+    agree_on_plan,
+    check_objects,
+    pack_headers,
+    unpack_headers,
+    wanted_of,
+)
 from runai_model_streamer.distributed_streamer.assembler import Assembler
-from runai_model_streamer.distributed_streamer.plan import Plan, coalesce
-from runai_model_streamer.distributed_streamer.pump import BUFFERS, Pump
+from runai_model_streamer.distributed_streamer.plan import Plan
+from runai_model_streamer.distributed_streamer.pump import Pump
 from runai_model_streamer.distributed_streamer.reader import PieceReader
 from runai_model_streamer.distributed_streamer.rendezvous import (
     Channel,
@@ -25,6 +32,7 @@ from runai_model_streamer.distributed_streamer.rendezvous import (
     located,
 )
 from runai_model_streamer.distributed_streamer.settings import DistSettings
+from runai_model_streamer.distributed_streamer.staging import PrivateStaging, Staging
 from runai_model_streamer.distributed_streamer.transport import (
     GlooTransport,
     NcclTransport,
@@ -32,13 +40,11 @@ from runai_model_streamer.distributed_streamer.transport import (
 )
 from runai_model_streamer.errors import (
     RunaiStreamerInvalidInputException,
-    StreamerChangedError,
     StreamerError,
 )
 from runai_model_streamer.file_streamer import FileChunks, FileStreamer
 from runai_model_streamer.file_streamer.file_streamer import FileHeader, ReadHeaders
 from runai_model_streamer.file_streamer.session import Run, Session
-from runai_model_streamer.paths import is_remote
 from runai_model_streamer.stats import StreamStats
 
 logger = logging.getLogger(__name__)
@@ -79,7 +85,7 @@ class _Stream:
 
     channel: Channel
     settings: DistSettings
-    hellos: list[dict[str, Any]]
+    on_one_node: bool
     prefix: str
     store: Any
     device: torch.device
@@ -184,11 +190,13 @@ class DistributedStreamer(FileStreamer):
         # The greatest of all nodes, so that every rank comes to the same sizes.
         local = max(Counter(one["host"] for one in hellos).values())
         size = settings.round_bytes(len(ranks), local, target.type == "cuda")
-        alone = membership.reason_to_read_alone(settings, hellos, BUFFERS * size)
+        alone = membership.reason_to_read_alone(settings, hellos, PrivateStaging.buffers * size)
         if alone:
             self._read_alone(alone)
             return
-        self._shared = _Stream(channel, settings, hellos, prefix, store, target, local)
+        self._shared = _Stream(
+            channel, settings, membership.on_one_node(hellos), prefix, store, target, local
+        )
         logger.info(
             "[RunAI Streamer][Distributed] Using distributed streaming between %d processes",
             len(ranks),
@@ -219,8 +227,8 @@ class DistributedStreamer(FileStreamer):
         session = self._session = Session(paths, credentials=credentials, memory_limit=-1)
         self._submitted = False
         headers = read(session, mine)
-        values = channel.exchange("headers", _pack_headers(headers))
-        found = {header.path: header for value in values for header in _unpack_headers(value)}
+        values = channel.exchange("headers", pack_headers(headers))
+        found = {header.path: header for value in values for header in unpack_headers(value)}
         return [found[path] for path in paths]
 
     def stream_files(  # type: ignore[override]
@@ -262,7 +270,7 @@ class DistributedStreamer(FileStreamer):
         if missing:
             session.open(missing)
         files = {path: number for number, path in enumerate(paths)}
-        wanted = [_wanted(requests, path) for path in paths]
+        wanted = [wanted_of(requests, path) for path in paths]
         for path, intervals in zip(paths, wanted, strict=True):
             if intervals and intervals[-1][1] > session.sizes[path]:
                 raise RunaiStreamerInvalidInputException(
@@ -276,7 +284,7 @@ class DistributedStreamer(FileStreamer):
         }
         values = channel.exchange("wanted", zlib.compress(json.dumps(described).encode(), 1))
         answers = [json.loads(zlib.decompress(value)) for value in values]
-        _check_objects(channel, paths, [answer["objects"] for answer in answers])
+        check_objects(channel, paths, [answer["objects"] for answer in answers])
         active = [i for i, answer in enumerate(answers) if any(answer["wanted"])]
         settings = shared.settings
         ranks = [channel.ranks[i] for i in active]
@@ -286,18 +294,12 @@ class DistributedStreamer(FileStreamer):
             settings.round_bytes(len(channel.ranks), shared.local_ranks, on_device),
             settings.policy,
         )
-        digests = channel.exchange("plan", plan.digest().encode())
-        if len(set(digests)) != 1:
-            raise RunaiStreamerInvalidInputException(
-                "distributed streaming: ranks came to different plans for "
-                + ", ".join(
-                    f"rank {r}: {d.decode()}" for r, d in zip(channel.ranks, digests, strict=True)
-                )
-            )
+        memory = agree_on_plan(channel, plan, active, shared.on_one_node and not on_device)
         assembler = Assembler(requests, files, shared.device)
         member = active.index(channel.index) if channel.index in active else 0
         if channel.index not in active:
             plan = Plan([], 1, settings.policy)
+        staging: Staging = memory or PrivateStaging(plan, member, shared.device)
         reader = PieceReader(
             session, paths, member, int(on_device), shared.device.index or 0 if on_device else 0
         )
@@ -319,6 +321,7 @@ class DistributedStreamer(FileStreamer):
             ranks,
             channel,
             reader,
+            staging,
             assembler,
             make_transport,
             share,
@@ -334,9 +337,9 @@ class DistributedStreamer(FileStreamer):
             "[RunAI Streamer] Rank %d: %s ring %d x %d = %d for %d in %d file(s)",
             channel.rank,
             shared.device.type.upper(),
-            BUFFERS,
+            pump.buffers,
             pump.buffer_bytes,
-            BUFFERS * pump.buffer_bytes,
+            pump.buffers * pump.buffer_bytes,
             sum(request.total_size() for request in requests),
             len(paths),
         )
@@ -364,7 +367,8 @@ class DistributedStreamer(FileStreamer):
         """(rank, buffers, bytes of a buffer) of the staging memory; None where there is none."""
         if self._shared is None or self._shared.pump is None:
             return None
-        return self._shared.channel.rank, BUFFERS, self._shared.pump.buffer_bytes
+        pump = self._shared.pump
+        return self._shared.channel.rank, pump.buffers, pump.buffer_bytes
 
     def _current_stats(self) -> StreamStats:
         stats = super()._current_stats()
@@ -377,6 +381,9 @@ class DistributedStreamer(FileStreamer):
         notes = {
             **stats.notes,
             "distributed": f"{len(shared.members)} ranks, {shared.read_bytes} bytes read here",
+            "distributed_way": (
+                "shared memory" if pump.shared else membership.BACKENDS[shared.device.type]
+            ),
             "distributed_seconds": (
                 f"waited {pump.read_seconds:.3f} for reading, {pump.peer_seconds:.3f} for other "
                 f"ranks; {pump.exchange_seconds:.3f} in exchanges, {pump.copy_seconds:.3f} in "
@@ -388,7 +395,7 @@ class DistributedStreamer(FileStreamer):
             bytes=pump.bytes,
             device=str(shared.device),
             notes=notes,
-            peak_memory=stats.peak_memory + BUFFERS * pump.buffer_bytes,
+            peak_memory=stats.peak_memory + pump.buffers * pump.buffer_bytes,
         )
 
 
@@ -413,47 +420,3 @@ def _reason_against(settings: DistSettings, group: Any, device: torch.device) ->
     if settings.mode == "auto" and needed != "nccl":
         return "RUNAI_STREAMER_DIST is auto, and the process group is not NCCL"
     return ""
-
-
-def _wanted(requests: Sequence[FileChunks], path: str) -> list[tuple[int, int]]:
-    return coalesce(
-        (offset, offset + size)
-        for request in requests
-        if request.path == path
-        for offset, size in zip(request.offsets, request.sizes, strict=True)
-    )
-
-
-def _check_objects(
-    channel: Channel, paths: Sequence[str], objects: Sequence[Sequence[tuple[int, str]]]
-) -> None:
-    """Raises where ranks opened different versions of an object."""
-    for number, path in enumerate(paths):
-        first = objects[0][number]
-        for rank, one in zip(channel.ranks, objects, strict=True):
-            size, version = one[number]
-            if size != first[0] or (is_remote(path) and version != first[1]):
-                raise StreamerChangedError(
-                    f"{path}: rank {channel.ranks[0]} opened another version than rank {rank}: "
-                    f"{first[0]} bytes, {first[1]!r}, and {size} bytes, {version!r}",
-                    code="changed",
-                    path=path,
-                )
-
-
-def _pack_headers(headers: Sequence[FileHeader]) -> bytes:
-    index = [(header.path, header.size, len(header.blob)) for header in headers]
-    described = json.dumps(index).encode()
-    blobs = b"".join(header.blob for header in headers)
-    return len(described).to_bytes(8, "little") + zlib.compress(described + blobs, 1)
-
-
-def _unpack_headers(data: bytes) -> list[FileHeader]:
-    length = int.from_bytes(data[:8], "little")
-    plain = zlib.decompress(data[8:])
-    headers = []
-    position = length
-    for path, size, blob in json.loads(plain[:length]):
-        headers.append(FileHeader(path, size, plain[position : position + blob]))
-        position += blob
-    return headers

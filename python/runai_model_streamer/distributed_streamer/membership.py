@@ -67,6 +67,7 @@ def hello(settings: DistSettings, device: torch.device, paths: Sequence[str]) ->
     digest = hashlib.sha256("\0".join(paths).encode(errors="surrogateescape")).hexdigest()[:16]
     return {
         "host": host_name(),
+        "node": node_identity(),
         "process": process_identity(),
         "off": "",
         "version": native.version(),
@@ -142,6 +143,12 @@ def reason_to_read_alone(
     if settings.mode == "auto" and all(one["cached"] >= MOSTLY for one in hellos):
         return "the files are in the page cache of every rank"
     return ""
+
+
+def on_one_node(hellos: Sequence[dict[str, Any]]) -> bool:
+    """Whether the ranks can see each other's processes."""
+    places = {(one["node"], one["process"]["namespace"]) for one in hellos}
+    return len(places) == 1 and all(namespace for _, namespace in places)
 
 
 def announce_absence(store: Any, prefix: str, rank: int, reason: str) -> None:

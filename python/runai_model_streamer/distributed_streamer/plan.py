@@ -219,20 +219,24 @@ class Plan:
         return hashlib.sha256(self._text.encode()).hexdigest()[:32]
 
 
-@dataclasses.dataclass(frozen=True)
-class Placed:
-    """A piece, and where it stands in a rank's staging memory."""
-
-    piece: Piece
-    offset: int
-
-
-def layout(pieces: Sequence[Piece], member: int) -> tuple[list[Placed], int]:
-    """The pieces that `member` wants with their places, and the bytes they need in all."""
+def layout(pieces: Sequence[Piece], member: int) -> tuple[list[tuple[Piece, int]], int]:
+    """The pieces that `member` wants, each with its place in memory that holds all of them, and
+    the bytes of that memory."""
     placed = []
     offset = 0
     for piece in pieces:
         if member in piece.takers:
-            placed.append(Placed(piece, offset))
+            placed.append((piece, offset))
             offset += piece.slot
     return placed, offset
+
+
+def owned_layout(pieces: Sequence[Piece]) -> list[tuple[Piece, int]]:
+    """All pieces, each with its place in memory that holds those of its owner."""
+    placed = []
+    ends: dict[int, int] = {}
+    for piece in pieces:
+        offset = ends.get(piece.owner, 0)
+        ends[piece.owner] = offset + piece.slot
+        placed.append((piece, offset))
+    return placed

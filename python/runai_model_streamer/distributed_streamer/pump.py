@@ -1,8 +1,9 @@
 """The thread that reads, exchanges and hands over, while the consumer works with what it got.
 
-For each round: this rank's pieces have been read into one of two staging buffers; all ranks say so
-(a failure travels here, before anybody waits for data that will not come); the pieces are
-exchanged; tensors are copied out; and the buffer is filled again, while the other one is at work.
+For each round: this rank's pieces have been read into a staging buffer; all ranks say so (a failure
+travels here, before anybody waits for data that will not come); the pieces are exchanged, unless
+ranks see each other's memory; tensors are copied out; and the buffer is filled again, while another
+one is at work.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 
 from runai_model_streamer.distributed_streamer.assembler import Assembler
-from runai_model_streamer.distributed_streamer.plan import Placed, Plan, layout
+from runai_model_streamer.distributed_streamer.plan import Plan
 from runai_model_streamer.distributed_streamer.reader import PieceReader
 from runai_model_streamer.distributed_streamer.rendezvous import (
     Abandoned,
@@ -29,11 +30,11 @@ from runai_model_streamer.distributed_streamer.rendezvous import (
     host_name,
     located,
 )
+from runai_model_streamer.distributed_streamer.staging import Placed, Staging
 from runai_model_streamer.distributed_streamer.transport import Transport
 from runai_model_streamer.errors import StreamerClosedError, StreamerError
 from runai_model_streamer.file_streamer.session import Run
 
-BUFFERS = 2
 _STOP_SECONDS = 3.0
 
 
@@ -104,6 +105,7 @@ class Pump:
         ranks: Sequence[int],
         channel: Channel,
         reader: PieceReader,
+        staging: Staging,
         assembler: Assembler,
         make_transport: Callable[[], Transport],
         queue_bytes: int,
@@ -114,6 +116,7 @@ class Pump:
         self._ranks = ranks
         self._channel = channel
         self._reader = reader
+        self._staging: Staging | None = staging
         self._assembler = assembler
         self._make_transport = make_transport
         self._cancel_reading = cancel_reading
@@ -126,13 +129,9 @@ class Pump:
         self._layouts: dict[int, list[Placed]] = {}
         device = assembler.device
         self._stream: Any = torch.cuda.current_stream(device) if device.type == "cuda" else None
-        self.buffer_bytes = max(
-            (layout(plan.pieces(number), member)[1] for number in range(plan.rounds)), default=0
-        )
-        self._buffers = [
-            torch.empty(self.buffer_bytes, dtype=torch.uint8, device=device)
-            for _ in range(min(BUFFERS, plan.rounds))
-        ]
+        self.shared = staging.shared
+        self.buffers = staging.buffers
+        self.buffer_bytes = staging.buffer_bytes
         self.bytes = 0
         self.read_seconds = 0.0
         """Waited for this rank's own reading."""
@@ -190,7 +189,7 @@ class Pump:
         try:
             with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
                 self._rounds()
-            self._buffers = []
+            self._staging = None
             self._delivered = True
             self._queue.end()
         except Abandoned:
@@ -216,43 +215,47 @@ class Pump:
         if transport is not None:
             with contextlib.suppress(Exception):
                 transport.close()
-        self._buffers = []
+        self._staging = None
 
     def _begin(self, number: int) -> None:
         if number >= self._plan.rounds:
             return
-        placed, _ = layout(self._plan.pieces(number), self._member)
-        self._layouts[number] = placed
+        assert self._staging is not None
+        placed = self._layouts[number] = self._staging.place(number)
         stream = self._stream.cuda_stream if self._stream else 0
-        self._reader.start(placed, self._buffers[number % BUFFERS], stream)
+        self._reader.start(placed, stream)
 
     def _rounds(self) -> None:
         for run in self._assembler.leading():
             self._queue.put(run, 0)
-        for number in range(min(BUFFERS, self._plan.rounds)):
+        for number in range(self.buffers):
             self._begin(number)
         if self._plan.rounds == 0:
             return
-        try:
-            self._transport = self._make_transport()
-        except (RuntimeError, ValueError, OSError) as error:
-            self._fail_transfer(error)
-        assert self._transport is not None
+        if not self.shared:
+            try:
+                self._transport = self._make_transport()
+            except (RuntimeError, ValueError, OSError) as error:
+                self._fail_transfer(error)
         for number in range(self._plan.rounds):
             start = time.monotonic()
             self._reader.wait(number)
             read = time.monotonic()
             self._channel.barrier(self._ranks)
             agreed = time.monotonic()
+            if self.shared and number > 0:
+                # Whoever is here has copied the round before out of this rank's memory.
+                self._begin(number - 1 + self.buffers)
             placed = self._layouts.pop(number)
-            staging = self._buffers[number % BUFFERS]
-            try:
-                self._transport.exchange(placed, staging)
-            except (RuntimeError, ValueError, OSError) as error:
-                self._fail_transfer(error)
+            if self._transport is not None:
+                try:
+                    self._transport.exchange(placed)
+                except (RuntimeError, ValueError, OSError) as error:
+                    self._fail_transfer(error)
             exchanged = time.monotonic()
-            self._hand_over(placed, staging)
-            self._begin(number + BUFFERS)
+            self._hand_over(placed)
+            if not self.shared:
+                self._begin(number + self.buffers)
             self.read_seconds += read - start
             self.peer_seconds += agreed - read
             self.exchange_seconds += exchanged - agreed
@@ -265,16 +268,16 @@ class Pump:
         # the store before that happens, and lost() raises them.
         raise self._channel.lost(error) from error
 
-    def _hand_over(self, placed: Sequence[Placed], staging: torch.Tensor) -> None:
+    def _hand_over(self, placed: Sequence[Placed]) -> None:
         complete: list[tuple[Run, int]] = []
         parts = []
         for one in placed:
-            position = one.offset
+            position = 0
             for extent in one.piece.extents:
-                parts.append((extent, position))
-                position += extent[2] - extent[1]
-        for (file, start, end), position in sorted(parts):
-            data = staging[position : position + end - start]
+                size = extent[2] - extent[1]
+                parts.append((extent, one.data[position : position + size]))
+                position += size
+        for (file, start, _), data in sorted(parts, key=lambda part: part[0]):
             if self._stream is None:
                 for run, size in self._assembler.feed(file, start, data):
                     self.bytes += size

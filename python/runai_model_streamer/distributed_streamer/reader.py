@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
-from runai_model_streamer.distributed_streamer.plan import Placed
+from runai_model_streamer.distributed_streamer.staging import Placed
 from runai_model_streamer.file_streamer.requests_iterator import FileChunks
 from runai_model_streamer.file_streamer.session import Session
 
@@ -30,8 +28,8 @@ class PieceReader:
         self._left: list[int] = []  # ranges of each submission that did not arrive yet
         self.bytes = 0
 
-    def start(self, placed: Sequence[Placed], staging: torch.Tensor, stream: int = 0) -> None:
-        """Begins to read this member's pieces of the next round to `staging`.
+    def start(self, placed: Sequence[Placed], stream: int = 0) -> None:
+        """Begins to read this member's pieces of the next round to where they stand.
 
         On a device, after what its stream `stream` (a handle) holds now.
         """
@@ -40,11 +38,11 @@ class PieceReader:
         for one in placed:
             if one.piece.owner != self._member:
                 continue
-            place = staging.data_ptr() + one.offset
+            place = one.memory.data_ptr() + one.offset
             for file, start, end in one.piece.extents:
                 path = self._paths[file]
                 if not requests or requests[-1].path != path:
-                    requests.append(FileChunks(0, path, [], [], destinations=[], keep=staging))
+                    requests.append(FileChunks(0, path, [], [], destinations=[], keep=one.memory))
                 request = requests[-1]
                 assert request.destinations is not None
                 request.offsets.append(start)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from runai_model_streamer.distributed_streamer.plan import Placed
+from runai_model_streamer.distributed_streamer.staging import Placed
 
 # Beyond the timeout that is ours to report: NCCL's own watchdog would end the process.
 _NCCL_GRACE = 120.0
@@ -26,17 +26,13 @@ class Transport(Protocol):
 
     name: str
 
-    def exchange(self, placed: Sequence[Placed], staging: torch.Tensor) -> None:
-        """Sends this member's pieces in `staging` and fills the others. Returns when done."""
+    def exchange(self, placed: Sequence[Placed]) -> None:
+        """Sends this member's pieces and fills the others. Returns when done."""
 
     def abort(self) -> None:
         """Makes exchange() fail soon, called from another thread."""
 
     def close(self) -> None: ...
-
-
-def _slice(staging: torch.Tensor, one: Placed) -> torch.Tensor:
-    return staging[one.offset : one.offset + one.piece.size]
 
 
 def _tag(one: Placed) -> int:
@@ -53,16 +49,16 @@ class GlooTransport:
         self._member = member
         self._group: Any = dist.ProcessGroupGloo(store, member, members, timedelta(seconds=timeout))
 
-    def exchange(self, placed: Sequence[Placed], staging: torch.Tensor) -> None:
+    def exchange(self, placed: Sequence[Placed]) -> None:
         me = self._member
         works = []
         for one in placed:
             if one.piece.size > 0 and one.piece.owner != me:
                 tag = _tag(one)
-                works.append(self._group.recv([_slice(staging, one)], one.piece.owner, tag))
+                works.append(self._group.recv([one.data], one.piece.owner, tag))
         for one in placed:
             if one.piece.size > 0 and one.piece.owner == me:
-                data, tag, takers = _slice(staging, one), _tag(one), one.piece.takers
+                data, tag, takers = one.data, _tag(one), one.piece.takers
                 # Beginning behind itself, so that the owners do not all send to one.
                 first = takers.index(me)
                 others = takers[first + 1 :] + takers[:first]
@@ -102,13 +98,13 @@ class NcclTransport:
         make: Any = dist.ProcessGroupNCCL
         self._group: Any = make(store, member, members, timedelta(seconds=timeout + _NCCL_GRACE))
 
-    def exchange(self, placed: Sequence[Placed], staging: torch.Tensor) -> None:
+    def exchange(self, placed: Sequence[Placed]) -> None:
         if self._is_gather(placed):
-            slot = placed[0].piece.slot
+            slot, staging = placed[0].piece.slot, placed[0].memory
             mine = staging[self._member * slot : (self._member + 1) * slot]
             self._group._allgather_base(staging[: self._members * slot], mine).wait()
         else:
-            self._sends(placed, staging)
+            self._sends(placed)
         self._synchronize()
 
     def _is_gather(self, placed: Sequence[Placed]) -> bool:
@@ -121,14 +117,14 @@ class NcclTransport:
             and [one.piece.owner for one in placed] == list(everyone)
         )
 
-    def _sends(self, placed: Sequence[Placed], staging: torch.Tensor) -> None:
+    def _sends(self, placed: Sequence[Placed]) -> None:
         me = self._member
         moving = [one for one in placed if one.piece.size > 0 and len(one.piece.takers) > 1]
         if not moving:
             return
         self._group._start_coalescing(self._device)
         for one in moving:
-            data = _slice(staging, one)
+            data = one.data
             if one.piece.owner != me:
                 self._group.recv([data], one.piece.owner, 0)
             else:

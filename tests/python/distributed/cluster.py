@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -13,7 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.python.distributed import rank as rank_module
+
 HERE = Path(__file__).parent
+# A process that has imported everything once, and is forked for each rank: importing torch takes
+# longer than most tests.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["pytest", rank_module.__name__])
 
 
 def _free_port() -> int:
@@ -23,7 +30,7 @@ def _free_port() -> int:
 
 
 class Cluster:
-    """Starts rank.py on every rank and collects what came out.
+    """Runs rank.py on every rank and collects what came out.
 
     `env` and `prefixes` (commands to run under) may differ per rank; `address` is that of rank 0.
     """
@@ -72,21 +79,15 @@ class Cluster:
                     "MASTER_ADDR": self.address,
                     "MASTER_PORT": str(port),
                 }
-                log = stack.enter_context((results / f"{rank}.log").open("wb"))
-                process = subprocess.Popen(
-                    [*self.prefixes[rank], sys.executable, HERE / "rank.py", json.dumps(job)],
-                    env=env,
-                    stdout=log,
-                    stderr=log,
-                )
+                log = results / f"{rank}.log"
+                process = self._start(rank, job, env, log)
                 stack.callback(_end, process)
                 processes.append(process)
             deadline = time.monotonic() + self.seconds
             for process in processes:
-                try:
-                    process.wait(max(0.1, deadline - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    raise AssertionError(f"still running: {self._logs(results)}") from None
+                process.join(max(0.1, deadline - time.monotonic()))
+                if process.exitcode is None:
+                    raise AssertionError(f"still running: {self._logs(results)}")
         found = {}
         for rank in range(self.ranks):
             path = results / f"{rank}.json"
@@ -95,6 +96,16 @@ class Cluster:
         if not found:
             raise AssertionError(self._logs(results))
         return found
+
+    def _start(self, rank: int, job: dict[str, Any], env: dict[str, str], log: Path) -> Any:
+        prefix = self.prefixes[rank]
+        if prefix:
+            command = [*prefix, sys.executable, str(HERE / "rank.py"), json.dumps(job)]
+            process: Any = _FORKS.Process(target=_execute, args=(command, env, str(log)))
+        else:
+            process = _FORKS.Process(target=rank_module.forked, args=(job, env, str(log)))
+        process.start()
+        return process
 
     def load(self, files: Sequence[str], **job: Any) -> dict[int, Any]:
         """Every rank loads; none may fail."""
@@ -132,7 +143,14 @@ class Cluster:
         )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
+def _execute(command: list[str], env: dict[str, str], log: str) -> None:
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.execvpe(command[0], command, env)
+
+
+def _end(process: Any) -> None:
+    if process.exitcode is None:
         process.kill()
-    process.wait()
+    process.join()

@@ -1,6 +1,5 @@
-"""One rank. The environment is that of torchrun; the argument is JSON: what to do.
-
-Writes what came out to RESULTS/RANK.json.
+"""One rank, in a process of its own: started by a command with what to do as JSON, or forked from a
+process that has imported everything. Writes what came out to RESULTS/RANK.json.
 """
 
 from __future__ import annotations
@@ -18,9 +17,10 @@ import torch.distributed as dist
 
 from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer.distributed_streamer import distributed_streamer as module
+from runai_model_streamer.distributed_streamer import membership, staging
 
-JOB = json.loads(sys.argv[1])
-RANK = int(os.environ["RANK"])
+JOB: dict[str, Any] = {}
+RANK = -1
 
 
 def digest(tensor: torch.Tensor) -> str:
@@ -51,6 +51,14 @@ def stream(streamer: SafetensorsStreamer, **more: Any) -> None:
     streamer.stream_files(JOB["files"], **arguments)
 
 
+def hidden(address: object) -> Any:
+    raise PermissionError("/proc is somebody else's")
+
+
+def shared_mappings() -> int:
+    return Path("/proc/self/maps").read_text().count("memfd:streamer-staging")
+
+
 def load() -> dict[str, Any]:
     """Streams everything, and keeps it until the end."""
     tensors = []
@@ -58,10 +66,13 @@ def load() -> dict[str, Any]:
         stream(streamer)
         count = sum(len(file) for file in streamer.files_to_tensors_metadata.values())
         ring = streamer.file_streamer.ring_info()
+        mappings = [shared_mappings()]
         for name, tensor in streamer.get_tensors():
             tensors.append((name, tensor))
         stats = streamer.stats()
+    mappings.append(shared_mappings())
     return {
+        "shared_mappings": mappings,
         "tensors": [(name, digest(tensor)) for name, tensor in tensors],
         "forms": [(str(tensor.dtype), list(tensor.shape)) for _, tensor in tensors],
         "storages": [tensor.untyped_storage().nbytes() for _, tensor in tensors],
@@ -151,6 +162,24 @@ def unknown_name() -> dict[str, Any]:
         return {"tensors": [name for name, _ in streamer.get_tensors()]}
 
 
+def own_copy() -> dict[str, Any]:
+    """Each rank has files of its own under the same relative names."""
+    os.chdir(JOB["folders"][RANK])
+    return load()
+
+
+def other_version() -> dict[str, Any]:
+    if RANK == 1:
+        membership.native.version = lambda: "0.0.0"
+    return load()
+
+
+def other_files() -> dict[str, Any]:
+    if RANK == 1:
+        JOB["files"].reverse()
+    return load()
+
+
 def truncated() -> dict[str, Any]:
     """A file loses its end while it is streamed."""
     count = 0
@@ -199,9 +228,17 @@ def collective_works() -> bool:
     return int(total) == dist.get_world_size()
 
 
-def main() -> None:
+def main(job: dict[str, Any]) -> None:
+    """Does `job` as the rank that the environment says."""
     from datetime import timedelta
 
+    global RANK
+    JOB.update(job)
+    RANK = int(os.environ["RANK"])
+    if JOB.get("way") == "gloo":
+        membership.on_one_node = lambda hellos: False
+    elif JOB.get("way") == "hidden from rank 1" and RANK == 1:
+        staging.attach = hidden
     dist.init_process_group("gloo", timeout=timedelta(seconds=240))
     try:
         result = globals()[JOB["program"]]()
@@ -217,5 +254,16 @@ def main() -> None:
         dist.destroy_process_group()
 
 
+def forked(job: dict[str, Any], env: dict[str, str], log: str) -> None:
+    """As main(), after fork()."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.clear()
+    os.environ.update(env)
+    torch.set_num_threads(1)
+    main(job)
+
+
 if __name__ == "__main__":
-    main()
+    main(json.loads(sys.argv[1]))

@@ -11,6 +11,7 @@ from . import models
 from .cluster import Cluster
 
 Make = Callable[..., Cluster]
+WAYS = ["shared memory", "gloo"]
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,31 @@ def test_settings_that_differ_are_named(
         assert name in found[rank]["text"]
         assert "rank 1" in found[rank]["text"]
         assert found[rank]["works"]
+
+
+@pytest.mark.parametrize(
+    ("program", "what"),
+    [("other_version", "the version of this package"), ("other_files", "the list of files")],
+)
+def test_what_else_differs_is_named(cluster: Make, tmp_path: Path, program: str, what: str) -> None:
+    files = models.dense(tmp_path, files=2, tensors=1)
+    for result in cluster(2).run(program, files).values():
+        assert result["error"] == "RunaiStreamerInvalidInputException"
+        assert what in result["text"]
+        assert "rank 0 on " in result["text"] and "rank 1 on " in result["text"]
+        assert result["works"]
+
+
+def test_a_file_that_differs_between_ranks_is_named(cluster: Make, tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder, tensors in zip(folders, (2, 3), strict=True):
+        folder.mkdir()
+        models.dense(folder, files=1, tensors=tensors)
+    job = {"folders": [str(folder) for folder in folders]}
+    for result in cluster(2).run("own_copy", ["dense-0.safetensors"], **job).values():
+        assert result["error"] == "StreamerChangedError"
+        assert "dense-0.safetensors" in result["text"]
+        assert result["works"]
 
 
 def test_a_missing_file_is_missing_on_every_rank(cluster: Make, tmp_path: Path) -> None:
@@ -75,10 +101,11 @@ def test_an_unknown_name_on_one_rank_fails_on_all(cluster: Make, tmp_path: Path)
         assert "rank 1 on " in result["text"]
 
 
-def test_a_failed_read_fails_on_every_rank(cluster: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_failed_read_fails_on_every_rank(cluster: Make, tmp_path: Path, way: str) -> None:
     files = models.dense(tmp_path, files=2, tensors=30)
     limit = {"RUNAI_STREAMER_MEMORY_LIMIT": "2000000"}  # so that the end is still unread
-    found = cluster(3, limit).run("truncated", files, left=20 << 20)
+    found = cluster(3, limit).run("truncated", files, left=20 << 20, way=way)
     assert len({result["error"] for result in found.values()}) == 1
     assert len({result["text"] for result in found.values()}) <= 3
     for result in found.values():
@@ -89,12 +116,16 @@ def test_a_failed_read_fails_on_every_rank(cluster: Make, tmp_path: Path) -> Non
         assert result["works"]
 
 
-@pytest.mark.parametrize("how", ["close", "raise"])
-def test_a_rank_that_leaves_early_is_named_at_once(cluster: Make, tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "way"), [("close", WAYS[0]), ("raise", WAYS[0]), ("close", WAYS[1])]
+)
+def test_a_rank_that_leaves_early_is_named_at_once(
+    cluster: Make, tmp_path: Path, how: str, way: str
+) -> None:
     """The timeout would be 600 s."""
     files = models.dense(tmp_path, files=2, tensors=30)
     limit = {"RUNAI_STREAMER_MEMORY_LIMIT": "2000000"}
-    found = cluster(3, limit).run("abandon", files, how=how)
+    found = cluster(3, limit).run("abandon", files, how=how, way=way)
     for rank in (0, 2):
         assert "TimeoutError" in found[rank]["bases"]
         assert "rank 1 on " in found[rank]["text"]
@@ -102,11 +133,13 @@ def test_a_rank_that_leaves_early_is_named_at_once(cluster: Make, tmp_path: Path
     assert found[1]["works"]
 
 
-@pytest.mark.parametrize("how", ["kill", "exit"])
-def test_a_rank_that_dies_is_named_at_once(cluster: Make, tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize(("how", "way"), [("kill", WAYS[0]), ("exit", WAYS[0]), ("kill", WAYS[1])])
+def test_a_rank_that_dies_is_named_at_once(
+    cluster: Make, tmp_path: Path, how: str, way: str
+) -> None:
     files = models.dense(tmp_path, files=2, tensors=30)
     limit = {"RUNAI_STREAMER_MEMORY_LIMIT": "2000000"}
-    found = cluster(3, limit).run("abandon", files, how=how, afterwards=False)
+    found = cluster(3, limit).run("abandon", files, how=how, way=way, afterwards=False)
     assert sorted(found) == [0, 2]
     for result in found.values():
         assert "TimeoutError" in result["bases"]

@@ -11,6 +11,7 @@ from . import models
 from .cluster import Cluster
 
 Make = Callable[..., Cluster]
+SHARED = "shared memory"
 
 
 def digests_of(files: list[str]) -> list[tuple[str, str]]:
@@ -22,13 +23,14 @@ def read_here(result: dict) -> int:
     return int(result["notes"]["distributed"].split(", ")[1].split()[0])
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize(("ranks", "way"), [(2, SHARED), (3, SHARED), (4, SHARED), (3, "gloo")])
 def test_every_rank_yields_every_tensor_in_file_order(
-    cluster: Make, tmp_path: Path, ranks: int
+    cluster: Make, tmp_path: Path, ranks: int, way: str
 ) -> None:
     files, expected = models.mixture(tmp_path)
-    found = cluster(ranks).load(files)
+    found = cluster(ranks).load(files, way=way)
     for result in found.values():
+        assert result["notes"]["distributed_way"] == way
         assert result["tensors"] == [list(pair) for pair in expected]
         assert result["count"] == len(expected)
         assert result["forms"] == found[0]["forms"]
@@ -72,8 +74,23 @@ def test_memory_of_tensors_is_their_own(cluster: Make, tmp_path: Path) -> None:
     found = cluster(2).load(files)
     for result in found.values():
         assert result["storages"] == result["owned"]
-        assert result["ring"][1] == 2
-        assert result["ring"][2] <= (256 << 10) + 2 * 4096
+
+
+def test_staging_memory_is_bounded_and_goes_with_the_stream(cluster: Make, tmp_path: Path) -> None:
+    """Tensors are larger than it is."""
+    files = models.dense(tmp_path, files=1, tensors=3)
+    for way, bound in ((SHARED, 3 * (128 << 10)), ("gloo", 2 * (256 << 10))):
+        for result in cluster(2).load(files, way=way).values():
+            assert 0 < result["ring"][1] * result["ring"][2] <= bound + 4 * 4096
+            assert result["shared_mappings"][0] == (2 if way == SHARED else 0)
+            assert result["shared_mappings"][1] == 0
+
+
+def test_memory_that_one_rank_cannot_map_is_shared_by_none(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=1, tensors=3)
+    for result in cluster(3).load(files, way="hidden from rank 1").values():
+        assert result["notes"]["distributed_way"] == "gloo"
+        assert result["tensors"] == [list(pair) for pair in digests_of(files)]
 
 
 def test_many_small_tensors(cluster: Make, tmp_path: Path) -> None:
@@ -117,10 +134,11 @@ def test_into_memory_that_exists(cluster: Make, tmp_path: Path) -> None:
         assert result["tensors"] == dict(digests_of(files))
 
 
-def test_ranks_may_want_different_tensors(cluster: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", [SHARED, "gloo"])
+def test_ranks_may_want_different_tensors(cluster: Make, tmp_path: Path, way: str) -> None:
     files = models.dense(tmp_path)
     names = {"0": ["0.*", "1.00"], "1": ["1.*"], "2": ["0.0?", "1.1?"]}
-    found = cluster(3).load(files, names=names)
+    found = cluster(3).load(files, names=names, way=way)
     everything = dict(digests_of(files))
     wanted = {
         0: [name for name in everything if name.startswith("0.") or name == "1.00"],
@@ -130,6 +148,13 @@ def test_ranks_may_want_different_tensors(cluster: Make, tmp_path: Path) -> None
     for rank, result in found.items():
         assert sorted(result["tensors"]) == sorted([n, everything[n]] for n in wanted[rank])
     assert sum(read_here(result) for result in found.values()) == len(everything) << 20
+
+
+def test_a_rank_that_wants_nothing_reads_nothing(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=1, tensors=4)
+    found = cluster(3).load(files, names={"0": ["0.*"], "1": [], "2": ["0.01"]})
+    assert [len(result["tensors"]) for _, result in sorted(found.items())] == [4, 0, 1]
+    assert read_here(found[1]) == 0
 
 
 def test_disjoint_wishes_send_nothing(cluster: Make, tmp_path: Path) -> None:
