@@ -101,7 +101,7 @@ class Cluster:
         prefix = self.prefixes[rank]
         if prefix:
             command = [*prefix, sys.executable, str(HERE / "rank.py"), json.dumps(job)]
-            process: Any = _FORKS.Process(target=_execute, args=(command, env, str(log)))
+            process: Any = _FORKS.Process(target=rank_module.execute, args=(command, env, str(log)))
         else:
             process = _FORKS.Process(target=rank_module.forked, args=(job, env, str(log)))
         process.start()
@@ -141,13 +141,6 @@ class Cluster:
             f"rank {rank}: {(results / f'{rank}.log').read_text()[-3000:]}"
             for rank in range(self.ranks)
         )
-
-
-def _execute(command: list[str], env: dict[str, str], log: str) -> None:
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.execvpe(command[0], command, env)
 
 
 def _end(process: Any) -> None:

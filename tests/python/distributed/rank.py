@@ -265,5 +265,13 @@ def forked(job: dict[str, Any], env: dict[str, str], log: str) -> None:
     main(job)
 
 
+def execute(command: list[str], env: dict[str, str], log: str) -> None:
+    """As a process of its own, after fork()."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.execvpe(command[0], command, env)
+
+
 if __name__ == "__main__":
     main(json.loads(sys.argv[1]))
