@@ -50,6 +50,8 @@ class Cluster:
             **{k: v for k, v in os.environ.items() if not k.startswith("RUNAI_STREAMER_")},
             "RUNAI_STREAMER_DIST": "1",
             "OMP_NUM_THREADS": "1",
+            # torch looks up a name for each address that it connects to.
+            "RES_OPTIONS": "timeout:1",
             **(env or {}),
         }
         self.rank_env = rank_env or {}
