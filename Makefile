@@ -20,6 +20,9 @@ export CC := gcc
 export CXX := g++
 endif
 
+# Paths count from this folder, so that one clone's cache serves another.
+export CCACHE_BASEDIR ?= $(CURDIR)
+
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install -qq --constraint requirements/torch.txt

@@ -37,7 +37,7 @@ if [[ ! -e $prefix/complete ]]; then
       --no-replaces --no-enhances libcurl4-openssl-dev libssl-dev |
       grep -E '^(lib|zlib)' | grep -vE '^(libc6|libc6-dev|libgcc-s1|libc-bin|libcrypt)' | sort -u
   )
-  (cd "$prefix/packages" && apt-get download -qq "${names[@]}")
+  (cd "$prefix/packages" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "${names[@]}")
   for package in "$prefix"/packages/*.deb; do dpkg -x "$package" "$prefix"; done
   touch "$prefix/complete"
 fi

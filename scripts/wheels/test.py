@@ -1,8 +1,9 @@
 """Tries a wheel as its users do: `python -m scripts.wheels.test WHEEL [--chroot FOLDER]`.
 
-In a clean virtual environment, and with --chroot (root) in a Debian that debootstrap makes there,
-without any -dev package: streams a file, and the same file from Ceph over TLS. Also checks the
-wheel's size, its platform tag, and what its libraries export and need.
+In a clean virtual environment, also where symbols of another libcurl and OpenSSL come first, and
+with --chroot (root) in a Debian that debootstrap makes there, without any -dev package: streams a
+file, and the same file from Ceph over TLS. Also checks the wheel's size, its platform tag, and what
+its libraries export and need.
 """
 
 from __future__ import annotations
@@ -25,6 +26,23 @@ SMOKE = Path(__file__).with_name("smoke.py")
 def smoke(python: list[str], script: str, environment: dict[str, str], *arguments: str) -> None:
     env = {"PATH": os.environ["PATH"], "LC_ALL": "C", **environment}
     subprocess.run([*python, script, *arguments], check=True, env=env, cwd="/", timeout=300)
+
+
+# What another libcurl or OpenSSL of the process would be, if the wheel's used it.
+STRANGERS = """
+#include <stdlib.h>
+#define NAME(name) void name(void) { abort(); }
+NAME(curl_global_init) NAME(curl_easy_init) NAME(curl_multi_init) NAME(curl_multi_perform)
+NAME(SSL_connect) NAME(SSL_do_handshake) NAME(SSL_read) NAME(SSL_write)
+NAME(SSL_CTX_set1_cert_store)
+"""
+
+
+def make_strangers(folder: Path) -> Path:
+    source, library = folder / "strangers.c", folder / "strangers.so"
+    source.write_text(STRANGERS)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    return library
 
 
 def try_chroot(
@@ -101,6 +119,8 @@ def main() -> None:
             }
             uri = "s3://models/a/model.safetensors"
             smoke([python], str(SMOKE), environment, str(folder / "model"), uri)
+            preload = {"LD_PRELOAD": str(make_strangers(folder))}
+            smoke([python], str(SMOKE), environment | preload, str(folder / "model"), uri)
             if options.chroot:
                 try_chroot(python, options.chroot.resolve(), wheel, environment, "/tmp", uri)
     print("the wheel works")

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "c_streamer.h"
+#include "refusals.h"
 #include "standin.h"
 #include "streamer/runai_file_streamer.h"
 #include "temporary.h"
@@ -54,6 +55,47 @@ TEST_F(Codes, NoMemoryForACallbackIsAllocation) {
   EXPECT_EQ(list_and_throw<std::bad_alloc>(folder_.at("")), RUNAI_FILE_STREAMER_ALLOCATION);
 }
 
+TEST_F(Codes, ACLibraryThatIsTooOld) {
+  refuse().glibc = "2.17";
+  void* streamer = nullptr;
+  EXPECT_EQ(runai_file_streamer_start(&streamer), RUNAI_FILE_STREAMER_GLIBC);
+  EXPECT_NE(last_error().find("2.17"), std::string::npos) << last_error();
+  EXPECT_EQ(streamer, nullptr);
+  refuse().glibc = "2.28";
+  EXPECT_EQ(runai_file_streamer_start(&streamer), RUNAI_FILE_STREAMER_SUCCESS);
+  runai_file_streamer_end(streamer);
+  refuse().glibc = nullptr;
+}
+
+// The code of the first byte of a file of sysfs, which has neither O_DIRECT nor mappings.
+int code_of_strategy(const char* strategy, std::string* why = nullptr) {
+  EXPECT_EQ(runai_file_streamer_set_fs_strategy(strategy), RUNAI_FILE_STREAMER_SUCCESS);
+  Streamer streamer;
+  std::vector<char> memory;
+  EXPECT_EQ(streamer.request("/sys/kernel/mm/transparent_hugepage/enabled", {{0, 1}}, &memory), 0);
+  const int code = streamer.take().code;
+  if (why != nullptr) *why = last_error();
+  runai_file_streamer_set_fs_strategy(nullptr);
+  return code;
+}
+
+TEST_F(Codes, AStrategyThatTheFileSystemHasNot) {
+  std::string why;
+  EXPECT_EQ(code_of_strategy("direct", &why), RUNAI_FILE_STREAMER_STRATEGY_UNAVAILABLE);
+  EXPECT_NE(why.find("O_DIRECT"), std::string::npos) << why;
+  EXPECT_EQ(code_of_strategy("io_uring_direct,libaio_direct"),
+            RUNAI_FILE_STREAMER_STRATEGY_UNAVAILABLE);
+  EXPECT_EQ(code_of_strategy("io_uring_direct,libaio_direct,sync_buffered"),
+            RUNAI_FILE_STREAMER_SUCCESS);
+}
+
+TEST_F(Codes, AStrategyThatTheSystemRefuses) {
+  std::string why;
+  EXPECT_EQ(code_of_strategy("mapped", &why), RUNAI_FILE_STREAMER_STRATEGY_FAILED);
+  EXPECT_NE(why.find("errno"), std::string::npos) << why;
+  EXPECT_EQ(code_of_strategy("mapped, auto"), RUNAI_FILE_STREAMER_SUCCESS);
+}
+
 #ifdef STREAMER_OBJECT_STORAGE
 // The code of one range of `path`, which the request itself may have, too.
 int code_of_range(const std::string& path, size_t offset, size_t size) {
@@ -80,6 +122,18 @@ TEST_F(Codes, AnObjectThatEndsBeforeTheRange) {
   EXPECT_EQ(code_of_range(server.url() + "/file", 0, 10), RUNAI_FILE_STREAMER_SUCCESS)
       << last_error();
   EXPECT_EQ(code_of_range(server.url() + "/file", 4, 7), RUNAI_FILE_STREAMER_SHORT_OBJECT);
+}
+
+TEST_F(Codes, ALibcurlThatCantBeInitialisedIsBackendLoad) {
+  // In a process of its own: once it is initialised, it stays so.
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto load = [] {
+    refuse().libcurl = true;
+    const int code = code_of_range("http://127.0.0.1:1/file", 0, 1);
+    std::fprintf(stderr, "code %d: %s\n", code, runai_file_streamer_last_error());
+    std::exit(0);
+  };
+  EXPECT_EXIT(load(), testing::ExitedWithCode(0), "code 12: .*libcurl");
 }
 
 TEST_F(Codes, AServerThatFailsOrIsAwayIsRetryable) {

@@ -102,6 +102,30 @@ class Vllm:
         config = LoadConfig(load_format="runai_streamer_sharded", model_loader_extra_config=extra)
         return ShardedStateLoader(config).iterate_over_files(files)
 
+    def load_by_modelexpress(self) -> Weights:
+        """ModelExpress's strategy, which takes what vLLM's loader streams."""
+        from types import SimpleNamespace
+
+        from modelexpress.engines.vllm.adapter import VllmAdapter, _read_safetensors_index
+        from modelexpress.load_strategy.model_streamer_strategy import ModelStreamerStrategy
+        from vllm.engine.arg_utils import EngineArgs
+
+        index = _read_safetensors_index(MODEL)
+        assert index is not None and set(index["weight_map"]) == set(reference())
+        config = EngineArgs(
+            model=CONFIG["reference"],
+            load_format="runai_streamer",
+            skip_tokenizer_init=True,
+            dtype="bfloat16",
+            max_model_len=64,
+        ).create_engine_config()
+        adapter = VllmAdapter(config, config.model_config)
+        context = SimpleNamespace(adapter=adapter, global_rank=0, model_config=config.model_config)
+        os.environ["MX_MODEL_URI"] = MODEL
+        strategy = ModelStreamerStrategy()
+        assert strategy.is_available(context)
+        return strategy._stream_weights(MODEL, context)
+
     def leave(self) -> None:
         from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
 
@@ -307,6 +331,10 @@ def check_distributed() -> None:
     assert total.item() == int(os.environ["WORLD_SIZE"])
     torch.distributed.barrier()
     loading.leave()
+
+
+def check_modelexpress() -> None:
+    collect(consumer().load_by_modelexpress())
 
 
 def check_model() -> None:

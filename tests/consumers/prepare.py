@@ -33,6 +33,7 @@ class Consumer:
     package: str
     version: str
     transformers: str
+    plugins: tuple[str, ...] = ()  # requirements that are unpacked beside it
 
     @property
     def name(self) -> str:
@@ -50,7 +51,7 @@ class Consumer:
 CONSUMERS = {
     consumer.name: consumer
     for consumer in (
-        Consumer("vllm", "0.33.0", "transformers>=5.16.1,<5.21"),
+        Consumer("vllm", "0.33.0", "transformers>=5.16.1,<5.21", ("modelexpress==0.7.0",)),
         Consumer("vllm", "0.19.1", "transformers>=4.56,<5"),
         Consumer("vllm", "0.11.2", "transformers>=4.56,<5"),
         Consumer("sglang", "0.5.23", "transformers>=5.16.1,<5.21"),
@@ -67,8 +68,8 @@ def _pip(python: Path | str, *arguments: str) -> None:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
 
 
-def _unpack(consumer: Consumer, target: Path) -> None:
-    download = consumer.folder / "wheel"
+def _unpack(requirement: str, download: Path, target: Path) -> None:
+    """The Python files of a published wheel."""
     platforms = [f"--platform={platform}" for platform in PLATFORMS]
     _pip(
         sys.executable,
@@ -78,7 +79,7 @@ def _unpack(consumer: Consumer, target: Path) -> None:
         "--python-version=3.12",
         *platforms,
         f"--dest={download}",
-        f"{consumer.package}=={consumer.version}",
+        requirement,
     )
     (wheel,) = download.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -89,6 +90,11 @@ def _unpack(consumer: Consumer, target: Path) -> None:
         ]
         archive.extractall(target, wanted)
     wheel.unlink()  # hundreds of megabytes of kernels
+
+
+def _make_tree(consumer: Consumer, target: Path) -> None:
+    for requirement in (f"{consumer.package}=={consumer.version}", *consumer.plugins):
+        _unpack(requirement, consumer.folder / "wheel", target)
     if consumer.package == "vllm":
         # By this suffix it knows that it runs on a CPU.
         (metadata,) = target.glob("vllm-*.dist-info/METADATA")
@@ -101,14 +107,14 @@ def prepare(consumer: Consumer) -> None:
     """Does what is missing. Takes a minute and some 100 MB per consumer."""
     done = consumer.folder / ".complete"
     requirements = Path(__file__).with_name("requirements.txt")
-    stamp = requirements.read_text() + consumer.transformers
+    stamp = "\n".join((requirements.read_text(), consumer.transformers, *consumer.plugins))
     if done.exists() and done.read_text() == stamp:
         return
     print(f"preparing {consumer.name}", flush=True)
     consumer.folder.mkdir(parents=True, exist_ok=True)
     tree = consumer.folder / "tree"
     if not tree.exists():
-        _unpack(consumer, tree.with_suffix(".partial"))
+        _make_tree(consumer, tree.with_suffix(".partial"))
         tree.with_suffix(".partial").rename(tree)
     venv.create(consumer.folder / "venv", with_pip=True)
     (packages,) = (consumer.folder / "venv" / "lib").glob("python*/site-packages")

@@ -150,5 +150,13 @@ def test_vllm_builds_the_same_model(folder: Path) -> None:
     run(consumer, "model", str(folder), folder, port=free_port())
 
 
+def test_modelexpress_on_vllm(folder: Path, bucket: Any) -> None:
+    consumer = CONSUMERS["vllm-0.33.0"]
+    prepare(consumer)
+    run(consumer, "modelexpress", str(folder), folder)
+    uri, environment = bucket
+    run(consumer, "modelexpress", uri, folder, environment=environment)
+
+
 if __name__ == "__main__":
     sys.exit(pytest.main([__file__]))

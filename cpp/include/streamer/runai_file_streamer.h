@@ -35,22 +35,21 @@
 extern "C" {
 #endif
 
-/* Results. Codes that are listed as reserved are described by runai_file_streamer_response_str()
- * but never returned by this implementation. */
+/* Results. */
 enum {
   RUNAI_FILE_STREAMER_SUCCESS = 0,
   RUNAI_FILE_STREAMER_FINISHED = 1,             /* the streamer is being ended */
   RUNAI_FILE_STREAMER_FILE_ACCESS = 2,          /* missing, not permitted, changed or unreadable */
   RUNAI_FILE_STREAMER_EOF = 3,                  /* a file ended before the range did */
   RUNAI_FILE_STREAMER_S3_NOT_SUPPORTED = 4,     /* built without object storage */
-  RUNAI_FILE_STREAMER_GLIBC = 5,                /* reserved */
+  RUNAI_FILE_STREAMER_GLIBC = 5,                /* the C library is older than glibc 2.28 */
   RUNAI_FILE_STREAMER_FD_LIMIT = 6,             /* no file descriptors are left */
   RUNAI_FILE_STREAMER_INVALID = 7,              /* an argument or a setting */
   RUNAI_FILE_STREAMER_EMPTY_REQUEST = 8,        /* a request without ranges */
   RUNAI_FILE_STREAMER_BUSY = 9,                 /* another thread is in the same function */
   RUNAI_FILE_STREAMER_CA_FILE_NOT_FOUND = 10,   /* a CA bundle that a setting names */
   RUNAI_FILE_STREAMER_UNKNOWN = 11,             /* anything else */
-  RUNAI_FILE_STREAMER_BACKEND_LOAD = 12,        /* reserved: nothing is loaded at run time */
+  RUNAI_FILE_STREAMER_BACKEND_LOAD = 12,        /* libcurl or OpenSSL can't be initialised */
   RUNAI_FILE_STREAMER_GCS_NOT_SUPPORTED = 13,   /* built without object storage */
   RUNAI_FILE_STREAMER_AZURE_NOT_SUPPORTED = 14, /* built without object storage */
   RUNAI_FILE_STREAMER_SHORT_OBJECT = 15,        /* an object ended before the range did */
@@ -59,14 +58,14 @@ enum {
   RUNAI_FILE_STREAMER_CREDENTIALS_SET = 18,     /* other credentials are already set */
   RUNAI_FILE_STREAMER_RETRYABLE = 19,           /* network or server; later it may succeed */
   RUNAI_FILE_STREAMER_STRATEGY_UNKNOWN = 20,    /* no such file system strategy */
-  RUNAI_FILE_STREAMER_STRATEGY_UNAVAILABLE = 21, /* reserved */
-  RUNAI_FILE_STREAMER_STRATEGY_FAILED = 22,      /* reserved */
-  RUNAI_FILE_STREAMER_DEVICE_TYPE = 23,          /* neither CPU nor CUDA */
-  RUNAI_FILE_STREAMER_NO_DEVICE = 24,            /* no driver, or it sees no device */
-  RUNAI_FILE_STREAMER_DEVICE_ORDINAL = 25,       /* no device of that number */
-  RUNAI_FILE_STREAMER_ALLOCATION = 26,           /* host, pinned or device memory was refused */
-  RUNAI_FILE_STREAMER_TRANSFER = 27,             /* a copy to the device failed */
-  RUNAI_FILE_STREAMER_DRIVER = 28                /* the device's driver failed */
+  RUNAI_FILE_STREAMER_STRATEGY_UNAVAILABLE = 21, /* a strategy that the file system has not */
+  RUNAI_FILE_STREAMER_STRATEGY_FAILED = 22, /* a strategy that the system refused for this file */
+  RUNAI_FILE_STREAMER_DEVICE_TYPE = 23,     /* neither CPU nor CUDA */
+  RUNAI_FILE_STREAMER_NO_DEVICE = 24,       /* no driver, or it sees no device */
+  RUNAI_FILE_STREAMER_DEVICE_ORDINAL = 25,  /* no device of that number */
+  RUNAI_FILE_STREAMER_ALLOCATION = 26,      /* host, pinned or device memory was refused */
+  RUNAI_FILE_STREAMER_TRANSFER = 27,        /* a copy to the device failed */
+  RUNAI_FILE_STREAMER_DRIVER = 28           /* the device's driver failed */
 };
 
 enum { RUNAI_FILE_STREAMER_DEVICE_CPU = 0, RUNAI_FILE_STREAMER_DEVICE_CUDA = 1 };
@@ -134,7 +133,10 @@ RUNAI_FILE_STREAMER_API int runai_file_streamer_probe_direct_block_size(void* st
                                                                         size_t* block);
 
 /* How streamers of this process that make their first request later read files: auto, mapped,
- * buffered or direct. Null or "" returns to the environment's RUNAI_STREAMER_FS_STRATEGY. */
+ * buffered or direct, or several by preference, separated by commas. A file that can't be read by
+ * the first is read otherwise if auto or buffered is among them; if not, its ranges have the codes
+ * STRATEGY_UNAVAILABLE or STRATEGY_FAILED. Null or "" returns to the environment's
+ * RUNAI_STREAMER_FS_STRATEGY. */
 RUNAI_FILE_STREAMER_API int runai_file_streamer_set_fs_strategy(const char* strategy);
 
 /* Since node 1.1: the whole story of what this thread's latest call of this library reported: path,

@@ -74,6 +74,7 @@ struct Options {
   std::int64_t memory_limit = -2;    // -2: chosen by the engine; -1: never wait for the consumer;
                                      // 0: the least that works; else bytes
   std::string fs_strategy = "auto";  // auto, mapped, buffered, direct
+  bool fs_strategy_only = false;     // a file that can't be read so is an error: kUnsupported
   CredentialsProvider credentials;   // may be empty
   // Asked some times a second while a call waits; true makes that call return kCancelled.
   std::function<bool()> interrupted;          // may be empty

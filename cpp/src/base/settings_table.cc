@@ -30,7 +30,7 @@ constexpr SettingInfo kTable[] = {
      "Bytes of one read; for objects at least 5 MiB are used."},
     {"Reading", "RUNAI_STREAMER_FS_STRATEGY", kChoice, "auto",
      "auto|mapped|buffered|direct", 0, 0,
-     "How files are read: mapped hands out views of the page cache, buffered copies from it, direct bypasses it (O_DIRECT), auto looks at the file system, the page cache and the memory."},
+     "How files are read: mapped hands out views of the page cache, buffered copies from it, direct bypasses it (O_DIRECT), auto looks at the file system, the page cache and the memory. Of a list, separated by commas, the first; the original's io_uring_direct, libaio_direct and sync_buffered are understood."},
     {"Memory", "RUNAI_STREAMER_MEMORY_LIMIT", kBytes, "128 MiB for files, 384 MiB for objects, at most a quarter of the cgroup's memory, at least the largest tensor",
      "-1, 0 or bytes", -1, kMax,
      "Most bytes that the engine holds at once. -1: never wait for the consumer; 0: the least that works."},

@@ -1,5 +1,10 @@
 // The functions of runai_file_streamer.h: they check arguments, keep exceptions in, and translate.
 
+#if __has_include(<gnu/libc-version.h>)
+#include <gnu/libc-version.h>
+#endif
+
+#include <cstdio>
 #include <exception>
 #include <limits>
 #include <new>
@@ -54,6 +59,23 @@ int guarded(Body body) noexcept {
   } catch (...) {
     return RUNAI_FILE_STREAMER_UNKNOWN;
   }
+}
+
+// The oldest C library that this one is made for.
+constexpr int kOldestGlibc[] = {2, 28};
+
+Outcome check_c_library() {
+#ifdef __GLIBC__
+  int major = 0;
+  int minor = 0;
+  const char* const version = gnu_get_libc_version();
+  if (std::sscanf(version, "%d.%d", &major, &minor) == 2 &&
+      (major < kOldestGlibc[0] || (major == kOldestGlibc[0] && minor < kOldestGlibc[1]))) {
+    return {RUNAI_FILE_STREAMER_GLIBC,
+            std::string("start: the C library is glibc ") + version + "; 2.28 is the oldest"};
+  }
+#endif
+  return {};
 }
 
 Handle* handle_of(void* streamer) { return static_cast<Handle*>(streamer); }
@@ -198,13 +220,17 @@ Outcome list_files(void* streamer, const char* prefix, bool recursive, const Fil
 
 Outcome set_fs_strategy(const char* strategy) {
   const std::string value = strategy == nullptr ? "" : strategy;
-  for (const char* known : {"", "auto", "mapped", "buffered", "direct"}) {
-    if (value != known) continue;
-    streamer::capi::set_strategy(value);
+  if (value.empty()) {
+    streamer::capi::set_strategy({});
     return {};
   }
-  return {RUNAI_FILE_STREAMER_STRATEGY_UNKNOWN,
-          "unknown strategy '" + value + "'; known are auto, mapped, buffered, direct"};
+  auto chosen = streamer::parse_fs_strategy(value);
+  if (!chosen) {
+    return {RUNAI_FILE_STREAMER_STRATEGY_UNKNOWN,
+            "unknown strategy in '" + value + "'; known are auto, mapped, buffered, direct"};
+  }
+  streamer::capi::set_strategy(std::move(*chosen));
+  return {};
 }
 
 }  // namespace
@@ -214,6 +240,7 @@ extern "C" {
 int runai_file_streamer_start(void** streamer) {
   return guarded([&]() -> Outcome {
     if (streamer == nullptr) return invalid("start: null argument");
+    if (Outcome old = check_c_library(); old.code != 0) return old;
     *streamer = new Handle;
     return {};
   });

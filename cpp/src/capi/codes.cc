@@ -5,13 +5,15 @@
 namespace streamer::capi {
 namespace {
 
-int unsupported(SourceKind kind, DeviceType device) {
+int unsupported(SourceKind kind, DeviceType device, int os_error) {
+  if (kind == SourceKind::kFile && os_error != 0) return RUNAI_FILE_STREAMER_STRATEGY_FAILED;
   if (device == DeviceType::kCuda) return RUNAI_FILE_STREAMER_NO_DEVICE;
   switch (kind) {
     case SourceKind::kS3: return RUNAI_FILE_STREAMER_S3_NOT_SUPPORTED;
     case SourceKind::kGcs: return RUNAI_FILE_STREAMER_GCS_NOT_SUPPORTED;
     case SourceKind::kAzure: return RUNAI_FILE_STREAMER_AZURE_NOT_SUPPORTED;
-    case SourceKind::kFile:
+    // Of files nothing else can be unsupported.
+    case SourceKind::kFile: return RUNAI_FILE_STREAMER_STRATEGY_UNAVAILABLE;
     case SourceKind::kHttp:
     case SourceKind::kHub: break;
   }
@@ -43,8 +45,8 @@ int code_of(const Status& status, SourceKind kind, DeviceType device) {
     case Code::kNotFound:
     case Code::kPermission:
     case Code::kCredentials:
-    case Code::kPackage:
     case Code::kChanged: return RUNAI_FILE_STREAMER_FILE_ACCESS;
+    case Code::kPackage: return RUNAI_FILE_STREAMER_BACKEND_LOAD;
     case Code::kIo:
       return status.detail().http_status >= 500 ? RUNAI_FILE_STREAMER_RETRYABLE
                                                 : RUNAI_FILE_STREAMER_FILE_ACCESS;
@@ -53,7 +55,7 @@ int code_of(const Status& status, SourceKind kind, DeviceType device) {
     case Code::kMemoryLimit: return RUNAI_FILE_STREAMER_INVALID;
     case Code::kOutOfMemory: return RUNAI_FILE_STREAMER_ALLOCATION;
     case Code::kCancelled: return RUNAI_FILE_STREAMER_FINISHED;
-    case Code::kUnsupported: return unsupported(kind, device);
+    case Code::kUnsupported: return unsupported(kind, device, os_error);
     case Code::kTimeout:
     case Code::kNetwork:
     case Code::kThrottled: return RUNAI_FILE_STREAMER_RETRYABLE;

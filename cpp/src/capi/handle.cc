@@ -21,7 +21,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kSlice{20};
 
 std::mutex strategy_mutex;
-std::string strategy;  // guarded by strategy_mutex
+FsStrategy strategy;  // guarded by strategy_mutex; without a name: what the environment says
 
 Outcome failure(int code, std::string message) { return {code, std::move(message)}; }
 
@@ -58,7 +58,7 @@ Outcome behind_end(const std::string& path, std::uint64_t size, const Range& ran
 
 }  // namespace
 
-void set_strategy(std::string value) {
+void set_strategy(FsStrategy value) {
   const std::lock_guard lock(strategy_mutex);
   strategy = std::move(value);
 }
@@ -111,7 +111,10 @@ Result<Options> Handle::options() const {
   if (!options.ok()) return options;
   {
     const std::lock_guard lock(strategy_mutex);
-    if (!strategy.empty()) options->fs_strategy = strategy;
+    if (!strategy.name.empty()) {
+      options->fs_strategy = strategy.name;
+      options->fs_strategy_only = !strategy.fallback;
+    }
   }
   options->credentials = [state = credentials_](const CredentialsRequest& request) {
     Credentials credentials;

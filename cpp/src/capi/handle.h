@@ -15,6 +15,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/fs_strategy.h"
 #include "streamer/stream.h"
 
 namespace streamer::capi {
@@ -101,7 +102,7 @@ class Handle {
   bool responding_ = false;
 };
 
-// The strategy for files that later streams use; empty: what the environment says.
-void set_strategy(std::string strategy);
+// The strategy for files that later streams use; without a name: what the environment says.
+void set_strategy(FsStrategy strategy);
 
 }  // namespace streamer::capi

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cctype>
 
+#include "base/fs_strategy.h"
 #include "base/settings.h"
 #include "base/system.h"
 #include "engine/memory_limit.h"
@@ -57,9 +58,12 @@ Result<Options> Options::from_environment() {
   auto limit = settings.integer("RUNAI_STREAMER_MEMORY_LIMIT");
   if (!limit) return limit.status();
   options.memory_limit = limit->value_or(-2);
-  auto strategy = settings.choice("RUNAI_STREAMER_FS_STRATEGY");
-  if (!strategy) return strategy.status();
-  options.fs_strategy = strategy->value_or("auto");
+  constexpr const char* kStrategy = "RUNAI_STREAMER_FS_STRATEGY";
+  if (const auto names = settings.text(kStrategy)) {
+    const auto strategy = parse_fs_strategy(*names);
+    if (!strategy) return settings.choice(kStrategy).status();
+    options.fs_strategy = strategy->name;
+  }
   return options;
 }
 

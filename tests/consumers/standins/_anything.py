@@ -74,7 +74,7 @@ def _asked_by_a_consumer() -> bool:
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if not module.startswith("importlib") and module != "_frozen_importlib":
-            return module.partition(".")[0] in ("sglang", "vllm")
+            return module.partition(".")[0] in ("modelexpress", "sglang", "vllm")
         frame = frame.f_back
     return False
 

@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> str:
         ("RUNAI_STREAMER_CHUNK_BYTESIZE", "2MB", "bytes"),
         ("RUNAI_STREAMER_MEMORY_LIMIT", "-2", "-1, 0 or bytes"),
         ("RUNAI_STREAMER_MEMORY_LIMIT", "99999999999999999999", "-1, 0 or bytes"),
-        ("RUNAI_STREAMER_FS_STRATEGY", "io_uring_direct", "mapped"),
+        ("RUNAI_STREAMER_FS_STRATEGY", "direct,psychic", "mapped"),
         ("RUNAI_STREAMER_LOG_LEVEL", "loud", "debug"),
         ("RUNAI_STREAMER_LOG_TO_STDERR", "perhaps", "true"),
     ],
@@ -44,6 +44,14 @@ def test_a_bad_value_is_named_with_what_is_accepted(
         load(path)
     for part in (name, value, accepted):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["io_uring_direct,libaio_direct,sync_buffered", "sync_buffered", "Direct,Buffered"]
+)
+def test_the_originals_names_of_strategies(value: str, path: str, monkeypatch) -> None:
+    monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", value)
+    assert len(load(path)) == 2
 
 
 @pytest.mark.parametrize("value", ["", "16", "1"])

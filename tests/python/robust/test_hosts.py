@@ -19,6 +19,8 @@ from safetensors.torch import save_file
 import runai_model_streamer
 from runai_model_streamer import SafetensorsStreamer
 from tests.servers import Unavailable, debian
+from tests.servers.nginx import Nginx
+from tests.servers.tls import Authority
 
 # Loads the files that are its arguments and prints how many tensors they had.
 LOAD = """
@@ -43,6 +45,23 @@ def files() -> Iterator[list[str]]:
         os.chmod(names[-1], 0o644)
     yield names
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def served(
+    files: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[list[str], str]]:
+    """The files at https addresses, and the certificates that their server is known by."""
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    server = Nginx(Path(files[0]).parent, certificate=authority.issue("nginx"))
+    try:
+        server.__enter__()
+    except Unavailable as error:
+        pytest.skip(str(error))
+    try:
+        yield [f"{server.tls_url}/{Path(name).name}" for name in files], str(authority.ca)
+    finally:
+        server.__exit__(None, None, None)
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -73,6 +92,33 @@ def test_few_file_descriptors(files: list[str], limit: int) -> None:
     assert run("import torch\n" + code + LOAD, *files) == "200"
 
 
+def test_few_file_descriptors_for_connections(served: tuple[list[str], str]) -> None:
+    addresses, ca = served
+    code = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
+    env = environment(SSL_CERT_FILE=ca, RUNAI_STREAMER_CONCURRENCY="64")
+    assert run("import torch\n" + code + LOAD, *addresses, env=env) == "200"
+
+
+def test_no_file_descriptors_for_connections_is_an_error_that_says_so(
+    served: tuple[list[str], str],
+) -> None:
+    addresses, ca = served
+    code = """
+import os, resource, sys, torch
+from runai_model_streamer import SafetensorsStreamer
+free = os.open("/dev/null", os.O_RDONLY); os.close(free)
+resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, free + 1))
+try:
+    with SafetensorsStreamer() as s:
+        s.stream_files(sys.argv[1:])
+        list(s.get_tensors())
+except ValueError as error:
+    print(error.errno, "ulimit" in str(error))
+"""
+    env = environment(SSL_CERT_FILE=ca, RUNAI_STREAMER_MAX_ATTEMPTS="1")
+    assert run(code, *addresses, env=env) == "24 True"
+
+
 def test_no_file_descriptors_is_an_error_that_says_so(files: list[str]) -> None:
     code = """
 import os, resource, sys, torch
@@ -98,14 +144,31 @@ def test_another_allocator(files: list[str]) -> None:
     assert run(LOAD, *files, env=environment(LD_PRELOAD=str(library))) == "200"
 
 
-def test_another_libcurl_and_openssl_in_the_process(files: list[str]) -> None:
-    code = """
-import ctypes, ctypes.util
-for name in ("ssl", "crypto", "curl", "curl-gnutls"):
-    path = ctypes.util.find_library(name)
-    if path: ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+@pytest.mark.parametrize("first", ["it", "ours"])
+def test_another_libcurl_and_openssl_in_the_process(
+    served: tuple[list[str], str], first: str
+) -> None:
+    """That of GnuTLS, for all to see, and Python's ssl; while ours speaks TLS."""
+    try:
+        root = debian.unpack("curl-gnutls", "libcurl3-gnutls")
+    except Unavailable as error:
+        pytest.skip(str(error))
+    library = next(root.glob("**/libcurl-gnutls.so.4"))
+    code = f"""
+import ctypes, ssl
+other = ctypes.CDLL({str(library)!r}, mode=ctypes.RTLD_GLOBAL)
+other.curl_global_init(3)
+other.curl_easy_init.restype = ctypes.c_void_p
+assert other.curl_easy_init()
+assert ssl.create_default_context().get_ca_certs is not None
 """
-    assert run(code + LOAD, *files) == "200"
+    addresses, ca = served
+    env = environment(SSL_CERT_FILE=ca)
+    env["LD_LIBRARY_PATH"] = os.pathsep.join(
+        filter(None, [env.get("LD_LIBRARY_PATH"), debian.library_path(root)])
+    )
+    before = "" if first == "it" else "import runai_model_streamer\n"
+    assert run(before + code + LOAD, *addresses, env=env) == "200"
 
 
 def test_threads_of_asyncio(files: list[str]) -> None:

@@ -1,8 +1,11 @@
 #include "source/http/curl_handle.h"
 
 #include <openssl/ssl.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <mutex>
 #include <string>
@@ -17,9 +20,10 @@ constexpr long kReceiveBuffer = 512 << 10;  // the most that libcurl takes
 
 // libcurl's only global state; set up by the first connection of the process, never at import.
 bool curl_ready() {
-  static std::once_flag once;
+  static std::mutex mutex;
   static bool ready = false;
-  std::call_once(once, [] { ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK; });
+  const std::lock_guard lock(mutex);
+  if (!ready) ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
   return ready;
 }
 
@@ -28,6 +32,14 @@ bool tls_is_ours() {
   const curl_version_info_data* info = curl_version_info(CURLVERSION_NOW);
   const std::string ours = "OpenSSL/" + std::to_string(OPENSSL_VERSION_NUMBER >> 28) + ".";
   return info->ssl_version != nullptr && std::string_view(info->ssl_version).starts_with(ours);
+}
+
+// EMFILE or ENFILE where no descriptor is left, else 0: libcurl does not tell.
+int descriptor_errno() {
+  const int probe = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (probe < 0) return errno == EMFILE || errno == ENFILE ? errno : 0;
+  ::close(probe);
+  return 0;
 }
 
 CURLcode share_certificates(CURL*, void* context, void* certificates) {
@@ -46,9 +58,16 @@ CURLcode share_and_read_ahead(CURL* easy, void* context, void* certificates) {
 }  // namespace
 
 CurlHandle::CurlHandle() {
-  if (!curl_ready()) return;
+  if (!curl_ready()) {
+    status_ = Status::error(Code::kPackage, "libcurl can't be initialised")
+                  .with_hint("Look at the libcurl and the OpenSSL that this process loads (ldd)");
+    return;
+  }
   multi_.reset(curl_multi_init());
   easy_.reset(curl_easy_init());
+  if (easy_ == nullptr || multi_ == nullptr) {
+    status_ = Status::error(Code::kOutOfMemory, "libcurl can't be set up");
+  }
 }
 
 CurlHandle::~CurlHandle() { end(); }
@@ -146,7 +165,14 @@ Outcome CurlHandle::outcome(CURLcode result, bool connected, int os_error) const
       hint = "No usable file of certificates; AWS_CA_BUNDLE or SSL_CERT_FILE may name one";
       break;
     case CURLE_COULDNT_RESOLVE_HOST:
-    case CURLE_COULDNT_CONNECT: hint = "Check the endpoint's address"; break;
+    case CURLE_COULDNT_CONNECT:
+      hint = "Check the endpoint's address";
+      if (const int none = descriptor_errno(); none != 0) {
+        code = Code::kIo;
+        os_error = none;
+        hint = "Raise the limit of open files (ulimit -n)";
+      }
+      break;
     case CURLE_COULDNT_RESOLVE_PROXY: hint = "Check HTTPS_PROXY and NO_PROXY"; break;
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:

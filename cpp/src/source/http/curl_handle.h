@@ -26,7 +26,7 @@ class CurlHandle {
   CurlHandle(const CurlHandle&) = delete;
   CurlHandle& operator=(const CurlHandle&) = delete;
 
-  bool ok() const { return easy_ != nullptr && multi_ != nullptr; }
+  const Status& status() const { return status_; }
   CURL* easy() const { return easy_.get(); }
   template <typename T>
   void set(CURLoption option, T value) {
@@ -51,6 +51,7 @@ class CurlHandle {
 
   std::shared_ptr<X509_STORE> certificates_;  // null: libcurl loads them
   // Last to go: the easy handle, which may have a connection that the multi handle owns.
+  Status status_;
   std::unique_ptr<CURLM, MultiCleanup> multi_;
   std::unique_ptr<CURL, EasyCleanup> easy_;
   bool added_ = false;

@@ -28,7 +28,7 @@ std::size_t on_body(char* data, std::size_t, std::size_t size, void* attempt) {
 }  // namespace
 
 Outcome CurlTransfer::perform(const Request& request, Attempt* attempt, TransferTimes* times) {
-  if (!handle_.ok()) return {Status::error(Code::kOutOfMemory, "libcurl can't be set up")};
+  if (const Status& status = handle_.status(); !status.ok()) return {status};
   const TransportSettings& settings = attempt->transport->settings;
   HeaderList headers;
   for (const Header& header : request.headers) {

@@ -84,7 +84,7 @@ DirectTransfer::Channel& DirectTransfer::channel_to(const std::string& origin) {
 
 Outcome DirectTransfer::connect(Channel* channel, const Request& request, const Url& url,
                                 Attempt* attempt) {
-  if (!channel->handle.ok()) return {Status::error(Code::kOutOfMemory, "libcurl can't be set up")};
+  if (const Status& status = channel->handle.status(); !status.ok()) return {status};
   channel->close();
   CurlHandle& handle = channel->handle;
   handle.prepare(request, attempt->transport->settings);

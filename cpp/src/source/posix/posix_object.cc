@@ -79,6 +79,13 @@ std::string version_of(const struct stat& info) {
 
 }  // namespace
 
+Status strategy_error(const std::string& what, int os_error) {
+  Status status = Status::error(Code::kUnsupported, what);
+  if (os_error != 0) status = std::move(status).with_errno(os_error);
+  return std::move(status).with_hint(
+      "Name a strategy to fall back to (direct,buffered), or choose auto");
+}
+
 Status posix_error(const std::string& what, const std::string& path, int os_error) {
   Code code = Code::kIo;
   const char* hint = "";
@@ -147,7 +154,8 @@ PosixObject::~PosixObject() {
 }
 
 Result<std::shared_ptr<const PosixObject>> PosixObject::open(const std::string& path,
-                                                             const std::string& strategy) {
+                                                             const std::string& strategy,
+                                                             bool only) {
   // O_NONBLOCK: a pipe is refused below, instead of waiting for somebody to write to it.
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return posix_error("cannot open the file", path, errno);
@@ -164,7 +172,13 @@ Result<std::shared_ptr<const PosixObject>> PosixObject::open(const std::string& 
   }
   auto object = std::shared_ptr<PosixObject>(
       new PosixObject(path, static_cast<std::uint64_t>(info.st_size), version_of(info), fd));
+  object->only_ = only;
   object->choose(strategy);
+  if (only) {
+    if (Status status = object->check_strategy(); !status.ok()) {
+      return std::move(status).with_path(path);
+    }
+  }
   return std::shared_ptr<const PosixObject>(std::move(object));
 }
 
@@ -174,6 +188,7 @@ void PosixObject::choose(const std::string& wanted) {
     strategy_ = FileStrategy::kDirect;
     return;
   }
+  if (wanted == "mapped" && only_) strategy_ = FileStrategy::kMapped;
   if (wanted == "auto") {
     if (!is_local(fd_)) return;
     strategy_ = FileStrategy::kAuto;
@@ -184,10 +199,28 @@ void PosixObject::choose(const std::string& wanted) {
   if (wanted == "mapped" && view_ != nullptr) strategy_ = FileStrategy::kMapped;
 }
 
+Status PosixObject::check_strategy() const {
+  if (strategy_ == FileStrategy::kMapped && view_ == nullptr) {
+    if (view_errno_ == 0) return strategy_error("the kernel can't populate a mapping", 0);
+    return strategy_error("the file can't be mapped", view_errno_);
+  }
+  if (strategy_ == FileStrategy::kDirect && device_fd() < 0) {
+    // How a file system says that it has no O_DIRECT.
+    const bool none = direct_errno_ == EINVAL || direct_errno_ == EOPNOTSUPP;
+    return strategy_error("the file can't be read past the page cache (O_DIRECT)",
+                          none ? 0 : direct_errno_);
+  }
+  return {};
+}
+
 void PosixObject::map() {
   // Writable, since tensors are; private, so that the file never is.
   void* view = mmap(nullptr, size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd_, 0);
-  if (view != MAP_FAILED) view_ = static_cast<std::byte*>(view);
+  if (view != MAP_FAILED) {
+    view_ = static_cast<std::byte*>(view);
+  } else {
+    view_errno_ = errno;
+  }
 }
 
 // Streams tell one another that they read a file by a shared lock on a byte far behind its end.
@@ -236,13 +269,17 @@ int PosixObject::device_fd() const {
 
 void PosixObject::open_direct() const {
   direct_fd_ = ::open(path().c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_DIRECT);
-  if (direct_fd_ < 0) return;
+  if (direct_fd_ < 0) {
+    direct_errno_ = errno;
+    return;
+  }
   struct stat one {};
   struct stat other {};
   if (fstat(fd_, &one) != 0 || fstat(direct_fd_, &other) != 0 || one.st_ino != other.st_ino ||
       one.st_dev != other.st_dev) {  // replaced in between
     ::close(direct_fd_);
     direct_fd_ = -1;
+    direct_errno_ = ESTALE;
   }
 }
 

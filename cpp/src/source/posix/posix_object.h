@@ -19,9 +19,11 @@ enum class FileStrategy {
 
 class PosixObject final : public Object {
  public:
-  // Opens `path`. `strategy` is the setting: auto, mapped, buffered or direct.
+  // Opens `path`. `strategy` is the setting: auto, mapped, buffered or direct. With `only` a file
+  // that can't be read so is not opened.
   static Result<std::shared_ptr<const PosixObject>> open(const std::string& path,
-                                                         const std::string& strategy);
+                                                         const std::string& strategy,
+                                                         bool only = false);
   ~PosixObject() override;
 
   std::byte* view() const override { return view_; }
@@ -32,6 +34,8 @@ class PosixObject final : public Object {
   Status unchanged() const override;
 
   int fd() const { return fd_; }
+  // Whether it must be read as its strategy says or not at all.
+  bool strategy_only() const { return only_; }
   // Whether at least half of [offset, offset + size) is in the page cache.
   bool mostly_cached(std::uint64_t offset, std::uint64_t size) const;
   // A descriptor for O_DIRECT where what is not cached is better read so now; else -1.
@@ -40,6 +44,7 @@ class PosixObject final : public Object {
  private:
   PosixObject(std::string path, std::uint64_t size, std::string version, int fd);
   void choose(const std::string& wanted);
+  Status check_strategy() const;
   void map();
   void open_direct() const;
   void announce();
@@ -48,14 +53,20 @@ class PosixObject final : public Object {
 
   int fd_;
   FileStrategy strategy_ = FileStrategy::kBuffered;
+  bool only_ = false;
   std::byte* view_ = nullptr;
+  int view_errno_ = 0;                        // why there is no view
   bool spare_cache_ = false;                  // kAuto: cold bytes are not worth the page cache
   mutable std::atomic<bool> passing_{false};  // kAuto: the same, since they go to a device
   mutable std::once_flag direct_once_;
   mutable int direct_fd_ = -1;
+  mutable int direct_errno_ = 0;
   mutable std::once_flag probe_once_;
   mutable int probe_fd_ = -1;
 };
+
+// The status of a strategy that can't be used: `os_error` is 0 where it does not exist here.
+Status strategy_error(const std::string& what, int os_error);
 
 // The status of a system call on `path` that failed.
 Status posix_error(const std::string& what, const std::string& path, int os_error);

@@ -92,12 +92,18 @@ std::uint64_t direct_bytes(const iovec& segment, std::uint64_t offset) {
   return aligned ? segment.iov_len / kBlock * kBlock : 0;
 }
 
+// What a direct read returns that is not possible: nothing, so that the rest is read otherwise.
+Status refused(const PosixObject& file, int os_error) {
+  if (!file.strategy_only()) return {};
+  return strategy_error("a read past the page cache (O_DIRECT) was refused", os_error);
+}
+
 }  // namespace
 
 PosixReader::~PosixReader() { std::free(bounce_); }
 
 Result<Opened> PosixReader::open(const std::string& path, std::span<std::byte> prefix) {
-  auto file = PosixObject::open(path, strategy_);
+  auto file = PosixObject::open(path, strategy_, only_);
   if (!file) return file.status();
   const std::uint64_t size = std::min<std::uint64_t>(prefix.size(), (*file)->size());
   if (size > 0) {
@@ -144,12 +150,12 @@ Status PosixReader::read_direct(const PosixObject& file, int direct, std::uint64
       }
       if (got == 0) return ended_early(file, offset);
       if (errno == EINTR) continue;
-      if (errno == EINVAL) return {};
+      if (errno == EINVAL) return refused(file, errno);
       return posix_error("cannot read the file", file.path(), errno);
     }
     if (bounce_ == nullptr) {
       bounce_ = static_cast<std::byte*>(std::aligned_alloc(kBounceBytes, kBounceBytes));
-      if (bounce_ == nullptr) return {};
+      if (bounce_ == nullptr) return refused(file, ENOMEM);
       madvise(bounce_, kBounceBytes, MADV_HUGEPAGE);
     }
     const std::uint64_t start = offset / kBlock * kBlock;
@@ -163,7 +169,7 @@ Status PosixReader::read_direct(const PosixObject& file, int direct, std::uint64
     const ssize_t got = pread(direct, bounce_, size, static_cast<off_t>(start));
     if (got < 0) {
       if (errno == EINTR) continue;
-      if (errno == EINVAL) return {};
+      if (errno == EINVAL) return refused(file, errno);
       return posix_error("cannot read the file", file.path(), errno);
     }
     const std::uint64_t skip = offset - start;

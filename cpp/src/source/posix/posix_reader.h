@@ -12,7 +12,8 @@ namespace streamer {
 
 class PosixReader final : public Reader {
  public:
-  explicit PosixReader(std::string strategy) : strategy_(std::move(strategy)) {}
+  explicit PosixReader(std::string strategy, bool only = false)
+      : strategy_(std::move(strategy)), only_(only) {}
   ~PosixReader() override;
 
   Result<Opened> open(const std::string& path, std::span<std::byte> prefix) override;
@@ -27,6 +28,7 @@ class PosixReader final : public Reader {
                      std::vector<iovec>* segments, ReadReport* report);
 
   std::string strategy_;
+  bool only_;
   std::byte* bounce_ = nullptr;  // aligned memory for O_DIRECT, small enough to stay in the cache
 };
 

@@ -10,7 +10,8 @@ namespace {
 
 class PosixSource final : public Source {
  public:
-  explicit PosixSource(const SourceContext& context) : strategy_(context.options.fs_strategy) {
+  explicit PosixSource(const SourceContext& context)
+      : strategy_(context.options.fs_strategy), only_(context.options.fs_strategy_only) {
     traits_.chunk_bytes = std::uint64_t{2} << 20;
     traits_.view_chunk_bytes = std::uint64_t{4} << 20;
     // Few: memory that is used again is in the cache, fresh memory costs more than the reading.
@@ -20,12 +21,13 @@ class PosixSource final : public Source {
   }
   const SourceTraits& traits() const override { return traits_; }
   Result<std::unique_ptr<Reader>> make_reader() override {
-    return std::unique_ptr<Reader>(std::make_unique<PosixReader>(strategy_));
+    return std::unique_ptr<Reader>(std::make_unique<PosixReader>(strategy_, only_));
   }
 
  private:
   SourceTraits traits_;
   std::string strategy_;
+  bool only_;
 };
 
 }  // namespace
