@@ -254,8 +254,10 @@ class SafetensorsStreamer:
     def _log_summary(self) -> None:
         if not logger.isEnabledFor(20):
             return
-        import humanize
-
+        try:
+            import humanize
+        except OSError:  # connections may hold every descriptor; everything was streamed
+            return
         seconds = time.monotonic() - self.start_time
         size = humanize.naturalsize(self.total_size, binary=True)
         rate = humanize.naturalsize(self.total_size / seconds if seconds > 0 else 0, binary=True)
