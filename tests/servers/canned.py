@@ -34,11 +34,14 @@ class Canned:
     """
 
     def __init__(
-        self, handler: Callable[[Seen], Answer], certificate: Certificate | None = None
+        self,
+        handler: Callable[[Seen], Answer],
+        certificate: Certificate | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self.scheme = "https" if certificate else "http"
         self.handler, self.seen = handler, list[Seen]()
-        self.port = free_port()
+        self.host, self.port = host, free_port(host)
         canned = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -65,7 +68,7 @@ class Canned:
             def log_message(self, *arguments: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._server = http.server.ThreadingHTTPServer((host, self.port), Handler)
         self._server.daemon_threads = True
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -77,7 +80,7 @@ class Canned:
 
     @property
     def url(self) -> str:
-        return f"{self.scheme}://127.0.0.1:{self.port}"
+        return f"{self.scheme}://{self.host}:{self.port}"
 
     def __enter__(self) -> Canned:
         self._thread.start()

@@ -28,6 +28,11 @@ ConcurrencyController::ConcurrencyController(int fixed, const SourceTraits& trai
       base_limit_(limit_),
       patience_(kShortestHold) {}
 
+void ConcurrencyController::start(int limit) {
+  if (!adaptive_ || started_) return;
+  limit_ = base_limit_ = std::clamp(limit, 1, maximum_);
+}
+
 void ConcurrencyController::change_limit(int limit) {
   warm_up_left_ = limit_;  // those under way
   limit_ = std::clamp(limit, 1, maximum_);
@@ -37,6 +42,7 @@ void ConcurrencyController::change_limit(int limit) {
 void ConcurrencyController::completed(std::uint64_t bytes, int active, bool congested,
                                       TimePoint now, double processor_seconds) {
   if (!adaptive_) return;
+  started_ = true;
   if (congested && warm_up_left_ == 0) {
     // The server's word counts more than the rate; and it should not be asked again soon.
     patience_ = kLongestHold;

@@ -18,6 +18,8 @@ class ConcurrencyController {
   // `fixed` above 0 is obeyed exactly. Sources that are not remote keep their first number.
   ConcurrencyController(int fixed, const SourceTraits& traits);
 
+  // Starts with another number; ignored once reads have ended, and where a number was chosen.
+  void start(int limit);
   int limit() const { return limit_; }
   int maximum() const { return maximum_; }
   // A read of `bytes` ended while `active` reads were under way, itself included. `congested`
@@ -50,6 +52,7 @@ class ConcurrencyController {
   int patience_ = 0;        // how long to hold after a probe that brought nothing
   bool probe_up_ = false;
 
+  bool started_ = false;
   int warm_up_left_ = 0;     // reads that began under another limit
   int reads_ = 0;            // of the epoch
   int saturated_reads_ = 0;  // of them: the limit was what bounded

@@ -44,6 +44,11 @@ bool Scheduler::has_source(SourceKind kind) const {
   return sources_.count(kind) > 0;
 }
 
+void Scheduler::start_concurrency(SourceKind kind, int reads) {
+  const std::lock_guard lock(mutex_);
+  sources_.at(kind).controller.start(reads);
+}
+
 Status Scheduler::add_blocks(std::vector<Block> blocks, const std::vector<FileState>& files) {
   std::uint64_t largest = 0;
   const Block* largest_block = nullptr;

@@ -65,6 +65,8 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
   // Must come before the first block or task of that kind.
   void add_source(SourceKind kind, SourceLimits limits);
   bool has_source(SourceKind kind) const;
+  // Where adaptive concurrency starts; ignored once something was read.
+  void start_concurrency(SourceKind kind, int reads);
 
   // kMemoryLimit where a block is larger than an explicit limit.
   Status add_blocks(std::vector<Block> blocks, const std::vector<FileState>& files);

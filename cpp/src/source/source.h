@@ -107,6 +107,8 @@ class Source {
  public:
   virtual ~Source() = default;
   virtual const SourceTraits& traits() const = 0;
+  // Where adaptive concurrency starts, in the light of what was opened so far.
+  virtual int first_concurrency() const { return traits().initial_concurrency; }
   virtual Result<std::unique_ptr<Reader>> make_reader() = 0;  // thread-safe
 };
 

@@ -63,6 +63,21 @@ TEST(Concurrency, FixedIsFixed) {
   EXPECT_EQ(controller.maximum(), 7);
 }
 
+TEST(Concurrency, MayStartWithAnotherNumberUntilSomethingWasRead) {
+  ConcurrencyController controller(0, remote());
+  controller.start(2);
+  EXPECT_EQ(controller.limit(), 2);
+  Load load{[](int n) { return 25e6 * n; }};
+  load.run(&controller, 2000);
+  EXPECT_GE(load.last, 48);
+  controller.start(2);
+  EXPECT_EQ(controller.limit(), load.last);
+
+  ConcurrencyController fixed(7, remote());
+  fixed.start(2);
+  EXPECT_EQ(fixed.limit(), 7);
+}
+
 TEST(Concurrency, GrowsWhileConnectionsAreTheBound) {
   // 25 MB/s each, up to 1.6 GB/s.
   ConcurrencyController controller(0, remote());

@@ -1,4 +1,4 @@
-"""Small models for tests."""
+"""Small models for tests, and loading them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import random
 
 import safetensors.torch
 import torch
+
+from runai_model_streamer import SafetensorsStreamer
+from runai_model_streamer.s3_utils import S3Credentials
 
 
 def make_model(megabytes: int, tensors: int = 7, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -31,3 +34,10 @@ def check_same(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]
     assert sorted(expected) == sorted(found)
     for name, tensor in expected.items():
         assert torch.equal(tensor, found[name]), name
+
+
+def load(path: str, credentials: S3Credentials | None = None) -> dict[str, torch.Tensor]:
+    """All tensors of a file."""
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([path], s3_credentials=credentials)
+        return dict(streamer.get_tensors())

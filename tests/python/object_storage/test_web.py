@@ -16,19 +16,13 @@ from runai_model_streamer import (
     list_safetensors,
     pull_files,
 )
-from tests.python.object_storage.models import check_same, make_model, save
+from tests.python.object_storage.models import check_same, load, make_model, save
 from tests.servers.canned import Answer, Canned
 from tests.servers.process import free_port
 
 pytestmark = pytest.mark.servers
 MODEL = make_model(3)
 DATA = save(MODEL)
-
-
-def load(uri):
-    with SafetensorsStreamer() as streamer:
-        streamer.stream_files([uri])
-        return dict(streamer.get_tensors())
 
 
 def ranged(seen, data=DATA, etag='"1"', **headers):
@@ -336,3 +330,12 @@ def test_objects_may_have_a_concurrency_of_their_own(use, tmp_path):
                 streamer.stream_files([path])
                 check_same(MODEL, dict(streamer.get_tensors()))
                 assert streamer.stats().concurrency == expected
+
+
+@pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", 2), ("127.0.0.2", 4)])
+def test_a_server_on_the_same_machine_gets_fewer_connections(host, expected):
+    """A connection to 127.0.0.2 comes from 127.0.0.1, as from another machine."""
+    with Canned(ranged, host=host) as server, SafetensorsStreamer() as streamer:
+        streamer.stream_files([f"{server.url}/m.safetensors"])
+        check_same(MODEL, dict(streamer.get_tensors()))
+        assert streamer.stats().concurrency == expected

@@ -48,7 +48,8 @@ struct Transport {
   const TransportSettings settings;
   const CancelToken& cancel;
   Trace trace;
-  std::atomic<bool> reached{false};  // some server has answered
+  std::atomic<bool> reached{false};    // some server has answered
+  std::atomic<bool> same_host{false};  // the server that reads went to last is on this machine
 
   // Waits; false when cancelled or past the deadline before that.
   bool sleep(std::chrono::milliseconds duration) const;

@@ -18,6 +18,9 @@ struct MultiCleanup {
   void operator()(CURLM* multi) const { curl_multi_cleanup(multi); }
 };
 
+// Whether libcurl could send the request to a proxy that the environment names.
+bool may_use_proxy(const Request& request);
+
 // An easy handle and the multi handle that it is driven by.
 class CurlHandle {
  public:

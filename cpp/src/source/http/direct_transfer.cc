@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
+#include <cstring>
 #include <utility>
 
 namespace streamer::http {
@@ -15,15 +15,6 @@ namespace {
 constexpr std::size_t kHeaderRead = 4 << 10;
 constexpr std::uint64_t kLowWater = 256 << 10;
 constexpr std::size_t kScratch = 64 << 10;
-
-bool proxy_configured() {
-  static constexpr const char* kNames[] = {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy",
-                                           "ALL_PROXY"};
-  return std::any_of(std::begin(kNames), std::end(kNames), [](const char* name) {
-    const char* value = std::getenv(name);
-    return value != nullptr && *value != '\0';
-  });
-}
 
 bool wait_for(curl_socket_t socket, short what, std::chrono::milliseconds time) {
   pollfd one{socket, what, 0};
@@ -66,8 +57,7 @@ DirectTransfer::DirectTransfer() = default;
 DirectTransfer::~DirectTransfer() = default;
 
 bool DirectTransfer::serves(const Request& request, const Attempt& attempt) {
-  return request.method == "GET" && attempt.body != nullptr &&
-         (!request.proxy || !proxy_configured());
+  return request.method == "GET" && attempt.body != nullptr && !may_use_proxy(request);
 }
 
 DirectTransfer::Channel& DirectTransfer::channel_to(const std::string& origin) {
@@ -90,7 +80,6 @@ Outcome DirectTransfer::connect(Channel* channel, const Request& request, const 
   handle.prepare(request, attempt->transport->settings);
   handle.set(CURLOPT_URL, (url.origin() + "/").c_str());
   handle.set(CURLOPT_CONNECT_ONLY, 1L);
-  handle.set(CURLOPT_PROXY, "");
   handle.read_ahead();
   const CURLcode result = handle.run(attempt);
   if (result != CURLE_OK) {
@@ -100,6 +89,11 @@ Outcome DirectTransfer::connect(Channel* channel, const Request& request, const 
     channel->close();
     return outcome;
   }
+  const char* own = nullptr;
+  const char* peer = nullptr;
+  curl_easy_getinfo(handle.easy(), CURLINFO_LOCAL_IP, &own);
+  curl_easy_getinfo(handle.easy(), CURLINFO_PRIMARY_IP, &peer);
+  attempt->transport->same_host = own != nullptr && peer != nullptr && std::strcmp(own, peer) == 0;
   long port = -1;
   curl_easy_getinfo(handle.easy(), CURLINFO_ACTIVESOCKET, &channel->socket);
   curl_easy_getinfo(handle.easy(), CURLINFO_LOCAL_PORT, &port);
