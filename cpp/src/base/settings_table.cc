@@ -139,7 +139,7 @@ constexpr SettingInfo kTable[] = {
     {"Azure Blob", "AZURE_STORAGE_ACCOUNT_NAME", kText, "", "an account", 0, 0, "The storage account of az://CONTAINER/BLOB."},
     {"Azure Blob", "AZURE_STORAGE_ACCOUNT_KEY", kSecret, "", "base64", 0, 0, "Its key."},
     {"Azure Blob", "AZURE_STORAGE_SAS_TOKEN", kSecret, "", "a query string", 0, 0, "A shared access signature with the permissions r and l."},
-    {"Azure Blob", "AZURE_STORAGE_ENDPOINT_SUFFIX", kText, "core.windows.net", "a domain", 0, 0, "Domain of national clouds."},
+    {"Azure Blob", "AZURE_STORAGE_ENDPOINT_SUFFIX", kText, "core.windows.net", "a domain", 0, 0, "Domain of national clouds, with or without blob. in front."},
     {"Azure Blob", "RUNAI_STREAMER_AZURE_USE_ANONYMOUS_CREDENTIALS", kBool, "0", kSwitch, 0, 0,
      "Ask without credentials: for public containers."},
     {"Azure Blob", "AZURE_TENANT_ID", kText, "", "an id", 0, 0, "Tenant of an application."},

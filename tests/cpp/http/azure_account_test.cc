@@ -51,6 +51,9 @@ TEST(AzureAccount, Name) {
   ASSERT_TRUE(account.ok());
   EXPECT_EQ(account->endpoint, "https://acc.blob.core.chinacloudapi.cn");
   EXPECT_EQ(account->sas_token, "sig=x");
+  const auto longer = read({{"AZURE_STORAGE_ACCOUNT_NAME", "acc"},
+                            {"AZURE_STORAGE_ENDPOINT_SUFFIX", "blob.core.chinacloudapi.cn"}});
+  EXPECT_EQ(longer->endpoint, account->endpoint);
   EXPECT_TRUE(read({})->name.empty());
 }
 

@@ -33,10 +33,13 @@ Fields from_connection_string(const std::string& text) {
 }
 
 Fields from_variables(const Settings& settings) {
+  // Some write it with "blob.", unlike in connection strings.
+  std::string suffix = settings.text("AZURE_STORAGE_ENDPOINT_SUFFIX").value_or("");
+  if (suffix.starts_with("blob.")) suffix.erase(0, 5);
   return {{"accountname", settings.text(kNameVariable).value_or("")},
           {"accountkey", settings.text(kKeyVariable).value_or("")},
           {"sharedaccesssignature", settings.text(kSasVariable).value_or("")},
-          {"endpointsuffix", settings.text("AZURE_STORAGE_ENDPOINT_SUFFIX").value_or("")}};
+          {"endpointsuffix", suffix}};
 }
 
 }  // namespace
