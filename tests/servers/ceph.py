@@ -43,9 +43,6 @@ class Ceph(Server):
     def tls_url(self) -> str:
         return f"https://127.0.0.1:{self.tls_port}"
 
-    def pids(self) -> list[int]:
-        return [process.pid for process in self._processes]
-
     def start(self) -> None:
         root = debian.unpack("ceph", "radosgw", "ceph-mon", "ceph-osd", "ceph-common")
         self._bin = root / "usr/bin"
@@ -101,10 +98,6 @@ class Ceph(Server):
             self._run(*admin, "role", "create", name, "--path=/", document)
             document = f"--policy-doc={policy}"
             self._run(*admin, "role-policy", "put", name, "--policy-name=p", document)
-
-    def stop(self) -> None:
-        self.kill()  # everything is in memory; the daemons would take their time
-        super().stop()
 
     def client(self, tls: bool = False, **options):
         """A boto3 client of the test user."""

@@ -67,12 +67,6 @@ class Nginx(Server):
     def tls_named(self) -> dict[str, str]:
         return {name: f"https://{self.host}:{port}" for name, port in self.named_ports.items()}
 
-    def pids(self) -> list[int]:
-        """Of the master and its workers."""
-        master = self._processes[0].pid
-        children = pathlib.Path(f"/proc/{master}/task/{master}/children").read_text()
-        return [master, *map(int, children.split())]
-
     def start(self) -> None:
         system = debian.unpack("nginx", "nginx", "libnginx-mod-http-lua")
         modules = system / "usr/lib/nginx/modules"

@@ -6,16 +6,16 @@ import contextlib
 import os
 import pathlib
 import shutil
-import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 
+HERE = pathlib.Path(__file__).resolve().parent
 CACHE = pathlib.Path(
-    os.environ.get("STREAMER_SERVER_CACHE")
-    or pathlib.Path(__file__).resolve().parents[2] / ".cache" / "servers"
+    os.environ.get("STREAMER_SERVER_CACHE") or HERE.parents[1] / ".cache" / "servers"
 )
 
 
@@ -48,10 +48,12 @@ class Server:
         raise NotImplementedError
 
     def spawn(self, command: list[str], env: Mapping[str, str] | None = None) -> subprocess.Popen:
-        """Starts a process of this server; its output goes to the file `log`."""
+        """Starts a process of this server; its output goes to the file `log`. The process, and all
+        that it starts, ends when the thread that calls this does, even if that is killed."""
+        guard = [sys.executable, "-IS", str(HERE / "guard.py"), str(os.getpid())]
         with open(self.directory / "log", "ab") as log:
             process = subprocess.Popen(
-                command,
+                [*guard, *command],
                 env={**os.environ, **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -88,18 +90,12 @@ class Server:
     def kill(self) -> None:
         """Ends the processes at once, as a crash would."""
         for process in self._processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            process.terminate()  # the guard, which kills the others
+        for process in self._processes:
             process.wait()
         self._processes.clear()
 
     def stop(self) -> None:
-        for process in reversed(self._processes):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-        end = time.monotonic() + 5
-        while time.monotonic() < end and any(p.poll() is None for p in self._processes):
-            time.sleep(0.02)
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
