@@ -55,13 +55,13 @@ class ConnectProxy:
                 return
             with socket.create_connection(("127.0.0.1", self.hosts[host])) as server:
                 client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                back = threading.Thread(target=_copy, args=(server, client), daemon=True)
+                back = threading.Thread(target=copy, args=(server, client), daemon=True)
                 back.start()
-                _copy(client, server)
+                copy(client, server)
                 back.join()
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
+def copy(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(1 << 16):
             target.sendall(data)

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pathlib
 import shutil
 import subprocess
 
-from .process import CACHE, Server, Unavailable
+from .compiler import build
+from .process import Server, Unavailable
 
 SOURCE = pathlib.Path(__file__).resolve().parent / "link_delay.cc"
 CLIENT_ADDRESS, SERVER_ADDRESS = "10.231.0.1", "10.231.0.2"
-
-
-def _program() -> pathlib.Path:
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
-    program = CACHE / f"link_delay-{digest}"
-    if not program.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        compiler = shutil.which("g++") or shutil.which("clang++")
-        if compiler is None:
-            raise Unavailable("a long link needs a C++ compiler")
-        partial = program.with_suffix(f".{os.getpid()}")
-        command = [compiler, "-std=c++20", "-O2", "-pthread", "-o", str(partial), str(SOURCE)]
-        subprocess.run(command, check=True)
-        partial.replace(program)
-    return program
 
 
 class Link(Server):
@@ -49,7 +34,7 @@ class Link(Server):
     def start(self) -> None:
         if os.getuid() != 0 or shutil.which("ip") is None or not os.path.exists("/dev/net/tun"):
             raise Unavailable("a long link needs root, iproute2 and /dev/net/tun")
-        program = _program()
+        program = build(SOURCE, "-pthread")
         for name in self.names:
             made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
             if made.returncode != 0:

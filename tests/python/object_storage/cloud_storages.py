@@ -17,6 +17,7 @@ from tests.servers.gcs_emulator import GcsEmulator
 from tests.servers.gcs_standin import GcsStandIn
 from tests.servers.hub_standin import HubStandIn
 from tests.servers.nginx import Nginx
+from tests.servers.tls import NAMES
 
 
 def start(server):
@@ -28,8 +29,9 @@ def start(server):
 
 
 @pytest.fixture(scope="session")
-def azurite(certificate):
-    server = start(Azurite(certificate))
+def azurite(authority):
+    names = [*NAMES, *(f"{ACCOUNT}.blob.core.{end}" for end in ("windows.net", "chinacloudapi.cn"))]
+    server = start(Azurite(authority.issue("azurite", names)))
     server.client().create_container("models")
     yield server
     server.stop()

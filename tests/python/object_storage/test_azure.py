@@ -16,19 +16,20 @@ from runai_model_streamer import (
     pull_files,
 )
 from runai_model_streamer.credentials import azure as azure_credentials
-from tests.python.object_storage.models import check_same, make_model, save
-from tests.servers.azurite import ACCOUNT, bearer_token, connection_string, container_signature
+from tests.python.object_storage.models import check_same, load, make_model, save
+from tests.servers.azurite import (
+    ACCOUNT,
+    KEY,
+    bearer_token,
+    connection_string,
+    container_signature,
+)
 from tests.servers.canned import Answer, Canned
+from tests.servers.connect_proxy import ConnectProxy
 
 pytestmark = pytest.mark.servers
 MODEL = make_model(3)
 STRING = "AZURE_STORAGE_CONNECTION_STRING"
-
-
-def load(uri):
-    with SafetensorsStreamer() as streamer:
-        streamer.stream_files([uri])
-        return dict(streamer.get_tensors())
 
 
 @pytest.fixture(scope="session")
@@ -357,6 +358,21 @@ def test_server_that_continues_first(use):
         key = base64.b64encode(b"k").decode()
         use({STRING: f"AccountName=a;AccountKey={key};BlobEndpoint={server.url}"})
         assert FileStreamer().list_files("az://c/") == []
+
+
+@pytest.mark.parametrize("suffix", ["", "core.chinacloudapi.cn", "blob.core.chinacloudapi.cn"])
+def test_names_of_the_cloud(azurite, stored, authority, use, suffix):
+    """The addresses that an account has in Azure, by way of a proxy that leads to Azurite."""
+    host = f"{ACCOUNT}.blob." + (suffix.removeprefix("blob.") or "core.windows.net")
+    use({"AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT, "AZURE_STORAGE_ACCOUNT_KEY": KEY})
+    use({"AZURE_STORAGE_ENDPOINT_SUFFIX": suffix, "SSL_CERT_FILE": str(authority.ca)})
+    with ConnectProxy({host: azurite.tls_port}) as proxy:
+        use({"HTTPS_PROXY": proxy.url})
+        check_same(MODEL, load(stored))
+        uri = f"https://{host}/models/t/m.safetensors"
+        check_same(MODEL, load(uri))
+        assert list_safetensors(f"https://{host}/models/t") == [uri]
+        assert set(proxy.asked) == {f"CONNECT {host}:443 HTTP/1.1"}
 
 
 def test_https_address_of_a_blob_is_azure(use):

@@ -12,17 +12,11 @@ from runai_model_streamer import (
     list_safetensors,
     pull_files,
 )
-from tests.python.object_storage.models import check_same, make_model, save
+from tests.python.object_storage.models import check_same, load, make_model, save
 
 pytestmark = pytest.mark.servers
 MODEL = make_model(20)
 DATA = save(MODEL)
-
-
-def load(uri):
-    with SafetensorsStreamer() as streamer:
-        streamer.stream_files([uri])
-        return dict(streamer.get_tensors())
 
 
 @pytest.fixture

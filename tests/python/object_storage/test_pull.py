@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import stat
 
 import pytest
@@ -21,6 +22,7 @@ FILES = {
     "tokenizer.model": b"",
     "model-1.safetensors": save(make_model(11)),
     "notes with space.txt": b"text",
+    "ünï/100%25+a&b=c;d #1.txt": b"odd",
 }
 
 
@@ -67,6 +69,17 @@ def test_patterns_are_for_the_whole_key(source, tmp_path):
     assert names(["config.json"]) == set()  # the key is longer
     assert names([f"{key_of(source)}/config.json"]) == {"config.json"}
     assert names(["*.nothing"]) == set()
+
+
+def test_in_parallel(storage, source, use, tmp_path):
+    trace = tmp_path / "trace"
+    use({**storage.proxied, "RUNAI_STREAMER_CONCURRENCY": "3"})
+    use({"RUNAI_STREAMER_TRACE_FILE": str(trace)})
+    storage.nginx.fault("delay", ms=100, match=storage.read_match)
+    pull_files(source, str(tmp_path / "out"))
+    assert files_below(tmp_path / "out") == FILES
+    connections = set(re.findall(r"range=bytes=.* connection=(\d+)", trace.read_text()))
+    assert storage.hosts < len(connections) <= 3 * storage.hosts
 
 
 def test_over_what_is_there(source, tmp_path):

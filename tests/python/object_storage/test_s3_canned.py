@@ -15,6 +15,7 @@ from tests.python.object_storage.conftest import S3_ENV
 from tests.python.object_storage.models import check_same, make_model, save
 from tests.servers.canned import Answer, Canned, Seen
 from tests.servers.connect_proxy import ConnectProxy
+from tests.servers.gate import Gate
 
 pytestmark = pytest.mark.timeout(60)
 DATA = bytes(range(256)) * 40
@@ -258,121 +259,6 @@ class TestExpress:
             read(f"s3://{self.BUCKET}/d/key")
 
 
-class TestOwnChain:
-    """The core finds credentials without an SDK."""
-
-    @pytest.fixture(autouse=True)
-    def no_boto3(self, use, canned):
-        def handler(seen):
-            assert "CHAINKEY12345678" in seen.headers["authorization"]
-            assert seen.headers["x-amz-security-token"] == "chain-token"
-            return serve(seen)
-
-        canned(handler)
-        use({"RUNAI_STREAMER_NO_BOTO3_SESSION": "1"})
-        use({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""})
-
-    JSON = (
-        b'{"AccessKeyId": "CHAINKEY12345678", "SecretAccessKey": "s", "Token": "chain-token",'
-        b' "Expiration": "2099-01-01T00:00:00Z"}'
-    )
-
-    def test_container(self, use, tmp_path):
-        def handler(seen):
-            assert seen.path == "/v1/credentials"
-            assert seen.headers["authorization"] == "Bearer of the pod"
-            return Answer(200, {}, self.JSON)
-
-        token = tmp_path / "token"
-        token.write_text("Bearer of the pod\n")
-        with Canned(handler) as server:
-            use({"AWS_CONTAINER_CREDENTIALS_FULL_URI": server.url + "/v1/credentials"})
-            use({"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(token)})
-            assert read() == DATA
-
-    def test_containers_are_asked_at_home_only(self, use):
-        use({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://example.com/credentials"})
-        with pytest.raises(ValueError, match="not allowed"):
-            read()
-
-    def test_instance_metadata(self, use):
-        def handler(seen):
-            if seen.path == "/latest/api/token":
-                assert seen.method == "PUT"
-                assert seen.headers["x-aws-ec2-metadata-token-ttl-seconds"]
-                return Answer(200, {}, b"imds-token")
-            assert seen.headers["x-aws-ec2-metadata-token"] == "imds-token"
-            role = "/latest/meta-data/iam/security-credentials/"
-            return Answer(200, {}, self.JSON if seen.path == role + "the-role" else b"the-role\n")
-
-        with Canned(handler) as server:
-            use({"AWS_EC2_METADATA_DISABLED": "false"})
-            use({"AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url})
-            assert read() == DATA
-            use({"AWS_EC2_METADATA_DISABLED": "true"})
-            asked = len(server.seen)
-            with pytest.raises(PermissionError):
-                read()
-            assert len(server.seen) == asked
-
-    @pytest.mark.parametrize("by", ["environment", "profile"])
-    def test_web_identity(self, use, tmp_path, by):
-        def handler(seen):
-            assert seen.method == "POST"
-            assert b"Action=AssumeRoleWithWebIdentity" in seen.body
-            assert b"WebIdentityToken=jwt.of.pod" in seen.body
-            assert b"RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fr" in seen.body
-            body = (
-                "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>"
-                "<AccessKeyId>CHAINKEY12345678</AccessKeyId><SecretAccessKey>s</SecretAccessKey>"
-                "<SessionToken>chain-token</SessionToken>"
-                "<Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>"
-                "</AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
-            )
-            return Answer(200, {}, body.encode())
-
-        token = tmp_path / "jwt"
-        token.write_text("jwt.of.pod")
-        role = "arn:aws:iam::1:role/r"
-        if by == "environment":
-            use({"AWS_WEB_IDENTITY_TOKEN_FILE": str(token), "AWS_ROLE_ARN": role})
-        else:
-            config = tmp_path / "config"
-            config.write_text(f"[default]\nrole_arn={role}\nweb_identity_token_file={token}\n")
-            use({"AWS_CONFIG_FILE": str(config)})
-        with Canned(handler) as server:
-            use({"AWS_ENDPOINT_URL_STS": server.url})
-            assert read() == DATA
-
-    def test_a_role_that_sts_refuses(self, use, tmp_path):
-        def handler(seen):
-            code = "<Code>AccessDenied</Code><Message>Not authorized</Message>"
-            body = f"<ErrorResponse><Error>{code}</Error></ErrorResponse>"
-            return Answer(403, {}, body.encode())
-
-        token = tmp_path / "jwt"
-        token.write_text("jwt.of.pod")
-        with Canned(handler) as server:
-            use({"AWS_WEB_IDENTITY_TOKEN_FILE": str(token), "AWS_ROLE_ARN": "arn:role"})
-            use({"AWS_ENDPOINT_URL_STS": server.url})
-            with pytest.raises(PermissionError, match="Not authorized") as caught:
-                read()
-        assert "arn:role" in caught.value.identity
-        assert "jwt.of.pod" not in str(caught.value)
-
-    def test_profiles_that_need_boto3(self, use, tmp_path):
-        config = tmp_path / "config"
-        config.write_text("[default]\nsso_session = s\n")
-        use({"AWS_CONFIG_FILE": str(config)})
-        with pytest.raises(PermissionError, match="boto3"):
-            read()
-
-    def test_a_profile_that_does_not_exist(self, use):
-        use({"AWS_PROFILE": "nobody"})
-        with pytest.raises(PermissionError, match="nobody"):
-            read()
-
-
 class TestOddServers:
     def test_another_etag_is_a_change(self, canned):
         count = iter(range(100))
@@ -542,6 +428,32 @@ class TestTransport:
             with pytest.raises(OSError, match="HTTPS_PROXY") as caught:
                 read()
             assert caught.value.code == "network"
+
+    def test_handshakes_that_fail_at_first(self, use, authority, certificate):
+        with Canned(serve, certificate) as server, Gate(server.port, losses=2) as gate:
+            use({**S3_ENV, "AWS_CA_BUNDLE": str(authority.ca)})
+            use({"AWS_ENDPOINT_URL": f"https://127.0.0.1:{gate.port}"})
+            assert read() == DATA
+            assert gate.arrivals > 2
+
+    def test_refused_for_a_while(self, canned, use):
+        """The server goes away for the time of a restart, with its connections."""
+        data = save(make_model(24))
+
+        def answer(seen):
+            if len(server.seen) != 2:
+                return serve(seen, data)
+            gate.shut()
+            threading.Timer(0.3, gate.open).start()
+            return Answer(503, {"Connection": "close"})
+
+        server = canned(answer)
+        with Gate(server.port) as gate:
+            use({"AWS_ENDPOINT_URL": f"http://127.0.0.1:{gate.port}"})
+            use({"RUNAI_STREAMER_MAX_ATTEMPTS": "100", "RUNAI_STREAMER_CONCURRENCY": "1"})
+            use({"RUNAI_STREAMER_CHUNK_BYTESIZE": str(5 << 20)})
+            assert read(size=len(data)) == data
+            assert gate.arrivals == 2
 
     @pytest.mark.parametrize(
         ("name", "value"),

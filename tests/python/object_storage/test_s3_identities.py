@@ -11,8 +11,10 @@ import time
 import pytest
 
 from runai_model_streamer import SafetensorsStreamer, StreamerError, list_safetensors
+from tests.python.object_storage.conftest import S3_ENV
 from tests.python.object_storage.models import check_same, make_model, save
-from tests.python.object_storage.test_s3_canned import error, serve
+from tests.python.object_storage.test_s3_canned import DATA as SMALL
+from tests.python.object_storage.test_s3_canned import error, read, serve
 from tests.servers.canned import Answer, Canned
 
 pytestmark = pytest.mark.timeout(60)
@@ -111,6 +113,129 @@ class TestExpiry:
                 check_same(MODEL, dict(streamer.get_tensors()))
         assert len(refused) == 1
         assert key_of(server.seen[-1]) not in refused
+
+
+class TestChain:
+    """Where credentials come from when nobody names keys."""
+
+    @pytest.fixture(autouse=True)
+    def store(self, use):
+        def answer(seen):
+            assert key_of(seen) == "CHAINKEY12345678"
+            assert seen.headers["x-amz-security-token"] == "chain-token"
+            return serve(seen)
+
+        with Canned(answer) as server:
+            use({**S3_ENV, "AWS_ENDPOINT_URL": server.url, "RUNAI_STREAMER_MAX_ATTEMPTS": "3"})
+            use({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""})
+            yield
+
+    @pytest.fixture
+    def core(self, use):
+        use({"RUNAI_STREAMER_NO_BOTO3_SESSION": "1"})
+
+    JSON = (
+        b'{"AccessKeyId": "CHAINKEY12345678", "SecretAccessKey": "s", "Token": "chain-token",'
+        b' "Expiration": "2099-01-01T00:00:00Z"}'
+    )
+
+    def test_container(self, resolver, use, tmp_path):
+        def handler(seen):
+            assert seen.path == "/v1/credentials"
+            assert seen.headers["authorization"] == "Bearer of the pod"
+            return Answer(200, {}, self.JSON)
+
+        token = tmp_path / "token"
+        # boto3 does not take what editors leave at the end.
+        token.write_text("Bearer of the pod" + ("\n" if resolver == "core" else ""))
+        with Canned(handler) as server:
+            use({"AWS_CONTAINER_CREDENTIALS_FULL_URI": server.url + "/v1/credentials"})
+            use({"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(token)})
+            assert read() == SMALL
+
+    def test_containers_are_asked_at_home_only(self, core, use):
+        use({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://example.com/credentials"})
+        with pytest.raises(ValueError, match="not allowed"):
+            read()
+
+    def test_instance_metadata(self, resolver, use):
+        def handler(seen):
+            if seen.path == "/latest/api/token":
+                assert seen.method == "PUT"
+                assert seen.headers["x-aws-ec2-metadata-token-ttl-seconds"]
+                return Answer(200, {}, b"imds-token")
+            assert seen.headers["x-aws-ec2-metadata-token"] == "imds-token"
+            role = "/latest/meta-data/iam/security-credentials/"
+            return Answer(200, {}, self.JSON if seen.path == role + "the-role" else b"the-role\n")
+
+        with Canned(handler) as server:
+            use({"AWS_EC2_METADATA_DISABLED": "false"})
+            use({"AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url})
+            assert read() == SMALL
+            use({"AWS_EC2_METADATA_DISABLED": "true"})
+            asked = len(server.seen)
+            with pytest.raises(PermissionError):
+                read()
+            assert len(server.seen) == asked
+
+    @pytest.mark.parametrize("by", ["environment", "profile"])
+    def test_web_identity(self, resolver, use, tmp_path, by):
+        def handler(seen):
+            assert seen.method == "POST"
+            assert b"Action=AssumeRoleWithWebIdentity" in seen.body
+            assert b"WebIdentityToken=jwt.of.pod" in seen.body
+            assert b"RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fr" in seen.body
+            body = (
+                "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>"
+                "<AccessKeyId>CHAINKEY12345678</AccessKeyId><SecretAccessKey>s</SecretAccessKey>"
+                "<SessionToken>chain-token</SessionToken>"
+                "<Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>"
+                "</AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
+            )
+            return Answer(200, {}, body.encode())
+
+        token = tmp_path / "jwt"
+        token.write_text("jwt.of.pod")
+        role = "arn:aws:iam::1:role/r"
+        if by == "environment":
+            use({"AWS_WEB_IDENTITY_TOKEN_FILE": str(token), "AWS_ROLE_ARN": role})
+        else:
+            config = tmp_path / "config"
+            config.write_text(f"[default]\nrole_arn={role}\nweb_identity_token_file={token}\n")
+            use({"AWS_CONFIG_FILE": str(config)})
+        with Canned(handler) as server:
+            use({"AWS_ENDPOINT_URL_STS": server.url})
+            assert read() == SMALL
+
+    def test_a_role_that_sts_refuses(self, resolver, use, tmp_path):
+        def handler(seen):
+            code = "<Code>AccessDenied</Code><Message>Not authorized</Message>"
+            body = f"<ErrorResponse><Error>{code}</Error></ErrorResponse>"
+            return Answer(403, {}, body.encode())
+
+        token = tmp_path / "jwt"
+        token.write_text("jwt.of.pod")
+        role = "arn:aws:iam::1:role/other"
+        with Canned(handler) as server:
+            use({"AWS_WEB_IDENTITY_TOKEN_FILE": str(token), "AWS_ROLE_ARN": role})
+            use({"AWS_ENDPOINT_URL_STS": server.url})
+            with pytest.raises(PermissionError, match="Not authorized") as caught:
+                read()
+        if resolver == "core":
+            assert role in caught.value.identity
+        assert "jwt.of.pod" not in str(caught.value)
+
+    def test_profiles_that_need_boto3(self, core, use, tmp_path):
+        config = tmp_path / "config"
+        config.write_text("[default]\nsso_session = s\n")
+        use({"AWS_CONFIG_FILE": str(config)})
+        with pytest.raises(PermissionError, match="boto3"):
+            read()
+
+    def test_a_profile_that_does_not_exist(self, resolver, use):
+        use({"AWS_PROFILE": "nobody"})
+        with pytest.raises(PermissionError, match="nobody"):
+            read()
 
 
 def test_single_sign_on_by_boto3(use, tmp_path, monkeypatch):

@@ -1,0 +1,74 @@
+"""S3 over TLS: authorities, and certificates that are wrong in one way."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.python.object_storage.conftest import S3_ENV
+from tests.python.object_storage.models import check_same, load, make_model, save
+from tests.servers.nginx import Nginx
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+
+SHARED_FOLDER = True
+MODEL = make_model(3)
+BYTES = save(MODEL)
+
+
+@pytest.fixture
+def model(s3_storage, use):
+    s3_storage.put("model.safetensors", BYTES)
+    use(s3_storage.env)
+    return f"{s3_storage.uri}/model.safetensors"
+
+
+@pytest.fixture
+def named(authority, tmp_path_factory, www, ceph):
+    """nginx with certificates of all sorts in front of static files."""
+    certificates = {
+        "good": authority.issue("good"),
+        "wrong-host": authority.issue("wrong-host", ["other.example.com"], []),
+        "expired": authority.issue("expired", expired=True),
+    }
+    (www / "models").mkdir(exist_ok=True)
+    (www / "models" / "tls.safetensors").write_bytes(BYTES)
+    with Nginx(www, certificates=certificates) as server:
+        yield server.tls_named
+
+
+@pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_over_ceph(model, ceph, authority, use, variable):
+    use({"AWS_ENDPOINT_URL": ceph.tls_url, variable: str(authority.ca)})
+    check_same(MODEL, load(model))
+
+
+def test_ca_bundle_of_the_profile(model, ceph, authority, use, tmp_path):
+    config = tmp_path / "config"
+    config.write_text(f"[default]\nca_bundle = {authority.ca}\n")
+    use({"AWS_ENDPOINT_URL": ceph.tls_url, "AWS_CONFIG_FILE": str(config)})
+    check_same(MODEL, load(model))
+
+
+def test_bad_certificates(named, authority, use):
+    use({**S3_ENV, "AWS_CA_BUNDLE": str(authority.ca)})
+    path = "s3://models/tls.safetensors"
+    use({"AWS_ENDPOINT_URL": named["good"]})
+    check_same(MODEL, load(path))
+    for name in ("wrong-host", "expired"):
+        use({"AWS_ENDPOINT_URL": named[name]})
+        with pytest.raises(OSError, match="AWS_CA_BUNDLE") as caught:
+            load(path)
+        assert caught.value.code == "network"
+
+
+def test_unknown_authority(model, ceph, use):
+    use({"AWS_ENDPOINT_URL": ceph.tls_url})
+    with pytest.raises(OSError, match="AWS_CA_BUNDLE") as caught:
+        load(model)
+    assert caught.value.code == "network"
+
+
+def test_a_missing_bundle(model, use):
+    use({"AWS_CA_BUNDLE": "/no/such/file.pem"})
+    with pytest.raises(ValueError, match="AWS_CA_BUNDLE"):
+        load(model)
