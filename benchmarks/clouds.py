@@ -1,9 +1,9 @@
 """gs://, az:// and https:// next to s3://: `python -m benchmarks.clouds` (`make bench-clouds`).
 
 nginx on loopback answers what each protocol asks for, so that all do the same work with the same
-server; Azurite is compared with a raw socket reader and with the original's Azure package. All rows
-together renew benchmarks/results/clouds.json, its plot and docs/benchmarks.md; single rows are only
-printed.
+server. Azurite is compared with a raw socket reader and, over TLS, with the original's package for
+Azure (root). All rows together renew benchmarks/results/clouds.json, its plot and
+docs/benchmarks.md; single rows are only printed.
 """
 
 from __future__ import annotations
@@ -11,27 +11,39 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks import checkpoints, runner
+from benchmarks.peers import ROOT
 from benchmarks.report import Check, Row
 from benchmarks.runner import Job, Runnable
 from benchmarks.s3 import ENV, Setup, best, command, cpu_ratio, raw_socket
 from tests.servers.azurite import (
     ACCOUNT,
+    KEY,
     Azurite,
     connection_string,
     container_signature,
 )
 from tests.servers.nginx import Nginx
+from tests.servers.tls import Authority
 
 # Objects of the JSON API of Google Cloud Storage are files below the root, too.
 GOOGLE = r"location /download/ { rewrite ^/download/storage/v1/b/([^/]+)/o/(.*)$ /$1/$2 break; }"
 ORIGINAL_CONCURRENCY = (1, 4, 8)
+TRUST = 'mount --bind "$1" /etc/ssl/certs/ca-certificates.crt && shift && exec "$@"'
 
 
-def _job(label: str, peer: str, scheme: str, files: list[str], env: dict[str, str]) -> Runnable:
+def _job(
+    label: str,
+    peer: str,
+    scheme: str,
+    files: list[str],
+    env: dict[str, str],
+    prefix: tuple[str, ...] = (),
+) -> Runnable:
     uris = [f"{scheme}{Path(path).parent.name}/{Path(path).name}" for path in files]
-    job = Job(label, peer, "iterate", uris, files, env=env)
+    job = Job(label, peer, "iterate", uris, files, env=env, prefix=prefix)
     return label, lambda: runner.run(job)
 
 
@@ -58,40 +70,62 @@ def protocols(setup: Setup) -> Row:
     return row
 
 
+def _upload(client: Any, files: list[str]) -> None:
+    container = client.create_container(Path(files[0]).parent.name)
+    for path in files:
+        with open(path, "rb") as data:
+            container.upload_blob(Path(path).name, data, max_concurrency=2)
+
+
 def azurite(setup: Setup) -> Row:
     files = checkpoints.dense(setup.folder / "azurite", 1.0)
-    container = Path(files[0]).parent.name
     with Azurite(memory=True) as server:
-        client = server.client().create_container(container)
-        for path in files:
-            with open(path, "rb") as data:
-                client.upload_blob(Path(path).name, data, max_concurrency=2)
+        _upload(server.client(), files)
         env = {"AZURE_STORAGE_CONNECTION_STRING": connection_string(server.url)}
         runnables = [_job("ours", "ours", "az://", files, env)]
-        query = "?" + container_signature(container)
+        query = "?" + container_signature(Path(files[0]).parent.name)
         for threads in (1, 2, 4):
             call = raw_socket(
                 files, "127.0.0.1", server.port, threads, base=f"/{ACCOUNT}", query=query
             )
             runnables.append((f"raw socket, {threads}", call))
-        if setup.peers:
-            # Its SDK finds the emulator by the connection string alone.
-            runnables.append(_job("original", "original-azure", "az://", files, env))
-            for number in ORIGINAL_CONCURRENCY:
-                more = {**env, "RUNAI_STREAMER_CONCURRENCY": str(number)}
-                label = f"original, {number}"
-                runnables.append(_job(label, "original-azure", "az://", files, more))
         row = setup.run("azurite", "Azurite, shared key", files, runnables)
     raws = [f"raw socket, {threads}" for threads in (1, 2, 4)]
-    originals = ["original", *(f"original, {number}" for number in ORIGINAL_CONCURRENCY)]
-    row.checks += [
-        Check("Azurite: a raw socket reader", best(row, "ours", raws), 0.9),
-        Check("Azurite: the original's best", best(row, "ours", originals), 2.0),
-    ]
+    row.checks += [Check("Azurite: a raw socket reader", best(row, "ours", raws), 0.9)]
     return row
 
 
-ROWS: dict[str, Callable[[Setup], Row]] = {"protocols": protocols, "azurite": azurite}
+def azurite_tls(setup: Setup) -> Row:
+    """The original speaks TLS only, to names below the endpoint's suffix, and trusts the system's
+    list of authorities only: it gets another list, in a mount namespace of its own."""
+    files = checkpoints.dense(setup.folder / "azurite", 1.0)
+    authority = Authority(ROOT / ".cache" / "bench" / "authority")
+    with Azurite(authority.issue("azurite"), memory=True) as server:
+        _upload(server.client(tls=True, ca=str(authority.ca)), files)
+        env = {
+            "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
+            "AZURE_STORAGE_ACCOUNT_KEY": KEY,
+            "AZURE_STORAGE_ENDPOINT_SUFFIX": f"blob.localhost:{server.tls_port}",
+        }
+        prefix = ("unshare", "--mount", "sh", "-c", TRUST, "sh", str(authority.ca))
+        runnables = [_job("ours", "ours", "az://", files, env, prefix)]
+        if setup.peers:
+            runnables.append(_job("original", "original-azure", "az://", files, env, prefix))
+            for number in ORIGINAL_CONCURRENCY:
+                more = {**env, "RUNAI_STREAMER_CONCURRENCY": str(number)}
+                label = f"original, {number}"
+                runnables.append(_job(label, "original-azure", "az://", files, more, prefix))
+        row = setup.run("azurite_tls", "Azurite over TLS, shared key", files, runnables)
+    originals = ["original", *(f"original, {number}" for number in ORIGINAL_CONCURRENCY)]
+    row.checks += [Check("Azurite: the original's best", best(row, "ours", originals), 2.0)]
+    return row
+
+
+ROWS: dict[str, Callable[[Setup], Row]] = {
+    "protocols": protocols,
+    "azurite": azurite,
+    "azurite_tls": azurite_tls,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
