@@ -93,6 +93,8 @@ def main() -> None:
         programs = build(installed, folder)
         (library,) = installed.glob("lib*/**/libstreamer.so")
         env = {**os.environ, "LD_LIBRARY_PATH": str(library.parent)}
+        for program in programs:  # a program asks for the library by its SONAME
+            assert "[libstreamer.so.0]" in run("readelf", "-d", program), program
         path = folder / "data.bin"
         path.write_bytes(CONTENT)
         want = checksum(CONTENT)

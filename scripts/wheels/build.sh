@@ -9,6 +9,12 @@ mkdir -p "$work" dist
 [ -d "$work/sources/curl" ] || scripts/wheels/fetch_sources.sh "$work/sources"
 sysroot=$(realpath -m "$work/sysroot")
 scripts/wheels/make_sysroot.sh "$sysroot"
+# Debian's Python keeps a part of its headers where the sysroot hides them.
+headers=$(gcc -print-multiarch)/$(basename "$("$python" -c "import sysconfig; print(sysconfig.get_path('include'))")")
+if [ -d "/usr/include/$headers" ]; then
+  mkdir -p "$sysroot/usr/include/$headers"
+  cp -r "/usr/include/$headers/." "$sysroot/usr/include/$headers"
+fi
 SYSROOT=$sysroot scripts/wheels/build_deps.sh "$work/sources" "$work/deps"
 deps=$(realpath "$work/deps")
 

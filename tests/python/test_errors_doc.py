@@ -56,6 +56,14 @@ def of_python() -> Iterator[tuple[Path, str]]:
                     yield path, part.value
 
 
+def test_every_code_of_the_c_abi_is_expected_by_a_test() -> None:
+    header = (ROOT / "cpp" / "include" / "streamer" / "runai_file_streamer.h").read_text()
+    codes = set(re.findall(r"^  (RUNAI_FILE_STREAMER_\w+) = \d+", header, re.M))
+    assert len(codes) == 29
+    tests = "".join(path.read_text() for path in ROOT.glob("tests/abi/*.cc"))
+    assert not {code for code in codes if not re.search(rf"\b{code}\b", tests)}
+
+
 def plain(text: str) -> str:
     return re.sub(r"\s+", " ", text.replace("\\", ""))
 

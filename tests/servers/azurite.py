@@ -20,7 +20,12 @@ from functools import cache
 from .process import CACHE, Server, Unavailable, free_port
 from .tls import Certificate
 
-VERSION = "3.37.0"
+# Its telemetry is not used; newer ones need what is not always published yet.
+PACKAGE = {
+    "private": True,
+    "dependencies": {"azurite": "3.37.0"},
+    "overrides": {"applicationinsights": "3.16.0", "@azure/monitor-opentelemetry": "1.20.0"},
+}
 ACCOUNT = "devstoreaccount1"
 # The emulator's published key.
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -56,8 +61,9 @@ def program() -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         program = folder / "node_modules/.bin/azurite-blob"
         if not program.exists():
+            (folder / "package.json").write_text(json.dumps(PACKAGE))
             command = [*npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund"]
-            command += ["--ignore-scripts", f"azurite@{VERSION}"]
+            command += ["--ignore-scripts"]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise Unavailable(f"npm can't install Azurite: {done.stderr[-500:]}")
