@@ -106,11 +106,13 @@ class Vllm:
         """ModelExpress's strategy, which takes what vLLM's loader streams."""
         from types import SimpleNamespace
 
-        from modelexpress.engines.vllm.adapter import VllmAdapter, _read_safetensors_index
+        from modelexpress.engines.vllm import adapter as engine
         from modelexpress.load_strategy.model_streamer_strategy import ModelStreamerStrategy
         from vllm.engine.arg_utils import EngineArgs
 
-        index = _read_safetensors_index(MODEL)
+        # It knows of CUDA alone, which is not on the way of a weight.
+        engine.accelerator_backend_for = lambda _device: None
+        index = engine._read_safetensors_index(MODEL)
         assert index is not None and set(index["weight_map"]) == set(reference())
         config = EngineArgs(
             model=CONFIG["reference"],
@@ -119,7 +121,7 @@ class Vllm:
             dtype="bfloat16",
             max_model_len=64,
         ).create_engine_config()
-        adapter = VllmAdapter(config, config.model_config)
+        adapter = engine.VllmAdapter(config, config.model_config)
         context = SimpleNamespace(adapter=adapter, global_rank=0, model_config=config.model_config)
         os.environ["MX_MODEL_URI"] = MODEL
         strategy = ModelStreamerStrategy()
