@@ -6,6 +6,7 @@
 // direct bypasses the page cache (O_DIRECT); buffered copies from it. Prints one line of JSON:
 // {"bytes": ..., "seconds": ..., "cpu_seconds": ...}
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -26,6 +27,9 @@
 namespace {
 
 constexpr std::size_t kAlignment = 4096;
+// A block in one huge page is one piece for the device; in 4 KiB pages it is hundreds, and a device
+// of 254 pieces a request reads at a third of its rate.
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 struct Block {
   int descriptor = -1;
@@ -93,8 +97,10 @@ int main(int argc, char** argv) {
   for (int i = 0; i < threads; ++i) {
     workers.emplace_back([&] {
       const std::unique_ptr<void, decltype(&std::free)> memory(
-          std::aligned_alloc(kAlignment, block_bytes), &std::free);
+          std::aligned_alloc(kHugePage, (block_bytes + kHugePage - 1) / kHugePage * kHugePage),
+          &std::free);
       if (!memory) fail("out of memory");
+      madvise(memory.get(), block_bytes, MADV_HUGEPAGE);
       for (std::size_t at = next++; at < blocks.size(); at = next++) {
         bytes += read_block(blocks[at], static_cast<std::byte*>(memory.get()), block_bytes);
       }

@@ -164,7 +164,7 @@ void Scheduler::choose_view_locked(Block& block) {
   block.viewable = false;
   const Object& object = *files_[block.file].object;
   const std::uint64_t offset = block.range(block.first).offset;
-  if (!object.prefers_view(offset, block.bytes)) return;
+  if (!object.take_view(offset, block.bytes)) return;
   block.placement = Placement::kView;
   block.data = object.view() + offset - block.skew;
 }

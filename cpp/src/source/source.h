@@ -51,12 +51,12 @@ class Object {
   // The object's bytes in the address space, aligned to 64, or null where they can't be there.
   // Only addresses that Reader::fault_in() made present may be touched.
   virtual std::byte* view() const { return nullptr; }
-  // Whether [offset, offset + size) is better handed out as a part of the view than read. Asked
-  // once per block, when its turn comes; cheap.
-  virtual bool prefers_view(std::uint64_t /*offset*/, std::uint64_t /*size*/) const {
+  // Whether [offset, offset + size) is better handed out as a part of the view than read: then
+  // drop_view() follows. Asked once per block, when its turn comes; cheap.
+  virtual bool take_view(std::uint64_t /*offset*/, std::uint64_t /*size*/) const {
     return view() != nullptr;
   }
-  // Tells that [offset, offset + size) of the view will not be touched any more.
+  // Tells that what take_view() gave will not be touched any more.
   virtual void drop_view(std::uint64_t /*offset*/, std::uint64_t /*size*/) const {}
   // A descriptor for O_DIRECT, for devices that read files by themselves; -1: none.
   virtual int device_fd() const { return -1; }

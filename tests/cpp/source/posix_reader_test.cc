@@ -301,14 +301,30 @@ TEST_F(FaultingIn, ViewsArePrivate) {
 }
 
 TEST_F(FaultingIn, DroppingARangeLeavesItsNeighbours) {
-  open(kMiB);
-  ASSERT_TRUE(reader_.fault_in(*object_, 0, kMiB, &report_).ok());
+  open(5 * kMiB);
+  ASSERT_TRUE(reader_.fault_in(*object_, 0, 5 * kMiB, &report_).ok());
   std::byte* view = object_->view();
+  ASSERT_TRUE(object_->take_view(0, 101));
+  ASSERT_TRUE(object_->take_view(101, 4 * kMiB));
+  ASSERT_TRUE(object_->take_view(4 * kMiB + 101, 7));
   view[100] = std::byte{1};
-  view[9000] = std::byte{2};
-  object_->drop_view(101, 8899);  // up to the neighbour's first byte
+  view[4 * kMiB + 101] = std::byte{2};
+  object_->drop_view(101, 4 * kMiB);
   EXPECT_EQ(view[100], std::byte{1});
-  EXPECT_EQ(view[9000], std::byte{2});
+  EXPECT_EQ(view[4 * kMiB + 101], std::byte{2});
+}
+
+TEST_F(FaultingIn, WhatWasWrittenGoesWithTheLastHolderOfItsHugePage) {
+  open(2 * kMiB + 5);
+  ASSERT_TRUE(reader_.fault_in(*object_, 0, 2 * kMiB + 5, &report_).ok());
+  std::byte* view = object_->view();
+  ASSERT_TRUE(object_->take_view(0, kMiB));
+  ASSERT_TRUE(object_->take_view(kMiB, kMiB + 5));
+  view[7] = view[2 * kMiB + 1] = ~testing::pattern(kSeed, 7);
+  object_->drop_view(0, kMiB);
+  EXPECT_EQ(view[7], ~testing::pattern(kSeed, 7));
+  object_->drop_view(kMiB, kMiB + 5);
+  EXPECT_TRUE(matches(view, kSeed, 0, 2 * kMiB + 5));
 }
 
 }  // namespace

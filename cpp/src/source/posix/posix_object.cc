@@ -1,7 +1,6 @@
 #include "source/posix/posix_object.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -12,10 +11,6 @@
 #include <cerrno>
 
 #include "base/system.h"
-
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22  // Linux 5.14
-#endif
 
 namespace streamer {
 namespace {
@@ -46,17 +41,6 @@ bool is_local(int fd) {
       return true;
     default: return false;
   }
-}
-
-bool can_populate() {
-  static const bool can = [] {
-    void* page = mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED) return false;
-    const bool works = madvise(page, kPage, MADV_POPULATE_READ) == 0;
-    munmap(page, kPage);
-    return works;
-  }();
-  return can;
 }
 
 // Pages of [offset, offset + size) in the page cache, without bringing any there; -1 where the
@@ -147,7 +131,6 @@ PosixObject::PosixObject(std::string path, std::uint64_t size, std::string versi
     : Object(std::move(path), size, std::move(version)), fd_(fd) {}
 
 PosixObject::~PosixObject() {
-  if (view_ != nullptr) munmap(view_, size());
   if (direct_fd_ >= 0) ::close(direct_fd_);
   if (probe_fd_ >= 0) ::close(probe_fd_);
   ::close(fd_);
@@ -195,12 +178,12 @@ void PosixObject::choose(const std::string& wanted) {
     spare_cache_ = usable_processors() < kProcessorsForCache || size() > available_memory() / 2;
     announce();
   }
-  if (can_populate()) map();
-  if (wanted == "mapped" && view_ != nullptr) strategy_ = FileStrategy::kMapped;
+  view_ = FileView::map(fd_, size(), &view_errno_);
+  if (wanted == "mapped" && view_) strategy_ = FileStrategy::kMapped;
 }
 
 Status PosixObject::check_strategy() const {
-  if (strategy_ == FileStrategy::kMapped && view_ == nullptr) {
+  if (strategy_ == FileStrategy::kMapped && !view_) {
     if (view_errno_ == 0) return strategy_error("the kernel can't populate a mapping", 0);
     return strategy_error("the file can't be mapped", view_errno_);
   }
@@ -211,16 +194,6 @@ Status PosixObject::check_strategy() const {
                           none ? 0 : direct_errno_);
   }
   return {};
-}
-
-void PosixObject::map() {
-  // Writable, since tensors are; private, so that the file never is.
-  void* view = mmap(nullptr, size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd_, 0);
-  if (view != MAP_FAILED) {
-    view_ = static_cast<std::byte*>(view);
-  } else {
-    view_errno_ = errno;
-  }
 }
 
 // Streams tell one another that they read a file by a shared lock on a byte far behind its end.
@@ -252,9 +225,17 @@ bool PosixObject::past_the_cache() const {
   return strategy_ == FileStrategy::kAuto && spare && !read_by_others();
 }
 
-bool PosixObject::prefers_view(std::uint64_t offset, std::uint64_t size) const {
-  if (view_ == nullptr) return false;
-  return strategy_ == FileStrategy::kMapped || !past_the_cache() || mostly_cached(offset, size);
+bool PosixObject::take_view(std::uint64_t offset, std::uint64_t size) const {
+  if (!view_) return false;
+  if (strategy_ != FileStrategy::kMapped && past_the_cache() && !mostly_cached(offset, size)) {
+    return false;
+  }
+  view_->take(offset, size);
+  return true;
+}
+
+void PosixObject::drop_view(std::uint64_t offset, std::uint64_t size) const {
+  view_->drop(offset, size);
 }
 
 int PosixObject::direct_fd() const {
@@ -281,13 +262,6 @@ void PosixObject::open_direct() const {
     direct_fd_ = -1;
     direct_errno_ = ESTALE;
   }
-}
-
-void PosixObject::drop_view(std::uint64_t offset, std::uint64_t size) const {
-  // Only whole pages: the others are shared with neighbours.
-  const std::uint64_t first = (offset + kPage - 1) / kPage * kPage;
-  const std::uint64_t last = (offset + size) / kPage * kPage;
-  if (first < last) madvise(view_ + first, last - first, MADV_DONTNEED);
 }
 
 Status PosixObject::unchanged() const {

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <string>
 
+#include "source/posix/file_view.h"
 #include "source/source.h"
 
 namespace streamer {
@@ -26,8 +27,8 @@ class PosixObject final : public Object {
                                                          bool only = false);
   ~PosixObject() override;
 
-  std::byte* view() const override { return view_; }
-  bool prefers_view(std::uint64_t offset, std::uint64_t size) const override;
+  std::byte* view() const override { return view_ ? view_->data() : nullptr; }
+  bool take_view(std::uint64_t offset, std::uint64_t size) const override;
   void drop_view(std::uint64_t offset, std::uint64_t size) const override;
   int device_fd() const override;
   void expect_passing_reads() const override { passing_.store(true, std::memory_order_relaxed); }
@@ -36,6 +37,10 @@ class PosixObject final : public Object {
   int fd() const { return fd_; }
   // Whether it must be read as its strategy says or not at all.
   bool strategy_only() const { return only_; }
+  // See FileView; only where there is a view.
+  int populate(std::uint64_t offset, std::uint64_t size) const {
+    return view_->populate(offset, size, !mostly_cached(offset, size));
+  }
   // Whether at least half of [offset, offset + size) is in the page cache.
   bool mostly_cached(std::uint64_t offset, std::uint64_t size) const;
   // A descriptor for O_DIRECT where what is not cached is better read so now; else -1.
@@ -45,7 +50,6 @@ class PosixObject final : public Object {
   PosixObject(std::string path, std::uint64_t size, std::string version, int fd);
   void choose(const std::string& wanted);
   Status check_strategy() const;
-  void map();
   void open_direct() const;
   void announce();
   bool read_by_others() const;
@@ -54,7 +58,7 @@ class PosixObject final : public Object {
   int fd_;
   FileStrategy strategy_ = FileStrategy::kBuffered;
   bool only_ = false;
-  std::byte* view_ = nullptr;
+  std::unique_ptr<FileView> view_;
   int view_errno_ = 0;                        // why there is no view
   bool spare_cache_ = false;                  // kAuto: cold bytes are not worth the page cache
   mutable std::atomic<bool> passing_{false};  // kAuto: the same, since they go to a device

@@ -12,10 +12,6 @@
 #include <filesystem>
 #include <system_error>
 
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22  // Linux 5.14
-#endif
-
 namespace streamer {
 namespace {
 
@@ -187,11 +183,11 @@ Status PosixReader::fault_in(const Object& object, std::uint64_t offset, std::ui
                              ReadReport* report) {
   const auto& file = static_cast<const PosixObject&>(object);
   report->strategy = "mapped";
-  const std::uint64_t start = offset / kBlock * kBlock;
   for (bool readable = false;;) {
-    if (madvise(file.view() + start, offset + size - start, MADV_POPULATE_READ) == 0) return {};
-    if (errno == EINTR || errno == EAGAIN) continue;
-    if (errno == ENOMEM) return posix_error("cannot map the file's pages", file.path(), errno);
+    const int os_error = file.populate(offset, size);
+    if (os_error == 0) return {};
+    if (os_error == EINTR || os_error == EAGAIN) continue;
+    if (os_error == ENOMEM) return posix_error("cannot map the file's pages", file.path(), ENOMEM);
     // The kernel says EFAULT whatever went wrong: a plain read tells, once.
     std::array<std::byte, std::size_t{64} << 10> scratch;
     for (std::uint64_t at = offset; at < offset + size;) {

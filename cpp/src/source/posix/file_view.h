@@ -1,0 +1,52 @@
+// A file's pages in the address space.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace streamer {
+
+// Thread-safe. Writable, since tensors are; private, so that the file never is.
+class FileView {
+ public:
+  // Null where the file can't be mapped, with the errno, or the kernel can't populate mappings (0).
+  static std::unique_ptr<FileView> map(int fd, std::uint64_t size, int* os_error);
+  ~FileView();
+  FileView(const FileView&) = delete;
+  FileView& operator=(const FileView&) = delete;
+
+  std::byte* data() const { return data_; }
+
+  // Makes [offset, offset + size) present; 0 or an errno, of which EFAULT says nothing more.
+  // `cold`: the bytes are not in the page cache yet. They are brought there in huge pages for as
+  // long as the kernel finds those without much work.
+  int populate(std::uint64_t offset, std::uint64_t size, bool cold);
+
+  // [offset, offset + size) is in somebody's hands, until drop() is called with the same. Memory
+  // goes back to the system by the huge page, once nobody holds any byte of it.
+  void take(std::uint64_t offset, std::uint64_t size);
+  void drop(std::uint64_t offset, std::uint64_t size);
+
+ private:
+  FileView(std::byte* data, std::uint64_t size);
+  void ask_for_huge_pages();
+  void note_cost(std::uint64_t bytes, std::uint64_t nanoseconds);
+
+  std::byte* const data_;
+  const std::uint64_t size_;
+
+  std::mutex held_mutex_;
+  std::vector<std::uint32_t> held_;  // bytes of each huge page of the file
+
+  std::mutex huge_mutex_;
+  bool asked_ = false;
+  std::atomic<bool> dear_{false};  // huge pages cost too much here
+  std::uint64_t huge_bytes_ = 0;
+  std::uint64_t huge_nanoseconds_ = 0;  // of processor time
+};
+
+}  // namespace streamer
