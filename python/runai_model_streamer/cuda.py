@@ -31,10 +31,23 @@ _SMALL = 256 << 10
 _GROUP = 1 << 20
 
 
+_FAILED = (
+    "The GPU can't be used any more in this process. The cause is often an earlier kernel: run "
+    "with CUDA_LAUNCH_BLOCKING=1 to find it"
+)
+
+
 class TorchMemory:
     """Device memory from PyTorch's allocator."""
 
     def __init__(self, device: torch.device) -> None:
+        if torch.cuda._is_in_bad_fork():
+            raise StreamerDeviceError(
+                f"{device} can't be used: the GPU was used before this process was forked",
+                code="device",
+                hint="Start worker processes by spawn or forkserver, or use the GPU only after "
+                "the fork",
+            )
         if not torch.cuda.is_available():
             built = torch.version.cuda is not None or torch.version.hip is not None
             raise StreamerDeviceError(
@@ -53,7 +66,7 @@ class TorchMemory:
             self.device = torch.device("cuda", index)
             # The context that copies will use is PyTorch's: it has to be there.
             torch.empty(1, dtype=torch.uint8, device=self.device)
-        except RuntimeError as error:  # forked after CUDA was used, or a context that has failed
+        except RuntimeError as error:  # a context that has failed, or no memory for one
             raise StreamerDeviceError(f"{device} can't be used: {error}", code="device") from error
         self.ordinal = index
 
@@ -186,6 +199,15 @@ class CudaPlacement(Placement):
                 code="out_of_memory",
                 path=block.request.path,
                 hint="Free device memory, or keep fewer tensors",
+            ) from error
+        except RuntimeError as error:  # the context has failed, mostly because of a kernel
+            session.close()
+            self._waiting.clear()
+            raise StreamerDeviceError(
+                f"{self.name} gives no memory: {error}",
+                code="device",
+                path=block.request.path,
+                hint=_FAILED,
             ) from error
         start = -memory.data_ptr() % self._alignment if slack else 0
         session.memory[block.number] = memory[start : start + block.size]

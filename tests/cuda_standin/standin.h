@@ -23,14 +23,18 @@ void standin_use(int device);
 void standin_leave(int device);
 // A context beside the primary one, current in this thread. Destroyed by standin_reset().
 void* standin_new_context(int device);
+// How many contexts this thread has made current, one above the other.
+size_t standin_contexts_of_thread(void);
 // Memory of a device, aligned to 512 bytes and filled with 0xA5; null where it has no more.
 void* standin_alloc(int device, uint64_t bytes);
 void standin_free(void* memory);
 // Whether the bytes lie in one allocation of a device.
 int standin_owns(const void* memory, uint64_t bytes);
+// Counts the peak of device memory anew.
+void standin_restart_peak(void);
 
 // The call of `function` (as the driver names it) after the next `after` ones returns `code`, and
-// so do the `times - 1` calls that follow. With `sticky` every later call of any function does.
+// so do the `times - 1` calls that follow. With `sticky` every later call in its context does.
 // "run copy" is no function, but the moment when a copy runs on the device.
 void standin_fail(const char* function, int after, int times, int code, int sticky);
 // Copies of every stream wait until hold is 0 again.
@@ -41,6 +45,9 @@ void standin_link(uint64_t bytes_per_second);
 // A stream of the caller, in the current context.
 void* standin_stream_create(void);
 void standin_stream_destroy(void* stream);
+// Whether a graph is being captured from `stream`: then calls of threads that did not exchange
+// their capture mode would end the capture.
+void standin_capture(void* stream, int capturing);
 // Work on `stream` (null: the default stream) that waits `milliseconds` and then fills memory.
 void standin_fill_later(void* stream, void* memory, uint64_t bytes, int value, int milliseconds);
 void standin_synchronize(void* stream);

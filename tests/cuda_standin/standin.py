@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-SOURCE = Path(__file__).parent / "standin.cc"
+HERE = Path(__file__).parent
+SOURCES = [HERE / f"{name}.cc" for name in ("world", "checks", "streams", "driver", "control")]
 DEVICE_BYTES = 1 << 30
 
 
@@ -47,11 +48,8 @@ def build(folder: Path) -> Path:
     """Compiles the stand-in into `folder`."""
     library = folder / "libstandin_cuda.so"
     compiler = os.environ.get("CXX", "g++")
-    subprocess.run(
-        [compiler, "-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", "-o", str(library)]
-        + [str(SOURCE)],
-        check=True,
-    )
+    flags = ["-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", "-fvisibility=hidden"]
+    subprocess.run([compiler, *flags, "-o", str(library), *map(str, SOURCES)], check=True)
     return library
 
 

@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "standin.h"
 
@@ -49,7 +50,12 @@ bool fails(const std::string& function) {
 
 }  // namespace
 
-EXPORT Error cuFileDriverOpen() { return {fails("cuFileDriverOpen") ? 5001 : 0, 0}; }
+EXPORT Error cuFileDriverOpen() {
+  static bool open = false;
+  if (fails("cuFileDriverOpen")) return {5001, 0};
+  const std::lock_guard lock(mutex);
+  return {std::exchange(open, true) ? 5026 : 0, 0};
+}
 
 EXPORT Error cuFileHandleRegister(void** handle, Descriptor* descriptor) {
   if (descriptor->type != 1) return {5022, 0};

@@ -78,6 +78,13 @@ Status CopyQueue::fence(CopyStream stream) {
   const ContextGuard guard(driver, context_.handle());
   const std::lock_guard lock(fence_mutex_);
   int code = guard.code();
+  int capturing = 0;
+  if (code == kSuccess) code = driver.stream_is_capturing(stream, &capturing);
+  if (capturing != 0) {
+    return Status::error(Code::kDevice, "the caller's stream on " + context_.name() +
+                                            " is capturing a graph, of which a load can't be part")
+        .with_hint("Load before the capture, or under another stream");
+  }
   if (code == kSuccess) code = driver.event_record(fence_, stream);
   for (Lane& lane : lanes_) {
     if (code == kSuccess) code = driver.stream_wait(lane.stream, fence_, 0);

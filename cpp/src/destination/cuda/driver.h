@@ -32,9 +32,11 @@ enum : int {
   kNotReady = 600,
 };
 
-// Errors that stay: of kernels that failed, and of the hardware.
+// Errors that stay: of the hardware (memory, NVLink, contained), of kernels that failed, and of a
+// context that is gone.
 inline bool is_sticky(int code) {
-  return code == 214 || code == 700 || code == 702 || code == 710 || (code >= 714 && code <= 719);
+  return code == 214 || code == 220 || code == 226 || code == 700 || code == 702 || code == 709 ||
+         code == 710 || (code >= 714 && code <= 719) || code == 721;
 }
 inline constexpr char kStickyHint[] =
     "The GPU can't be used any more in this process. The cause is often an earlier kernel: run "
@@ -42,6 +44,7 @@ inline constexpr char kStickyHint[] =
 inline constexpr unsigned kHostRegisterPortable = 1;  // pinned for every context
 inline constexpr unsigned kStreamNonBlocking = 1;     // does not wait for the default stream
 inline constexpr unsigned kEventDisableTiming = 2;
+inline constexpr int kCaptureRelaxed = 2;  // what this thread calls ends no capture of a graph
 
 // member, name in CUDA, name in HIP, signature
 #define STREAMER_GPU_FUNCTIONS(X)                                                                 \
@@ -60,6 +63,8 @@ inline constexpr unsigned kEventDisableTiming = 2;
   X(context_device, "cuCtxGetDevice", "hipCtxGetDevice", int(int* device))                        \
   X(context_push, "cuCtxPushCurrent_v2", "hipCtxPushCurrent", int(Context context))               \
   X(context_pop, "cuCtxPopCurrent_v2", "hipCtxPopCurrent", int(Context * context))                \
+  X(capture_mode, "cuThreadExchangeStreamCaptureMode", "hipThreadExchangeStreamCaptureMode",      \
+    int(int* mode))                                                                               \
   X(host_register, "cuMemHostRegister_v2", "hipHostRegister",                                     \
     int(void* memory, std::size_t bytes, unsigned flags))                                         \
   X(host_unregister, "cuMemHostUnregister", "hipHostUnregister", int(void* memory))               \
@@ -69,6 +74,8 @@ inline constexpr unsigned kEventDisableTiming = 2;
     int(CopyStream * stream, unsigned flags))                                                     \
   X(stream_destroy, "cuStreamDestroy_v2", "hipStreamDestroy", int(CopyStream stream))             \
   X(stream_synchronize, "cuStreamSynchronize", "hipStreamSynchronize", int(CopyStream stream))    \
+  X(stream_is_capturing, "cuStreamIsCapturing", "hipStreamIsCapturing",                           \
+    int(CopyStream stream, int* capturing))                                                       \
   X(stream_wait, "cuStreamWaitEvent", "hipStreamWaitEvent",                                       \
     int(CopyStream stream, Event event, unsigned flags))                                          \
   X(event_create, "cuEventCreate", "hipEventCreateWithFlags", int(Event * event, unsigned flags)) \
@@ -101,15 +108,19 @@ class Driver {
   pid_t process_ = 0;  // that initialised the driver
 };
 
-// Makes a context current in this thread for as long as it lives, and the former one again.
+// Makes a context current in this thread for as long as it lives, and the former one again. Another
+// thread may be capturing a graph meanwhile: calls under the guard do not end its capture.
 class ContextGuard {
  public:
   ContextGuard(const Driver& driver, Context context) : driver_(driver) {
     code_ = driver_.context_push(context);
+    if (code_ == kSuccess) driver_.capture_mode(&capture_mode_);
   }
   ~ContextGuard() {
+    if (code_ != kSuccess) return;
+    driver_.capture_mode(&capture_mode_);
     Context ignored = nullptr;
-    if (code_ == kSuccess) driver_.context_pop(&ignored);
+    driver_.context_pop(&ignored);
   }
   ContextGuard(const ContextGuard&) = delete;
   ContextGuard& operator=(const ContextGuard&) = delete;
@@ -118,6 +129,7 @@ class ContextGuard {
  private:
   const Driver& driver_;
   int code_;
+  int capture_mode_ = kCaptureRelaxed;  // then the one that this thread had before
 };
 
 }  // namespace streamer::gpu

@@ -9,6 +9,7 @@ namespace streamer::gpu {
 namespace {
 
 constexpr int kOpaqueDescriptor = 1;  // CU_FILE_HANDLE_TYPE_OPAQUE_FD
+constexpr int kAlreadyOpen = 5026;    // CU_FILE_DRIVER_ALREADY_OPEN: by another user of the process
 
 Status unusable(const std::string& why) { return Status::error(Code::kUnsupported, why); }
 
@@ -42,7 +43,7 @@ Status GpuDirect::start(const std::string& library) {
   }
   const ContextGuard guard(context_.driver(), context_.handle());
   const Error error = functions_.driver_open();
-  if (error.code != 0) {
+  if (error.code != 0 && error.code != kAlreadyOpen) {
     return unusable("its driver can't be opened (error " + std::to_string(error.code) + ", CUDA " +
                     std::to_string(error.driver) + ")");
   }
