@@ -1,24 +1,28 @@
 """Loads to one GPU: `python -m benchmarks.gpu`, or `make bench-gpu`.
 
 Works like benchmarks.local, with the pinned host-to-device copy rate of the same run as the limit.
-Where packages can't be installed, --wheels names a folder with the peers' wheels.
+Where packages can't be installed, --wheels names a folder with the peers' wheels. --standin runs
+through every row without a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import fnmatch
 import functools
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +33,6 @@ from benchmarks.runner import Job, Runnable
 
 LOADERS = ["ours", "instanttensor", "original", "safetensors", "fastsafetensors"]
 
-# Copies as many bytes as the checkpoint has, from two pinned buffers in turn.
-_PINNED_COPY = """
-import json, sys, time, torch
-total, device, block = int(sys.argv[1]), sys.argv[2], 64 << 20
-host = [torch.empty(block, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
-there = torch.empty(2 * block, dtype=torch.uint8, device=device)
-def run(bytes):
-    for index in range(bytes // block):
-        part = index % 2
-        there[part * block:(part + 1) * block].copy_(host[part], non_blocking=True)
-    rest = bytes % block
-    there[:rest].copy_(host[0][:rest], non_blocking=True)
-    torch.cuda.synchronize()
-run(1 << 30)
-start = time.perf_counter()
-run(total)
-print(json.dumps({"seconds": time.perf_counter() - start, "anonymous_growth": 0}))
-"""
-
 
 @dataclasses.dataclass
 class Setup:
@@ -57,24 +42,31 @@ class Setup:
     loaders: list[str]
     rounds: int
     device: str
+    standin: bool
 
     def job(self, peer: str, work: str, files: list[str], label: str = "", **more: Any) -> Runnable:
-        options = {"device": self.device, **more.pop("options", {})}
+        device = "cpu" if self.standin and peer != "ours" else self.device
+        options = {"device": device, **more.pop("options", {})}
         reference = more.pop("reference", files)
         job = Job(label or peer, peer, work, files, reference, options=options, **more)
         return job.label, lambda: runner.run(job)
 
-    def pinned_copy(self) -> Runnable:
-        total = str(checkpoints.total_bytes(self.dense))
-        command = [sys.executable, "-c", _PINNED_COPY, total, self.device]
+    def link(self, label: str, *arguments: str) -> Runnable:
+        """What the link gives; see benchmarks.pinned_copy."""
+        command = [sys.executable, "-m", "benchmarks.pinned_copy", self.device, *self.dense]
 
         def call() -> dict[str, Any]:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+            )
             if done.returncode:
                 return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1]}
             return dict(json.loads(done.stdout))
 
-        return "pinned copy", call
+        return label, call
+
+    def pinned_copy(self) -> Runnable:
+        return self.link("pinned copy")
 
     def run(self, key: str, title: str, files: list[str], runnables: list[Runnable]) -> Row:
         print(f"\n{key}: {title}", flush=True)
@@ -82,14 +74,41 @@ class Setup:
         return Row(key, title, checkpoints.total_bytes(files), samples)
 
 
-def _kept(setup: Setup, key: str, title: str, files: list[str]) -> Row:
+def _memory_checks(row: Row, kept: int) -> list[Check]:
+    """What a load took: pinned memory, and device memory beyond the `kept` bytes."""
+    good = [sample for sample in row.samples.get("ours", []) if "error" not in sample]
+    pinned = [
+        int(value)
+        for sample in good
+        for key, value in sample["stats"].get("notes", {}).items()
+        if key.endswith("pinned bytes")
+    ]
+    beyond = [
+        sample["device_growth"] - kept for sample in good if sample["device_growth"] is not None
+    ]
+    return [
+        Check(f"{row.title}: pinned", max(pinned) / 1e6 if pinned else None, 512, True, "MB"),
+        Check(
+            f"{row.title}: device memory beyond the tensors",
+            max(beyond) / 1e6 if beyond else None,
+            256,
+            True,
+            "MB",
+        ),
+    ]
+
+
+def _kept(
+    setup: Setup, key: str, title: str, files: list[str], others: Sequence[Runnable] = ()
+) -> Row:
     state = "any" if files is setup.memory else "warm"
     runnables = [setup.job(peer, "keep", files, cache=state) for peer in setup.loaders]
-    row = setup.run(key, title, files, [*runnables, setup.pinned_copy()])
+    row = setup.run(key, title, files, [*runnables, setup.pinned_copy(), *others])
     row.checks += [
         Check(f"{title}: the pinned copy", row.faster("ours", "pinned copy"), 0.9),
         Check(f"{title}: InstantTensor", row.faster("ours", "instanttensor"), 1.0),
         Check(f"{title}: the original", row.faster("ours", "original"), 5.0),
+        *_memory_checks(row, row.bytes),
     ]
     return row
 
@@ -99,7 +118,9 @@ def memory_kept(setup: Setup) -> Row:
 
 
 def cached_kept(setup: Setup) -> Row:
-    return _kept(setup, "cached_kept", "page cache, tensors kept", setup.dense)
+    """With what registering the files' own pages would give."""
+    registered = setup.link("registered mapping", "--register")
+    return _kept(setup, "cached_kept", "page cache, tensors kept", setup.dense, [registered])
 
 
 def cached_into(setup: Setup) -> Row:
@@ -193,23 +214,23 @@ def small_kept(setup: Setup) -> Row:
 
 
 def dropped(setup: Setup) -> Row:
-    """Memory, of the host's that is pinned and of the device's, where the consumer keeps nothing
-    and the speed is the link's."""
+    """The consumer keeps nothing."""
     runnables = [setup.job(peer, "copy", setup.dense) for peer in setup.loaders]
     row = setup.run("dropped", "page cache, copy_ into parameters", setup.dense, runnables)
-    good = [sample for sample in row.samples.get("ours", []) if "error" not in sample]
-    pinned = [
-        int(value)
-        for sample in good
-        for key, value in sample["stats"].get("notes", {}).items()
-        if key.endswith("pinned bytes")
-    ]
-    device = [sample["device_growth"] for sample in good if sample.get("device_growth") is not None]
-    row.checks += [
-        Check("pinned memory", max(pinned) / 1e6 if pinned else None, 512, True, "MB"),
-        Check("device memory beyond", max(device) / 1e6 if device else None, 256, True, "MB"),
-    ]
+    row.checks += _memory_checks(row, 0)
     return row
+
+
+def group_of_one(setup: Setup) -> Row:
+    """What distributed streaming costs where there is nobody to share with."""
+    options: dict[str, Any] = {"backend": "nccl", "distributed": True, "alone": True}
+    if setup.standin:
+        options |= {"backend": "gloo", "device": "cpu"}
+    runnables = [
+        setup.job("ours", "keep", setup.dense),
+        setup.job("ours", "keep", setup.dense, "ours, a group of one", options=options),
+    ]
+    return setup.run("group_of_one", "NCCL, world size 1", setup.dense, runnables)
 
 
 ROWS: dict[str, Callable[[Setup], Row]] = {
@@ -220,6 +241,7 @@ ROWS: dict[str, Callable[[Setup], Row]] = {
     "http_kept": http_kept,
     "small_kept": small_kept,
     "dropped": dropped,
+    "group_of_one": group_of_one,
 }
 
 
@@ -240,6 +262,55 @@ def use_wheels(folder: Path) -> None:
         PEERS[name] = dataclasses.replace(peer, requirements=(), env={"PYTHONPATH": path})
 
 
+MakeDense = Callable[[Path], list[str]]
+
+
+def _in_memory(folder: Path, gigabytes: float, make: MakeDense) -> list[str]:
+    """A copy of the dense checkpoint in memory; nothing where there is no room."""
+    free = shutil.disk_usage(folder).free
+    if free < gigabytes * 1.1e9:
+        print(f"{folder} has {free / 1e9:.1f} GB left: memory_kept is left out (--memory DIR)")
+        return []
+    return make(folder / f"streamer-bench-{os.getpid()}")
+
+
+@contextlib.contextmanager
+def _files(options: argparse.Namespace) -> Iterator[tuple[list[str], list[str], list[str]]]:
+    """The dense checkpoint, its copy in memory, and the one of small tensors."""
+    specs, count = checkpoints.llama_specs(options.gigabytes), 60_000
+    folder = runner.data_folder(options.data)
+    if options.standin:
+        specs, count = checkpoints.llama_specs(0.01, hidden=256, vocabulary=2000), 500
+
+    def make_dense(place: Path) -> list[str]:
+        return checkpoints.make(place, specs, files=4)
+
+    print("Making checkpoints (once)", flush=True)
+    dense = make_dense(folder / f"dense-{options.gigabytes:g}")
+    small = checkpoints.small(folder / f"small-{count}", count)
+    memory = _in_memory(Path(options.memory), options.gigabytes, make_dense)
+    try:
+        yield dense, memory, small
+    finally:
+        if memory:
+            shutil.rmtree(Path(memory[0]).parent)
+
+
+def _prepare(options: argparse.Namespace, stack: contextlib.ExitStack) -> None:
+    """Finds the GPU, or makes the stand-in for a dry run."""
+    if not options.standin:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise SystemExit("PyTorch sees no GPU; --standin runs through everything without one")
+        return
+    from benchmarks import standin
+
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    os.environ["BENCH_STANDIN"] = str(standin.build(folder))
+    options.rounds, options.gigabytes, options.data = 1, 0.01, str(folder)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--row", action="append", metavar="PATTERN", help=", ".join(ROWS))
@@ -250,12 +321,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", help="where checkpoints are kept (a real disk)")
     parser.add_argument("--memory", default="/dev/shm", help="a file system in memory")
     parser.add_argument("--wheels", type=Path, help="a folder with wheels of the peers")
+    parser.add_argument(
+        "--standin", action="store_true", help="a dry run without a GPU: every row once, tiny"
+    )
     options = parser.parse_args(arguments)
-
-    import torch
-
-    if not torch.cuda.is_available():
-        parser.error("PyTorch sees no GPU; benchmarks.overlap needs none")
     wanted = [key for key in ROWS if any(fnmatch.fnmatch(key, p) for p in (options.row or ["*"]))]
     loaders = [name for name in options.loaders.split(",") if name]
     unknown = [name for name in loaders if name not in PEERS]
@@ -264,33 +333,24 @@ def main(arguments: list[str] | None = None) -> int:
     if options.wheels:
         use_wheels(options.wheels)
         loaders = [name for name in loaders if not PEERS[name].requirements]
-    (ROOT / ".cache" / "bench").mkdir(parents=True, exist_ok=True)
-    for name in loaders:
-        PEERS[name].python()
-    folder = runner.data_folder(options.data)
-    print("Making checkpoints (once)", flush=True)
-    dense = checkpoints.dense(folder / f"dense-{options.gigabytes:g}", options.gigabytes)
-    memory = Path(options.memory) / "streamer-bench"
-    setup = Setup(
-        dense,
-        checkpoints.dense(memory, options.gigabytes) if "memory_kept" in wanted else [],
-        checkpoints.small(folder / "small"),
-        loaders,
-        options.rounds,
-        options.device,
-    )
     start = time.monotonic()
-    try:
-        rows = [ROWS[key](setup) for key in wanted]
-    finally:
-        for file in setup.memory:
-            Path(file).unlink()
-        if setup.memory:
-            (memory / "recipe.txt").unlink()
-            memory.rmdir()
+    with contextlib.ExitStack() as stack:
+        _prepare(options, stack)
+        STATE.mkdir(parents=True, exist_ok=True)
+        for name in loaders:
+            PEERS[name].python()
+        dense, memory, small = stack.enter_context(_files(options))
+        setup = Setup(
+            dense, memory, small, loaders, options.rounds, options.device, options.standin
+        )
+        rows = [ROWS[key](setup) for key in wanted if key != "memory_kept" or memory]
     report.show(rows)
     print(f"\n{time.monotonic() - start:.0f} s")
-    if options.row is None and loaders == LOADERS:
+    if options.standin:
+        failed = [row.key for row in rows if any("error" in s for s in row.samples["ours"])]
+        print(f"A dry run: no figure above means anything. Failed rows: {failed or 'none'}")
+        return 1 if failed else 0
+    if options.row is None:
         samples = Path(ROOT / "benchmarks" / "results" / "raw" / "gpu.json")
         report.save("gpu", "One GPU", rows, options.rounds, samples)
         print("Written: benchmarks/results/gpu.json, gpu.png, docs/benchmarks.md")

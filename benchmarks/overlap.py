@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import os
 import sys
@@ -20,22 +19,11 @@ from typing import Any
 
 import torch
 
+from benchmarks import standin as standin_driver
 from benchmarks.checkpoints import TensorSpec, write_shard
-from benchmarks.peers import ROOT
 
 MIB = 1 << 20
 Spans = list[tuple[int, int]]  # begin and end in nanoseconds of CLOCK_MONOTONIC
-
-
-def load_standin() -> Any:
-    """The module of the stand-in driver."""
-    spec = importlib.util.spec_from_file_location(
-        "standin", ROOT / "tests" / "cuda_standin" / "standin.py"
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def merged(spans: Spans) -> Spans:
@@ -73,17 +61,50 @@ def bar(spans: Spans, start: int, end: int, width: int = 72) -> str:
     return "".join(cells)
 
 
+def axis(total: float, width: int = 72) -> str:
+    """Times below the bars, in milliseconds."""
+    cells = [" "] * (width + 8)
+    for part in range(5):
+        text = f"{total * 1e3 * part / 4:.0f}"
+        place = part * width // 4
+        cells[place : place + len(text)] = text
+    return "".join(cells).rstrip() + " ms"
+
+
+def listing(events: list[tuple[str, int, int]], start: int, end: int, lines: int) -> list[str]:
+    """What went on in the middle of the load, in the order in which it began."""
+    middle = (start + end) // 2
+    later = sorted((begin, done, what) for what, begin, done in events if done > middle)
+    return [
+        f"{(begin - start) / 1e6:8.1f} to {(done - start) / 1e6:8.1f} ms  {what}"
+        for begin, done, what in later[:lines]
+    ]
+
+
+def chrome_trace(events: list[tuple[str, int, int]]) -> str:
+    """For a browser's tracing page: one track for each kind of work."""
+    tracks = {"reading": 1, "copying": 2, "consuming": 3}
+    return json.dumps(
+        {
+            "traceEvents": [
+                {
+                    "name": what,
+                    "ph": "X",
+                    "pid": 1,
+                    "tid": tracks[what],
+                    "ts": begin / 1e3,
+                    "dur": (end - begin) / 1e3,
+                }
+                for what, begin, end in events
+            ]
+        }
+    )
+
+
 def run(driver: Path, tensors: int, tensor_bytes: int, rate: int) -> dict[str, Any]:
-    module = load_standin()
-    standin = module.Standin(driver)
-    standin.reset()
-    os.environ["RUNAI_STREAMER_CUDA_LIBRARY"] = str(driver)
-    module.StandinMemory.standin = standin
-    module.StandinMemory.used = []
+    from runai_model_streamer import SafetensorsStreamer
 
-    from runai_model_streamer import SafetensorsStreamer, cuda
-
-    cuda.memory_factory = module.StandinMemory
+    standin = standin_driver.install(driver)
     standin.link(rate)
     wait = tensor_bytes / rate  # as long as the link needs for a tensor
     with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +143,14 @@ def run(driver: Path, tensors: int, tensor_bytes: int, rate: int) -> dict[str, A
         (int(e["ts"] * 1e3), int((e["ts"] + e["dur"]) * 1e3)) for e in events if e["name"] == "read"
     ]
     copied = [(begin, end) for begin, end, _ in standin.copies()]
+    everything = [
+        *(("reading", *span) for span in read),
+        *(("copying", *span) for span in copied),
+        *(("consuming", *span) for span in consumed),
+    ]
     return {
+        "trace": chrome_trace(everything),
+        "listing": listing(everything, start, end, 12),
         "bytes": tensors * tensor_bytes,
         "bytes_equal": equal,
         "seconds": (end - start) / 1e9,
@@ -147,18 +175,24 @@ def main() -> int:
     parser.add_argument("--tensors", type=int, default=24)
     parser.add_argument("--mib", type=int, default=4, help="of one tensor")
     parser.add_argument("--rate", type=int, default=300, help="of the link, MiB/s")
+    parser.add_argument("--trace", type=Path, help="write what began and ended when, for a browser")
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         driver = options.driver
         if driver is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            driver = load_standin().build(Path(folder))
+            driver = standin_driver.build(Path(folder))
         result = run(driver, options.tensors, options.mib * MIB, options.rate * MIB)
     total = result["seconds"]
+    print("In the middle of the load:", *result.pop("listing"), sep="\n  ")
+    trace = result.pop("trace")
+    if options.trace:
+        options.trace.write_text(trace)
     print(f"{result['bytes'] / MIB:.0f} MiB in {total:.3f} s; # at work, - for less than half")
     for what, line in result["timeline"].items():
         print(f"{what:>10} |{line}|")
+    print(" " * 12 + axis(total))
     one_by_one = result["read_seconds"] + result["copy_seconds"] + result["consume_seconds"]
     print(
         f"reading {result['read_seconds']:.3f} s, copying {result['copy_seconds']:.3f} s, "

@@ -225,7 +225,10 @@ def save(name: str, title: str, rows: list[Row], rounds: int, raw_samples: Path 
     if raw_samples:
         raw_samples.parent.mkdir(parents=True, exist_ok=True)
         raw_samples.write_text(json.dumps({row.key: row.samples for row in rows}, default=str))
-    plot(summaries, RESULTS / f"{name}.png", title)
+    try:
+        plot(summaries, RESULTS / f"{name}.png", title)
+    except ImportError as error:  # the figures are worth more than their picture
+        print(f"No plot: {error}")
     renew_page(name, report)
 
 

@@ -195,6 +195,7 @@ def run(job: Job) -> dict[str, Any]:
             ),
             "version": done[0]["version"],
             "stats": done[0]["stats"],
+            "device_growth": done[0]["device_growth"],
             **extra,
         }
     except (JobError, OSError, RuntimeError) as error:
@@ -208,12 +209,11 @@ def raw(mode: str, files: list[str], state: str, threads: int, block: int = 2 <<
     """The machine's limit: what reading does with no library at all."""
     cache.force(state, files)
     binary = os.environ.get("BENCH_RAW_READER", str(ROOT / "build/plain/benchmarks/raw_reader"))
-    done = subprocess.run(
-        [binary, mode, str(threads), str(block), *files],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [binary, mode, str(threads), str(block), *files]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        return {"error": str(error)}
     if done.returncode != 0:
         return {"error": done.stderr.strip()}
     return {"anonymous_growth": threads * block, **json.loads(done.stdout)}

@@ -14,6 +14,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import devices
 from benchmarks.checkpoints import Reference
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8}
@@ -63,6 +65,7 @@ class Work:
         self.files: list[str] = job["files"]
         self.options: dict[str, Any] = job["options"]
         self.reference = Reference(job["reference"])
+        self.target = devices.target(self.options.get("device", "cpu"))
         self.first: float | None = None  # when the first tensor came
         self.count = 0
 
@@ -86,10 +89,9 @@ class Work:
         raise NotImplementedError
 
     def make_params(self) -> dict[str, torch.Tensor]:
-        device = self.options.get("device", "cpu")
         return {
             # Written once, so that its pages exist as those of a model's parameters do.
-            name: torch.zeros(spec.shape, dtype=_DTYPES[spec.dtype], device=device)
+            name: self.target.zeros(spec.shape, _DTYPES[spec.dtype])
             for name, spec in self.reference.specs.items()
         }
 
@@ -144,8 +146,7 @@ class Copy(Work):
         for name, tensor in self.tensors():
             params[name].copy_(tensor)
             self.count += 1
-        if self.options.get("device", "cpu") != "cpu":
-            torch.cuda.synchronize()
+        self.target.synchronize()
 
     def check(self) -> str:
         return compare(self.params, self.reference, set(self.reference))
@@ -157,8 +158,7 @@ class Into(Copy):
     def run(self) -> None:
         self.adapter.into(self.files, self.params, self.options)
         self.count = len(self.params)
-        if self.options.get("device", "cpu") != "cpu":
-            torch.cuda.synchronize()
+        self.target.synchronize()
 
 
 class Keep(Work):
@@ -176,8 +176,7 @@ class Keep(Work):
                 kept[name] = tensor
         del tensor
         self.kept = kept
-        if self.options.get("device", "cpu") != "cpu":
-            torch.cuda.synchronize()
+        self.target.synchronize()
 
     def check(self) -> str:
         names = {n for n, data in self.reference.items() if data.nbytes < self.limit}
@@ -211,14 +210,17 @@ def anonymous_bytes() -> int:
     return (resident - shared) * resource.getpagesize()
 
 
-def start_device(device: str) -> int | None:
-    """Makes the context of a GPU, which is nobody's load time; bytes that are allocated there."""
-    if not device.startswith("cuda"):
-        return None
-    torch.zeros(1, device=device)
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    return int(torch.cuda.memory_allocated())
+def join_group(ranks: int, backend: str) -> None:
+    """The default process group: as the environment says, or one of this process alone."""
+    import torch.distributed as dist
+
+    if ranks > 1:
+        dist.init_process_group(backend)
+    else:
+        handle, path = tempfile.mkstemp(prefix="streamer-bench-")
+        os.close(handle)
+        store = dist.FileStore(path, 1)  # removes the file
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
 
 
 def main() -> None:
@@ -226,15 +228,14 @@ def main() -> None:
     # Only this program's own lines go to the runner.
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    if job["ranks"] > 1:
-        import torch.distributed
-
-        torch.distributed.init_process_group(job["options"].get("backend", "gloo"))
+    backend = job["options"].get("backend", "gloo" if job["ranks"] > 1 else "")
+    if backend:
+        join_group(job["ranks"], backend)
     adapter = importlib.import_module(job["adapter"])
     work: Work = WORKS[job["work"]](adapter, job)
     work.prepare()
     gc.collect()
-    device_bytes = start_device(job["options"].get("device", "cpu"))
+    work.target.start()
     print("READY", file=channel)
     if sys.stdin.readline().strip() != "GO":
         return
@@ -249,9 +250,7 @@ def main() -> None:
         "first_seconds": work.first - start if work.first else None,
         "tensors": work.count,
         "end_anonymous": anonymous_bytes() - anonymous,
-        "device_growth": None
-        if device_bytes is None
-        else torch.cuda.max_memory_allocated() - device_bytes,
+        "device_growth": work.target.growth(),
         "version": adapter.version(),
         "stats": adapter.stats() if hasattr(adapter, "stats") else {},
     }

@@ -1,43 +1,68 @@
 #!/usr/bin/env bash
 # gpu_machine.sh: builds, tests and measures on a machine with a GPU where nothing can be installed.
 #
-# Needs what comes with PyTorch images: python3 with torch, pybind11, scikit-build-core, CMake, pytest
-# and safetensors; a C++ compiler. Settings, all from the environment:
+# Needs what comes with PyTorch images: python3 with torch, numpy, pybind11, scikit-build-core, CMake,
+# pytest and safetensors; a C++ compiler. Settings, all from the environment:
 #   PYTHON   the interpreter (python3)
+#   STEPS    of "build test bench", those to do; what is built stays in build/gpu (all three)
 #   PREFIX   a folder with unpacked -dev packages of libcurl and OpenSSL (docs/gpu.md); without it
 #            object storage is left out
 #   WHEELS   a folder with wheels of the peers: instanttensor, runai_model_streamer, safetensors,
-#            fastsafetensors; without it only this package is measured
-#   ARGS     more arguments for benchmarks.gpu, e.g. "--gigabytes 16 --rounds 5 --data /mnt/nvme"
+#            fastsafetensors; without it only this package is measured. What Python lacks of numpy,
+#            pytest and safetensors is taken from there, too
+#   ARGS     more arguments for benchmarks.gpu, e.g. "--gigabytes 16 --rounds 5 --data /mnt/nvme";
+#            "--standin" tries all of this without a GPU
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
+STEPS=${STEPS:-build test bench}
 site=$PWD/build/gpu/site
+lacking=$PWD/build/gpu/wheels
 options=(-DSTREAMER_OBJECT_STORAGE=OFF)
 [[ -n ${PREFIX:-} ]] && options=(-DSTREAMER_PREFIX="$(realpath "$PREFIX")")
+wanted() { [[ " $STEPS " == *" $1 "* ]]; }
 
-echo "Building and installing into build/gpu"
-defines=()
-for option in "${options[@]}"; do defines+=("--config-settings=cmake.define.${option#-D}"); done
-rm -rf "$site"
-"$PYTHON" -m pip install -q --no-index --no-deps --no-build-isolation --no-compile --target "$site" \
-  --config-settings=build-dir=build/gpu/python "${defines[@]}" .
-cmake -S . -B build/gpu/plain -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTREAMER_BENCHMARKS=ON \
-  "${options[@]}" >/dev/null
-cmake --build build/gpu/plain --target raw_reader -j "$(nproc)" >/dev/null
-export PYTHONPATH=$site PYTHONDONTWRITEBYTECODE=1
+if wanted build; then
+  echo "Building and installing into build/gpu"
+  defines=()
+  for option in "${options[@]}"; do defines+=("--config-settings=cmake.define.${option#-D}"); done
+  rm -rf "$site" "$lacking"
+  mkdir -p "$lacking"
+  "$PYTHON" -m pip install -q --no-index --no-deps --no-build-isolation --no-compile \
+    --target "$site" --config-settings=build-dir=build/gpu/python "${defines[@]}" .
+  cmake -S . -B build/gpu/plain -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTREAMER_BENCHMARKS=ON \
+    "${options[@]}" >/dev/null
+  cmake --build build/gpu/plain --target raw_reader -j "$(nproc)" >/dev/null
+  for package in numpy pytest safetensors; do
+    "$PYTHON" -c "import $package" 2>/dev/null && continue
+    "$PYTHON" -m pip install -q --no-index --find-links "${WHEELS:?has to have $package}" \
+      --target "$lacking" "$package"
+  done
+  # The table of the driver's functions against NVIDIA's own header.
+  for header in "${CUDA_HOME:-/usr/local/cuda}/include" /usr/include; do
+    [[ -e $header/cuda.h ]] || continue
+    "${CXX:-c++}" -std=c++20 -fsyntax-only -I cpp/src -I cpp/include -I "$header" \
+      tests/cuda_standin/driver_abi.cc
+    break
+  done
+fi
+export PYTHONPATH=$site:$lacking PYTHONDONTWRITEBYTECODE=1
 export BENCH_RAW_READER=$PWD/build/gpu/plain/benchmarks/raw_reader
 
-echo "Tests on the GPU, and on the stand-in driver"
-"$PYTHON" -m pytest -q -p no:cacheprovider tests/gpu tests/python/cuda
-
-echo "Benchmark"
-arguments=()
-if [[ -n ${WHEELS:-} ]]; then
-  arguments+=(--wheels "$WHEELS")
-else
-  arguments+=(--loaders ours)
+if wanted test; then
+  echo "Tests on the GPU, and on the stand-in driver"
+  "$PYTHON" -m pytest -q -p no:cacheprovider tests/gpu tests/python/cuda
 fi
-# shellcheck disable=SC2206
-arguments+=(${ARGS:-})
-"$PYTHON" -m benchmarks.gpu "${arguments[@]}"
+
+if wanted bench; then
+  echo "Benchmark"
+  arguments=()
+  if [[ -n ${WHEELS:-} ]]; then
+    arguments+=(--wheels "$WHEELS")
+  else
+    arguments+=(--loaders ours)
+  fi
+  # shellcheck disable=SC2206
+  arguments+=(${ARGS:-})
+  "$PYTHON" -m benchmarks.gpu "${arguments[@]}"
+fi

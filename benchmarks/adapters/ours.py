@@ -30,15 +30,24 @@ def _remember(streamer: SafetensorsStreamer) -> None:
     _last.update(dataclasses.asdict(streamer.stats()))
 
 
+def _streamer(options: dict[str, Any]) -> SafetensorsStreamer:
+    streamer = SafetensorsStreamer()
+    if options.get("alone"):
+        from benchmarks.group_of_one import share_with_nobody
+
+        share_with_nobody(streamer, options["device"])
+    return streamer
+
+
 def iterate(files: list[str], options: dict[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
-    with SafetensorsStreamer() as streamer:
+    with _streamer(options) as streamer:
         streamer.stream_files(files, **_arguments(options))
         yield from streamer.get_tensors()
         _remember(streamer)
 
 
 def into(files: list[str], params: dict[str, torch.Tensor], options: dict[str, Any]) -> None:
-    with SafetensorsStreamer() as streamer:
+    with _streamer(options) as streamer:
         streamer.stream_files(files, into=params, **_arguments(options))
         for _ in streamer.get_tensors():
             pass

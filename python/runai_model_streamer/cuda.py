@@ -6,6 +6,7 @@ allocator a bounded number of bytes ahead of the consumer.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +22,8 @@ from runai_model_streamer.errors import (
 )
 from runai_model_streamer.file_streamer.requests_iterator import FileChunks
 from runai_model_streamer.file_streamer.session import Run, Session
+from runai_model_streamer.memory import HostMemory
 
-_DEVICE_TYPE = 1  # of the native module
 _ALIGNMENT = 512
 _AHEAD = 192 << 20
 # Tensors smaller than this share an allocation of at most _GROUP bytes, so that a kept tensor never
@@ -37,8 +38,22 @@ _FAILED = (
 )
 
 
-class TorchMemory:
+class _AddressOnDevice:
+    """Device memory at an address, as torch takes it."""
+
+    def __init__(self, address: int, size: int) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": (size,),
+            "typestr": "|u1",
+            "data": (address, False),
+            "version": 2,
+        }
+
+
+class TorchMemory(HostMemory):
     """Device memory from PyTorch's allocator."""
+
+    native_type = 1
 
     def __init__(self, device: torch.device) -> None:
         if torch.cuda._is_in_bad_fork():
@@ -63,7 +78,7 @@ class TorchMemory:
             )
         try:
             index = torch.cuda.current_device() if device.index is None else device.index
-            self.device = torch.device("cuda", index)
+            super().__init__(torch.device("cuda", index), "nccl")
             # The context that copies will use is PyTorch's: it has to be there.
             torch.empty(1, dtype=torch.uint8, device=self.device)
         except RuntimeError as error:  # a context that has failed, or no memory for one
@@ -74,17 +89,27 @@ class TorchMemory:
         """`size` bytes, aligned to 512. torch.OutOfMemoryError where the device has no more."""
         return torch.empty(size, dtype=torch.uint8, device=self.device)
 
+    def at(self, address: int, size: int) -> torch.Tensor:
+        return torch.as_tensor(_AddressOnDevice(address, size), device=self.device)
+
+    def free_bytes(self) -> int | None:
+        return int(torch.cuda.mem_get_info(self.device)[0])
+
+    def scope(self) -> contextlib.AbstractContextManager[object]:
+        return torch.cuda.stream(torch.cuda.current_stream(self.device))
+
+    def synchronize(self) -> None:
+        torch.cuda.current_stream(self.device).synchronize()
+
     def stream(self) -> int:
-        """Handle of the caller's current stream on the device."""
         return int(torch.cuda.current_stream(self.device).cuda_stream)
 
     def used_by_current_stream(self, memory: torch.Tensor) -> None:
-        """The caller's current stream, not the one at allocation, is going to use `memory`."""
         memory.record_stream(torch.cuda.current_stream(self.device))
 
 
 # Where device memory comes from; what has the methods of TorchMemory can stand in.
-memory_factory: Callable[[torch.device], TorchMemory] = TorchMemory
+memory_factory: Callable[[torch.device], HostMemory] = TorchMemory
 
 
 @dataclasses.dataclass(slots=True)
@@ -108,8 +133,9 @@ class CudaPlacement(Placement):
     RUNAI_STREAMER_CUDA_MEMORY_LIMIT bytes; at least one block is."""
 
     def __init__(self, device: torch.device) -> None:
-        self._memory = memory_factory(device)
-        super().__init__(f"cuda:{self._memory.ordinal}", self._memory.device)
+        memory = memory_factory(device)
+        super().__init__(f"cuda:{memory.ordinal}", memory.device)
+        self.memory = memory
         alignment = native.setting("RUNAI_STREAMER_CUDA_ALIGNMENT")
         self._alignment = _ALIGNMENT if alignment is None else int(alignment)
         if self._alignment & (self._alignment - 1):
@@ -128,7 +154,7 @@ class CudaPlacement(Placement):
         self._waiting = deque(_cut(requests, self._alignment))
         self._under_way = {}
         self._ahead = 0
-        session.submit([], _DEVICE_TYPE, self._memory.ordinal, self._memory.stream())
+        session.submit([], self.memory.native_type, self.memory.ordinal, self.memory.stream())
         self._submit_more(session, must=True)
 
     def runs(self, session: Session) -> Iterator[Run]:
@@ -150,8 +176,8 @@ class CudaPlacement(Placement):
         positions: list[int] = []
         if not block.in_place:
             data = session.memory[block.number]
-            if block.stream != self._memory.stream():
-                self._memory.used_by_current_stream(data)
+            if block.stream != self.memory.stream():
+                self.memory.used_by_current_stream(data)
             positions = block.positions[ready.first : ready.first + ready.count]
             if ready.count == 1:
                 data = data[positions[0] : positions[0] + request.sizes[first]]
@@ -168,7 +194,7 @@ class CudaPlacement(Placement):
         it for every tensor costs little: it waits until an eighth of the limit is free."""
         if not self._waiting or (self._under_way and self._ahead > self._limit - self._limit // 8):
             return
-        stream = self._memory.stream()
+        stream = self.memory.stream()
         chunks = []
         while self._waiting:
             block = self._waiting[0]
@@ -181,13 +207,13 @@ class CudaPlacement(Placement):
             self._under_way[block.number] = block
             chunks.append(self._chunks(session, block))
         if chunks:
-            session.submit(chunks, _DEVICE_TYPE, self._memory.ordinal, stream)
+            session.submit(chunks, self.memory.native_type, self.memory.ordinal, stream)
 
     def _allocate(self, session: Session, block: _Block, stream: int, must: bool) -> bool:
         """Whether the device has memory for `block`, now."""
         slack = max(self._alignment - _ALIGNMENT, 0)
         try:
-            memory = self._memory.allocate(block.size + slack)
+            memory = self.memory.allocate(block.size + slack)
         except torch.cuda.OutOfMemoryError as error:
             if self._under_way or not must:
                 return False  # the consumer may free some before it asks again

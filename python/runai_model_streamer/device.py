@@ -10,6 +10,7 @@ import torch
 from runai_model_streamer.errors import RunaiStreamerInvalidInputException
 from runai_model_streamer.file_streamer.requests_iterator import FileChunks
 from runai_model_streamer.file_streamer.session import Run, Session, as_bytes
+from runai_model_streamer.memory import HostMemory
 
 
 class Placement:
@@ -22,6 +23,7 @@ class Placement:
         self.name = name
         self.device = torch.device("cpu") if device is None else device
         """That the tensors say."""
+        self.memory: HostMemory = HostMemory()
         self._sizes: dict[int, list[int]] = {}
 
     def submit(self, session: Session, requests: Sequence[FileChunks]) -> None:
@@ -40,6 +42,10 @@ class MovedPlacement(Placement):
     """A device that only PyTorch can copy to: read into host memory, then moved run by run."""
 
     writes_destinations = False
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        super().__init__(name, device)
+        self.memory = HostMemory(device, backend=None)
 
     def runs(self, session: Session) -> Iterator[Run]:
         for run in session.runs():

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from runai_model_streamer.memory import HostMemory
+
 HERE = Path(__file__).parent
 SOURCES = [HERE / f"{name}.cc" for name in ("world", "checks", "streams", "driver", "control")]
 DEVICE_BYTES = 1 << 30
@@ -107,6 +109,9 @@ class Standin:
             stream, memory.data_ptr(), memory.numel(), value, milliseconds
         )
 
+    def restart_peak(self) -> None:
+        self._library.standin_restart_peak()
+
     def counts(self) -> Counts:
         counts = Counts()
         self._library.standin_count(ctypes.byref(counts))
@@ -132,15 +137,18 @@ class Standin:
         return torch.frombuffer(memory, dtype=torch.uint8)[:size]
 
 
-class StandinMemory:
+class StandinMemory(HostMemory):
     """What CudaPlacement allocates with, in the place of PyTorch's allocator."""
 
     standin: Standin
     stream_handle = 0
     used: list[int]
+    """Addresses that another stream than at allocation was said to use."""
+
+    native_type = 1
 
     def __init__(self, device: torch.device) -> None:
-        self.device = torch.device("cpu")  # what its tensors say
+        super().__init__()  # its tensors say "cpu"
         self.ordinal = device.index or 0
 
     def allocate(self, size: int) -> torch.Tensor:

@@ -1,19 +1,89 @@
-"""Tests that need a GPU: `make test-gpu`. Without one all are skipped."""
+"""The GPU of these tests: a real one where PyTorch sees one, else the stand-in driver, so that CI
+runs through what `make test-gpu` runs.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "cuda_standin"))
+from fixtures import standin, standin_library  # noqa: F401
+from standin import DEVICE_BYTES
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if torch.cuda.is_available():
-        return
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.skip(reason="PyTorch sees no GPU"))
+REAL = torch.cuda.is_available()
+
+
+class RealGpu:
+    """The first GPU."""
+
+    scale = 1
+    """What sizes are divided by."""
+
+    def __init__(self) -> None:
+        self._device = torch.device("cuda:0")
+        torch.cuda.empty_cache()
+
+    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy of `tensor` there."""
+        return tensor.to(self._device)
+
+    def restart_peak(self) -> None:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+
+    def allocated(self) -> int:
+        return torch.cuda.memory_allocated()
+
+    def peak(self) -> int:
+        return torch.cuda.max_memory_allocated()
+
+    @contextlib.contextmanager
+    def room(self, size: int) -> Iterator[None]:
+        """Little more than `size` bytes are left."""
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + size) / total)
+        try:
+            yield
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+class StandinGpu:
+    scale = 8
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+
+    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+        memory = self._driver.allocate(0, tensor.nbytes)
+        return memory.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+
+    def restart_peak(self) -> None:
+        self._driver.restart_peak()
+
+    def allocated(self) -> int:
+        return int(self._driver.counts().device_bytes)
+
+    def peak(self) -> int:
+        return int(self._driver.counts().device_peak)
+
+    @contextlib.contextmanager
+    def room(self, size: int) -> Iterator[None]:
+        ballast = self._driver.allocate(0, DEVICE_BYTES - self.allocated() - size)
+        yield
+        del ballast
+
+
+@pytest.fixture
+def gpu(request: pytest.FixtureRequest) -> RealGpu | StandinGpu:
+    return RealGpu() if REAL else StandinGpu(request.getfixturevalue("standin"))
 
 
 @pytest.fixture
@@ -21,18 +91,19 @@ def checkpoint(tmp_path: Path) -> list[Path]:
     """Two files: large tensors, small ones, empty ones, scalars, several dtypes, odd sizes."""
     from safetensors.torch import save_file
 
+    scale = 1 if REAL else StandinGpu.scale
     generator = torch.Generator().manual_seed(1)
     paths = []
     for index in range(2):
         tensors = {
-            f"{index}.embed": torch.randn(9000, 4096, generator=generator),
+            f"{index}.embed": torch.randn(9000 // scale, 4096, generator=generator),
             f"{index}.empty": torch.empty(0, 7),
             f"{index}.scalar": torch.tensor(3.5 + index),
             f"{index}.half": torch.randn(3333, 1111, generator=generator).to(torch.bfloat16),
             f"{index}.flags": torch.rand(1001, generator=generator) > 0.5,
             f"{index}.wide": torch.randint(0, 99, (5, 3, 2), generator=generator),
         }
-        for small in range(2000):
+        for small in range(2000 // scale):
             tensors[f"{index}.norm{small}"] = torch.randn(small + 1, generator=generator)
         path = tmp_path / f"model-{index}.safetensors"
         save_file(tensors, path)

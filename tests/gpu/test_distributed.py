@@ -1,6 +1,7 @@
 """Staging, exchange and handing over on a GPU, with NCCL between as many ranks as there are GPUs.
 
 With one GPU the group has one rank: all-gathers that move nothing, and everything around them.
+Without any, the same goes through host memory and gloo.
 """
 
 from __future__ import annotations
@@ -16,13 +17,10 @@ import torch
 import torch.distributed as dist
 from safetensors import safe_open
 
+from benchmarks.group_of_one import share_with_nobody
 from runai_model_streamer import SafetensorsStreamer
-from runai_model_streamer.distributed_streamer import membership
-from runai_model_streamer.distributed_streamer.distributed_streamer import _Stream
-from runai_model_streamer.distributed_streamer.rendezvous import Channel
-from runai_model_streamer.distributed_streamer.settings import DistSettings
 
-DEVICE = os.environ.get("TEST_DISTRIBUTED_DEVICE", "cuda:0")
+DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.fixture
@@ -32,22 +30,6 @@ def group(tmp_path: Path) -> Iterator[None]:
     dist.init_process_group(backend, store=store, rank=0, world_size=1)
     yield
     dist.destroy_process_group()
-
-
-def share_with_nobody(streamer: SafetensorsStreamer) -> None:
-    """Has `streamer` go through everything that ranks go through, in a group of one."""
-    inner = streamer.file_streamer
-
-    def join(*_: object) -> None:
-        inner.close()
-        store = membership.default_store()
-        prefix = membership.next_stream([0])
-        channel = Channel(store, prefix, [0], 0, 60)
-        device = torch.device(DEVICE)
-        inner._shared = _Stream(channel, DistSettings.read(), False, prefix, store, device, 1)
-        inner._joined = True
-
-    inner.join = join  # type: ignore[method-assign]
 
 
 def expected(paths: list[Path]) -> dict[str, torch.Tensor]:
@@ -74,7 +56,7 @@ def test_every_tensor_arrives(
     if buffer is not None:
         monkeypatch.setenv("RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE", buffer)
     with SafetensorsStreamer() as streamer:
-        share_with_nobody(streamer)
+        share_with_nobody(streamer, DEVICE)
         for _ in range(2):
             streamer.stream_files(checkpoint, device=DEVICE, is_distributed=True)
             assert streamer.file_streamer.ring_info() is not None
@@ -88,7 +70,7 @@ def test_into_tensors_that_exist(group: None, checkpoint: list[Path]) -> None:
     }
     addresses = {name: tensor.data_ptr() for name, tensor in targets.items()}
     with SafetensorsStreamer() as streamer:
-        share_with_nobody(streamer)
+        share_with_nobody(streamer, DEVICE)
         streamer.stream_files(checkpoint, device=DEVICE, is_distributed=True, into=targets)
         got = dict(streamer.get_tensors())
     check(got, checkpoint)
@@ -97,7 +79,7 @@ def test_into_tensors_that_exist(group: None, checkpoint: list[Path]) -> None:
 
 def test_leaving_early_leaves_the_device_usable(group: None, checkpoint: list[Path]) -> None:
     with SafetensorsStreamer() as streamer:
-        share_with_nobody(streamer)
+        share_with_nobody(streamer, DEVICE)
         streamer.stream_files(checkpoint, device=DEVICE, is_distributed=True)
         next(streamer.get_tensors())
     with SafetensorsStreamer() as streamer:
@@ -108,6 +90,7 @@ def test_leaving_early_leaves_the_device_usable(group: None, checkpoint: list[Pa
 _RANK = """
 import os, sys, torch, torch.distributed as dist
 from safetensors import safe_open
+from benchmarks.group_of_one import share_with_nobody
 from runai_model_streamer import SafetensorsStreamer
 device = f"cuda:{os.environ['LOCAL_RANK']}"
 torch.cuda.set_device(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ import torch
 
 from runai_model_streamer.file_streamer.requests_iterator import FileChunks
 from runai_model_streamer.file_streamer.session import Run
+from runai_model_streamer.memory import HostMemory
 
 # As in the engine: small ranges share memory, so that a kept tensor holds little but itself.
 _SMALL_RANGE = 256 << 10
@@ -66,26 +66,6 @@ class _Block:
         )
 
 
-class _AddressOnDevice:
-    """Device memory at an address, as torch takes it."""
-
-    def __init__(self, address: int, size: int) -> None:
-        self.__cuda_array_interface__ = {
-            "shape": (size,),
-            "typestr": "|u1",
-            "data": (address, False),
-            "version": 2,
-        }
-
-
-def memory_at(address: int, size: int, device: torch.device) -> torch.Tensor:
-    """Memory that somebody else keeps alive, as a flat uint8 tensor."""
-    if device.type == "cuda":
-        return torch.as_tensor(_AddressOnDevice(address, size), device=device)
-    view = (ctypes.c_uint8 * size).from_address(address)
-    return torch.frombuffer(view, dtype=torch.uint8)
-
-
 class Assembler:
     """Copies arriving bytes to where the ranges of `requests` belong. One thread at a time.
 
@@ -93,9 +73,9 @@ class Assembler:
     """
 
     def __init__(
-        self, requests: Sequence[FileChunks], files: dict[str, int], device: torch.device
+        self, requests: Sequence[FileChunks], files: dict[str, int], memory: HostMemory
     ) -> None:
-        self.device = device
+        self.memory = memory
         self._requests = requests
         self._leading: list[_Block] = []  # without bytes, before any other
         by_file: dict[int, list[_Block]] = {}
@@ -145,13 +125,13 @@ class Assembler:
     def _allocate(self, block: _Block) -> torch.Tensor:
         size = block.end - block.start
         if block.destination:
-            return memory_at(block.destination, size, self.device)
-        if self.device.type == "cpu" and size > _GROUP_BYTES:
+            return self.memory.at(block.destination, size)
+        if self.memory.native_type == 0 and size > _GROUP_BYTES:
             # Straight from the system, and straight back to it when the last tensor goes: the
             # allocator would keep a good part of what other threads free.
             memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             return torch.frombuffer(memory, dtype=torch.uint8)
-        return torch.empty(size, dtype=torch.uint8, device=self.device)
+        return self.memory.allocate(size)
 
     def _run(self, block: _Block) -> Run:
         data: Any = None if block.destination else block.memory

@@ -45,6 +45,7 @@ from runai_model_streamer.errors import (
 from runai_model_streamer.file_streamer import FileChunks, FileStreamer
 from runai_model_streamer.file_streamer.file_streamer import FileHeader, ReadHeaders
 from runai_model_streamer.file_streamer.session import Run, Session
+from runai_model_streamer.memory import HostMemory
 from runai_model_streamer.stats import StreamStats
 
 logger = logging.getLogger(__name__)
@@ -88,11 +89,16 @@ class _Stream:
     on_one_node: bool
     prefix: str
     store: Any
-    device: torch.device
+    memory: HostMemory
     local_ranks: int
     pump: Pump | None = None
     members: list[int] = dataclasses.field(default_factory=list)
     read_bytes: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        """That the tensors say."""
+        return self.memory.device
 
 
 class DistributedStreamer(FileStreamer):
@@ -164,14 +170,14 @@ class DistributedStreamer(FileStreamer):
             None if process_group is None else list(dist.get_process_group_ranks(process_group))
         )
         try:
-            settings, target = DistSettings.read(), _torch_device(device)
+            settings, memory = DistSettings.read(), _memory_of(device)
         except StreamerError as error:
             membership.announce_absence(
                 store, membership.next_stream(group_ranks), rank, f"it failed: {error}"
             )
             located(error, rank, host_name())
             raise
-        reason = _reason_against(settings, process_group, target)
+        reason = _reason_against(settings, process_group, memory)
         if reason:
             membership.announce_absence(store, membership.next_stream(group_ranks), rank, reason)
             self._read_alone(reason)
@@ -183,19 +189,19 @@ class DistributedStreamer(FileStreamer):
         prefix = membership.next_stream(group_ranks)
         channel = Channel(store, prefix, ranks, rank, settings.timeout)
         try:
-            hellos = membership.greet(channel, membership.hello(settings, target, paths))
+            hellos = membership.greet(channel, membership.hello(settings, memory, paths))
         except StreamerError as error:
             channel.abort(error)
             raise
         # The greatest of all nodes, so that every rank comes to the same sizes.
         local = max(Counter(one["host"] for one in hellos).values())
-        size = settings.round_bytes(len(ranks), local, target.type == "cuda")
+        size = settings.round_bytes(len(ranks), local, memory.native_type != 0)
         alone = membership.reason_to_read_alone(settings, hellos, PrivateStaging.buffers * size)
         if alone:
             self._read_alone(alone)
             return
         self._shared = _Stream(
-            channel, settings, membership.on_one_node(hellos), prefix, store, target, local
+            channel, settings, membership.on_one_node(hellos), prefix, store, memory, local
         )
         logger.info(
             "[RunAI Streamer][Distributed] Using distributed streaming between %d processes",
@@ -288,20 +294,20 @@ class DistributedStreamer(FileStreamer):
         active = [i for i, answer in enumerate(answers) if any(answer["wanted"])]
         settings = shared.settings
         ranks = [channel.ranks[i] for i in active]
-        on_device = shared.device.type == "cuda"
+        on_device = shared.memory.native_type != 0
         plan = Plan(
             [answers[i]["wanted"] for i in active],
             settings.round_bytes(len(channel.ranks), shared.local_ranks, on_device),
             settings.policy,
         )
-        memory = agree_on_plan(channel, plan, active, shared.on_one_node and not on_device)
-        assembler = Assembler(requests, files, shared.device)
+        common = agree_on_plan(channel, plan, active, shared.on_one_node and not on_device)
+        assembler = Assembler(requests, files, shared.memory)
         member = active.index(channel.index) if channel.index in active else 0
         if channel.index not in active:
             plan = Plan([], 1, settings.policy)
-        staging: Staging = memory or PrivateStaging(plan, member, shared.device)
+        staging: Staging = common or PrivateStaging(plan, member, shared.memory)
         reader = PieceReader(
-            session, paths, member, int(on_device), shared.device.index or 0 if on_device else 0
+            session, paths, member, shared.memory.native_type, shared.memory.ordinal
         )
         share = settings.memory_share(shared.local_ranks)
 
@@ -309,7 +315,7 @@ class DistributedStreamer(FileStreamer):
             # Groups of the same stream differ in their first rank.
             name = f"{shared.prefix}/data/{ranks[0]}"
             part = dist.PrefixStore(name, _clone(shared.store))
-            if on_device:
+            if shared.memory.backend == "nccl":
                 return NcclTransport(
                     part, member, len(ranks), settings.timeout, shared.device, pump.stopped
                 )
@@ -381,9 +387,7 @@ class DistributedStreamer(FileStreamer):
         notes = {
             **stats.notes,
             "distributed": f"{len(shared.members)} ranks, {shared.read_bytes} bytes read here",
-            "distributed_way": (
-                "shared memory" if pump.shared else membership.BACKENDS[shared.device.type]
-            ),
+            "distributed_way": "shared memory" if pump.shared else shared.memory.backend or "",
             "distributed_seconds": (
                 f"waited {pump.read_seconds:.3f} for reading, {pump.peer_seconds:.3f} for other "
                 f"ranks; {pump.exchange_seconds:.3f} in exchanges, {pump.copy_seconds:.3f} in "
@@ -399,24 +403,24 @@ class DistributedStreamer(FileStreamer):
         )
 
 
-def _torch_device(device: str | torch.device | None) -> torch.device:
+def _memory_of(device: str | torch.device | None) -> HostMemory:
     from runai_model_streamer.device import parse_device  # which imports FileStreamer
 
-    return parse_device(device).device
+    return parse_device(device).memory
 
 
 def _clone(store: Any) -> Any:
     return store.clone() if hasattr(store, "clone") else store
 
 
-def _reason_against(settings: DistSettings, group: Any, device: torch.device) -> str:
+def _reason_against(settings: DistSettings, group: Any, memory: HostMemory) -> str:
     """Why this rank does not share, as far as it knows by itself; empty where it may."""
     if settings.mode == "0":
         return "RUNAI_STREAMER_DIST=0"
-    needed = membership.BACKENDS.get(device.type)
-    backend = membership.backend_of(group, device.type)
+    needed, kind = memory.backend, memory.device.type
+    backend = membership.backend_of(group, kind)
     if needed is None or backend != needed:
-        return f"the process group has {backend} for {device.type}, not {needed}"
+        return f"the process group has {backend} for {kind}, not {needed}"
     if settings.mode == "auto" and needed != "nccl":
         return "RUNAI_STREAMER_DIST is auto, and the process group is not NCCL"
     return ""

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from runai_model_streamer import native
@@ -21,10 +20,10 @@ from runai_model_streamer.distributed_streamer.rendezvous import (
 )
 from runai_model_streamer.distributed_streamer.settings import DistSettings
 from runai_model_streamer.errors import RunaiStreamerInvalidInputException
+from runai_model_streamer.memory import HostMemory
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 # Streams that a group of ranks began, by the group's part of the store. It never starts again,
 # since the store may outlive the default group.
 _streams: dict[str, int] = {}
@@ -62,7 +61,7 @@ def next_stream(ranks: Sequence[int] | None) -> str:
     return f"runai_model_streamer/{name}/{number}"
 
 
-def hello(settings: DistSettings, device: torch.device, paths: Sequence[str]) -> dict[str, Any]:
+def hello(settings: DistSettings, memory: HostMemory, paths: Sequence[str]) -> dict[str, Any]:
     """What a rank tells about itself."""
     digest = hashlib.sha256("\0".join(paths).encode(errors="surrogateescape")).hexdigest()[:16]
     return {
@@ -72,17 +71,11 @@ def hello(settings: DistSettings, device: torch.device, paths: Sequence[str]) ->
         "off": "",
         "version": native.version(),
         "settings": settings.shared(),
-        "device": device.type,
+        "device": memory.device.type,
         "files": {"count": len(paths), "first": paths[0] if paths else "", "digest": digest},
         "cached": cached_fraction(paths) if settings.mode == "auto" else 0.0,
-        "free": _free_device_bytes(device),
+        "free": memory.free_bytes(),
     }
-
-
-def _free_device_bytes(device: torch.device) -> int | None:
-    if device.type != "cuda":
-        return None
-    return int(torch.cuda.mem_get_info(device)[0])
 
 
 def greet(channel: Channel, mine: dict[str, Any]) -> list[dict[str, Any]]:

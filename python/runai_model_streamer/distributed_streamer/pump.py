@@ -16,9 +16,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
-
-import torch
 
 from runai_model_streamer.distributed_streamer.assembler import Assembler
 from runai_model_streamer.distributed_streamer.plan import Plan
@@ -127,8 +124,10 @@ class Pump:
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
         self._layouts: dict[int, list[Placed]] = {}
-        device = assembler.device
-        self._stream: Any = torch.cuda.current_stream(device) if device.type == "cuda" else None
+        self._memory = assembler.memory
+        self._on_device = self._memory.native_type != 0
+        self._scope = self._memory.scope()
+        self._stream = self._memory.stream()
         self.shared = staging.shared
         self.buffers = staging.buffers
         self.buffer_bytes = staging.buffer_bytes
@@ -148,6 +147,8 @@ class Pump:
     def runs(self) -> Iterator[Run]:
         """What is complete. Raises the error that ended the stream, on whichever rank it was."""
         while (run := self._queue.take()) is not None:
+            if run.data is not None and self._memory.stream() != self._stream:
+                self._memory.used_by_current_stream(run.data)
             yield run
             del run
 
@@ -187,7 +188,7 @@ class Pump:
 
     def _work(self) -> None:
         try:
-            with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
+            with self._scope:
                 self._rounds()
             self._staging = None
             self._delivered = True
@@ -222,8 +223,7 @@ class Pump:
             return
         assert self._staging is not None
         placed = self._layouts[number] = self._staging.place(number)
-        stream = self._stream.cuda_stream if self._stream else 0
-        self._reader.start(placed, stream)
+        self._reader.start(placed, self._stream)
 
     def _rounds(self) -> None:
         for run in self._assembler.leading():
@@ -278,14 +278,14 @@ class Pump:
                 parts.append((extent, one.data[position : position + size]))
                 position += size
         for (file, start, _), data in sorted(parts, key=lambda part: part[0]):
-            if self._stream is None:
+            if not self._on_device:
                 for run, size in self._assembler.feed(file, start, data):
                     self.bytes += size
                     self._queue.put(run, size)
             else:
                 complete += self._assembler.feed(file, start, data)
-        if self._stream is not None:
-            self._stream.synchronize()
+        if self._on_device:
+            self._memory.synchronize()
             for run, size in complete:
                 self.bytes += size
                 self._queue.put(run, size)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from runai_model_streamer.distributed_streamer.plan import Piece, Plan, layout, owned_layout
+from runai_model_streamer.memory import HostMemory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +52,12 @@ class PrivateStaging:
     buffers = 2
     shared = False
 
-    def __init__(self, plan: Plan, member: int, device: torch.device) -> None:
+    def __init__(self, plan: Plan, member: int, memory: HostMemory) -> None:
         self._plan, self._member = plan, member
         rounds = range(plan.rounds)
         self.buffer_bytes = max((layout(plan.pieces(n), member)[1] for n in rounds), default=0)
         self._memory = [
-            torch.empty(self.buffer_bytes, dtype=torch.uint8, device=device)
-            for _ in range(min(self.buffers, plan.rounds))
+            memory.allocate(self.buffer_bytes) for _ in range(min(self.buffers, plan.rounds))
         ]
 
     def place(self, number: int) -> list[Placed]:

@@ -1,39 +1,12 @@
 from __future__ import annotations
 
-import gc
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from runai_model_streamer import cuda
-
 sys.path.insert(0, str(Path(__file__).parents[2] / "cuda_standin"))
-from standin import Standin, StandinMemory, build
-
-
-@pytest.fixture(scope="session")
-def standin_library(tmp_path_factory: pytest.TempPathFactory) -> Standin:
-    return Standin(build(tmp_path_factory.mktemp("standin")))
-
-
-@pytest.fixture
-def standin(standin_library: Standin, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standin]:
-    """Two devices of 1 GiB, device 0 in use; afterwards nothing may be left of a load."""
-    standin_library.reset()
-    monkeypatch.setenv("RUNAI_STREAMER_CUDA_LIBRARY", str(standin_library.path))
-    monkeypatch.setattr(StandinMemory, "standin", standin_library, raising=False)
-    monkeypatch.setattr(StandinMemory, "used", [], raising=False)
-    monkeypatch.setattr(StandinMemory, "stream_handle", 0)
-    monkeypatch.setattr(cuda, "memory_factory", StandinMemory)
-    yield standin_library
-    gc.collect()
-    counts = standin_library.counts()
-    assert counts.violations == 0, standin_library.violation()
-    assert counts.pinned_bytes == 0
-    assert counts.streams == 0
-    assert counts.device_bytes == 0
+from fixtures import standin, standin_library  # noqa: F401
 
 
 @pytest.fixture

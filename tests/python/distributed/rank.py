@@ -41,6 +41,22 @@ def describe(error: BaseException) -> dict[str, Any]:
     }
 
 
+def use_standin(driver: str) -> Any:
+    """Has loads to "cuda:0" end in memory of the stand-in driver; it."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "cuda_standin"))
+    from standin import Standin, StandinMemory
+
+    from runai_model_streamer import cuda
+
+    standin = Standin(Path(driver))
+    standin.reset()
+    os.environ["RUNAI_STREAMER_CUDA_LIBRARY"] = driver
+    StandinMemory.standin = standin
+    StandinMemory.used = []
+    cuda.memory_factory = StandinMemory
+    return standin
+
+
 def names_for_rank() -> Any:
     if "names" not in JOB:
         return None
@@ -49,6 +65,8 @@ def names_for_rank() -> Any:
 
 def stream(streamer: SafetensorsStreamer, **more: Any) -> None:
     arguments = {"is_distributed": True, "tensor_names": names_for_rank(), **more}
+    if "device" in JOB:
+        arguments["device"] = JOB["device"]
     streamer.stream_files(JOB["files"], **arguments)
 
 
@@ -82,6 +100,20 @@ def load() -> dict[str, Any]:
         "ring": ring,
         "bytes": stats.bytes,
         "notes": stats.notes,
+    }
+
+
+def on_device() -> dict[str, Any]:
+    """load() to the stand-in's memory, and what the driver saw."""
+    standin = use_standin(JOB["driver"])
+    result = load()
+    counts = standin.counts()
+    return {
+        **result,
+        "copied": counts.copied_bytes,
+        "violations": counts.violations,
+        "violation": standin.violation(),
+        "pinned": counts.pinned_bytes,
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +30,9 @@ from tests.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
 from tests.servers.moto import Moto
 from tests.servers.nginx import Nginx
 from tests.servers.tls import Authority
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "cuda_standin"))
+from fixtures import standin, standin_library  # noqa: F401
 
 # The names of storages; `storage` is made by the fixture NAME_storage.
 STORAGES = ["s3", "gcs", "azure", "web", "hf"]

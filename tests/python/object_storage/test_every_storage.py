@@ -103,3 +103,12 @@ def test_lists(storage, use):
         text = [f"{object_key(folder)}/*.txt"]
         assert streamer.list_files(folder, allow_patterns=text) == [every[3]]
         assert streamer.list_files(folder, ignore_patterns=["*.safetensors"]) == [every[3]]
+
+
+def test_to_device_memory(storage, model, standin):
+    """Through pinned slots, on the stand-in driver."""
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([model], device="cuda:0")
+        check_same(MODEL, dict(streamer.get_tensors()))
+        assert streamer.stats().device == "cuda:0"
+    assert standin.counts().copied_bytes == sum(tensor.numel() for tensor in MODEL.values())

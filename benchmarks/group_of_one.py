@@ -1,0 +1,28 @@
+"""Distributed streaming of one rank: everything that ranks go through, and nobody to share with."""
+
+from __future__ import annotations
+
+from runai_model_streamer import SafetensorsStreamer
+from runai_model_streamer.device import parse_device
+from runai_model_streamer.distributed_streamer import membership
+from runai_model_streamer.distributed_streamer.distributed_streamer import _Stream
+from runai_model_streamer.distributed_streamer.rendezvous import Channel
+from runai_model_streamer.distributed_streamer.settings import DistSettings
+
+
+def share_with_nobody(streamer: SafetensorsStreamer, device: str) -> None:
+    """Has `streamer` take the way of a group of ranks, which a group of one leaves out."""
+    inner = streamer.file_streamer
+
+    def join(*_: object) -> None:
+        inner.close()
+        store = membership.default_store()
+        prefix = membership.next_stream([0])
+        channel = Channel(store, prefix, [0], 0, 60)
+        settings = DistSettings.read()
+        inner._shared = _Stream(
+            channel, settings, False, prefix, store, parse_device(device).memory, 1
+        )
+        inner._joined = True
+
+    inner.join = join  # type: ignore[method-assign]

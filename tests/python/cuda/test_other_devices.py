@@ -1,0 +1,50 @@
+"""Devices that only PyTorch can copy to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from runai_model_streamer import SafetensorsStreamer
+from tests.python.cuda.loads import check, expected
+
+
+def test_meta(checkpoint: list[Path]) -> None:
+    wanted = expected(checkpoint)
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([str(path) for path in checkpoint], device="meta")
+        tensors = dict(streamer.get_tensors())
+        assert streamer.stats().device == "meta"
+    assert tensors.keys() == wanted.keys()
+    for name, tensor in tensors.items():
+        assert tensor.device.type == "meta"
+        assert tensor.dtype == wanted[name].dtype
+        assert tensor.shape == wanted[name].shape
+        assert tensor.is_contiguous()
+
+
+def test_into_of_a_device_that_only_pytorch_can_copy_to(checkpoint: list[Path]) -> None:
+    target = torch.empty(700, 1024, device="meta")
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files(
+            [str(path) for path in checkpoint], device="meta", into={"0.embed": target}
+        )
+        tensors = dict(streamer.get_tensors())
+    assert tensors["0.embed"] is target
+
+
+def test_a_moved_placement_moves_the_bytes(
+    checkpoint: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same path with a device whose bytes can be looked at."""
+    from runai_model_streamer import device as devices
+
+    monkeypatch.setattr(
+        "runai_model_streamer.file_streamer.file_streamer.parse_device",
+        lambda _: devices.MovedPlacement("elsewhere", torch.device("cpu")),
+    )
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([str(path) for path in checkpoint])
+        check(dict(streamer.get_tensors()), expected(checkpoint))

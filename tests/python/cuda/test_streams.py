@@ -1,0 +1,105 @@
+"""Streams of the caller, streams that nobody finishes, several at once."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from standin import Standin, StandinMemory
+
+from runai_model_streamer import SafetensorsStreamer, cuda
+from tests.python.cuda.loads import MIB, check, expected, large_file, load
+
+
+def test_copies_wait_for_the_callers_stream(
+    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory from a caching allocator may still be in use by work of the caller's stream."""
+    path, wanted = large_file(tmp_path, 4, MIB)
+    stream = standin.stream()
+    monkeypatch.setattr(StandinMemory, "stream_handle", stream)
+
+    class Busy(StandinMemory):
+        def allocate(self, size: int) -> torch.Tensor:
+            memory = super().allocate(size)
+            standin.fill_later(stream, memory, 0xEE, 20)
+            return memory
+
+    monkeypatch.setattr(cuda, "memory_factory", Busy)
+    check(load([path]), wanted)
+    standin.destroy_stream(stream)
+
+
+def test_another_stream_than_at_allocation_is_told_to_the_allocator(
+    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = large_file(tmp_path, 4, MIB)
+    stream = standin.stream()
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_file(str(path), device="cuda:0")
+        tensors = streamer.get_tensors()
+        _, first = next(tensors)
+        assert StandinMemory.used == []
+        monkeypatch.setattr(StandinMemory, "stream_handle", stream)
+        _, second = next(tensors)
+        assert StandinMemory.used == [second.data_ptr()]
+        assert first.data_ptr() not in StandinMemory.used
+    standin.destroy_stream(stream)
+
+
+def test_abandoned_in_the_middle(
+    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is freed under a copy, whoever dies first."""
+    path, wanted = large_file(tmp_path, 16, 2 * MIB)
+    standin.link(200 * MIB)
+    # The context manager is left early.
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_file(str(path), device="cuda:0")
+        name, kept = next(iter(streamer.get_tensors()))
+    assert torch.equal(kept, wanted[name])
+    # Nobody closes anything.
+    streamer = SafetensorsStreamer()
+    streamer.stream_file(str(path), device="cuda:0")
+    tensors = streamer.get_tensors()
+    next(tensors)
+    del streamer
+    del tensors
+    gc.collect()
+    assert standin.counts().violations == 0, standin.violation()
+    # A cycle that only the garbage collector finds.
+    streamer = SafetensorsStreamer()
+    streamer.stream_file(str(path), device="cuda:0")
+    cycle: list[object] = [streamer, streamer.get_tensors()]
+    next(cycle[1])  # type: ignore[call-overload]
+    cycle.append(cycle)
+    del streamer, cycle
+    gc.collect()
+    assert standin.counts().violations == 0, standin.violation()
+
+
+def test_two_streamers_and_two_devices(standin: Standin, checkpoint: list[Path]) -> None:
+    standin.use(1)
+    wanted = expected(checkpoint)
+    names = [str(path) for path in checkpoint]
+    with SafetensorsStreamer() as one, SafetensorsStreamer() as other:
+        one.stream_files(names, device="cuda:0")
+        other.stream_files(names, device="cuda:1")
+        pairs = list(zip(one.get_tensors(), other.get_tensors(), strict=True))
+    check(dict(pair[0] for pair in pairs), wanted)
+    check(dict(pair[1] for pair in pairs), wanted)
+    assert standin.counts().contexts_made == 2
+    del pairs
+
+
+def test_many_rounds_leave_nothing(standin: Standin, checkpoint: list[Path]) -> None:
+    threads = len(os.listdir("/proc/self/task"))
+    for _ in range(30):
+        load(checkpoint)
+    gc.collect()
+    assert standin.counts().device_bytes == 0
+    assert standin.counts().context_references == 1
+    assert len(os.listdir("/proc/self/task")) <= threads + 8  # the stand-in has some of its own

@@ -1,0 +1,35 @@
+"""Ranks whose tensors end on GPUs, on the stand-in driver: staging memory of the device, and pinned
+slots. What moves pieces between ranks is gloo, since there is no GPU for NCCL.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from . import models
+from .cluster import Cluster
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "cuda_standin"))
+from standin import build
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_each_byte_goes_to_one_device_and_from_there_to_the_others(
+    cluster: Callable[..., Cluster], tmp_path: Path, ranks: int
+) -> None:
+    files, expected = models.mixture(tmp_path)
+    driver = str(build(tmp_path))
+    found = cluster(ranks).run("on_device", files, driver=driver, device="cuda:0")
+    assert len(found) == ranks
+    for result in found.values():
+        assert "error" not in result, result
+        assert result["notes"]["distributed_way"] == "gloo"
+        assert result["tensors"] == [list(pair) for pair in expected]
+        assert result["violations"] == 0, result["violation"]
+        assert result["copied"] > 0
+        assert result["pinned"] == 0
+    assert sum(result["copied"] for result in found.values()) == found[0]["bytes"]
