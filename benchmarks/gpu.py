@@ -280,7 +280,7 @@ def _files(options: argparse.Namespace) -> Iterator[tuple[list[str], list[str], 
     specs, count = checkpoints.llama_specs(options.gigabytes), 60_000
     folder = runner.data_folder(options.data)
     if options.standin:
-        specs, count = checkpoints.llama_specs(0.01, hidden=256, vocabulary=2000), 500
+        specs, count = checkpoints.llama_specs(0.04, hidden=256, vocabulary=2000), 500
 
     def make_dense(place: Path) -> list[str]:
         return checkpoints.make(place, specs, files=4)
@@ -308,7 +308,7 @@ def _prepare(options: argparse.Namespace, stack: contextlib.ExitStack) -> None:
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     os.environ["BENCH_STANDIN"] = str(standin.build(folder))
-    options.rounds, options.gigabytes, options.data = 1, 0.01, str(folder)
+    options.rounds, options.gigabytes, options.data = 1, 0.04, str(folder)
 
 
 def main(arguments: list[str] | None = None) -> int:

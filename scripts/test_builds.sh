@@ -53,9 +53,8 @@ ldd "$library" | grep -E 'libcurl|libcrypto|libnghttp2' | while read -r line; do
 done
 ldd "$library" | grep -q 'libcurl' || fail "libstreamer.so does not use libcurl"
 python3 -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$library"
-echo "The package without object storage, and a dry run of the benchmark of GPUs with it"
-if [[ -x .venv/bin/python ]]; then
-  CMAKE_CXX_COMPILER_LAUNCHER=$launcher PYTHON=$PWD/.venv/bin/python STEPS="build bench" \
-    ARGS="--standin --row cached_*" scripts/gpu_machine.sh
-fi
+echo "The package for a machine with a GPU"
+python=$PWD/.venv/bin/python
+CMAKE_CXX_COMPILER_LAUNCHER=$launcher PYTHON=$python STEPS=build scripts/gpu_machine.sh
+PYTHONPATH=$PWD/build/gpu/site "$python" -m pytest -q tests/gpu/test_cuda.py -k "limits or module"
 echo "Both builds work."

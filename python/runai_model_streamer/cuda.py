@@ -143,6 +143,8 @@ class CudaPlacement(Placement):
                 f"invalid value '{self._alignment}' of RUNAI_STREAMER_CUDA_ALIGNMENT: "
                 "it must be a power of two"
             )
+        # What allocations of PyTorch's have to be larger by to have the alignment in them.
+        self._slack = max(self._alignment - _ALIGNMENT, 0)
         limit = native.setting("RUNAI_STREAMER_CUDA_MEMORY_LIMIT")
         self._limit = _AHEAD if limit is None else int(limit)
         self._waiting: deque[_Block] = deque()
@@ -186,7 +188,7 @@ class CudaPlacement(Placement):
         if block.delivered == block.count:
             del self._under_way[block.number]
             if session.memory.pop(block.number, None) is not None:
-                self._ahead -= block.size
+                self._ahead -= block.size + self._slack
         return Run(request.id, first, ready.count, data, positions)
 
     def _submit_more(self, session: Session, must: bool) -> None:
@@ -198,7 +200,7 @@ class CudaPlacement(Placement):
         chunks = []
         while self._waiting:
             block = self._waiting[0]
-            full = self._ahead > 0 and self._ahead + block.size > self._limit
+            full = self._ahead > 0 and self._ahead + block.size + self._slack > self._limit
             if not block.in_place and full:
                 break
             if not block.in_place and not self._allocate(session, block, stream, must):
@@ -211,9 +213,8 @@ class CudaPlacement(Placement):
 
     def _allocate(self, session: Session, block: _Block, stream: int, must: bool) -> bool:
         """Whether the device has memory for `block`, now."""
-        slack = max(self._alignment - _ALIGNMENT, 0)
         try:
-            memory = self.memory.allocate(block.size + slack)
+            memory = self.memory.allocate(block.size + self._slack)
         except torch.cuda.OutOfMemoryError as error:
             if self._under_way or not must:
                 return False  # the consumer may free some before it asks again
@@ -235,10 +236,10 @@ class CudaPlacement(Placement):
                 path=block.request.path,
                 hint=_FAILED,
             ) from error
-        start = -memory.data_ptr() % self._alignment if slack else 0
+        start = -memory.data_ptr() % self._alignment if self._slack else 0
         session.memory[block.number] = memory[start : start + block.size]
         block.stream = stream
-        self._ahead += block.size
+        self._ahead += block.size + self._slack
         return True
 
     def _chunks(self, session: Session, block: _Block) -> FileChunks:

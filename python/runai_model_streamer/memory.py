@@ -7,6 +7,8 @@ import ctypes
 
 import torch
 
+from runai_model_streamer.errors import StreamerOutOfMemoryError
+
 
 class HostMemory:
     """Memory of the host, as whoever fills it by itself takes it. A device's has the same methods
@@ -24,6 +26,18 @@ class HostMemory:
     def allocate(self, size: int) -> torch.Tensor:
         """`size` bytes."""
         return torch.empty(size, dtype=torch.uint8, device="cpu")
+
+    def claim(self, size: int) -> torch.Tensor:
+        """allocate(), with an error that says how much there was no memory for."""
+        try:
+            return self.allocate(size)
+        except torch.cuda.OutOfMemoryError as error:
+            name = f"cuda:{self.ordinal}" if self.native_type else str(self.device)
+            raise StreamerOutOfMemoryError(
+                f"{name} has no memory for {size} bytes: {error}",
+                code="out_of_memory",
+                hint="Free device memory, or keep fewer tensors",
+            ) from error
 
     def at(self, address: int, size: int) -> torch.Tensor:
         """Memory that somebody else keeps alive, as a flat uint8 tensor."""

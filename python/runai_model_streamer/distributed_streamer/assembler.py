@@ -131,7 +131,7 @@ class Assembler:
             # allocator would keep a good part of what other threads free.
             memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             return torch.frombuffer(memory, dtype=torch.uint8)
-        return self.memory.allocate(size)
+        return self.memory.claim(size)
 
     def _run(self, block: _Block) -> Run:
         data: Any = None if block.destination else block.memory

@@ -57,7 +57,7 @@ class PrivateStaging:
         rounds = range(plan.rounds)
         self.buffer_bytes = max((layout(plan.pieces(n), member)[1] for n in rounds), default=0)
         self._memory = [
-            memory.allocate(self.buffer_bytes) for _ in range(min(self.buffers, plan.rounds))
+            memory.claim(self.buffer_bytes) for _ in range(min(self.buffers, plan.rounds))
         ]
 
     def place(self, number: int) -> list[Placed]:

@@ -90,6 +90,21 @@ def test_device_memory_beyond_what_is_kept_is_bounded(
     assert standin.counts().copied_bytes == 40 * 2 * MIB
 
 
+def test_what_an_alignment_costs_is_bounded_too(
+    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, wanted = large_file(tmp_path, 20, MIB)
+    limit = 8 * MIB
+    monkeypatch.setenv("RUNAI_STREAMER_CUDA_MEMORY_LIMIT", str(limit))
+    monkeypatch.setenv("RUNAI_STREAMER_CUDA_ALIGNMENT", str(MIB))
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_file(str(path), device="cuda:0")
+        for name, tensor in streamer.get_tensors():
+            assert torch.equal(tensor, wanted[name])
+            del tensor
+    assert standin.counts().device_peak <= limit + 2 * MIB
+
+
 def test_a_tensor_above_the_limit_goes_alone(
     standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

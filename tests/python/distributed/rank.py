@@ -49,7 +49,7 @@ def use_standin(driver: str) -> Any:
     from runai_model_streamer import cuda
 
     standin = Standin(Path(driver))
-    standin.reset()
+    standin.reset(device_bytes=JOB.get("device_bytes", 1 << 30))
     os.environ["RUNAI_STREAMER_CUDA_LIBRARY"] = driver
     StandinMemory.standin = standin
     StandinMemory.used = []

@@ -33,3 +33,15 @@ def test_each_byte_goes_to_one_device_and_from_there_to_the_others(
         assert result["copied"] > 0
         assert result["pinned"] == 0
     assert sum(result["copied"] for result in found.values()) == found[0]["bytes"]
+
+
+def test_a_full_device_is_an_error_that_says_so(
+    cluster: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    files, _ = models.mixture(tmp_path)
+    job = {"driver": str(build(tmp_path)), "device": "cuda:0", "device_bytes": 1 << 20}
+    found = cluster(2).run("on_device", files, **job)
+    errors = [result["error"] for result in found.values()]
+    assert "StreamerOutOfMemoryError" in errors, found
+    texts = [result["text"] for result in found.values()]
+    assert all("cuda:0 has no memory for" in text for text in texts), texts
