@@ -207,12 +207,12 @@ def run(job: Job) -> dict[str, Any]:
 
 def raw(mode: str, files: list[str], state: str, threads: int, block: int = 2 << 20) -> dict:
     """The machine's limit: what reading does with no library at all."""
-    cache.force(state, files)
     binary = os.environ.get("BENCH_RAW_READER", str(ROOT / "build/plain/benchmarks/raw_reader"))
     command = [binary, mode, str(threads), str(block), *files]
     try:
+        cache.force(state, files)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         return {"error": str(error)}
     if done.returncode != 0:
         return {"error": done.stderr.strip()}
