@@ -6,14 +6,14 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-from standin import Standin, StandinMemory, build
+from standin import Standin, StandinMemory, library
 
 from runai_model_streamer import cuda
 
 
 @pytest.fixture(scope="session")
-def standin_library(tmp_path_factory: pytest.TempPathFactory) -> Standin:
-    return Standin(build(tmp_path_factory.mktemp("standin")))
+def standin_library() -> Standin:
+    return Standin(library())
 
 
 @pytest.fixture

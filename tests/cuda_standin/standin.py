@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import functools
 import os
 import subprocess
+import tempfile
 import weakref
 from pathlib import Path
 
@@ -53,6 +56,14 @@ def build(folder: Path) -> Path:
     flags = ["-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", "-fvisibility=hidden"]
     subprocess.run([compiler, *flags, "-o", str(library), *map(str, SOURCES)], check=True)
     return library
+
+
+@functools.cache
+def library() -> Path:
+    """The stand-in, compiled once for this process."""
+    folder = tempfile.TemporaryDirectory(prefix="standin-")
+    atexit.register(folder.cleanup)
+    return build(Path(folder.name))
 
 
 class Standin:

@@ -14,7 +14,7 @@ from . import models
 from .cluster import Cluster
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "cuda_standin"))
-from standin import build
+from standin import library
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
@@ -22,7 +22,7 @@ def test_each_byte_goes_to_one_device_and_from_there_to_the_others(
     cluster: Callable[..., Cluster], tmp_path: Path, ranks: int
 ) -> None:
     files, expected = models.mixture(tmp_path)
-    driver = str(build(tmp_path))
+    driver = str(library())
     found = cluster(ranks).run("on_device", files, driver=driver, device="cuda:0")
     assert len(found) == ranks
     for result in found.values():
@@ -39,7 +39,7 @@ def test_a_full_device_is_an_error_that_says_so(
     cluster: Callable[..., Cluster], tmp_path: Path
 ) -> None:
     files, _ = models.mixture(tmp_path)
-    job = {"driver": str(build(tmp_path)), "device": "cuda:0", "device_bytes": 1 << 20}
+    job = {"driver": str(library()), "device": "cuda:0", "device_bytes": 1 << 20}
     found = cluster(2).run("on_device", files, **job)
     errors = [result["error"] for result in found.values()]
     assert "StreamerOutOfMemoryError" in errors, found
