@@ -36,6 +36,7 @@ _FAILED = (
     "The GPU can't be used any more in this process. The cause is often an earlier kernel: run "
     "with CUDA_LAUNCH_BLOCKING=1 to find it"
 )
+_FORKED = "Start worker processes by spawn or forkserver, or use the GPU only after the fork"
 
 
 class _AddressOnDevice:
@@ -58,10 +59,10 @@ class TorchMemory(HostMemory):
     def __init__(self, device: torch.device) -> None:
         if torch.cuda._is_in_bad_fork():
             raise StreamerDeviceError(
-                f"{device} can't be used: the GPU was used before this process was forked",
+                f"{device} can't be used: the GPU was used before this process was forked. "
+                + _FORKED,
                 code="device",
-                hint="Start worker processes by spawn or forkserver, or use the GPU only after "
-                "the fork",
+                hint=_FORKED,
             )
         if not torch.cuda.is_available():
             built = torch.version.cuda is not None or torch.version.hip is not None
@@ -231,7 +232,7 @@ class CudaPlacement(Placement):
             session.close()
             self._waiting.clear()
             raise StreamerDeviceError(
-                f"{self.name} gives no memory: {error}",
+                f"{self.name} gives no memory: {error}. {_FAILED}",
                 code="device",
                 path=block.request.path,
                 hint=_FAILED,
