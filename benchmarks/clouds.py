@@ -8,7 +8,10 @@ docs/benchmarks.md; single rows are only printed.
 
 from __future__ import annotations
 
+import resource
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +73,29 @@ def protocols(setup: Setup) -> Row:
     return row
 
 
+def _curl(server: Azurite, ca: Path, files: list[str], at_once: int) -> Runnable:
+    """Reading over TLS, a connection for each file, and dropping what comes."""
+    command = ["curl", "--silent", "--fail", "--cacert", str(ca)]
+    command += ["--parallel", "--parallel-immediate", "--parallel-max", str(at_once)]
+    folder = Path(files[0]).parent.name
+    query = container_signature(folder)
+    for path in files:
+        url = f"{server.tls_url}/{folder}/{Path(path).name}?{query}"
+        command += ["--output", "/dev/null", url]
+
+    def call() -> dict[str, Any]:
+        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds = time.monotonic() - start
+        if done.returncode != 0:
+            return {"error": f"curl ended with status {done.returncode}"}
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return {"seconds": seconds, "cpu_seconds": cpu, "anonymous_growth": 0}
+
+    return f"curl, {at_once}", call
+
+
 def _upload(client: Any, files: list[str]) -> None:
     container = client.create_container(Path(files[0]).parent.name)
     for path in files:
@@ -115,6 +141,7 @@ def azurite_tls(setup: Setup) -> Row:
                 more = {**env, "RUNAI_STREAMER_CONCURRENCY": str(number)}
                 label = f"original, {number}"
                 runnables.append(_job(label, "original-azure", "az://", files, more, prefix))
+        runnables += [_curl(server, authority.ca, files, at_once) for at_once in (1, 2)]
         row = setup.run("azurite_tls", "Azurite over TLS, shared key", files, runnables)
     originals = ["original", *(f"original, {number}" for number in ORIGINAL_CONCURRENCY)]
     row.checks += [Check("Azurite: the original's best", best(row, "ours", originals), 2.0)]
