@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <future>
+#include <thread>
+
 #include "source/http/connection.h"
 
 namespace streamer::http {
@@ -12,6 +15,7 @@ class CredentialsCacheTest : public testing::Test {
   // What the resolver finds is numbered: "1", "2", ...
   Result<Credentials> resolve() {
     ++asked_;
+    if (at_work_) at_work_();
     if (broken_) return Status::error(Code::kCredentials, "the service is down");
     Credentials found;
     found.values["n"] = std::to_string(asked_);
@@ -28,6 +32,7 @@ class CredentialsCacheTest : public testing::Test {
   std::int64_t lifetime_ = 3600;
   bool broken_ = false;
   int asked_ = 0;
+  std::function<void()> at_work_;  // while the resolver works
   CancelToken cancel_;
   Transport transport_{TransportSettings(), cancel_};
   Connection connection_{transport_};
@@ -99,6 +104,47 @@ TEST_F(CredentialsCacheTest, RefusedOnesAreReplacedOnceForAllThreads) {
   broken_ = true;
   cache_.refused("bucket", current());
   EXPECT_EQ(get(), "the service is down");
+}
+
+TEST_F(CredentialsCacheTest, ValidOnesServeWhileTheNextAreOnTheirWay) {
+  EXPECT_EQ(get(), "1");
+  now_ += 3600 - 200;
+  at_work_ = [this] {
+    Connection other(transport_);
+    std::async(std::launch::async, [&] {
+      EXPECT_EQ(value_of(**cache_.get("bucket", other), "n"), "1");
+    }).get();
+  };
+  EXPECT_EQ(get(), "2");
+  EXPECT_EQ(asked_, 2);
+}
+
+TEST_F(CredentialsCacheTest, ThreadsWithoutValidOnesWaitForOneAnswer) {
+  std::vector<std::future<std::string>> others;
+  at_work_ = [&] {
+    if (asked_ > 1) return;
+    for (int i = 0; i < 4; ++i) {
+      others.push_back(std::async(std::launch::async, [this] {
+        Connection other(transport_);
+        return value_of(**cache_.get("bucket", other), "n");
+      }));
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  };
+  EXPECT_EQ(get(), "1");
+  for (auto& other : others) EXPECT_EQ(other.get(), "1");
+  EXPECT_EQ(asked_, 1);
+}
+
+TEST_F(CredentialsCacheTest, AThreadThatWaitsIsInterrupted) {
+  at_work_ = [this] {
+    cancel_.cancel();
+    Connection other(transport_);
+    const auto found =
+        std::async(std::launch::async, [&] { return cache_.get("bucket", other); }).get();
+    EXPECT_EQ(found.status().code(), Code::kCancelled);
+  };
+  get();
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "source/http/credentials_cache.h"
 
 #include <algorithm>
+#include <chrono>
 #include <ctime>
 
 #include "source/http/connection.h"
@@ -11,6 +12,7 @@ namespace {
 constexpr std::int64_t kRefreshAhead =
     5 * 60;                                 // seconds before they expire, or a fifth of their life
 constexpr std::int64_t kRetryRefresh = 15;  // seconds after a refresh that failed
+constexpr std::chrono::milliseconds kInterruptPoll{100};
 
 }  // namespace
 
@@ -36,20 +38,42 @@ Result<Credentials> CredentialsCache::resolve(const std::string& container, bool
   return own;
 }
 
-Result<CredentialsRef> CredentialsCache::get(const std::string& container, Connection& connection) {
-  const std::lock_guard lock(mutex_);
-  Entry& entry = entries_[container];
-  const std::int64_t now = clock_();
-  const bool expired =
-      entry.current && entry.current->expires_at != 0 && entry.current->expires_at <= now;
-  const bool expiring = entry.current && entry.current->expires_at != 0 && entry.refresh_at <= now;
-  if (entry.current && !entry.refresh && !expired && !expiring) return entry.current;
+bool CredentialsCache::Entry::valid(std::int64_t now) const {
+  return current && !refresh && (current->expires_at == 0 || current->expires_at > now);
+}
 
-  Result<Credentials> fresh = resolve(container, entry.current != nullptr, connection);
+bool CredentialsCache::Entry::expiring(std::int64_t now) const {
+  return current->expires_at != 0 && refresh_at <= now;
+}
+
+Result<CredentialsRef> CredentialsCache::get(const std::string& container, Connection& connection) {
+  std::unique_lock lock(mutex_);
+  Entry& entry = entries_[container];
+  const int failures = entry.failures;
+  for (;;) {
+    const std::int64_t now = clock_();
+    if (entry.valid(now) && (resolving_ || !entry.expiring(now))) return entry.current;
+    if (!resolving_) break;
+    resolved_.wait_for(lock, kInterruptPoll);
+    // Another thread has asked meanwhile, in vain.
+    if (!resolving_ && entry.failures != failures && !entry.valid(clock_())) return entry.failure;
+    if (Status status = connection.transport().interrupted(); !status.ok()) return status;
+  }
+
+  resolving_ = true;
+  const bool again = entry.current != nullptr;
+  lock.unlock();
+  Result<Credentials> fresh = resolve(container, again, connection);
+  lock.lock();
+  resolving_ = false;
+  resolved_.notify_all();
+  const std::int64_t now = clock_();
   if (!fresh.ok()) {
-    if (!entry.current || entry.refresh || expired) return fresh.status();
     entry.refresh_at = now + kRetryRefresh;
-    return entry.current;
+    if (entry.valid(now)) return entry.current;
+    ++entry.failures;
+    entry.failure = fresh.status();
+    return fresh.status();
   }
   // A resolver may hand out the same credentials until they end; do not ask it at every request.
   const std::int64_t lifetime = fresh->expires_at - now;

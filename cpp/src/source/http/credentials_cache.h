@@ -1,6 +1,7 @@
 // Credentials that are resolved once, shared by threads, and resolved again in time.
 #pragma once
 
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
@@ -18,7 +19,8 @@ using CredentialsRef = std::shared_ptr<const Credentials>;
 // A value of credentials; empty where there is none.
 std::string value_of(const Credentials& credentials, const char* name);
 
-// Thread-safe. Calls its resolvers one at a time.
+// Thread-safe. Calls its resolvers one at a time and without a lock: meanwhile other threads get
+// what is still valid, and wait where nothing is.
 class CredentialsCache {
  public:
   // Seconds since the epoch.
@@ -47,6 +49,11 @@ class CredentialsCache {
     CredentialsRef current;
     bool refresh = false;
     std::int64_t refresh_at = 0;  // seconds since the epoch
+    int failures = 0;             // of the resolver,
+    Status failure;               // and the last of them
+
+    bool valid(std::int64_t now) const;
+    bool expiring(std::int64_t now) const;
   };
   static std::int64_t system_clock();
   Result<Credentials> resolve(const std::string& container, bool refresh, Connection& connection);
@@ -57,6 +64,8 @@ class CredentialsCache {
   const std::string required_;
   const Clock clock_;
   std::mutex mutex_;
+  std::condition_variable resolved_;
+  bool resolving_ = false;
   std::map<std::string, Entry> entries_;
 };
 
