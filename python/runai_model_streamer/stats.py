@@ -20,6 +20,8 @@ class StreamStats:
     """By way of reading: mapped, buffered, direct, or a protocol."""
     requests: int = 0
     retries: int = 0
+    hedges: int = 0
+    """Reads that lagged behind the others and were cut, for another connection to go on."""
     wait_storage_seconds: float = 0.0
     """The consumer waited for bytes."""
     wait_consumer_seconds: float = 0.0

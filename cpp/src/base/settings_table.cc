@@ -58,6 +58,8 @@ constexpr SettingInfo kTable[] = {
      "A request slower than this for RUNAI_STREAMER_LOW_SPEED_SECONDS is cut and tried again, of every protocol."},
     {"Network", "RUNAI_STREAMER_LOW_SPEED_SECONDS", kInteger, "10", "seconds, 0: never cut", 0, 3600,
      "How long a request may be slower than RUNAI_STREAMER_S3_LOW_SPEED_LIMIT."},
+    {"Network", "RUNAI_STREAMER_HEDGE", kBool, "1", kSwitch, 0, 0,
+     "Cut a read that is far slower than the others, and ask for what it misses over another connection."},
     {"Network", "RUNAI_STREAMER_DEADLINE_SECONDS", kInteger, "none", "seconds, 0: none", 0, 604800,
      "Longest time of a whole load from object storage; then it fails with a timeout."},
     {"Network", "RUNAI_STREAMER_MAX_BANDWIDTH", kBytes, "none", "bytes per second, 0: no limit", 0, kMax,

@@ -8,6 +8,8 @@ namespace streamer {
 namespace {
 
 constexpr std::chrono::milliseconds kShortestEpoch{60};
+constexpr double kFar = 0.005;       // seconds
+constexpr double kFastEach = 100e6;  // bytes per second of one connection
 constexpr double kStillRising = 1.15;
 constexpr double kWorthDoubling = 1.4;  // a doubled number must bring this much to be doubled again
 constexpr double kWorthKeeping = 1.04;  // and this much to be kept
@@ -31,6 +33,12 @@ ConcurrencyController::ConcurrencyController(int fixed, const SourceTraits& trai
 void ConcurrencyController::start(int limit) {
   if (!adaptive_ || started_) return;
   limit_ = base_limit_ = std::clamp(limit, 1, maximum_);
+}
+
+void ConcurrencyController::note_latency(double seconds) {
+  if (!adaptive_ || far_ || started_ || seconds < kFar) return;
+  limit_ = base_limit_ = std::min(2 * limit_, maximum_);
+  far_ = true;
 }
 
 void ConcurrencyController::change_limit(int limit) {
@@ -72,7 +80,7 @@ void ConcurrencyController::completed(std::uint64_t bytes, int active, bool cong
   const int length = phase_ == Phase::kProbe ? kProbeReads : 1;
   if (reads_ < 2 * limit_ * length || now - start_ < kShortestEpoch * length) return;
   const double seconds = std::chrono::duration<double>(now - start_).count();
-  const bool saturated = saturated_reads_ * 4 >= reads_ * 3;
+  const bool saturated = saturated_reads_ * 8 >= reads_ * 7;
   const bool busy = processor_seconds - processor_start_ > kBusy * seconds * usable_processors();
   reads_ = 0;
   start_ = now;
@@ -94,21 +102,19 @@ void ConcurrencyController::epoch_ended(double rate, bool busy) {
     case Phase::kGrow:
       // New connections get faster by themselves at first: only what has stopped to rise is a rate
       // that another number can be compared with.
-      if (base_rate_ == 0 && rate > first_rate_ * kStillRising) {
-        first_rate_ = rate;
+      if (rate > last_rate_ * kStillRising) {
+        last_rate_ = rate;
         return;
       }
       if (base_rate_ > 0 && rate < base_rate_ * kWorthDoubling) {
-        if (rate >= base_rate_ * kWorthKeeping) {
-          settle(limit_, rate);
-        } else {
-          settle(base_limit_, base_rate_);
-        }
+        const bool keep = rate >= base_rate_ * kWorthKeeping;
+        settle(keep ? limit_ : base_limit_, keep ? rate : base_rate_);
         return;
       }
       base_limit_ = limit_;
-      base_rate_ = rate;
-      if (limit_ == maximum_ || busy) {
+      base_rate_ = last_rate_ = rate;
+      if (delicate()) patience_ = kLongestHold;
+      if (limit_ == maximum_ || busy || delicate()) {
         settle(limit_, rate);
       } else {
         change_limit(2 * limit_);
@@ -122,12 +128,18 @@ void ConcurrencyController::epoch_ended(double rate, bool busy) {
   }
 }
 
+// Where fast connections share a long link, it is more often the bound than they are, and new ones
+// overflow its queues: what is lost there costs more than a try is worth.
+bool ConcurrencyController::delicate() const {
+  return far_ && base_rate_ > kFastEach * base_limit_;
+}
+
 void ConcurrencyController::start_probe(bool busy) {
   probe_up_ = !probe_up_;
   if (base_limit_ == maximum_ || busy) probe_up_ = false;
   if (base_limit_ == 1) probe_up_ = true;
   if (maximum_ == 1) return;
-  const int step = std::max(1, base_limit_ / 4);
+  const int step = delicate() ? 1 : std::max(1, base_limit_ / 4);
   phase_ = Phase::kProbe;
   change_limit(probe_up_ ? base_limit_ + step : base_limit_ - step);
 }

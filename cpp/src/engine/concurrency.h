@@ -20,6 +20,9 @@ class ConcurrencyController {
 
   // Starts with another number; ignored once reads have ended, and where a number was chosen.
   void start(int limit);
+  // How long the storage takes to answer. What is far away is read over more connections from the
+  // start. Before the first read.
+  void note_latency(double seconds);
   int limit() const { return limit_; }
   int maximum() const { return maximum_; }
   // A read of `bytes` ended while `active` reads were under way, itself included. `congested`
@@ -39,20 +42,22 @@ class ConcurrencyController {
   void settle(int limit, double rate);
   void start_probe(bool busy);
   void judge_probe(double rate);
+  bool delicate() const;
 
   int limit_;
   const int maximum_;
   const bool adaptive_;
+  bool started_ = false;
+  bool far_ = false;
 
   Phase phase_ = Phase::kGrow;
   int base_limit_ = 0;      // the best number so far
   double base_rate_ = 0;    // its bytes per second; 0: not known
-  double first_rate_ = 0;   // of the last epoch under the first number
+  double last_rate_ = 0;    // of the last epoch, while growing
   int epochs_to_hold_ = 0;  // before the next probe
   int patience_ = 0;        // how long to hold after a probe that brought nothing
   bool probe_up_ = false;
 
-  bool started_ = false;
   int warm_up_left_ = 0;     // reads that began under another limit
   int reads_ = 0;            // of the epoch
   int saturated_reads_ = 0;  // of them: the limit was what bounded

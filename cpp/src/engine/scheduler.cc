@@ -13,6 +13,8 @@ constexpr std::size_t kBatchBlocks = 64;
 constexpr std::uint64_t kViewsAhead = std::uint64_t{512} << 20;
 constexpr std::size_t kMaxSegments = 1024;  // IOV_MAX
 constexpr std::uint64_t kPage = 4096;
+constexpr std::chrono::milliseconds kLook{50};
+constexpr std::uint64_t kFirstRead = std::uint64_t{1} << 20;
 
 double seconds_between(std::chrono::steady_clock::time_point from,
                        std::chrono::steady_clock::time_point to) {
@@ -26,6 +28,37 @@ double processor_seconds() {
 }
 
 }  // namespace
+
+Chunk cut_off(Chunk* chunk, std::uint64_t bytes) {
+  Chunk rest = *chunk;
+  rest.progress = nullptr;
+  rest.offset += bytes;
+  rest.size -= bytes;
+  rest.segments.clear();
+  rest.shares.clear();
+  ++rest.cuts;
+  chunk->size = bytes;
+  std::uint64_t left = bytes;
+  for (iovec& segment : chunk->segments) {
+    const std::uint64_t kept = std::min<std::uint64_t>(left, segment.iov_len);
+    left -= kept;
+    if (kept < segment.iov_len) {
+      rest.segments.push_back(
+          {static_cast<std::byte*>(segment.iov_base) + kept, segment.iov_len - kept});
+    }
+    segment.iov_len = kept;
+  }
+  std::erase_if(chunk->segments, [](const iovec& segment) { return segment.iov_len == 0; });
+  left = bytes;
+  for (Chunk::Share& share : chunk->shares) {
+    const std::uint64_t kept = std::min(left, share.bytes);
+    left -= kept;
+    if (kept < share.bytes) rest.shares.push_back({share.block, share.bytes - kept});
+    share.bytes = kept;
+  }
+  std::erase_if(chunk->shares, [](const Chunk::Share& share) { return share.bytes == 0; });
+  return rest;
+}
 
 Scheduler::Scheduler(std::shared_ptr<MemoryBudget> budget, std::shared_ptr<BlockPool> pool,
                      std::int64_t memory_limit, std::function<void()> spawn)
@@ -138,24 +171,78 @@ Job Scheduler::take() {
     if (!tasks_.empty()) {
       job.task = std::move(tasks_.front());
       tasks_.pop_front();
-    } else if (work_left_locked()) {
-      job.chunk = make_chunk_locked();
+    } else {
+      job.chunk = take_chunk_locked();
     }
     if (job) {
       // Workers start one another, so that a stream starts without waiting for all of them.
       const bool more = !tasks_.empty() || (work_left_locked() && blocked_ == Blocked::kNo);
       const bool spawn = more && can_spawn_locked();
-      const bool wake = more && idle_ > 0;
+      const bool look = watch_.watching() && !looking_;
+      const bool wake = (more || look) && idle_ > 0;
       if (spawn) ++workers_;
       lock.unlock();
       if (wake) work_.notify_one();
       if (spawn) spawn_();
       return job;
     }
-    ++idle_;
-    work_.wait(lock);
-    --idle_;
+    wait_for_work_locked(&lock);
   }
+}
+
+void Scheduler::wait_for_work_locked(std::unique_lock<std::mutex>* lock) {
+  ++idle_;
+  if (watch_.watching() && !looking_) {
+    looking_ = true;
+    work_.wait_for(*lock, kLook);
+    looking_ = false;
+  } else {
+    work_.wait(*lock);
+  }
+  --idle_;
+}
+
+std::optional<Chunk> Scheduler::take_chunk_locked() {
+  watch_.look(Clock::now());
+  std::optional<Chunk> chunk;
+  if (!rests_.empty()) {
+    // A new connection would be slow, too. Whoever is idle was woken for this.
+    if (cold_locked() && idle_ > 0) return std::nullopt;
+    chunk = std::move(rests_.front());
+    rests_.pop_front();
+  } else if (work_left_locked()) {
+    chunk = make_chunk_locked();
+  }
+  if (chunk) begin_read_locked(&*chunk);
+  return chunk;
+}
+
+// Whether this worker's connection is not at its full speed yet, while that of others is.
+bool Scheduler::cold_locked() const {
+  return watch_.usual_known() && !warm_.contains(std::this_thread::get_id());
+}
+
+void Scheduler::note_latency(SourceKind kind, double seconds) {
+  const std::lock_guard lock(mutex_);
+  sources_.at(kind).controller.note_latency(seconds);
+}
+
+void Scheduler::begin_read_locked(Chunk* chunk) {
+  SourceLimits& source = sources_.at(chunk->kind);
+  ++source.active;
+  ++times_.chunks;
+  if (!source.hedge) return;
+  chunk->progress = std::make_shared<ReadProgress>();
+  watch_.began(chunk->progress, chunk->size, chunk->cuts, Clock::now());
+}
+
+void Scheduler::put_back(Chunk rest) {
+  {
+    const std::lock_guard lock(mutex_);
+    ++chunks_under_way_;
+    rests_.push_back(std::move(rest));
+  }
+  work_.notify_one();
 }
 
 // Asks the object, once, whether the block is to be a part of its view.
@@ -258,9 +345,7 @@ std::optional<Chunk> Scheduler::make_chunk_locked() {
   }
   if (progressed) ready_.notify_all();
   if (chunk.size == 0) return std::nullopt;
-  ++source->active;
   ++chunks_under_way_;
-  ++times_.chunks;
   return chunk;
 }
 
@@ -272,7 +357,9 @@ std::uint64_t Scheduler::limit_locked(const SourceLimits& source, const Block& b
       block.range(block.first + index).offset + (index == cursor_range_ ? cursor_byte_ : 0);
   if (block.placement != Placement::kView) {
     // The next chunk starts where a page does: it can be read past the page cache as it is.
-    const std::uint64_t limit = std::min(source.chunk_bytes, block.submission->max_chunk);
+    std::uint64_t limit = std::min(source.chunk_bytes, block.submission->max_chunk);
+    // A new connection should not hold what comes behind in the order for long.
+    if (source.hedge && cold_locked()) limit = std::min(limit, kFirstRead);
     return limit > kPage ? limit - (start + limit) % kPage : limit;
   }
   // Parts of a view end at whole multiples, so that no two workers fault in the same huge page.
@@ -337,6 +424,13 @@ void Scheduler::end_read_locked(const Chunk& chunk, bool congested) {
                               processor_seconds());
   last_concurrency_ = source.controller.limit();
   --source.active;
+  if (!chunk.progress) return;
+  watch_.ended(chunk.progress.get(), Clock::now());
+  if (chunk.progress->cut) {
+    warm_.erase(std::this_thread::get_id());
+  } else {
+    warm_.insert(std::this_thread::get_id());
+  }
 }
 
 void Scheduler::read_ended(const Chunk& chunk, bool congested) {
@@ -451,7 +545,9 @@ int Scheduler::concurrency() const {
 
 SchedulerTimes Scheduler::times() const {
   const std::lock_guard lock(mutex_);
-  return times_;
+  SchedulerTimes times = times_;
+  times.hedges = watch_.cuts();
+  return times;
 }
 
 }  // namespace streamer

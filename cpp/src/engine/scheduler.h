@@ -9,10 +9,13 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
+#include <thread>
 #include <vector>
 
 #include "engine/block.h"
 #include "engine/concurrency.h"
+#include "engine/read_watch.h"
 
 namespace streamer {
 
@@ -30,8 +33,13 @@ struct Chunk {
     std::uint64_t bytes;
   };
   std::vector<Share> shares;
-  bool reading = true;  // it counts among the reads under way
+  bool reading = true;                     // it counts among the reads under way
+  std::shared_ptr<ReadProgress> progress;  // null: not watched
+  int cuts = 0;                            // how often it was cut off from another chunk
 };
+
+// Leaves `chunk` its first `bytes` and returns the others.
+Chunk cut_off(Chunk* chunk, std::uint64_t bytes);
 
 // What a worker does next: a task, or a chunk, or (neither) it ends.
 struct Job {
@@ -46,6 +54,7 @@ struct SourceLimits {
   std::uint64_t view_chunk_bytes = 0;
   ConcurrencyController controller;
   int active = 0;
+  bool hedge = false;  // see ReadWatch
 };
 
 struct SchedulerTimes {
@@ -53,6 +62,7 @@ struct SchedulerTimes {
   double wait_consumer = 0;
   double wait_memory = 0;
   std::uint64_t chunks = 0;
+  std::uint64_t hedges = 0;
 };
 
 // Thread-safe. Blocks are delivered in the order in which they were added.
@@ -80,11 +90,16 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
   // complete().
   void read_ended(const Chunk& chunk, bool congested);
 
+  // What a chunk of this worker's misses since it was cut: another worker's where one is idle.
+  void put_back(Chunk rest);
+
   // For the consumer: see Stream::next(). Blocks that are delivered leave the scheduler.
   Result<std::deque<Block>> next(std::chrono::milliseconds timeout, bool* finished);
 
   // Every waiting and later call of next() returns `reason`; workers end.
   void cancel(Status reason);
+  // Tells how long a source takes to answer, before the first block.
+  void note_latency(SourceKind kind, double seconds);
   Status fatal() const;  // the reason of cancel(), ok before
   // Tells that spawn() could not start a worker.
   void worker_missing();
@@ -100,7 +115,11 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
 
   bool can_spawn_locked() const;
   bool work_left_locked() const { return cursor_ < blocks_.size(); }
+  std::optional<Chunk> take_chunk_locked();
   std::optional<Chunk> make_chunk_locked();
+  void begin_read_locked(Chunk* chunk);
+  bool cold_locked() const;
+  void wait_for_work_locked(std::unique_lock<std::mutex>* lock);
   std::uint64_t limit_locked(const SourceLimits& source, const Block& block) const;
   void choose_view_locked(Block& block);
   bool continues_locked(const Chunk& chunk, const Block& block) const;
@@ -128,12 +147,16 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
   std::uint64_t cursor_byte_ = 0;   // and the byte of that range
   std::uint64_t views_ahead_ = 0;   // bytes of views that are scheduled and not delivered
   std::size_t chunks_under_way_ = 0;
+  std::deque<Chunk> rests_;  // of reads that were cut
+  ReadWatch watch_;
+  std::set<std::thread::id> warm_;  // workers whose last watched read ended by itself
   // Memory that the consumer got last, and before that: it counts for as long as the consumer
   // seems to be working with it.
   std::vector<std::shared_ptr<BlockPool::Lease>> handed_, handed_before_;
   int workers_ = 0;
   int most_workers_ = 1 << 20;
   int idle_ = 0;
+  bool looking_ = false;  // one of the idle workers looks after laggards
   int last_concurrency_ = 0;
   bool cancelled_ = false;
   Status fatal_;

@@ -116,8 +116,9 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
 
   void spawn();
   void work();
-  void run(const Chunk& chunk);
-  void run_on_device(const Chunk& chunk, Reader* reader);
+  void run(Chunk& chunk);
+  void run_on_device(Chunk& chunk, Reader* reader);
+  Status read(Chunk& chunk, Reader* reader, std::span<const iovec> segments, ReadReport* report);
   void finish(const Chunk& chunk, Status status, const ReadReport& report);
   Status ensure_source(SourceKind kind);
   static bool kept(const Chunk& chunk);

@@ -48,7 +48,8 @@ Status Stream::Impl::ensure_source(SourceKind kind) {
   }
   const std::uint64_t view_chunk = std::max(options_.chunk_bytes, traits.view_chunk_bytes);
   scheduler_->add_source(
-      kind, {chunk, view_chunk, ConcurrencyController(options_.concurrency_for(kind), traits), 0});
+      kind, {chunk, view_chunk, ConcurrencyController(options_.concurrency_for(kind), traits), 0,
+             traits.hedge});
   return {};
 }
 

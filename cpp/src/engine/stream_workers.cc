@@ -115,7 +115,7 @@ void Stream::Impl::work() {
   worker_ = nullptr;
 }
 
-void Stream::Impl::run(const Chunk& chunk) try {
+void Stream::Impl::run(Chunk& chunk) try {
   ReadReport report;
   auto reader = worker_->reader(chunk.kind);
   if (!reader) {
@@ -128,9 +128,8 @@ void Stream::Impl::run(const Chunk& chunk) try {
   } else {
     const WriteGuard guard(chunk.placement == Placement::kCaller && !kept(chunk) ? &writes_
                                                                                  : nullptr);
-    Status status = cancel_.cancelled()
-                        ? stream_closed()
-                        : (*reader)->read(*chunk.object, chunk.offset, chunk.segments, &report);
+    Status status =
+        cancel_.cancelled() ? stream_closed() : read(chunk, *reader, chunk.segments, &report);
     finish(chunk, std::move(status), report);
   }
 } catch (const std::bad_alloc&) {
@@ -144,7 +143,19 @@ bool Stream::Impl::kept(const Chunk& chunk) {
   return std::all_of(chunk.shares.begin(), chunk.shares.end(), kept);
 }
 
-void Stream::Impl::run_on_device(const Chunk& chunk, Reader* reader) {
+// What a read that was cut did not get is another chunk from then on.
+Status Stream::Impl::read(Chunk& chunk, Reader* reader, std::span<const iovec> segments,
+                          ReadReport* report) {
+  report->progress = chunk.progress.get();
+  Status status = reader->read(*chunk.object, chunk.offset, segments, report);
+  report->progress = nullptr;
+  if (status.ok() && report->missing > 0) {
+    scheduler_->put_back(cut_off(&chunk, chunk.size - report->missing));
+  }
+  return status;
+}
+
+void Stream::Impl::run_on_device(Chunk& chunk, Reader* reader) {
   ReadReport report;
   Destination& destination = *chunk.destination;
   if (destination.reads_files()) {
@@ -162,11 +173,11 @@ void Stream::Impl::run_on_device(const Chunk& chunk, Reader* reader) {
     return;
   }
   const iovec staged{slot->data, chunk.size};
-  Status status = reader->read(*chunk.object, chunk.offset, {&staged, 1}, &report);
+  Status status = read(chunk, reader, {&staged, 1}, &report);
   auto guard = std::make_shared<WriteGuard>(&writes_);
   if (status.ok() && cancel_.cancelled())
     status = stream_closed();  // the device's memory may be gone
-  if (!status.ok()) {
+  if (!status.ok() || chunk.size == 0) {
     destination.discard(*slot);
     finish(chunk, std::move(status), report);
     return;

@@ -36,6 +36,7 @@ struct SourceTraits {
   int initial_concurrency = 0;         // where adaptive concurrency starts
   int max_concurrency = 0;             // and the most that it may reach
   std::uint64_t reader_bytes = 0;      // memory that each reader holds (transport buffers)
+  bool hedge = false;                  // reads that lag may be cut; see ReadProgress
 };
 
 // An object that was opened: immutable, shared by all threads.
@@ -77,11 +78,21 @@ struct Opened {
   std::uint64_t prefix_size = 0;  // bytes written to the prefix buffer
 };
 
-// How a read was served, for stats.
+// What a read under way tells whoever watches it, and what it is told.
+struct ReadProgress {
+  std::atomic<std::uint64_t> received{0};  // the first so many bytes are there
+  std::atomic<bool> fresh{false};          // over a connection that was opened for it
+  std::atomic<bool> pausing{false};        // between two attempts
+  std::atomic<bool> cut{false};            // end soon, with what is there
+};
+
+// How a read was served.
 struct ReadReport {
   const char* strategy = "";
   std::uint64_t retries = 0;
-  bool congested = false;  // the server asked to slow down
+  bool congested = false;            // the server asked to slow down
+  ReadProgress* progress = nullptr;  // set by the caller; null: nobody watches
+  std::uint64_t missing = 0;         // bytes at the end that a read that was cut did not get
 };
 
 using ListCallback = std::function<void(std::string path, std::uint64_t size)>;
@@ -92,8 +103,8 @@ class Reader {
   virtual ~Reader() = default;
   // Opens `path` and reads its first bytes into `prefix`, in one request where possible.
   virtual Result<Opened> open(const std::string& path, std::span<std::byte> prefix) = 0;
-  // Fills `segments` with consecutive bytes of `object` from `offset`: all of them, or an error
-  // that carries path and range.
+  // Fills `segments` with consecutive bytes of `object` from `offset`: all of them, or those before
+  // it was cut, or an error that carries path and range.
   virtual Status read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
                       ReadReport* report) = 0;
   // Makes [offset, offset + size) of object.view() present in memory.
@@ -110,6 +121,8 @@ class Source {
   // Where adaptive concurrency starts, in the light of what was opened so far.
   virtual int first_concurrency() const { return traits().initial_concurrency; }
   virtual Result<std::unique_ptr<Reader>> make_reader() = 0;  // thread-safe
+  // Seconds from a request to the first byte of its answer, the least so far; 0: not known.
+  virtual double latency() const { return 0; }
 };
 
 // What a source is made from. `cancel` outlives the source.

@@ -62,6 +62,9 @@ class Crew {
     // Runs on the worker before a chunk is filled; what it returns is the chunk's outcome.
     std::function<Status(const Chunk&)> on_read = {};
     int threads_to_be_had = 1000;
+    bool hedge = false;
+    // Bytes at the end that the read of a chunk misses since it was cut.
+    std::function<std::uint64_t(const Chunk&)> on_cut = {};
   };
 
   explicit Crew(Setup setup) : setup_(std::move(setup)) {
@@ -75,7 +78,7 @@ class Crew {
     traits.initial_concurrency = traits.max_concurrency = setup_.concurrency;
     scheduler_->add_source(SourceKind::kFile,
                            {setup_.chunk_bytes, setup_.chunk_bytes,
-                            ConcurrencyController(setup_.concurrency, traits), 0});
+                            ConcurrencyController(setup_.concurrency, traits), 0, setup_.hedge});
   }
   ~Crew() {
     stop();
@@ -178,7 +181,7 @@ class Crew {
         job.task();
         continue;
       }
-      const Chunk& chunk = *job.chunk;
+      Chunk& chunk = *job.chunk;
       const int active = ++active_;
       int most = most_active_;
       while (active > most && !most_active_.compare_exchange_weak(most, active)) {
@@ -187,6 +190,8 @@ class Crew {
         const std::lock_guard lock(mutex_);
         chunk_sizes_.push_back(chunk.size);
       }
+      const std::uint64_t missing = setup_.on_cut ? setup_.on_cut(chunk) : 0;
+      if (missing > 0) scheduler_->put_back(cut_off(&chunk, chunk.size - missing));
       Status status = setup_.on_read ? setup_.on_read(chunk) : Status();
       if (status.ok() && chunk.placement != Placement::kView) {
         std::uint64_t at = chunk.offset;

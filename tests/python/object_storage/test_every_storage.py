@@ -112,3 +112,19 @@ def test_to_device_memory(storage, model, standin):
         check_same(MODEL, dict(streamer.get_tensors()))
         assert streamer.stats().device == "cuda:0"
     assert standin.counts().copied_bytes == sum(tensor.numel() for tensor in MODEL.values())
+
+
+def test_a_read_that_lags_is_overtaken(storage, model, use, tmp_path):
+    """One connection crawls in the middle of a body: another brings what is missing."""
+    use(storage.proxied)
+    trace = tmp_path / "trace"
+    use({"RUNAI_STREAMER_TRACE_FILE": str(trace), "RUNAI_STREAMER_CONCURRENCY": "2"})
+    match = storage.read_match + ".* bytes=[1-9]"
+    storage.nginx.fault("rate", bps=400_000, skip=8, first=1, match=match)
+    stats = load(model)
+    assert (stats.hedges, stats.retries) == (1, 0)
+    reads = re.findall(r"range=bytes=(\d+)-(\d+) status=206 bytes=(\d+).*", trace.read_text())
+    (cut,) = [(int(a), int(b), int(n)) for a, b, n in reads if int(b) - int(a) + 1 != int(n)]
+    assert 0 < cut[2] < cut[1] - cut[0] + 1
+    assert [(int(a), int(b)) for a, b, _ in reads].count((cut[0] + cut[2], cut[1])) == 1
+    assert sum(int(n) for _, _, n in reads) < len(BYTES) + (1 << 20)  # nothing twice but headers

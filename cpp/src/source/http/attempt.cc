@@ -66,8 +66,16 @@ std::span<char> Attempt::room() const {
           target.iov_len - segment_position_};
 }
 
+bool Attempt::cut() const {
+  return body != nullptr && body->progress != nullptr &&
+         body->progress->cut.load(std::memory_order_relaxed);
+}
+
 void Attempt::advance(std::size_t size) {
   body->received += size;
+  if (body->progress != nullptr) {
+    body->progress->received.fetch_add(size, std::memory_order_relaxed);
+  }
   segment_position_ += size;
   if (segment_position_ == body->segments[segment_].iov_len) {
     ++segment_;

@@ -26,6 +26,8 @@ class Attempt {
   // then stands in for `write`; empty where there is none.
   std::span<char> room() const;
   bool stored(std::size_t size);
+  // Whether the read was asked to end.
+  bool cut() const;
 
   Transport* const transport;
   Response* const response;

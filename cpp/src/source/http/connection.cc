@@ -35,7 +35,10 @@ Outcome Connection::perform(const Request& request, Response* response, Body* bo
   } else if (Status status = transport_.interrupted(); !status.ok() && !outcome.status.ok()) {
     outcome = {std::move(status)};
   }
-  if (response->status > 0) transport_.reached.store(true, std::memory_order_relaxed);
+  if (response->status > 0) {
+    transport_.reached.store(true, std::memory_order_relaxed);
+    transport_.note_latency(times.first_byte_milliseconds / 1000);
+  }
 
   if (transport_.trace.on()) {
     const std::string error = outcome.status.detail().message;

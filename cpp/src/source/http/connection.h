@@ -50,6 +50,8 @@ struct Transport {
   Trace trace;
   std::atomic<bool> reached{false};    // some server has answered
   std::atomic<bool> same_host{false};  // the server that reads went to last is on this machine
+  std::atomic<double> latency{0};      // seconds until an answer began, the least so far; 0: none
+  void note_latency(double seconds);
 
   // Waits; false when cancelled or past the deadline before that.
   bool sleep(std::chrono::milliseconds duration) const;
@@ -62,10 +64,11 @@ struct Body {
   // Called when the header of a 2xx answer is complete and before its body; not ok: the transfer is
   // cut, and fails with that. It may change `segments` and `skip`.
   std::function<Status(const Response&)> accept;
-  std::span<const iovec> segments;  // memory for the body; empty: Response::body
-  std::uint64_t skip = 0;           // bytes of the body to drop first
-  bool cut_when_full = false;       // more bytes than segments hold: end well instead of failing
-  std::uint64_t received = 0;       // bytes written to segments, whatever came of the attempt
+  std::span<const iovec> segments;   // memory for the body; empty: Response::body
+  std::uint64_t skip = 0;            // bytes of the body to drop first
+  bool cut_when_full = false;        // more bytes than segments hold: end well instead of failing
+  std::uint64_t received = 0;        // bytes written to segments, whatever came of the attempt
+  ReadProgress* progress = nullptr;  // of the read that this is a part of; may be null
 };
 
 // The outcome of an attempt below HTTP: an answer of any status is ok.

@@ -148,6 +148,11 @@ CURLcode CurlHandle::run(Attempt* attempt) {
       attempt->abort = std::move(status);
       break;
     }
+    if (attempt->cut()) {
+      result = CURLE_ABORTED_BY_CALLBACK;
+      std::strncpy(error_, kCutMessage, sizeof error_ - 1);
+      break;
+    }
     if (watch.stalled(attempt)) {
       result = CURLE_OPERATION_TIMEDOUT;
       std::strncpy(error_, "the transfer has stalled", sizeof error_ - 1);

@@ -64,4 +64,7 @@ class CurlHandle {
 // How often a silent transfer is looked at.
 inline constexpr std::chrono::milliseconds kTick{100};
 
+// Shows in the trace.
+inline constexpr const char* kCutMessage = "hedged: far slower than other reads";
+
 }  // namespace streamer::http

@@ -15,6 +15,7 @@ namespace {
 constexpr std::size_t kHeaderRead = 4 << 10;
 constexpr std::uint64_t kLowWater = 256 << 10;
 constexpr std::size_t kScratch = 64 << 10;
+constexpr std::chrono::milliseconds kWatchedTick{20};
 
 bool wait_for(curl_socket_t socket, short what, std::chrono::milliseconds time) {
   pollfd one{socket, what, 0};
@@ -119,13 +120,15 @@ Outcome DirectTransfer::perform(const Request& request, Attempt* attempt, Transf
     }
     times->connection = channel.port;
     times->reused = reused;
+    if (attempt->body->progress != nullptr) attempt->body->progress->fresh = !reused;
     AnswerReader reader(attempt);
     Outcome outcome = exchange(&channel, text, &reader, attempt, end, times);
     const bool fine = outcome.status.ok() && reader.done() && reader.reusable();
     if (!fine) channel.close();
     // The server may have closed the connection while it was idle.
     const bool stale = reused && !outcome.status.ok() && !reader.begun() && attempt->abort.ok() &&
-                       attempt->transport->interrupted().ok() && Clock::now() < end;
+                       !attempt->cut() && attempt->transport->interrupted().ok() &&
+                       Clock::now() < end;
     if (!stale) return outcome;
   }
 }
@@ -137,6 +140,7 @@ Outcome DirectTransfer::exchange(Channel* channel, const std::string& text, Answ
   std::array<char, kScratch> scratch;  // NOLINT: filled before it is read
   std::size_t sent = 0;
   const Clock::time_point start = Clock::now();
+  const auto tick = attempt->body->progress != nullptr ? kWatchedTick : kTick;
   while (!reader->done()) {
     CURLcode result = CURLE_OK;
     std::size_t moved = 0;
@@ -178,13 +182,14 @@ Outcome DirectTransfer::exchange(Channel* channel, const std::string& text, Answ
       return channel->handle.outcome(result, /*connected=*/true, errno);
     }
     if (Status status = attempt->transport->interrupted(); !status.ok()) return {status};
+    if (attempt->cut()) return network(Code::kTimeout, kCutMessage);
     if (Clock::now() >= end) return network(Code::kTimeout, "the request took too long");
     if (watch.stalled(attempt)) return network(Code::kTimeout, "the transfer has stalled");
     if (result == CURLE_AGAIN) {
       channel->wake_at(room.empty() ? 1 : reader->missing());
       const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
       wait_for(channel->socket, sending ? POLLOUT : POLLIN,
-               std::clamp(left, std::chrono::milliseconds(1), kTick));
+               std::clamp(left, std::chrono::milliseconds(1), tick));
     }
   }
   channel->wake_at(1);

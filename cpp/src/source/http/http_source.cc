@@ -41,7 +41,7 @@ class HttpObject : public Object {
 class HttpSource : public Source {
  public:
   HttpSource(SourceKind kind, std::unique_ptr<Protocol> protocol, TransportSettings settings,
-             bool verify, const SourceContext& context)
+             bool verify, bool hedge, const SourceContext& context)
       : kind_(kind),
         verify_(verify),
         transport_(std::move(settings), context.cancel),
@@ -54,12 +54,17 @@ class HttpSource : public Source {
     traits_.initial_concurrency = kInitialConcurrency;
     traits_.max_concurrency = kMaxConcurrency;
     traits_.reader_bytes = kConnectionBytes;
+    // Under a cap of bandwidth reads wait for one another, and not for their connections.
+    traits_.hedge = hedge && transport_.settings.max_bandwidth == 0;
   }
   const SourceTraits& traits() const override { return traits_; }
   int first_concurrency() const override {
     return transport_.same_host ? kConcurrencyOnSameHost : kInitialConcurrency;
   }
   Result<std::unique_ptr<Reader>> make_reader() override;
+  double latency() const override {
+    return transport_.same_host ? 0 : transport_.latency.load(std::memory_order_relaxed);
+  }
 
   const char* name() const { return source_kind_name(kind_); }
   bool verify() const { return verify_; }  // checksums that servers name
@@ -83,6 +88,7 @@ struct Operation {
   std::function<std::uint64_t(bool* done)> progress;
   // Answers with an error status that are fine.
   std::function<bool(const Response&)> tolerate;
+  ReadProgress* watched = nullptr;  // what is told of pauses
 };
 
 class HttpReader : public Reader {
@@ -177,9 +183,10 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
       if (attempt == 0) return status;
       return std::move(status).with_attempts(attempt + 1);
     }
-    if (!source_.transport().sleep(backoff.pause(retry_after))) {
-      return source_.transport().interrupted();
-    }
+    if (operation.watched != nullptr) operation.watched->pausing = true;
+    const bool slept = source_.transport().sleep(backoff.pause(retry_after));
+    if (operation.watched != nullptr) operation.watched->pausing = false;
+    if (!slept) return source_.transport().interrupted();
   }
 }
 
@@ -195,16 +202,17 @@ Status HttpReader::read_range(const Location& location, RangeRead* range, Respon
       .progress =
           [&](bool* done) {
             const std::uint64_t bytes = range->take();
-            *done = !range->missing();
+            *done = !range->missing() || range->cut();
             return bytes;
           },
-      .tolerate = [&](const Response& r) { return tolerate_416 && r.status == 416; }};
+      .tolerate = [&](const Response& r) { return tolerate_416 && r.status == 416; },
+      .watched = report->progress};
   // A server may send less than was asked for, as long as it sends something.
-  while (range->missing()) {
+  while (range->missing() && !range->cut()) {
     const std::uint64_t before = range->received();
     if (Status status = execute(operation, response, report); !status.ok()) return status;
     if (response->status == 416) return {};
-    if (range->missing() && range->received() == before) {
+    if (range->missing() && range->received() == before && !range->cut()) {
       return Status::error(Code::kShortRead, "the server sent none of the bytes asked for");
     }
   }
@@ -256,7 +264,8 @@ Result<Opened> HttpReader::open_empty(Location location) {
                           },
                       .body = [&] { return &body; },
                       .progress = {},
-                      .tolerate = {}};
+                      .tolerate = {},
+                      .watched = nullptr};
   if (Status status = execute(operation, &response, &report); !status.ok()) {
     return std::move(status).with_path(location.path);
   }
@@ -278,9 +287,12 @@ Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<co
         .with_range(offset, size);
   }
   RangeRead range(protocol_, offset, segments, object.size(), object.version());
+  range.watch(report->progress);
   Response response;
   Status status = read_range(known.location(), &range, &response, report, /*tolerate_416=*/false);
-  if (status.ok() && known.check() != nullptr && !known.check()->add(offset, segments)) {
+  report->missing = size - range.received();
+  if (status.ok() && known.check() != nullptr &&
+      !known.check()->add(offset, first_bytes(segments, range.received()))) {
     status = wrong_content();
   }
   return std::move(status).with_path(object.path()).with_range(offset, size);
@@ -302,7 +314,8 @@ Status HttpReader::list(const std::string& prefix, bool recursive, const ListCal
                             },
                         .body = {},
                         .progress = {},
-                        .tolerate = [&](const Response& r) { return protocol_.is_empty_list(r); }};
+                        .tolerate = [&](const Response& r) { return protocol_.is_empty_list(r); },
+                        .watched = nullptr};
     if (Status status = execute(operation, &response, &report); !status.ok()) {
       return std::move(status).with_path(prefix);
     }
@@ -355,8 +368,11 @@ Result<std::unique_ptr<Source>> make_http_source(SourceKind kind, const SourceCo
   if (!transport.ok()) return transport.status();
   const auto verify = settings.boolean("RUNAI_STREAMER_VERIFY_CHECKSUMS");
   if (!verify.ok()) return verify.status();
-  return std::unique_ptr<Source>(std::make_unique<http::HttpSource>(
-      kind, std::move(*protocol), std::move(*transport), verify->value_or(true), context));
+  const auto hedge = settings.boolean("RUNAI_STREAMER_HEDGE");
+  if (!hedge.ok()) return hedge.status();
+  return std::unique_ptr<Source>(
+      std::make_unique<http::HttpSource>(kind, std::move(*protocol), std::move(*transport),
+                                         verify->value_or(true), hedge->value_or(true), context));
 }
 
 }  // namespace streamer

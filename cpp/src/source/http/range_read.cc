@@ -39,6 +39,17 @@ std::optional<ContentRange> parse_content_range(std::string_view value) {
   return range;
 }
 
+std::vector<iovec> first_bytes(std::span<const iovec> segments, std::uint64_t bytes) {
+  std::vector<iovec> first;
+  for (iovec segment : segments) {
+    if (bytes == 0) break;
+    segment.iov_len = std::min<std::uint64_t>(segment.iov_len, bytes);
+    bytes -= segment.iov_len;
+    first.push_back(segment);
+  }
+  return first;
+}
+
 RangeRead::RangeRead(const Protocol& protocol, std::uint64_t offset,
                      std::span<const iovec> segments, std::optional<std::uint64_t> object_size,
                      std::string version)

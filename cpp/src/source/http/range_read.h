@@ -19,6 +19,9 @@ struct ContentRange {
 };
 std::optional<ContentRange> parse_content_range(std::string_view value);
 
+// The first `bytes` of `segments`.
+std::vector<iovec> first_bytes(std::span<const iovec> segments, std::uint64_t bytes);
+
 // The state of a range that is being read: what has arrived, what is known about the object, and
 // whether an answer is the one that was asked for.
 class RangeRead {
@@ -32,6 +35,9 @@ class RangeRead {
   std::optional<ByteRange> missing() const;
   // The body for the next attempt, which receives what is missing.
   Body* next_body();
+  // The read that this is may be cut from now on.
+  void watch(ReadProgress* progress) { body_.progress = progress; }
+  bool cut() const { return body_.progress != nullptr && body_.progress->cut; }
   // Counts what the attempt has brought; returns its bytes.
   std::uint64_t take();
 

@@ -57,6 +57,13 @@ Result<TransportSettings> TransportSettings::read(const Settings& settings, Sour
 Transport::Transport(TransportSettings given, const CancelToken& token)
     : settings(std::move(given)), cancel(token), trace(settings.trace_file) {}
 
+void Transport::note_latency(double seconds) {
+  double least = latency.load(std::memory_order_relaxed);
+  while ((least == 0 || seconds < least) &&
+         !latency.compare_exchange_weak(least, seconds, std::memory_order_relaxed)) {
+  }
+}
+
 Status Transport::interrupted() const {
   if (cancel.cancelled()) return Status::error(Code::kCancelled, "the stream was closed");
   if (settings.deadline && Clock::now() >= *settings.deadline) {
