@@ -31,7 +31,7 @@ ConcurrencyController::ConcurrencyController(int fixed, const SourceTraits& trai
       patience_(kShortestHold) {}
 
 void ConcurrencyController::start(int limit) {
-  if (!adaptive_ || started_) return;
+  if (!adaptive_ || far_ || started_) return;
   limit_ = base_limit_ = std::clamp(limit, 1, maximum_);
 }
 
