@@ -3,8 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <array>
-#include <map>
 #include <numeric>
 
 #include "engine/fake_storage.h"
@@ -401,41 +399,6 @@ TEST(Scheduler, CountsTheTimeThatReadingPausedForTheConsumer) {
   std::this_thread::sleep_for(milliseconds(60));  // the next block is ready, and nobody takes it
   ASSERT_TRUE(crew.drain());
   EXPECT_GT(crew.scheduler().times().wait_consumer, 0.02);
-}
-
-TEST(Scheduler, AChunkThatIsCutOffGoesOnWhereItEnded) {
-  Block one;
-  Block other;
-  std::array<std::byte, 300> memory{};
-  std::byte* const at = memory.data();
-  for (const std::uint64_t cut : {0, 50, 100, 150, 300}) {
-    Chunk chunk;
-    chunk.offset = 1000;
-    chunk.size = 300;
-    chunk.segments = {{at, 100}, {at + 100, 120}, {at + 220, 80}};
-    chunk.shares = {{&one, 100}, {&other, 200}};
-    const Chunk rest = cut_off(&chunk, cut);
-    EXPECT_EQ(chunk.size, cut);
-    EXPECT_EQ(rest.size, 300 - cut);
-    EXPECT_EQ(rest.offset, 1000 + cut);
-    EXPECT_EQ(rest.cuts, 1);
-    std::vector<std::byte*> places;
-    std::map<Block*, std::uint64_t> shares;
-    for (const Chunk* part : {static_cast<const Chunk*>(&chunk), &rest}) {
-      for (const iovec& segment : part->segments) {
-        EXPECT_GT(segment.iov_len, 0u);
-        for (std::size_t i = 0; i < segment.iov_len; ++i) {
-          places.push_back(static_cast<std::byte*>(segment.iov_base) + i);
-        }
-      }
-      EXPECT_EQ(places.size(), part == &chunk ? cut : 300);
-      for (const Chunk::Share& share : part->shares) shares[share.block] += share.bytes;
-    }
-    ASSERT_EQ(places.size(), 300u);
-    for (std::size_t i = 0; i < 300; ++i) EXPECT_EQ(places[i], at + i);
-    EXPECT_EQ(shares[&one], 100u);
-    EXPECT_EQ(shares[&other], 200u);
-  }
 }
 
 // One worker's connection stalls: it is told to end, and another brings the rest.

@@ -37,7 +37,7 @@ Outcome Connection::perform(const Request& request, Response* response, Body* bo
   }
   if (response->status > 0) {
     transport_.reached.store(true, std::memory_order_relaxed);
-    transport_.note_latency(times.first_byte_milliseconds / 1000);
+    if (body != nullptr) transport_.note_latency(times.first_byte_milliseconds / 1000);
   }
 
   if (transport_.trace.on()) {
