@@ -160,7 +160,9 @@ Job Scheduler::take() {
 }
 
 void Scheduler::wait_for_work_locked(std::unique_lock<std::mutex>* lock) {
+  const bool warm = !cold_locked();
   ++idle_;
+  warm_idle_ += warm ? 1 : 0;
   if (watch_.watching() && !looking_) {
     looking_ = true;
     work_.wait_for(*lock, kLook);
@@ -169,14 +171,15 @@ void Scheduler::wait_for_work_locked(std::unique_lock<std::mutex>* lock) {
     work_.wait(*lock);
   }
   --idle_;
+  warm_idle_ -= warm ? 1 : 0;
 }
 
 std::optional<Chunk> Scheduler::take_chunk_locked() {
   watch_.look(Clock::now());
   std::optional<Chunk> chunk;
   if (!rests_.empty()) {
-    // A new connection would be slow, too. Whoever is idle was woken for this.
-    if (cold_locked() && idle_ > 0) return std::nullopt;
+    // A new connection would be slow, too. Who is idle and has a better one was woken for this.
+    if (cold_locked() && warm_idle_ > 0) return std::nullopt;
     chunk = std::move(rests_.front());
     rests_.pop_front();
   } else if (work_left_locked()) {
@@ -211,7 +214,7 @@ void Scheduler::put_back(Chunk rest) {
     ++chunks_under_way_;
     rests_.push_back(std::move(rest));
   }
-  work_.notify_one();
+  work_.notify_all();
 }
 
 // Asks the object, once, whether the block is to be a part of its view.

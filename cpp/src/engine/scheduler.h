@@ -135,6 +135,7 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
   int workers_ = 0;
   int most_workers_ = 1 << 20;
   int idle_ = 0;
+  int warm_idle_ = 0;     // of them, those that are not cold_locked()
   bool looking_ = false;  // one of the idle workers looks after laggards
   int last_concurrency_ = 0;
   bool cancelled_ = false;

@@ -401,17 +401,16 @@ TEST(Scheduler, CountsTheTimeThatReadingPausedForTheConsumer) {
   EXPECT_GT(crew.scheduler().times().wait_consumer, 0.02);
 }
 
-// One worker's connection stalls: it is told to end, and another brings the rest.
-TEST(Scheduler, ALaggardIsCutAndAnotherWorkerGoesOn) {
+// Two connections stall: each is told to end, and another brings the rest.
+TEST(Scheduler, LaggardsAreCutAndOtherWorkersGoOn) {
   std::atomic<int> reads{0};
-  std::atomic<bool> stalled{false};
   Crew crew({.memory_limit = static_cast<std::int64_t>(8 * kMiB),
              .chunk_bytes = 512 * kKiB,
-             .concurrency = 3,
+             .concurrency = 4,
              .hedge = true,
              .on_cut = [&](const Chunk& chunk) -> std::uint64_t {
-               if (++reads != 12) return 0;
-               stalled = true;
+               const int read = ++reads;
+               if (read != 12 && read != 13) return 0;
                chunk.progress->received = 1000;
                while (!chunk.progress->cut) std::this_thread::sleep_for(milliseconds(1));
                return chunk.size - 1000;
@@ -419,10 +418,9 @@ TEST(Scheduler, ALaggardIsCutAndAnotherWorkerGoesOn) {
   const auto file = crew.add_file(32 * kMiB);
   ASSERT_TRUE(crew.submit({row(file, 32, kMiB)}).ok());
   ASSERT_TRUE(crew.drain());
-  EXPECT_TRUE(stalled);
-  EXPECT_GE(crew.scheduler().times().hedges, 1u);
+  EXPECT_GE(crew.scheduler().times().hedges, 2u);
   const auto sizes = crew.chunk_sizes();
-  EXPECT_EQ(std::count(sizes.begin(), sizes.end(), 512 * kKiB - 1000), 1);
+  EXPECT_GE(std::count(sizes.begin(), sizes.end(), 512 * kKiB - 1000), 1);
 }
 
 }  // namespace
