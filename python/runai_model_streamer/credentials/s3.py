@@ -1,8 +1,9 @@
-"""AWS credentials: the caller's, or those of a boto3 session."""
+"""AWS credentials: the caller's, the environment's, or those of a boto3 session."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from typing import Any
 
 from runai_model_streamer import native
@@ -30,12 +31,26 @@ def make(given: Any) -> Resolve:
                 values["session_token"] = chosen.session_token
             identity = f"access key {describe(chosen.access_key_id)} from the caller"
             return values, 0, identity
-        found = _from_boto3(chosen.region_name) if use_boto3 and not unsigned else None
+        found = None
+        if use_boto3 and not unsigned:
+            found = _from_environment() or _from_boto3(chosen.region_name)
         if found is not None:
             return {**found[0], **values}, found[1], found[2]
         return (values, 0, "") if values else None
 
     return resolve
+
+
+def _from_environment() -> Answer:
+    """What boto3 would find first, without the time that it takes to import it."""
+    key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if not key or not secret or os.environ.get("AWS_CREDENTIAL_EXPIRATION"):
+        return None
+    values = {"access_key_id": key, "secret_access_key": secret}
+    token = os.environ.get("AWS_SESSION_TOKEN") or os.environ.get("AWS_SECURITY_TOKEN")
+    if token:
+        values["session_token"] = token
+    return values, 0, f"access key {describe(key)} from AWS_ACCESS_KEY_ID"
 
 
 def _from_boto3(region: str | None) -> Answer:

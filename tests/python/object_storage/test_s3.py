@@ -166,7 +166,7 @@ class TestIdentities:
         assert error.http_status == 403
         assert error.server_code == "SignatureDoesNotMatch"
         assert "TEST...0001" in error.identity
-        assert ("boto3 (env)" if boto3 == "0" else "AWS_ACCESS_KEY_ID") in error.identity
+        assert "AWS_ACCESS_KEY_ID" in error.identity
         assert error.request_id
         assert secret not in str(error)
 

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from runai_model_streamer import SafetensorsStreamer, StreamerError, list_safetensors
+from runai_model_streamer.credentials import s3
 from tests.python.object_storage.conftest import S3_ENV
 from tests.python.object_storage.models import check_same, make_model, save
 from tests.python.object_storage.test_s3_canned import DATA as SMALL
@@ -322,3 +323,32 @@ class TestWithoutBoto3:
             with SafetensorsStreamer() as streamer:
                 streamer.stream_files([PATH])
                 check_same(MODEL, dict(streamer.get_tensors()))
+
+
+class TestEnvironment:
+    @pytest.fixture(autouse=True)
+    def boto3_says_its_name(self, monkeypatch):
+        for name in ("AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_CREDENTIAL_EXPIRATION"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT1")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        monkeypatch.setattr(s3, "_from_boto3", lambda region: ({}, 0, "boto3"))
+
+    def test_keys_are_taken_without_boto3(self, monkeypatch):
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
+        values, expires_at, identity = s3.make(None)("bucket", False)
+        assert values == {
+            "access_key_id": "AKIAENVIRONMENT1",
+            "secret_access_key": "secret",
+            "session_token": "token",
+        }
+        assert expires_at == 0
+        assert identity == "access key AKIA...ENT1 from AWS_ACCESS_KEY_ID"
+
+    def test_half_a_pair_is_left_to_boto3(self, monkeypatch):
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        assert s3.make(None)("bucket", False)[2] == "boto3"
+
+    def test_keys_that_expire_are_left_to_boto3(self, monkeypatch):
+        monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "2030-01-01T00:00:00Z")
+        assert s3.make(None)("bucket", False)[2] == "boto3"
