@@ -245,6 +245,11 @@ class Channel:
         except StreamerError:
             raise
         except (RuntimeError, ValueError, OSError) as error:
+            gone = [rank for rank in self.ranks if self._gone(rank)]
+            if gone:
+                raise PeerError(
+                    self._describe(gone) + " ended before the stream did", code="timeout"
+                ) from error
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise PeerError(
                 "lost the key-value store of torch.distributed (its process may have ended): "

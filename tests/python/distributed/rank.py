@@ -282,6 +282,9 @@ def main(job: dict[str, Any]) -> None:
     path = Path(JOB["results"]) / f"{RANK}.json"
     path.with_suffix(".part").write_text(json.dumps(result))
     path.with_suffix(".part").rename(path)
+    if RANK == 0:  # whose process has the key-value store
+        for rank in JOB.get("store_until", []):
+            wait_for(str(Path(JOB["results"]) / f"{rank}.json"))
     if JOB.get("afterwards", True):
         dist.barrier()
         dist.destroy_process_group()

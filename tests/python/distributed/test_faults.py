@@ -139,7 +139,8 @@ def test_a_rank_that_dies_is_named_at_once(
 ) -> None:
     files = models.dense(tmp_path, files=2, tensors=30)
     limit = {"RUNAI_STREAMER_MEMORY_LIMIT": "2000000"}
-    found = cluster(3, limit).run("abandon", files, how=how, way=way, afterwards=False)
+    job = {"how": how, "way": way, "afterwards": False, "store_until": [2]}
+    found = cluster(3, limit).run("abandon", files, **job)
     assert sorted(found) == [0, 2]
     for result in found.values():
         assert "TimeoutError" in result["bases"]

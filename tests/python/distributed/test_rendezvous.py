@@ -30,6 +30,21 @@ def test_a_rank_that_came_and_ended_before_it_said_so_is_named() -> None:
         channel.barrier()
 
 
+class _StoreIsGone:
+    def check(self, keys: list[str]) -> bool:
+        raise RuntimeError("Connection reset by peer")
+
+
+def test_a_rank_that_took_the_store_with_it_is_named() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    channel = Channel(dist.HashStore(), "stream", [0, 1], 0, timeout=60)
+    channel.introduce(host_name(), 1, {**process_identity(), "pid": ended.pid, "started": "1"})
+    channel._store = _StoreIsGone()
+    with pytest.raises(PeerError, match=r"rank 1 on .* ended before the stream did"):
+        channel.check()
+
+
 def test_a_rank_that_still_ends_when_its_connection_is_gone_is_named() -> None:
     ending = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert ending.stdin is not None
