@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import zlib
 from collections.abc import Sequence
 
@@ -17,11 +18,18 @@ from runai_model_streamer.paths import is_remote
 
 def wanted_of(requests: Sequence[FileChunks], path: str) -> list[tuple[int, int]]:
     return coalesce(
-        (offset, offset + size)
+        interval
         for request in requests
         if request.path == path
-        for offset, size in zip(request.offsets, request.sizes, strict=True)
+        for interval in _intervals(request.offsets, request.sizes)
     )
+
+
+def _intervals(starts: list[int], sizes: list[int]) -> list[tuple[int, int]]:
+    ends = list(map(operator.add, starts, sizes))
+    if starts[1:] == ends[:-1]:  # the usual case, of many ranges
+        return [(starts[0], ends[-1])] if starts else []
+    return list(zip(starts, ends, strict=True))
 
 
 def check_objects(

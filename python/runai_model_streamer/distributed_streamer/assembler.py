@@ -22,7 +22,6 @@ class _Block:
     """Consecutive ranges of a request with memory of their own."""
 
     __slots__ = (
-        "count",
         "destination",
         "empty_after",
         "end",
@@ -31,39 +30,19 @@ class _Block:
         "memory",
         "positions",
         "request",
-        "small",
         "start",
     )
 
     def __init__(self, request: int, first: int, start: int, destination: int) -> None:
         self.request = request  # index into the requests
         self.first = first
-        self.count = 0
         self.start = start
         self.end = start
         self.left = 0
-        self.small = True
-        self.positions: list[int] = []
+        self.positions: list[int] = []  # of each range
         self.destination = destination
         self.memory: torch.Tensor | None = None
         self.empty_after: list[_Block] = []
-
-    def add(self, start: int, size: int) -> None:
-        self.positions.append(start - self.start)
-        self.count += 1
-        self.end = start + size
-        self.left += size
-        self.small &= size < _SMALL_RANGE
-
-    def fits(self, start: int, size: int, alignment: int, destination: int) -> bool:
-        return (
-            destination == self.destination == 0
-            and start == self.end
-            and self.small
-            and size < _SMALL_RANGE
-            and start + size - self.start <= _GROUP_BYTES
-            and (start - self.start) % alignment == 0
-        )
 
 
 class Assembler:
@@ -137,22 +116,39 @@ class Assembler:
         data: Any = None if block.destination else block.memory
         block.memory = None
         request_id = self._requests[block.request].id
-        return Run(request_id, block.first, block.count, data, block.positions)
+        return Run(request_id, block.first, len(block.positions), data, block.positions)
 
 
 def _blocks_of(index: int, request: FileChunks) -> Iterator[_Block]:
-    block: _Block | None = None
-    alignments = request.alignments
-    destinations = request.destinations
-    for number, (start, size) in enumerate(zip(request.offsets, request.sizes, strict=True)):
-        destination = destinations[number] if destinations else 0
-        alignment = alignments[number] if alignments else 1
-        if block is None or not block.fits(start, size, alignment, destination):
-            if block is not None:
-                yield block
-            block = _Block(index, number, start, destination)
-        block.add(start, size)
-    if block is not None:
+    """One pass without calls: there may be 100,000 ranges."""
+    offsets, sizes = request.offsets, request.sizes
+    count = len(sizes)
+    alignments = request.alignments or [1] * count
+    destinations = request.destinations or [0] * count
+    number = 0
+    while number < count:
+        start, size, destination = offsets[number], sizes[number], destinations[number]
+        block = _Block(index, number, start, destination)
+        positions = block.positions
+        positions.append(0)
+        end = start + size
+        number += 1
+        most = start + _GROUP_BYTES if size < _SMALL_RANGE and destination == 0 else 0
+        while number < count:
+            size = sizes[number]
+            if (
+                offsets[number] != end
+                or end + size > most
+                or size >= _SMALL_RANGE
+                or destinations[number] != 0
+                or (end - start) % alignments[number] != 0
+            ):
+                break
+            positions.append(end - start)
+            end += size
+            number += 1
+        block.end = end
+        block.left = end - start
         yield block
 
 
