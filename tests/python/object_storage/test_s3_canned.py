@@ -151,6 +151,21 @@ class TestTokens:
 
 
 class TestRegions:
+    @pytest.mark.parametrize("without_boto3", ["0", "1"])
+    @pytest.mark.parametrize("source", ["AWS_REGION", "AWS_DEFAULT_REGION", "profile"])
+    def test_settings(self, canned, use, monkeypatch, tmp_path, source, without_boto3):
+        server = canned(serve)
+        monkeypatch.delenv("AWS_REGION")
+        config = tmp_path / "config"
+        config.write_text("[profile far]\nregion = ap-south-2\n")
+        if source == "profile":
+            use({"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "far"})
+        else:
+            use({source: "ap-south-2"})
+        use({"RUNAI_STREAMER_NO_BOTO3_SESSION": without_boto3})
+        assert read() == DATA
+        assert {region_of(seen) for seen in server.seen} == {"ap-south-2"}
+
     @pytest.mark.parametrize("status", [301, 400])
     def test_the_servers_word_is_followed_and_remembered(self, canned, status):
         def handler(seen):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import shutil
 import threading
 import time
 
@@ -136,8 +137,11 @@ def test_authorization(use, tmp_path):
         netrc.write_text(
             "machine elsewhere login a password b\nmachine 127.0.0.1 login me password p:w"
         )
-        use({"NETRC": str(netrc)})
         expected = "Basic bWU6cDp3"
+        shutil.copy(netrc, tmp_path / "home" / ".netrc")
+        check_same(MODEL, load(uri))
+        (tmp_path / "home" / ".netrc").unlink()
+        use({"NETRC": str(netrc)})
         check_same(MODEL, load(uri))
         netrc.write_text("machine elsewhere login a password b")
         with pytest.raises(StreamerError, match="identity: nobody"):
