@@ -27,7 +27,7 @@ class Placement:
         self._sizes: dict[int, list[int]] = {}
 
     def submit(self, session: Session, requests: Sequence[FileChunks]) -> None:
-        self._sizes = {request.id: request.sizes for request in requests}
+        self._sizes.update((request.id, request.sizes) for request in requests)
         session.submit(requests)
 
     def sizes(self, run: Run) -> list[int]:

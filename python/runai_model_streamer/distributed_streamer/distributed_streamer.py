@@ -237,6 +237,9 @@ class DistributedStreamer(FileStreamer):
         found = {header.path: header for value in values for header in unpack_headers(value)}
         return [found[path] for path in paths]
 
+    def takes_single_requests(self) -> bool:
+        return self._shared is None
+
     def stream_files(  # type: ignore[override]
         self,
         file_stream_requests: Sequence[FileChunks],

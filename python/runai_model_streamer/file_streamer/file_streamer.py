@@ -108,6 +108,23 @@ class FileStreamer:
         self._submitted = True
         placement.submit(self._session, file_stream_requests)
 
+    def takes_single_requests(self) -> bool:
+        """Whether add() may be used for the files that load_headers() opened."""
+        return True
+
+    def add(self, request: FileChunks) -> None:
+        """Starts reading `request` into host memory, behind what was added before."""
+        assert self._session is not None
+        if not self._submitted:
+            self._placement = Placement()
+            self._submitted = True
+        assert self._placement is not None
+        self._placement.submit(self._session, [request])
+
+    def abandon(self) -> None:
+        """Stops what add() started."""
+        self._close_session()
+
     def runs(self) -> Iterator[Run]:
         """What is ready, in order: for those who make tensors of it themselves."""
         if self._session is None or self._placement is None:

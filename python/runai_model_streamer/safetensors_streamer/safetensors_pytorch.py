@@ -63,17 +63,26 @@ class SafetensorsMetadata:
     ) -> list[SafetensorsMetadata]:
         """Reads and checks the headers of `filenames`, concurrently, in one request each where
         they are small. The files stay open in `file_streamer` for the stream that follows."""
+        return list(SafetensorsMetadata.each_of(file_streamer, filenames, credentials))
+
+    @staticmethod
+    def each_of(
+        file_streamer: Any, filenames: Sequence[Path], credentials: Any = None
+    ) -> Iterator[SafetensorsMetadata]:
+        """As from_files(), one by one: what is done with the first overlaps with the rest."""
         paths = [to_text(name) for name in filenames]
         if not paths:
-            return []
-        unique = list(dict.fromkeys(paths))
-        headers = file_streamer.load_headers(unique, credentials, _read_headers)
-        parsed = {}
-        for header in headers:
-            end = LENGTH_BYTES + len(header.blob)
-            tensors, metadata = parse_header(header.blob, header.path, header.size - end)
-            parsed[header.path] = SafetensorsMetadata(tensors, end, metadata, header.path)
-        return [parsed[path] for path in paths]
+            return
+        headers = file_streamer.load_headers(list(dict.fromkeys(paths)), credentials, _read_headers)
+        blobs = {header.path: header for header in headers}
+        parsed: dict[str, SafetensorsMetadata] = {}
+        for path in paths:
+            if path not in parsed:
+                header = blobs.pop(path)
+                end = LENGTH_BYTES + len(header.blob)
+                tensors, metadata = parse_header(header.blob, path, header.size - end)
+                parsed[path] = SafetensorsMetadata(tensors, end, metadata, path)
+            yield parsed[path]
 
 
 def _read_headers(session: Session, paths: Sequence[str]) -> list[FileHeader]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from runai_model_streamer.device import parse_device
+from runai_model_streamer.device import Placement, parse_device
 from runai_model_streamer.distributed_streamer import DistributedStreamer
 from runai_model_streamer.errors import RunaiStreamerInvalidInputException
 from runai_model_streamer.logs import logger
@@ -145,6 +145,11 @@ class SafetensorsStreamer:
         tensor_names: TensorNames | None,
         into: Into | None,
     ) -> None:
+        everything = into is None and tensor_names is None and len(names) > 0
+        host = type(parse_device(device)) is Placement
+        if everything and host and self.file_streamer.takes_single_requests():
+            self._prepare_one_by_one(names, s3_credentials)
+            return
         self._files = SafetensorsMetadata.from_files(self.file_streamer, names, s3_credentials)
         wanted = select([file.tensors_metadata for file in self._files], tensor_names)
         for tensors in wanted:
@@ -166,6 +171,25 @@ class SafetensorsStreamer:
             requests.append(request)
         self.total_size = sum(request.total_size() for request in requests)
         self.file_streamer.stream_files(requests, s3_credentials, device, is_distributed)
+
+    def _prepare_one_by_one(self, names: list[str], s3_credentials: Any) -> None:
+        """Everything, into host memory: the first file is read while the next header is parsed."""
+        self._into, self._written = {}, True
+        self._files, self.files_to_tensors_metadata, self.total_size = [], {}, 0
+        streamer = self.file_streamer
+        try:
+            for file in SafetensorsMetadata.each_of(streamer, names, s3_credentials):
+                tensors = list(file.tensors_metadata)
+                for tensor in tensors:
+                    tensor.get_torch_dtype()  # refused before anything of the file is read
+                request = make_request(len(self._files), file.path, file.offset, tensors)
+                self.files_to_tensors_metadata[len(self._files)] = tensors
+                self._files.append(file)
+                self.total_size += request.total_size()
+                streamer.add(request)
+        except BaseException:
+            streamer.abandon()
+            raise
 
     def get_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(name, tensor) of everything that stream_files() asked for, in file order.

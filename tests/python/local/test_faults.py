@@ -91,6 +91,22 @@ def test_truncated_before_it_is_read(strategy: str, tmp_path: Path) -> None:
         load(path)
 
 
+def test_a_bad_file_behind_a_good_one_stops_what_was_begun(strategy: str, tmp_path: Path) -> None:
+    good, bad = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    model = make_model(good, [300_000] * 8)
+    make_model(bad, [1000])
+    os.truncate(bad, bad.stat().st_size - 1)
+    with SafetensorsStreamer() as streamer:
+        with pytest.raises(StreamerShortReadError, match="truncated"):
+            streamer.stream_files([str(good), str(bad)])
+        with pytest.raises(StreamerError, match="nothing is being streamed"):
+            next(streamer.get_tensors())
+        streamer.stream_files([str(good)])
+        assert {name: True for name in model} == {
+            name: same(tensor, model[name]) for name, tensor in streamer.get_tensors()
+        }
+
+
 # In processes of their own: the wrong answer is a SIGBUS.
 TRUNCATED = """
 import os, sys
