@@ -169,6 +169,27 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
+def _surely_without_duplicates(text: str, header: Any) -> bool:
+    """Whether `text` has as many strings as `header`: a duplicate would be lost on the way.
+
+    Five for each tensor (its name, three keys and the dtype), one and two for each entry of
+    `__metadata__`. A header with fewer is refused for another reason.
+    """
+    if not isinstance(header, dict):
+        return False
+    metadata = header.get("__metadata__")
+    tensors = len(header) - (metadata is not None)
+    strings = 5 * tensors
+    try:
+        keys = sum(map(len, header.values()))
+        if metadata is not None:
+            strings += 1 + 2 * len(metadata)
+            keys -= len(metadata)
+    except TypeError:
+        return False
+    return keys == 3 * tensors and text.count('"') == 2 * strings
+
+
 def _no_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is not JSON")
 
@@ -183,9 +204,11 @@ def _parse_json(text: str, fail: Any) -> dict[str, Any]:
     if "-0" in text:
         options["parse_int"] = _strict_integer
     try:
-        header = json.loads(
-            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, **options
-        )
+        header = json.loads(text, parse_constant=_no_constant, **options)
+        if not _surely_without_duplicates(text, header):
+            header = json.loads(
+                text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, **options
+            )
         if "\\u" in text:
             json.dumps(header, ensure_ascii=False).encode("utf-8")  # lone surrogates
     except (ValueError, RecursionError) as error:

@@ -102,7 +102,7 @@ def test_a_bad_file_behind_a_good_one_stops_what_was_begun(strategy: str, tmp_pa
         with pytest.raises(StreamerError, match="nothing is being streamed"):
             next(streamer.get_tensors())
         streamer.stream_files([str(good)])
-        assert {name: True for name in model} == {
+        assert dict.fromkeys(model, True) == {
             name: same(tensor, model[name]) for name, tensor in streamer.get_tensors()
         }
 

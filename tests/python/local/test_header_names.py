@@ -1,0 +1,39 @@
+"""Names in headers: each once, whatever characters they have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from runai_model_streamer.errors import StreamerError
+
+from .conftest import load, same, write
+
+PLACE = '"dtype":"F32","shape":[1],"data_offsets":[0,4]'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"a":{{{PLACE}}},"a":{{{PLACE}}}}}',
+        f'{{"a":{{{PLACE}}},"a":{{"dtype":"F32","shape":[0],"data_offsets":[4,4]}}}}',
+        f'{{"a":{{"dtype":"F32",{PLACE}}}}}',
+        f'{{"a":{{{PLACE}}},"__metadata__":{{"k":"v","k":"v"}}}}',
+        f'{{"__metadata__":{{}},"a":{{{PLACE}}},"__metadata__":{{}}}}',
+        f'{{"a\\"b":{{{PLACE}}},"a\\"b":{{{PLACE}}}}}',
+    ],
+)
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(StreamerError, match="duplicate name"):
+        load(write(tmp_path / "a.safetensors", None, b"1234", text=text.encode()))
+
+
+@pytest.mark.parametrize("name", ['a"b', '"', "a\\b", "ä\u2028", "dtype", "a\nb"])
+def test_a_name_of_any_characters_is_taken(tmp_path: Path, name: str) -> None:
+    tensor = torch.arange(3.0)
+    save_file({name: tensor, "other": tensor + 1}, tmp_path / "a.safetensors", {'k"': '"v'})
+    found = load(tmp_path / "a.safetensors")
+    assert set(found) == {name, "other"} and same(found[name], tensor)
