@@ -104,6 +104,8 @@ constexpr SettingInfo kTable[] = {
     {"S3", "AWS_ACCESS_KEY_ID", kText, "", "an access key", 0, 0, "The identity."},
     {"S3", "AWS_SECRET_ACCESS_KEY", kSecret, "", "a secret key", 0, 0, "Its secret."},
     {"S3", "AWS_SESSION_TOKEN", kSecret, "", "a token", 0, 0, "The token of temporary credentials."},
+    {"S3", "AWS_SECURITY_TOKEN", kSecret, "", "a token", 0, 0, "The same, an older name, after AWS_SESSION_TOKEN."},
+    {"S3", "AWS_CREDENTIAL_EXPIRATION", kText, "", "a time", 0, 0, "When the credentials of the environment end: where it is set and boto3 is there, boto3 is asked for them."},
     {"S3", "AWS_PROFILE", kText, "default", "a profile", 0, 0, "Profile of the shared files."},
     {"S3", "AWS_DEFAULT_PROFILE", kText, "", "a profile", 0, 0, "The same, after AWS_PROFILE."},
     {"S3", "AWS_CONFIG_FILE", kText, "~/.aws/config", "a path", 0, 0, "Shared configuration file."},

@@ -345,6 +345,23 @@ class TestEnvironment:
         assert expires_at == 0
         assert identity == "access key AKIA...ENT1 from AWS_ACCESS_KEY_ID"
 
+    @pytest.mark.parametrize("core", ["", "1"])
+    @pytest.mark.parametrize("name", ["AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"])
+    def test_a_token_goes_with_the_request(self, use, name, core):
+        use({name: "token", "RUNAI_STREAMER_NO_BOTO3_SESSION": core or "0"})
+        tokens = set()
+
+        def answer(seen):
+            tokens.add(seen.headers.get("x-amz-security-token"))
+            return serve(seen, DATA)
+
+        with Canned(answer) as server:
+            use({"AWS_ENDPOINT_URL": server.url})
+            with SafetensorsStreamer() as streamer:
+                streamer.stream_files([PATH])
+                check_same(MODEL, dict(streamer.get_tensors()))
+        assert tokens == {"token"}
+
     def test_half_a_pair_is_left_to_boto3(self, monkeypatch):
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         assert s3.make(None)("bucket", False)[2] == "boto3"

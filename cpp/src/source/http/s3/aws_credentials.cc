@@ -177,8 +177,9 @@ Result<Credentials> find_aws_credentials(const Settings& settings, const AwsProf
       return Status::error(Code::kCredentials,
                            "AWS_ACCESS_KEY_ID is set but AWS_SECRET_ACCESS_KEY is not");
     }
-    return make(*key, *secret, settings.text("AWS_SESSION_TOKEN").value_or(""), 0,
-                "the environment (AWS_ACCESS_KEY_ID)");
+    auto token = settings.text("AWS_SESSION_TOKEN");
+    if (!token) token = settings.text("AWS_SECURITY_TOKEN");
+    return make(*key, *secret, token.value_or(""), 0, "the environment (AWS_ACCESS_KEY_ID)");
   }
   const auto token_file = settings.text("AWS_WEB_IDENTITY_TOKEN_FILE");
   const auto role = settings.text("AWS_ROLE_ARN");
