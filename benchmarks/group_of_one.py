@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runai_model_streamer import SafetensorsStreamer
-from runai_model_streamer.device import parse_device
+from runai_model_streamer.device import Placement, parse_device
 from runai_model_streamer.distributed_streamer import membership
 from runai_model_streamer.distributed_streamer.distributed_streamer import _Stream
 from runai_model_streamer.distributed_streamer.rendezvous import Channel
@@ -14,15 +14,15 @@ def share_with_nobody(streamer: SafetensorsStreamer, device: str) -> None:
     """Has `streamer` take the way of a group of ranks, which a group of one leaves out."""
     inner = streamer.file_streamer
 
-    def join(*_: object) -> None:
+    def join(*_: object) -> Placement:
         inner.close()
         store = membership.default_store()
         prefix = membership.next_stream([0])
         channel = Channel(store, prefix, [0], 0, 60)
-        settings = DistSettings.read()
+        placement = parse_device(device)
         inner._shared = _Stream(
-            channel, settings, False, prefix, store, parse_device(device).memory, 1
+            channel, DistSettings.read(), False, prefix, store, placement.memory, 1
         )
-        inner._joined = True
+        return placement
 
     vars(inner)["join"] = join  # in the place of the method

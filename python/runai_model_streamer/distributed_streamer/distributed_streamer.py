@@ -8,7 +8,7 @@ import logging
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -47,6 +47,9 @@ from runai_model_streamer.file_streamer.file_streamer import FileHeader, ReadHea
 from runai_model_streamer.file_streamer.session import Run, Session
 from runai_model_streamer.memory import HostMemory
 from runai_model_streamer.stats import StreamStats
+
+if TYPE_CHECKING:
+    from runai_model_streamer.device import Placement
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +114,6 @@ class DistributedStreamer(FileStreamer):
     def __init__(self) -> None:
         super().__init__()
         self._shared: _Stream | None = None
-        self._joined = False
         self._alone = ""
 
     def __del__(self) -> None:
@@ -132,7 +134,6 @@ class DistributedStreamer(FileStreamer):
 
     def _leave(self) -> None:
         shared, self._shared = self._shared, None
-        self._joined = False
         if shared is None:
             return
         if shared.pump is not None:
@@ -146,20 +147,19 @@ class DistributedStreamer(FileStreamer):
         device: str | torch.device | None = "cpu",
         is_distributed: bool = False,
         process_group: Any = None,
-    ) -> None:
-        """Finds out who shares the reading of `paths`. For SafetensorsStreamer.
+    ) -> Placement:
+        """Finds out who shares the reading of `paths`, for the stream_joined() that follows.
 
         `process_group`: those who share, instead of the ranks of a node or of the default group.
         Without `is_distributed`, nothing is sent to anybody.
         """
         self.close()
-        self._joined = True
         self._alone = ""
         if not is_distributed or not dist.is_available() or not dist.is_initialized():
-            return
+            return _placement_of(device)
         logs.configure()
         if dist.get_world_size(process_group) <= 1:
-            return
+            return _placement_of(device)
         rank = dist.get_rank()
         if process_group is not None and dist.get_rank(process_group) < 0:
             raise RunaiStreamerInvalidInputException(
@@ -170,22 +170,23 @@ class DistributedStreamer(FileStreamer):
             None if process_group is None else list(dist.get_process_group_ranks(process_group))
         )
         try:
-            settings, memory = DistSettings.read(), _memory_of(device)
+            settings, placement = DistSettings.read(), _placement_of(device)
         except StreamerError as error:
             membership.announce_absence(
                 store, membership.next_stream(group_ranks), rank, f"it failed: {error}"
             )
             located(error, rank, host_name())
             raise
+        memory = placement.memory
         reason = _reason_against(settings, process_group, memory)
         if reason:
             membership.announce_absence(store, membership.next_stream(group_ranks), rank, reason)
             self._read_alone(reason)
-            return
+            return placement
         ranks = _distributedStreamerParams(settings, process_group).ranks()
         if len(ranks) <= 1:
             self._read_alone("no other rank shares this one's reading")
-            return
+            return placement
         prefix = membership.next_stream(group_ranks)
         channel = Channel(store, prefix, ranks, rank, settings.timeout)
         try:
@@ -199,7 +200,7 @@ class DistributedStreamer(FileStreamer):
         alone = membership.reason_to_read_alone(settings, hellos, PrivateStaging.buffers * size)
         if alone:
             self._read_alone(alone)
-            return
+            return placement
         self._shared = _Stream(
             channel, settings, membership.on_one_node(hellos), prefix, store, memory, local
         )
@@ -207,6 +208,7 @@ class DistributedStreamer(FileStreamer):
             "[RunAI Streamer][Distributed] Using distributed streaming between %d processes",
             len(ranks),
         )
+        return placement
 
     def _read_alone(self, reason: str) -> None:
         self._alone = reason
@@ -255,13 +257,17 @@ class DistributedStreamer(FileStreamer):
         each byte is read by one of the ranks that want it, and goes to the others of them.
         """
         requests = list(file_stream_requests)
-        if not self._joined:
-            paths = list(dict.fromkeys(request.path for request in requests))
-            self.join(paths, device, is_distributed, process_group)
-        self._joined = False
+        paths = list(dict.fromkeys(request.path for request in requests))
+        placement = self.join(paths, device, is_distributed, process_group)
+        self.stream_joined(requests, credentials, placement)
+
+    def stream_joined(
+        self, requests: list[FileChunks], credentials: Any, placement: Placement
+    ) -> None:
+        """stream_files() behind join(), which returned `placement`."""
         shared = self._shared
         if shared is None:
-            super().stream_files(requests, credentials, device)
+            self._start(requests, credentials, placement)
             return
         try:
             self._begin(shared, requests, credentials)
@@ -406,10 +412,10 @@ class DistributedStreamer(FileStreamer):
         )
 
 
-def _memory_of(device: str | torch.device | None) -> HostMemory:
+def _placement_of(device: str | torch.device | None) -> Placement:
     from runai_model_streamer.device import parse_device  # which imports FileStreamer
 
-    return parse_device(device).memory
+    return parse_device(device)
 
 
 def _clone(store: Any) -> Any:

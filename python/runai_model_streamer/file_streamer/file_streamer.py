@@ -99,14 +99,22 @@ class FileStreamer:
         `memory_limit` overrides RUNAI_STREAMER_MEMORY_LIMIT. `owned` is accepted; tensors are the
         caller's either way.
         """
-        placement = parse_device(device)
-        paths = [request.path for request in file_stream_requests]
+        self._start(file_stream_requests, credentials, parse_device(device), memory_limit)
+
+    def _start(
+        self,
+        requests: Sequence[FileChunks],
+        credentials: Any,
+        placement: Placement,
+        memory_limit: int | None = None,
+    ) -> None:
+        paths = [request.path for request in requests]
         if self._session is None or self._submitted or memory_limit is not None:
             self._close_session()
             self._session = Session(paths, credentials=credentials, memory_limit=memory_limit)
         self._placement = placement
         self._submitted = True
-        placement.submit(self._session, file_stream_requests)
+        placement.submit(self._session, requests)
 
     def takes_single_requests(self) -> bool:
         """Whether add() may be used for the files that load_headers() opened."""

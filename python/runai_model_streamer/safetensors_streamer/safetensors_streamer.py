@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from runai_model_streamer.device import Placement, parse_device
+from runai_model_streamer.device import Placement
 from runai_model_streamer.distributed_streamer import DistributedStreamer
 from runai_model_streamer.errors import RunaiStreamerInvalidInputException
 from runai_model_streamer.logs import logger
@@ -129,9 +129,9 @@ class SafetensorsStreamer:
         self.device_str = "cpu" if device is None else str(device)
         self._credentials = s3_credentials
         self._progress = progress
-        self.file_streamer.join(names, device, is_distributed, process_group)
+        placement = self.file_streamer.join(names, device, is_distributed, process_group)
         try:
-            self._prepare(names, s3_credentials, device, is_distributed, tensor_names, into)
+            self._prepare(names, s3_credentials, placement, tensor_names, into)
         except BaseException as error:
             self.file_streamer.fail(error)  # other ranks wait for this one
             raise
@@ -140,13 +140,12 @@ class SafetensorsStreamer:
         self,
         names: list[str],
         s3_credentials: Any,
-        device: str | torch.device | None,
-        is_distributed: bool,
+        placement: Placement,
         tensor_names: TensorNames | None,
         into: Into | None,
     ) -> None:
         everything = into is None and tensor_names is None and len(names) > 0
-        host = type(parse_device(device)) is Placement
+        host = type(placement) is Placement
         if everything and host and self.file_streamer.takes_single_requests():
             self._prepare_one_by_one(names, s3_credentials)
             return
@@ -155,7 +154,6 @@ class SafetensorsStreamer:
         for tensors in wanted:
             for tensor in tensors:
                 tensor.get_torch_dtype()  # refused before anything is read
-        placement = parse_device(device)
         self._into = {} if into is None else resolve(into, wanted, placement.device)
         self._written = placement.writes_destinations
         self.files_to_tensors_metadata = dict(enumerate(wanted))
@@ -170,7 +168,7 @@ class SafetensorsStreamer:
                 request.keep = self._into
             requests.append(request)
         self.total_size = sum(request.total_size() for request in requests)
-        self.file_streamer.stream_files(requests, s3_credentials, device, is_distributed)
+        self.file_streamer.stream_joined(requests, s3_credentials, placement)
 
     def _prepare_one_by_one(self, names: list[str], s3_credentials: Any) -> None:
         """Everything, into host memory: the first file is read while the next header is parsed."""

@@ -42,9 +42,11 @@ def test_a_moved_placement_moves_the_bytes(
     from runai_model_streamer import device as devices
 
     monkeypatch.setattr(
-        "runai_model_streamer.file_streamer.file_streamer.parse_device",
+        devices,
+        "parse_device",
         lambda _: devices.MovedPlacement("elsewhere", torch.device("cpu")),
     )
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([str(path) for path in checkpoint])
+        assert streamer.stats().device == "elsewhere"
         check(dict(streamer.get_tensors()), expected(checkpoint))

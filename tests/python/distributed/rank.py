@@ -4,6 +4,7 @@ process that has imported everything. Writes what came out to RESULTS/RANK.json.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from runai_model_streamer import SafetensorsStreamer
+from runai_model_streamer import FileChunks, SafetensorsStreamer
 from runai_model_streamer.distributed_streamer import distributed_streamer as module
 from runai_model_streamer.distributed_streamer import membership, staging
 
@@ -132,6 +133,24 @@ def twice() -> dict[str, Any]:
         stream(one)
         results.append([(name, digest(tensor)) for name, tensor in one.get_tensors()])
     return {"results": results}
+
+
+def shared_after_another() -> dict[str, Any]:
+    """A stream of the inner streamer's, behind one that came to its end, or that failed."""
+    with SafetensorsStreamer() as streamer:
+        stream(streamer, is_distributed=False)
+        first = [name for name, _ in streamer.get_tensors()]
+        inner = streamer.file_streamer
+        requests = [FileChunks(0, JOB["files"][0], 0, [1 << 20, 1 << 20])]
+        rings = []
+        for failing in (False, True):
+            if failing:
+                with contextlib.suppress(ValueError):
+                    streamer.stream_files([JOB["bad"]])
+            inner.stream_files(requests, is_distributed=True)
+            rings.append(inner.ring_info())
+            chunks = [digest(chunk) for _, _, chunk in inner.get_chunks()]
+    return {"tensors": first, "rings": rings, "chunks": chunks}
 
 
 def into() -> dict[str, Any]:

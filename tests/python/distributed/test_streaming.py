@@ -172,6 +172,17 @@ def test_two_streamers_at_once_and_again(cluster: Make, tmp_path: Path) -> None:
             assert one == [list(pair) for pair in digests_of(files)]
 
 
+def test_a_stream_is_shared_whatever_came_before_it(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=1, tensors=3)
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"too short")
+    found = cluster(2).load(files, program="shared_after_another", bad=str(bad))
+    for rank, result in found.items():
+        assert len(result["tensors"]) == 3
+        assert [ring and ring[0] for ring in result["rings"]] == [rank, rank]
+        assert result["chunks"] == found[0]["chunks"]
+
+
 @pytest.mark.parametrize(
     "env",
     [
