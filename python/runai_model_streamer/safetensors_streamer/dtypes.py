@@ -30,6 +30,9 @@ BITS = {
     "U64": 64,
 }
 
+# Bytes of one element of the torch dtype, which holds two of F4.
+ELEMENT_BYTES = {name: max(1, bits // 8) for name, bits in BITS.items()}
+
 _TORCH_NAMES = {
     "BOOL": "bool",
     "F4": "float4_e2m1fn_x2",

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from runai_model_streamer.errors import StreamerError, StreamerShortReadError
 from runai_model_streamer.safetensors_streamer.dtypes import (
     BITS,
+    ELEMENT_BYTES,
     safetensors_to_torch_dtype,
     torch_shape,
 )
@@ -73,7 +74,7 @@ class SafetensorMetadata:
 
     def get_element_size(self) -> int:
         """Bytes of one element of the torch dtype."""
-        return max(1, BITS[self.dtype] // 8)
+        return ELEMENT_BYTES[self.dtype]
 
     def get_torch_dtype(self) -> Any:
         dtype = safetensors_to_torch_dtype.get(self.dtype)

@@ -11,7 +11,10 @@ from runai_model_streamer.file_streamer.file_streamer import FileHeader
 from runai_model_streamer.file_streamer.requests_iterator import FileChunks
 from runai_model_streamer.file_streamer.session import Run, Session, as_bytes
 from runai_model_streamer.paths import Path, to_text
-from runai_model_streamer.safetensors_streamer.dtypes import BITS, safetensors_to_torch_dtype
+from runai_model_streamer.safetensors_streamer.dtypes import (
+    ELEMENT_BYTES,
+    safetensors_to_torch_dtype,
+)
 from runai_model_streamer.safetensors_streamer.header import (
     LENGTH_BYTES,
     SafetensorMetadata,
@@ -125,8 +128,7 @@ def make_request(
     """The request for `tensors` of the file at `path`."""
     sizes = [tensor.end - tensor.start for tensor in tensors]
     offsets = [data_start + tensor.start for tensor in tensors]
-    alignment = {dtype: max(1, bits // 8) for dtype, bits in BITS.items()}  # of an element
-    alignments = [alignment[tensor.dtype] for tensor in tensors]
+    alignments = [ELEMENT_BYTES[tensor.dtype] for tensor in tensors]
     return FileChunks(request_id, path, offsets, sizes, alignments=alignments)
 
 
