@@ -5,9 +5,9 @@ from __future__ import annotations
 from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer.device import Placement, parse_device
 from runai_model_streamer.distributed_streamer import membership
-from runai_model_streamer.distributed_streamer.distributed_streamer import _Stream
 from runai_model_streamer.distributed_streamer.rendezvous import Channel
 from runai_model_streamer.distributed_streamer.settings import DistSettings
+from runai_model_streamer.distributed_streamer.shared_stream import SharedStream
 
 
 def share_with_nobody(streamer: SafetensorsStreamer, device: str) -> None:
@@ -20,7 +20,7 @@ def share_with_nobody(streamer: SafetensorsStreamer, device: str) -> None:
         prefix = membership.next_stream([0])
         channel = Channel(store, prefix, [0], 0, 60)
         placement = parse_device(device)
-        inner._shared = _Stream(
+        inner._shared = SharedStream(
             channel, DistSettings.read(), False, prefix, store, placement.memory, 1
         )
         return placement

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,33 +13,12 @@ import torch.distributed as dist
 
 from runai_model_streamer import logs
 from runai_model_streamer.distributed_streamer import membership
-from runai_model_streamer.distributed_streamer.agreement import (
-    agree_on_plan,
-    check_objects,
-    pack_headers,
-    unpack_headers,
-    wanted_of,
-)
-from runai_model_streamer.distributed_streamer.assembler import Assembler
-from runai_model_streamer.distributed_streamer.plan import Plan
-from runai_model_streamer.distributed_streamer.pump import Pump
-from runai_model_streamer.distributed_streamer.reader import PieceReader
-from runai_model_streamer.distributed_streamer.rendezvous import (
-    Channel,
-    host_name,
-    located,
-)
+from runai_model_streamer.distributed_streamer.agreement import pack_headers, unpack_headers
+from runai_model_streamer.distributed_streamer.rendezvous import Channel, host_name, located
 from runai_model_streamer.distributed_streamer.settings import DistSettings
-from runai_model_streamer.distributed_streamer.staging import PrivateStaging, Staging
-from runai_model_streamer.distributed_streamer.transport import (
-    GlooTransport,
-    NcclTransport,
-    Transport,
-)
-from runai_model_streamer.errors import (
-    RunaiStreamerInvalidInputException,
-    StreamerError,
-)
+from runai_model_streamer.distributed_streamer.shared_stream import SharedStream
+from runai_model_streamer.distributed_streamer.staging import PrivateStaging
+from runai_model_streamer.errors import RunaiStreamerInvalidInputException, StreamerError
 from runai_model_streamer.file_streamer import FileChunks, FileStreamer
 from runai_model_streamer.file_streamer.file_streamer import FileHeader, ReadHeaders
 from runai_model_streamer.file_streamer.session import Run, Session
@@ -83,27 +60,6 @@ class _distributedStreamerParams:  # the name that hosts know
         return next((list(group) for group in groups if rank in group), [rank])
 
 
-@dataclasses.dataclass
-class _Stream:
-    """One stream that ranks share."""
-
-    channel: Channel
-    settings: DistSettings
-    on_one_node: bool
-    prefix: str
-    store: Any
-    memory: HostMemory
-    local_ranks: int
-    pump: Pump | None = None
-    members: list[int] = dataclasses.field(default_factory=list)
-    read_bytes: int = 0
-
-    @property
-    def device(self) -> torch.device:
-        """That the tensors say."""
-        return self.memory.device
-
-
 class DistributedStreamer(FileStreamer):
     """A FileStreamer whose reading the ranks of torch.distributed may share.
 
@@ -113,7 +69,7 @@ class DistributedStreamer(FileStreamer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._shared: _Stream | None = None
+        self._shared: SharedStream | None = None
         self._alone = ""
 
     def __del__(self) -> None:
@@ -134,12 +90,8 @@ class DistributedStreamer(FileStreamer):
 
     def _leave(self) -> None:
         shared, self._shared = self._shared, None
-        if shared is None:
-            return
-        if shared.pump is not None:
-            shared.pump.stop()
-        else:
-            shared.channel.abort(StreamerError("left before the stream began", code="timeout"))
+        if shared is not None:
+            shared.leave()
 
     def join(
         self,
@@ -201,7 +153,7 @@ class DistributedStreamer(FileStreamer):
         if alone:
             self._read_alone(alone)
             return placement
-        self._shared = _Stream(
+        self._shared = SharedStream(
             channel, settings, membership.on_one_node(hellos), prefix, store, memory, local
         )
         logger.info(
@@ -216,11 +168,8 @@ class DistributedStreamer(FileStreamer):
 
     def fail(self, error: BaseException) -> None:
         """Makes the other ranks raise `error`, which happened here before the stream began."""
-        shared = self._shared
-        if shared is not None and shared.pump is None:
-            if isinstance(error, StreamerError):
-                located(error, shared.channel.rank, host_name())
-            shared.channel.abort(error)
+        if self._shared is not None:
+            self._shared.fail(error)
 
     def load_headers(
         self, paths: Sequence[str], credentials: Any, read: ReadHeaders
@@ -270,95 +219,15 @@ class DistributedStreamer(FileStreamer):
             self._start(requests, credentials, placement)
             return
         try:
-            self._begin(shared, requests, credentials)
+            if self._session is None:
+                paths = list(dict.fromkeys(request.path for request in requests))
+                self._session = Session(paths, credentials=credentials, memory_limit=-1)
+            self._submitted = True
+            self._requests = {request.id: request for request in requests}
+            shared.begin(self._session, requests)
         except BaseException as error:
             self.fail(error)
             raise
-
-    def _begin(self, shared: _Stream, requests: list[FileChunks], credentials: Any) -> None:
-        channel = shared.channel
-        paths = list(dict.fromkeys(request.path for request in requests))
-        if self._session is None:
-            self._session = Session(paths, credentials=credentials, memory_limit=-1)
-        session = self._session
-        missing = [path for path in paths if path not in session.files]
-        if missing:
-            session.open(missing)
-        files = {path: number for number, path in enumerate(paths)}
-        wanted = [wanted_of(requests, path) for path in paths]
-        for path, intervals in zip(paths, wanted, strict=True):
-            if intervals and intervals[-1][1] > session.sizes[path]:
-                raise RunaiStreamerInvalidInputException(
-                    f"{path}: a range ends at byte {intervals[-1][1]}, the file has "
-                    f"{session.sizes[path]}",
-                    path=path,
-                )
-        described = {
-            "wanted": wanted,
-            "objects": [[session.sizes[path], session.versions[path]] for path in paths],
-        }
-        values = channel.exchange("wanted", zlib.compress(json.dumps(described).encode(), 1))
-        answers = [json.loads(zlib.decompress(value)) for value in values]
-        check_objects(channel, paths, [answer["objects"] for answer in answers])
-        active = [i for i, answer in enumerate(answers) if any(answer["wanted"])]
-        settings = shared.settings
-        ranks = [channel.ranks[i] for i in active]
-        on_device = shared.memory.native_type != 0
-        plan = Plan(
-            [answers[i]["wanted"] for i in active],
-            settings.round_bytes(len(channel.ranks), shared.local_ranks, on_device),
-            settings.policy,
-        )
-        common = agree_on_plan(channel, plan, active, shared.on_one_node and not on_device)
-        assembler = Assembler(requests, files, shared.memory)
-        member = active.index(channel.index) if channel.index in active else 0
-        if channel.index not in active:
-            plan = Plan([], 1, settings.policy)
-        staging: Staging = common or PrivateStaging(plan, member, shared.memory)
-        reader = PieceReader(
-            session, paths, member, shared.memory.native_type, shared.memory.ordinal
-        )
-        share = settings.memory_share(shared.local_ranks)
-
-        def make_transport() -> Transport:
-            # Groups of the same stream differ in their first rank.
-            name = f"{shared.prefix}/data/{ranks[0]}"
-            part = dist.PrefixStore(name, _clone(shared.store))
-            if shared.memory.backend == "nccl":
-                return NcclTransport(
-                    part, member, len(ranks), settings.timeout, shared.device, pump.stopped
-                )
-            return GlooTransport(part, member, len(ranks), settings.timeout)
-
-        pump = Pump(
-            plan,
-            member,
-            ranks,
-            channel,
-            reader,
-            staging,
-            assembler,
-            make_transport,
-            share,
-            session.stream.cancel,
-        )
-        channel.cancelled = pump.stopped
-        shared.members = ranks
-        shared.read_bytes = plan.read_bytes(member) if plan.rounds else 0
-        shared.pump = pump
-        self._submitted = True
-        self._requests = {request.id: request for request in requests}
-        logger.info(
-            "[RunAI Streamer] Rank %d: %s ring %d x %d = %d for %d in %d file(s)",
-            channel.rank,
-            shared.device.type.upper(),
-            pump.buffers,
-            pump.buffer_bytes,
-            pump.buffers * pump.buffer_bytes,
-            sum(request.total_size() for request in requests),
-            len(paths),
-        )
-        pump.start()
 
     def runs(self) -> Iterator[Run]:
         """What is ready, in the same order on ranks that want the same."""
@@ -389,37 +258,13 @@ class DistributedStreamer(FileStreamer):
         stats = super()._current_stats()
         if self._alone:
             stats = dataclasses.replace(stats, notes={**stats.notes, "distributed": self._alone})
-        shared = self._shared
-        if shared is None or shared.pump is None:
-            return stats
-        pump = shared.pump
-        notes = {
-            **stats.notes,
-            "distributed": f"{len(shared.members)} ranks, {shared.read_bytes} bytes read here",
-            "distributed_way": "shared memory" if pump.shared else shared.memory.backend or "",
-            "distributed_seconds": (
-                f"waited {pump.read_seconds:.3f} for reading, {pump.peer_seconds:.3f} for other "
-                f"ranks; {pump.exchange_seconds:.3f} in exchanges, {pump.copy_seconds:.3f} in "
-                "handing over"
-            ),
-        }
-        return dataclasses.replace(
-            stats,
-            bytes=pump.bytes,
-            device=str(shared.device),
-            notes=notes,
-            peak_memory=stats.peak_memory + pump.buffers * pump.buffer_bytes,
-        )
+        return stats if self._shared is None else self._shared.stats(stats)
 
 
 def _placement_of(device: str | torch.device | None) -> Placement:
     from runai_model_streamer.device import parse_device  # which imports FileStreamer
 
     return parse_device(device)
-
-
-def _clone(store: Any) -> Any:
-    return store.clone() if hasattr(store, "clone") else store
 
 
 def _reason_against(settings: DistSettings, group: Any, memory: HostMemory) -> str:
