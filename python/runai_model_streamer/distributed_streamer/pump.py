@@ -29,7 +29,11 @@ from runai_model_streamer.distributed_streamer.rendezvous import (
 )
 from runai_model_streamer.distributed_streamer.staging import Placed, Staging
 from runai_model_streamer.distributed_streamer.transport import Transport
-from runai_model_streamer.errors import StreamerClosedError, StreamerError
+from runai_model_streamer.errors import (
+    StreamerClosedError,
+    StreamerError,
+    StreamerOutOfMemoryError,
+)
 from runai_model_streamer.file_streamer.session import Run
 
 _STOP_SECONDS = 3.0
@@ -141,8 +145,15 @@ class Pump:
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._work, name="streamer-dist", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise StreamerOutOfMemoryError(
+                "the system gives no thread to read with",
+                code="out_of_memory",
+                hint="Raise the limit of processes (ulimit -u) or of the cgroup (pids.max)",
+            ) from error
         _started.add(self)
-        self._thread.start()
 
     def runs(self) -> Iterator[Run]:
         """What is complete. Raises the error that ended the stream, on whichever rank it was."""

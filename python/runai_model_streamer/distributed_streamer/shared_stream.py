@@ -105,7 +105,6 @@ class SharedStream:
         channel.cancelled = pump.stopped
         self._members = ranks
         self._read_bytes = plan.read_bytes(member) if plan.rounds else 0
-        self.pump = pump
         logger.info(
             "[RunAI Streamer] Rank %d: %s ring %d x %d = %d for %d in %d file(s)",
             channel.rank,
@@ -117,6 +116,7 @@ class SharedStream:
             len(paths),
         )
         pump.start()
+        self.pump = pump
 
     def _wishes(
         self, session: Session, requests: Sequence[FileChunks], paths: Sequence[str]

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,17 @@ def selection_fails() -> dict[str, Any]:
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(JOB["files"], is_distributed=True, tensor_names=wanted)
         return {"tensors": [name for name, _ in streamer.get_tensors()]}
+
+
+def no_thread() -> dict[str, Any]:
+    """Rank 1 gets no thread for its part."""
+    if RANK == 1:
+
+        def start(self: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        threading.Thread.start = start
+    return load()
 
 
 def unknown_name() -> dict[str, Any]:

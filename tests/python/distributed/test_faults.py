@@ -93,6 +93,15 @@ def test_an_error_of_one_ranks_own_reaches_the_others(cluster: Make, tmp_path: P
     assert all(result["works"] for result in found.values())
 
 
+def test_a_rank_without_a_thread_is_named_at_once(cluster: Make, tmp_path: Path) -> None:
+    """The timeout would be 600 s."""
+    files = models.dense(tmp_path, files=1, tensors=2)
+    for result in cluster(3).run("no_thread", files).values():
+        assert result["error"] == "StreamerOutOfMemoryError"
+        assert result["rank"] == 1
+        assert "gives no thread" in result["text"]
+
+
 def test_an_unknown_name_on_one_rank_fails_on_all(cluster: Make, tmp_path: Path) -> None:
     files = models.dense(tmp_path, files=1, tensors=2)
     for result in cluster(2).run("unknown_name", files).values():
