@@ -14,44 +14,19 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer.errors import StreamerDeviceError, StreamerOutOfMemoryError
+from tests.python.cuda import loads
+from tests.python.cuda.loads import MIB, check, large_file, load
 
-MIB = 1 << 20
 DEVICE = "cuda:0"
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 
 
 def expected(gpu: Any, paths: list[Path]) -> dict[str, torch.Tensor]:
-    return {name: gpu.put(t) for path in paths for name, t in load_file(path).items()}
-
-
-def load(paths: list[Path], device: str = DEVICE, **options: object) -> dict[str, torch.Tensor]:
-    with SafetensorsStreamer() as streamer:
-        streamer.stream_files([str(path) for path in paths], device=device, **options)
-        return dict(streamer.get_tensors())
-
-
-def check(tensors: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
-    assert tensors.keys() == wanted.keys()
-    for name, tensor in wanted.items():
-        found = tensors[name]
-        assert found.device == tensor.device
-        assert found.dtype == tensor.dtype
-        assert found.shape == tensor.shape
-        assert torch.equal(found, tensor), name
-
-
-def large_file(folder: Path, count: int, size: int) -> tuple[Path, dict[str, torch.Tensor]]:
-    tensors = {
-        f"t{index:03}": torch.full((size,), index % 251, dtype=torch.uint8)
-        for index in range(count)
-    }
-    path = folder / "large.safetensors"
-    save_file(tensors, path)
-    return path, tensors
+    return {name: gpu.put(tensor) for name, tensor in loads.expected(paths).items()}
 
 
 @pytest.mark.parametrize("strategy", ["auto", "buffered", "direct", "mapped"])
@@ -236,5 +211,5 @@ def test_a_context_that_has_failed(checkpoint: list[Path]) -> None:
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_another_device_than_the_current_one(checkpoint: list[Path]) -> None:
     tensors = load(checkpoint, device="cuda:1")
-    wanted = {n: t.to("cuda:1") for p in checkpoint for n, t in load_file(p).items()}
+    wanted = {name: tensor.to("cuda:1") for name, tensor in loads.expected(checkpoint).items()}
     check(tensors, wanted)

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
 
 from benchmarks.group_of_one import share_with_nobody
 from runai_model_streamer import SafetensorsStreamer
+from tests.python.cuda import loads
+from tests.python.cuda.loads import check
 
 DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"
 
@@ -33,20 +34,7 @@ def group(tmp_path: Path) -> Iterator[None]:
 
 
 def expected(paths: list[Path]) -> dict[str, torch.Tensor]:
-    tensors = {}
-    for path in paths:
-        with safe_open(path, framework="pt") as file:
-            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return tensors
-
-
-def check(got: dict[str, torch.Tensor], paths: list[Path]) -> None:
-    wanted = expected(paths)
-    assert set(got) == set(wanted)
-    for name, tensor in got.items():
-        assert tensor.device == torch.device(DEVICE)
-        assert tensor.dtype == wanted[name].dtype
-        assert torch.equal(tensor.cpu(), wanted[name]), name
+    return {name: tensor.to(DEVICE) for name, tensor in loads.expected(paths).items()}
 
 
 @pytest.mark.parametrize("buffer", [None, "1000000"])
@@ -60,20 +48,17 @@ def test_every_tensor_arrives(
         for _ in range(2):
             streamer.stream_files(checkpoint, device=DEVICE, is_distributed=True)
             assert streamer.file_streamer.ring_info() is not None
-            check(dict(streamer.get_tensors()), checkpoint)
+            check(dict(streamer.get_tensors()), expected(checkpoint))
 
 
 def test_into_tensors_that_exist(group: None, checkpoint: list[Path]) -> None:
-    targets = {
-        name: torch.empty_like(tensor, device=DEVICE)
-        for name, tensor in expected(checkpoint).items()
-    }
+    targets = {name: torch.empty_like(tensor) for name, tensor in expected(checkpoint).items()}
     addresses = {name: tensor.data_ptr() for name, tensor in targets.items()}
     with SafetensorsStreamer() as streamer:
         share_with_nobody(streamer, DEVICE)
         streamer.stream_files(checkpoint, device=DEVICE, is_distributed=True, into=targets)
         got = dict(streamer.get_tensors())
-    check(got, checkpoint)
+    check(got, expected(checkpoint))
     assert {name: tensor.data_ptr() for name, tensor in got.items()} == addresses
 
 
@@ -84,7 +69,7 @@ def test_leaving_early_leaves_the_device_usable(group: None, checkpoint: list[Pa
         next(streamer.get_tensors())
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(checkpoint, device=DEVICE)
-        check(dict(streamer.get_tensors()), checkpoint)
+        check(dict(streamer.get_tensors()), expected(checkpoint))
 
 
 _RANK = """

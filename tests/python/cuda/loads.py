@@ -1,4 +1,4 @@
-"""Loads to device memory, and what they have to give."""
+"""Files, loads of them to device memory, and what these have to give. Also for tests/gpu."""
 
 from __future__ import annotations
 
@@ -12,22 +12,47 @@ from runai_model_streamer import SafetensorsStreamer
 MIB = 1 << 20
 
 
+def write_checkpoint(
+    folder: Path, embed: tuple[int, int], half: tuple[int, int], small: list[int]
+) -> list[Path]:
+    """Two files: large tensors, `small` ones, empty ones, scalars, several dtypes, odd sizes."""
+    generator = torch.Generator().manual_seed(1)
+    paths = []
+    for index in range(2):
+        tensors = {
+            f"{index}.embed": torch.randn(*embed, generator=generator),
+            f"{index}.empty": torch.empty(0, 7),
+            f"{index}.scalar": torch.tensor(3.5 + index),
+            f"{index}.half": torch.randn(*half, generator=generator).to(torch.bfloat16),
+            f"{index}.flags": torch.rand(1001, generator=generator) > 0.5,
+            f"{index}.wide": torch.randint(0, 99, (5, 3, 2), generator=generator),
+        }
+        for number, size in enumerate(small):
+            tensors[f"{index}.norm{number}"] = torch.randn(size, generator=generator)
+        path = folder / f"model-{index}.safetensors"
+        save_file(tensors, path)
+        paths.append(path)
+    return paths
+
+
 def expected(paths: list[Path]) -> dict[str, torch.Tensor]:
     return {name: tensor for path in paths for name, tensor in load_file(path).items()}
 
 
-def load(paths: list[Path], **options: object) -> dict[str, torch.Tensor]:
+def load(paths: list[Path], device: str = "cuda:0", **options: object) -> dict[str, torch.Tensor]:
     with SafetensorsStreamer() as streamer:
-        streamer.stream_files([str(path) for path in paths], device="cuda:0", **options)
+        streamer.stream_files([str(path) for path in paths], device=device, **options)
         return dict(streamer.get_tensors())
 
 
 def check(tensors: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
     assert tensors.keys() == wanted.keys()
     for name, tensor in wanted.items():
-        assert tensors[name].dtype == tensor.dtype
-        assert tensors[name].shape == tensor.shape
-        assert torch.equal(tensors[name], tensor), name
+        found = tensors[name]
+        assert found.device == tensor.device
+        assert found.dtype == tensor.dtype
+        assert found.shape == tensor.shape
+        assert torch.equal(found, tensor), name
 
 
 def large_file(folder: Path, count: int, size: int) -> tuple[Path, dict[str, torch.Tensor]]:

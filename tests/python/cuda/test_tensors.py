@@ -11,9 +11,7 @@ import torch
 from standin import Standin
 
 from runai_model_streamer import SafetensorsStreamer
-from runai_model_streamer.errors import (
-    RunaiStreamerInvalidInputException,
-)
+from runai_model_streamer.errors import RunaiStreamerInvalidInputException
 from runai_model_streamer.file_streamer import FileChunks, FileStreamer
 from tests.python.cuda.loads import MIB, check, expected, large_file, load
 
@@ -74,17 +72,25 @@ def test_limits_of_the_host(
         assert standin.counts().pinned_peak <= MIB
 
 
+def check_one_by_one(path: Path, wanted: dict[str, torch.Tensor]) -> None:
+    """Loads without keeping anything."""
+    names = []
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_file(str(path), device="cuda:0")
+        for name, tensor in streamer.get_tensors():
+            assert torch.equal(tensor, wanted[name])
+            names.append(name)
+            del tensor
+    assert names == list(wanted)
+
+
 def test_device_memory_beyond_what_is_kept_is_bounded(
     standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, wanted = large_file(tmp_path, 40, 2 * MIB)
     limit = 8 * MIB
     monkeypatch.setenv("RUNAI_STREAMER_CUDA_MEMORY_LIMIT", str(limit))
-    with SafetensorsStreamer() as streamer:
-        streamer.stream_file(str(path), device="cuda:0")
-        for name, tensor in streamer.get_tensors():
-            assert torch.equal(tensor, wanted[name])
-            del tensor
+    check_one_by_one(path, wanted)
     # The tensor in the consumer's hands comes on top.
     assert standin.counts().device_peak <= limit + 2 * MIB
     assert standin.counts().copied_bytes == 40 * 2 * MIB
@@ -97,11 +103,7 @@ def test_what_an_alignment_costs_is_bounded_too(
     limit = 8 * MIB
     monkeypatch.setenv("RUNAI_STREAMER_CUDA_MEMORY_LIMIT", str(limit))
     monkeypatch.setenv("RUNAI_STREAMER_CUDA_ALIGNMENT", str(MIB))
-    with SafetensorsStreamer() as streamer:
-        streamer.stream_file(str(path), device="cuda:0")
-        for name, tensor in streamer.get_tensors():
-            assert torch.equal(tensor, wanted[name])
-            del tensor
+    check_one_by_one(path, wanted)
     assert standin.counts().device_peak <= limit + 2 * MIB
 
 
