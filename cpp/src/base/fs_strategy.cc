@@ -1,18 +1,11 @@
 #include "base/fs_strategy.h"
 
 #include <algorithm>
-#include <cctype>
+
+#include "base/text.h"
 
 namespace streamer {
 namespace {
-
-std::string trimmed_lower(std::string_view text) {
-  std::string word;
-  for (const unsigned char c : text) {
-    if (std::isspace(c) == 0) word += static_cast<char>(std::tolower(c));
-  }
-  return word;
-}
 
 // The strategy of one name; empty where it is unknown.
 std::string resolve(std::string word) {
@@ -33,7 +26,7 @@ std::optional<FsStrategy> parse_fs_strategy(std::string_view text) {
   FsStrategy chosen{"", false};
   for (std::size_t start = 0; start <= text.size();) {
     const std::size_t end = std::min(text.find(',', start), text.size());
-    const std::string name = resolve(trimmed_lower(text.substr(start, end - start)));
+    const std::string name = resolve(lower(trim(text.substr(start, end - start))));
     if (name.empty()) return std::nullopt;
     if (chosen.name.empty()) chosen.name = name;
     if (name == "auto" || name == "buffered") chosen.fallback = true;

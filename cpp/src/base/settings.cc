@@ -1,19 +1,14 @@
 #include "base/settings.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 
+#include "base/text.h"
+
 namespace streamer {
 namespace {
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
-}
 
 Status invalid(const SettingInfo& info, const std::string& value) {
   return Status::error(Code::kInvalid, std::string("invalid value '") + value + "' of " + info.name)

@@ -1,9 +1,9 @@
 #include <algorithm>
-#include <cctype>
 
 #include "base/fs_strategy.h"
 #include "base/settings.h"
 #include "base/system.h"
+#include "base/text.h"
 #include "engine/memory_limit.h"
 #include "streamer/stream.h"
 
@@ -17,9 +17,7 @@ namespace {
 // that grants access by itself.
 bool is_azure_blob(const std::string& path, std::size_t host) {
   const std::size_t end = std::min(path.find('/', host), path.size());
-  std::string name = path.substr(host, end - host);
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const std::string name = lower(path.substr(host, end - host));
   return path.find('?') == std::string::npos && (name.find(".blob.core.") != std::string::npos ||
                                                  name.ends_with(".blob.storage.azure.net"));
 }
@@ -29,9 +27,7 @@ bool is_azure_blob(const std::string& path, std::size_t host) {
 Result<SourceKind> source_kind_of(const std::string& path) {
   const std::size_t colon = path.find("://");
   if (colon == std::string::npos || path.find('/') < colon) return SourceKind::kFile;
-  std::string scheme = path.substr(0, colon);
-  std::transform(scheme.begin(), scheme.end(), scheme.begin(),
-                 [](unsigned char c) { return static_cast<char>(c | 0x20); });
+  const std::string scheme = lower(path.substr(0, colon));
   if (scheme == "s3") return SourceKind::kS3;
   if (scheme == "gs") return SourceKind::kGcs;
   if (scheme == "az") return SourceKind::kAzure;

@@ -16,7 +16,7 @@ TEST(FsStrategy, TakesTheFirstOfAList) {
   expect("auto", "auto", true);
   expect("Mapped", "mapped", false);
   expect("direct", "direct", false);
-  expect("direct, buffered", "direct", true);
+  expect(" direct , buffered\t", "direct", true);
   expect("mapped,direct", "mapped", false);
 }
 
@@ -27,7 +27,8 @@ TEST(FsStrategy, KnowsTheNamesOfTheOriginal) {
 }
 
 TEST(FsStrategy, RefusesOthers) {
-  for (const char* text : {"", "io_uring", "sync_", "sync_auto", "direct,", ",direct", "fast"}) {
+  for (const char* text : {"", "io_uring", "sync_", "sync_auto", "direct,", ",direct", "fast",
+                           "di rect", "direct buffered"}) {
     EXPECT_FALSE(parse_fs_strategy(text)) << text;
   }
 }

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
-#include "source/http/encoding.h"
+#include "base/text.h"
 
 namespace streamer::http {
 namespace {

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/text.h"
 #include "source/http/bandwidth.h"
-#include "source/http/encoding.h"
 
 namespace streamer::http {
 namespace {

@@ -25,7 +25,4 @@ std::string http_date(std::time_t when);                          // "Sun, 06 No
 std::optional<std::time_t> parse_iso8601(std::string_view text);  // "2015-12-30T12:36:00Z"
 std::optional<std::time_t> parse_http_date(std::string_view text);
 
-std::string lower(std::string_view text);  // ASCII
-std::string_view trim(std::string_view text);
-
 }  // namespace streamer::http

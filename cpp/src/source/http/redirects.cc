@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/text.h"
 #include "source/http/encoding.h"
 #include "source/http/oauth.h"
 #include "source/http/url.h"

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <ctime>
 
+#include "base/text.h"
 #include "source/http/encoding.h"
 
 namespace streamer::http {

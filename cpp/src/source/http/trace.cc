@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <ctime>
 
+#include "base/text.h"
 #include "source/http/encoding.h"
 
 namespace streamer::http {

@@ -4,7 +4,7 @@
 #include <cctype>
 #include <charconv>
 
-#include "source/http/encoding.h"
+#include "base/text.h"
 
 namespace streamer::http {
 namespace {

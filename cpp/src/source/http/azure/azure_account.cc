@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "base/text.h"
 #include "source/http/encoding.h"
 #include "source/http/url.h"
 

@@ -1,5 +1,6 @@
 #include "source/http/azure/azure_credentials.h"
 
+#include "base/text.h"
 #include "source/http/encoding.h"
 #include "source/http/oauth.h"
 #include "source/http/url.h"

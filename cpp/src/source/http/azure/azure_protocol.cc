@@ -3,6 +3,7 @@
 #include <ctime>
 #include <optional>
 
+#include "base/text.h"
 #include "source/http/azure/azure_account.h"
 #include "source/http/azure/azure_credentials.h"
 #include "source/http/azure/shared_key.h"

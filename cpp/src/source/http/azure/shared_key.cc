@@ -4,6 +4,7 @@
 #include <map>
 #include <vector>
 
+#include "base/text.h"
 #include "source/http/encoding.h"
 
 namespace streamer::http {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "base/text.h"
 #include "source/http/encoding.h"
 #include "source/http/gcs/gcs_credentials.h"
 #include "source/http/json.h"

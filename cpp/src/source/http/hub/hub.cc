@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/text.h"
 #include "source/http/encoding.h"
 #include "source/http/factory.h"
 #include "source/http/json.h"

@@ -3,7 +3,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "source/http/encoding.h"
+#include "base/text.h"
 
 namespace streamer::http {
 namespace {

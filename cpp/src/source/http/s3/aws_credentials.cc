@@ -4,6 +4,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "base/text.h"
 #include "source/http/encoding.h"
 #include "source/http/json.h"
 #include "source/http/url.h"

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "base/text.h"
 #include "source/http/encoding.h"
 
 namespace streamer::http {

@@ -1,6 +1,6 @@
 #include "source/http/web/netrc.h"
 
-#include "source/http/encoding.h"
+#include "base/text.h"
 
 namespace streamer::http {
 namespace {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/text.h"
 #include "source/http/encoding.h"
 #include "source/http/json.h"
 
