@@ -9,12 +9,12 @@
 #include <thread>
 #include <utility>
 
+#include "base/clock.h"
 #include "capi/codes.h"
 
 namespace streamer::capi {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 // A thread that waits for responses lets one that requests in this often.

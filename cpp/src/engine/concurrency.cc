@@ -79,7 +79,7 @@ void ConcurrencyController::completed(std::uint64_t bytes, int active, bool cong
   if (active >= limit_) ++saturated_reads_;
   const int length = phase_ == Phase::kProbe ? kProbeReads : 1;
   if (reads_ < 2 * limit_ * length || now - start_ < kShortestEpoch * length) return;
-  const double seconds = std::chrono::duration<double>(now - start_).count();
+  const double seconds = seconds_between(start_, now);
   const bool saturated = saturated_reads_ * 8 >= reads_ * 7;
   const bool busy = processor_seconds - processor_start_ > kBusy * seconds * usable_processors();
   reads_ = 0;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 
+#include "base/clock.h"
 #include "source/source.h"
 
 namespace streamer {
@@ -13,7 +14,7 @@ namespace streamer {
 // that all ran under the same limit. Not thread-safe: the scheduler calls it under its lock.
 class ConcurrencyController {
  public:
-  using TimePoint = std::chrono::steady_clock::time_point;
+  using TimePoint = Clock::time_point;
 
   // `fixed` above 0 is obeyed exactly. Sources that are not remote keep their first number.
   ConcurrencyController(int fixed, const SourceTraits& traits);

@@ -15,10 +15,6 @@ constexpr int kMostCuts = 3;       // of the same bytes
 constexpr std::uint64_t kFirstCuts = 4;
 constexpr std::uint64_t kReadsForACut = 16;
 
-double seconds_between(ReadWatch::TimePoint from, ReadWatch::TimePoint to) {
-  return std::chrono::duration<double>(to - from).count();
-}
-
 }  // namespace
 
 void ReadWatch::began(std::shared_ptr<ReadProgress> progress, std::uint64_t bytes, int cuts,

@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/clock.h"
 #include "source/source.h"
 
 namespace streamer {
@@ -16,7 +17,7 @@ namespace streamer {
 // to end for each one beyond the first. Not thread-safe: the scheduler calls it under its lock.
 class ReadWatch {
  public:
-  using TimePoint = std::chrono::steady_clock::time_point;
+  using TimePoint = Clock::time_point;
 
   // `cuts`: how often the bytes of this read were taken from another one.
   void began(std::shared_ptr<ReadProgress> progress, std::uint64_t bytes, int cuts, TimePoint now);

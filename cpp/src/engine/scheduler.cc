@@ -11,11 +11,6 @@ constexpr std::uint64_t kBatchMemory = std::uint64_t{8} << 20;
 constexpr std::size_t kBatchBlocks = 64;
 constexpr std::chrono::milliseconds kLook{50};
 
-double seconds_between(std::chrono::steady_clock::time_point from,
-                       std::chrono::steady_clock::time_point to) {
-  return std::chrono::duration<double>(to - from).count();
-}
-
 double processor_seconds() {
   timespec used{};
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);

@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
 #include "engine/block.h"
 #include "engine/chunk.h"
 #include "engine/concurrency.h"
@@ -89,7 +90,6 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
   SchedulerTimes times() const;
 
  private:
-  using Clock = std::chrono::steady_clock;
   enum class Blocked { kNo, kConsumer, kMemory };
 
   bool can_spawn_locked() const;

@@ -32,7 +32,7 @@ void StatsCollector::note(const std::string& key, const std::string& text) {
 Stats StatsCollector::snapshot(const SchedulerTimes& times, const MemoryBudget& budget) const {
   const std::lock_guard lock(mutex_);
   Stats stats = stats_;
-  stats.seconds = std::chrono::duration<double>(last_ - start_).count();
+  stats.seconds = seconds_between(start_, last_);
   stats.wait_storage_seconds = times.wait_storage;
   stats.wait_consumer_seconds = times.wait_consumer;
   stats.wait_memory_seconds = times.wait_memory;

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <string>
 
+#include "base/clock.h"
 #include "engine/scheduler.h"
 #include "streamer/stream.h"
 
@@ -21,7 +22,6 @@ class StatsCollector {
   Stats snapshot(const SchedulerTimes& times, const MemoryBudget& budget) const;
 
  private:
-  using Clock = std::chrono::steady_clock;
   mutable std::mutex mutex_;
   bool running_ = false;
   Clock::time_point start_, last_;

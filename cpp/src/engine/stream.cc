@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/clock.h"
 #include "engine/stream_impl.h"
 
 namespace streamer {
@@ -55,12 +56,11 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
 }
 
 Result<Batch> Stream::Impl::next(milliseconds timeout) {
-  const auto deadline = timeout == milliseconds::max()
-                            ? std::chrono::steady_clock::time_point::max()
-                            : std::chrono::steady_clock::now() + timeout;
+  const auto deadline =
+      timeout == milliseconds::max() ? Clock::time_point::max() : Clock::now() + timeout;
   Batch batch;
   for (;;) {
-    const auto now = std::chrono::steady_clock::now();
+    const auto now = Clock::now();
     milliseconds slice = timeout;
     if (timeout != milliseconds::max()) {
       slice = std::max(milliseconds(0),
@@ -106,7 +106,7 @@ Result<Batch> Stream::Impl::next(milliseconds timeout) {
       batch.ready.push_back(std::move(ready));
     }
     if (!batch.ready.empty() || batch.finished) return batch;
-    if (std::chrono::steady_clock::now() >= deadline) return batch;
+    if (Clock::now() >= deadline) return batch;
     if (options_.interrupted && options_.interrupted()) {
       return Status::error(Code::kCancelled, "interrupted");
     }

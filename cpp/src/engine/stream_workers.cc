@@ -5,6 +5,7 @@
 #include <new>
 #include <system_error>
 
+#include "base/clock.h"
 #include "engine/stream_impl.h"
 
 namespace streamer {
@@ -51,8 +52,8 @@ void Stream::Impl::shut_down() {
   cancel();
   std::unique_lock lock(threads_mutex_);
   closing_ = true;
-  const auto deadline = std::chrono::steady_clock::now() + kEndWithin;
-  while (running_ > 0 && (writes_ > 0 || std::chrono::steady_clock::now() < deadline)) {
+  const auto deadline = Clock::now() + kEndWithin;
+  while (running_ > 0 && (writes_ > 0 || Clock::now() < deadline)) {
     ended_.wait_for(lock, milliseconds(20));
   }
   const bool all = running_ == 0;

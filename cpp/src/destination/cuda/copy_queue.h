@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
 #include "destination/cuda/context.h"
 #include "destination/cuda/pinned_pool.h"
 
@@ -42,7 +43,6 @@ class CopyQueue {
   void copy(PinnedSlot* slot, std::span<const iovec> segments, Done done);
 
  private:
-  using Clock = std::chrono::steady_clock;
   struct Pending {
     PinnedSlot* slot;
     Status status;  // what is reported when the copies have ended

@@ -106,7 +106,7 @@ class CudaDestination : public Destination {
     }
     auto slot = pool_->take(bytes, cancel);
     if (!slot) return slot.status();
-    if (trace_.enabled()) (*slot)->since = Trace::Clock::now();
+    if (trace_.enabled()) (*slot)->since = Clock::now();
     (*slot)->start = offset % gpu::kPage;
     return StagingSlot{(*slot)->memory + (*slot)->start, (*slot)->size, *slot};
   }
@@ -122,7 +122,7 @@ class CudaDestination : public Destination {
       std::uint64_t bytes = 0;
       for (const iovec& segment : segments) bytes += segment.iov_len;
       trace_.add("read", pinned->since, bytes);
-      done = [this, bytes, begin = Trace::Clock::now(), done = std::move(done)](Status status) {
+      done = [this, bytes, begin = Clock::now(), done = std::move(done)](Status status) {
         trace_.add("copy", begin, bytes);
         done(std::move(status));
       };

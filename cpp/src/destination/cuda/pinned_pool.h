@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "destination/cuda/context.h"
 #include "engine/memory_budget.h"
 #include "source/source.h"
@@ -26,7 +27,7 @@ struct PinnedSlot {
   Event event = nullptr;        // marks the end of the slot's copies
   std::uint32_t lane = 0;       // which copy stream
   bool copying = false;         // the pool's
-  std::chrono::steady_clock::time_point since;  // when it was taken, for a trace
+  Clock::time_point since;      // when it was taken, for a trace
 };
 
 // Thread-safe. Slots are made when they are first needed, as few as keep readers and copies busy:

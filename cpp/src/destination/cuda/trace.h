@@ -7,13 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
+
 namespace streamer::gpu {
 
 // Thread-safe. Collects nothing unless it has a file to write to.
 class Trace {
  public:
-  using Clock = std::chrono::steady_clock;
-
   explicit Trace(std::string path) : path_(std::move(path)) {}
   ~Trace() { write(); }
   bool enabled() const { return !path_.empty(); }

@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <mutex>
 
+#include "base/clock.h"
+
 namespace streamer::http {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using std::chrono::nanoseconds;
 
 // What may pass at once after a quiet time.

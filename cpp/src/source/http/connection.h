@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "source/http/bandwidth.h"
 #include "source/http/request.h"
@@ -20,8 +21,6 @@
 #include "streamer/status.h"
 
 namespace streamer::http {
-
-using Clock = std::chrono::steady_clock;
 
 // How requests are made: the same for all connections of a stream.
 struct TransportSettings {

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <string>
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "source/http/protocol.h"
 
@@ -40,7 +41,6 @@ class Redirects {
   bool handle(const std::string& requested, const Response& response, ServerError* error);
 
  private:
-  using Clock = std::chrono::steady_clock;
   struct Redirect {
     std::string target;  // empty: forgotten
     int hops = 0;
