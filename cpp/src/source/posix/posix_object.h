@@ -37,9 +37,10 @@ class PosixObject final : public Object {
   int fd() const { return fd_; }
   // Whether it must be read as its strategy says or not at all.
   bool strategy_only() const { return only_; }
-  // See FileView; only where there is a view.
+  // See FileView; for what take_view() gave.
   int populate(std::uint64_t offset, std::uint64_t size) const {
-    return view_->populate(offset, size, !mostly_cached(offset, size));
+    // Where cold bytes go past the cache, that was found in it.
+    return view_->populate(offset, size, !past_the_cache() && !mostly_cached(offset, size));
   }
   // Whether at least half of [offset, offset + size) is in the page cache.
   bool mostly_cached(std::uint64_t offset, std::uint64_t size) const;
