@@ -30,15 +30,10 @@ ConcurrencyController::ConcurrencyController(int fixed, const SourceTraits& trai
       base_limit_(limit_),
       patience_(kShortestHold) {}
 
-void ConcurrencyController::start(int limit) {
-  if (!adaptive_ || far_ || started_) return;
-  limit_ = base_limit_ = std::clamp(limit, 1, maximum_);
-}
-
-void ConcurrencyController::note_latency(double seconds) {
-  if (!adaptive_ || far_ || started_ || seconds < kFar) return;
-  limit_ = base_limit_ = std::min(2 * limit_, maximum_);
-  far_ = true;
+void ConcurrencyController::start(int limit, double latency) {
+  if (!adaptive_ || started_) return;
+  far_ = far_ || latency >= kFar;
+  limit_ = base_limit_ = std::clamp(far_ ? 2 * limit : limit, 1, maximum_);
 }
 
 void ConcurrencyController::change_limit(int limit) {

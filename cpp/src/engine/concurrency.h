@@ -19,11 +19,9 @@ class ConcurrencyController {
   // `fixed` above 0 is obeyed exactly. Sources that are not remote keep their first number.
   ConcurrencyController(int fixed, const SourceTraits& traits);
 
-  // Starts with another number; ignored once reads have ended, and where a number was chosen.
-  void start(int limit);
-  // How long the storage takes to answer. What is far away is read over more connections from the
-  // start. Before the first read.
-  void note_latency(double seconds);
+  // Starts with `limit`; with more where the storage is far away: it takes `latency` seconds to
+  // answer. Ignored once reads have ended, and where a number was chosen.
+  void start(int limit, double latency);
   int limit() const { return limit_; }
   int maximum() const { return maximum_; }
   // A read of `bytes` ended while `active` reads were under way, itself included. `congested`

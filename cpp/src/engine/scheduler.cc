@@ -36,9 +36,9 @@ bool Scheduler::has_source(SourceKind kind) const {
   return sources_.count(kind) > 0;
 }
 
-void Scheduler::start_concurrency(SourceKind kind, int reads) {
+void Scheduler::start_concurrency(SourceKind kind, int reads, double latency) {
   const std::lock_guard lock(mutex_);
-  sources_.at(kind).controller.start(reads);
+  sources_.at(kind).controller.start(reads, latency);
 }
 
 Status Scheduler::add_blocks(std::vector<Block> blocks, const std::vector<FileState>& files) {
@@ -182,11 +182,6 @@ std::optional<Chunk> Scheduler::take_chunk_locked() {
 // Whether this worker's connection is not at its full speed yet, while that of others is.
 bool Scheduler::cold_locked() const {
   return watch_.usual_known() && !warm_.contains(std::this_thread::get_id());
-}
-
-void Scheduler::note_latency(SourceKind kind, double seconds) {
-  const std::lock_guard lock(mutex_);
-  sources_.at(kind).controller.note_latency(seconds);
 }
 
 void Scheduler::begin_read_locked(Chunk* chunk) {

@@ -55,8 +55,8 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
   // Must come before the first block or task of that kind.
   void add_source(SourceKind kind, SourceLimits limits);
   bool has_source(SourceKind kind) const;
-  // Where adaptive concurrency starts; ignored once something was read.
-  void start_concurrency(SourceKind kind, int reads);
+  // Where adaptive concurrency starts: see ConcurrencyController::start().
+  void start_concurrency(SourceKind kind, int reads, double latency);
 
   // kMemoryLimit where a block is larger than an explicit limit.
   Status add_blocks(std::vector<Block> blocks, const std::vector<FileState>& files);
@@ -78,8 +78,6 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
 
   // Every waiting and later call of next() returns `reason`; workers end.
   void cancel(Status reason);
-  // Tells how long a source takes to answer, before the first block.
-  void note_latency(SourceKind kind, double seconds);
   Status fatal() const;  // the reason of cancel(), ok before
   // Tells that spawn() could not start a worker.
   void worker_missing();

@@ -47,7 +47,8 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
   for (const FileRanges& entry : submission->entries) {
     if (!files_[entry.file].object) continue;
     const SourceKind kind = files_[entry.file].kind;
-    scheduler_->note_latency(kind, sources_[static_cast<int>(kind)]->latency());
+    const Source& source = *sources_[static_cast<int>(kind)];
+    scheduler_->start_concurrency(kind, source.first_concurrency(), source.latency());
   }
   if (Status status = scheduler_->add_blocks(std::move(blocks), files_); !status.ok()) {
     return status;

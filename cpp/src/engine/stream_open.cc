@@ -117,9 +117,6 @@ Result<std::vector<OpenedFile>> Stream::Impl::open(const std::vector<std::string
   for (std::size_t i = 0; i < paths.size(); ++i) {
     files_.push_back({paths[i], kinds[i], work->objects[i], work->opened[i].status});
   }
-  for (const SourceKind kind : kinds) {
-    scheduler_->start_concurrency(kind, sources_[static_cast<int>(kind)]->first_concurrency());
-  }
   return std::move(work->opened);
 }
 

@@ -57,7 +57,7 @@ struct Load {
 
 TEST(Concurrency, FixedIsFixed) {
   ConcurrencyController controller(7, remote());
-  controller.note_latency(0.02);
+  controller.start(4, 0.02);
   Load load{[](int n) { return 1e8 * n; }};
   load.run(&controller, 500);
   EXPECT_EQ(load.last, 7);
@@ -66,16 +66,16 @@ TEST(Concurrency, FixedIsFixed) {
 
 TEST(Concurrency, MayStartWithAnotherNumberUntilSomethingWasRead) {
   ConcurrencyController controller(0, remote());
-  controller.start(2);
+  controller.start(2, 0);
   EXPECT_EQ(controller.limit(), 2);
   Load load{[](int n) { return 25e6 * n; }};
   load.run(&controller, 2000);
   EXPECT_GE(load.last, 48);
-  controller.start(2);
+  controller.start(2, 0);
   EXPECT_EQ(controller.limit(), load.last);
 
   ConcurrencyController fixed(7, remote());
-  fixed.start(2);
+  fixed.start(2, 0);
   EXPECT_EQ(fixed.limit(), 7);
 }
 
@@ -90,13 +90,13 @@ TEST(Concurrency, GrowsWhileConnectionsAreTheBound) {
 TEST(Concurrency, StartsWithMoreWhereTheStorageIsFar) {
   for (const auto& [seconds, first] : {std::pair(0.001, 4), std::pair(0.02, 8)}) {
     ConcurrencyController controller(0, remote());
-    controller.note_latency(seconds);
-    controller.note_latency(seconds);
+    controller.start(4, seconds);
+    controller.start(4, seconds);
     EXPECT_EQ(controller.limit(), first);
   }
   ConcurrencyController controller(0, remote());
   controller.completed(1, 1, false, ConcurrencyController::TimePoint{1h});
-  controller.note_latency(0.02);  // too late: numbers are being compared
+  controller.start(4, 0.02);  // too late: numbers are being compared
   EXPECT_EQ(controller.limit(), 4);
 }
 
@@ -104,7 +104,7 @@ TEST(Concurrency, LeavesAFullLongLinkAlone) {
   // Whatever is tried beyond 8 costs a third.
   const auto rate = [](int n) { return n <= 8 ? 150e6 * n : 0.8e9; };
   ConcurrencyController controller(0, remote());
-  controller.note_latency(0.02);
+  controller.start(4, 0.02);
   Load load{rate};
   load.run(&controller, 400);
   EXPECT_GE(load.achieved(), 0.97 * 1.2e9);
@@ -112,7 +112,7 @@ TEST(Concurrency, LeavesAFullLongLinkAlone) {
 
 TEST(Concurrency, ClimbsALongLinkOfSlowConnections) {
   ConcurrencyController controller(0, remote());
-  controller.note_latency(0.02);
+  controller.start(4, 0.02);
   Load load{[](int n) { return 80e6 * n; }};
   load.run(&controller, 500);
   EXPECT_GE(load.last, 32);
