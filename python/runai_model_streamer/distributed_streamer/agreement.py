@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from runai_model_streamer.distributed_streamer.plan import Plan, coalesce
 from runai_model_streamer.distributed_streamer.rendezvous import Channel
-from runai_model_streamer.distributed_streamer.staging import SharedStaging
+from runai_model_streamer.distributed_streamer.staging import SharedMemory, SharedStaging
 from runai_model_streamer.errors import RunaiStreamerInvalidInputException, StreamerChangedError
 from runai_model_streamer.file_streamer import FileChunks
 from runai_model_streamer.file_streamer.file_streamer import FileHeader
@@ -79,6 +79,20 @@ def agree_on_plan(
     memory = None
     if share and member is not None:
         memory = SharedStaging.offer(plan, member, len(active))
+    try:
+        return _agree(channel, plan, active, member, memory)
+    finally:
+        if memory is not None:
+            memory.withdraw()
+
+
+def _agree(
+    channel: Channel,
+    plan: Plan,
+    active: Sequence[int],
+    member: int | None,
+    memory: SharedMemory | None,
+) -> SharedStaging | None:
     mine = {"plan": plan.digest(), "memory": memory.address if memory else None}
     answers = [json.loads(v) for v in channel.exchange("plan", json.dumps(mine).encode())]
     if len({answer["plan"] for answer in answers}) != 1:
@@ -99,6 +113,4 @@ def agree_on_plan(
         except OSError:
             pass  # e.g. /proc does not show the others' files
     can = channel.exchange("staging", b"1" if staging is not None or member is None else b"0")
-    if memory is not None:
-        memory.withdraw()
     return staging if all(one == b"1" for one in can) else None

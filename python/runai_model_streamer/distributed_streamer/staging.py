@@ -75,11 +75,15 @@ class SharedMemory:
     def __init__(self, size: int) -> None:
         descriptor = os.memfd_create("streamer-staging", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
-        # Memory that is short is an error here instead of a signal later.
-        os.posix_fallocate(descriptor, 0, size)
-        # A process that maps it needs not fear that it shrinks.
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-        self.tensor = _mapped(descriptor, size)
+        try:
+            # Memory that is short is an error here instead of a signal later.
+            os.posix_fallocate(descriptor, 0, size)
+            # A process that maps it needs not fear that it shrinks.
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            self.tensor = _mapped(descriptor, size)
+        except BaseException:
+            self._file.close()
+            raise
         status = os.fstat(descriptor)
         self.address = [os.getpid(), descriptor, status.st_dev, status.st_ino, size]
 
