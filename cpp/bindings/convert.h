@@ -14,6 +14,7 @@ pybind11::object to_exception(const Status& status);
 void raise_if_failed(const Status& status);
 
 void bind_errors(pybind11::module_& module);
+void bind_list(pybind11::module_& module);
 void bind_settings(pybind11::module_& module);
 void bind_stream(pybind11::module_& module);
 

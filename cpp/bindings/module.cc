@@ -8,6 +8,7 @@ PYBIND11_MODULE(_native, module) {
   module.doc() = "Native engine of runai_model_streamer.";
   module.def("version", [] { return std::string(streamer::version()); });
   streamer::python::bind_errors(module);
+  streamer::python::bind_list(module);
   streamer::python::bind_settings(module);
   streamer::python::bind_stream(module);
 }

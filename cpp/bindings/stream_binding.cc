@@ -1,15 +1,14 @@
-#include <pybind11/functional.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <unistd.h>
 
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <type_traits>
 #include <vector>
 
+#include "callbacks.h"
 #include "convert.h"
 #include "streamer/stream.h"
 
@@ -35,72 +34,6 @@ class Buffer {
   bool view_;
   std::shared_ptr<void> memory_;
 };
-
-// A Python exception (KeyboardInterrupt) that came while the engine waited.
-class PendingInterrupt {
- public:
-  bool check() {
-    const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() == 0) return false;
-    error_ = std::make_unique<py::error_already_set>();
-    return true;
-  }
-  // With the GIL held.
-  void raise() {
-    if (!error_) return;
-    const std::unique_ptr<py::error_already_set> error = std::move(error_);
-    throw py::error_already_set(*error);
-  }
-
- private:
-  std::unique_ptr<py::error_already_set> error_;
-};
-
-bool interpreter_ends() {
-#if PY_VERSION_HEX >= 0x030D0000
-  return Py_IsFinalizing() != 0;
-#else
-  return _Py_IsFinalizing() != 0;
-#endif
-}
-
-// Python objects that the engine's threads hold must be dropped with the GIL held, and not at all
-// where there is no interpreter any more.
-template <typename T>
-std::shared_ptr<T> shared_object(T object) {
-  return {new T(std::move(object)), [](T* dropped) {
-            if (interpreter_ends()) return;
-            const py::gil_scoped_acquire gil;
-            delete dropped;
-          }};
-}
-
-// provider(kind, container, refresh) -> (values, expires_at, identity) or None.
-CredentialsProvider wrap_provider(const py::object& provider) {
-  if (provider.is_none()) return {};
-  auto callable = shared_object(provider.cast<py::function>());
-  return [callable](const CredentialsRequest& request) -> Result<Credentials> {
-    const py::gil_scoped_acquire gil;
-    try {
-      const py::object answer =
-          (*callable)(source_kind_name(request.kind), request.container, request.refresh);
-      Credentials credentials;
-      if (answer.is_none()) return credentials;
-      const auto parts = answer.cast<py::tuple>();
-      credentials.values = parts[0].cast<std::map<std::string, std::string>>();
-      credentials.expires_at = parts[1].cast<std::int64_t>();
-      credentials.identity = parts[2].cast<std::string>();
-      return credentials;
-    } catch (const py::error_already_set& error) {
-      const auto type = py::str(error.type().attr("__name__")).cast<std::string>();
-      const auto what = py::str(error.value()).cast<std::string>();
-      if (error.matches(PyExc_ImportError)) return Status::error(Code::kPackage, what);
-      return Status::error(Code::kCredentials, "no credentials: " + type + ": " + what);
-    } catch (const std::exception& error) {
-      return Status::error(Code::kCredentials, std::string("no credentials: ") + error.what());
-    }
-  };
-}
 
 py::object exception_or_none(const Status& status) {
   return status.ok() ? py::object(py::none()) : to_exception(status);
@@ -346,27 +279,6 @@ class PyStream {
   Stats last_stats_;
 };
 
-py::list list_objects(const std::string& prefix, bool recursive, const py::object& credentials,
-                      const std::map<std::string, std::string>& source) {
-  auto options = Options::from_environment();
-  raise_if_failed(options.status());
-  options->credentials = wrap_provider(credentials);
-  options->source = source;
-  auto pending = std::make_shared<PendingInterrupt>();
-  options->interrupted = [pending] { return pending->check(); };
-  auto found = [&] {
-    const py::gil_scoped_release release;
-    return list(prefix, recursive, *options);
-  }();
-  pending->raise();
-  raise_if_failed(found.status());
-  py::list result;
-  for (const ListedObject& object : *found) {
-    result.append(py::make_tuple(object.path, object.size));
-  }
-  return result;
-}
-
 }  // namespace
 
 void bind_stream(py::module_& module) {
@@ -389,18 +301,6 @@ void bind_stream(py::module_& module) {
       .def("cancel", &PyStream::cancel)
       .def("close", &PyStream::close)
       .def("stats", &PyStream::stats);
-
-  module.def("list_objects", &list_objects, py::arg("prefix"), py::arg("recursive") = true,
-             py::arg("credentials") = py::none(),
-             py::arg("source") = std::map<std::string, std::string>());
-  module.def(
-      "source_kind",
-      [](const std::string& path) {
-        auto kind = source_kind_of(path);
-        raise_if_failed(kind.status());
-        return std::string(source_kind_name(*kind));
-      },
-      py::arg("path"), "file, s3, gcs, azure or http, by the path's scheme.");
 }
 
 }  // namespace streamer::python

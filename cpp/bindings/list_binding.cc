@@ -1,0 +1,54 @@
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "callbacks.h"
+#include "convert.h"
+#include "streamer/stream.h"
+
+namespace py = pybind11;
+
+namespace streamer::python {
+namespace {
+
+py::list list_objects(const std::string& prefix, bool recursive, const py::object& credentials,
+                      const std::map<std::string, std::string>& source) {
+  auto options = Options::from_environment();
+  raise_if_failed(options.status());
+  options->credentials = wrap_provider(credentials);
+  options->source = source;
+  auto pending = std::make_shared<PendingInterrupt>();
+  options->interrupted = [pending] { return pending->check(); };
+  auto found = [&] {
+    const py::gil_scoped_release release;
+    return list(prefix, recursive, *options);
+  }();
+  pending->raise();
+  raise_if_failed(found.status());
+  py::list result;
+  for (const ListedObject& object : *found) {
+    result.append(py::make_tuple(object.path, object.size));
+  }
+  return result;
+}
+
+}  // namespace
+
+void bind_list(py::module_& module) {
+  module.def("list_objects", &list_objects, py::arg("prefix"), py::arg("recursive") = true,
+             py::arg("credentials") = py::none(),
+             py::arg("source") = std::map<std::string, std::string>());
+  module.def(
+      "source_kind",
+      [](const std::string& path) {
+        auto kind = source_kind_of(path);
+        raise_if_failed(kind.status());
+        return std::string(source_kind_name(*kind));
+      },
+      py::arg("path"), "file, s3, gcs, azure or http, by the path's scheme.");
+}
+
+}  // namespace streamer::python
