@@ -3,6 +3,7 @@
 #include <string>
 
 #include "convert.h"
+#include "destination/cuda/driver.h"
 
 namespace py = pybind11;
 
@@ -57,6 +58,7 @@ void bind_errors(py::module_& module) {
       },
       py::arg("factory"),
       "factory(code, text, fields) makes the exception that the module raises.");
+  module.attr("sticky_device_hint") = gpu::kStickyHint;
 }
 
 }  // namespace streamer::python

@@ -22,20 +22,10 @@ from runai_model_streamer.errors import (
 )
 from runai_model_streamer.file_streamer.requests_iterator import FileChunks
 from runai_model_streamer.file_streamer.session import Run, Session
-from runai_model_streamer.memory import HostMemory
+from runai_model_streamer.memory import GROUP_BYTES, SMALL_BYTES, HostMemory
 
 _ALIGNMENT = 512
 _AHEAD = 192 << 20
-# Tensors smaller than this share an allocation of at most _GROUP bytes, so that a kept tensor never
-# holds much more memory than itself.
-_SMALL = 256 << 10
-_GROUP = 1 << 20
-
-
-_FAILED = (
-    "The GPU can't be used any more in this process. The cause is often an earlier kernel: run "
-    "with CUDA_LAUNCH_BLOCKING=1 to find it"
-)
 _FORKED = "Start worker processes by spawn or forkserver, or use the GPU only after the fork"
 
 
@@ -232,10 +222,10 @@ class CudaPlacement(Placement):
             session.close()
             self._waiting.clear()
             raise StreamerDeviceError(
-                f"{self.name} gives no memory: {error}. {_FAILED}",
+                f"{self.name} gives no memory: {error}. {native.sticky_device_hint}",
                 code="device",
                 path=block.request.path,
-                hint=_FAILED,
+                hint=native.sticky_device_hint,
             ) from error
         start = -memory.data_ptr() % self._alignment if self._slack else 0
         session.memory[block.number] = memory[start : start + block.size]
@@ -272,7 +262,7 @@ def _cut(requests: Sequence[FileChunks], alignment: int) -> Iterator[_Block]:
             position = 0 if block is None else -(-block.size // alignment) * alignment
             joins = block is not None and block.in_place == in_place
             if not in_place:
-                joins = joins and size < _SMALL and position + size <= _GROUP
+                joins = joins and size < SMALL_BYTES and position + size <= GROUP_BYTES
             if block is None or not joins:
                 if block is not None:
                     yield block

@@ -12,4 +12,5 @@ list_objects = _native.list_objects
 setting = _native.setting
 settings_table = _native.settings_table
 source_kind = _native.source_kind
+sticky_device_hint = _native.sticky_device_hint
 version = _native.version

@@ -11,11 +11,7 @@ import torch
 
 from runai_model_streamer.file_streamer.requests_iterator import FileChunks
 from runai_model_streamer.file_streamer.session import Run
-from runai_model_streamer.memory import HostMemory
-
-# As in the engine: small ranges share memory, so that a kept tensor holds little but itself.
-_SMALL_RANGE = 256 << 10
-_GROUP_BYTES = 1 << 20
+from runai_model_streamer.memory import GROUP_BYTES, SMALL_BYTES, HostMemory
 
 
 class _Block:
@@ -105,7 +101,7 @@ class Assembler:
         size = block.end - block.start
         if block.destination:
             return self.memory.at(block.destination, size)
-        if self.memory.native_type == 0 and size > _GROUP_BYTES:
+        if self.memory.native_type == 0 and size > GROUP_BYTES:
             # Straight from the system, and straight back to it when the last tensor goes: the
             # allocator would keep a good part of what other threads free.
             memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -133,13 +129,13 @@ def _blocks_of(index: int, request: FileChunks) -> Iterator[_Block]:
         positions.append(0)
         end = start + size
         number += 1
-        most = start + _GROUP_BYTES if size < _SMALL_RANGE and destination == 0 else 0
+        most = start + GROUP_BYTES if size < SMALL_BYTES and destination == 0 else 0
         while number < count:
             size = sizes[number]
             if (
                 offsets[number] != end
                 or end + size > most
-                or size >= _SMALL_RANGE
+                or size >= SMALL_BYTES
                 or destinations[number] != 0
                 or (end - start) % alignments[number] != 0
             ):
