@@ -222,30 +222,36 @@ def raw(mode: str, files: list[str], state: str, threads: int, block: int = 2 <<
 Runnable = tuple[str, Callable[[], dict[str, Any]]]
 
 
+def one_round(runnables: Sequence[Runnable], samples: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Runs each once and adds to its `samples`; what came out, in words.
+
+    The order turns by one each round, so that none is always first. What failed twice in a row is
+    left out.
+    """
+    turn = len(samples[runnables[0][0]]) % len(runnables)
+    shown = []
+    for label, call in [*runnables[turn:], *runnables[:turn]]:
+        earlier = samples[label]
+        if len(earlier) >= 2 and all("error" in sample for sample in earlier[-2:]):
+            earlier.append({"error": earlier[-1]["error"]})
+            continue
+        sample = call()
+        earlier.append(sample)
+        shown.append(
+            f"{label} {sample['seconds']:.3f} s"
+            if "error" not in sample
+            else f"{label} FAILED: {sample['error']}"
+        )
+    return shown
+
+
 def interleave(
     runnables: Sequence[Runnable], rounds: int, say: Callable[[str], None] = print
 ) -> dict[str, list[dict[str, Any]]]:
-    """Runs each once per round; the order turns by one each round, so that none is always first.
-
-    What fails twice in a row is left out of the rounds that follow.
-    """
+    """The samples of so many rounds."""
     samples: dict[str, list[dict[str, Any]]] = {label: [] for label, _ in runnables}
     for round_ in range(rounds):
-        turn = round_ % len(runnables)
-        shown = []
-        for label, call in [*runnables[turn:], *runnables[:turn]]:
-            earlier = samples[label]
-            if len(earlier) >= 2 and all("error" in sample for sample in earlier[-2:]):
-                earlier.append({"error": earlier[-1]["error"]})
-                continue
-            sample = call()
-            earlier.append(sample)
-            shown.append(
-                f"{label} {sample['seconds']:.3f} s"
-                if "error" not in sample
-                else f"{label} FAILED: {sample['error']}"
-            )
-        say(f"  round {round_ + 1}/{rounds}: " + ", ".join(shown))
+        say(f"  round {round_ + 1}/{rounds}: " + ", ".join(one_round(runnables, samples)))
     return samples
 
 

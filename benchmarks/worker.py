@@ -39,8 +39,10 @@ def touched_sum(reference: Reference) -> int:
 
 
 def differs(tensor: torch.Tensor, expected: np.ndarray) -> bool:
-    data = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy()
-    return not np.array_equal(data, expected)
+    data = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    if data.is_cuda:  # compared there: what a copy back would mend or spoil is not looked at
+        return not torch.equal(data, torch.from_numpy(expected.copy()).to(data.device))
+    return not np.array_equal(data.numpy(), expected)
 
 
 def compare(tensors: dict[str, torch.Tensor], reference: Reference, names: set[str]) -> str:

@@ -1,17 +1,24 @@
 #!/usr/bin/env bash
 # gpu_machine.sh: builds, tests and measures on a machine with a GPU where nothing can be installed.
 #
-# Needs what comes with PyTorch images: python3 with torch, numpy, pybind11, scikit-build-core, CMake,
-# pytest and safetensors; a C++ compiler. Settings, all from the environment:
+# Needs what comes with PyTorch images: python3 with pip, torch, numpy, pybind11, scikit-build-core,
+# CMake, pytest and safetensors; a C++ compiler. Settings, all from the environment:
 #   PYTHON   the interpreter (python3)
 #   STEPS    of "build test bench", those to do; what is built stays in build/gpu (all three)
-#   PREFIX   a folder with unpacked -dev packages of libcurl and OpenSSL (docs/gpu.md); without it
-#            object storage is left out
-#   WHEELS   a folder with wheels of the peers: instanttensor, runai_model_streamer, safetensors,
-#            fastsafetensors; without it only this package is measured. What Python lacks of numpy,
-#            pytest and safetensors is taken from there, too
+#   PREFIX   a folder made by scripts/unpack_prefix.sh, with libcurl and OpenSSL; without it object
+#            storage is left out, and with it the row that loads over http
+#   WHEELS   a folder with wheels for this Python: the peers instanttensor, runai_model_streamer,
+#            safetensors and fastsafetensors (without it only this package is measured), what Python
+#            lacks of numpy, pytest and safetensors, and what it lacks of the peers' own needs
+#            (humanize, typer)
+#   OUT      a folder that gets copies of the results
 #   ARGS     more arguments for benchmarks.gpu, e.g. "--gigabytes 16 --rounds 5 --data /mnt/nvme";
 #            "--standin" tries all of this without a GPU
+#
+# Where a command may take ten minutes only, some commands make one table:
+#   PREFIX=.prefix WHEELS=.wheels ARGS="--gigabytes 4 --minutes 5" scripts/gpu_machine.sh
+#   PREFIX=.prefix WHEELS=.wheels ARGS="--gigabytes 4 --minutes 9 --add" STEPS=bench \
+#     scripts/gpu_machine.sh                                 # as often as there is time for
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -19,8 +26,17 @@ STEPS=${STEPS:-build test bench}
 site=$PWD/build/gpu/site
 lacking=$PWD/build/gpu/wheels
 options=(-DSTREAMER_OBJECT_STORAGE=OFF)
-[[ -n ${PREFIX:-} ]] && options=(-DSTREAMER_PREFIX="$(realpath "$PREFIX")")
+[[ -n ${PREFIX:-} ]] &&
+  options=(-DSTREAMER_OBJECT_STORAGE=ON -DSTREAMER_PREFIX="$(realpath "$PREFIX")")
 wanted() { [[ " $STEPS " == *" $1 "* ]]; }
+
+# Where NVIDIA's header may be.
+cuda_headers() {
+  local packages
+  packages=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  ls -d "${CUDA_HOME:-/usr/local/cuda}"/include/cuda.h /usr/include/cuda.h \
+    "$packages"/nvidia/cu*/include/cuda.h 2>/dev/null || true
+}
 
 if wanted build; then
   echo "Building and installing into build/gpu"
@@ -38,20 +54,21 @@ if wanted build; then
     "$PYTHON" -m pip install -q --no-index --find-links "${WHEELS:?has to have $package}" \
       --target "$lacking" "$package"
   done
-  # The table of the driver's functions against NVIDIA's own header.
-  for header in "${CUDA_HOME:-/usr/local/cuda}/include" /usr/include; do
-    [[ -e $header/cuda.h ]] || continue
-    "${CXX:-c++}" -std=c++20 -fsyntax-only -I cpp/src -I cpp/include -I "$header" \
+  header=$(cuda_headers | head -n 1)
+  if [[ -n $header ]]; then
+    echo "The table of the driver's functions against $header"
+    "${CXX:-c++}" -std=c++20 -fsyntax-only -I cpp/src -I cpp/include -I "${header%/cuda.h}" \
       tests/cuda_standin/driver_abi.cc
-    break
-  done
+  fi
 fi
 export PYTHONPATH=$site:$lacking PYTHONDONTWRITEBYTECODE=1
 export BENCH_RAW_READER=$PWD/build/gpu/plain/benchmarks/raw_reader
+status=0
 
 if wanted test; then
   echo "Tests on the GPU, and on the stand-in driver"
-  "$PYTHON" -m pytest -q -p no:cacheprovider tests/gpu tests/python/cuda
+  # The figures are wanted all the same where one fails.
+  "$PYTHON" -m pytest -q -p no:cacheprovider tests/gpu tests/python/cuda || status=$?
 fi
 
 if wanted bench; then
@@ -64,5 +81,14 @@ if wanted bench; then
   fi
   # shellcheck disable=SC2206
   arguments+=(${ARGS:-})
-  "$PYTHON" -m benchmarks.gpu "${arguments[@]}"
+  "$PYTHON" -m benchmarks.gpu "${arguments[@]}" || status=$?
+  if [[ -n ${OUT:-} ]]; then
+    mkdir -p "$OUT"
+    cp docs/benchmarks.md "$OUT"
+    for result in benchmarks/results/gpu.* benchmarks/results/raw/gpu.json; do
+      [[ -e $result ]] || continue
+      cp "$result" "$OUT/$(sed 's|benchmarks/results/||; s|/|-|' <<<"$result")"
+    done
+  fi
 fi
+exit "$status"

@@ -28,24 +28,15 @@ fi
 
 echo "With unpacked packages"
 prefix=$PWD/$build/prefix
-if [[ ! -e $prefix/complete ]]; then
-  rm -rf "$prefix"
-  mkdir -p "$prefix/packages"
-  # The two -dev packages, and every library that they need, down to the C library.
-  mapfile -t names < <(
-    apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
-      --no-replaces --no-enhances libcurl4-openssl-dev libssl-dev |
-      grep -E '^(lib|zlib)' | grep -vE '^(libc6|libc6-dev|libgcc-s1|libc-bin|libcrypt)' | sort -u
-  )
-  (cd "$prefix/packages" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "${names[@]}")
-  for package in "$prefix"/packages/*.deb; do dpkg -x "$package" "$prefix"; done
-  touch "$prefix/complete"
-fi
+scripts/unpack_prefix.sh "$prefix"
 configure prefix -DSTREAMER_PREFIX="$prefix"
 for variable in CURL_INCLUDE_DIR OPENSSL_INCLUDE_DIR CURL_LIBRARY_RELEASE OPENSSL_CRYPTO_LIBRARY; do
   grep -q "^$variable:[A-Z]*=$prefix" "$build/prefix/CMakeCache.txt" ||
     fail "$variable is not below the prefix"
 done
+if grep -oE '[^ ]*/lib(curl|ssl|crypto)\.[^ ]*' "$build/prefix/build.ninja" | grep -v "^$prefix"; then
+  fail "these are linked from outside of the prefix"
+fi
 cmake --build "$build/prefix" --target streamer -- --quiet
 library=$build/prefix/cpp/libstreamer.so
 ldd "$library" | grep -E 'libcurl|libcrypto|libnghttp2' | while read -r line; do

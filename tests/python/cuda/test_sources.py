@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from standin import Standin
 
-from benchmarks.gpu import RangeServer
+from benchmarks.gpu_rows import RangeServer
 from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer.errors import StreamerUnsupportedError
 
