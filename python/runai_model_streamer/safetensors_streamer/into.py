@@ -53,14 +53,14 @@ def _of_module(
     targets: dict[str, torch.Tensor] = {}
     taken: set[int] = set()
     for name, tensor in module.state_dict(keep_vars=True).items():
-        if name in found and isinstance(tensor, torch.Tensor) and tensor.data_ptr() not in taken:
+        if name in found and isinstance(tensor, torch.Tensor) and _place(tensor) not in taken:
             targets[name] = tensor
             if tensor.numel() > 0:
-                taken.add(tensor.data_ptr())
+                taken.add(_place(tensor))
     missing = [
         name
         for name, parameter in parameters.items()
-        if name not in found and parameter.numel() > 0 and parameter.data_ptr() not in taken
+        if name not in found and parameter.numel() > 0 and _place(parameter) not in taken
     ]
     if missing:
         raise RunaiStreamerInvalidInputException(
@@ -69,6 +69,11 @@ def _of_module(
             + ". Give a mapping of names to tensors to fill a part of the module"
         )
     return targets
+
+
+def _place(tensor: torch.Tensor) -> int:
+    """What tensors of the same memory have in common. Those of "meta" have none."""
+    return id(tensor) if tensor.is_meta else tensor.data_ptr()
 
 
 def _check(name: str, target: object, tensor: SafetensorMetadata, device: torch.device) -> None:
@@ -93,7 +98,7 @@ def _check_apart(targets: Mapping[str, torch.Tensor]) -> None:
     spans = sorted(
         (target.data_ptr(), target.data_ptr() + target.numel() * target.element_size(), name)
         for name, target in targets.items()
-        if target.numel() > 0
+        if target.numel() > 0 and not target.is_meta
     )
     for (_, end, name), (start, _, other) in itertools.pairwise(spans):
         if start < end:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from runai_model_streamer import SafetensorsStreamer
 from tests.python.cuda.loads import check, expected
@@ -33,6 +34,20 @@ def test_into_of_a_device_that_only_pytorch_can_copy_to(checkpoint: list[Path]) 
         )
         tensors = dict(streamer.get_tensors())
     assert tensors["0.embed"] is target
+
+
+def test_into_a_module_without_memory(tmp_path: Path) -> None:
+    """Tensors of "meta" have no address to tell them apart by."""
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 4, bias=False))
+    path = tmp_path / "model.safetensors"
+    save_file(module.state_dict(), path)
+    target = module.to("meta")
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_file(str(path), device="meta", into=target)
+        tensors = dict(streamer.get_tensors())
+    assert tensors.keys() == {"0.weight", "0.bias", "1.weight"}
+    for name, parameter in target.named_parameters():
+        assert tensors[name] is parameter
 
 
 def test_a_moved_placement_moves_the_bytes(
