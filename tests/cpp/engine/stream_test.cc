@@ -1,15 +1,14 @@
 // Streams of files, end to end, by each strategy.
 #include "streamer/stream.h"
 
-#include <dirent.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <random>
 #include <thread>
 
+#include "engine/stream_fixture.h"
 #include "source/system_calls.h"
 #include "source/temporary.h"
 
@@ -22,57 +21,9 @@ using testing::Gate;
 using testing::kKiB;
 using testing::kMiB;
 using testing::matches;
+using testing::Piece;
+using testing::Streaming;
 using testing::SystemCalls;
-
-std::size_t entries_of(const char* folder) {
-  std::size_t count = 0;
-  DIR* directory = opendir(folder);
-  while (readdir(directory) != nullptr) ++count;
-  closedir(directory);
-  return count;
-}
-
-struct Piece {
-  std::uint64_t seed, offset, size;
-  const std::byte* data;
-  std::shared_ptr<void> memory;
-};
-
-class Streaming : public ::testing::TestWithParam<const char*> {
- protected:
-  std::unique_ptr<Stream> make(Options options = {}) {
-    options.fs_strategy = GetParam();
-    auto stream = Stream::create(std::move(options));
-    EXPECT_TRUE(stream.ok()) << stream.status().to_string();
-    return std::move(*stream);
-  }
-
-  // Takes everything of `stream`; each file's seed is its number.
-  static Status drain(Stream& stream, const std::vector<FileRanges>& wanted,
-                      std::vector<Piece>* pieces) {
-    Status first;
-    for (;;) {
-      auto batch = stream.next(milliseconds(60000));
-      if (!batch.ok()) return batch.status();
-      EXPECT_TRUE(!batch->ready.empty() || batch->finished) << "nothing came";
-      if (batch->ready.empty()) return first;
-      for (Ready& ready : batch->ready) {
-        if (!ready.status.ok() && first.ok()) first = ready.status;
-        if (!ready.status.ok()) continue;
-        for (std::uint32_t i = 0; i < ready.count; ++i) {
-          const Range& range = wanted[ready.entry].ranges[ready.first_range + i];
-          const std::byte* data = range.destination != nullptr
-                                      ? static_cast<std::byte*>(range.destination)
-                                  : range.size == 0 ? nullptr
-                                                    : ready.data + ready.positions[i];
-          pieces->push_back({ready.file, range.offset, range.size, data, ready.memory});
-        }
-      }
-    }
-  }
-
-  Folder folder_;
-};
 
 TEST_P(Streaming, GivesEveryByteOfManyFiles) {
   std::mt19937_64 random(7);
@@ -247,152 +198,6 @@ TEST_P(Streaming, ASecondSubmissionGoesOnWhereTheFirstEnded) {
   EXPECT_TRUE(matches(pieces[1].data, 0, kMiB, kMiB));
 }
 
-TEST_P(Streaming, CancellingWakesWhoeverWaits) {
-  const std::string path = folder_.write("a", 0, 4 * kMiB);
-  auto stream = make();
-  ASSERT_TRUE(stream->open({path}).ok());
-  Gate gate;
-  const SystemCalls calls(
-      [&gate](int, off_t, std::size_t, bool nowait) -> std::optional<ssize_t> {
-        if (nowait) return -EAGAIN;  // asked under a lock: it never waits
-        gate.pass();
-        return std::nullopt;
-      },
-      [&gate](void*, std::size_t) {
-        gate.pass();
-        return 0;
-      });
-  ASSERT_TRUE(stream->submit({{0, {{0, 4 * kMiB}}, {}}}).ok());
-  std::thread canceller([&stream] {
-    std::this_thread::sleep_for(milliseconds(20));
-    stream->cancel();
-  });
-  EXPECT_EQ(stream->next().status().code(), Code::kCancelled);
-  canceller.join();
-  gate.open();
-  stream.reset();
-}
-
-TEST_P(Streaming, AHangingStorageDoesNotHoldAStreamThatIsClosed) {
-  const std::string path = folder_.write("a", 0, 4 * kMiB);
-  auto stream = make();
-  ASSERT_TRUE(stream->open({path}).ok());
-  Gate gate;
-  std::atomic<int> held{0};
-  const auto hang = [&] {
-    ++held;
-    gate.pass();
-  };
-  const SystemCalls calls(
-      [&](int, off_t, std::size_t, bool nowait) -> std::optional<ssize_t> {
-        if (nowait) return -EAGAIN;  // asked under a lock: it never waits
-        hang();
-        return std::nullopt;
-      },
-      [&](void*, std::size_t) {
-        hang();
-        return 0;
-      });
-  const std::size_t threads = entries_of("/proc/self/task");
-  ASSERT_TRUE(stream->submit({{0, {{0, 4 * kMiB}}, {}}}).ok());
-  while (held == 0) std::this_thread::yield();
-  stream.reset();  // returns although nothing was read
-  gate.open();
-  while (entries_of("/proc/self/task") > threads) std::this_thread::yield();  // and all end
-}
-
-TEST_P(Streaming, MemoryOfTheCallerIsHeldForAHangingStorage) {
-  const std::string path = folder_.write("a", 0, kMiB);
-  auto stream = make();
-  ASSERT_TRUE(stream->open({path}).ok());
-  Gate gate;
-  std::atomic<int> held{0};
-  const SystemCalls calls([&](int, off_t, std::size_t, bool nowait) -> std::optional<ssize_t> {
-    if (nowait) return -EAGAIN;  // asked under a lock: it never waits
-    ++held;
-    gate.pass();
-    return std::nullopt;
-  });
-  auto memory = std::make_shared<std::vector<std::byte>>(kMiB);
-  const std::weak_ptr<void> alive = memory;
-  void* data = memory->data();
-  ASSERT_TRUE(stream->submit({{0, {{0, kMiB, data}}, std::move(memory)}}).ok());
-  while (held == 0) std::this_thread::yield();
-  stream.reset();
-  EXPECT_FALSE(alive.expired());
-  gate.open();
-  while (!alive.expired()) std::this_thread::yield();
-}
-
-TEST_P(Streaming, WaitsForAReadIntoMemoryThatNobodyHolds) {
-  const std::string path = folder_.write("a", 0, kMiB);
-  auto stream = make();
-  ASSERT_TRUE(stream->open({path}).ok());
-  Gate gate;
-  std::atomic<int> held{0};
-  std::atomic<bool> opened{false};
-  const SystemCalls calls([&](int, off_t, std::size_t, bool nowait) -> std::optional<ssize_t> {
-    if (nowait) return -EAGAIN;  // asked under a lock: it never waits
-    ++held;
-    gate.pass();
-    return std::nullopt;
-  });
-  std::vector<std::byte> memory(kMiB);
-  ASSERT_TRUE(stream->submit({{0, {{0, kMiB, memory.data()}}, {}}}).ok());
-  while (held == 0) std::this_thread::yield();
-  std::thread opener([&] {
-    std::this_thread::sleep_for(milliseconds(700));
-    opened = true;
-    gate.open();
-  });
-  stream.reset();
-  EXPECT_TRUE(opened);
-  opener.join();
-}
-
-TEST_P(Streaming, AForkedChildIsTold) {
-  const std::string path = folder_.write("a", 0, 4 * kMiB);
-  auto stream = make();
-  ASSERT_TRUE(stream->open({path}).ok());
-  ASSERT_TRUE(stream->submit({{0, {{0, 4 * kMiB}}, {}}}).ok());
-  const pid_t child = fork();
-  if (child == 0) {
-    const bool told = stream->next().status().code() == Code::kInvalid &&
-                      stream->open({path}).status().code() == Code::kInvalid &&
-                      stream->submit({}).status().code() == Code::kInvalid &&
-                      stream->unchanged(0).code() == Code::kInvalid;
-    stream->cancel();
-    stream.reset();
-    _exit(told ? 0 : 1);
-  }
-  int status = -1;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
-  std::vector<Piece> pieces;
-  EXPECT_TRUE(drain(*stream, {{0, {{0, 4 * kMiB}}, {}}}, &pieces).ok());
-}
-
-TEST_P(Streaming, LeavesNothingBehind) {
-  const std::string path = folder_.write("a", 0, 3 * kMiB);
-  std::size_t threads = 0;
-  std::size_t files = 0;
-  for (int round = 0; round < 30; ++round) {
-    auto stream = make();
-    ASSERT_TRUE(stream->open({path}).ok());
-    ASSERT_TRUE(stream->submit({{0, {{0, kMiB}, {kMiB, 2 * kMiB}}, {}}}).ok());
-    if (round % 3 != 0) {  // and some are abandoned
-      ASSERT_TRUE(stream->next().ok());
-    }
-    stream.reset();
-    if (round == 5) {
-      threads = entries_of("/proc/self/task");
-      files = entries_of("/proc/self/fd");
-    }
-  }
-  EXPECT_LE(entries_of("/proc/self/task"), threads);
-  EXPECT_LE(entries_of("/proc/self/fd"), files);
-}
-
 TEST_P(Streaming, TwoStreamsDoNotDisturbEachOther) {
   const std::string path = folder_.write("a", 0, 8 * kMiB);
   std::vector<FileRanges> wanted{{0, {{0, 4 * kMiB}, {4 * kMiB, 4 * kMiB}}, {}}};
@@ -412,9 +217,7 @@ TEST_P(Streaming, TwoStreamsDoNotDisturbEachOther) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Strategies, Streaming,
-                         ::testing::Values("auto", "mapped", "buffered", "direct"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Strategies, Streaming, testing::strategies(), testing::name_of);
 
 TEST(Stream, NamesTheStrategyThatServed) {
   const Folder folder;

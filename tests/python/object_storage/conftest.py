@@ -26,6 +26,7 @@ from tests.python.object_storage.cloud_storages import (  # noqa: F401
 )
 from tests.python.object_storage.storages import Storage
 from tests.servers import Unavailable
+from tests.servers.canned import Canned
 from tests.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
 from tests.servers.moto import Moto
 from tests.servers.nginx import Nginx
@@ -184,3 +185,20 @@ def storage(request):
     made.nginx.clear_faults()
     yield made
     made.nginx.clear_faults()
+
+
+@pytest.fixture
+def canned(use):
+    """canned(handler) serves S3 from now on."""
+    servers = []
+
+    def start(handler) -> Canned:
+        server = Canned(handler)
+        server.__enter__()
+        servers.append(server)
+        use({**S3_ENV, "AWS_ENDPOINT_URL": server.url, "RUNAI_STREAMER_MAX_ATTEMPTS": "3"})
+        return server
+
+    yield start
+    for server in servers:
+        server.__exit__()

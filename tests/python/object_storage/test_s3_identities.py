@@ -12,10 +12,10 @@ import pytest
 
 from runai_model_streamer import SafetensorsStreamer, StreamerError, list_safetensors
 from runai_model_streamer.credentials import s3
+from tests.python.object_storage.canned_s3 import DATA as SMALL
+from tests.python.object_storage.canned_s3 import error, read, serve
 from tests.python.object_storage.conftest import S3_ENV
 from tests.python.object_storage.models import check_same, make_model, save
-from tests.python.object_storage.test_s3_canned import DATA as SMALL
-from tests.python.object_storage.test_s3_canned import error, read, serve
 from tests.servers.canned import Answer, Canned
 
 pytestmark = pytest.mark.timeout(60)

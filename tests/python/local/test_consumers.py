@@ -1,0 +1,246 @@
+"""Consumers that leave early, close, press Ctrl-C or fork: nothing hangs, nothing is left."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from runai_model_streamer import SafetensorsStreamer, StreamerError
+from runai_model_streamer.errors import RunaiStreamerInvalidInputException, StreamerClosedError
+
+from .conftest import MIB, Faulty, load, make_model, python, same
+
+
+def test_a_consumer_that_abandons_the_iterator(strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    tensors = make_model(path, [200_000] * 20)
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([path])
+        name, tensor = next(streamer.get_tensors())
+    assert same(tensor, tensors[name])
+    assert len(load(path)) == 20
+
+
+def test_an_exception_in_the_loop_passes_through(strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [200_000] * 20)
+    with pytest.raises(ZeroDivisionError):
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([path])
+            for _ in streamer.get_tensors():
+                raise ZeroDivisionError
+
+
+def test_two_streamers_at_once(strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    tensors = make_model(path, [200_000] * 10)
+    with SafetensorsStreamer() as one, SafetensorsStreamer() as other:
+        one.stream_files([path])
+        other.stream_files([path])
+        for (name, left), (_, right) in zip(one.get_tensors(), other.get_tensors(), strict=True):
+            assert same(left, tensors[name]) and same(right, tensors[name])
+
+
+def test_use_after_close(strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [200_000] * 10)
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([path])
+        tensors = streamer.get_tensors()
+        next(tensors)
+    with pytest.raises(StreamerError, match="closed"):
+        for _ in range(20):
+            next(tensors)
+    with pytest.raises(StreamerError, match="stream_files"):
+        next(streamer.get_tensors())
+    assert streamer.stats().bytes > 0
+
+
+def test_use_before_anything_was_asked_for() -> None:
+    with SafetensorsStreamer() as streamer:
+        with pytest.raises(StreamerError, match="stream_files"):
+            next(streamer.get_tensors())
+
+
+CLOSED = """
+import sys, threading, time
+from runai_model_streamer import SafetensorsStreamer, StreamerError
+streamer = SafetensorsStreamer()
+streamer.stream_files([sys.argv[1]])
+found = []
+def consume():
+    try:
+        for name, tensor in streamer.get_tensors():
+            found.append(name)
+        found.append("complete")
+    except StreamerError as error:
+        found.append(error.code)
+thread = threading.Thread(target=consume)
+thread.start()
+time.sleep(0.5)
+streamer.file_streamer.close()
+thread.join(20)
+print(thread.is_alive(), found[-1])
+"""
+
+
+def test_closing_in_one_thread_while_another_waits(
+    strategy: str, tmp_path: Path, faulty: Faulty
+) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [300_000] * 10)
+    found = faulty(CLOSED, str(path), SHIM_FROM=str(2 * MIB), SHIM_SECONDS="60")
+    assert found == "False cancelled"
+
+
+def test_closing_again_and_again_while_others_read(strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [100_000] * 40)
+    for round in range(15):
+        streamer = SafetensorsStreamer()
+        streamer.stream_files([path])
+        ended: list[type | None] = []
+
+        def consume(streamer: SafetensorsStreamer = streamer, ended: list = ended) -> None:
+            try:
+                for _, tensor in streamer.get_tensors():
+                    tensor.sum()
+                ended.append(None)
+            except StreamerError as error:
+                ended.append(type(error))
+
+        thread = threading.Thread(target=consume)
+        thread.start()
+        time.sleep(0.001 * round)
+        streamer.file_streamer.close()
+        thread.join(60)
+        assert not thread.is_alive()
+        assert ended[0] in (None, StreamerClosedError, RunaiStreamerInvalidInputException)
+
+
+FORKED = """
+import os, sys
+from runai_model_streamer import SafetensorsStreamer, StreamerError
+path, when = sys.argv[1:]
+def load():
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([path])
+        return sum(tensor.numel() for _, tensor in streamer.get_tensors())
+held = None
+if when == "used":
+    load()
+if when == "live":
+    held = SafetensorsStreamer()
+    held.stream_files([path])
+    tensors = held.get_tensors()
+    first = next(tensors)
+child = os.fork()
+if child == 0:
+    code = 3
+    try:
+        ok = load() == 4_000_000
+        if held is not None:
+            try:
+                for _ in tensors:
+                    pass
+                ok = False
+            except StreamerError as error:
+                ok = ok and "fork" in str(error)
+            ok = ok and float(first[1].sum()) != 0
+            del first, tensors
+            held.file_streamer.close()
+        code = 0 if ok else 1
+    finally:
+        os._exit(code)
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status))
+if held is not None:
+    print(1 + sum(1 for _ in tensors))
+else:
+    print(load())
+"""
+
+
+@pytest.mark.parametrize("when", ["imported", "used", "live"])
+def test_a_forked_child_streams(strategy: str, when: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [200_000] * 20)
+    assert python(FORKED, str(path), when).split() == ["0", "20" if when == "live" else "4000000"]
+
+
+ROUNDS = """
+import os, re, sys
+from runai_model_streamer import SafetensorsStreamer
+def memory():
+    text = open("/proc/self/status").read()
+    return int(re.search(r"RssAnon:\\s+(\\d+)", text)[1]) >> 10
+def counts():
+    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+for round in range(200):
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([sys.argv[1]])
+        for number, (name, tensor) in enumerate(streamer.get_tensors()):
+            if number == round % 10:
+                break
+        del tensor
+    if round == 49:
+        before, used = counts(), memory()
+after = counts()
+print(after[0] <= before[0], after[1] <= before[1], memory() - used < 24)
+"""
+
+
+def test_two_hundred_rounds_leave_nothing_behind(strategy: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [100_000] * 10)
+    assert python(ROUNDS, str(path)) == "True True True"
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+import torch
+from runai_model_streamer import SafetensorsStreamer
+into = None
+if sys.argv[2] == "into":
+    into = {f"t{i:04}": torch.zeros(300_000) for i in range(10)}
+streamer = SafetensorsStreamer()
+streamer.stream_files([sys.argv[1]], into=into)
+open(sys.argv[3], "w").close()
+pressed = [0.0]
+def press():
+    time.sleep(1)
+    pressed[0] = time.monotonic()
+    os.kill(os.getpid(), signal.SIGINT)
+# A shell that starts something in the background leaves it this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Thread(target=press, daemon=True).start()
+try:
+    with streamer:
+        for name, tensor in streamer.get_tensors():
+            pass
+        print("complete")
+except KeyboardInterrupt:
+    print("interrupted", time.monotonic() - pressed[0])
+sys.stdout.flush()
+"""
+
+
+@pytest.mark.parametrize("into", ["", "into"])
+def test_ctrl_c_while_the_storage_hangs(
+    strategy: str, into: str, tmp_path: Path, faulty: Faulty
+) -> None:
+    path = tmp_path / "a.safetensors"
+    make_model(path, [300_000] * 10)
+    start = time.monotonic()
+    found = faulty(
+        INTERRUPTED, str(path), into, str(tmp_path / "unused"),
+        SHIM_FROM=str(2 * MIB), SHIM_SECONDS="100",
+    )  # fmt: skip
+    word, seconds = found.split()
+    assert word == "interrupted"
+    # A second in the issue's words; the machine may be busy, the storage hangs for 100.
+    assert float(seconds) < 30
+    assert time.monotonic() - start < 90

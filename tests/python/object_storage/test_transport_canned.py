@@ -1,0 +1,226 @@
+"""Servers that answer oddly, and what the transport does: by canned answers."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+
+import pytest
+
+from runai_model_streamer import FileStreamer, SafetensorsStreamer
+from tests.python.object_storage.canned_s3 import DATA, error, read, serve
+from tests.python.object_storage.conftest import S3_ENV
+from tests.python.object_storage.models import check_same, make_model, save
+from tests.servers.canned import Answer, Canned
+from tests.servers.connect_proxy import ConnectProxy
+from tests.servers.gate import Gate
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class TestOddServers:
+    def test_another_etag_is_a_change(self, canned):
+        count = iter(range(100))
+
+        def handler(seen):
+            answer = serve(seen)
+            answer.headers["ETag"] = f'"{next(count)}"'
+            return answer
+
+        canned(handler)
+        with pytest.raises(OSError) as caught:
+            read()
+        assert caught.value.code == "changed"
+
+    def test_ranges_are_pinned(self, canned):
+        server = canned(serve)
+        assert read() == DATA
+        assert all(seen.headers.get("if-match") == '"1"' for seen in server.seen[1:])
+
+    def test_less_than_asked_for(self, canned):
+        """A server may send less at a time; what is missing is asked for again."""
+
+        def handler(seen):
+            first, last = re.findall(r"\d+", seen.headers["range"])
+            seen.headers["range"] = f"bytes={first}-{min(int(last), int(first) + 2999)}"
+            return serve(seen)
+
+        server = canned(handler)
+        assert read() == DATA
+        assert len(server.seen) >= 4
+
+    def test_a_retry_asks_only_for_what_is_missing(self, canned):
+        def handler(seen):
+            answer = serve(seen)
+            if len(server.seen) == 2:
+                size = str(len(answer.body))
+                answer.headers |= {"Content-Length": size, "Connection": "close"}
+                answer.body = answer.body[:4321]
+            return answer
+
+        server = canned(handler)
+        assert read() == DATA
+        ranges = [seen.headers["range"] for seen in server.seen[1:]]
+        assert ranges == [f"bytes={first}-{len(DATA) - 1}" for first in (0, 4321)]
+
+    def test_chunks_have_a_least_size(self, canned, use):
+        data = bytes(12 << 20)
+        server = canned(lambda seen: serve(seen, data))
+        use({"RUNAI_STREAMER_CHUNK_BYTESIZE": "65536"})
+        assert read(size=len(data)) == data
+        assert len(server.seen) <= 4  # 5 MiB each, and the one that opens
+
+    def test_a_list_that_never_ends(self, canned):
+        body = (
+            b"<ListBucketResult><IsTruncated>true</IsTruncated>"
+            b"<NextContinuationToken>t</NextContinuationToken></ListBucketResult>"
+        )
+        canned(lambda seen: Answer(200, {}, body))
+        with pytest.raises(OSError, match="repeats"), FileStreamer() as streamer:
+            streamer.list_files("s3://bucket/x")
+
+    def test_a_list_that_is_none(self, canned):
+        canned(lambda seen: Answer(200, {}, b"<html>welcome</html>"))
+        with pytest.raises(OSError, match="understood"), FileStreamer() as streamer:
+            streamer.list_files("s3://bucket/x")
+
+    def test_headers_without_end(self, canned):
+        many = {f"x-{index}": "y" * 900 for index in range(400)}
+        canned(lambda seen: Answer(200, many, b""))
+        with pytest.raises(OSError):
+            read()
+
+
+class TestRoundTrips:
+    def test_first_tensor_takes_one_after_the_header(self, canned):
+        """Every other range waits until the first tensor is there."""
+        model = make_model(48, tensors=12)
+        data = save(model)
+        start = 8 + int.from_bytes(data[:8], "little")
+        there = threading.Event()
+        answered = []
+
+        def handler(seen):
+            first = int(seen.headers["range"].removeprefix("bytes=").split("-")[0])
+            if first not in (0, start):
+                there.wait(20)
+            answered.append(first)
+            return serve(seen, data)
+
+        canned(handler)
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files(["s3://bucket/m.safetensors"])
+            tensors = streamer.get_tensors()
+            name, tensor = next(tensors)
+            assert answered == [0, start]
+            there.set()
+            check_same(model, {name: tensor, **dict(tensors)})
+
+
+class TestTransport:
+    def test_trace(self, canned, use, tmp_path):
+        server = canned(serve)
+        use({"RUNAI_STREAMER_S3_TRACE": "1", "RUNAI_STREAMER_TRACE_FILE": str(tmp_path / "trace")})
+        assert read() == DATA
+        lines = (tmp_path / "trace").read_text().splitlines()
+        assert len(lines) == len(server.seen)
+        for line in lines:
+            assert re.search(r" GET http://127\.0\.0\.1:\d+/bucket/key range=bytes=\d+-\d+ ", line)
+            assert re.search(r"status=206 bytes=\d+ ms=[\d.]+ .*retry=0 request_id=-$", line)
+            assert S3_ENV["AWS_SECRET_ACCESS_KEY"] not in line
+            assert "Signature" not in line
+
+    def test_trace_into_the_working_directory(self, canned, use, tmp_path, monkeypatch):
+        canned(serve)
+        monkeypatch.chdir(tmp_path)
+        use({"RUNAI_STREAMER_S3_TRACE": "1"})
+        read()
+        assert len(list(tmp_path.glob("runai_streamer_trace.*.log"))) == 1
+
+    def test_deadline(self, canned, use):
+        canned(lambda seen: error(503, "SlowDown"))
+        use({"RUNAI_STREAMER_DEADLINE_SECONDS": "1", "RUNAI_STREAMER_MAX_ATTEMPTS": "100"})
+        with pytest.raises(TimeoutError, match="RUNAI_STREAMER_DEADLINE_SECONDS"):
+            read()
+
+    def test_bandwidth_cap(self, canned, use):
+        canned(serve)
+        use({"RUNAI_STREAMER_MAX_BANDWIDTH": "10000"})
+        start = time.monotonic()
+        assert read() == DATA
+        # 10 kB at 10 kB/s, less what may pass at once; being slower is no failure.
+        assert time.monotonic() - start > 0.8
+
+    def test_proxies(self, canned, use):
+        """HTTP through a proxy carries the whole URL in the request line."""
+        with Canned(serve) as proxy:
+            canned(lambda seen: error(500, "NotThroughTheProxy"))
+            use({"http_proxy": proxy.url, "AWS_ENDPOINT_URL": "http://s3.example.invalid"})
+            use({"RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0"})
+            assert read() == DATA
+            assert proxy.seen[0].path == "http://s3.example.invalid/bucket/key"
+            use({"NO_PROXY": "s3.example.invalid", "no_proxy": "s3.example.invalid"})
+            with pytest.raises(OSError) as caught:
+                read()
+            assert caught.value.code == "network"
+
+    @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
+    def test_tunnels(self, use, authority, variable):
+        """TLS through a proxy: it knows the name, which does not resolve here."""
+        name = "s3.store.invalid"
+        certificate = authority.issue(f"tunnel-{variable}", [name], [])
+        with Canned(serve, certificate) as server, ConnectProxy({name: server.port}) as proxy:
+            use({**S3_ENV, "AWS_CA_BUNDLE": str(authority.ca), variable: proxy.url})
+            use({"AWS_ENDPOINT_URL": f"https://{name}:{server.port}"})
+            use({"RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0"})
+            use({"RUNAI_STREAMER_MAX_ATTEMPTS": "1"})
+            assert read() == DATA
+            assert set(proxy.asked) == {f"CONNECT {name}:{server.port} HTTP/1.1"}
+            tunnels = len(proxy.asked)
+            use({"NO_PROXY": f"other.invalid,{name}"})
+            with pytest.raises(OSError) as caught:
+                read()
+            assert caught.value.code == "network"
+            assert len(proxy.asked) == tunnels
+            use({"NO_PROXY": "other.invalid"})
+            proxy.hosts.clear()
+            with pytest.raises(OSError, match="HTTPS_PROXY") as caught:
+                read()
+            assert caught.value.code == "network"
+
+    def test_handshakes_that_fail_at_first(self, use, authority, certificate):
+        with Canned(serve, certificate) as server, Gate(server.port, losses=2) as gate:
+            use({**S3_ENV, "AWS_CA_BUNDLE": str(authority.ca)})
+            use({"AWS_ENDPOINT_URL": f"https://127.0.0.1:{gate.port}"})
+            assert read() == DATA
+            assert gate.arrivals > 2
+
+    def test_refused_for_a_while(self, canned, use):
+        """The server goes away for the time of a restart, with its connections."""
+        data = save(make_model(24))
+
+        def answer(seen):
+            if len(server.seen) != 2:
+                return serve(seen, data)
+            gate.shut()
+            threading.Timer(0.3, gate.open).start()
+            return Answer(503, {"Connection": "close"})
+
+        server = canned(answer)
+        with Gate(server.port) as gate:
+            use({"AWS_ENDPOINT_URL": f"http://127.0.0.1:{gate.port}"})
+            use({"RUNAI_STREAMER_MAX_ATTEMPTS": "100", "RUNAI_STREAMER_CONCURRENCY": "1"})
+            use({"RUNAI_STREAMER_CHUNK_BYTESIZE": str(5 << 20)})
+            assert read(size=len(data)) == data
+            assert gate.arrivals == 2
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("RUNAI_STREAMER_MAX_ATTEMPTS", "0"), ("RUNAI_STREAMER_MAX_BANDWIDTH", "fast")],
+    )
+    def test_settings_are_checked(self, canned, use, name, value):
+        canned(serve)
+        use({name: value})
+        with pytest.raises(ValueError, match=name):
+            read()
