@@ -63,7 +63,7 @@ struct CredentialsRequest {
   bool refresh;           // the last answer was refused by the server or is about to expire
 };
 // Called from worker threads, never concurrently for one stream. An empty `values` means: resolve
-// them yourself (environment, files, metadata services).
+// them yourself (environment, files, metadata services). What it throws is an error: kCredentials.
 using CredentialsProvider = std::function<Result<Credentials>(const CredentialsRequest&)>;
 
 // Everything a stream can be told. Defaults come from the environment; see docs/environment.md.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <future>
+#include <stdexcept>
 #include <thread>
 
 #include "source/http/connection.h"
@@ -44,6 +45,13 @@ TEST_F(CredentialsCacheTest, AsksOnceForEachContainer) {
   EXPECT_EQ(get(), "1");
   EXPECT_EQ(get(), "1");
   EXPECT_EQ(value_of(**cache_.get("other", connection_), "n"), "2");
+}
+
+TEST_F(CredentialsCacheTest, AResolverThatThrowsHasFailed) {
+  at_work_ = [] { throw std::runtime_error("out of luck"); };
+  EXPECT_EQ(get(), "no credentials: out of luck");
+  at_work_ = {};
+  EXPECT_EQ(get(), "2");
 }
 
 TEST_F(CredentialsCacheTest, RefreshesMinutesAheadOfTheEnd) {

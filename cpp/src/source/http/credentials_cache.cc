@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <exception>
 
 #include "source/http/connection.h"
 
@@ -23,8 +24,9 @@ std::string value_of(const Credentials& credentials, const char* name) {
 
 std::int64_t CredentialsCache::system_clock() { return std::time(nullptr); }
 
+// A provider is the embedder's: what it throws is an error like others.
 Result<Credentials> CredentialsCache::resolve(const std::string& container, bool refresh,
-                                              Connection& connection) {
+                                              Connection& connection) try {
   if (!provider_) return own_(container, connection);
   Result<Credentials> given = provider_({kind_, container, refresh});
   if (!given.ok()) return given;
@@ -36,6 +38,8 @@ Result<Credentials> CredentialsCache::resolve(const std::string& container, bool
     for (auto& [name, value] : given->values) own->values[name] = std::move(value);
   }
   return own;
+} catch (const std::exception& error) {
+  return Status::error(Code::kCredentials, std::string("no credentials: ") + error.what());
 }
 
 bool CredentialsCache::Entry::valid(std::int64_t now) const {
