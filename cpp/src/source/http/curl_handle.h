@@ -53,8 +53,8 @@ class CurlHandle {
   void trust(const TrustStore& store);
 
   std::shared_ptr<X509_STORE> certificates_;  // null: libcurl loads them
-  // Last to go: the easy handle, which may have a connection that the multi handle owns.
   Status status_;
+  // The easy handle goes first: it may have a connection that the multi handle owns.
   std::unique_ptr<CURLM, MultiCleanup> multi_;
   std::unique_ptr<CURL, EasyCleanup> easy_;
   bool added_ = false;

@@ -204,8 +204,10 @@ Status PosixReader::list(const std::string& prefix, bool recursive, const ListCa
   namespace fs = std::filesystem;
   std::error_code error;
   const auto report = [&found](const fs::directory_entry& entry) {
-    std::error_code ignored;
-    if (entry.is_regular_file(ignored)) found(entry.path().string(), entry.file_size(ignored));
+    std::error_code gone;
+    if (!entry.is_regular_file(gone)) return;
+    const std::uintmax_t size = entry.file_size(gone);
+    if (!gone) found(entry.path().string(), size);
   };
   if (recursive) {
     fs::recursive_directory_iterator it(prefix, error);
