@@ -14,7 +14,8 @@ import torch.distributed as dist
 from runai_model_streamer import logs
 from runai_model_streamer.distributed_streamer import membership
 from runai_model_streamer.distributed_streamer.agreement import pack_headers, unpack_headers
-from runai_model_streamer.distributed_streamer.rendezvous import Channel, host_name, located
+from runai_model_streamer.distributed_streamer.processes import host_name
+from runai_model_streamer.distributed_streamer.rendezvous import Channel, located
 from runai_model_streamer.distributed_streamer.settings import DistSettings
 from runai_model_streamer.distributed_streamer.shared_stream import SharedStream
 from runai_model_streamer.distributed_streamer.staging import PrivateStaging
@@ -34,9 +35,16 @@ logger = logging.getLogger(__name__)
 class _distributedStreamerParams:  # the name that hosts know
     """Which ranks share the reading of one stream."""
 
-    def __init__(self, settings: DistSettings | None = None, group: Any = None) -> None:
+    def __init__(
+        self,
+        settings: DistSettings | None = None,
+        group: Any = None,
+        prefix: str = "runai_model_streamer",
+    ) -> None:
         self.settings = settings or DistSettings.read()
         self.group = group
+        self.prefix = prefix
+        """The stream's part of the key-value store."""
 
     def find_local_ranks(self) -> tuple[int, int, list[list[int]]]:
         """(ranks of this node, first of them, the ranks of every node).
@@ -45,7 +53,9 @@ class _distributedStreamerParams:  # the name that hosts know
         alone, and nothing is sent.
         """
         rank, world = dist.get_rank(), dist.get_world_size()
-        groups = membership.nodes(membership.default_store(), rank, world, self.settings.timeout)
+        groups = membership.nodes(
+            membership.default_store(), self.prefix, rank, world, self.settings.timeout
+        )
         mine = next(group for group in groups if rank in group)
         return len(mine), mine[0], groups
 
@@ -53,9 +63,10 @@ class _distributedStreamerParams:  # the name that hosts know
         """The global ranks that share this rank's reading, itself included."""
         if self.group is not None:
             return list(dist.get_process_group_ranks(self.group))
-        if self.settings.everywhere:
-            return list(range(dist.get_world_size()))
         rank = dist.get_rank()
+        if self.settings.everywhere:
+            membership.announce_everywhere(membership.default_store(), self.prefix, rank)
+            return list(range(dist.get_world_size()))
         _, _, groups = self.find_local_ranks()
         return next((list(group) for group in groups if rank in group), [rank])
 
@@ -121,25 +132,23 @@ class DistributedStreamer(FileStreamer):
         group_ranks = (
             None if process_group is None else list(dist.get_process_group_ranks(process_group))
         )
+        prefix = membership.next_stream(group_ranks)
         try:
             settings, placement = DistSettings.read(), _placement_of(device)
         except StreamerError as error:
-            membership.announce_absence(
-                store, membership.next_stream(group_ranks), rank, f"it failed: {error}"
-            )
+            membership.announce_absence(store, prefix, rank, f"it failed: {error}")
             located(error, rank, host_name())
             raise
         memory = placement.memory
         reason = _reason_against(settings, process_group, memory)
         if reason:
-            membership.announce_absence(store, membership.next_stream(group_ranks), rank, reason)
+            membership.announce_absence(store, prefix, rank, reason)
             self._read_alone(reason)
             return placement
-        ranks = _distributedStreamerParams(settings, process_group).ranks()
+        ranks = _distributedStreamerParams(settings, process_group, prefix).ranks()
         if len(ranks) <= 1:
             self._read_alone("no other rank shares this one's reading")
             return placement
-        prefix = membership.next_stream(group_ranks)
         channel = Channel(store, prefix, ranks, rank, settings.timeout)
         try:
             hellos = membership.greet(channel, membership.hello(settings, memory, paths))

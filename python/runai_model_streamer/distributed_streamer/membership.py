@@ -12,14 +12,14 @@ import torch.distributed as dist
 
 from runai_model_streamer import native
 from runai_model_streamer.distributed_streamer.probe import MOSTLY, cached_fraction
-from runai_model_streamer.distributed_streamer.rendezvous import (
-    Channel,
+from runai_model_streamer.distributed_streamer.processes import (
     host_name,
     node_identity,
     process_identity,
 )
+from runai_model_streamer.distributed_streamer.rendezvous import Channel
 from runai_model_streamer.distributed_streamer.settings import DistSettings
-from runai_model_streamer.errors import RunaiStreamerInvalidInputException
+from runai_model_streamer.errors import RunaiStreamerInvalidInputException, StreamerError
 from runai_model_streamer.memory import HostMemory
 
 logger = logging.getLogger(__name__)
@@ -112,11 +112,15 @@ def _check_equal(channel: Channel, hellos: Sequence[dict[str, Any]]) -> None:
         if one["files"] != first["files"]:
             differences.append(("the list of files", _files(first["files"]), _files(one["files"])))
         if differences:
-            what, left, right = differences[0]
-            raise RunaiStreamerInvalidInputException(
-                f"distributed streaming: {who(0)} and {who(index)} differ in {what}: "
-                f"{_value(left)} and {_value(right)}"
-            )
+            raise _difference(who(0), who(index), differences[0])
+
+
+def _difference(one: str, other: str, difference: tuple[str, Any, Any]) -> StreamerError:
+    what, left, right = difference
+    return RunaiStreamerInvalidInputException(
+        f"distributed streaming: {one} and {other} differ in {what}: "
+        f"{_value(left)} and {_value(right)}"
+    )
 
 
 def _value(value: object) -> str:
@@ -147,18 +151,45 @@ def on_one_node(hellos: Sequence[dict[str, Any]]) -> bool:
 def announce_absence(store: Any, prefix: str, rank: int, reason: str) -> None:
     """Tells those who wait for this rank that it does not take part. Never waits."""
     mine = {"host": host_name(), "process": process_identity(), "off": reason}
+    _say(store, f"{prefix}/node/{rank}", _place(None))
+    _say(store, f"{prefix}/hello/{rank}", json.dumps(mine).encode())
+
+
+def announce_everywhere(store: Any, prefix: str, rank: int) -> None:
+    """Tells ranks that look for those of their node that this one divides with all. Never waits."""
+    _say(store, f"{prefix}/node/{rank}", _place(True))
+
+
+def _say(store: Any, key: str, value: bytes) -> None:
     try:
-        store.set(f"runai_model_streamer/nodes/node/{rank}", b"1|" + node_identity().encode())
-        store.set(f"{prefix}/hello/{rank}", b"1|" + json.dumps(mine).encode())
+        store.set(key, b"1|" + value)
     except (RuntimeError, ValueError, OSError) as error:
         logger.debug("the store did not take a message: %s", error)
 
 
-def nodes(store: Any, rank: int, world: int, timeout: float) -> list[list[int]]:
+def _place(everywhere: bool | None) -> bytes:
+    """Where this rank is, and whether it divides with all ranks; None where it does not share."""
+    place = {"host": host_name(), "node": node_identity(), "everywhere": everywhere}
+    return json.dumps(place).encode()
+
+
+def nodes(store: Any, prefix: str, rank: int, world: int, timeout: float) -> list[list[int]]:
     """Ranks of the default group by node, each in order, nodes by their first rank."""
-    channel = Channel(store, "runai_model_streamer/nodes", range(world), rank, timeout)
-    identities = channel.exchange("node", node_identity().encode())
-    groups: dict[bytes, list[int]] = {}
-    for other, identity in enumerate(identities):
-        groups.setdefault(identity, []).append(other)
+    channel = Channel(store, prefix, range(world), rank, timeout)
+    try:
+        places = [json.loads(value) for value in channel.exchange("node", _place(False))]
+        modes = [place["everywhere"] for place in places]
+        if True in modes:
+            left, right = modes.index(False), modes.index(True)
+            raise _difference(
+                f"rank {left} on {places[left]['host']}",
+                f"rank {right} on {places[right]['host']}",
+                ("RUNAI_STREAMER_DIST_GLOBAL", 0, 1),
+            )
+    except StreamerError as error:
+        channel.abort(error)
+        raise
+    groups: dict[str, list[int]] = {}
+    for other, place in enumerate(places):
+        groups.setdefault(place["node"], []).append(other)
     return list(groups.values())

@@ -19,16 +19,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 from runai_model_streamer.distributed_streamer.assembler import Assembler
 from runai_model_streamer.distributed_streamer.plan import Plan
+from runai_model_streamer.distributed_streamer.processes import host_name
 from runai_model_streamer.distributed_streamer.reader import PieceReader
 from runai_model_streamer.distributed_streamer.rendezvous import (
     Abandoned,
     Channel,
     PeerError,
-    host_name,
     located,
 )
 from runai_model_streamer.distributed_streamer.staging import Placed, Staging
-from runai_model_streamer.distributed_streamer.transport import Transport
+from runai_model_streamer.distributed_streamer.transport import TransferError, Transport
 from runai_model_streamer.errors import (
     StreamerClosedError,
     StreamerError,
@@ -37,6 +37,7 @@ from runai_model_streamer.errors import (
 from runai_model_streamer.file_streamer.session import Run
 
 _STOP_SECONDS = 3.0
+_LOOK_SECONDS = 0.3
 
 
 class _Queue:
@@ -79,11 +80,15 @@ class _Queue:
             self._items.clear()
             self._changed.notify_all()
 
-    def take(self) -> Run | None:
-        """The next run; None at the end. Raises what ended the stream early."""
+    def take(self, look_around: Callable[[], None]) -> Run | None:
+        """The next run; None at the end. Raises what ended the stream early.
+
+        Calls `look_around` now and then while it waits.
+        """
         with self._changed:
             while not self._items and not self._ended and not self._stopped:
-                self._changed.wait()
+                if not self._changed.wait(_LOOK_SECONDS):
+                    look_around()
             if self._items:
                 run, size = self._items.popleft()
                 self._bytes -= size
@@ -94,6 +99,10 @@ class _Queue:
             if self._stopped:
                 raise StreamerClosedError("the streamer was closed", code="cancelled")
             return None
+
+
+def _no() -> bool:
+    return False
 
 
 class Pump:
@@ -108,7 +117,6 @@ class Pump:
         reader: PieceReader,
         staging: Staging,
         assembler: Assembler,
-        make_transport: Callable[[], Transport],
         queue_bytes: int,
         cancel_reading: Callable[[], None],
     ) -> None:
@@ -119,7 +127,6 @@ class Pump:
         self._reader = reader
         self._staging: Staging | None = staging
         self._assembler = assembler
-        self._make_transport = make_transport
         self._cancel_reading = cancel_reading
         self._queue = _Queue(queue_bytes)
         self._transport: Transport | None = None
@@ -143,8 +150,12 @@ class Pump:
         self.exchange_seconds = 0.0
         self.copy_seconds = 0.0
 
-    def start(self) -> None:
-        self._thread = threading.Thread(target=self._work, name="streamer-dist", daemon=True)
+    def start(self, make_transport: Callable[[Callable[[], bool]], Transport]) -> None:
+        """`make_transport` gets a function that says when to give up."""
+        self._channel.cancelled = self.stopped
+        self._thread = threading.Thread(
+            target=self._work, args=(make_transport,), name="streamer-dist", daemon=True
+        )
         try:
             self._thread.start()
         except RuntimeError as error:
@@ -157,11 +168,15 @@ class Pump:
 
     def runs(self) -> Iterator[Run]:
         """What is complete. Raises the error that ended the stream, on whichever rank it was."""
-        while (run := self._queue.take()) is not None:
+        while (run := self._queue.take(self._look_around)) is not None:
             if run.data is not None and self._memory.stream() != self._stream:
                 self._memory.used_by_current_stream(run.data)
             yield run
             del run
+
+    def _look_around(self) -> None:
+        if error := self._channel.stuck():
+            raise error
 
     def stopped(self) -> bool:
         return self._stopping
@@ -178,7 +193,7 @@ class Pump:
         self._channel.abort(Abandoned("stopped before the end of the stream"))
         self._queue.stop()
         self._cancel_reading()
-        if thread is threading.current_thread():
+        if thread is threading.current_thread() or self._channel.stuck():
             return
         thread.join(_STOP_SECONDS)
         if thread.is_alive() and self._transport is not None:
@@ -197,10 +212,10 @@ class Pump:
             self._stopping = True
             thread.join(_STOP_SECONDS)
 
-    def _work(self) -> None:
+    def _work(self, make_transport: Callable[[Callable[[], bool]], Transport]) -> None:
         try:
             with self._scope:
-                self._rounds()
+                self._rounds(make_transport)
             self._staging = None
             self._delivered = True
             self._queue.end()
@@ -228,6 +243,8 @@ class Pump:
             with contextlib.suppress(Exception):
                 transport.close()
         self._staging = None
+        # No cycles: connections to the store go with the stream, not when garbage is collected.
+        self._channel.cancelled = _no
 
     def _begin(self, number: int) -> None:
         if number >= self._plan.rounds:
@@ -236,7 +253,7 @@ class Pump:
         placed = self._layouts[number] = self._staging.place(number)
         self._reader.start(placed, self._stream)
 
-    def _rounds(self) -> None:
+    def _rounds(self, make_transport: Callable[[Callable[[], bool]], Transport]) -> None:
         for run in self._assembler.leading():
             self._queue.put(run, 0)
         for number in range(self.buffers):
@@ -244,10 +261,11 @@ class Pump:
         if self._plan.rounds == 0:
             return
         if not self.shared:
+            start = time.monotonic()
             try:
-                self._transport = self._make_transport()
+                self._transport = self._channel.watched(lambda: make_transport(self.stopped))
             except (RuntimeError, ValueError, OSError) as error:
-                self._fail_transfer(error)
+                self._fail_transfer(error, start)
         for number in range(self._plan.rounds):
             start = time.monotonic()
             self._reader.wait(number)
@@ -262,7 +280,7 @@ class Pump:
                 try:
                     self._transport.exchange(placed)
                 except (RuntimeError, ValueError, OSError) as error:
-                    self._fail_transfer(error)
+                    self._fail_transfer(error, agreed)
             exchanged = time.monotonic()
             self._hand_over(placed)
             if not self.shared:
@@ -272,12 +290,13 @@ class Pump:
             self.exchange_seconds += exchanged - agreed
             self.copy_seconds += time.monotonic() - exchanged
 
-    def _fail_transfer(self, error: BaseException) -> None:
+    def _fail_transfer(self, error: BaseException, began: float) -> None:
         if self._stopping:
             raise Abandoned
+        peer = self._ranks[error.member] if isinstance(error, TransferError) else None
         # Another rank that failed closes its connections: its own words say more. They stand in
         # the store before that happens, and lost() raises them.
-        raise self._channel.lost(error) from error
+        raise self._channel.lost(error, peer, time.monotonic() - began) from error
 
     def _hand_over(self, placed: Sequence[Placed]) -> None:
         complete: list[tuple[Run, int]] = []
@@ -306,7 +325,8 @@ _started: weakref.WeakSet[Pump] = weakref.WeakSet()
 
 
 @atexit.register
-def _leave_all() -> None:
+def leave_all() -> None:
+    """Ends the threads of streams that have delivered everything, and of all others."""
     # A thread that comes back from torch while the interpreter ends would abort the process.
     for pump in list(_started):
         pump.leave()

@@ -8,57 +8,35 @@ from __future__ import annotations
 
 import json
 import os
-import socket
+import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from runai_model_streamer import errors
+from runai_model_streamer.distributed_streamer.processes import (
+    host_name,
+    lives,
+    process_identity,
+)
 from runai_model_streamer.errors import StreamerError, StreamerTimeoutError
 
 # While it waits, a rank looks this often whether another one has given up or is gone.
 _SLICE = 0.3  # seconds
 # A process that ends closes its connections some time before the kernel says that it is gone.
 _ENDING = 2.0  # seconds
+# Longest that abort() keeps its caller.
+_FAREWELL = 2.0  # seconds
 # The store refuses larger values.
 _MAX_VALUE = 4 << 20
 _ABORTED = b"aborted"
 
+T = TypeVar("T")
+
 
 class PeerError(StreamerTimeoutError):
     """Another rank is gone, left the stream, or did not answer in time."""
-
-
-def host_name() -> str:
-    return socket.gethostname()
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
-def node_identity() -> str:
-    """Equal for processes of one node: its name, and the boot that they share."""
-    return f"{host_name()}/{_read('/proc/sys/kernel/random/boot_id')}"
-
-
-def process_identity() -> dict[str, Any]:
-    """What the other ranks of this node need to see whether this process lives."""
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        namespace = ""
-    return {"pid": os.getpid(), "namespace": namespace, "started": _started(os.getpid())}
-
-
-def _started(pid: int) -> str:
-    """When the process was started, as the kernel counts; empty where it does not run."""
-    stat = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return stat[19] if len(stat) > 19 and stat[0] not in "ZX" else ""
 
 
 def encode_error(error: BaseException, rank: int, host: str) -> bytes:
@@ -70,7 +48,7 @@ def encode_error(error: BaseException, rank: int, host: str) -> bytes:
         described["fields"] = {
             name: getattr(error, name) for name in errors.FIELDS if getattr(error, name) is not None
         }
-        described["where"] = error.rank
+        described["where"] = [error.rank, error.host]
     else:
         described["code"] = ""
         described["text"] = f"{type(error).__name__}: {error}"
@@ -88,6 +66,10 @@ def located(error: StreamerError, rank: int, host: str) -> StreamerError:
     return error
 
 
+def _never() -> bool:
+    return False
+
+
 def decode_error(data: bytes) -> StreamerError:
     """The error of another rank: of the same type, and with its rank and host."""
     described = json.loads(data)
@@ -103,10 +85,36 @@ def decode_error(data: bytes) -> StreamerError:
         error = errors.from_native(described["code"], described["text"], fields)
     else:
         error = StreamerError(described["text"])
-    if described.get("where") is not None:
-        error.rank, error.host = described["where"], host
+    where = described.get("where", [None, None])
+    if where[0] is not None:
+        error.rank, error.host = where
         return error
     return located(error, rank, host)
+
+
+_connection: tuple[int, Any, Any] | None = None
+
+
+def _connection_to(store: Any) -> Any:
+    """A connection to `store` of this package's own: one for all streams of this process.
+
+    Making one takes seconds where names of addresses are looked up in vain, and each has its other
+    end in the store's process. Threads can share it, since no call here waits in the store.
+    """
+    global _connection
+    if not hasattr(store, "clone"):
+        return store
+    if _connection is not None:
+        process, owner, made = _connection
+        if process == os.getpid() and owner() is store:
+            return made
+    made = store.clone()
+    _connection = os.getpid(), weakref.ref(store), made
+    return made
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 class Abandoned(Exception):
@@ -130,18 +138,18 @@ class Channel:
         self.index = self.ranks.index(rank)
         self.timeout = timeout
         self.hosts: dict[int, str] = {rank: host_name()}
-        self.cancelled: Callable[[], bool] = lambda: False
+        self.cancelled: Callable[[], bool] = _never
         # Groups of one stream share `prefix`: what a rank says stands by its number, the rest by
         # the first rank of the group.
         self._common = f"of/{self.ranks[0]}"
-        self._store: Any = PrefixStore(prefix, store.clone() if hasattr(store, "clone") else store)
-        # A second connection, so that abort() never waits for a waiting thread.
-        self._other: Any = (
-            PrefixStore(prefix, store.clone()) if hasattr(store, "clone") else self._store
-        )
         self._processes: dict[int, dict[str, Any]] = {}
         self._barrier = 0
         self._aborted = False
+        self._since: float | None = None  # when the call to the store under way began
+
+        self._store: Any = PrefixStore(
+            prefix, self.patiently(lambda: self._call(_connection_to, store))
+        )
 
     def introduce(self, host: str, rank: int, process: dict[str, Any]) -> None:
         """Tells where another rank runs."""
@@ -150,8 +158,63 @@ class Channel:
         if host == host_name() and process.get("namespace") == mine["namespace"] != "":
             self._processes[rank] = process
 
+    def stuck(self) -> PeerError | None:
+        """The error for a store that does not answer: its process is stopped, or its node lost.
+
+        Calls to the store can't be told to end, so whoever waits for the thread that made one asks.
+        """
+        since = self._since
+        if since is None or time.monotonic() - since < self.timeout:
+            return None
+        return PeerError(
+            f"the key-value store of torch.distributed did not answer for {self.timeout:g} s "
+            "(RUNAI_STREAMER_DIST_TIMEOUT): the process that has it (rank 0's, or torchrun's) is "
+            "stopped, or its node is lost",
+            code="timeout",
+        )
+
+    def patiently(self, work: Callable[[], T]) -> T:
+        """What `work` returns, which calls the store; left alone where the store is stuck."""
+        values: list[T] = []
+        failures: list[BaseException] = []
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                values.append(work())
+            except BaseException as error:
+                failures.append(error)
+            done.set()
+
+        thread = threading.Thread(target=run, name="streamer-dist-store", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system gives no thread
+            return work()
+        try:
+            while not done.wait(min(_SLICE, self.timeout)):
+                if error := self.stuck():
+                    raise error
+        except BaseException:  # KeyboardInterrupt, too
+            self.cancelled = lambda: True
+            raise
+        if failures:
+            raise failures.pop()
+        return values.pop()
+
+    def watched(self, work: Callable[[], T]) -> T:
+        """What `work` returns, which calls the store, and may wait there for the timeout itself."""
+        self._since = time.monotonic() + _SLICE
+        try:
+            return work()
+        finally:
+            self._since = None
+
     def exchange(self, step: str, value: bytes) -> list[bytes]:
         """Gives `value` to every rank and returns theirs, in the order of `ranks`."""
+        return self.patiently(lambda: self._exchange(step, value))
+
+    def _exchange(self, step: str, value: bytes) -> list[bytes]:
         parts = [value[i : i + _MAX_VALUE] for i in range(0, len(value), _MAX_VALUE)] or [b""]
         self._call(self._put, step, parts)
         values = []
@@ -201,38 +264,46 @@ class Channel:
         if self._aborted:
             return
         self._aborted = True
+        encoded = encode_error(error, self.rank, host_name()).decode()
+
+        def say() -> None:
+            try:
+                self._store.compare_set(f"{self._common}/abort", "", encoded)
+                self._store.compare_set(f"{self._common}/go/{self._barrier}", "", _ABORTED.decode())
+            except Exception:  # the store is gone: then everybody learns it by themselves
+                pass
+
+        thread = threading.Thread(target=say, name="streamer-dist-abort", daemon=True)
         try:
-            encoded = encode_error(error, self.rank, host_name()).decode()
-            self._other.compare_set(f"{self._common}/abort", "", encoded)
-            self._other.compare_set(f"{self._common}/go/{self._barrier}", "", _ABORTED.decode())
-        except Exception:  # the store is gone: then everybody learns it by themselves
-            pass
+            thread.start()
+        except RuntimeError:  # the interpreter ends
+            say()
+        else:
+            thread.join(_FAREWELL)
 
     def check(self) -> None:
         """Raises what another rank aborted with."""
         if self._call(self._store.check, [f"{self._common}/abort"]):
             self._raise_aborted()
 
-    def lost(self, cause: BaseException) -> PeerError:
-        """The error for a transfer that failed; raises what another rank aborted with."""
-        deadline = time.monotonic() + (_ENDING if self._processes else 0)
+    def lost(self, cause: BaseException, peer: int | None, waited: float) -> PeerError:
+        """The error for a transfer with rank `peer` (None: unknown) that failed after `waited`
+        seconds; raises what another rank aborted with."""
+        ending = _ENDING if self._processes and waited < self.timeout else 0
+        deadline = time.monotonic() + ending
         while True:
             self.check()
             gone = [rank for rank in self.ranks if self._gone(rank)]
             if gone:
-                return PeerError(
-                    self._describe(gone) + " ended before the stream did", code="timeout"
-                )
+                return self._peer_error(f"{self._describe(gone)} ended before the stream did", gone)
             if self.cancelled():
                 raise Abandoned
             if time.monotonic() >= deadline:
                 break
             time.sleep(0.01)
-        text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-        return PeerError(
-            f"the exchange with {self._describe([r for r in self.ranks if r != self.rank])} "
-            f"failed: {text}",
-            code="timeout",
+        others = [rank for rank in self.ranks if rank != self.rank] if peer is None else [peer]
+        return self._peer_error(
+            f"the exchange with {self._describe(others)} failed: {_first_line(cause)}", others
         )
 
     def _raise_aborted(self) -> None:
@@ -240,6 +311,7 @@ class Channel:
         raise decode_error(self._call(self._store.get, f"{self._common}/abort"))
 
     def _call(self, operation: Callable[..., Any], *arguments: Any) -> Any:
+        self._since = time.monotonic()
         try:
             return operation(*arguments)
         except StreamerError:
@@ -247,15 +319,16 @@ class Channel:
         except (RuntimeError, ValueError, OSError) as error:
             gone = [rank for rank in self.ranks if self._gone(rank)]
             if gone:
-                raise PeerError(
-                    self._describe(gone) + " ended before the stream did", code="timeout"
+                raise self._peer_error(
+                    f"{self._describe(gone)} ended before the stream did", gone
                 ) from error
-            text = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise PeerError(
                 "lost the key-value store of torch.distributed (its process may have ended): "
-                + text,
+                + _first_line(error),
                 code="timeout",
             ) from error
+        finally:
+            self._since = None
 
     def _wait(self, key: str, members: Sequence[int]) -> None:
         """Waits until the store has `key`, which `members` bring about.
@@ -280,15 +353,13 @@ class Channel:
             silent = self._silent(key, members) or [r for r in members if r != self.rank]
             gone = [rank for rank in silent if self._gone(rank)]
             if gone and not self._call(self._store.check, [key]):
-                raise PeerError(
-                    f"{self._describe(gone)} ended before the stream did", code="timeout"
-                )
+                raise self._peer_error(f"{self._describe(gone)} ended before the stream did", gone)
             if time.monotonic() - start >= self.timeout:
-                raise PeerError(
+                raise self._peer_error(
                     f"no word from {self._describe(silent)} for {self.timeout:g} s "
                     "(RUNAI_STREAMER_DIST_TIMEOUT). Every rank must call stream_files() with "
                     "is_distributed=True, and take all tensors",
-                    code="timeout",
+                    silent,
                 )
 
     def _silent(self, key: str, members: Sequence[int]) -> list[int]:
@@ -306,7 +377,14 @@ class Channel:
 
     def _gone(self, rank: int) -> bool:
         process = self._processes.get(rank)
-        return process is not None and _started(process["pid"]) != process["started"]
+        return process is not None and not lives(process)
+
+    def _peer_error(self, text: str, ranks: Sequence[int]) -> PeerError:
+        """It is said to have happened on `ranks`, if that is one."""
+        error = PeerError(text, code="timeout")
+        if len(ranks) == 1:
+            error.rank, error.host = ranks[0], self.hosts.get(ranks[0])
+        return error
 
     def _describe(self, ranks: Sequence[int]) -> str:
         named = [

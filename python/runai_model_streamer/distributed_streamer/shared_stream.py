@@ -6,7 +6,8 @@ import dataclasses
 import json
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,9 +20,10 @@ from runai_model_streamer.distributed_streamer.agreement import (
 )
 from runai_model_streamer.distributed_streamer.assembler import Assembler
 from runai_model_streamer.distributed_streamer.plan import Plan
+from runai_model_streamer.distributed_streamer.processes import host_name
 from runai_model_streamer.distributed_streamer.pump import Pump
 from runai_model_streamer.distributed_streamer.reader import PieceReader
-from runai_model_streamer.distributed_streamer.rendezvous import Channel, host_name, located
+from runai_model_streamer.distributed_streamer.rendezvous import Channel, located
 from runai_model_streamer.distributed_streamer.settings import DistSettings
 from runai_model_streamer.distributed_streamer.staging import PrivateStaging, Staging
 from runai_model_streamer.distributed_streamer.transport import (
@@ -98,11 +100,9 @@ class SharedStream:
             PieceReader(session, paths, member, memory.native_type, memory.ordinal),
             staging,
             Assembler(requests, {path: number for number, path in enumerate(paths)}, memory),
-            lambda: self._make_transport(ranks, member, pump),
             settings.memory_share(self.local_ranks),
             session.stream.cancel,
         )
-        channel.cancelled = pump.stopped
         self._members = ranks
         self._read_bytes = plan.read_bytes(member) if plan.rounds else 0
         logger.info(
@@ -115,7 +115,7 @@ class SharedStream:
             sum(request.total_size() for request in requests),
             len(paths),
         )
-        pump.start()
+        pump.start(partial(self._make_transport, ranks, member))
         self.pump = pump
 
     def _wishes(
@@ -144,13 +144,15 @@ class SharedStream:
         check_objects(self.channel, paths, [answer["objects"] for answer in answers])
         return [answer["wanted"] for answer in answers]
 
-    def _make_transport(self, ranks: Sequence[int], member: int, pump: Pump) -> Transport:
+    def _make_transport(
+        self, ranks: Sequence[int], member: int, stopped: Callable[[], bool]
+    ) -> Transport:
         # Groups of the same stream differ in their first rank.
         store = self.store.clone() if hasattr(self.store, "clone") else self.store
         part = dist.PrefixStore(f"{self.prefix}/data/{ranks[0]}", store)
         timeout = self.settings.timeout
         if self.memory.backend == "nccl":
-            return NcclTransport(part, member, len(ranks), timeout, self.device, pump.stopped)
+            return NcclTransport(part, member, len(ranks), timeout, self.device, stopped)
         return GlooTransport(part, member, len(ranks), timeout)
 
     def stats(self, stats: StreamStats) -> StreamStats:

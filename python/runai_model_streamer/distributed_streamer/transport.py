@@ -21,6 +21,14 @@ from runai_model_streamer.distributed_streamer.staging import Placed
 _NCCL_GRACE = 120.0
 
 
+class TransferError(RuntimeError):
+    """A transfer with one member failed."""
+
+    def __init__(self, member: int, cause: BaseException) -> None:
+        super().__init__(str(cause) or type(cause).__name__)
+        self.member = member
+
+
 class Transport(Protocol):
     """Between the members of one plan; used by one thread."""
 
@@ -55,16 +63,19 @@ class GlooTransport:
         for one in placed:
             if one.piece.size > 0 and one.piece.owner != me:
                 tag = _tag(one)
-                works.append(self._group.recv([one.data], one.piece.owner, tag))
+                works.append((one.piece.owner, self._group.recv([one.data], one.piece.owner, tag)))
         for one in placed:
             if one.piece.size > 0 and one.piece.owner == me:
                 data, tag, takers = one.data, _tag(one), one.piece.takers
                 # Beginning behind itself, so that the owners do not all send to one.
                 first = takers.index(me)
                 others = takers[first + 1 :] + takers[:first]
-                works += [self._group.send([data], taker, tag) for taker in others]
-        for work in works:
-            work.wait()
+                works += [(taker, self._group.send([data], taker, tag)) for taker in others]
+        for member, work in works:
+            try:
+                work.wait()
+            except RuntimeError as error:
+                raise TransferError(member, error) from error
 
     def abort(self) -> None:
         abort = getattr(self._group, "abort", None)

@@ -5,9 +5,11 @@ process that has imported everything. Writes what came out to RESULTS/RANK.json.
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -19,7 +21,13 @@ import torch.distributed as dist
 
 from runai_model_streamer import FileChunks, SafetensorsStreamer
 from runai_model_streamer.distributed_streamer import distributed_streamer as module
-from runai_model_streamer.distributed_streamer import membership, staging
+from runai_model_streamer.distributed_streamer import (
+    membership,
+    pump,
+    shared_stream,
+    staging,
+    transport,
+)
 
 JOB: dict[str, Any] = {}
 RANK = -1
@@ -117,6 +125,62 @@ def on_device() -> dict[str, Any]:
         "violation": standin.violation(),
         "pinned": counts.pinned_bytes,
     }
+
+
+def automatic() -> dict[str, Any]:
+    """on_device(), as if the group had NCCL; the page cache of rank JOB["cold"] is said to be cold.
+
+    What moves pieces is gloo all the same.
+    """
+    membership.backend_of = lambda group, kind: "nccl"
+    shared_stream.NcclTransport = lambda store, member, members, timeout, *_: (
+        transport.GlooTransport(store, member, members, timeout)
+    )
+    if JOB["cold"] == RANK:
+        membership.cached_fraction = lambda paths: 0.9
+    use_standin(JOB["driver"])
+    from standin import StandinMemory
+
+    class NcclMemory(StandinMemory):
+        def __init__(self, device: torch.device) -> None:
+            super().__init__(device)
+            self.backend = "nccl"
+
+    from runai_model_streamer import cuda
+
+    cuda.memory_factory = NcclMemory
+    return load()
+
+
+def again_and_again() -> dict[str, Any]:
+    """Streams of which nothing may be left, though no garbage is collected."""
+    gc.disable()
+    connections = []
+    for _ in range(JOB["times"]):
+        with SafetensorsStreamer() as streamer:
+            stream(streamer)
+            for _ in streamer.get_tensors():
+                pass
+        pump.leave_all()
+        dist.barrier()
+        connections.append(len(os.listdir("/proc/self/fd")))
+        dist.barrier()
+    return {"connections": connections}
+
+
+def reborn() -> dict[str, Any]:
+    """A stream, and another one in a default group that was made anew."""
+    first = load()["tensors"]
+    dist.barrier()
+    dist.destroy_process_group()
+    dist.init_process_group("gloo")
+    return {"first": first, **load()}
+
+
+def local_then_global() -> dict[str, Any]:
+    first = load()["notes"]["distributed"]
+    os.environ["RUNAI_STREAMER_DIST_GLOBAL"] = "1"
+    return {"first": first, **load()}
 
 
 def twice() -> dict[str, Any]:
@@ -257,6 +321,54 @@ def truncated() -> dict[str, Any]:
             elif count == 1:
                 wait_for(JOB["flag"])
     return {"count": count}
+
+
+def dropped() -> dict[str, Any]:
+    """Rank 1 lets go of its streamer after a tensor, without closing it; the others go on."""
+    streamer = SafetensorsStreamer()
+    stream(streamer)
+    iterator = streamer.get_tensors()
+    next(iterator)
+    if RANK == 1:
+        del iterator, streamer
+        wait_for(JOB["flag"])
+        return {"count": 1}
+    try:
+        count = 1 + sum(1 for _ in iterator)
+    finally:
+        Path(JOB["flag"]).touch()
+    return {"count": count}
+
+
+def suspended() -> dict[str, Any]:
+    """Rank JOB["who"] is stopped by a signal after a tensor, until the others have ended."""
+    with SafetensorsStreamer() as streamer:
+        stream(streamer)
+        iterator = streamer.get_tensors()
+        next(iterator)
+        if JOB["who"] == RANK:
+            suspend_until([f"{JOB['flag']}{rank}" for rank in range(3) if rank != RANK])
+        try:
+            return {"count": 1 + sum(1 for _ in iterator)}
+        finally:
+            Path(f"{JOB['flag']}{RANK}").touch()
+
+
+def suspend_until(flags: list[str]) -> None:
+    mine = os.getpid()
+    if os.fork() == 0:
+        for flag in flags:
+            wait_for(flag)
+        os.kill(mine, signal.SIGCONT)
+        os._exit(0)
+    os.kill(mine, signal.SIGSTOP)
+
+
+def other_device() -> dict[str, Any]:
+    if RANK == 1:  # the stand-in's memory is the host's
+        own = membership.hello
+        membership.hello = lambda *arguments: {**own(*arguments), "device": "cuda"}
+    return load()
 
 
 def abandon() -> dict[str, Any]:

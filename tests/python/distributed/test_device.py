@@ -35,6 +35,20 @@ def test_each_byte_goes_to_one_device_and_from_there_to_the_others(
     assert sum(result["copied"] for result in found.values()) == found[0]["bytes"]
 
 
+@pytest.mark.parametrize(("mode", "cold"), [("auto", None), ("auto", 1), ("1", None)])
+def test_auto_reads_alone_what_every_rank_has_in_its_page_cache(
+    cluster: Callable[..., Cluster], tmp_path: Path, mode: str, cold: int | None
+) -> None:
+    files, expected = models.mixture(tmp_path)
+    env = {"RUNAI_STREAMER_DIST": mode}
+    job = {"program": "automatic", "driver": str(library()), "device": "cuda:0", "cold": cold}
+    for result in cluster(2, env).load(files, **job).values():
+        assert result["tensors"] == [list(pair) for pair in expected]
+        alone = mode == "auto" and cold is None
+        text = "the files are in the page cache of every rank" if alone else "2 ranks, "
+        assert result["notes"]["distributed"].startswith(text)
+
+
 def test_a_full_device_is_an_error_that_says_so(
     cluster: Callable[..., Cluster], tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,9 @@ WAYS = ["shared memory", "gloo"]
         ("RUNAI_STREAMER_PARTITION_POLICY", "spans", "files"),
         ("RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE", "1000000", "2000000"),
         ("RUNAI_STREAMER_MEMORY_LIMIT", "1000000000", "-1"),
+        ("RUNAI_STREAMER_PROCESS_GROUP_SIZE", "2", "3"),
+        ("RUNAI_STREAMER_DIST_GLOBAL", "0", "1"),
+        ("RUNAI_STREAMER_DIST_GLOBAL", "1", "0"),
         ("RUNAI_STREAMER_DIST", "1", "0"),
         ("RUNAI_STREAMER_DIST_TIMEOUT", "600", "soon"),
     ],
@@ -40,7 +44,11 @@ def test_settings_that_differ_are_named(
 
 @pytest.mark.parametrize(
     ("program", "what"),
-    [("other_version", "the version of this package"), ("other_files", "the list of files")],
+    [
+        ("other_version", "the version of this package"),
+        ("other_files", "the list of files"),
+        ("other_device", "the kind of device: cpu and cuda"),
+    ],
 )
 def test_what_else_differs_is_named(cluster: Make, tmp_path: Path, program: str, what: str) -> None:
     files = models.dense(tmp_path, files=2, tensors=1)
@@ -154,6 +162,39 @@ def test_a_rank_that_dies_is_named_at_once(
     for result in found.values():
         assert "TimeoutError" in result["bases"]
         assert "rank 1 on " in result["text"]
+        assert result["rank"] == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_streamer_that_is_dropped_is_named_at_once(
+    cluster: Make, tmp_path: Path, way: str
+) -> None:
+    files = models.dense(tmp_path, files=2, tensors=30)
+    found = cluster(3, {"RUNAI_STREAMER_MEMORY_LIMIT": "2000000"}).run("dropped", files, way=way)
+    for rank in (0, 2):
+        assert "TimeoutError" in found[rank]["bases"]
+        assert found[rank]["rank"] == 1
+        assert found[rank]["works"]
+
+
+@pytest.mark.parametrize(
+    ("who", "way", "text"),
+    [
+        (1, WAYS[1], "rank 1 on|ranks 1 on"),
+        # Which has the key-value store: there, calls can't be told to end.
+        (0, WAYS[0], "the key-value store of torch.distributed did not answer for 2 s"),
+    ],
+)
+def test_a_process_that_is_stopped_ends_in_a_timeout(
+    cluster: Make, tmp_path: Path, who: int, way: str, text: str
+) -> None:
+    files = models.dense(tmp_path, files=2, tensors=30)
+    env = {"RUNAI_STREAMER_MEMORY_LIMIT": "2000000", "RUNAI_STREAMER_DIST_TIMEOUT": "2"}
+    found = cluster(3, env).run("suspended", files, who=who, way=way)
+    for rank in {0, 1, 2} - {who}:
+        assert "TimeoutError" in found[rank]["bases"]
+        assert re.search(text, found[rank]["text"])
+        assert found[rank]["works"]
 
 
 def test_a_generator_that_nobody_asks_ends_in_a_timeout(cluster: Make, tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import threading
 import pytest
 import torch.distributed as dist
 
-from runai_model_streamer.distributed_streamer.rendezvous import (
-    Channel,
-    PeerError,
+from runai_model_streamer.distributed_streamer import processes
+from runai_model_streamer.distributed_streamer.processes import (
     _started,
     host_name,
+    lives,
     process_identity,
 )
+from runai_model_streamer.distributed_streamer.rendezvous import Channel, PeerError
 
 
 def test_a_rank_that_came_and_ended_before_it_said_so_is_named() -> None:
@@ -53,7 +54,7 @@ def test_a_rank_that_still_ends_when_its_connection_is_gone_is_named() -> None:
     channel.introduce(host_name(), 1, process)
     threading.Timer(0.2, ending.stdin.close).start()
     try:
-        error = channel.lost(RuntimeError("connection closed by peer"))
+        error = channel.lost(RuntimeError("connection closed by peer"), None, 0)
     finally:
         ending.wait()
     assert "rank 1 on " in str(error)
@@ -63,6 +64,23 @@ def test_a_rank_that_still_ends_when_its_connection_is_gone_is_named() -> None:
 def test_a_lost_connection_to_a_rank_of_another_node_says_so_at_once() -> None:
     channel = Channel(dist.HashStore(), "stream", [0, 1], 0, timeout=60)
     channel.introduce("another-node", 1, process_identity())
-    error = channel.lost(RuntimeError("connection closed by peer"))
+    error = channel.lost(RuntimeError("connection closed by peer"), None, 0)
     assert "rank 1 on another-node" in str(error)
     assert "connection closed by peer" in str(error)
+
+
+def test_a_process_that_proc_hides_is_not_taken_for_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc mounted with hidepid, and ranks of several users."""
+    living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert living.stdin is not None
+    identity = {**process_identity(), "pid": living.pid, "started": _started(living.pid)}
+    assert lives(identity)
+    monkeypatch.setattr(processes, "_read", lambda path: "")
+    assert lives(identity)
+    living.stdin.close()
+    living.wait()
+    assert not lives(identity)
+
+
+def test_another_process_with_the_number_of_one_that_ended_is_not_it() -> None:
+    assert not lives({**process_identity(), "started": "1"})

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
+from runai_model_streamer.distributed_streamer.probe import MOSTLY, cached_fraction
 from runai_model_streamer.distributed_streamer.settings import DistSettings
 
 
@@ -37,3 +41,17 @@ def test_both_staging_buffers_fit_the_share(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_rounds_bytes_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     found = settings(monkeypatch, DIST_BUFFER_MIN_BYTESIZE="5000000")
     assert found.round_bytes(4, 4, on_device=True) == 5_000_000
+
+
+def test_the_page_cache_is_asked_and_not_filled(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(4 << 20))
+    if cached_fraction([str(path)]) == 0:
+        pytest.skip("this file system does not tell")
+    assert cached_fraction([str(path)]) == 1
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert cached_fraction([str(path)]) < MOSTLY
+    assert cached_fraction([str(path), str(tmp_path / "none")]) == 0
+    assert cached_fraction(["s3://bucket/key"]) == 0

@@ -154,3 +154,60 @@ def test_an_error_names_the_node(
     )
     found = ranks.run("unknown_name", files)
     assert all("rank 1 on node-b" in result["text"] for result in found.values())
+
+
+@pytest.mark.root
+def test_a_mode_that_differs_is_named_on_every_node(
+    cluster: Make, tmp_path: Path, two_nodes: dict[str, list[str]]
+) -> None:
+    files = models.dense(tmp_path, files=1, tensors=1)
+    first, second = two_nodes
+    ranks = cluster(
+        3,
+        {"GLOO_SOCKET_IFNAME": "wire"},
+        rank_env={1: {"RUNAI_STREAMER_DIST_GLOBAL": "1"}},
+        prefixes=[two_nodes[first], two_nodes[second], two_nodes[second]],
+        address=NODES[first],
+    )
+    for result in ranks.run("load", files).values():
+        assert "rank 0 on node-a and rank 1 on node-b" in result["text"]
+        assert "RUNAI_STREAMER_DIST_GLOBAL: 0 and 1" in result["text"]
+        assert result["works"]
+
+
+@pytest.mark.root
+def test_a_rank_that_is_alone_on_its_node_reads_alone(
+    cluster: Make, tmp_path: Path, two_nodes: dict[str, list[str]]
+) -> None:
+    files = models.dense(tmp_path, files=1, tensors=2)
+    first, second = two_nodes
+    ranks = cluster(
+        3,
+        {"GLOO_SOCKET_IFNAME": "wire"},
+        prefixes=[two_nodes[first], two_nodes[second], two_nodes[second]],
+        address=NODES[first],
+    )
+    found = ranks.load(files, program="local_then_global")
+    assert found[0]["first"] == "no other rank shares this one's reading"
+    assert found[1]["first"].startswith("2 ranks")
+    for result in found.values():
+        assert result["notes"]["distributed"].startswith("3 ranks")
+        assert result["tensors"] == expected(files)
+
+
+@pytest.mark.root
+def test_a_rank_that_dies_on_another_node_ends_in_a_timeout(
+    cluster: Make, tmp_path: Path, two_nodes: dict[str, list[str]]
+) -> None:
+    files = models.dense(tmp_path, files=2, tensors=30)
+    first, second = two_nodes
+    env = {
+        "RUNAI_STREAMER_DIST_GLOBAL": "1",
+        "RUNAI_STREAMER_DIST_TIMEOUT": "3",
+        "RUNAI_STREAMER_MEMORY_LIMIT": "2000000",
+        "GLOO_SOCKET_IFNAME": "wire",
+    }
+    ranks = cluster(2, env, prefixes=[two_nodes[first], two_nodes[second]], address=NODES[first])
+    (result,) = ranks.run("abandon", files, how="kill", afterwards=False).values()
+    assert "TimeoutError" in result["bases"]
+    assert "rank 1 on node-b" in result["text"]

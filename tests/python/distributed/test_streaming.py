@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from .cluster import Cluster
 
 Make = Callable[..., Cluster]
 SHARED = "shared memory"
+WAYS = [SHARED, "gloo"]
+ROOT = pytest.mark.root
 
 
 def digests_of(files: list[str]) -> list[tuple[str, str]]:
@@ -84,6 +87,7 @@ def test_staging_memory_is_bounded_and_goes_with_the_stream(cluster: Make, tmp_p
             assert 0 < result["ring"][1] * result["ring"][2] <= bound + 4 * 4096
             assert result["shared_mappings"][0] == (2 if way == SHARED else 0)
             assert result["shared_mappings"][1] == 0
+            assert result["tensors"] == [list(pair) for pair in digests_of(files)]
 
 
 def test_memory_that_one_rank_cannot_map_is_shared_by_none(cluster: Make, tmp_path: Path) -> None:
@@ -93,21 +97,55 @@ def test_memory_that_one_rank_cannot_map_is_shared_by_none(cluster: Make, tmp_pa
         assert result["tensors"] == [list(pair) for pair in digests_of(files)]
 
 
-def test_many_small_tensors(cluster: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        pytest.param(["unshare", "--user", "--map-root-user"], id="user namespace"),
+        pytest.param(
+            ["unshare", "--pid", "--fork", "--mount-proc"], id="pid namespace", marks=ROOT
+        ),
+        pytest.param(
+            ["setpriv", "--inh-caps=-all", "--bounding-set=-all"], id="capabilities", marks=ROOT
+        ),
+    ],
+)
+def test_a_rank_that_may_not_look_into_others_makes_all_use_gloo(
+    cluster: Make, tmp_path: Path, prefix: list[str]
+) -> None:
+    """As ranks in containers of their own."""
+    if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip(f"{prefix[0]} may not do that here")
+    files = models.dense(tmp_path, files=1, tensors=3)
+    for result in cluster(2, prefixes=[[], prefix]).load(files).values():
+        assert result["notes"]["distributed_way"] == "gloo"
+        assert result["tensors"] == [list(pair) for pair in digests_of(files)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_left_of_a_stream(cluster: Make, tmp_path: Path, way: str) -> None:
+    """No connection, no thread, no memory; and nobody needs to collect garbage."""
+    files = models.dense(tmp_path, files=1, tensors=2)
+    for result in cluster(2).load(files, program="again_and_again", times=8, way=way).values():
+        assert len(set(result["connections"][1:])) == 1, result["connections"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_many_small_tensors(cluster: Make, tmp_path: Path, way: str) -> None:
     path = tmp_path / "small.safetensors"
     expected = models.write(path, [(f"t.{i}", "U8", (64,)) for i in range(60_000)])
-    found = cluster(2).load([str(path)])
+    found = cluster(2).load([str(path)], way=way)
     for result in found.values():
         assert result["tensors"] == [list(pair) for pair in expected.items()]
         assert max(result["storages"]) <= 1 << 20
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("files", ["none", "only_empty", "tiny"])
-def test_less_than_there_are_ranks(cluster: Make, tmp_path: Path, files: str) -> None:
+def test_less_than_there_are_ranks(cluster: Make, tmp_path: Path, files: str, way: str) -> None:
     path = tmp_path / "a.safetensors"
     specs = {"none": [], "only_empty": [("e", "F32", (0,))], "tiny": [("t", "U8", (3,))]}[files]
     expected = models.write(path, specs)
-    found = cluster(3).load([] if files == "none" else [str(path)])
+    found = cluster(3).load([] if files == "none" else [str(path)], way=way)
     for result in found.values():
         assert result["tensors"] == [list(pair) for pair in expected.items()]
 
@@ -119,17 +157,19 @@ def test_one_rank_reads_alone(cluster: Make, tmp_path: Path) -> None:
     assert result["ring"] is None
 
 
-def test_the_same_file_twice(cluster: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_the_same_file_twice(cluster: Make, tmp_path: Path, way: str) -> None:
     (path,) = models.dense(tmp_path, files=1, tensors=3)
-    found = cluster(2).load([path, path])
+    found = cluster(2).load([path, path], way=way)
     for result in found.values():
         assert sorted(result["tensors"]) == sorted([list(p) for p in digests_of([path])] * 2)
     assert sum(read_here(result) for result in found.values()) == 3 << 20
 
 
-def test_into_memory_that_exists(cluster: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_into_memory_that_exists(cluster: Make, tmp_path: Path, way: str) -> None:
     files = models.dense(tmp_path)
-    for result in cluster(2).load(files, program="into").values():
+    for result in cluster(2).load(files, program="into", way=way).values():
         assert result["same"]
         assert result["tensors"] == dict(digests_of(files))
 
@@ -150,9 +190,10 @@ def test_ranks_may_want_different_tensors(cluster: Make, tmp_path: Path, way: st
     assert sum(read_here(result) for result in found.values()) == len(everything) << 20
 
 
-def test_a_rank_that_wants_nothing_reads_nothing(cluster: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_rank_that_wants_nothing_reads_nothing(cluster: Make, tmp_path: Path, way: str) -> None:
     files = models.dense(tmp_path, files=1, tensors=4)
-    found = cluster(3).load(files, names={"0": ["0.*"], "1": [], "2": ["0.01"]})
+    found = cluster(3).load(files, names={"0": ["0.*"], "1": [], "2": ["0.01"]}, way=way)
     assert [len(result["tensors"]) for _, result in sorted(found.items())] == [4, 0, 1]
     assert read_here(found[1]) == 0
 
@@ -181,6 +222,12 @@ def test_a_stream_is_shared_whatever_came_before_it(cluster: Make, tmp_path: Pat
         assert len(result["tensors"]) == 3
         assert [ring and ring[0] for ring in result["rings"]] == [rank, rank]
         assert result["chunks"] == found[0]["chunks"]
+
+
+def test_the_default_group_may_be_made_anew(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=1, tensors=3)
+    for result in cluster(2).load(files, program="reborn").values():
+        assert result["first"] == result["tensors"] == [list(p) for p in digests_of(files)]
 
 
 @pytest.mark.parametrize(
