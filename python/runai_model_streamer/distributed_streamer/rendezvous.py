@@ -143,6 +143,7 @@ class Channel:
         # the first rank of the group.
         self._common = f"of/{self.ranks[0]}"
         self._processes: dict[int, dict[str, Any]] = {}
+        self._said: list[str] = []  # the keys of what this rank exchanged last
         self._barrier = 0
         self._aborted = False
         self._since: float | None = None  # when the call to the store under way began
@@ -229,6 +230,11 @@ class Channel:
                 for part in range(1, int(count))
             ]
             values.append(b"".join([first, *rest]))
+        # Who says the next thing has read the one before: the store need not keep it.
+        for key in self._said:
+            self._call(self._store.delete_key, key)
+        self._said = [f"{step}/{self.rank}"]
+        self._said += [f"{step}/{self.rank}/{part}" for part in range(1, len(parts))]
         return values
 
     def _put(self, step: str, parts: list[bytes]) -> None:

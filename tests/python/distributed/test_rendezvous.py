@@ -31,6 +31,27 @@ def test_a_rank_that_came_and_ended_before_it_said_so_is_named() -> None:
         channel.barrier()
 
 
+def test_what_everybody_has_read_leaves_the_store() -> None:
+    store = dist.HashStore()
+    large = bytes(5 << 20)  # more than one value
+    said: dict[int, list[list[bytes]]] = {}
+
+    def talk(rank: int) -> None:
+        channel = Channel(store, "stream", [0, 1], rank, timeout=60)
+        mine = [large + bytes([rank]), b"second", b"third"]
+        said[rank] = [channel.exchange(str(step), value) for step, value in enumerate(mine)]
+
+    threads = [threading.Thread(target=talk, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert said[0] == said[1]
+    assert said[0][0] == [large + b"\0", large + b"\1"]
+    left = [f"stream/{step}/{rank}" for step in (0, 1) for rank in (0, 1)]
+    assert not any(store.check([key]) for key in [*left, "stream/0/0/1", "stream/0/1/1"])
+
+
 class _StoreIsGone:
     def check(self, keys: list[str]) -> bool:
         raise RuntimeError("Connection reset by peer")
