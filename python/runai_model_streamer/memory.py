@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 
 import torch
 
@@ -30,18 +31,28 @@ class HostMemory:
 
     def allocate(self, size: int) -> torch.Tensor:
         """`size` bytes."""
-        return torch.empty(size, dtype=torch.uint8, device="cpu")
+        if size <= GROUP_BYTES:
+            return torch.empty(size, dtype=torch.uint8, device="cpu")
+        # Straight from the system, and straight back to it when the last tensor goes: the
+        # allocator would keep a good part of what other threads free.
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return torch.frombuffer(memory, dtype=torch.uint8)
 
     def claim(self, size: int) -> torch.Tensor:
         """allocate(), with an error that says how much there was no memory for."""
         try:
             return self.allocate(size)
-        except torch.cuda.OutOfMemoryError as error:
-            name = f"cuda:{self.ordinal}" if self.native_type else str(self.device)
+        except (OSError, RuntimeError) as error:
+            if self.native_type == 0:
+                owner, hint = "the system", "Keep fewer tensors, or give the process more memory"
+            elif isinstance(error, torch.cuda.OutOfMemoryError):
+                owner, hint = f"cuda:{self.ordinal}", "Free device memory, or keep fewer tensors"
+            else:
+                raise
             raise StreamerOutOfMemoryError(
-                f"{name} has no memory for {size} bytes: {error}",
+                f"{owner} has no memory for {size} bytes: {error}",
                 code="out_of_memory",
-                hint="Free device memory, or keep fewer tensors",
+                hint=hint,
             ) from error
 
     def at(self, address: int, size: int) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -101,11 +100,6 @@ class Assembler:
         size = block.end - block.start
         if block.destination:
             return self.memory.at(block.destination, size)
-        if self.memory.native_type == 0 and size > GROUP_BYTES:
-            # Straight from the system, and straight back to it when the last tensor goes: the
-            # allocator would keep a good part of what other threads free.
-            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            return torch.frombuffer(memory, dtype=torch.uint8)
         return self.memory.claim(size)
 
     def _run(self, block: _Block) -> Run:

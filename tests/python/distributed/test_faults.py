@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from runai_model_streamer.errors import StreamerOutOfMemoryError
+from runai_model_streamer.memory import HostMemory
+
 from . import models
 from .cluster import Cluster
 
@@ -108,6 +111,12 @@ def test_a_rank_without_a_thread_is_named_at_once(cluster: Make, tmp_path: Path)
         assert result["error"] == "StreamerOutOfMemoryError"
         assert result["rank"] == 1
         assert "gives no thread" in result["text"]
+
+
+def test_memory_that_the_host_does_not_have_is_an_error_that_says_so() -> None:
+    size = 1 << 60
+    with pytest.raises(StreamerOutOfMemoryError, match=f"the system has no memory for {size} b"):
+        HostMemory().claim(size)
 
 
 def test_an_unknown_name_on_one_rank_fails_on_all(cluster: Make, tmp_path: Path) -> None:
