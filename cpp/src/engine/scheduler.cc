@@ -31,11 +31,6 @@ void Scheduler::add_source(SourceKind kind, SourceLimits limits) {
   sources_.emplace(kind, limits);
 }
 
-bool Scheduler::has_source(SourceKind kind) const {
-  const std::lock_guard lock(mutex_);
-  return sources_.count(kind) > 0;
-}
-
 void Scheduler::start_concurrency(SourceKind kind, int reads, double latency) {
   const std::lock_guard lock(mutex_);
   sources_.at(kind).controller.start(reads, latency);

@@ -54,7 +54,6 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
 
   // Must come before the first block or task of that kind.
   void add_source(SourceKind kind, SourceLimits limits);
-  bool has_source(SourceKind kind) const;
   // Where adaptive concurrency starts: see ConcurrencyController::start().
   void start_concurrency(SourceKind kind, int reads, double latency);
 

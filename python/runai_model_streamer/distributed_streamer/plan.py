@@ -189,17 +189,13 @@ class Plan:
             for number, (takers, extents) in enumerate(sorted(classes.items()))
         ]
         self.bytes = sum(len(one.whole) for one in self._classes)
-        self.wanted_bytes = [
+        by_member = (
             sum(len(one.whole) for one in self._classes if member in one.takers)
             for member in range(len(wanted))
-        ]
-        most = max(self.wanted_bytes, default=0)
+        )
+        most = max(by_member, default=0)
         self.rounds = -(-most // max(1, round_bytes))
         self._text = json.dumps([wanted, round_bytes, policy], separators=(",", ":"))
-
-    def members(self) -> list[int]:
-        """Who wants anything."""
-        return [member for member, size in enumerate(self.wanted_bytes) if size > 0]
 
     def pieces(self, number: int) -> list[Piece]:
         """The pieces of a round, class by class. Some can be empty."""

@@ -26,7 +26,6 @@ class PieceReader:
         self._device_type = device_type
         self._ordinal = ordinal
         self._left: list[int] = []  # ranges of each submission that did not arrive yet
-        self.bytes = 0
 
     def start(self, placed: Sequence[Placed], stream: int = 0) -> None:
         """Begins to read this member's pieces of the next round to where they stand.
@@ -50,7 +49,6 @@ class PieceReader:
                 request.destinations.append(place)
                 place += end - start
                 ranges += 1
-            self.bytes += one.piece.size
         self._left.append(ranges)
         self._session.submit(requests, self._device_type, self._ordinal, stream)
 

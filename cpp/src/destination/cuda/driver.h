@@ -26,7 +26,6 @@ enum : int {
   kInvalidValue = 1,
   kOutOfMemory = 2,
   kNotInitialized = 3,
-  kDeinitialized = 4,
   kNoDevice = 100,
   kInvalidDevice = 101,
   kNotReady = 600,
