@@ -16,6 +16,7 @@ void raise_if_failed(const Status& status);
 void bind_errors(pybind11::module_& module);
 void bind_list(pybind11::module_& module);
 void bind_settings(pybind11::module_& module);
+void bind_header(pybind11::module_& module);
 void bind_stream(pybind11::module_& module);
 
 }  // namespace streamer::python

@@ -10,5 +10,6 @@ PYBIND11_MODULE(_native, module) {
   streamer::python::bind_errors(module);
   streamer::python::bind_list(module);
   streamer::python::bind_settings(module);
+  streamer::python::bind_header(module);
   streamer::python::bind_stream(module);
 }

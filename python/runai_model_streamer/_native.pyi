@@ -1,7 +1,7 @@
 """Native engine of runai_model_streamer. Use runai_model_streamer.native."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 # submission, entry, file, first range, count of ranges, memory, position of each range, error
 _Ready = tuple[int, int, int, int, int, Buffer | None, list[int], Exception | None]
@@ -9,6 +9,8 @@ _Ready = tuple[int, int, int, int, int, Buffer | None, list[int], Exception | No
 _Entry = tuple[int, Sequence[int], Sequence[int], Sequence[int] | None, Sequence[int] | None, Any]
 # (kind, container, refresh) -> values, expiry in seconds since the epoch (0: never), identity
 _Provider = Callable[[str, str, bool], tuple[dict[str, str], int, str] | None]
+
+_Tensor = TypeVar("_Tensor")
 
 class Buffer:
     """Writable memory that holds ready ranges; alive until the last view dies."""
@@ -53,6 +55,13 @@ class Stream:
 
 sticky_device_hint: str
 """What to do where a GPU can't be used any more."""
+
+def plain_header(
+    blob: bytes, data_size: int, bits: Mapping[str, int], type: type[_Tensor]
+) -> tuple[list[_Tensor], dict[str, str]] | None:
+    """Tensors by place, and metadata, of a common safetensors header; None for any other: one with
+    an error, escapes, letters beyond ASCII. `bits` are those of each dtype; `type` makes a tensor's
+    description and has the attributes name, shape, dtype, start and end."""
 
 def version() -> str: ...
 def set_error_factory(factory: Callable[[str, str, dict[str, Any]], Exception]) -> None: ...

@@ -9,6 +9,7 @@ _native.set_error_factory(errors.from_native)
 Stream = _native.Stream
 Buffer = _native.Buffer
 list_objects = _native.list_objects
+plain_header = _native.plain_header
 setting = _native.setting
 settings_table = _native.settings_table
 source_kind = _native.source_kind

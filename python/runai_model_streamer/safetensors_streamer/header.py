@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from runai_model_streamer.errors import StreamerError, StreamerShortReadError
+from runai_model_streamer.native import plain_header
 from runai_model_streamer.safetensors_streamer.dtypes import (
     BITS,
     ELEMENT_BYTES,
@@ -120,16 +121,9 @@ def parse_header(
     `blob` is the JSON, `data_size` the number of bytes behind it. Raises SafetensorsHeaderError,
     or StreamerShortReadError where bytes are missing at the end.
     """
-
-    def fail(message: str) -> NoReturn:
-        raise SafetensorsHeaderError(f"{path}: {message}", path=path)
-
-    try:
-        text = blob.decode("utf-8")
-    except UnicodeDecodeError as error:
-        fail(f"the header is not valid UTF-8 (byte {error.start})")
     with collection_paused():
-        return _parse_text(text, path, data_size, fail)
+        plain = plain_header(blob, data_size, BITS, SafetensorMetadata)
+        return parse_any_header(blob, path, data_size) if plain is None else plain
 
 
 @contextlib.contextmanager
@@ -145,15 +139,21 @@ def collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _parse_text(
-    text: str, path: str, data_size: int, fail: Any
+def parse_any_header(
+    blob: bytes, path: str, data_size: int
 ) -> tuple[list[SafetensorMetadata], dict[str, str]]:
+    """parse_header() of any header, also where something is uncommon or wrong."""
+
+    def fail(message: str) -> NoReturn:
+        raise SafetensorsHeaderError(f"{path}: {message}", path=path)
+
+    try:
+        text = blob.decode("utf-8")
+    except UnicodeDecodeError as error:
+        fail(f"the header is not valid UTF-8 (byte {error.start})")
     header = _parse_json(text, fail)
     metadata = _check_metadata(header.pop("__metadata__", None), fail)
-    tensors = [
-        _plain_tensor(name, info) or _check_tensor(name, info, fail)
-        for name, info in header.items()
-    ]
+    tensors = [_check_tensor(name, info, fail) for name, info in header.items()]
     tensors.sort(key=lambda tensor: (tensor.start, tensor.end))
     _check_layout(tensors, path, data_size, fail)
     return tensors, metadata
@@ -170,27 +170,6 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _surely_without_duplicates(text: str, header: Any) -> bool:
-    """Whether `text` has as many strings as `header`: a duplicate would be lost on the way.
-
-    Five for each tensor (its name, three keys and the dtype), one and two for each entry of
-    `__metadata__`. A header with fewer is refused for another reason.
-    """
-    if not isinstance(header, dict):
-        return False
-    metadata = header.get("__metadata__")
-    tensors = len(header) - (metadata is not None)
-    strings = 5 * tensors
-    try:
-        keys = sum(map(len, header.values()))
-        if metadata is not None:
-            strings += 1 + 2 * len(metadata)
-            keys -= len(metadata)
-    except TypeError:
-        return False
-    return keys == 3 * tensors and text.count('"') == 2 * strings
-
-
 def _no_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is not JSON")
 
@@ -205,11 +184,9 @@ def _parse_json(text: str, fail: Any) -> dict[str, Any]:
     if "-0" in text:
         options["parse_int"] = _strict_integer
     try:
-        header = json.loads(text, parse_constant=_no_constant, **options)
-        if not _surely_without_duplicates(text, header):
-            header = json.loads(
-                text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, **options
-            )
+        header = json.loads(
+            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, **options
+        )
         if "\\u" in text:
             json.dumps(header, ensure_ascii=False).encode("utf-8")  # lone surrogates
     except (ValueError, RecursionError) as error:
@@ -225,26 +202,6 @@ def _check_metadata(value: Any, fail: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         fail("__metadata__ is not a map of text to text")
     return value
-
-
-def _plain_tensor(name: str, info: Any) -> SafetensorMetadata | None:
-    """The tensor where nothing is special about it: a header may have 100,000 of them."""
-    try:
-        dtype = info["dtype"]
-        shape = info["shape"]
-        start, end = info["data_offsets"]
-        count = BITS[dtype]
-    except (KeyError, TypeError, ValueError):
-        return None
-    if type(shape) is not list or type(start) is not int or type(end) is not int:
-        return None
-    for number in shape:
-        if type(number) is not int or number <= 0:
-            return None
-        count *= number
-    if start < 0 or count != (end - start) * 8 or end > _MAX_COUNT:
-        return None
-    return SafetensorMetadata(name, shape, dtype, start, end)
 
 
 def _check_tensor(name: str, info: Any, fail: Any) -> SafetensorMetadata:

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from runai_model_streamer import StreamerError
 from runai_model_streamer.safetensors_streamer.header import (
     LENGTH_BYTES,
+    SafetensorMetadata,
     header_length,
+    parse_any_header,
     parse_header,
 )
 
@@ -140,16 +142,23 @@ def by_safetensors(blob: bytes) -> dict[str, tuple[str, list[int], int]] | None:
     return {name: (i["dtype"], list(i["shape"]), len(i["data"])) for name, i in found}
 
 
+def everything(tensor: SafetensorMetadata) -> tuple[Any, ...]:
+    return tensor.name, tensor.shape, tensor.dtype, tensor.start, tensor.end
+
+
 def by_ours(blob: bytes) -> dict[str, tuple[str, list[int], int]] | None:
     try:
         length = header_length(blob[:LENGTH_BYTES], "file", len(blob))
         body = LENGTH_BYTES + length
-        tensors, metadata = parse_header(blob[LENGTH_BYTES:body], "file", len(blob) - body)
+        text, data_size = blob[LENGTH_BYTES:body], len(blob) - body
+        tensors, metadata = parse_header(text, "file", data_size)
     except StreamerError as error:
         # Stricter on purpose: which of two members of one name counts is anybody's guess.
         assume("duplicate name" not in str(error))
         return None
-    assert isinstance(metadata, dict)
+    slowly, same = parse_any_header(text, "file", data_size)
+    assert [everything(t) for t in tensors] == [everything(t) for t in slowly]
+    assert metadata == same
     return {t.name: (t.dtype, list(t.shape), t.get_bytesize()) for t in tensors}
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer.errors import StreamerError
 
 from .conftest import load, same, write
@@ -37,3 +39,12 @@ def test_a_name_of_any_characters_is_taken(tmp_path: Path, name: str) -> None:
     save_file({name: tensor, "other": tensor + 1}, tmp_path / "a.safetensors", {'k"': '"v'})
     found = load(tmp_path / "a.safetensors")
     assert set(found) == {name, "other"} and same(found[name], tensor)
+
+
+def test_the_garbage_collector_has_no_work_with_a_common_header(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2, 3), "b": torch.zeros(())}, tmp_path / "a.safetensors")
+    with SafetensorsStreamer() as streamer:
+        streamer.open_files([tmp_path / "a.safetensors"])
+        (tensors,) = streamer.files_to_tensors_metadata.values()
+    assert [tensor.name for tensor in tensors] == ["a", "b"]
+    assert not any(gc.is_tracked(tensor) for tensor in tensors)
