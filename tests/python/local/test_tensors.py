@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -13,7 +14,11 @@ import safetensors.torch
 import torch
 
 from runai_model_streamer import FileChunks, FileStreamer, SafetensorsStreamer, StreamerError
-from runai_model_streamer.safetensors_streamer.dtypes import BITS, safetensors_to_torch_dtype
+from runai_model_streamer.safetensors_streamer.dtypes import (
+    BITS,
+    safetensors_to_torch_dtype,
+    torch_shape,
+)
 
 from .conftest import MIB, load, make_model, python, same, write
 
@@ -36,6 +41,30 @@ def test_every_dtype(dtype: str, tmp_path: Path) -> None:
     assert tensor.dtype == safetensors_to_torch_dtype[dtype]
     assert tensor.shape == (2, 3) and tensor.is_contiguous() and not tensor.requires_grad
     assert bytes(tensor.view(torch.uint8).flatten().tolist()) == raw
+
+
+@pytest.mark.parametrize("dtype", [*PLAIN, "F4"])
+def test_neighbours_that_are_alike(dtype: str, tmp_path: Path) -> None:
+    if dtype not in safetensors_to_torch_dtype:
+        pytest.skip(f"this torch has no {dtype}")
+    shapes = [[2, 4], [1, 4], [0, 4], [3, 4], [4, 3], [4], [8], [], [], [16]]
+    if dtype == "F4":
+        shapes = [[2, 4], [1, 4], [3, 4], [4, 2], [4], [8]]
+    header, data = {}, b""
+    for index, shape in enumerate(shapes):
+        size = math.prod(shape) * BITS[dtype] // 8
+        place = [len(data), len(data) + size]
+        header[f"t{index:02}"] = {"dtype": dtype, "shape": shape, "data_offsets": place}
+        data += bytes((index + i) % 2 for i in range(size))
+    found = load(write(tmp_path / "a.safetensors", header, data))
+    for name, info in header.items():
+        start, end = info["data_offsets"]
+        tensor = found[name]
+        want = torch.tensor(list(data[start:end]), dtype=torch.uint8)
+        want = want.view(tensor.dtype).view(torch_shape(dtype, tuple(info["shape"])))
+        assert tensor.is_contiguous() and tensor.shape == want.shape
+        assert torch.equal(tensor.reshape(-1).view(torch.uint8), want.reshape(-1).view(torch.uint8))
+        tensor.zero_()  # is seen in no other
 
 
 def test_the_table_of_dtypes_is_complete() -> None:
