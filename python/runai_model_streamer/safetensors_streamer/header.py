@@ -7,14 +7,13 @@ Source: https://huggingface.co/docs/safetensors/index#format
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from runai_model_streamer.errors import StreamerError, StreamerShortReadError
+from runai_model_streamer.garbage import collection_paused
 from runai_model_streamer.native import plain_header
 from runai_model_streamer.safetensors_streamer.dtypes import (
     BITS,
@@ -124,19 +123,6 @@ def parse_header(
     with collection_paused():
         plain = plain_header(blob, data_size, BITS, SafetensorMetadata)
         return parse_any_header(blob, path, data_size) if plain is None else plain
-
-
-@contextlib.contextmanager
-def collection_paused() -> Iterator[None]:
-    """No garbage collection: it would walk all objects of the process again and again while many
-    new ones are made, none of which is garbage."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def parse_any_header(

@@ -12,6 +12,7 @@ import torch
 from runai_model_streamer.device import Placement
 from runai_model_streamer.distributed_streamer import DistributedStreamer
 from runai_model_streamer.errors import RunaiStreamerInvalidInputException
+from runai_model_streamer.garbage import collection_spaced
 from runai_model_streamer.logs import logger
 from runai_model_streamer.paths import Path, to_text
 from runai_model_streamer.safetensors_streamer.header import SafetensorMetadata
@@ -194,6 +195,12 @@ class SafetensorsStreamer:
 
         Raises a StreamerError when a read fails; tensors that were yielded before stay valid.
         """
+        count = sum(map(len, self.files_to_tensors_metadata.values()))
+        with collection_spaced(count, self.total_size):
+            yield from self._tensors()
+        self._log_summary()
+
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         done = 0
         device = self.file_streamer.device
         for run in self.file_streamer.runs():
@@ -211,7 +218,6 @@ class SafetensorsStreamer:
                 yield name, tensor
                 del tensor
             self._progress(done, self.total_size)
-        self._log_summary()
 
     def keys(self) -> list[str]:
         """Names of all tensors of the files, in file order."""

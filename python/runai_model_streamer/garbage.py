@@ -1,0 +1,75 @@
+"""The garbage collector, while objects are made by the ten thousand of which none is garbage.
+
+Its full collections walk all objects of the process, those of every imported package too: one takes
+0.1 to 1 s, and making that many objects starts several.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+from collections.abc import Iterator
+
+# Garbage of a consumer's own may hold tensors: no more of them than this between two collections.
+_BYTES_BETWEEN = 256 << 20
+_MOST_OBJECTS = 50_000
+_FEW_TENSORS = 1000
+
+_lock = threading.Lock()
+_wishes: list[int] = []
+_before = 0  # the process' own threshold
+_chosen = 0  # what is set instead
+
+
+@contextlib.contextmanager
+def collection_paused() -> Iterator[None]:
+    """No collection at all."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def collection_spaced(tensors: int, size: int) -> Iterator[None]:
+    """Fewer automatic collections while `tensors` of `size` bytes in all are handed out: one for
+    256 MiB of them or 50,000 objects, where the process' own threshold asks for more.
+
+    What the process asks for itself (gc.collect(), gc.disable(), another threshold) stays as it is.
+    Any number may be active, in any threads.
+    """
+    if tensors < _FEW_TENSORS:
+        yield
+        return
+    wish = min(_MOST_OBJECTS, _BYTES_BETWEEN * tensors // max(1, size))
+    _wish(wish)
+    try:
+        yield
+    finally:
+        _end_wish(wish)
+
+
+def _wish(wish: int) -> None:
+    global _before, _chosen
+    with _lock:
+        threshold, *older = gc.get_threshold()
+        if not _wishes:
+            _before = _chosen = threshold
+        _wishes.append(wish)
+        if 0 < threshold == _chosen and wish > threshold:
+            _chosen = wish
+            gc.set_threshold(wish, *older)
+
+
+def _end_wish(wish: int) -> None:
+    global _chosen
+    with _lock:
+        _wishes.remove(wish)
+        threshold, *older = gc.get_threshold()
+        if threshold == _chosen:
+            _chosen = max([_before, *_wishes]) if _before else 0
+            gc.set_threshold(_chosen, *older)
