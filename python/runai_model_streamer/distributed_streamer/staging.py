@@ -104,7 +104,9 @@ def attach(address: Sequence[int]) -> torch.Tensor:
 
 
 def _mapped(descriptor: int, size: int) -> torch.Tensor:
-    return torch.frombuffer(mmap.mmap(descriptor, size), dtype=torch.uint8)
+    # Its pages exist: found at once instead of one by one.
+    memory = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+    return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 def _owned_bytes(plan: Plan, members: int) -> list[int]:

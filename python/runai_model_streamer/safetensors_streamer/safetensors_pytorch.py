@@ -122,6 +122,12 @@ def prepare_request(
     ]
 
 
+def check_dtypes(tensors: Sequence[SafetensorMetadata]) -> None:
+    """Raises where a tensor has a dtype that this torch does not know."""
+    for tensor in {tensor.dtype: tensor for tensor in tensors}.values():
+        tensor.get_torch_dtype()
+
+
 def make_request(
     request_id: int, path: str, data_start: int, tensors: Sequence[SafetensorMetadata]
 ) -> FileChunks:

@@ -19,6 +19,7 @@ from runai_model_streamer.safetensors_streamer.header import SafetensorMetadata
 from runai_model_streamer.safetensors_streamer.into import Into, resolve
 from runai_model_streamer.safetensors_streamer.safetensors_pytorch import (
     SafetensorsMetadata,
+    check_dtypes,
     make_request,
     tensors_of_run,
 )
@@ -153,8 +154,7 @@ class SafetensorsStreamer:
         self._files = SafetensorsMetadata.from_files(self.file_streamer, names, s3_credentials)
         wanted = select([file.tensors_metadata for file in self._files], tensor_names)
         for tensors in wanted:
-            for tensor in tensors:
-                tensor.get_torch_dtype()  # refused before anything is read
+            check_dtypes(tensors)  # before anything is read
         self._into = {} if into is None else resolve(into, wanted, placement.device)
         self._written = placement.writes_destinations
         self.files_to_tensors_metadata = dict(enumerate(wanted))
@@ -179,8 +179,7 @@ class SafetensorsStreamer:
         try:
             for file in SafetensorsMetadata.each_of(streamer, names, s3_credentials):
                 tensors = list(file.tensors_metadata)
-                for tensor in tensors:
-                    tensor.get_torch_dtype()  # refused before anything of the file is read
+                check_dtypes(tensors)
                 request = make_request(len(self._files), file.path, file.offset, tensors)
                 self.files_to_tensors_metadata[len(self._files)] = tensors
                 self._files.append(file)
