@@ -14,8 +14,9 @@ import torch.distributed as dist
 from runai_model_streamer import logs
 from runai_model_streamer.distributed_streamer import membership
 from runai_model_streamer.distributed_streamer.agreement import pack_headers, unpack_headers
+from runai_model_streamer.distributed_streamer.peer_errors import located
 from runai_model_streamer.distributed_streamer.processes import host_name
-from runai_model_streamer.distributed_streamer.rendezvous import Channel, located
+from runai_model_streamer.distributed_streamer.rendezvous import Channel
 from runai_model_streamer.distributed_streamer.settings import DistSettings
 from runai_model_streamer.distributed_streamer.shared_stream import SharedStream
 from runai_model_streamer.distributed_streamer.staging import PrivateStaging

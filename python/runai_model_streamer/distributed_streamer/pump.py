@@ -18,15 +18,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from runai_model_streamer.distributed_streamer.assembler import Assembler
+from runai_model_streamer.distributed_streamer.peer_errors import Abandoned, PeerError, located
 from runai_model_streamer.distributed_streamer.plan import Plan
 from runai_model_streamer.distributed_streamer.processes import host_name
 from runai_model_streamer.distributed_streamer.reader import PieceReader
-from runai_model_streamer.distributed_streamer.rendezvous import (
-    Abandoned,
-    Channel,
-    PeerError,
-    located,
-)
+from runai_model_streamer.distributed_streamer.rendezvous import Channel
 from runai_model_streamer.distributed_streamer.staging import Placed, Staging
 from runai_model_streamer.distributed_streamer.transport import TransferError, Transport
 from runai_model_streamer.errors import (

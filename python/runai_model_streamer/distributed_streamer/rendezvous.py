@@ -6,7 +6,6 @@ waits can be told at once. Data never travels this way.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -14,13 +13,18 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from runai_model_streamer import errors
+from runai_model_streamer.distributed_streamer.peer_errors import (
+    Abandoned,
+    PeerError,
+    decode_error,
+    encode_error,
+)
 from runai_model_streamer.distributed_streamer.processes import (
     host_name,
     lives,
     process_identity,
 )
-from runai_model_streamer.errors import StreamerError, StreamerTimeoutError
+from runai_model_streamer.errors import StreamerError
 
 # While it waits, a rank looks this often whether another one has given up or is gone.
 _SLICE = 0.3  # seconds
@@ -35,61 +39,8 @@ _ABORTED = b"aborted"
 T = TypeVar("T")
 
 
-class PeerError(StreamerTimeoutError):
-    """Another rank is gone, left the stream, or did not answer in time."""
-
-
-def encode_error(error: BaseException, rank: int, host: str) -> bytes:
-    """`error` for the other ranks."""
-    described: dict[str, Any] = {"rank": rank, "host": host, "kind": type(error).__name__}
-    if isinstance(error, StreamerError):
-        described["code"] = error.code
-        described["text"] = str(error)
-        described["fields"] = {
-            name: getattr(error, name) for name in errors.FIELDS if getattr(error, name) is not None
-        }
-        described["where"] = [error.rank, error.host]
-    else:
-        described["code"] = ""
-        described["text"] = f"{type(error).__name__}: {error}"
-        if isinstance(error, Abandoned):
-            described["text"] = str(error)
-    return json.dumps(described).encode()
-
-
-def located(error: StreamerError, rank: int, host: str) -> StreamerError:
-    """`error`, saying on which rank it happened."""
-    if error.rank is None:
-        error.args = (f"rank {rank} on {host}: {error}", *error.args[1:])
-        error.rank = rank
-        error.host = host
-    return error
-
-
 def _never() -> bool:
     return False
-
-
-def decode_error(data: bytes) -> StreamerError:
-    """The error of another rank: of the same type, and with its rank and host."""
-    described = json.loads(data)
-    rank, host = described["rank"], described["host"]
-    fields = described.get("fields", {})
-    if described["kind"] in ("Abandoned", "PeerError"):
-        error: StreamerError = PeerError(described["text"], code="timeout", **fields)
-    elif described["kind"] == "SafetensorsHeaderError":
-        from runai_model_streamer.safetensors_streamer.header import SafetensorsHeaderError
-
-        error = SafetensorsHeaderError(described["text"], code=described["code"], **fields)
-    elif described["code"]:
-        error = errors.from_native(described["code"], described["text"], fields)
-    else:
-        error = StreamerError(described["text"])
-    where = described.get("where", [None, None])
-    if where[0] is not None:
-        error.rank, error.host = where
-        return error
-    return located(error, rank, host)
 
 
 _connection: tuple[int, Any, Any] | None = None
@@ -115,10 +66,6 @@ def _connection_to(store: Any) -> Any:
 
 def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-class Abandoned(Exception):
-    """This rank stopped before the end of the stream."""
 
 
 class Channel:

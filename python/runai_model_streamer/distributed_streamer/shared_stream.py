@@ -19,11 +19,12 @@ from runai_model_streamer.distributed_streamer.agreement import (
     wanted_of,
 )
 from runai_model_streamer.distributed_streamer.assembler import Assembler
+from runai_model_streamer.distributed_streamer.peer_errors import located
 from runai_model_streamer.distributed_streamer.plan import Plan
 from runai_model_streamer.distributed_streamer.processes import host_name
 from runai_model_streamer.distributed_streamer.pump import Pump
 from runai_model_streamer.distributed_streamer.reader import PieceReader
-from runai_model_streamer.distributed_streamer.rendezvous import Channel, located
+from runai_model_streamer.distributed_streamer.rendezvous import Channel
 from runai_model_streamer.distributed_streamer.settings import DistSettings
 from runai_model_streamer.distributed_streamer.staging import PrivateStaging, Staging
 from runai_model_streamer.distributed_streamer.transport import (

@@ -10,13 +10,14 @@ import pytest
 import torch.distributed as dist
 
 from runai_model_streamer.distributed_streamer import processes
+from runai_model_streamer.distributed_streamer.peer_errors import PeerError
 from runai_model_streamer.distributed_streamer.processes import (
     _started,
     host_name,
     lives,
     process_identity,
 )
-from runai_model_streamer.distributed_streamer.rendezvous import Channel, PeerError
+from runai_model_streamer.distributed_streamer.rendezvous import Channel
 
 
 def test_a_rank_that_came_and_ended_before_it_said_so_is_named() -> None:
