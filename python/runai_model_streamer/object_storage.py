@@ -14,7 +14,11 @@ from typing import Any
 
 from runai_model_streamer import certificates, native
 from runai_model_streamer.credentials import make_provider
-from runai_model_streamer.errors import RunaiStreamerInvalidInputException
+from runai_model_streamer.errors import (
+    RunaiStreamerInvalidInputException,
+    StreamerError,
+    from_native,
+)
 from runai_model_streamer.file_streamer.requests_iterator import FileChunks
 from runai_model_streamer.file_streamer.session import Session
 from runai_model_streamer.paths import Path, is_remote, to_text
@@ -44,8 +48,10 @@ def pull_objects(
     allow: Patterns = None,
     ignore: Patterns = None,
     credentials: Any = None,
+    leave_out: str = "",
 ) -> None:
-    """Copies the wanted objects below the folder `source` into the folder `destination`."""
+    """Copies the wanted objects below the folder `source` into the folder `destination`, but for
+    the file `leave_out`."""
     from runai_model_streamer.file_listing import matches
 
     base = _base(source)
@@ -54,6 +60,8 @@ def pull_objects(
         if not matches(object_key(path), allow, ignore):
             continue
         relative = _decoded(path, path[len(base) :])
+        if relative == leave_out:
+            continue
         wanted.append((path, _target(destination, relative, path), size))
     _check_targets(wanted)
     for start in range(0, len(wanted), _FILES_AT_ONCE):
@@ -115,6 +123,32 @@ def _check_targets(wanted: Sequence[tuple[str, str, int]]) -> None:
                 f"{path} and {seen[target]} would be the same file {target!r}", path=path
             )
         seen[target] = path
+    folders: set[str] = set()
+    for path, target, _ in wanted:
+        folder = os.path.dirname(target)
+        while folder and folder not in folders:
+            if folder in seen:
+                raise RunaiStreamerInvalidInputException(
+                    f"{path} and {seen[folder]}: {folder!r} can't be a folder and a file",
+                    path=path,
+                )
+            folders.add(folder)
+            folder = os.path.dirname(folder)
+
+
+@contextlib.contextmanager
+def _writing(path: str, target: str) -> Iterator[None]:
+    """Makes what the system says an error of the object at `path`."""
+    try:
+        yield
+    except StreamerError:
+        raise
+    except OSError as error:
+        raise from_native(
+            "permission" if isinstance(error, PermissionError) else "io",
+            f"{path}: can't be written to {target!r}: {error.strerror}",
+            {"path": path, "errno": error.errno},
+        ) from error
 
 
 class _Part:
@@ -137,15 +171,17 @@ class _Part:
         umask = os.umask(0)
         os.umask(umask)
         os.fchmod(self.fd, 0o666 & ~umask)
-        os.close(self.fd)
-        self.fd = -1
         os.replace(self.name, self.target)
+        self.name = ""
+        self.discard()
 
     def discard(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            with contextlib.suppress(OSError):
-                os.unlink(self.name)
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+            if self.name:
+                with contextlib.suppress(OSError):
+                    os.unlink(self.name)
 
 
 def _copy(wanted: Sequence[tuple[str, str, int]], credentials: Any) -> None:
@@ -160,21 +196,23 @@ def _copy(wanted: Sequence[tuple[str, str, int]], credentials: Any) -> None:
         requests = []
         for index, (path, target, _) in enumerate(wanted):
             size = session.sizes[path]  # of the version that is read, not of the list
-            parts[index] = _Part(target, size)
+            with _writing(path, target):
+                parts[index] = _Part(target, size)
             sizes = [min(_PART_BYTES, size - at) for at in range(0, size, _PART_BYTES)] or [0]
             requests.append(FileChunks(index, path, 0, sizes))
         session.submit(requests)
         for run in session.runs():
             request = requests[run.request_id]
             part = parts[run.request_id]
-            if run.data is not None:
-                data = memoryview(run.data)
-                for index, position in enumerate(run.positions, start=run.first):
-                    size = request.sizes[index]
-                    part.write(data[position : position + size], request.offsets[index])
-                data.release()
-            if part.missing == 0 and run.first + run.count == len(request.sizes):
-                part.finish()
+            with _writing(request.path, part.target):
+                if run.data is not None:
+                    data = memoryview(run.data)
+                    for index, position in enumerate(run.positions, start=run.first):
+                        size = request.sizes[index]
+                        part.write(data[position : position + size], request.offsets[index])
+                    data.release()
+                if part.missing == 0 and run.first + run.count == len(request.sizes):
+                    part.finish()
     finally:
         for part in parts.values():
             part.discard()
@@ -223,7 +261,12 @@ class ObjectStorageModel:
         """As runai_model_streamer.pull_files(); nothing where the folder is complete."""
         if not self._skip:
             pull_objects(
-                self._model_path, self.dir, allow_pattern, ignore_pattern, self._credentials
+                self._model_path,
+                self.dir,
+                allow_pattern,
+                ignore_pattern,
+                self._credentials,
+                self.SENTINEL_NAME,
             )
 
     def __enter__(self) -> ObjectStorageModel:

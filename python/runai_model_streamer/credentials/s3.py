@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 from typing import Any
@@ -15,6 +16,10 @@ def make(given: Any) -> Resolve:
     if given is not None and not isinstance(given, S3Credentials):
         raise TypeError(f"S3 credentials are S3Credentials, not {type(given).__name__}")
     chosen = given or S3Credentials()
+    for field in dataclasses.fields(chosen):
+        value = getattr(chosen, field.name)
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"S3Credentials.{field.name} is text, not {type(value).__name__}")
     unsigned = bool(native.setting("RUNAI_STREAMER_S3_UNSIGNED"))
     use_boto3 = not native.setting("RUNAI_STREAMER_NO_BOTO3_SESSION")
 
@@ -33,7 +38,7 @@ def make(given: Any) -> Resolve:
             return values, 0, identity
         found = None
         if use_boto3 and not unsigned:
-            found = _from_environment() or _from_boto3(chosen.region_name)
+            found = _from_environment() or _by_boto3(chosen.region_name)
         if found is not None:
             return {**found[0], **values}, found[1], found[2]
         return (values, 0, "") if values else None
@@ -53,10 +58,22 @@ def _from_environment() -> Answer:
     return values, 0, f"access key {describe(key)} from AWS_ACCESS_KEY_ID"
 
 
-def _from_boto3(region: str | None) -> Answer:
-    """What a new boto3 session finds: new, so that nothing that the server refused is reused."""
+def _by_boto3(region: str | None) -> Answer:
+    """_from_boto3(), whose errors tell no secret."""
     if importlib.util.find_spec("boto3") is None:
         return None
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return _from_boto3(region)
+    except (BotoCoreError, ClientError):  # made to be read
+        raise
+    except Exception as error:  # may quote an answer that holds a secret
+        raise PermissionError(f"boto3 failed with {type(error).__name__}") from None
+
+
+def _from_boto3(region: str | None) -> Answer:
+    """What a new boto3 session finds: new, so that nothing that the server refused is reused."""
     import boto3
 
     # boto3 itself does not read AWS_REGION; STS is asked there.

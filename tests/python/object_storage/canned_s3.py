@@ -25,6 +25,12 @@ def serve(seen: Seen, data: bytes = DATA) -> Answer:
     return Answer(206, headers, data[first : last + 1])
 
 
+def listed(objects: dict[str, int]) -> Answer:
+    """A list of keys and sizes."""
+    entries = (f"<Contents><Key>{k}</Key><Size>{n}</Size></Contents>" for k, n in objects.items())
+    return Answer(200, {}, f"<ListBucketResult>{''.join(entries)}</ListBucketResult>".encode())
+
+
 def read(path: str = "s3://bucket/key", size: int = len(DATA)) -> bytes:
     with FileStreamer() as streamer:
         streamer.stream_files([FileChunks(0, path, 0, [size])])

@@ -126,7 +126,8 @@ def ceph_proxy(ceph, www, certificate):
 
 @pytest.fixture(scope="session")
 def bucket(ceph):
-    ceph.client().create_bucket(Bucket="models")
+    # Anybody may list it, and read what is put there for anybody.
+    ceph.client().create_bucket(Bucket="models", ACL="public-read")
     return "models"
 
 

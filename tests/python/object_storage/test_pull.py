@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import re
@@ -124,6 +125,28 @@ def test_links_that_lead_out(tmp_path, monkeypatch):
         pull_files("s3://b/m", str(tmp_path / "out"))
 
 
+@pytest.mark.parametrize("names", [("a", "a/b/c"), ("a/b/c", "a")])
+def test_names_of_a_file_and_of_a_folder(tmp_path, monkeypatch, names):
+    monkeypatch.setattr(
+        "runai_model_streamer.object_storage.list_objects",
+        lambda *_: [(f"s3://b/m/{name}", 4) for name in names],
+    )
+    with pytest.raises(StreamerError, match="folder and a file"):
+        pull_files("s3://b/m", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_can_not_be_written(source, tmp_path):
+    """A folder stands where one of the files belongs: nothing half-written is left beside it."""
+    out = tmp_path / "out"
+    (out / "config.json").mkdir(parents=True)
+    with pytest.raises(OSError, match="can't be written to") as caught:
+        pull_files(source, str(out), ["*/config.json"])
+    assert isinstance(caught.value, StreamerError)
+    assert caught.value.errno == errno.EISDIR
+    assert list(out.iterdir()) == [out / "config.json"]
+
+
 def test_local_paths(tmp_path):
     with pytest.raises(NotImplementedError):
         pull_files(str(tmp_path), str(tmp_path / "out"))
@@ -168,6 +191,14 @@ class TestObjectStorageModel:
         with ObjectStorageModel(source, target) as model:
             assert not (target / "stale").exists()
             model.pull_files(["*.json"])
+
+    def test_an_object_with_the_name_of_the_mark(self, source, tmp_path, monkeypatch):
+        """It would say that a folder is complete."""
+        listed = [(f"{source}/.runai_complete", 1)]
+        monkeypatch.setattr("runai_model_streamer.object_storage.list_objects", lambda *_: listed)
+        with pytest.raises(RuntimeError, match="no files"):
+            with ObjectStorageModel(source, tmp_path / "cache") as model:
+                model.pull_files()
 
     def test_nothing_found(self, source, tmp_path):
         with pytest.raises(RuntimeError, match="no files"):

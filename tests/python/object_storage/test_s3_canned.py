@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from runai_model_streamer import FileStreamer
-from tests.python.object_storage.canned_s3 import DATA, error, read, serve
+from runai_model_streamer import FileStreamer, list_safetensors, pull_files
+from tests.python.object_storage.canned_s3 import DATA, error, listed, read, serve
 from tests.python.object_storage.conftest import S3_ENV
+from tests.python.object_storage.models import check_same, load, make_model, save
 from tests.servers.canned import Answer, Seen
 
 pytestmark = pytest.mark.timeout(60)
@@ -62,6 +63,34 @@ class TestRefusals:
         assert len(server.seen) == 3
         assert caught.value.attempts == 3
 
+    @pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (400, "RequestTimeout")])
+    @pytest.mark.parametrize("operation", ["header", "stream", "list", "pull"])
+    def test_they_pass(self, canned, tmp_path, status, code, operation):
+        """What a server says for a moment keeps no operation from its end."""
+        data = save(make_model(1))
+        refused = []
+
+        def handler(seen):
+            listing = "list-type" in seen.path
+            meant = {"header": "=0-" in seen.headers.get("range", ""), "list": listing}
+            if meant.get(operation, not listing) and len(refused) < 2:
+                refused.append(seen)
+                return error(status, code)
+            if listing:
+                return listed({"f/m.safetensors": len(data)})
+            return serve(seen, data)
+
+        canned(handler)
+        uri = "s3://bucket/f/m.safetensors"
+        if operation == "list":
+            assert list_safetensors("s3://bucket/f") == [uri]
+        elif operation == "pull":
+            pull_files("s3://bucket/f", str(tmp_path))
+            assert (tmp_path / "m.safetensors").read_bytes() == data
+        else:
+            check_same(make_model(1), load(uri))
+        assert len(refused) == 2
+
     def test_requester_pays(self, canned, use):
         def handler(seen):
             if seen.headers.get("x-amz-request-payer") != "requester":
@@ -98,6 +127,14 @@ class TestTokens:
         keys = [seen.headers["authorization"].split("=")[1][:6] for seen in server.seen]
         assert keys[:2] == ["OLDKEY", "NEWKEY"]
         assert "OLDKEY" not in keys[1:]
+
+    def test_a_region_beside_it_changes_nothing(self, canned):
+        """AWS tells the bucket's region in the header of many an error."""
+        headers = {"x-amz-bucket-region": "us-east-1"}
+        server = canned(lambda seen: error(400, "ExpiredToken", **headers))
+        with pytest.raises(PermissionError, match="expired"):
+            read()
+        assert len(server.seen) == 2
 
     def test_an_error_when_that_does_not_help(self, canned):
         server = canned(lambda seen: error(400, "ExpiredToken"))
@@ -211,8 +248,7 @@ class TestExpress:
         assert "/s3express/" in seen.headers["authorization"]
         assert "x-amz-security-token" not in seen.headers
         if "list-type" in seen.path:
-            key = "<Contents><Key>d/a.bin</Key><Size>3</Size></Contents>"
-            return Answer(200, {}, f"<ListBucketResult>{key}</ListBucketResult>".encode())
+            return listed({"d/a.bin": 3})
         return serve(seen)
 
     def test_reads_and_lists(self, canned):
@@ -224,6 +260,20 @@ class TestExpress:
             assert streamer.list_files(f"s3://{self.BUCKET}/d") == [
                 (f"s3://{self.BUCKET}/d/a.bin", 3)
             ]
+
+    def test_a_session_that_has_ended_is_replaced_once(self, canned):
+        self.sessions = 0
+        ended = []
+
+        def handler(seen):
+            if not seen.path.endswith("?session=") and not ended:
+                ended.append(seen)
+                return error(400, "ExpiredToken")
+            return self.handler(seen)
+
+        canned(handler)
+        assert read(f"s3://{self.BUCKET}/d/key") == DATA
+        assert self.sessions == 2
 
     def test_no_session(self, canned):
         canned(lambda seen: error(403, "AccessDenied"))

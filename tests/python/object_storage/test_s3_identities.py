@@ -12,10 +12,11 @@ import pytest
 
 from runai_model_streamer import SafetensorsStreamer, StreamerError, list_safetensors
 from runai_model_streamer.credentials import s3
+from runai_model_streamer.s3_utils import S3Credentials
 from tests.python.object_storage.canned_s3 import DATA as SMALL
 from tests.python.object_storage.canned_s3 import error, read, serve
 from tests.python.object_storage.conftest import S3_ENV
-from tests.python.object_storage.models import check_same, make_model, save
+from tests.python.object_storage.models import check_same, load, make_model, save
 from tests.servers.canned import Answer, Canned
 
 pytestmark = pytest.mark.timeout(60)
@@ -226,6 +227,20 @@ class TestChain:
             assert role in caught.value.identity
         assert "jwt.of.pod" not in str(caught.value)
 
+    def test_what_sts_answers_is_not_shown(self, resolver, use, tmp_path):
+        token = tmp_path / "jwt"
+        token.write_text("jwt.of.pod")
+        answer = Answer(200, {}, b'{"SecretAccessKey": "not-to-be-seen"}')
+        with Canned(lambda seen: answer) as server:
+            use(
+                {"AWS_WEB_IDENTITY_TOKEN_FILE": str(token), "AWS_ROLE_ARN": "arn:aws:iam::1:role/r"}
+            )
+            use({"AWS_ENDPOINT_URL_STS": server.url})
+            with pytest.raises(PermissionError) as caught:
+                read()
+        assert "not-to-be-seen" not in str(caught.value)
+        assert "jwt.of.pod" not in str(caught.value)
+
     def test_profiles_that_need_boto3(self, core, use, tmp_path):
         config = tmp_path / "config"
         config.write_text("[default]\nsso_session = s\n")
@@ -279,6 +294,19 @@ def test_single_sign_on_by_boto3(use, tmp_path, monkeypatch):
             with pytest.raises(FileNotFoundError) as caught:
                 streamer.stream_files(["s3://bucket/none"])
         assert caught.value.identity == "access key ASIA...2345 from boto3 (sso)"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [S3Credentials("AKIALINEBREAK012\n", "s"), S3Credentials("AKIALINE", "s", "t\r\nX-Own: 1")],
+)
+def test_a_line_break_in_credentials_is_said(use, given):
+    with Canned(serve) as server:
+        use({**S3_ENV, "AWS_ENDPOINT_URL": server.url})
+        with pytest.raises(PermissionError, match="line break") as caught:
+            load(PATH, given)
+        assert caught.value.code == "credentials"
+        assert not server.seen
 
 
 class TestWithoutBoto3:

@@ -8,8 +8,13 @@ import time
 
 import pytest
 
-from runai_model_streamer import FileStreamer, SafetensorsStreamer
-from tests.python.object_storage.canned_s3 import DATA, error, read, serve
+from runai_model_streamer import (
+    FileStreamer,
+    SafetensorsStreamer,
+    list_safetensors,
+    pull_files,
+)
+from tests.python.object_storage.canned_s3 import DATA, error, listed, read, serve
 from tests.python.object_storage.conftest import S3_ENV
 from tests.python.object_storage.models import check_same, make_model, save
 from tests.servers.canned import Answer, Canned
@@ -17,6 +22,12 @@ from tests.servers.connect_proxy import ConnectProxy
 from tests.servers.gate import Gate
 
 pytestmark = pytest.mark.timeout(60)
+
+
+def serve_and_list(seen):
+    if "list-type" in seen.path:
+        return listed({"f/m.safetensors": len(DATA)})
+    return serve(seen)
 
 
 class TestOddServers:
@@ -165,6 +176,14 @@ class TestTransport:
                 read()
             assert caught.value.code == "network"
 
+    @pytest.mark.parametrize("address", ["http://{}@bad host:9", "{}@bad host", "socks9://{}@h:9"])
+    def test_a_proxys_password_is_not_shown(self, use, address):
+        use({**S3_ENV, "AWS_ENDPOINT_URL": "https://s3.store.invalid"})
+        use({"HTTPS_PROXY": address.format("user:hidden"), "RUNAI_STREAMER_MAX_ATTEMPTS": "1"})
+        with pytest.raises(OSError, match="HTTPS_PROXY") as caught:
+            read()
+        assert "hidden" not in str(caught.value)
+
     @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
     def test_tunnels(self, use, authority, variable):
         """TLS through a proxy: it knows the name, which does not resolve here."""
@@ -189,11 +208,18 @@ class TestTransport:
                 read()
             assert caught.value.code == "network"
 
-    def test_handshakes_that_fail_at_first(self, use, authority, certificate):
-        with Canned(serve, certificate) as server, Gate(server.port, losses=2) as gate:
+    @pytest.mark.parametrize("operation", ["read", "list", "pull"])
+    def test_handshakes_that_fail_at_first(self, use, authority, certificate, tmp_path, operation):
+        with Canned(serve_and_list, certificate) as server, Gate(server.port, losses=2) as gate:
             use({**S3_ENV, "AWS_CA_BUNDLE": str(authority.ca)})
             use({"AWS_ENDPOINT_URL": f"https://127.0.0.1:{gate.port}"})
-            assert read() == DATA
+            if operation == "read":
+                assert read() == DATA
+            elif operation == "list":
+                assert list_safetensors("s3://bucket/f") == ["s3://bucket/f/m.safetensors"]
+            else:
+                pull_files("s3://bucket/f", str(tmp_path))
+                assert (tmp_path / "m.safetensors").read_bytes() == DATA
             assert gate.arrivals > 2
 
     def test_refused_for_a_while(self, canned, use):

@@ -1,11 +1,31 @@
 #include "source/http/connection.h"
 
+#include <algorithm>
+
 #include "source/http/attempt.h"
 #include "source/http/curl_transfer.h"
 #include "source/http/direct_transfer.h"
 #include "source/http/retry.h"
 
 namespace streamer::http {
+namespace {
+
+// What a header must not hold would end it, and begin another.
+Status check_headers(const Request& request) {
+  for (const Header& header : request.headers) {
+    const bool clean = std::none_of(header.value.begin(), header.value.end(), [](char c) {
+      return static_cast<unsigned char>(c) < ' ' && c != '\t';
+    });
+    if (!clean) {
+      return Status::error(Code::kCredentials,
+                           "a control character would be sent in the header " + header.name)
+          .with_hint("Look for a line break in the credentials, mostly at their end");
+    }
+  }
+  return {};
+}
+
+}  // namespace
 
 struct Connection::Impl {
   CurlTransfer any;
@@ -22,6 +42,7 @@ Outcome Connection::perform(const Request& request, Response* response, Body* bo
   response->url = request.url;
   if (body != nullptr) body->received = 0;
   if (Status status = transport_.interrupted(); !status.ok()) return {std::move(status)};
+  if (Status status = check_headers(request); !status.ok()) return {std::move(status)};
   Attempt attempt(&transport_, response, body);
   TransferTimes times;
   const Clock::time_point start = Clock::now();

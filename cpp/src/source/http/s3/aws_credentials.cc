@@ -89,7 +89,10 @@ Result<Credentials> from_web_identity(const Settings& settings, const std::strin
   const auto xml = parse_xml(response->body);
   const XmlElement* result = xml ? xml->child("AssumeRoleWithWebIdentityResult") : nullptr;
   const XmlElement* element = result != nullptr ? result->child("Credentials") : nullptr;
-  if (element == nullptr) return failed("STS gave no usable credentials", *response);
+  // Not with the answer's words: they may hold what is not to be seen.
+  if (element == nullptr) {
+    return Status::error(Code::kCredentials, "STS gave no usable credentials").with_identity(from);
+  }
   return credentials_from_xml(*element, from);
 }
 

@@ -212,7 +212,9 @@ ServerError S3Protocol::read_error(const Location& location, const Response& res
   ServerError error = read_s3_error(response);
   const std::string region = region_in_answer(response);
   const int status = response.status;
-  if (!region.empty() && (status == 301 || status == 307 || status == 400)) {
+  // Servers add the region to other errors, too: an expired token is not a matter of region.
+  const bool unknown = status == 400 && error.message.empty();
+  if (!region.empty() && (status == 301 || status == 307 || unknown)) {
     const std::lock_guard lock(mutex_);
     regions_[location.container] = region;
     error.verdict = Verdict::kAgain;
