@@ -1,0 +1,154 @@
+"""What ranks do where something goes wrong on one of them. Each function is a program."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+from runai_model_streamer import SafetensorsStreamer
+from runai_model_streamer.distributed_streamer import (
+    membership,
+)
+from tests.python.distributed.job import JOB, my_rank, stream, wait_for
+from tests.python.distributed.programs import load
+
+
+def selection_fails() -> dict[str, Any]:
+    """Rank 1's own function raises between the headers and the data."""
+
+    def wanted(name: str) -> bool:
+        if my_rank() == 1:
+            raise KeyError("no such layer")
+        return True
+
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files(JOB["files"], is_distributed=True, tensor_names=wanted)
+        return {"tensors": [name for name, _ in streamer.get_tensors()]}
+
+
+def no_thread() -> dict[str, Any]:
+    """Rank 1 gets no thread for its part."""
+    if my_rank() == 1:
+
+        def start(self: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        threading.Thread.start = start
+    return load()
+
+
+def unknown_name() -> dict[str, Any]:
+    with SafetensorsStreamer() as streamer:
+        names = ["no.such.tensor"] if my_rank() == 1 else None
+        streamer.stream_files(JOB["files"], is_distributed=True, tensor_names=names)
+        return {"tensors": [name for name, _ in streamer.get_tensors()]}
+
+
+def own_copy() -> dict[str, Any]:
+    """Each rank has files of its own under the same relative names."""
+    os.chdir(JOB["folders"][my_rank()])
+    return load()
+
+
+def other_version() -> dict[str, Any]:
+    if my_rank() == 1:
+        membership.native.version = lambda: "0.0.0"
+    return load()
+
+
+def other_files() -> dict[str, Any]:
+    if my_rank() == 1:
+        JOB["files"].reverse()
+    return load()
+
+
+def truncated() -> dict[str, Any]:
+    """A file loses its end while it is streamed."""
+    count = 0
+    with SafetensorsStreamer() as streamer:
+        stream(streamer)
+        for _ in streamer.get_tensors():
+            count += 1
+            if count == 1 and my_rank() == 0:
+                os.truncate(JOB["files"][-1], JOB["left"])
+                Path(JOB["flag"]).touch()
+            elif count == 1:
+                wait_for(JOB["flag"])
+    return {"count": count}
+
+
+def dropped() -> dict[str, Any]:
+    """Rank 1 lets go of its streamer after a tensor, without closing it; the others go on."""
+    streamer = SafetensorsStreamer()
+    stream(streamer)
+    iterator = streamer.get_tensors()
+    next(iterator)
+    if my_rank() == 1:
+        del iterator, streamer
+        wait_for(JOB["flag"])
+        return {"count": 1}
+    try:
+        count = 1 + sum(1 for _ in iterator)
+    finally:
+        Path(JOB["flag"]).touch()
+    return {"count": count}
+
+
+def suspended() -> dict[str, Any]:
+    """Rank JOB["who"] is stopped by a signal after a tensor, until the others have ended."""
+    with SafetensorsStreamer() as streamer:
+        stream(streamer)
+        iterator = streamer.get_tensors()
+        next(iterator)
+        if JOB["who"] == my_rank():
+            suspend_until([f"{JOB['flag']}{rank}" for rank in range(3) if rank != my_rank()])
+        try:
+            return {"count": 1 + sum(1 for _ in iterator)}
+        finally:
+            Path(f"{JOB['flag']}{my_rank()}").touch()
+
+
+def suspend_until(flags: list[str]) -> None:
+    mine = os.getpid()
+    if os.fork() == 0:
+        for flag in flags:
+            wait_for(flag)
+        os.kill(mine, signal.SIGCONT)
+        os._exit(0)
+    os.kill(mine, signal.SIGSTOP)
+
+
+def other_device() -> dict[str, Any]:
+    if my_rank() == 1:  # the stand-in's memory is the host's
+        own = membership.hello
+        membership.hello = lambda *arguments: {**own(*arguments), "device": "cuda"}
+    return load()
+
+
+def abandon() -> dict[str, Any]:
+    """Rank 1 leaves after a tensor, by JOB["how"]; the others go on."""
+    streamer = SafetensorsStreamer()
+    with streamer:
+        stream(streamer)
+        iterator = streamer.get_tensors()
+        next(iterator)
+        if my_rank() == 1:
+            if JOB["how"] == "close":
+                iterator.close()
+                streamer.__exit__(None, None, None)
+            elif JOB["how"] == "kill":
+                os.kill(os.getpid(), 9)
+            elif JOB["how"] == "exit":
+                os._exit(0)
+            elif JOB["how"] == "raise":
+                raise RuntimeError("the model's loader failed")
+            wait_for(JOB["flag"])  # the rest: it keeps the generator, and does nothing
+            return {"count": 1}
+        try:
+            count = 1 + sum(1 for _ in iterator)
+        finally:
+            Path(JOB["flag"]).touch()
+    return {"count": count}

@@ -1,0 +1,214 @@
+"""What ranks do where nothing goes wrong. Each function is a program, and returns what came out."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from runai_model_streamer import FileChunks, SafetensorsStreamer
+from runai_model_streamer.distributed_streamer import distributed_streamer as module
+from runai_model_streamer.distributed_streamer import (
+    membership,
+    pump,
+    shared_stream,
+    transport,
+)
+from tests.python.distributed.job import JOB, digest, my_rank, stream
+
+
+def use_standin(driver: str) -> Any:
+    """Has loads to "cuda:0" end in memory of the stand-in driver; it."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "cuda_standin"))
+    from standin import Standin, StandinMemory
+
+    from runai_model_streamer import cuda
+
+    standin = Standin(Path(driver))
+    standin.reset(device_bytes=JOB.get("device_bytes", 1 << 30))
+    os.environ["RUNAI_STREAMER_CUDA_LIBRARY"] = driver
+    StandinMemory.standin = standin
+    StandinMemory.used = []
+    cuda.memory_factory = StandinMemory
+    return standin
+
+
+def shared_mappings() -> int:
+    return Path("/proc/self/maps").read_text().count("memfd:streamer-staging")
+
+
+def load() -> dict[str, Any]:
+    """Streams everything, and keeps it until the end."""
+    tensors = []
+    with SafetensorsStreamer() as streamer:
+        stream(streamer)
+        count = sum(len(file) for file in streamer.files_to_tensors_metadata.values())
+        ring = streamer.file_streamer.ring_info()
+        mappings = [shared_mappings()]
+        for name, tensor in streamer.get_tensors():
+            tensors.append((name, tensor))
+        stats = streamer.stats()
+    mappings.append(shared_mappings())
+    return {
+        "shared_mappings": mappings,
+        "tensors": [(name, digest(tensor)) for name, tensor in tensors],
+        "forms": [(str(tensor.dtype), list(tensor.shape)) for _, tensor in tensors],
+        "storages": [tensor.untyped_storage().nbytes() for _, tensor in tensors],
+        "owned": [tensor.numel() * tensor.element_size() for _, tensor in tensors],
+        "count": count,
+        "ring": ring,
+        "bytes": stats.bytes,
+        "notes": stats.notes,
+    }
+
+
+def on_device() -> dict[str, Any]:
+    """load() to the stand-in's memory, and what the driver saw."""
+    standin = use_standin(JOB["driver"])
+    result = load()
+    counts = standin.counts()
+    return {
+        **result,
+        "copied": counts.copied_bytes,
+        "violations": counts.violations,
+        "violation": standin.violation(),
+        "pinned": counts.pinned_bytes,
+    }
+
+
+def automatic() -> dict[str, Any]:
+    """on_device(), as if the group had NCCL; the page cache of rank JOB["cold"] is said to be cold.
+
+    What moves pieces is gloo all the same.
+    """
+    membership.backend_of = lambda group, kind: "nccl"
+    shared_stream.NcclTransport = lambda store, member, members, timeout, *_: (
+        transport.GlooTransport(store, member, members, timeout)
+    )
+    if JOB["cold"] == my_rank():
+        membership.cached_fraction = lambda paths: 0.9
+    use_standin(JOB["driver"])
+    from standin import StandinMemory
+
+    class NcclMemory(StandinMemory):
+        def __init__(self, device: torch.device) -> None:
+            super().__init__(device)
+            self.backend = "nccl"
+
+    from runai_model_streamer import cuda
+
+    cuda.memory_factory = NcclMemory
+    return load()
+
+
+def again_and_again() -> dict[str, Any]:
+    """Streams of which nothing may be left, though no garbage is collected."""
+    gc.disable()
+    connections = []
+    for _ in range(JOB["times"]):
+        with SafetensorsStreamer() as streamer:
+            stream(streamer)
+            for _ in streamer.get_tensors():
+                pass
+        pump.leave_all()
+        dist.barrier()
+        connections.append(len(os.listdir("/proc/self/fd")))
+        dist.barrier()
+    return {"connections": connections}
+
+
+def reborn() -> dict[str, Any]:
+    """A stream, and another one in a default group that was made anew."""
+    first = load()["tensors"]
+    dist.barrier()
+    dist.destroy_process_group()
+    dist.init_process_group("gloo")
+    return {"first": first, **load()}
+
+
+def local_then_global() -> dict[str, Any]:
+    first = load()["notes"]["distributed"]
+    os.environ["RUNAI_STREAMER_DIST_GLOBAL"] = "1"
+    return {"first": first, **load()}
+
+
+def twice() -> dict[str, Any]:
+    """Two streamers alive at once, then a third stream in one of them."""
+    results = []
+    with SafetensorsStreamer() as one, SafetensorsStreamer() as two:
+        stream(one)
+        stream(two)
+        iterators = [one.get_tensors(), two.get_tensors()]
+        found: list[list[tuple[str, str]]] = [[], []]
+        for pair in zip(*iterators, strict=True):
+            for index, (name, tensor) in enumerate(pair):
+                found[index].append((name, digest(tensor)))
+        results += found
+        stream(one)
+        results.append([(name, digest(tensor)) for name, tensor in one.get_tensors()])
+    return {"results": results}
+
+
+def shared_after_another() -> dict[str, Any]:
+    """A stream of the inner streamer's, behind one that came to its end, or that failed."""
+    with SafetensorsStreamer() as streamer:
+        stream(streamer, is_distributed=False)
+        first = [name for name, _ in streamer.get_tensors()]
+        inner = streamer.file_streamer
+        requests = [FileChunks(0, JOB["files"][0], 0, [1 << 20, 1 << 20])]
+        rings = []
+        for failing in (False, True):
+            if failing:
+                with contextlib.suppress(ValueError):
+                    streamer.stream_files([JOB["bad"]])
+            inner.stream_files(requests, is_distributed=True)
+            rings.append(inner.ring_info())
+            chunks = [digest(chunk) for _, _, chunk in inner.get_chunks()]
+    return {"tensors": first, "rings": rings, "chunks": chunks}
+
+
+def into() -> dict[str, Any]:
+    """Into tensors that exist, but for some."""
+    with SafetensorsStreamer() as probe:
+        probe.open_files(JOB["files"])
+        metadata = [t for file in probe.files_to_tensors_metadata.values() for t in file]
+    targets = {t.name: torch.zeros(t.get_torch_shape(), dtype=torch.uint8) for t in metadata[::2]}
+    with SafetensorsStreamer() as streamer:
+        stream(streamer, into=targets)
+        got = dict(streamer.get_tensors())
+    same = all(got[name].data_ptr() == target.data_ptr() for name, target in targets.items())
+    return {"same": same, "tensors": {name: digest(tensor) for name, tensor in got.items()}}
+
+
+def only_first() -> dict[str, Any]:
+    """Rank 0 streams, the others do not."""
+    if my_rank() > 0:
+        return {"tensors": []}
+    with SafetensorsStreamer() as streamer:
+        stream(streamer, is_distributed=JOB["is_distributed"])
+        return {"tensors": [(name, digest(tensor)) for name, tensor in streamer.get_tensors()]}
+
+
+def replaced() -> dict[str, Any]:
+    """As a host that wants each rank by itself."""
+    assert module.dist is dist
+    rank = dist.get_rank()
+    module._distributedStreamerParams.find_local_ranks = lambda self: (1, rank, [[rank]])
+    return only_first()
+
+
+def group() -> dict[str, Any]:
+    """The ranks of JOB["ranks"] only, in a group of theirs."""
+    made = dist.new_group(JOB["ranks"], backend="gloo")
+    if my_rank() not in JOB["ranks"]:
+        return {}
+    with SafetensorsStreamer() as streamer:
+        stream(streamer, process_group=made)
+        tensors = [(name, digest(tensor)) for name, tensor in streamer.get_tensors()]
+        return {"tensors": tensors, "notes": streamer.stats().notes}
