@@ -16,7 +16,8 @@ _BYTES_BETWEEN = 256 << 20
 _MOST_OBJECTS = 50_000
 _FEW_TENSORS = 1000
 
-_lock = threading.Lock()
+# The collector itself may end a load that was abandoned, also in a thread that has the lock.
+_lock = threading.RLock()
 _wishes: list[int] = []
 _before = 0  # the process' own threshold
 _chosen = 0  # what is set instead
@@ -55,7 +56,7 @@ def collection_spaced(tensors: int, size: int) -> Iterator[None]:
 
 def _wish(wish: int) -> None:
     global _before, _chosen
-    with _lock:
+    with _lock, collection_paused():
         threshold, *older = gc.get_threshold()
         if not _wishes:
             _before = _chosen = threshold
@@ -67,7 +68,7 @@ def _wish(wish: int) -> None:
 
 def _end_wish(wish: int) -> None:
     global _chosen
-    with _lock:
+    with _lock, collection_paused():
         _wishes.remove(wish)
         threshold, *older = gc.get_threshold()
         if threshold == _chosen:

@@ -75,6 +75,32 @@ def test_two_loads_that_end_in_any_order() -> None:
     assert gc.get_threshold() == THRESHOLD
 
 
+@pytest.mark.timeout(60)
+def test_a_load_that_the_collector_ends_while_another_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Abandoned:
+        def __init__(self) -> None:
+            self.itself = self
+            self.load = collection_spaced(5000, 5000)
+            self.load.__enter__()
+
+    Abandoned()
+    get_threshold = gc.get_threshold
+
+    def get_threshold_and_collect() -> tuple[int, int, int]:
+        threshold = get_threshold()
+        if gc.isenabled():
+            gc.collect()
+        return threshold
+
+    monkeypatch.setattr(gc, "get_threshold", get_threshold_and_collect)
+    with collection_spaced(5000, 5000):
+        monkeypatch.undo()
+        gc.collect()
+    assert gc.get_threshold() == THRESHOLD
+
+
 def test_what_the_process_sets_meanwhile_stays() -> None:
     with collection_spaced(5000, 5000):
         gc.set_threshold(123, 4, 5)
