@@ -87,18 +87,22 @@ class TestAddresses:
         use({"RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "1"})
         assert read("s3://with.dots/k", 4) == b"dots"
 
-    def test_no_such_host(self, model, use):
-        use({"AWS_ENDPOINT_URL": "http://nowhere.invalid"})
+    @pytest.mark.parametrize("operation", ["load", "list", "pull"])
+    @pytest.mark.parametrize("endpoint", ["http://nowhere.invalid", "http://127.0.0.1:9"])
+    def test_nobody_there(self, s3_storage, use, tmp_path, endpoint, operation):
+        """A name that does not resolve; a port that nobody listens at."""
+        use({**S3_ENV, "AWS_ENDPOINT_URL": endpoint})
+        use({"RUNAI_STREAMER_MAX_ATTEMPTS": "2"})
         with pytest.raises(OSError) as caught:
-            load(model)
+            if operation == "load":
+                load(f"{s3_storage.uri}/m.safetensors")
+            elif operation == "list":
+                list_safetensors(s3_storage.uri)
+            else:
+                pull_files(s3_storage.uri, str(tmp_path))
         assert caught.value.code == "network"
-
-    def test_refused(self, model, use):
-        use({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
-        with pytest.raises(OSError) as caught:
-            load(model)
-        assert caught.value.code == "network"
-        assert caught.value.path == model
+        assert caught.value.attempts == 2
+        assert caught.value.path.startswith(s3_storage.uri)
 
     def test_an_endpoint_that_is_none(self, model, use):
         use({"AWS_ENDPOINT_URL": "ftp://user:hidden@host"})

@@ -136,10 +136,16 @@ class TestTokens:
             read()
         assert len(server.seen) == 2
 
-    def test_an_error_when_that_does_not_help(self, canned):
+    @pytest.mark.parametrize("operation", ["read", "list", "pull"])
+    def test_an_error_when_that_does_not_help(self, canned, tmp_path, operation):
         server = canned(lambda seen: error(400, "ExpiredToken"))
         with pytest.raises(PermissionError, match="expired") as caught:
-            read()
+            if operation == "read":
+                read()
+            elif operation == "list":
+                list_safetensors("s3://bucket/f")
+            else:
+                pull_files("s3://bucket/f", str(tmp_path))
         assert caught.value.code == "credentials"
         assert len(server.seen) == 2
 
@@ -173,6 +179,15 @@ class TestRegions:
         regions = [region_of(seen) for seen in server.seen]
         assert regions[0] == "us-east-1"
         assert set(regions[1:]) == {"eu-south-2"}
+
+    def test_lists_follow_it_too(self, canned):
+        def handler(seen):
+            if region_of(seen) != "eu-south-2":
+                return error(301, "PermanentRedirect", **{"x-amz-bucket-region": "eu-south-2"})
+            return listed({"f/m.safetensors": 1})
+
+        canned(handler)
+        assert list_safetensors("s3://bucket/f") == ["s3://bucket/f/m.safetensors"]
 
     def test_in_the_body(self, canned):
         def handler(seen):

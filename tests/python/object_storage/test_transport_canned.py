@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+import torch
 
 from runai_model_streamer import (
     FileStreamer,
@@ -128,6 +129,18 @@ class TestRoundTrips:
             there.set()
             check_same(model, {name: tensor, **dict(tensors)})
 
+    def test_a_long_header_takes_one_more(self, canned):
+        model = {f"layer.{i:05}.weight": torch.ones(1) for i in range(6000)}
+        data = save(model)
+        start = 8 + int.from_bytes(data[:8], "little")
+        server = canned(lambda seen: serve(seen, data))
+        with SafetensorsStreamer() as streamer:
+            streamer.open_files(["s3://bucket/m.safetensors"])
+            assert len(streamer.keys()) == len(model)
+        ranges = [seen.headers["range"] for seen in server.seen]
+        assert start > 256 << 10
+        assert ranges == [f"bytes=0-{(256 << 10) - 1}", f"bytes={256 << 10}-{start - 1}"]
+
 
 class TestTransport:
     def test_trace(self, canned, use, tmp_path):
@@ -141,6 +154,17 @@ class TestTransport:
             assert re.search(r"status=206 bytes=\d+ ms=[\d.]+ .*retry=0 request_id=-$", line)
             assert S3_ENV["AWS_SECRET_ACCESS_KEY"] not in line
             assert "Signature" not in line
+
+    def test_trace_of_a_retry(self, canned, use, tmp_path):
+        def handler(seen):
+            return serve(seen) if len(server.seen) > 1 else error(503, "SlowDown")
+
+        server = canned(handler)
+        use({"RUNAI_STREAMER_S3_TRACE": "1", "RUNAI_STREAMER_TRACE_FILE": str(tmp_path / "trace")})
+        assert read() == DATA
+        first, second, *_ = (tmp_path / "trace").read_text().splitlines()
+        assert re.search(r"status=503 .* connection=\d+\(new\) retry=0 request_id=ID42", first)
+        assert re.search(r"status=206 .* connection=\d+ retry=1 request_id=-", second)
 
     def test_trace_into_the_working_directory(self, canned, use, tmp_path, monkeypatch):
         canned(serve)
