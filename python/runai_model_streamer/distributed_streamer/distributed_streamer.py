@@ -122,13 +122,13 @@ class DistributedStreamer(FileStreamer):
         if not is_distributed or not dist.is_available() or not dist.is_initialized():
             return _placement_of(device)
         logs.configure()
-        if dist.get_world_size(process_group) <= 1:
-            return _placement_of(device)
         rank = dist.get_rank()
         if process_group is not None and dist.get_rank(process_group) < 0:
             raise RunaiStreamerInvalidInputException(
                 f"process_group: rank {rank} is not one of its ranks"
             )
+        if dist.get_world_size(process_group) <= 1:
+            return _placement_of(device)
         store = membership.default_store()
         group_ranks = (
             None if process_group is None else list(dist.get_process_group_ranks(process_group))

@@ -49,12 +49,13 @@ def test_every_rank_yields_every_tensor_in_file_order(
 
 @pytest.mark.parametrize("policy", ["chunks", "files"])
 @pytest.mark.parametrize("everywhere", ["0", "1"])
+@pytest.mark.parametrize("way", WAYS)
 def test_other_policies_yield_the_same(
-    cluster: Make, tmp_path: Path, policy: str, everywhere: str
+    cluster: Make, tmp_path: Path, policy: str, everywhere: str, way: str
 ) -> None:
     files, expected = models.mixture(tmp_path)
     env = {"RUNAI_STREAMER_PARTITION_POLICY": policy, "RUNAI_STREAMER_DIST_GLOBAL": everywhere}
-    found = cluster(2, env).load(files)
+    found = cluster(2, env).load(files, way=way)
     for result in found.values():
         assert sorted(result["tensors"]) == sorted(list(pair) for pair in expected)
         assert result["tensors"] == found[0]["tensors"]
@@ -257,8 +258,14 @@ def test_a_host_may_replace_the_choice_of_ranks(cluster: Make, tmp_path: Path) -
 
 def test_a_group_of_the_callers(cluster: Make, tmp_path: Path) -> None:
     files = models.dense(tmp_path)
-    found = cluster(3).load(files, program="group", ranks=[0, 2])
+    found = cluster(3).run("group", files, ranks=[0, 2])
     for rank in (0, 2):
         assert found[rank]["tensors"] == [list(pair) for pair in digests_of(files)]
         assert read_here(found[rank]) == 12 << 20
-    assert "tensors" not in found[1]
+    assert "process_group: rank 1 is not one of its ranks" in found[1]["text"]
+
+
+def test_a_group_of_one_reads_alone(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=1, tensors=2)
+    found = cluster(2).run("group", files, ranks=[1])
+    assert found[1]["tensors"] == [list(pair) for pair in digests_of(files)]
