@@ -1,10 +1,12 @@
-// The storage account that az:// means, as the settings describe it.
+// The storage account that az:// means, and who asks for it, as the settings describe them.
 #pragma once
 
 #include <string>
 
 #include "base/settings.h"
+#include "source/http/connection.h"
 #include "streamer/status.h"
+#include "streamer/stream.h"
 
 namespace streamer::http {
 
@@ -19,5 +21,10 @@ struct AzureAccount {
 // From AZURE_STORAGE_CONNECTION_STRING, else from AZURE_STORAGE_ACCOUNT_NAME and its companions.
 // The name is empty where none of them is set.
 Result<AzureAccount> read_azure_account(const Settings& settings);
+
+// Without an SDK: an access token (kToken) for storage from the first that there is: client secret,
+// federated token file (workload identity), managed identity. kCredentials names what was looked
+// at.
+Result<Credentials> find_azure_credentials(const Settings& settings, Connection& connection);
 
 }  // namespace streamer::http

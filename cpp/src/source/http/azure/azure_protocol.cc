@@ -5,7 +5,6 @@
 
 #include "base/text.h"
 #include "source/http/azure/azure_account.h"
-#include "source/http/azure/azure_credentials.h"
 #include "source/http/azure/shared_key.h"
 #include "source/http/encoding.h"
 #include "source/http/oauth.h"
