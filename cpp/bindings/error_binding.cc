@@ -58,6 +58,13 @@ void bind_errors(py::module_& module) {
       },
       py::arg("factory"),
       "factory(code, text, fields) makes the exception that the module raises.");
+  module.def(
+      "shown_path",
+      [](std::string path) {
+        return text(Status::error(Code::kInvalid, "").with_path(std::move(path)).detail().path);
+      },
+      py::arg("path"),
+      "The path as errors show it: an address without its query, which may grant access.");
   module.attr("sticky_device_hint") = gpu::kStickyHint;
 }
 

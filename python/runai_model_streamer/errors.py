@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from runai_model_streamer import _native
+
+
+def shown_path(path: str) -> str:
+    """`path` as messages may show it: an address without its query, which may grant access."""
+    if "://" not in path:
+        return path
+    return _native.shown_path(path)
+
 
 class StreamerError(ValueError):
     """Something could not be streamed.
@@ -30,6 +39,10 @@ class StreamerError(ValueError):
     host: str | None = None
 
     def __init__(self, text: str = "", *, code: str = "invalid", **fields: Any) -> None:
+        path = fields.get("path")
+        if path:
+            fields["path"] = shown_path(path)
+            text = text.replace(path, fields["path"])
         super().__init__(text)
         self.code = code
         for name in FIELDS:

@@ -11,6 +11,7 @@ from runai_model_streamer.errors import RunaiStreamerInvalidInputException
 from runai_model_streamer.file_listing import list_safetensors
 from runai_model_streamer.paths import Path, is_remote, to_text
 from runai_model_streamer.safetensors_streamer import SafetensorsStreamer
+from runai_model_streamer.safetensors_streamer.into import place_of
 
 
 def load_file(
@@ -51,11 +52,11 @@ def load_model(
             for tensors in streamer.files_to_tensors_metadata.values()
             for tensor in tensors
         }
-        filled = {state[name].data_ptr() for name in found if name in state}
+        filled = {place_of(state[name]) for name in found if name in state}
         missing = {
             name
             for name, tensor in state.items()
-            if name not in found and (tensor.numel() == 0 or tensor.data_ptr() not in filled)
+            if name not in found and (tensor.numel() == 0 or place_of(tensor) not in filled)
         }
         unexpected = sorted(name for name in found if name not in state)
         if strict and (missing or unexpected):
@@ -75,10 +76,10 @@ def load_model(
                 and tuple(tensor.shape) == described.get_torch_shape()
                 and tensor.device == target_device
                 and tensor.is_contiguous()
-                and tensor.data_ptr() not in taken
+                and place_of(tensor) not in taken
             ):
                 into[name] = tensor
-                taken.add(tensor.data_ptr())
+                taken.add(place_of(tensor))
         streamer.stream_files(
             paths, s3_credentials, target_device, tensor_names=wanted, into=into or None
         )
@@ -94,5 +95,7 @@ def _files_of(path: str) -> list[str]:
         return [path]
     paths = list_safetensors(path)
     if not paths:
-        raise RunaiStreamerInvalidInputException(f"{path}: no safetensors files in this folder")
+        raise RunaiStreamerInvalidInputException(
+            f"{path}: no safetensors files in this folder", path=path
+        )
     return paths

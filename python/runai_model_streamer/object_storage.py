@@ -18,6 +18,7 @@ from runai_model_streamer.errors import (
     RunaiStreamerInvalidInputException,
     StreamerError,
     from_native,
+    shown_path,
 )
 from runai_model_streamer.file_streamer.requests_iterator import FileChunks
 from runai_model_streamer.file_streamer.session import Session
@@ -39,7 +40,7 @@ def list_objects(
 def list_safetensors_objects(folder: str, credentials: Any = None) -> list[str]:
     """The safetensors objects directly in `folder`, sorted."""
     found = list_objects(folder, False, credentials)
-    return [path for path, _ in found if path.endswith(".safetensors")]
+    return [path for path, _ in found if object_key(path).endswith(".safetensors")]
 
 
 def pull_objects(
@@ -79,10 +80,10 @@ def object_key(path: str) -> str:
 
 def _base(source: str) -> str:
     """What the paths of objects below `source` begin with. An https:// address may be that of a
-    checkpoint's index, which lists what lies beside it."""
+    file, or of a checkpoint's index, which lists what lies beside it."""
     if _is_address(source):
         source = source.partition("?")[0]
-        if source.endswith(".json"):
+        if source.endswith((".json", ".safetensors")):
             source = source.rpartition("/")[0]
     return source.rstrip("/") + "/"
 
@@ -120,7 +121,8 @@ def _check_targets(wanted: Sequence[tuple[str, str, int]]) -> None:
     for path, target, _ in wanted:
         if target in seen:
             raise RunaiStreamerInvalidInputException(
-                f"{path} and {seen[target]} would be the same file {target!r}", path=path
+                f"{path} and {shown_path(seen[target])} would be the same file {target!r}",
+                path=path,
             )
         seen[target] = path
     folders: set[str] = set()
@@ -129,7 +131,8 @@ def _check_targets(wanted: Sequence[tuple[str, str, int]]) -> None:
         while folder and folder not in folders:
             if folder in seen:
                 raise RunaiStreamerInvalidInputException(
-                    f"{path} and {seen[folder]}: {folder!r} can't be a folder and a file",
+                    f"{path} and {shown_path(seen[folder])}: "
+                    f"{folder!r} can't be a folder and a file",
                     path=path,
                 )
             folders.add(folder)
@@ -283,7 +286,7 @@ class ObjectStorageModel:
         try:
             if kind is None and not self._skip:
                 if not any(_files_below(self.dir)):
-                    raise RuntimeError(f"no files were found below {self._model_path}")
+                    raise RuntimeError(f"no files were found below {shown_path(self._model_path)}")
                 with open(self._sentinel, "w"):
                     pass
         finally:

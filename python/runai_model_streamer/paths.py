@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 
 from runai_model_streamer import native
-from runai_model_streamer.errors import RunaiStreamerInvalidInputException
+from runai_model_streamer.errors import RunaiStreamerInvalidInputException, shown_path
 
 Path = str | os.PathLike[str]
 
@@ -32,5 +32,5 @@ def check_not_mixed(paths: Iterable[str]) -> None:
     if len(first) > 1:
         raise RunaiStreamerInvalidInputException(
             "local and remote paths can't be mixed in one call: "
-            f"{first[False]!r} is a file, {first[True]!r} is an object"
+            f"{first[False]!r} is a file, {shown_path(first[True])!r} is an object"
         )

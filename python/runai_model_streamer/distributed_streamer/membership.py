@@ -19,7 +19,11 @@ from runai_model_streamer.distributed_streamer.processes import (
 )
 from runai_model_streamer.distributed_streamer.rendezvous import Channel
 from runai_model_streamer.distributed_streamer.settings import DistSettings
-from runai_model_streamer.errors import RunaiStreamerInvalidInputException, StreamerError
+from runai_model_streamer.errors import (
+    RunaiStreamerInvalidInputException,
+    StreamerError,
+    shown_path,
+)
 from runai_model_streamer.memory import HostMemory
 
 logger = logging.getLogger(__name__)
@@ -72,7 +76,11 @@ def hello(settings: DistSettings, memory: HostMemory, paths: Sequence[str]) -> d
         "version": native.version(),
         "settings": settings.shared(),
         "device": memory.device.type,
-        "files": {"count": len(paths), "first": paths[0] if paths else "", "digest": digest},
+        "files": {
+            "count": len(paths),
+            "first": shown_path(paths[0]) if paths else "",
+            "digest": digest,
+        },
         "cached": cached_fraction(paths) if settings.mode == "auto" else 0.0,
         "free": memory.free_bytes(),
     }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from runai_model_streamer.errors import RunaiStreamerMemoryLimitException
+from runai_model_streamer.errors import RunaiStreamerMemoryLimitException, shown_path
 from runai_model_streamer.paths import Path, to_text
 
 __all__ = ["FileChunks", "RunaiStreamerMemoryLimitException"]
@@ -25,7 +25,7 @@ class FileChunks:
     """
 
     id: int
-    path: str
+    path: str = dataclasses.field(repr=False)  # an address may grant access
     offsets: list[int]
     sizes: list[int]
     alignments: list[int] | None
@@ -53,7 +53,7 @@ class FileChunks:
         if len(self.offsets) != len(self.sizes):
             raise ValueError(f"{len(self.offsets)} offsets do not go with {len(self.sizes)} sizes")
         if min(self.offsets, default=0) < 0 or min(self.sizes, default=0) < 0:
-            raise ValueError(f"offsets and sizes of {self.path} must not be negative")
+            raise ValueError(f"offsets and sizes of {shown_path(self.path)} must not be negative")
         self.alignments = None if alignments is None else list(alignments)
         self.destinations = None if destinations is None else list(destinations)
         self.keep = keep

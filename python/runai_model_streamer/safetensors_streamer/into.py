@@ -53,14 +53,14 @@ def _of_module(
     targets: dict[str, torch.Tensor] = {}
     taken: set[int] = set()
     for name, tensor in module.state_dict(keep_vars=True).items():
-        if name in found and isinstance(tensor, torch.Tensor) and _place(tensor) not in taken:
+        if name in found and isinstance(tensor, torch.Tensor) and place_of(tensor) not in taken:
             targets[name] = tensor
             if tensor.numel() > 0:
-                taken.add(_place(tensor))
+                taken.add(place_of(tensor))
     missing = [
         name
         for name, parameter in parameters.items()
-        if name not in found and parameter.numel() > 0 and _place(parameter) not in taken
+        if name not in found and parameter.numel() > 0 and place_of(parameter) not in taken
     ]
     if missing:
         raise RunaiStreamerInvalidInputException(
@@ -71,7 +71,7 @@ def _of_module(
     return targets
 
 
-def _place(tensor: torch.Tensor) -> int:
+def place_of(tensor: torch.Tensor) -> int:
     """What tensors of the same memory have in common. Those of "meta" have none."""
     return id(tensor) if tensor.is_meta else tensor.data_ptr()
 

@@ -49,6 +49,8 @@ TEST(Url, Refused) {
 TEST(Trace, UrlsWithoutSecrets) {
   EXPECT_EQ(redact_url("https://h/b/k?X-Amz-Signature=abc&prefix=a%2F&list-type=2&sig=x"),
             "https://h/b/k?X-Amz-Signature=...&prefix=a%2F&list-type=2&sig=...");
+  EXPECT_EQ(redact_url("https://h/k?secret"), "https://h/k?...");
+  EXPECT_EQ(redact_url("https://h/k?prefix=secret", /*own=*/false), "https://h/k?...");
   EXPECT_EQ(redact_url("https://user:secret@h/k"), "https://h/k");
   EXPECT_EQ(redact_url("https://h/k"), "https://h/k");
 }

@@ -17,6 +17,7 @@ from runai_model_streamer import (
     list_safetensors,
     pull_files,
 )
+from runai_model_streamer.file_streamer import FileChunks
 from tests.python.object_storage.models import check_same, load, make_model, save
 from tests.servers.canned import Answer, Canned
 from tests.servers.process import free_port
@@ -115,6 +116,55 @@ def test_presigned(use, tmp_path):
     for text in (str(caught.value), repr(caught.value), caught.value.path, trace.read_text()):
         assert "secret" not in text.lower()
     assert "m.safetensors" in caught.value.path
+
+
+def header(described, data=b"12345"):
+    text = json.dumps(described).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+NOT_SAFETENSORS = {
+    "page": b"<html>This address has expired</html>",
+    "short": b"<html>",
+    "huge": b"\xff" * 64,
+    "dtype": header({"a": {"dtype": "X9", "shape": [1], "data_offsets": [0, 1]}}),
+    "gap": header({"a": {"dtype": "U8", "shape": [1], "data_offsets": [4, 5]}}),
+    "truncated": header({"a": {"dtype": "U8", "shape": [9], "data_offsets": [0, 9]}}),
+}
+
+
+@pytest.mark.parametrize("query", ["sig=sEcReT", "sEcReT", "session=sEcReT", "prefix=sEcReT"])
+def test_the_query_is_in_no_error_and_no_trace(use, tmp_path, query):
+    """Whatever fails, and whatever the query looks like."""
+    use({"RUNAI_STREAMER_TRACE_FILE": str(tmp_path / "trace")})
+
+    def answer(seen):
+        assert seen.path.endswith(query)
+        return ranged(seen, NOT_SAFETENSORS[seen.path[1:].partition("?")[0]])
+
+    calls = [
+        lambda: FileChunks(0, f"https://h/m?{query}", -1, [1]),
+        lambda: SafetensorsStreamer().stream_files(["/m", f"https://h/m?{query}"]),
+    ]
+    texts = [repr(FileChunks(0, f"https://h/m?{query}", 0, [1]))]
+    with Canned(answer) as server:
+        calls += [lambda n=name: load(f"{server.url}/{n}?{query}") for name in NOT_SAFETENSORS]
+        for call in calls:
+            with pytest.raises(ValueError) as caught:
+                call()
+            texts += [str(caught.value), repr(caught.value), repr(vars(caught.value))]
+    texts.append((tmp_path / "trace").read_text())
+    assert [text for text in texts if "sEcReT" in text] == []
+
+
+def test_presigned_address_is_listed_and_pulled_by_its_name(tmp_path):
+    with Canned(ranged) as server:
+        address = f"{server.url}/folder/a%20b.safetensors?sig=sEcReT"
+        assert list_safetensors(address) == [address]
+        pull_files(address, tmp_path / "pulled")
+        pull_files(f"{server.url}/plain.safetensors", tmp_path / "pulled")
+    pulled = {path.name: path.read_bytes() for path in (tmp_path / "pulled").iterdir()}
+    assert pulled == {"a b.safetensors": DATA, "plain.safetensors": DATA}
 
 
 def test_authorization(use, tmp_path):

@@ -62,7 +62,7 @@ Result<std::uint64_t> read_whole_read_limit(const Settings& settings) {
 }
 
 Request Redirects::request(const std::string& asked, const CredentialsRef& credentials) const {
-  Request request{.url = asked};
+  Request request{.url = asked, .own_query = false};
   {
     const std::lock_guard lock(mutex_);
     const auto it = redirects_.find(asked);

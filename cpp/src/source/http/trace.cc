@@ -50,7 +50,7 @@ std::string_view request_id(const Response& response) {
 
 }  // namespace
 
-std::string redact_url(std::string_view url) {
+std::string redact_url(std::string_view url, bool own) {
   const std::size_t scheme = url.find("://");
   const std::size_t host = scheme == std::string_view::npos ? 0 : scheme + 3;
   const std::size_t host_end = std::min(url.find_first_of("/?#", host), url.size());
@@ -60,6 +60,7 @@ std::string redact_url(std::string_view url) {
   const std::size_t question = url.find('?', from);
   out += url.substr(from, question == std::string_view::npos ? question : question - from);
   if (question == std::string_view::npos) return out;
+  if (!own) return out + "?...";
   std::string_view query = url.substr(question + 1);
   char separator = '?';
   while (!query.empty()) {
@@ -68,10 +69,10 @@ std::string redact_url(std::string_view url) {
     const std::string_view name = pair.substr(0, pair.find('='));
     out += separator;
     separator = '&';
-    if (name.size() == pair.size() || harmless(name)) {
+    if (harmless(name)) {
       out += pair;
     } else {
-      out += std::string(name) + "=...";
+      out += name.size() < pair.size() ? std::string(name) + "=..." : "...";
     }
     query.remove_prefix(std::min(end + 1, query.size()));
   }
@@ -104,7 +105,7 @@ void Trace::write(const Line& line) {
   std::snprintf(millis, sizeof millis, ".%03ldZ", now.tv_nsec / 1'000'000);
   std::string text = format_utc(now.tv_sec, "%Y-%m-%dT%H:%M:%S") + millis + " " +
                      std::to_string(::getpid()) + " " + line.request->method + " " +
-                     word(redact_url(line.request->url)) + " range=" + word(range) + numbers +
+                     word(redact_url(line.request->url, line.request->own_query)) + " range=" + word(range) + numbers +
                      " request_id=" + word(request_id(*line.response));
   if (!line.error.empty()) text += " error=" + word(line.error);
   text += '\n';

@@ -10,9 +10,9 @@
 
 namespace streamer::http {
 
-// `url` without what may grant access: user info, and the values of query parameters that are
-// signatures, keys or tokens.
-std::string redact_url(std::string_view url);
+// `url` without what may grant access: user info, and of the query all but what protocols are known
+// to ask for. Where the query is not `own`, but came from outside, nothing of it is left.
+std::string redact_url(std::string_view url, bool own = true);
 
 // Thread-safe. Lines are appended whole, so that processes can share a file.
 class Trace {
