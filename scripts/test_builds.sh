@@ -27,7 +27,7 @@ fi
 "$build/without/tests/abi/abi_tests" --gtest_brief=1
 
 echo "With unpacked packages"
-prefix=$PWD/$build/prefix
+prefix=$PWD/$build/packages
 scripts/unpack_prefix.sh "$prefix"
 configure prefix -DSTREAMER_PREFIX="$prefix"
 for variable in CURL_INCLUDE_DIR OPENSSL_INCLUDE_DIR CURL_LIBRARY_RELEASE OPENSSL_CRYPTO_LIBRARY; do

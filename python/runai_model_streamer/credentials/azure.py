@@ -48,7 +48,8 @@ def _has_key_or_signature(container: str) -> bool:
     if text:
         fields = dict(part.split("=", 1) for part in text.split(";") if "=" in part)
         fields = {name.strip().lower(): value for name, value in fields.items()}
-        account = fields.get("accountname", "")
+        endpoint = fields.get("blobendpoint", "").partition("://")[2]
+        account = fields.get("accountname") or endpoint.partition(".")[0]
         simple = bool(
             fields.get("accountkey")
             or fields.get("sharedaccesssignature")

@@ -401,3 +401,20 @@ def test_https_address_of_a_blob_is_azure(use):
     with pytest.raises(StreamerError) as caught:
         load("https://acc.blob.core.windows.net/c/b")
     assert caught.value.code == "network"
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "expected"),
+    [
+        ("BlobEndpoint=https://acc.blob.core.x/;SharedAccessSignature=sig=x", "acc", True),
+        ("BlobEndpoint=https://acc.blob.core.x/;SharedAccessSignature=sig=x", "other", False),
+        ("AccountName=acc;AccountKey=a2V5", "acc", True),
+        ("AccountName=acc;AccountKey=a2V5", "other", False),
+        ("AccountName=acc", "acc", False),
+    ],
+)
+def test_what_a_connection_string_holds_is_for_its_account(use, text, host, expected):
+    """Where it has nothing for an account, azure-identity is asked."""
+    use({"AZURE_STORAGE_CONNECTION_STRING": text})
+    assert azure_credentials._has_key_or_signature(f"{host}.blob.core.x/models") is expected
+    assert azure_credentials._has_key_or_signature("models") is (text != "AccountName=acc")
