@@ -20,7 +20,7 @@ from benchmarks import checkpoints, runner
 from benchmarks.peers import ROOT
 from benchmarks.report import Check, Row
 from benchmarks.runner import Job, Runnable
-from benchmarks.s3 import ENV, Setup, best, command, cpu_ratio, raw_socket
+from benchmarks.s3 import ENV, Setup, after_waking, best, command, cpu_ratio, raw_socket
 from tests.servers.azurite import (
     ACCOUNT,
     KEY,
@@ -44,9 +44,10 @@ def _job(
     files: list[str],
     env: dict[str, str],
     prefix: tuple[str, ...] = (),
+    before: Callable[[], Any] | None = None,
 ) -> Runnable:
     uris = [f"{scheme}{Path(path).parent.name}/{Path(path).name}" for path in files]
-    job = Job(label, peer, "iterate", uris, files, env=env, prefix=prefix)
+    job = Job(label, peer, "iterate", uris, files, env=env, prefix=prefix, before=before)
     return label, lambda: runner.run(job)
 
 
@@ -103,17 +104,20 @@ def _upload(client: Any, files: list[str]) -> None:
             container.upload_blob(Path(path).name, data, max_concurrency=2)
 
 
+def _raw(server: Azurite, files: list[str], threads: int) -> Callable[[], dict[str, Any]]:
+    query = "?" + container_signature(Path(files[0]).parent.name)
+    return raw_socket(files, "127.0.0.1", server.port, threads, base=f"/{ACCOUNT}", query=query)
+
+
 def azurite(setup: Setup) -> Row:
     files = checkpoints.dense(setup.folder / "azurite", 1.0)
     with Azurite(memory=True) as server:
         _upload(server.client(), files)
         env = {"AZURE_STORAGE_CONNECTION_STRING": connection_string(server.url)}
-        runnables = [_job("ours", "ours", "az://", files, env)]
-        query = "?" + container_signature(Path(files[0]).parent.name)
+        wake = _raw(server, files, 2)
+        runnables = [_job("ours", "ours", "az://", files, env, before=wake)]
         for threads in (1, 2, 4):
-            call = raw_socket(
-                files, "127.0.0.1", server.port, threads, base=f"/{ACCOUNT}", query=query
-            )
+            call = after_waking(wake, _raw(server, files, threads))
             runnables.append((f"raw socket, {threads}", call))
         row = setup.run("azurite", "Azurite, shared key", files, runnables)
     raws = [f"raw socket, {threads}" for threads in (1, 2, 4)]

@@ -116,6 +116,19 @@ def raw_socket(
     return call
 
 
+def after_waking(
+    wake: Callable[[], Any], call: Callable[[], dict[str, Any]]
+) -> Callable[[], dict[str, Any]]:
+    """`call` after `wake`: a server that slept while a loader was started answers slowly at first,
+    which is not the loader's doing."""
+
+    def both() -> dict[str, Any]:
+        wake()
+        return call()
+
+    return both
+
+
 def best(row: Row, label: str, others: Sequence[str]) -> float | None:
     """How many times faster `label` is than the fastest of `others`."""
     ratios = [ratio for other in others if (ratio := row.faster(label, other)) is not None]
