@@ -19,11 +19,11 @@ std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 
-// Whether memory of this capacity starts on a huge page: one page fault then serves 2 MiB, and such
-// pages can change their place in the address space.
+// Whether memory of this capacity starts where a huge page can: 2 MiB of it, in one page or many,
+// then change their place in the address space by one entry of the page tables.
 bool is_huge(std::uint64_t capacity) { return capacity >= 2 * kHugePage; }
 
-std::byte* map_huge(std::uint64_t capacity) {
+std::byte* map_huge(std::uint64_t capacity, Pages pages) {
   const std::uint64_t reserve = capacity + kHugePage;
   void* raw = mmap(nullptr, reserve, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (raw == MAP_FAILED) return nullptr;
@@ -32,12 +32,12 @@ std::byte* map_huge(std::uint64_t capacity) {
   const std::uint64_t head = round_up(address, kHugePage) - address;
   if (head > 0) munmap(start, head);
   if (reserve - head > capacity) munmap(start + head + capacity, reserve - head - capacity);
-  madvise(start + head, capacity, MADV_HUGEPAGE);
+  if (pages == Pages::kHuge) madvise(start + head, capacity, MADV_HUGEPAGE);
   return start + head;
 }
 
-std::byte* map_memory(std::uint64_t capacity) {
-  if (is_huge(capacity)) return map_huge(capacity);
+std::byte* map_memory(std::uint64_t capacity, Pages pages) {
+  if (is_huge(capacity)) return map_huge(capacity, pages);
   if (capacity < kMapThreshold) {
     return static_cast<std::byte*>(std::aligned_alloc(64, capacity));
   }
@@ -66,13 +66,13 @@ void BlockPool::set_listener(std::weak_ptr<MemoryListener> listener) {
   listener_ = std::move(listener);
 }
 
-std::shared_ptr<BlockPool::Memory> BlockPool::allocate(std::uint64_t bytes, bool force,
+std::shared_ptr<BlockPool::Memory> BlockPool::allocate(std::uint64_t bytes, Pages pages, bool force,
                                                        bool* refused) {
   *refused = false;
   const std::uint64_t capacity = capacity_for(bytes);
   {
     const std::lock_guard lock(mutex_);
-    if (auto memory = reuse_locked(capacity)) return memory;
+    if (auto memory = reuse_locked(capacity, pages)) return memory;
     if (!budget_->try_take(capacity)) {
       evict_locked(capacity);
       if (!budget_->try_take(capacity)) {
@@ -81,11 +81,11 @@ std::shared_ptr<BlockPool::Memory> BlockPool::allocate(std::uint64_t bytes, bool
       }
     }
   }
-  std::byte* data = map_memory(capacity);
+  std::byte* data = map_memory(capacity, pages);
   if (data == nullptr) {
     const std::lock_guard lock(mutex_);
     evict_locked(MemoryBudget::kUnlimited);
-    data = map_memory(capacity);
+    data = map_memory(capacity, pages);
   }
   if (data == nullptr) {
     budget_->give_back(capacity);
@@ -97,7 +97,7 @@ std::shared_ptr<BlockPool::Memory> BlockPool::allocate(std::uint64_t bytes, bool
 
 // Fresh pages cost more than bytes that are read into them, so that kept memory of other sizes is
 // cut and joined first.
-std::shared_ptr<BlockPool::Memory> BlockPool::reuse_locked(std::uint64_t capacity) {
+std::shared_ptr<BlockPool::Memory> BlockPool::reuse_locked(std::uint64_t capacity, Pages pages) {
   // Up to a quarter may be wasted.
   const std::uint64_t most = capacity + capacity / 4;
   if (const auto it = kept_.lower_bound(capacity); it != kept_.end() && it->first <= most) {
@@ -107,7 +107,7 @@ std::shared_ptr<BlockPool::Memory> BlockPool::reuse_locked(std::uint64_t capacit
   }
   const std::uint64_t whole = round_up(capacity, kHugePage);
   if (!is_huge(capacity) || whole > most || kept_.empty()) return nullptr;
-  std::byte* data = kept_.rbegin()->first > whole ? split_locked(whole) : join_locked(whole);
+  std::byte* data = kept_.rbegin()->first > whole ? split_locked(whole) : join_locked(whole, pages);
   return data == nullptr ? nullptr : wrap(data, whole);
 }
 
@@ -131,7 +131,7 @@ std::byte* BlockPool::split_locked(std::uint64_t capacity) {
 
 // Kept blocks that are too small, moved to stand one behind the other (no byte is copied), and
 // fresh memory for the rest. Null where there are none, or no budget for the rest.
-std::byte* BlockPool::join_locked(std::uint64_t capacity) {
+std::byte* BlockPool::join_locked(std::uint64_t capacity, Pages pages) {
   std::uint64_t found = 0;
   for (auto it = kept_.rbegin(); it != kept_.rend() && is_huge(it->first); ++it) {
     found += it->first / kHugePage * kHugePage;
@@ -139,7 +139,7 @@ std::byte* BlockPool::join_locked(std::uint64_t capacity) {
   if (found == 0) return nullptr;
   const std::uint64_t fresh = capacity - std::min(capacity, found);
   if (fresh > 0 && !budget_->try_take(fresh)) return nullptr;
-  std::byte* start = map_huge(capacity);
+  std::byte* start = map_huge(capacity, pages);
   std::uint64_t moved = 0;
   while (start != nullptr && moved < capacity - fresh) {
     const auto [capacity_kept, data] = *kept_.rbegin();

@@ -13,6 +13,11 @@
 
 namespace streamer {
 
+// What fresh memory is made of. Huge pages let a device read in large pieces. Where the system has
+// none at hand, one costs many times what small pages of its size do: what arrives through a socket
+// does not need them.
+enum class Pages { kSmall, kHuge };
+
 // Told when memory came back to the budget.
 class MemoryListener {
  public:
@@ -50,7 +55,7 @@ class BlockPool : public std::enable_shared_from_this<BlockPool> {
   // At least `bytes` (more than 0) of memory aligned to 64, uninitialised. Null with
   // `*refused` false where the budget has no room now, unless `force`; null with `*refused` true
   // where the system has none.
-  std::shared_ptr<Memory> allocate(std::uint64_t bytes, bool force, bool* refused);
+  std::shared_ptr<Memory> allocate(std::uint64_t bytes, Pages pages, bool force, bool* refused);
 
   // The memory is the caller's from now on and counts no more. Nothing where it was dropped.
   void uncount(Lease& lease);
@@ -64,9 +69,9 @@ class BlockPool : public std::enable_shared_from_this<BlockPool> {
  private:
   explicit BlockPool(std::shared_ptr<MemoryBudget> budget) : budget_(std::move(budget)) {}
   std::shared_ptr<Memory> wrap(std::byte* data, std::uint64_t capacity);
-  std::shared_ptr<Memory> reuse_locked(std::uint64_t capacity);
+  std::shared_ptr<Memory> reuse_locked(std::uint64_t capacity, Pages pages);
   std::byte* split_locked(std::uint64_t capacity);
-  std::byte* join_locked(std::uint64_t capacity);
+  std::byte* join_locked(std::uint64_t capacity, Pages pages);
   void keep_locked(std::byte* data, std::uint64_t capacity);
   void reclaim(Memory* memory);
   void evict_locked(std::uint64_t bytes);

@@ -35,13 +35,14 @@ bool Scheduler::place_locked(Block& block, bool first) {
     return true;
   }
   if (block.placed()) return true;
+  const Pages pages = files_[block.file].kind == SourceKind::kFile ? Pages::kHuge : Pages::kSmall;
   bool refused = false;
-  block.memory = pool_->allocate(block.data_bytes, false, &refused);
+  block.memory = pool_->allocate(block.data_bytes, pages, false, &refused);
   const bool starving = first && &block == &blocks_.front() && chunks_under_way_ == 0;
   if (!block.memory && !refused && starving) {
     // The consumer gets nothing before this block has memory: what it holds is its own.
     release_handed_locked();
-    block.memory = pool_->allocate(block.data_bytes, true, &refused);
+    block.memory = pool_->allocate(block.data_bytes, pages, true, &refused);
   }
   if (refused) {
     block.status =

@@ -4,7 +4,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstring>
+#include <fstream>
+#include <string>
 
 namespace streamer {
 namespace {
@@ -15,7 +18,7 @@ class BlockPoolTest : public ::testing::Test {
  protected:
   std::shared_ptr<BlockPool::Memory> allocate(std::uint64_t bytes, bool force = false) {
     bool refused = false;
-    auto memory = pool_->allocate(bytes, force, &refused);
+    auto memory = pool_->allocate(bytes, Pages::kHuge, force, &refused);
     EXPECT_FALSE(refused);
     return memory;
   }
@@ -182,13 +185,39 @@ TEST(BlockPool, BlocksOutliveThePool) {
   auto budget = std::make_shared<MemoryBudget>(MemoryBudget::kUnlimited);
   auto pool = BlockPool::create(budget);
   bool refused = false;
-  auto memory = pool->allocate(kMiB, false, &refused);
+  auto memory = pool->allocate(kMiB, Pages::kHuge, false, &refused);
   pool->close();
   pool.reset();
   std::memset(memory->data, 7, kMiB);
   EXPECT_EQ(memory->data[kMiB - 1], std::byte{7});
   memory.reset();
   EXPECT_EQ(budget->used(), 0u);
+}
+
+// Whether the system was asked for huge pages there.
+bool asks_for_huge_pages(const std::byte* data) {
+  std::ifstream maps("/proc/self/smaps");
+  const auto address = reinterpret_cast<std::uintptr_t>(data);
+  bool here = false;
+  for (std::string line; std::getline(maps, line);) {
+    std::uintptr_t begin = 0;
+    std::uintptr_t end = 0;
+    if (std::sscanf(line.c_str(), "%zx-%zx ", &begin, &end) == 2) {
+      here = begin <= address && address < end;
+    } else if (here && line.starts_with("VmFlags:")) {
+      return line.find(" hg") != std::string::npos;
+    }
+  }
+  return false;
+}
+
+TEST(BlockPool, AsksForHugePagesWhereTheyAreWanted) {
+  auto pool = BlockPool::create(std::make_shared<MemoryBudget>(MemoryBudget::kUnlimited));
+  bool refused = false;
+  const auto small = pool->allocate(8 * kMiB, Pages::kSmall, false, &refused);
+  EXPECT_FALSE(asks_for_huge_pages(small->data));
+  const auto huge = pool->allocate(8 * kMiB, Pages::kHuge, false, &refused);
+  EXPECT_TRUE(asks_for_huge_pages(huge->data));
 }
 
 TEST(BlockPool, TellsWhenMemoryComesBack) {
@@ -200,10 +229,10 @@ TEST(BlockPool, TellsWhenMemoryComesBack) {
   auto listener = std::make_shared<Listener>();
   pool->set_listener(listener);
   bool refused = false;
-  pool->allocate(kMiB, false, &refused).reset();
-  pool->allocate(100, false, &refused).reset();
+  pool->allocate(kMiB, Pages::kHuge, false, &refused).reset();
+  pool->allocate(100, Pages::kHuge, false, &refused).reset();
   EXPECT_EQ(listener->times, 2);
-  auto memory = pool->allocate(kMiB, false, &refused);
+  auto memory = pool->allocate(kMiB, Pages::kHuge, false, &refused);
   listener.reset();
   memory.reset();  // nobody listens any more
 }
@@ -212,7 +241,7 @@ TEST(BlockPool, SaysThatTheSystemHasNoMemory) {
   auto budget = std::make_shared<MemoryBudget>(MemoryBudget::kUnlimited);
   auto pool = BlockPool::create(budget);
   bool refused = false;
-  EXPECT_EQ(pool->allocate(std::uint64_t{1} << 60, false, &refused), nullptr);
+  EXPECT_EQ(pool->allocate(std::uint64_t{1} << 60, Pages::kHuge, false, &refused), nullptr);
   EXPECT_TRUE(refused);
   EXPECT_EQ(budget->used(), 0u);
 }
@@ -220,7 +249,7 @@ TEST(BlockPool, SaysThatTheSystemHasNoMemory) {
 TEST(BlockPool, AForkedChildMayDropMemory) {
   auto pool = BlockPool::create(std::make_shared<MemoryBudget>(MemoryBudget::kUnlimited));
   bool refused = false;
-  auto memory = pool->allocate(kMiB, false, &refused);
+  auto memory = pool->allocate(kMiB, Pages::kHuge, false, &refused);
   const pid_t child = fork();
   if (child == 0) {
     memory.reset();
