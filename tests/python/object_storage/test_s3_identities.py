@@ -296,6 +296,19 @@ def test_single_sign_on_by_boto3(use, tmp_path, monkeypatch):
         assert caught.value.identity == "access key ASIA...2345 from boto3 (sso)"
 
 
+def test_an_answer_that_repeats_the_token_is_not_shown(use, tmp_path):
+    trace = tmp_path / "trace"
+    token = "token-not-to-be-seen"
+    with Canned(lambda seen: error(400, "InvalidToken", f"<Token-0>{token}</Token-0>")) as server:
+        use({**S3_ENV, "AWS_ENDPOINT_URL": server.url, "AWS_SESSION_TOKEN": token})
+        use({"RUNAI_STREAMER_TRACE_FILE": str(trace)})
+        with pytest.raises(PermissionError, match="InvalidToken") as caught:
+            read()
+    assert token not in repr(caught.value) + repr(vars(caught.value))
+    assert "status=400" in trace.read_text()
+    assert token not in trace.read_text()
+
+
 @pytest.mark.parametrize(
     "given",
     [S3Credentials("AKIALINEBREAK012\n", "s"), S3Credentials("AKIALINE", "s", "t\r\nX-Own: 1")],

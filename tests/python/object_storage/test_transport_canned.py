@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -180,12 +181,27 @@ class TestTransport:
             read()
 
     def test_bandwidth_cap(self, canned, use):
+        """Of the process: two loads share it."""
         canned(serve)
-        use({"RUNAI_STREAMER_MAX_BANDWIDTH": "10000"})
+        use({"RUNAI_STREAMER_MAX_BANDWIDTH": "20000"})
         start = time.monotonic()
-        assert read() == DATA
-        # 10 kB at 10 kB/s, less what may pass at once; being slower is no failure.
+        with ThreadPoolExecutor() as threads:
+            assert list(threads.map(lambda _: read(), range(2))) == [DATA] * 2
+        # 20 kB at 20 kB/s, less what may pass at once; being slower is no failure.
         assert time.monotonic() - start > 0.8
+
+    def test_a_server_that_names_a_time_is_left_alone_for_so_long(self, canned):
+        asked = []
+
+        def handler(seen):
+            asked.append(time.monotonic())
+            return (
+                error(503, "SlowDown", **{"Retry-After": "1"}) if len(asked) == 1 else serve(seen)
+            )
+
+        canned(handler)
+        assert read() == DATA
+        assert asked[1] - asked[0] >= 1
 
     def test_proxies(self, canned, use):
         """HTTP through a proxy carries the whole URL in the request line."""
