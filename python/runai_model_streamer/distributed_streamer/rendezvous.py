@@ -217,6 +217,8 @@ class Channel:
         if self._aborted:
             return
         self._aborted = True
+        if self.stuck():  # then it is for everybody
+            return
         encoded = encode_error(error, self.rank, host_name()).decode()
 
         def say() -> None:

@@ -98,21 +98,26 @@ def dropped() -> dict[str, Any]:
 
 
 def suspended() -> dict[str, Any]:
-    """Rank JOB["who"] is stopped by a signal after a tensor, until the others have ended."""
+    """Rank JOB["who"] is stopped by a signal after JOB["tensors"], until the others have ended."""
     with SafetensorsStreamer() as streamer:
-        stream(streamer)
-        iterator = streamer.get_tensors()
-        next(iterator)
-        if JOB["who"] == my_rank():
-            suspend_until([f"{JOB['flag']}{rank}" for rank in range(3) if rank != my_rank()])
         try:
-            return {"count": 1 + sum(1 for _ in iterator)}
+            if JOB["tensors"] == 0:
+                suspend_until_others_ended()
+            stream(streamer)
+            for count, _ in enumerate(streamer.get_tensors(), start=1):
+                if count == JOB["tensors"]:
+                    suspend_until_others_ended()
+            return {"count": count}
         finally:
             Path(f"{JOB['flag']}{my_rank()}").touch()
 
 
-def suspend_until(flags: list[str]) -> None:
+def suspend_until_others_ended() -> None:
+    """On rank JOB["who"]."""
     mine = os.getpid()
+    if JOB["who"] != my_rank():
+        return
+    flags = [f"{JOB['flag']}{rank}" for rank in range(3) if rank != my_rank()]
     if os.fork() == 0:
         for flag in flags:
             wait_for(flag)

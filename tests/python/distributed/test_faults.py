@@ -187,19 +187,20 @@ def test_a_streamer_that_is_dropped_is_named_at_once(
 
 
 @pytest.mark.parametrize(
-    ("who", "way", "text"),
+    ("who", "tensors", "way", "text"),
     [
-        (1, WAYS[1], "rank 1 on|ranks 1 on"),
+        (1, 1, WAYS[1], "rank 1 on|ranks 1 on"),
         # Which has the key-value store: there, calls can't be told to end.
-        (0, WAYS[0], "the key-value store of torch.distributed did not answer for 2 s"),
+        (0, 1, WAYS[0], "the key-value store of torch.distributed did not answer for 2 s"),
+        (0, 0, WAYS[0], "the key-value store of torch.distributed did not answer for 2 s"),
     ],
 )
 def test_a_process_that_is_stopped_ends_in_a_timeout(
-    cluster: Make, tmp_path: Path, who: int, way: str, text: str
+    cluster: Make, tmp_path: Path, who: int, tensors: int, way: str, text: str
 ) -> None:
     files = models.dense(tmp_path, files=2, tensors=30)
     env = {"RUNAI_STREAMER_MEMORY_LIMIT": "2000000", "RUNAI_STREAMER_DIST_TIMEOUT": "2"}
-    found = cluster(3, env).run("suspended", files, who=who, way=way)
+    found = cluster(3, env).run("suspended", files, who=who, way=way, tensors=tensors)
     for rank in {0, 1, 2} - {who}:
         assert "TimeoutError" in found[rank]["bases"]
         assert re.search(text, found[rank]["text"])
