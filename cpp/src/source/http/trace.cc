@@ -105,7 +105,8 @@ void Trace::write(const Line& line) {
   std::snprintf(millis, sizeof millis, ".%03ldZ", now.tv_nsec / 1'000'000);
   std::string text = format_utc(now.tv_sec, "%Y-%m-%dT%H:%M:%S") + millis + " " +
                      std::to_string(::getpid()) + " " + line.request->method + " " +
-                     word(redact_url(line.request->url, line.request->own_query)) + " range=" + word(range) + numbers +
+                     word(redact_url(line.request->url, line.request->own_query)) +
+                     " range=" + word(range) + numbers +
                      " request_id=" + word(request_id(*line.response));
   if (!line.error.empty()) text += " error=" + word(line.error);
   text += '\n';
