@@ -29,7 +29,7 @@ fi
 echo "With unpacked packages"
 prefix=$PWD/$build/packages
 scripts/unpack_prefix.sh "$prefix"
-configure prefix -DSTREAMER_PREFIX="$prefix"
+configure prefix --fresh -DSTREAMER_PREFIX="$prefix"
 for variable in CURL_INCLUDE_DIR OPENSSL_INCLUDE_DIR CURL_LIBRARY_RELEASE OPENSSL_CRYPTO_LIBRARY; do
   grep -q "^$variable:[A-Z]*=$prefix" "$build/prefix/CMakeCache.txt" ||
     fail "$variable is not below the prefix"
