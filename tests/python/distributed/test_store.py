@@ -7,6 +7,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,24 +110,30 @@ def two_nodes() -> Iterator[dict[str, list[str]]]:
         subprocess.run(["ip", "netns", "del", space], check=True)
 
 
+@pytest.fixture
+def on_nodes(cluster: Make, two_nodes: dict[str, list[str]]) -> Make:
+    """cluster() with rank i on node-a or node-b, as letter i of its first argument says."""
+
+    def make(nodes: str, env: dict[str, str] | None = None, **more: Any) -> Cluster:
+        prefixes = [two_nodes[f"node-{letter}"] for letter in nodes]
+        env = {**(env or {}), "GLOO_SOCKET_IFNAME": "wire"}
+        return cluster(len(nodes), env, prefixes=prefixes, address=NODES["node-a"], **more)
+
+    return make
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("everywhere", [False, True])
 def test_two_nodes(
-    cluster: Make, tmp_path: Path, two_nodes: dict[str, list[str]], everywhere: bool
+    on_nodes: Make, tmp_path: Path, two_nodes: dict[str, list[str]], everywhere: bool
 ) -> None:
     files = models.dense(tmp_path, files=2, tensors=24)
-    first, second = two_nodes
-    with serving(tmp_path, NODES[first], tuple(two_nodes[first])) as store:
-        ranks = cluster(
-            4,
-            {
-                "RUNAI_STREAMER_DIST_GLOBAL": str(int(everywhere)),
-                "RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE": str(16 << 20),
-                "GLOO_SOCKET_IFNAME": "wire",
-            },
-            prefixes=[two_nodes[first], two_nodes[second], two_nodes[first], two_nodes[second]],
-            address=NODES[first],
-        )
+    with serving(tmp_path, NODES["node-a"], tuple(two_nodes["node-a"])) as store:
+        env = {
+            "RUNAI_STREAMER_DIST_GLOBAL": str(int(everywhere)),
+            "RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE": str(16 << 20),
+        }
+        ranks = on_nodes("abab", env)
         for result in ranks.load(urls(store, files)).values():
             assert result["tensors"] == expected(files)
             assert result["notes"]["distributed"].startswith("4 " if everywhere else "2 ")
@@ -141,34 +148,17 @@ def test_two_nodes(
 
 
 @pytest.mark.root
-def test_an_error_names_the_node(
-    cluster: Make, tmp_path: Path, two_nodes: dict[str, list[str]]
-) -> None:
+def test_an_error_names_the_node(on_nodes: Make, tmp_path: Path) -> None:
     files = models.dense(tmp_path, files=1, tensors=1)
-    first, second = two_nodes
-    ranks = cluster(
-        2,
-        {"RUNAI_STREAMER_DIST_GLOBAL": "1", "GLOO_SOCKET_IFNAME": "wire"},
-        prefixes=[two_nodes[first], two_nodes[second]],
-        address=NODES[first],
-    )
+    ranks = on_nodes("ab", {"RUNAI_STREAMER_DIST_GLOBAL": "1"})
     found = ranks.run("unknown_name", files)
     assert all("rank 1 on node-b" in result["text"] for result in found.values())
 
 
 @pytest.mark.root
-def test_a_mode_that_differs_is_named_on_every_node(
-    cluster: Make, tmp_path: Path, two_nodes: dict[str, list[str]]
-) -> None:
+def test_a_mode_that_differs_is_named_on_every_node(on_nodes: Make, tmp_path: Path) -> None:
     files = models.dense(tmp_path, files=1, tensors=1)
-    first, second = two_nodes
-    ranks = cluster(
-        3,
-        {"GLOO_SOCKET_IFNAME": "wire"},
-        rank_env={1: {"RUNAI_STREAMER_DIST_GLOBAL": "1"}},
-        prefixes=[two_nodes[first], two_nodes[second], two_nodes[second]],
-        address=NODES[first],
-    )
+    ranks = on_nodes("abb", rank_env={1: {"RUNAI_STREAMER_DIST_GLOBAL": "1"}})
     for result in ranks.run("load", files).values():
         assert "rank 0 on node-a and rank 1 on node-b" in result["text"]
         assert "RUNAI_STREAMER_DIST_GLOBAL: 0 and 1" in result["text"]
@@ -176,17 +166,9 @@ def test_a_mode_that_differs_is_named_on_every_node(
 
 
 @pytest.mark.root
-def test_a_rank_that_is_alone_on_its_node_reads_alone(
-    cluster: Make, tmp_path: Path, two_nodes: dict[str, list[str]]
-) -> None:
+def test_a_rank_that_is_alone_on_its_node_reads_alone(on_nodes: Make, tmp_path: Path) -> None:
     files = models.dense(tmp_path, files=1, tensors=2)
-    first, second = two_nodes
-    ranks = cluster(
-        3,
-        {"GLOO_SOCKET_IFNAME": "wire"},
-        prefixes=[two_nodes[first], two_nodes[second], two_nodes[second]],
-        address=NODES[first],
-    )
+    ranks = on_nodes("abb")
     found = ranks.load(files, program="local_then_global")
     assert found[0]["first"] == "no other rank shares this one's reading"
     assert found[1]["first"].startswith("2 ranks")
@@ -196,18 +178,14 @@ def test_a_rank_that_is_alone_on_its_node_reads_alone(
 
 
 @pytest.mark.root
-def test_a_rank_that_dies_on_another_node_ends_in_a_timeout(
-    cluster: Make, tmp_path: Path, two_nodes: dict[str, list[str]]
-) -> None:
+def test_a_rank_that_dies_on_another_node_ends_in_a_timeout(on_nodes: Make, tmp_path: Path) -> None:
     files = models.dense(tmp_path, files=2, tensors=30)
-    first, second = two_nodes
     env = {
         "RUNAI_STREAMER_DIST_GLOBAL": "1",
         "RUNAI_STREAMER_DIST_TIMEOUT": "3",
         "RUNAI_STREAMER_MEMORY_LIMIT": "2000000",
-        "GLOO_SOCKET_IFNAME": "wire",
     }
-    ranks = cluster(2, env, prefixes=[two_nodes[first], two_nodes[second]], address=NODES[first])
+    ranks = on_nodes("ab", env)
     (result,) = ranks.run("abandon", files, how="kill", afterwards=False).values()
     assert "TimeoutError" in result["bases"]
     assert "rank 1 on node-b" in result["text"]
