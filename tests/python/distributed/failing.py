@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,14 @@ def truncated() -> dict[str, Any]:
     return {"count": count}
 
 
+def the_rest_of(iterator: Iterator[Any]) -> dict[str, Any]:
+    """Takes what is left after the first tensor, and tells rank 1 that this has ended."""
+    try:
+        return {"count": 1 + sum(1 for _ in iterator)}
+    finally:
+        Path(JOB["flag"]).touch()
+
+
 def dropped() -> dict[str, Any]:
     """Rank 1 lets go of its streamer after a tensor, without closing it; the others go on."""
     streamer = SafetensorsStreamer()
@@ -90,11 +99,7 @@ def dropped() -> dict[str, Any]:
         del iterator, streamer
         wait_for(JOB["flag"])
         return {"count": 1}
-    try:
-        count = 1 + sum(1 for _ in iterator)
-    finally:
-        Path(JOB["flag"]).touch()
-    return {"count": count}
+    return the_rest_of(iterator)
 
 
 def suspended() -> dict[str, Any]:
@@ -152,8 +157,4 @@ def abandon() -> dict[str, Any]:
                 raise RuntimeError("the model's loader failed")
             wait_for(JOB["flag"])  # the rest: it keeps the generator, and does nothing
             return {"count": 1}
-        try:
-            count = 1 + sum(1 for _ in iterator)
-        finally:
-            Path(JOB["flag"]).touch()
-    return {"count": count}
+        return the_rest_of(iterator)
