@@ -185,26 +185,22 @@ def tensors_of_run(
             view = views[tensor.dtype] = _typed(memory, tensor)
         dtype, width, whole, start = view
         shape = tensor.shape if tensor.dtype != "F4" else tensor.get_torch_shape()
+        end = begin + 1
+        made: Sequence[torch.Tensor]
         if tensor.start == tensor.end or whole is None:
-            begin += 1
+            made = (torch.empty(shape, dtype=dtype, device=device),)
+        else:
+            start += position // width
+            end = _end_of_stack(chosen, positions, begin)
+            if end == begin + 1:
+                made = (whole.as_strided(shape, _strides(shape), start),)
+            else:
+                made = _unstack(chosen[begin:end], whole, width, start)
+        for index, value in enumerate(made, begin):
             if check is not None:
                 check()
-            yield tensor.name, torch.empty(shape, dtype=dtype, device=device)
-            continue
-        start += position // width
-        end = _end_of_stack(chosen, positions, begin)
-        if end == begin + 1:
-            begin = end
-            if check is not None:
-                check()
-            yield tensor.name, whole.as_strided(shape, _strides(shape), start)
-            continue
-        stack = chosen[begin:end]
+            yield chosen[index].name, value
         begin = end
-        for tensor, value in zip(stack, _unstack(stack, whole, width, start), strict=True):
-            if check is not None:
-                check()
-            yield tensor.name, value
 
 
 def _end_of_stack(
