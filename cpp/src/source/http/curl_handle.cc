@@ -202,11 +202,11 @@ Outcome CurlHandle::outcome(CURLcode result, bool connected, int os_error) const
       break;
     default: break;
   }
+  std::string message = error_[0] != '\0' ? error_ : curl_easy_strerror(result);
+  if (message.find("proxy") != std::string::npos) hint = "Check HTTPS_PROXY and NO_PROXY";
   long tunnel = 0;  // what a proxy answered to CONNECT
   curl_easy_getinfo(easy_.get(), CURLINFO_HTTP_CONNECTCODE, &tunnel);
   if (tunnel >= 300) hint = "The proxy of HTTPS_PROXY refuses; NO_PROXY names hosts without one";
-  std::string message = error_[0] != '\0' ? error_ : curl_easy_strerror(result);
-  if (message.find("proxy") != std::string::npos) hint = "Check HTTPS_PROXY and NO_PROXY";
   // Addresses are quoted with the user and the password that they hold.
   if (message.find('@') != std::string::npos) message = curl_easy_strerror(result);
   outcome.status = Status::error(code, std::move(message))
