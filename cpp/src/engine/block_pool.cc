@@ -100,7 +100,8 @@ std::shared_ptr<BlockPool::Memory> BlockPool::allocate(std::uint64_t bytes, Page
 std::shared_ptr<BlockPool::Memory> BlockPool::reuse_locked(std::uint64_t capacity, Pages pages) {
   // Up to a quarter may be wasted.
   const std::uint64_t most = capacity + capacity / 4;
-  if (const auto it = kept_.lower_bound(capacity); it != kept_.end() && it->first <= most) {
+  if (auto it = kept_.lower_bound(capacity); it != kept_.end() && it->first <= most) {
+    it = std::prev(kept_.upper_bound(it->first));  // dropped last: the likeliest to be in a cache
     const auto [capacity_kept, data] = *it;
     kept_.erase(it);
     return wrap(data, capacity_kept);

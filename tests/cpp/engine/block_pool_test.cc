@@ -61,6 +61,15 @@ TEST_F(BlockPoolTest, GivesTheSameMemoryAgain) {
   EXPECT_EQ(allocate(kMiB)->data, place);
 }
 
+TEST_F(BlockPoolTest, GivesWhatWasDroppedLast) {
+  auto first = allocate(kMiB);
+  auto second = allocate(kMiB);
+  const std::byte* data = second->data;
+  first.reset();
+  second.reset();
+  EXPECT_EQ(allocate(kMiB)->data, data);
+}
+
 TEST_F(BlockPoolTest, GivesAlsoMemoryThatIsALittleTooLarge) {
   auto memory = allocate(kMiB);
   const std::byte* place = memory->data;
