@@ -1,10 +1,12 @@
 #include "base/system.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -91,6 +93,20 @@ int usable_processors() {
                      static_cast<int>(std::lround(std::strtod(quota.c_str(), nullptr) / period)));
   }
   return std::max(count, 1);
+}
+
+ProcessorTimes processor_times() {
+  timespec used{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+  std::ifstream stat("/proc/stat");
+  std::string name;
+  double user = 0;
+  double nice = 0;
+  double system = 0;
+  double idle = 0;
+  stat >> name >> user >> nice >> system >> idle;
+  return {static_cast<double>(used.tv_sec) + static_cast<double>(used.tv_nsec) * 1e-9,
+          stat ? idle / static_cast<double>(sysconf(_SC_CLK_TCK)) : 0};
 }
 
 }  // namespace streamer

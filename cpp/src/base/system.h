@@ -17,4 +17,12 @@ std::uint64_t available_memory();
 // Processors that the process may use: by affinity and by the cgroup's quota, at least 1.
 int usable_processors();
 
+// Clocks, in seconds: what all threads of the process have used, and how long the processors of
+// the machine were idle, added up; 0 where that can't be told.
+struct ProcessorTimes {
+  double used = 0;
+  double idle = 0;
+};
+ProcessorTimes processor_times();
+
 }  // namespace streamer

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "base/system.h"
-
 namespace streamer {
 namespace {
 
@@ -17,23 +15,43 @@ constexpr double kWorthStep = 1.04;     // the same for a small step up
 constexpr double kWorthFewer = 1.02;    // a small step down: noise alone would lead there
 constexpr int kProbeReads = 3;          // a probe lasts so many times as long as other epochs
 constexpr double kBusy = 0.5;           // of the processors; the kernel needs some of the rest
+constexpr double kIdle = 0.25;          // of the processors, where they are the server's, too
 constexpr int kShortestHold = 6;        // epochs between probes
 constexpr int kLongestHold = 32;
 constexpr double kSmoothing = 0.3;
 
 }  // namespace
 
-ConcurrencyController::ConcurrencyController(int fixed, const SourceTraits& traits)
+ConcurrencyController::ConcurrencyController(int fixed, const SourceTraits& traits,
+                                             std::function<ProcessorTimes()> clock)
     : limit_(fixed > 0 ? fixed : traits.initial_concurrency),
+      initial_(limit_),
       maximum_(fixed > 0 ? fixed : traits.max_concurrency),
       adaptive_(fixed <= 0 && traits.remote),
+      clock_(std::move(clock)),
       base_limit_(limit_),
       patience_(kShortestHold) {}
 
-void ConcurrencyController::start(int limit, double latency) {
+void ConcurrencyController::start(const Distance& distance) {
   if (!adaptive_ || started_) return;
-  far_ = far_ || latency >= kFar;
-  limit_ = base_limit_ = std::clamp(far_ ? 2 * limit : limit, 1, maximum_);
+  same_host_ = distance.same_host;
+  far_ = !same_host_ && (far_ || distance.latency >= kFar);
+  int limit = far_ ? 2 * initial_ : initial_;
+  // There is no way to fill: one read for each processor, and one that waits for the server.
+  if (same_host_) limit = std::min(limit, usable_processors() + 1);
+  limit_ = base_limit_ = std::clamp(limit, 1, maximum_);
+}
+
+void ConcurrencyController::begin_epoch(TimePoint now) {
+  start_ = now;
+  processors_start_ = clock_();
+}
+
+bool ConcurrencyController::busy(double seconds) const {
+  const ProcessorTimes now = clock_();
+  const double all = seconds * usable_processors();
+  return now.used - processors_start_.used > kBusy * all ||
+         (same_host_ && now.idle > 0 && now.idle - processors_start_.idle < kIdle * all);
 }
 
 void ConcurrencyController::change_limit(int limit) {
@@ -43,7 +61,7 @@ void ConcurrencyController::change_limit(int limit) {
 }
 
 void ConcurrencyController::completed(std::uint64_t bytes, int active, bool congested,
-                                      TimePoint now, double processor_seconds) {
+                                      TimePoint now) {
   if (!adaptive_) return;
   started_ = true;
   if (congested && warm_up_left_ == 0) {
@@ -53,18 +71,14 @@ void ConcurrencyController::completed(std::uint64_t bytes, int active, bool cong
     return;
   }
   if (warm_up_left_ > 0) {
-    if (--warm_up_left_ == 0) {
-      start_ = now;
-      processor_start_ = processor_seconds;
-    }
+    if (--warm_up_left_ == 0) begin_epoch(now);
     return;
   }
   if (reads_ == 0) {
     bytes_ = 0;
     saturated_reads_ = 0;
     if (start_ == TimePoint{}) {
-      start_ = now;  // the very first read only starts the clock
-      processor_start_ = processor_seconds;
+      begin_epoch(now);  // the very first read only starts the clock
       reads_ = 1;
       return;
     }
@@ -76,12 +90,11 @@ void ConcurrencyController::completed(std::uint64_t bytes, int active, bool cong
   if (reads_ < 2 * limit_ * length || now - start_ < kShortestEpoch * length) return;
   const double seconds = seconds_between(start_, now);
   const bool saturated = saturated_reads_ * 8 >= reads_ * 7;
-  const bool busy = processor_seconds - processor_start_ > kBusy * seconds * usable_processors();
+  const bool processors_busy = busy(seconds);
   reads_ = 0;
-  start_ = now;
-  processor_start_ = processor_seconds;
+  begin_epoch(now);
   // Where something else bounded the load (the consumer, memory), the rate says nothing.
-  if (saturated) epoch_ended(static_cast<double>(bytes_) / seconds, busy);
+  if (saturated) epoch_ended(static_cast<double>(bytes_) / seconds, processors_busy);
 }
 
 void ConcurrencyController::settle(int limit, double rate) {
@@ -130,6 +143,10 @@ bool ConcurrencyController::delicate() const {
 }
 
 void ConcurrencyController::start_probe(bool busy) {
+  if (busy && base_limit_ <= initial_) {  // nothing to try
+    epochs_to_hold_ = patience_;
+    return;
+  }
   probe_up_ = !probe_up_;
   if (base_limit_ == maximum_ || busy) probe_up_ = false;
   if (base_limit_ == 1) probe_up_ = true;

@@ -3,8 +3,10 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 
 #include "base/clock.h"
+#include "base/system.h"
 #include "source/source.h"
 
 namespace streamer {
@@ -16,19 +18,19 @@ class ConcurrencyController {
  public:
   using TimePoint = Clock::time_point;
 
-  // `fixed` above 0 is obeyed exactly. Sources that are not remote keep their first number.
-  ConcurrencyController(int fixed, const SourceTraits& traits);
+  // `fixed` above 0 is obeyed exactly. Sources that are not remote keep their first number. No
+  // more reads are tried while the processors are the bound, as `clock` tells.
+  ConcurrencyController(int fixed, const SourceTraits& traits,
+                        std::function<ProcessorTimes()> clock = processor_times);
 
-  // Starts with `limit`; with more where the storage is far away: it takes `latency` seconds to
-  // answer. Ignored once reads have ended, and where a number was chosen.
-  void start(int limit, double latency);
+  // Starts with fewer where the storage is on this machine, with more where it is far away. Ignored
+  // once reads have ended, and where a number was chosen.
+  void start(const Distance& distance);
   int limit() const { return limit_; }
   int maximum() const { return maximum_; }
   // A read of `bytes` ended while `active` reads were under way, itself included. `congested`
-  // tells that the server asked to slow down. `processor_seconds`, a clock: what all threads of the
-  // process have used; no more reads are tried while that is most of what there is.
-  void completed(std::uint64_t bytes, int active, bool congested, TimePoint now,
-                 double processor_seconds = 0);
+  // tells that the server asked to slow down.
+  void completed(std::uint64_t bytes, int active, bool congested, TimePoint now);
 
  private:
   enum class Phase {
@@ -42,11 +44,16 @@ class ConcurrencyController {
   void start_probe(bool busy);
   void judge_probe(double rate);
   bool delicate() const;
+  void begin_epoch(TimePoint now);
+  bool busy(double seconds) const;
 
   int limit_;
+  const int initial_;
   const int maximum_;
   const bool adaptive_;
+  const std::function<ProcessorTimes()> clock_;
   bool started_ = false;
+  bool same_host_ = false;
   bool far_ = false;
 
   Phase phase_ = Phase::kGrow;
@@ -62,7 +69,7 @@ class ConcurrencyController {
   int saturated_reads_ = 0;  // of them: the limit was what bounded
   std::uint64_t bytes_ = 0;
   TimePoint start_{};
-  double processor_start_ = 0;
+  ProcessorTimes processors_start_;
 };
 
 }  // namespace streamer

@@ -1,7 +1,6 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
-#include <ctime>
 
 namespace streamer {
 namespace {
@@ -10,12 +9,6 @@ namespace {
 constexpr std::uint64_t kBatchMemory = std::uint64_t{8} << 20;
 constexpr std::size_t kBatchBlocks = 64;
 constexpr std::chrono::milliseconds kLook{50};
-
-double processor_seconds() {
-  timespec used{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
-  return static_cast<double>(used.tv_sec) + static_cast<double>(used.tv_nsec) * 1e-9;
-}
 
 }  // namespace
 
@@ -31,9 +24,9 @@ void Scheduler::add_source(SourceKind kind, SourceLimits limits) {
   sources_.emplace(kind, limits);
 }
 
-void Scheduler::start_concurrency(SourceKind kind, int reads, double latency) {
+void Scheduler::start_concurrency(SourceKind kind, const Distance& distance) {
   const std::lock_guard lock(mutex_);
-  sources_.at(kind).controller.start(reads, latency);
+  sources_.at(kind).controller.start(distance);
 }
 
 Status Scheduler::add_blocks(std::vector<Block> blocks, const std::vector<FileState>& files) {
@@ -216,8 +209,7 @@ void Scheduler::note_blocked_locked(Blocked reason) {
 
 void Scheduler::end_read_locked(const Chunk& chunk, bool congested) {
   SourceLimits& source = sources_.at(chunk.kind);
-  source.controller.completed(chunk.size, source.active, congested, Clock::now(),
-                              processor_seconds());
+  source.controller.completed(chunk.size, source.active, congested, Clock::now());
   last_concurrency_ = source.controller.limit();
   --source.active;
   if (!chunk.progress) return;

@@ -55,7 +55,7 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
   // Must come before the first block or task of that kind.
   void add_source(SourceKind kind, SourceLimits limits);
   // Where adaptive concurrency starts: see ConcurrencyController::start().
-  void start_concurrency(SourceKind kind, int reads, double latency);
+  void start_concurrency(SourceKind kind, const Distance& distance);
 
   // kMemoryLimit where a block is larger than an explicit limit.
   Status add_blocks(std::vector<Block> blocks, const std::vector<FileState>& files);

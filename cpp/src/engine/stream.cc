@@ -48,7 +48,7 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
     if (!files_[entry.file].object) continue;
     const SourceKind kind = files_[entry.file].kind;
     const Source& source = *sources_[static_cast<int>(kind)];
-    scheduler_->start_concurrency(kind, source.first_concurrency(), source.latency());
+    scheduler_->start_concurrency(kind, source.distance());
   }
   if (Status status = scheduler_->add_blocks(std::move(blocks), files_); !status.ok()) {
     return status;

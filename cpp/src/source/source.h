@@ -73,6 +73,12 @@ class Object {
   std::string version_;
 };
 
+// How far away storage is.
+struct Distance {
+  bool same_host = false;  // what was opened last came from this machine
+  double latency = 0;      // seconds from a request to the first byte, the least so far; 0: unknown
+};
+
 struct Opened {
   std::shared_ptr<const Object> object;
   std::uint64_t prefix_size = 0;  // bytes written to the prefix buffer
@@ -118,11 +124,9 @@ class Source {
  public:
   virtual ~Source() = default;
   virtual const SourceTraits& traits() const = 0;
-  // Where adaptive concurrency starts, in the light of what was opened so far.
-  virtual int first_concurrency() const { return traits().initial_concurrency; }
   virtual Result<std::unique_ptr<Reader>> make_reader() = 0;  // thread-safe
-  // Seconds from a request to the first byte of its answer, the least so far; 0: not known.
-  virtual double latency() const { return 0; }
+  // As seen by what was opened so far.
+  virtual Distance distance() const { return {}; }
 };
 
 // What a source is made from. `cancel` outlives the source.

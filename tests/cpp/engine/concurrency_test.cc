@@ -55,28 +55,32 @@ struct Load {
   double achieved() const { return static_cast<double>(bytes) / seconds; }
 };
 
+constexpr Distance kNear{.same_host = false, .latency = 0.001};
+constexpr Distance kFar{.same_host = false, .latency = 0.02};
+constexpr Distance kHere{.same_host = true, .latency = 0.02};
+
 TEST(Concurrency, FixedIsFixed) {
   ConcurrencyController controller(7, remote());
-  controller.start(4, 0.02);
+  controller.start(kFar);
   Load load{[](int n) { return 1e8 * n; }};
   load.run(&controller, 500);
   EXPECT_EQ(load.last, 7);
   EXPECT_EQ(controller.maximum(), 7);
 }
 
-TEST(Concurrency, MayStartWithAnotherNumberUntilSomethingWasRead) {
+TEST(Concurrency, StartsWithOneForEachProcessorAndOneMoreWhereTheStorageIsHere) {
   ConcurrencyController controller(0, remote());
-  controller.start(2, 0);
-  EXPECT_EQ(controller.limit(), 2);
+  controller.start(kHere);
+  EXPECT_EQ(controller.limit(), std::min(4, usable_processors() + 1));
+}
+
+TEST(Concurrency, TheStartIsLeftAloneOnceSomethingWasRead) {
+  ConcurrencyController controller(0, remote());
   Load load{[](int n) { return 25e6 * n; }};
   load.run(&controller, 2000);
   EXPECT_GE(load.last, 48);
-  controller.start(2, 0);
+  controller.start(kHere);
   EXPECT_EQ(controller.limit(), load.last);
-
-  ConcurrencyController fixed(7, remote());
-  fixed.start(2, 0);
-  EXPECT_EQ(fixed.limit(), 7);
 }
 
 TEST(Concurrency, GrowsWhileConnectionsAreTheBound) {
@@ -88,15 +92,15 @@ TEST(Concurrency, GrowsWhileConnectionsAreTheBound) {
 }
 
 TEST(Concurrency, StartsWithMoreWhereTheStorageIsFar) {
-  for (const auto& [seconds, first] : {std::pair(0.001, 4), std::pair(0.02, 8)}) {
+  for (const auto& [distance, first] : {std::pair(kNear, 4), std::pair(kFar, 8)}) {
     ConcurrencyController controller(0, remote());
-    controller.start(4, seconds);
-    controller.start(4, seconds);
+    controller.start(distance);
+    controller.start(distance);
     EXPECT_EQ(controller.limit(), first);
   }
   ConcurrencyController controller(0, remote());
   controller.completed(1, 1, false, ConcurrencyController::TimePoint{1h});
-  controller.start(4, 0.02);  // too late: numbers are being compared
+  controller.start(kFar);  // too late: numbers are being compared
   EXPECT_EQ(controller.limit(), 4);
 }
 
@@ -104,7 +108,7 @@ TEST(Concurrency, LeavesAFullLongLinkAlone) {
   // Whatever is tried beyond 8 costs a third.
   const auto rate = [](int n) { return n <= 8 ? 150e6 * n : 0.8e9; };
   ConcurrencyController controller(0, remote());
-  controller.start(4, 0.02);
+  controller.start(kFar);
   Load load{rate};
   load.run(&controller, 400);
   EXPECT_GE(load.achieved(), 0.97 * 1.2e9);
@@ -112,7 +116,7 @@ TEST(Concurrency, LeavesAFullLongLinkAlone) {
 
 TEST(Concurrency, ClimbsALongLinkOfSlowConnections) {
   ConcurrencyController controller(0, remote());
-  controller.start(4, 0.02);
+  controller.start(kFar);
   Load load{[](int n) { return 80e6 * n; }};
   load.run(&controller, 500);
   EXPECT_GE(load.last, 32);
@@ -149,19 +153,33 @@ TEST(Concurrency, FollowsALinkThatImproves) {
   EXPECT_GE(load.last, 15);
 }
 
-TEST(Concurrency, DoesNotGrowWhereTheProcessorsAreTheBound) {
-  ConcurrencyController controller(0, remote());
-  auto now = std::chrono::steady_clock::time_point{} + 1s;
-  const auto processors = static_cast<double>(usable_processors());
-  double used = 0;
+// Where it ends if more reads bring more, as they do while memory is still cold. `used` and `idle`:
+// of the processors, by this process and by nobody.
+int limit_after(const Distance& distance, double used, double idle) {
+  ProcessorTimes times{.used = 1, .idle = 1};
+  ConcurrencyController controller(0, remote(), [&] { return times; });
+  controller.start(distance);
+  ConcurrencyController::TimePoint now{1s};
   for (int i = 0; i < 2000; ++i) {
-    // More reads bring more, as they do while memory is still cold.
     const auto step = 40ms / controller.limit();
     now += step;
-    used += 0.9 * processors * std::chrono::duration<double>(step).count();
-    controller.completed(8 << 20, controller.limit(), false, now, used);
+    const double all = usable_processors() * std::chrono::duration<double>(step).count();
+    times.used += used * all;
+    times.idle += idle * all;
+    controller.completed(8 << 20, controller.limit(), false, now);
   }
-  EXPECT_LE(controller.limit(), 4);
+  return controller.limit();
+}
+
+TEST(Concurrency, DoesNotGrowWhereTheProcessorsAreTheBound) {
+  EXPECT_LE(limit_after(kNear, 0.9, 0.1), 4);
+  EXPECT_GE(limit_after(kNear, 0.3, 0.7), 32);
+}
+
+TEST(Concurrency, DoesNotGrowWhereTheServerNeedsTheSameProcessors) {
+  EXPECT_EQ(limit_after(kHere, 0.3, 0.05), std::min(4, usable_processors() + 1));
+  EXPECT_GE(limit_after(kHere, 0.3, 0.5), 32);
+  EXPECT_GE(limit_after(kNear, 0.3, 0.05), 32) << "what others do elsewhere does not matter";
 }
 
 TEST(Concurrency, StepsBackWhenAsked) {

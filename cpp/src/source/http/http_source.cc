@@ -16,8 +16,6 @@ namespace {
 constexpr std::uint64_t kChunk = 8 << 20;
 constexpr std::uint64_t kLeastChunk = 5 << 20;
 constexpr int kInitialConcurrency = 4;
-// There is no way to fill, and the server uses the same processors.
-constexpr int kConcurrencyOnSameHost = 2;
 constexpr int kMaxConcurrency = 64;
 constexpr int kAttemptsWhenNeverReached = 4;  // a wrong address should not take long to tell
 constexpr std::uint64_t kProgress = 1 << 20;  // an attempt that brought this was no failure
@@ -58,13 +56,8 @@ class HttpSource : public Source {
     traits_.hedge = hedge && transport_.settings.max_bandwidth == 0;
   }
   const SourceTraits& traits() const override { return traits_; }
-  int first_concurrency() const override {
-    return transport_.same_host ? kConcurrencyOnSameHost : kInitialConcurrency;
-  }
   Result<std::unique_ptr<Reader>> make_reader() override;
-  double latency() const override {
-    return transport_.same_host ? 0 : transport_.latency.load(std::memory_order_relaxed);
-  }
+  Distance distance() const override { return {transport_.same_host, transport_.latency}; }
 
   const char* name() const { return source_kind_name(kind_); }
   bool verify() const { return verify_; }  // checksums that servers name

@@ -1,0 +1,28 @@
+#include "base/system.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
+
+namespace streamer {
+namespace {
+
+using namespace std::chrono_literals;
+
+TEST(System, CountsTheProcessorTimeThatTheProcessUses) {
+  const ProcessorTimes before = processor_times();
+  while (processor_times().used < before.used + 0.01) {
+  }
+  EXPECT_GT(before.used, 0);
+}
+
+TEST(System, TheIdleTimeOfTheProcessorsOnlyGrows) {
+  const ProcessorTimes before = processor_times();
+  std::this_thread::sleep_for(50ms);
+  EXPECT_GT(before.idle, 0);
+  EXPECT_GE(processor_times().idle, before.idle);
+}
+
+}  // namespace
+}  // namespace streamer
