@@ -123,7 +123,7 @@ Job Scheduler::take() {
     }
     if (job) {
       // Workers start one another, so that a stream starts without waiting for all of them.
-      const bool more = !tasks_.empty() || (work_left_locked() && blocked_ == Blocked::kNo);
+      const bool more = !tasks_.empty() || more_chunks_locked();
       const bool spawn = more && can_spawn_locked();
       const bool look = watch_.watching() && !looking_;
       const bool wake = (more || look) && idle_ > 0;
@@ -135,6 +135,13 @@ Job Scheduler::take() {
     }
     wait_for_work_locked(&lock);
   }
+}
+
+// Whether a worker that is woken may find another chunk.
+bool Scheduler::more_chunks_locked() const {
+  if (!work_left_locked() || blocked_ != Blocked::kNo) return false;
+  const SourceLimits& source = sources_.at(files_[blocks_[cursor_].file].kind);
+  return source.active < source.controller.limit();
 }
 
 void Scheduler::wait_for_work_locked(std::unique_lock<std::mutex>* lock) {
@@ -226,7 +233,7 @@ void Scheduler::read_ended(const Chunk& chunk, bool congested) {
   {
     const std::lock_guard lock(mutex_);
     end_read_locked(chunk, congested);
-    wake_worker = idle_ > 0;
+    wake_worker = idle_ > 0 && more_chunks_locked();
   }
   if (wake_worker) work_.notify_one();
 }
@@ -238,7 +245,8 @@ void Scheduler::complete(const Chunk& chunk, const Status& status, bool congeste
     const std::lock_guard lock(mutex_);
     if (chunk.reading) end_read_locked(chunk, congested);
     --chunks_under_way_;
-    wake_worker = idle_ > 0;
+    // The worker that has read it looks for the next one by itself.
+    wake_worker = idle_ > 0 && !chunk.reading;
     for (const Chunk::Share& share : chunk.shares) {
       share.block->completed += share.bytes;
       if (!status.ok() && share.block->status.ok()) share.block->status = status;
@@ -293,7 +301,7 @@ Result<std::deque<Block>> Scheduler::next(std::chrono::milliseconds timeout, boo
       if (block.memory) handed_.push_back(block.memory->lease);
     }
   }
-  const bool wake = idle_ > 0;
+  const bool wake = idle_ > 0 && blocked_ != Blocked::kNo;
   lock.unlock();
   if (wake) work_.notify_all();
   return batch;
@@ -311,9 +319,13 @@ void Scheduler::cancel(Status reason) {
 }
 
 void Scheduler::memory_returned() {
-  // Empty on purpose: a waiter that read the budget before it changed must be asleep by now.
-  { const std::lock_guard lock(mutex_); }
-  work_.notify_one();
+  bool wake = false;
+  {
+    // A waiter that read the budget before it changed is asleep by now.
+    const std::lock_guard lock(mutex_);
+    wake = idle_ > 0 && blocked_ != Blocked::kNo;
+  }
+  if (wake) work_.notify_one();
 }
 
 Status Scheduler::fatal() const {

@@ -91,6 +91,7 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
 
   bool can_spawn_locked() const;
   bool work_left_locked() const { return cursor_ < blocks_.size(); }
+  bool more_chunks_locked() const;
   std::optional<Chunk> take_chunk_locked();
   std::optional<Chunk> make_chunk_locked();
   void begin_read_locked(Chunk* chunk);
