@@ -20,7 +20,7 @@ from benchmarks import checkpoints, runner
 from benchmarks.peers import ROOT
 from benchmarks.report import Check, Row
 from benchmarks.runner import Job, Runnable
-from benchmarks.s3 import ENV, Setup, after_waking, best, command, cpu_ratio, raw_socket
+from benchmarks.s3 import ENV, Setup, after_waking, best, command, cpu_ratio, raw_socket, waking
 from tests.servers.azurite import (
     ACCOUNT,
     KEY,
@@ -60,8 +60,9 @@ def protocols(setup: Setup) -> Row:
             "azure": ("az://", {"AZURE_STORAGE_CONNECTION_STRING": connection_string(nginx.url)}),
             "https": (nginx.url + "/", {}),
         }
+        wake = waking(setup.dense, nginx)
         runnables = [
-            _job(name, "ours", scheme, setup.dense, env)
+            _job(name, "ours", scheme, setup.dense, env, before=wake)
             for name, (scheme, env) in environments.items()
         ]
         title = "nginx behind each protocol"
@@ -138,14 +139,17 @@ def azurite_tls(setup: Setup) -> Row:
             "AZURE_STORAGE_ENDPOINT_SUFFIX": f"blob.localhost:{server.tls_port}",
         }
         prefix = ("unshare", "--mount", "sh", "-c", TRUST, "sh", str(authority.ca))
-        runnables = [_job("ours", "ours", "az://", files, env, prefix)]
+        _, wake = _curl(server, authority.ca, files[:1], 1)
+        runnables = [_job("ours", "ours", "az://", files, env, prefix, wake)]
         if setup.peers:
-            runnables.append(_job("original", "original-azure", "az://", files, env, prefix))
+            runnables.append(_job("original", "original-azure", "az://", files, env, prefix, wake))
             for number in ORIGINAL_CONCURRENCY:
                 more = {**env, "RUNAI_STREAMER_CONCURRENCY": str(number)}
                 label = f"original, {number}"
-                runnables.append(_job(label, "original-azure", "az://", files, more, prefix))
-        runnables += [_curl(server, authority.ca, files, at_once) for at_once in (1, 2)]
+                runnables.append(_job(label, "original-azure", "az://", files, more, prefix, wake))
+        for at_once in (1, 2):
+            label, call = _curl(server, authority.ca, files, at_once)
+            runnables.append((label, after_waking(wake, call)))
         row = setup.run("azurite_tls", "Azurite over TLS, shared key", files, runnables)
     originals = ["original", *(f"original, {number}" for number in ORIGINAL_CONCURRENCY)]
     row.checks += [Check("Azurite: the original's best", best(row, "ours", originals), 2.0)]

@@ -25,6 +25,7 @@ from benchmarks.peers import PEERS, ROOT
 from benchmarks.report import Check, Row
 from benchmarks.runner import Job, Runnable
 from tests.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
+from tests.servers.counting import CountingStore
 from tests.servers.link import SERVER_ADDRESS, Link
 from tests.servers.nginx import Nginx
 from tests.servers.tls import Authority
@@ -60,12 +61,13 @@ class Setup:
         env: dict[str, str] | None = None,
         concurrency: int | None = None,
         prefix: Sequence[str] = (),
+        wake: Callable[[], Any] | None = None,
     ) -> Runnable:
         uris = [f"s3://{Path(path).parent.name}/{Path(path).name}" for path in files]
         every = {**ENV, "AWS_ENDPOINT_URL": endpoint, **(env or {})}
         if concurrency:
             every["RUNAI_STREAMER_CONCURRENCY"] = str(concurrency)
-        job = Job(label, peer, work, uris, files, env=every, prefix=tuple(prefix))
+        job = Job(label, peer, work, uris, files, env=every, prefix=tuple(prefix), before=wake)
         return label, lambda: runner.run(job)
 
     def originals(
@@ -116,11 +118,16 @@ def raw_socket(
     return call
 
 
+def waking(files: list[str], server: Nginx | CountingStore) -> Callable[[], Any]:
+    """Reads one file: a server that slept while a loader was started answers slowly at first, which
+    is not the loader's doing."""
+    return raw_socket(files[:1], server.host, server.port, threads=2)
+
+
 def after_waking(
     wake: Callable[[], Any], call: Callable[[], dict[str, Any]]
 ) -> Callable[[], dict[str, Any]]:
-    """`call` after `wake`: a server that slept while a loader was started answers slowly at first,
-    which is not the loader's doing."""
+    """`call` after `wake`."""
 
     def both() -> dict[str, Any]:
         wake()
@@ -143,12 +150,13 @@ def cpu_ratio(row: Row, label: str, than: str) -> float | None:
 
 def http(setup: Setup, key: str = "http") -> Row:
     with Nginx(setup.folder) as nginx:
+        wake = waking(setup.dense, nginx)
         runnables = [
-            setup.job("ours", "ours", setup.dense, nginx.url),
-            *setup.originals(setup.dense, nginx.url, ORIGINAL_CONCURRENCY),
+            setup.job("ours", "ours", setup.dense, nginx.url, wake=wake),
+            *setup.originals(setup.dense, nginx.url, ORIGINAL_CONCURRENCY, wake=wake),
         ]
         for threads in (1, 2, 4):
-            call = raw_socket(setup.dense, nginx.host, nginx.port, threads)
+            call = after_waking(wake, raw_socket(setup.dense, nginx.host, nginx.port, threads))
             runnables.append((f"raw socket, {threads}", call))
         row = setup.run(key, "plain HTTP, iterate and touch", setup.dense, runnables)
     originals = [f"original, {number}" for number in ORIGINAL_CONCURRENCY]
@@ -165,10 +173,13 @@ def http(setup: Setup, key: str = "http") -> Row:
 def https(setup: Setup) -> Row:
     authority = Authority(ROOT / ".cache" / "bench" / "authority")
     with Nginx(setup.folder, certificate=authority.issue("server")) as nginx:
-        env = {"AWS_CA_BUNDLE": str(authority.ca)}
+        more: dict[str, Any] = {
+            "env": {"AWS_CA_BUNDLE": str(authority.ca)},
+            "wake": waking(setup.dense, nginx),
+        }
         runnables = [
-            setup.job("ours", "ours", setup.dense, nginx.tls_url, env=env),
-            *setup.originals(setup.dense, nginx.tls_url, env=env),
+            setup.job("ours", "ours", setup.dense, nginx.tls_url, **more),
+            *setup.originals(setup.dense, nginx.tls_url, **more),
         ]
         row = setup.run("https", "HTTPS, iterate and touch", setup.dense, runnables)
     row.checks += [
@@ -185,9 +196,13 @@ def ceph(setup: Setup) -> Row:
         client.create_bucket(Bucket="ceph")
         for path in files:
             client.upload_file(path, "ceph", Path(path).name)
+
+        def wake() -> None:
+            client.get_object(Bucket="ceph", Key=Path(files[0]).name)["Body"].read()
+
         runnables = [
-            setup.job("ours", "ours", files, server.url),
-            *setup.originals(files, server.url, ORIGINAL_CONCURRENCY),
+            setup.job("ours", "ours", files, server.url, wake=wake),
+            *setup.originals(files, server.url, ORIGINAL_CONCURRENCY, wake=wake),
         ]
         row = setup.run("ceph", "Ceph RGW, signed, iterate and touch", files, runnables)
     originals = ["original", *(f"original, {number}" for number in ORIGINAL_CONCURRENCY)]
@@ -221,9 +236,10 @@ def link(setup: Setup) -> Row:
 
 def small(setup: Setup) -> Row:
     with Nginx(setup.folder) as nginx:
+        more: dict[str, Any] = {"work": "keep", "wake": waking(setup.dense, nginx)}
         runnables = [
-            setup.job("ours", "ours", setup.small, nginx.url, work="keep"),
-            *setup.originals(setup.small, nginx.url, work="keep"),
+            setup.job("ours", "ours", setup.small, nginx.url, **more),
+            *setup.originals(setup.small, nginx.url, **more),
         ]
         row = setup.run("small", "60,000 small tensors", setup.small, runnables)
     row.checks += [Check("small tensors: the original", row.faster("ours", "original"), 5.0)]
@@ -233,10 +249,11 @@ def small(setup: Setup) -> Row:
 def memory(setup: Setup) -> Row:
     limited = {"RUNAI_STREAMER_MEMORY_LIMIT": str(LIMIT)}
     with Nginx(setup.folder) as nginx:
+        wake = waking(setup.dense, nginx)
         runnables = [
-            setup.job("ours", "ours", setup.dense, nginx.url),
-            setup.job("ours, 200 MB", "ours", setup.dense, nginx.url, env=limited),
-            *setup.originals(setup.dense, nginx.url),
+            setup.job("ours", "ours", setup.dense, nginx.url, wake=wake),
+            setup.job("ours, 200 MB", "ours", setup.dense, nginx.url, env=limited, wake=wake),
+            *setup.originals(setup.dense, nginx.url, wake=wake),
         ]
         row = setup.run("memory", "memory, HTTP", setup.dense, runnables)
     for label, bound in (("ours", 512e6), ("ours, 200 MB", LIMIT + (64 << 20))):
