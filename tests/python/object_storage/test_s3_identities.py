@@ -322,6 +322,22 @@ def test_a_line_break_in_credentials_is_said(use, given):
         assert not server.seen
 
 
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (S3Credentials(access_key_id="AKIAHALF"), "secret_access_key"),
+        (S3Credentials(secret_access_key="half"), "access_key_id"),
+    ],
+)
+def test_half_of_an_identity_is_said(use, given, missing):
+    with Canned(serve) as server:
+        use({**S3_ENV, "AWS_ENDPOINT_URL": server.url})
+        with pytest.raises(PermissionError, match=f"S3Credentials has no {missing}") as caught:
+            load(PATH, given)
+        assert caught.value.code == "credentials"
+        assert not server.seen
+
+
 class TestWithoutBoto3:
     @pytest.fixture(autouse=True)
     def not_installed(self, monkeypatch, use):
