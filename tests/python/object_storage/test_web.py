@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import shutil
 import threading
 import time
@@ -85,6 +86,22 @@ def test_checkpoint_index(nginx, folder):
     check_same(MODEL, load(found[0]))
     check_same(other, load(found[1]))
     assert list_safetensors(found[0]) == [found[0]]
+
+
+def test_a_query_that_grants_access_to_an_index_is_sent_for_its_shards(tmp_path):
+    index = json.dumps({"weight_map": {"a": "m.safetensors"}}).encode()
+
+    def answer(seen):
+        name, _, query = seen.path.rpartition("?")
+        if query != "sig=a%2Fb":
+            return Answer(403)
+        return Answer(200, {}, index) if name.endswith(".json") else ranged(seen)
+
+    with Canned(answer) as server:
+        folder = f"{server.url}/models"
+        (found,) = list_safetensors(f"{folder}/model.safetensors.index.json?sig=a%2Fb")
+        assert found == f"{folder}/m.safetensors?sig=a%2Fb"
+        check_same(MODEL, load(found))
 
 
 def test_missing(nginx):
@@ -386,8 +403,16 @@ def test_objects_may_have_a_concurrency_of_their_own(use, tmp_path):
                 assert streamer.stats().concurrency == expected
 
 
+@pytest.fixture
+def one_processor():
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
 @pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", 2), ("127.0.0.2", 4)])
-def test_a_server_on_the_same_machine_gets_fewer_connections(host, expected):
+def test_a_server_on_the_same_machine_gets_fewer_connections(one_processor, host, expected):
     """A connection to 127.0.0.2 comes from 127.0.0.1, as from another machine."""
     with Canned(ranged, host=host) as server, SafetensorsStreamer() as streamer:
         streamer.stream_files([f"{server.url}/m.safetensors"])
