@@ -71,12 +71,14 @@ Result<ListPage> read_checkpoint_index(const std::string& index_url, const std::
   }
   std::set<std::string> shards;
   for (const Json& shard : (*json)["weight_map"].items) shards.insert(shard.text);
+  // A query that grants access to a folder grants it to what the index names.
+  const std::string query = index_url.substr(std::min(index_url.find('?'), index_url.size()));
   ListPage page;
   for (const std::string& shard : shards) {
     if (!stays_below(shard)) {
       return Status::error(Code::kIo, "the index names a file outside its folder: " + shard);
     }
-    page.entries.push_back({"", 0, base_of(index_url) + percent_encode(shard, "/")});
+    page.entries.push_back({"", 0, base_of(index_url) + percent_encode(shard, "/") + query});
   }
   return page;
 }
