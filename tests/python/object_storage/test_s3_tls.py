@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from runai_model_streamer import list_safetensors, pull_files
 from tests.python.object_storage.conftest import S3_ENV
 from tests.python.object_storage.models import check_same, load, make_model, save
 from tests.servers.nginx import Nginx
@@ -49,7 +50,15 @@ def test_ca_bundle_of_the_profile(model, ceph, authority, use, tmp_path):
     check_same(MODEL, load(model))
 
 
-def test_bad_certificates(named, authority, use):
+OPERATIONS = {
+    "load": lambda path, _folder: load(path),
+    "list": lambda path, _folder: list_safetensors(path.rpartition("/")[0]),
+    "pull": lambda path, folder: pull_files(path.rpartition("/")[0], str(folder)),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_bad_certificates(named, authority, use, tmp_path, operation):
     use({**S3_ENV, "AWS_CA_BUNDLE": str(authority.ca)})
     path = "s3://models/tls.safetensors"
     use({"AWS_ENDPOINT_URL": named["good"]})
@@ -57,14 +66,15 @@ def test_bad_certificates(named, authority, use):
     for name in ("wrong-host", "expired"):
         use({"AWS_ENDPOINT_URL": named[name]})
         with pytest.raises(OSError, match="AWS_CA_BUNDLE") as caught:
-            load(path)
+            OPERATIONS[operation](path, tmp_path / "pulled")
         assert caught.value.code == "network"
 
 
-def test_unknown_authority(model, ceph, use):
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_unknown_authority(model, ceph, use, tmp_path, operation):
     use({"AWS_ENDPOINT_URL": ceph.tls_url})
     with pytest.raises(OSError, match="AWS_CA_BUNDLE") as caught:
-        load(model)
+        OPERATIONS[operation](model, tmp_path / "pulled")
     assert caught.value.code == "network"
 
 
