@@ -234,6 +234,27 @@ def link(setup: Setup) -> Row:
     return row
 
 
+def first(setup: Setup) -> Row:
+    """A connection, the header, a tensor: three round trips. With little data, since TCP takes more
+    of them for more."""
+    milliseconds = 20
+    files = checkpoints.make(setup.folder / "first", checkpoints.small_specs(4, 2048), files=1)
+    with contextlib.ExitStack() as stack:
+        line = stack.enter_context(Link(milliseconds, gigabits=10))
+        nginx = stack.enter_context(Nginx(setup.folder, host=SERVER_ADDRESS, prefix=line.server))
+        runnables = [
+            setup.job("ours", "ours", files, nginx.url, prefix=line.client),
+            *setup.originals(files, nginx.url, prefix=line.client),
+        ]
+        row = setup.run("first", "20 ms, 8 KB: until the first tensor", files, runnables)
+    seconds = runner.median(row.samples["ours"], "first_seconds")
+    trips = None if seconds is None else seconds * 1000 / milliseconds
+    row.checks += [
+        Check("first tensor: round trips of 20 ms", trips, 3.99, at_most=True, unit="trips")
+    ]
+    return row
+
+
 def small(setup: Setup) -> Row:
     with Nginx(setup.folder) as nginx:
         more: dict[str, Any] = {"work": "keep", "wake": waking(setup.dense, nginx)}
@@ -276,6 +297,7 @@ ROWS: dict[str, Callable[[Setup], Row]] = {
     "https": https,
     "ceph": ceph,
     "link": link,
+    "first": first,
     "small": small,
     "memory": memory,
 }
