@@ -14,6 +14,7 @@ namespace {
 // Of the bytes that are copied: the header, and what comes with it.
 constexpr std::size_t kHeaderRead = 4 << 10;
 constexpr std::uint64_t kLowWater = 256 << 10;
+constexpr std::uint64_t kRecord = 32 << 10;  // more than one of TLS has
 constexpr std::size_t kScratch = 64 << 10;
 constexpr std::chrono::milliseconds kWatchedTick{20};
 
@@ -42,9 +43,10 @@ struct DirectTransfer::Channel {
     socket = CURL_SOCKET_BAD;
     low_water = 1;
   }
-  // Fewer, larger reads. Not for TLS: what it needs for a record is not known here.
+  // Fewer, larger reads, where so many bytes of the body are missing. Of what is still to come by
+  // way of TLS, the front of one record may have been read.
   void wake_at(std::uint64_t missing) {
-    if (origin.starts_with("https")) return;
+    if (origin.starts_with("https")) missing -= std::min(missing, kRecord);
     const int wanted = static_cast<int>(std::clamp<std::uint64_t>(missing, 1, kLowWater));
     if (wanted == low_water) return;
     setsockopt(socket, SOL_SOCKET, SO_RCVLOWAT, &wanted, sizeof wanted);
