@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <new>
 #include <string>
 #include <thread>
 #include <type_traits>
@@ -50,6 +51,25 @@ py::list to_python(Batch* batch) {
                                 buffer, run.positions, exception_or_none(run.status)));
   }
   return ready;
+}
+
+// Gives everything that becomes ready to `on_ready`; None, or the exception that ended this early.
+py::object hand_out(Stream* stream, const py::function& on_ready) {
+  try {
+    for (;;) {
+      auto batch = [&] {
+        const py::gil_scoped_release release;
+        return stream->next();
+      }();
+      if (!batch) return to_exception(batch.status());
+      if (!batch->ready.empty()) on_ready(to_python(&*batch));
+      if (batch->finished) return py::none();
+    }
+  } catch (const py::error_already_set& error) {
+    return error.value();
+  } catch (const std::bad_alloc&) {
+    return py::module_::import("builtins").attr("MemoryError")();
+  }
 }
 
 class PyStream {
@@ -162,29 +182,17 @@ class PyStream {
   void check(std::uint32_t file) { raise_if_failed(get()->unchanged(file)); }
 
   // Calls on_ready(ready) from a thread of its own, until everything submitted was delivered or
-  // something failed; then on_end(None or exception) once.
+  // something failed, on_ready itself included; then on_end(None or exception) once.
   void deliver(const py::function& on_ready, const py::function& on_end) {
     auto stream = get();
     if (callback_thread_.joinable()) throw py::value_error("deliver() was called before");
     callback_thread_ =
         std::thread([stream, ready = shared_object(on_ready), end = shared_object(on_end)] {
-          for (;;) {
-            auto batch = stream->next();
-            const py::gil_scoped_acquire gil;
-            try {
-              if (!batch) {
-                (*end)(to_exception(batch.status()));
-                return;
-              }
-              if (!batch->ready.empty()) (*ready)(to_python(&*batch));
-              if (batch->finished) {
-                (*end)(py::none());
-                return;
-              }
-            } catch (py::error_already_set& error) {
-              error.discard_as_unraisable("runai_model_streamer callback");
-              return;
-            }
+          const py::gil_scoped_acquire gil;
+          try {
+            (*end)(hand_out(stream.get(), *ready));
+          } catch (py::error_already_set& error) {
+            error.discard_as_unraisable("runai_model_streamer callback");
           }
         });
   }

@@ -46,7 +46,8 @@ class Stream:
         on_ready: Callable[[list[_Ready]], object],
         on_end: Callable[[Exception | None], object],
     ) -> None:
-        """Calls back from a thread of its own instead of next()."""
+        """Calls back from a thread of its own instead of next(): on_ready with what is ready, and
+        once on_end, with None or with what ended it early."""
     def check(self, file: int) -> None:
         """Raises where `file` is not what it was when it was opened, or the stream is closed."""
     def cancel(self) -> None: ...

@@ -1,0 +1,113 @@
+"""The native stream's callbacks: what is ready comes to a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runai_model_streamer import StreamerError, _native
+
+PART = 300_000  # not grouped with its neighbours
+DATA = bytes(range(256)) * (40 * PART // 256)
+
+
+@pytest.fixture
+def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", "buffered")  # a few parts at once
+    path = tmp_path / "file.bin"
+    path.write_bytes(DATA)
+    stream = _native.Stream({"memory_limit": 4 * PART})
+    assert stream.open([str(path)])[0][3] is None
+    offsets = list(range(0, len(DATA), PART))
+    stream.submit([(0, offsets, [PART] * len(offsets), None, None, None)])
+    yield stream
+    stream.close()
+
+
+class Consumer:
+    """Takes what comes, and knows how it ended."""
+
+    def __init__(self, fail_at: int = -1) -> None:
+        self.fail_at = fail_at
+        self.parts: list[bytes] = []
+        self.ends: list[Exception | None] = []
+        self.threads: set[int] = set()
+        self.ended = threading.Event()
+
+    def ready(self, runs: list[Any]) -> None:
+        self.threads.add(threading.get_ident())
+        for _, _, _, _, _, buffer, positions, error in runs:
+            assert error is None
+            memory = memoryview(buffer)
+            self.parts += [bytes(memory[at : at + PART]) for at in positions]
+        if len(self.parts) > self.fail_at >= 0:
+            raise KeyError("the consumer's own")
+
+    def end(self, error: Exception | None) -> None:
+        self.ends.append(error)
+        self.ended.set()
+
+
+def test_everything_comes_in_order_and_then_the_end(stream) -> None:
+    consumer = Consumer()
+    stream.deliver(consumer.ready, consumer.end)
+    assert consumer.ended.wait(30)
+    assert b"".join(consumer.parts) == DATA
+    assert consumer.ends == [None]
+    assert len(consumer.threads) == 1 and threading.get_ident() not in consumer.threads
+
+
+def test_a_callback_that_raises_ends_it(stream) -> None:
+    consumer = Consumer(fail_at=3)
+    stream.deliver(consumer.ready, consumer.end)
+    assert consumer.ended.wait(30)
+    stream.close()
+    (error,) = consumer.ends
+    assert isinstance(error, KeyError)
+    assert 3 < len(consumer.parts) < 40
+
+
+def test_closing_ends_it(stream) -> None:
+    consumer = Consumer()
+    begun, go = threading.Event(), threading.Event()
+
+    def wait(runs: list[Any]) -> None:
+        begun.set()
+        go.wait(30)
+
+    stream.deliver(wait, consumer.end)
+    assert begun.wait(30)
+    threading.Timer(0.1, go.set).start()
+    stream.close()
+    (error,) = consumer.ends
+    assert isinstance(error, StreamerError) and error.code == "cancelled"
+
+
+def test_it_may_be_closed_by_its_callback(stream) -> None:
+    consumer = Consumer()
+    stream.deliver(lambda runs: stream.close(), consumer.end)
+    assert consumer.ended.wait(30)
+    assert isinstance(consumer.ends[0], StreamerError)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_end_that_raises_is_reported_and_harms_nobody(stream, monkeypatch) -> None:
+    reported = threading.Event()
+    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: reported.set())
+
+    def end(error: Exception | None) -> None:
+        raise KeyError("no such end")
+
+    stream.deliver(lambda runs: None, end)
+    assert reported.wait(30)
+
+
+def test_only_once(stream) -> None:
+    consumer = Consumer()
+    stream.deliver(consumer.ready, consumer.end)
+    with pytest.raises(ValueError, match="deliver"):
+        stream.deliver(consumer.ready, consumer.end)
+    assert consumer.ended.wait(30)
