@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
-import tempfile
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -161,7 +161,8 @@ class _Part:
         self.target, self.missing = target, size
         folder = os.path.dirname(target)
         os.makedirs(folder, exist_ok=True)
-        self.fd, self.name = tempfile.mkstemp(prefix=".streamer-", suffix=".part", dir=folder)
+        self.name = os.path.join(folder, f".streamer-{secrets.token_hex(8)}.part")
+        self.fd = os.open(self.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
     def write(self, data: memoryview, offset: int) -> None:
         self.missing -= len(data)
@@ -171,9 +172,6 @@ class _Part:
 
     def finish(self) -> None:
         """Gives the complete file its name."""
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(self.fd, 0o666 & ~umask)
         os.replace(self.name, self.target)
         self.name = ""
         self.discard()
