@@ -15,7 +15,7 @@ constexpr double kWorthStep = 1.04;     // the same for a small step up
 constexpr double kWorthFewer = 1.02;    // a small step down: noise alone would lead there
 constexpr int kProbeReads = 3;          // a probe lasts so many times as long as other epochs
 constexpr double kBusy = 0.5;           // of the processors; the kernel needs some of the rest
-constexpr double kIdle = 0.25;          // of the processors, where they are the server's, too
+constexpr double kIdle = 0.1;           // of the processors, where they are the server's, too
 constexpr int kShortestHold = 6;        // epochs between probes
 constexpr int kLongestHold = 32;
 constexpr double kSmoothing = 0.3;
@@ -36,10 +36,21 @@ void ConcurrencyController::start(const Distance& distance) {
   if (!adaptive_ || started_) return;
   same_host_ = distance.same_host;
   far_ = !same_host_ && (far_ || distance.latency >= kFar);
-  int limit = far_ ? 2 * initial_ : initial_;
-  // There is no way to fill: one read for each processor, and one that waits for the server.
-  if (same_host_) limit = std::min(limit, usable_processors() + 1);
-  limit_ = base_limit_ = std::clamp(limit, 1, maximum_);
+  limit_ = base_limit_ = std::clamp(far_ ? 2 * initial_ : initial_, 1, maximum_);
+}
+
+// There is no way to fill to a server on this machine: requests that wait for it for a good part of
+// their time wait for one another. One for each processor, and one that waits, are enough.
+void ConcurrencyController::look_at_queue(std::uint64_t bytes, const ReadReport& report) {
+  if (!same_host_ || first_reads_ == initial_) return;
+  first_bytes_ += bytes;
+  first_seconds_ += report.seconds;
+  first_waited_ += report.waited;
+  if (++first_reads_ < initial_) return;
+  const bool fast = static_cast<double>(first_bytes_) > kFastEach * first_seconds_;
+  if (fast && first_waited_ > first_seconds_ / 3) {
+    settle(std::min(limit_, usable_processors() + 1), 0);
+  }
 }
 
 void ConcurrencyController::begin_epoch(TimePoint now) {
@@ -60,11 +71,12 @@ void ConcurrencyController::change_limit(int limit) {
   reads_ = 0;
 }
 
-void ConcurrencyController::completed(std::uint64_t bytes, int active, bool congested,
+void ConcurrencyController::completed(std::uint64_t bytes, int active, const ReadReport& report,
                                       TimePoint now) {
   if (!adaptive_) return;
   started_ = true;
-  if (congested && warm_up_left_ == 0) {
+  look_at_queue(bytes, report);
+  if (report.congested && warm_up_left_ == 0) {
     // The server's word counts more than the rate; and it should not be asked again soon.
     patience_ = kLongestHold;
     settle(std::max(1, limit_ * 7 / 10), 0);

@@ -23,14 +23,13 @@ class ConcurrencyController {
   ConcurrencyController(int fixed, const SourceTraits& traits,
                         std::function<ProcessorTimes()> clock = processor_times);
 
-  // Starts with fewer where the storage is on this machine, with more where it is far away. Ignored
-  // once reads have ended, and where a number was chosen.
+  // Starts with more where the storage is far away. Ignored once reads have ended, and where a
+  // number was chosen.
   void start(const Distance& distance);
   int limit() const { return limit_; }
   int maximum() const { return maximum_; }
-  // A read of `bytes` ended while `active` reads were under way, itself included. `congested`
-  // tells that the server asked to slow down.
-  void completed(std::uint64_t bytes, int active, bool congested, TimePoint now);
+  // A read of `bytes` ended while `active` reads were under way, itself included.
+  void completed(std::uint64_t bytes, int active, const ReadReport& report, TimePoint now);
 
  private:
   enum class Phase {
@@ -45,6 +44,7 @@ class ConcurrencyController {
   void judge_probe(double rate);
   bool delicate() const;
   void begin_epoch(TimePoint now);
+  void look_at_queue(std::uint64_t bytes, const ReadReport& report);
   bool busy(double seconds) const;
 
   int limit_;
@@ -55,6 +55,12 @@ class ConcurrencyController {
   bool started_ = false;
   bool same_host_ = false;
   bool far_ = false;
+
+  // The first reads from a server on this machine.
+  int first_reads_ = 0;
+  std::uint64_t first_bytes_ = 0;
+  double first_seconds_ = 0;
+  double first_waited_ = 0;
 
   Phase phase_ = Phase::kGrow;
   int base_limit_ = 0;      // the best number so far

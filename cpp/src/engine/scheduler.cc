@@ -214,9 +214,9 @@ void Scheduler::note_blocked_locked(Blocked reason) {
   blocked_since_ = now;
 }
 
-void Scheduler::end_read_locked(const Chunk& chunk, bool congested) {
+void Scheduler::end_read_locked(const Chunk& chunk, const ReadReport& report) {
   SourceLimits& source = sources_.at(chunk.kind);
-  source.controller.completed(chunk.size, source.active, congested, Clock::now());
+  source.controller.completed(chunk.size, source.active, report, Clock::now());
   last_concurrency_ = source.controller.limit();
   --source.active;
   if (!chunk.progress) return;
@@ -228,22 +228,22 @@ void Scheduler::end_read_locked(const Chunk& chunk, bool congested) {
   }
 }
 
-void Scheduler::read_ended(const Chunk& chunk, bool congested) {
+void Scheduler::read_ended(const Chunk& chunk, const ReadReport& report) {
   bool wake_worker = false;
   {
     const std::lock_guard lock(mutex_);
-    end_read_locked(chunk, congested);
+    end_read_locked(chunk, report);
     wake_worker = idle_ > 0 && more_chunks_locked();
   }
   if (wake_worker) work_.notify_one();
 }
 
-void Scheduler::complete(const Chunk& chunk, const Status& status, bool congested) {
+void Scheduler::complete(const Chunk& chunk, const Status& status, const ReadReport& report) {
   bool wake_consumer = false;
   bool wake_worker = false;
   {
     const std::lock_guard lock(mutex_);
-    if (chunk.reading) end_read_locked(chunk, congested);
+    if (chunk.reading) end_read_locked(chunk, report);
     --chunks_under_way_;
     // The worker that has read it looks for the next one by itself.
     wake_worker = idle_ > 0 && !chunk.reading;

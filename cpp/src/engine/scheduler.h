@@ -64,10 +64,10 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
 
   // For workers: blocks until there is something to do. False: end.
   Job take();
-  void complete(const Chunk& chunk, const Status& status, bool congested);
+  void complete(const Chunk& chunk, const Status& status, const ReadReport& report);
   // The chunk's bytes were read, but are not where they belong yet: `reading` ends before
   // complete().
-  void read_ended(const Chunk& chunk, bool congested);
+  void read_ended(const Chunk& chunk, const ReadReport& report);
 
   // What a chunk of this worker's misses since it was cut: another worker's where one is idle.
   void put_back(Chunk rest);
@@ -100,7 +100,7 @@ class Scheduler : public MemoryListener, public std::enable_shared_from_this<Sch
   std::uint64_t limit_locked(const SourceLimits& source, const Block& block) const;
   void choose_view_locked(Block& block);
   bool continues_locked(const Chunk& chunk, const Block& block) const;
-  void end_read_locked(const Chunk& chunk, bool congested);
+  void end_read_locked(const Chunk& chunk, const ReadReport& report);
   void append_locked(Block& block, std::uint64_t limit, Chunk* chunk);
   bool place_locked(Block& block, bool first);
   void note_blocked_locked(Blocked reason);

@@ -184,7 +184,7 @@ void Stream::Impl::run_on_device(Chunk& chunk, Reader* reader) {
     return;
   }
   // The connection is free for the next read while this one is copied.
-  scheduler_->read_ended(chunk, report.congested);
+  scheduler_->read_ended(chunk, report);
   auto shared = std::make_shared<Chunk>(chunk);
   shared->reading = false;
   destination.copy(*slot, chunk.segments, [this, shared, report, guard](Status copied) mutable {
@@ -199,7 +199,7 @@ void Stream::Impl::finish(const Chunk& chunk, Status status, const ReadReport& r
   } else {
     status = std::move(status).with_path(chunk.object->path()).with_range(chunk.offset, chunk.size);
   }
-  scheduler_->complete(chunk, status, report.congested);
+  scheduler_->complete(chunk, status, report);
 }
 
 }  // namespace streamer

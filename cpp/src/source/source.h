@@ -97,6 +97,8 @@ struct ReadReport {
   const char* strategy = "";
   std::uint64_t retries = 0;
   bool congested = false;            // the server asked to slow down
+  double seconds = 0;                // that requests took
+  double waited = 0;                 // of them, until answers began
   ReadProgress* progress = nullptr;  // set by the caller; null: nobody watches
   std::uint64_t missing = 0;         // bytes at the end that a read that was cut did not get
 };

@@ -46,7 +46,7 @@ struct Load {
       seconds = ends.top();
       ends.pop();
       bytes += static_cast<std::uint64_t>(kChunk);
-      controller->completed(static_cast<std::uint64_t>(kChunk), active, false,
+      controller->completed(static_cast<std::uint64_t>(kChunk), active, {},
                             origin + std::chrono::duration_cast<std::chrono::nanoseconds>(
                                          std::chrono::duration<double>(seconds)));
     }
@@ -54,6 +54,12 @@ struct Load {
   }
   double achieved() const { return static_cast<double>(bytes) / seconds; }
 };
+
+ReadReport asked_to_slow_down() {
+  ReadReport report;
+  report.congested = true;
+  return report;
+}
 
 constexpr Distance kNear{.same_host = false, .latency = 0.001};
 constexpr Distance kFar{.same_host = false, .latency = 0.02};
@@ -68,10 +74,26 @@ TEST(Concurrency, FixedIsFixed) {
   EXPECT_EQ(controller.maximum(), 7);
 }
 
-TEST(Concurrency, StartsWithOneForEachProcessorAndOneMoreWhereTheStorageIsHere) {
+// Where it stands after its first four reads, of 8 MiB each.
+int limit_after_four(const Distance& distance, double seconds, double waited) {
+  ReadReport report;
+  report.seconds = seconds;
+  report.waited = waited;
   ConcurrencyController controller(0, remote());
-  controller.start(kHere);
-  EXPECT_EQ(controller.limit(), std::min(4, usable_processors() + 1));
+  controller.start(distance);
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(controller.limit(), 4);
+    controller.completed(8 << 20, 4, report, ConcurrencyController::TimePoint{1s});
+  }
+  return controller.limit();
+}
+
+TEST(Concurrency, GoesBackWhereRequestsWaitForOneAnother) {
+  const int few = std::min(4, usable_processors() + 1);
+  EXPECT_EQ(limit_after_four(kHere, 0.02, 0.015), few);
+  EXPECT_EQ(limit_after_four(kHere, 0.02, 0.005), 4);
+  EXPECT_EQ(limit_after_four(kNear, 0.02, 0.015), 4) << "they may wait for the network";
+  EXPECT_EQ(limit_after_four(kHere, 0.2, 0.15), 4) << "this is how a proxy to a slow place looks";
 }
 
 TEST(Concurrency, TheStartIsLeftAloneOnceSomethingWasRead) {
@@ -99,7 +121,7 @@ TEST(Concurrency, StartsWithMoreWhereTheStorageIsFar) {
     EXPECT_EQ(controller.limit(), first);
   }
   ConcurrencyController controller(0, remote());
-  controller.completed(1, 1, false, ConcurrencyController::TimePoint{1h});
+  controller.completed(1, 1, {}, ConcurrencyController::TimePoint{1h});
   controller.start(kFar);  // too late: numbers are being compared
   EXPECT_EQ(controller.limit(), 4);
 }
@@ -166,7 +188,7 @@ int limit_after(const Distance& distance, double used, double idle) {
     const double all = usable_processors() * std::chrono::duration<double>(step).count();
     times.used += used * all;
     times.idle += idle * all;
-    controller.completed(8 << 20, controller.limit(), false, now);
+    controller.completed(8 << 20, controller.limit(), {}, now);
   }
   return controller.limit();
 }
@@ -177,7 +199,7 @@ TEST(Concurrency, DoesNotGrowWhereTheProcessorsAreTheBound) {
 }
 
 TEST(Concurrency, DoesNotGrowWhereTheServerNeedsTheSameProcessors) {
-  EXPECT_EQ(limit_after(kHere, 0.3, 0.05), std::min(4, usable_processors() + 1));
+  EXPECT_EQ(limit_after(kHere, 0.3, 0.05), 4);
   EXPECT_GE(limit_after(kHere, 0.3, 0.5), 32);
   EXPECT_GE(limit_after(kNear, 0.3, 0.05), 32) << "what others do elsewhere does not matter";
 }
@@ -188,20 +210,33 @@ TEST(Concurrency, StepsBackWhenAsked) {
   load.run(&controller, 2000);
   const int before = controller.limit();
   const ConcurrencyController::TimePoint later{2h};
-  for (int i = 0; i < before; ++i) controller.completed(1, before, false, later);
-  controller.completed(1, before, true, later);
+  for (int i = 0; i < before; ++i) controller.completed(1, before, {}, later);
+  controller.completed(1, before, asked_to_slow_down(), later);
   EXPECT_LE(controller.limit(), before * 3 / 4);
   EXPECT_GE(controller.limit(), before / 2);
   // Once for what was under way together.
   const int after = controller.limit();
-  for (int i = 0; i < after; ++i) controller.completed(1, after, true, later);
+  for (int i = 0; i < after; ++i) controller.completed(1, after, asked_to_slow_down(), later);
   EXPECT_EQ(controller.limit(), after);
+}
+
+TEST(Concurrency, StaysWithinItsBoundsWhateverTheServerAsksFor) {
+  SourceTraits traits = remote();
+  traits.max_concurrency = 8;
+  ConcurrencyController controller(0, traits);
+  ConcurrencyController::TimePoint now{1h};
+  for (int i = 0; i < 2000; ++i) {
+    const ReadReport report = i % 3 == 0 ? asked_to_slow_down() : ReadReport{};
+    controller.completed(1 << 20, controller.limit(), report, now += 5ms);
+    ASSERT_GE(controller.limit(), 1);
+    ASSERT_LE(controller.limit(), 8);
+  }
 }
 
 TEST(Concurrency, DoesNotGrowOnBehalfOfASlowConsumer) {
   ConcurrencyController controller(0, remote());
   ConcurrencyController::TimePoint now{1h};
-  for (int i = 0; i < 1000; ++i) controller.completed(8 << 20, 2, false, now += 10ms);
+  for (int i = 0; i < 1000; ++i) controller.completed(8 << 20, 2, {}, now += 10ms);
   EXPECT_EQ(controller.limit(), 4);
 }
 

@@ -203,7 +203,7 @@ class Crew {
         }
       }
       --active_;
-      scheduler_->complete(chunk, status, false);
+      scheduler_->complete(chunk, status, {});
     }
   }
 

@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/concurrency.h"
-
 namespace streamer {
 namespace {
 
@@ -55,36 +53,6 @@ TEST(StatsCollector, SumsWhatWasReadAndDelivered) {
   EXPECT_EQ(stats.peak_memory, 300u);
   EXPECT_EQ(stats.memory_limit, 1000u);
   EXPECT_EQ(stats.notes.at("why"), "because");
-}
-
-TEST(ConcurrencyController, ObeysASettingExactly) {
-  SourceTraits traits;
-  traits.initial_concurrency = 16;
-  traits.max_concurrency = 64;
-  ConcurrencyController controller(5, traits);
-  EXPECT_EQ(controller.maximum(), 5);
-  auto now = std::chrono::steady_clock::now();
-  for (int i = 0; i < 1000; ++i) {
-    now += std::chrono::milliseconds(10);
-    controller.completed(1 << 20, 5, i % 10 == 0, now);
-    ASSERT_EQ(controller.limit(), 5);
-  }
-}
-
-TEST(ConcurrencyController, StartsWhereTheSourceSaysAndStaysWithinBounds) {
-  SourceTraits traits;
-  traits.remote = true;
-  traits.initial_concurrency = 4;
-  traits.max_concurrency = 8;
-  ConcurrencyController controller(0, traits);
-  EXPECT_EQ(controller.limit(), 4);
-  auto now = std::chrono::steady_clock::now();
-  for (int i = 0; i < 2000; ++i) {
-    now += std::chrono::milliseconds(5);
-    controller.completed(1 << 20, controller.limit(), i % 3 == 0, now);
-    ASSERT_GE(controller.limit(), 1);
-    ASSERT_LE(controller.limit(), 8);
-  }
 }
 
 }  // namespace

@@ -77,8 +77,8 @@ TEST(CheckpointIndex, NamesEachShardOnce) {
       "https://h/m/model.safetensors.index.json?x=/y",
       R"({"metadata":{},"weight_map":{"a":"2 of 2.safetensors","b":"1.safetensors","c":"1.safetensors"}})");
   ASSERT_TRUE(page.ok());
-  EXPECT_EQ(paths_of(*page), (std::vector<std::string>{"https://h/m/1.safetensors",
-                                                       "https://h/m/2%20of%202.safetensors"}));
+  EXPECT_EQ(paths_of(*page), (std::vector<std::string>{"https://h/m/1.safetensors?x=/y",
+                                                       "https://h/m/2%20of%202.safetensors?x=/y"}));
 }
 
 TEST(CheckpointIndex, RefusesWhatLeavesTheFolder) {

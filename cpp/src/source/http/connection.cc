@@ -56,23 +56,24 @@ Outcome Connection::perform(const Request& request, Response* response, Body* bo
   } else if (Status status = transport_.interrupted(); !status.ok() && !outcome.status.ok()) {
     outcome = {std::move(status)};
   }
+  response->seconds = seconds_between(start, Clock::now());
+  response->waited = times.first_byte_milliseconds / 1000;
   if (response->status > 0) {
     transport_.reached.store(true, std::memory_order_relaxed);
-    if (body != nullptr) transport_.note_latency(times.first_byte_milliseconds / 1000);
+    if (body != nullptr) transport_.note_latency(response->waited);
   }
 
   if (transport_.trace.on()) {
     const std::string error = outcome.status.detail().message;
-    transport_.trace.write(
-        {.request = &request,
-         .response = response,
-         .error = error,
-         .bytes = attempt.bytes,
-         .milliseconds = std::chrono::duration<double, std::milli>(Clock::now() - start).count(),
-         .first_byte_milliseconds = times.first_byte_milliseconds,
-         .connection = times.connection,
-         .reused = times.reused,
-         .retry = retry_number});
+    transport_.trace.write({.request = &request,
+                            .response = response,
+                            .error = error,
+                            .bytes = attempt.bytes,
+                            .milliseconds = response->seconds * 1000,
+                            .first_byte_milliseconds = times.first_byte_milliseconds,
+                            .connection = times.connection,
+                            .reused = times.reused,
+                            .retry = retry_number});
   }
   return outcome;
 }

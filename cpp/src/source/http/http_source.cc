@@ -149,6 +149,8 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
 
     Outcome outcome = connection_.perform(*request, response,
                                           operation.body ? operation.body() : nullptr, attempt);
+    report->seconds += response->seconds;
+    report->waited += response->waited;
     bool done = false;
     if (operation.progress && operation.progress(&done) >= kProgress) backoff.forgive();
     // What breaks after the last byte does not matter, but a server that sends more does.

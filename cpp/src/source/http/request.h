@@ -33,6 +33,8 @@ struct Response {
   int status = 0;
   std::vector<Header> headers;  // of the last answer, names in lower case
   std::string body;             // unless it went to memory of the caller's; cut at a limit
+  double seconds = 0;           // until all of it was there
+  double waited = 0;            // until it began
 
   // The first value of `name` (lower case); empty where there is none.
   std::string_view header(std::string_view name) const {
