@@ -18,11 +18,12 @@ std::uint64_t available_memory();
 int usable_processors();
 
 // Clocks, in seconds: what all threads of the process have used, and how long the processors of
-// the machine were idle, added up; 0 where that can't be told.
+// the machine were idle, added up; 0 where that can't be told, and without `with_idle`, since it
+// costs a look at all processors.
 struct ProcessorTimes {
   double used = 0;
   double idle = 0;
 };
-ProcessorTimes processor_times();
+ProcessorTimes processor_times(bool with_idle);
 
 }  // namespace streamer

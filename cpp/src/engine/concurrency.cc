@@ -23,7 +23,7 @@ constexpr double kSmoothing = 0.3;
 }  // namespace
 
 ConcurrencyController::ConcurrencyController(int fixed, const SourceTraits& traits,
-                                             std::function<ProcessorTimes()> clock)
+                                             std::function<ProcessorTimes(bool)> clock)
     : limit_(fixed > 0 ? fixed : traits.initial_concurrency),
       initial_(limit_),
       maximum_(fixed > 0 ? fixed : traits.max_concurrency),
@@ -53,13 +53,12 @@ void ConcurrencyController::look_at_queue(std::uint64_t bytes, const ReadReport&
   }
 }
 
-void ConcurrencyController::begin_epoch(TimePoint now) {
+void ConcurrencyController::begin_epoch(TimePoint now, const ProcessorTimes& processors) {
   start_ = now;
-  processors_start_ = clock_();
+  processors_start_ = processors;
 }
 
-bool ConcurrencyController::busy(double seconds) const {
-  const ProcessorTimes now = clock_();
+bool ConcurrencyController::busy(double seconds, const ProcessorTimes& now) const {
   const double all = seconds * usable_processors();
   return now.used - processors_start_.used > kBusy * all ||
          (same_host_ && now.idle > 0 && now.idle - processors_start_.idle < kIdle * all);
@@ -83,14 +82,14 @@ void ConcurrencyController::completed(std::uint64_t bytes, int active, const Rea
     return;
   }
   if (warm_up_left_ > 0) {
-    if (--warm_up_left_ == 0) begin_epoch(now);
+    if (--warm_up_left_ == 0) begin_epoch(now, clock_(same_host_));
     return;
   }
   if (reads_ == 0) {
     bytes_ = 0;
     saturated_reads_ = 0;
     if (start_ == TimePoint{}) {
-      begin_epoch(now);  // the very first read only starts the clock
+      begin_epoch(now, clock_(same_host_));  // the very first read only starts the clock
       reads_ = 1;
       return;
     }
@@ -102,9 +101,10 @@ void ConcurrencyController::completed(std::uint64_t bytes, int active, const Rea
   if (reads_ < 2 * limit_ * length || now - start_ < kShortestEpoch * length) return;
   const double seconds = seconds_between(start_, now);
   const bool saturated = saturated_reads_ * 8 >= reads_ * 7;
-  const bool processors_busy = busy(seconds);
+  const ProcessorTimes processors = clock_(same_host_);
+  const bool processors_busy = busy(seconds, processors);
   reads_ = 0;
-  begin_epoch(now);
+  begin_epoch(now, processors);
   // Where something else bounded the load (the consumer, memory), the rate says nothing.
   if (saturated) epoch_ended(static_cast<double>(bytes_) / seconds, processors_busy);
 }

@@ -21,7 +21,7 @@ class ConcurrencyController {
   // `fixed` above 0 is obeyed exactly. Sources that are not remote keep their first number. No
   // more reads are tried while the processors are the bound, as `clock` tells.
   ConcurrencyController(int fixed, const SourceTraits& traits,
-                        std::function<ProcessorTimes()> clock = processor_times);
+                        std::function<ProcessorTimes(bool)> clock = processor_times);
 
   // Starts with more where the storage is far away. Ignored once reads have ended, and where a
   // number was chosen.
@@ -43,15 +43,15 @@ class ConcurrencyController {
   void start_probe(bool busy);
   void judge_probe(double rate);
   bool delicate() const;
-  void begin_epoch(TimePoint now);
+  void begin_epoch(TimePoint now, const ProcessorTimes& processors);
   void look_at_queue(std::uint64_t bytes, const ReadReport& report);
-  bool busy(double seconds) const;
+  bool busy(double seconds, const ProcessorTimes& now) const;
 
   int limit_;
   const int initial_;
   const int maximum_;
   const bool adaptive_;
-  const std::function<ProcessorTimes()> clock_;
+  const std::function<ProcessorTimes(bool)> clock_;
   bool started_ = false;
   bool same_host_ = false;
   bool far_ = false;

@@ -179,7 +179,7 @@ TEST(Concurrency, FollowsALinkThatImproves) {
 // of the processors, by this process and by nobody.
 int limit_after(const Distance& distance, double used, double idle) {
   ProcessorTimes times{.used = 1, .idle = 1};
-  ConcurrencyController controller(0, remote(), [&] { return times; });
+  ConcurrencyController controller(0, remote(), [&](bool) { return times; });
   controller.start(distance);
   ConcurrencyController::TimePoint now{1s};
   for (int i = 0; i < 2000; ++i) {
