@@ -57,7 +57,7 @@ Outcome Connection::perform(const Request& request, Response* response, Body* bo
     outcome = {std::move(status)};
   }
   response->seconds = seconds_between(start, Clock::now());
-  response->waited = times.first_byte_milliseconds / 1000;
+  response->waited = times.first_byte;
   if (response->status > 0) {
     transport_.reached.store(true, std::memory_order_relaxed);
     if (body != nullptr) transport_.note_latency(response->waited);
@@ -69,8 +69,6 @@ Outcome Connection::perform(const Request& request, Response* response, Body* bo
                             .response = response,
                             .error = error,
                             .bytes = attempt.bytes,
-                            .milliseconds = response->seconds * 1000,
-                            .first_byte_milliseconds = times.first_byte_milliseconds,
                             .connection = times.connection,
                             .reused = times.reused,
                             .retry = retry_number});

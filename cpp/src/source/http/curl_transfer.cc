@@ -65,7 +65,7 @@ Outcome CurlTransfer::perform(const Request& request, Attempt* attempt, Transfer
   curl_easy_getinfo(handle_.easy(), CURLINFO_NUM_CONNECTS, &connects);
   curl_easy_getinfo(handle_.easy(), CURLINFO_LOCAL_PORT, &port);
   curl_easy_getinfo(handle_.easy(), CURLINFO_OS_ERRNO, &os_error);
-  *times = {static_cast<double>(first_byte) / 1000, port, connects == 0};
+  *times = {static_cast<double>(first_byte) * 1e-6, port, connects == 0};
   if (result == CURLE_OK) return {};
   return handle_.outcome(result, connected_at != 0, static_cast<int>(os_error));
 }

@@ -162,8 +162,7 @@ Outcome DirectTransfer::exchange(Channel* channel, const std::string& text, Answ
       result = curl_easy_recv(easy, scratch.data(), size, &moved);
       if (result == CURLE_OK && moved > 0) {
         if (!reader->begun()) {
-          times->first_byte_milliseconds =
-              std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+          times->first_byte = seconds_between(start, Clock::now());
         }
         if (!reader->feed({scratch.data(), moved})) {
           if (!reader->problem().empty()) return network(Code::kNetwork, reader->problem());

@@ -99,7 +99,7 @@ void Trace::write(const Line& line) {
   std::snprintf(numbers, sizeof numbers,
                 " status=%d bytes=%llu ms=%.1f first_byte_ms=%.1f connection=%lld%s retry=%d",
                 line.response->status, static_cast<unsigned long long>(line.bytes),
-                line.milliseconds, line.first_byte_milliseconds,
+                line.response->seconds * 1000, line.response->waited * 1000,
                 static_cast<long long>(line.connection), line.reused ? "" : "(new)", line.retry);
   char millis[32];
   std::snprintf(millis, sizeof millis, ".%03ldZ", now.tv_nsec / 1'000'000);

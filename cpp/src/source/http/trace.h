@@ -28,8 +28,6 @@ class Trace {
     const Response* response = nullptr;
     std::string_view error;  // empty: an answer came
     std::uint64_t bytes = 0;
-    double milliseconds = 0;
-    double first_byte_milliseconds = 0;
     std::int64_t connection = 0;  // the local port
     bool reused = false;
     int retry = 0;
