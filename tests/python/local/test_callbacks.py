@@ -93,7 +93,6 @@ def test_it_may_be_closed_by_its_callback(stream) -> None:
     assert isinstance(consumer.ends[0], StreamerError)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_end_that_raises_is_reported_and_harms_nobody(stream, monkeypatch) -> None:
     reported = threading.Event()
     monkeypatch.setattr("sys.unraisablehook", lambda unraisable: reported.set())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from pathlib import Path
 
 import safetensors.torch
 import torch
 
-from runai_model_streamer import SafetensorsStreamer
+from runai_model_streamer import SafetensorsStreamer, list_safetensors, pull_files
 from runai_model_streamer.s3_utils import S3Credentials
 
 
@@ -41,3 +43,11 @@ def load(path: str, credentials: S3Credentials | None = None) -> dict[str, torch
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([path], s3_credentials=credentials)
         return dict(streamer.get_tensors())
+
+
+# What may be done with a file: each gets its path, and a local folder.
+OPERATIONS: dict[str, Callable[[str, Path], object]] = {
+    "load": lambda path, _folder: load(path),
+    "list": lambda path, _folder: list_safetensors(path.rpartition("/")[0]),
+    "pull": lambda path, folder: pull_files(path.rpartition("/")[0], str(folder)),
+}

@@ -20,7 +20,7 @@ from runai_model_streamer import (
 )
 from runai_model_streamer.s3_utils import S3Credentials
 from tests.python.object_storage.conftest import S3_ENV
-from tests.python.object_storage.models import check_same, load, make_model, save
+from tests.python.object_storage.models import OPERATIONS, check_same, load, make_model, save
 from tests.servers import process
 from tests.servers.ceph import (
     ACCESS_KEY,
@@ -87,19 +87,14 @@ class TestAddresses:
         use({"RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "1"})
         assert read("s3://with.dots/k", 4) == b"dots"
 
-    @pytest.mark.parametrize("operation", ["load", "list", "pull"])
+    @pytest.mark.parametrize("operation", OPERATIONS)
     @pytest.mark.parametrize("endpoint", ["http://nowhere.invalid", "http://127.0.0.1:9"])
     def test_nobody_there(self, s3_storage, use, tmp_path, endpoint, operation):
         """A name that does not resolve; a port that nobody listens at."""
         use({**S3_ENV, "AWS_ENDPOINT_URL": endpoint})
         use({"RUNAI_STREAMER_MAX_ATTEMPTS": "2"})
         with pytest.raises(OSError) as caught:
-            if operation == "load":
-                load(f"{s3_storage.uri}/m.safetensors")
-            elif operation == "list":
-                list_safetensors(s3_storage.uri)
-            else:
-                pull_files(s3_storage.uri, str(tmp_path))
+            OPERATIONS[operation](f"{s3_storage.uri}/m.safetensors", tmp_path)
         assert caught.value.code == "network"
         assert caught.value.attempts == 2
         assert caught.value.path.startswith(s3_storage.uri)

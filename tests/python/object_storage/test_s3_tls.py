@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runai_model_streamer import list_safetensors, pull_files
 from tests.python.object_storage.conftest import S3_ENV
-from tests.python.object_storage.models import check_same, load, make_model, save
+from tests.python.object_storage.models import OPERATIONS, check_same, load, make_model, save
 from tests.servers.nginx import Nginx
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
@@ -48,13 +47,6 @@ def test_ca_bundle_of_the_profile(model, ceph, authority, use, tmp_path):
     config.write_text(f"[default]\nca_bundle = {authority.ca}\n")
     use({"AWS_ENDPOINT_URL": ceph.tls_url, "AWS_CONFIG_FILE": str(config)})
     check_same(MODEL, load(model))
-
-
-OPERATIONS = {
-    "load": lambda path, _folder: load(path),
-    "list": lambda path, _folder: list_safetensors(path.rpartition("/")[0]),
-    "pull": lambda path, folder: pull_files(path.rpartition("/")[0], str(folder)),
-}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
