@@ -184,7 +184,7 @@ class RangeServer(http.server.SimpleHTTPRequestHandler):
 def _reads_http(url: str) -> bool:
     """Whether this build has object storage."""
     from runai_model_streamer import list_safetensors
-    from runai_model_streamer.errors import StreamerError, StreamerUnsupportedError
+    from runai_model_streamer._errors import StreamerError, StreamerUnsupportedError
 
     try:
         list_safetensors(url)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from runai_model_streamer import SafetensorsStreamer
-from runai_model_streamer.device import Placement, parse_device
-from runai_model_streamer.distributed_streamer import membership
-from runai_model_streamer.distributed_streamer.rendezvous import Channel
-from runai_model_streamer.distributed_streamer.settings import DistSettings
-from runai_model_streamer.distributed_streamer.shared_stream import SharedStream
+from runai_model_streamer._device.placement import Placement, parse_device
+from runai_model_streamer._distributed import membership
+from runai_model_streamer._distributed.rendezvous import Channel
+from runai_model_streamer._distributed.settings import DistSettings
+from runai_model_streamer._distributed.shared_stream import SharedStream
 
 
 def share_with_nobody(streamer: SafetensorsStreamer, device: str) -> None:

@@ -37,7 +37,7 @@ def install(driver: Path) -> Any:
     memory.standin = standin
     memory.used = []
 
-    from runai_model_streamer import cuda
+    from runai_model_streamer._device import cuda as cuda
 
     cuda.memory_factory = memory
     return standin

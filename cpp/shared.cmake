@@ -1,5 +1,5 @@
 # libstreamer.so: the C ABI over the C++ API, and the rules that install it for embedders.
-file(GLOB capi_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/capi/*.cc)
+file(GLOB capi_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/c_api/*.cc)
 add_library(streamer SHARED ${capi_sources})
 add_library(model_streamer::streamer ALIAS streamer)
 target_include_directories(

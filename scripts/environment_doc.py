@@ -6,7 +6,7 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
-from runai_model_streamer import native
+from runai_model_streamer import _native_api as native
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "environment.md"
 

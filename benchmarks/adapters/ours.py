@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from runai_model_streamer import SafetensorsStreamer, native
+from runai_model_streamer import SafetensorsStreamer
+from runai_model_streamer import _native_api as native
 
 MODULE = "runai_model_streamer"
 _last: dict[str, Any] = {}

@@ -7,19 +7,32 @@
 ...         ...
 """
 
-from runai_model_streamer import interpreter  # noqa: F401 - first: it may refuse
-from runai_model_streamer.distributed_streamer import DistributedStreamer
-from runai_model_streamer.errors import (
+from runai_model_streamer import _interpreter  # noqa: F401 - first: it may refuse
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
+from runai_model_streamer._distributed.streamer import DistributedStreamer
+from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     RunaiStreamerMemoryLimitException,
+    StreamerChangedError,
+    StreamerClosedError,
+    StreamerDeviceError,
     StreamerError,
+    StreamerImportError,
+    StreamerIOError,
+    StreamerNotFoundError,
+    StreamerOutOfMemoryError,
+    StreamerPermissionError,
+    StreamerShortReadError,
+    StreamerTimeoutError,
+    StreamerUnsupportedError,
 )
-from runai_model_streamer.file_listing import list_safetensors, pull_files
-from runai_model_streamer.file_streamer import FileChunks, FileStreamer
-from runai_model_streamer.loading import load_file, load_model
-from runai_model_streamer.object_storage import ObjectStorageModel
-from runai_model_streamer.safetensors_streamer import SafetensorsStreamer
-from runai_model_streamer.stats import StreamStats
+from runai_model_streamer._file_streamer import FileStreamer
+from runai_model_streamer._loading import load_file, load_model
+from runai_model_streamer._requests import FileChunks
+from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
+from runai_model_streamer._stats import StreamStats
+from runai_model_streamer._storage.listing import list_safetensors, pull_files
+from runai_model_streamer._storage.pull import ObjectStorageModel
 
 __all__ = [
     "DistributedStreamer",
@@ -28,9 +41,21 @@ __all__ = [
     "ObjectStorageModel",
     "RunaiStreamerInvalidInputException",
     "RunaiStreamerMemoryLimitException",
+    "S3Credentials",
     "SafetensorsStreamer",
     "StreamStats",
+    "StreamerChangedError",
+    "StreamerClosedError",
+    "StreamerDeviceError",
     "StreamerError",
+    "StreamerIOError",
+    "StreamerImportError",
+    "StreamerNotFoundError",
+    "StreamerOutOfMemoryError",
+    "StreamerPermissionError",
+    "StreamerShortReadError",
+    "StreamerTimeoutError",
+    "StreamerUnsupportedError",
     "list_safetensors",
     "load_file",
     "load_model",

@@ -1,4 +1,4 @@
-"""Native engine of runai_model_streamer. Use runai_model_streamer.native."""
+"""Native engine of runai_model_streamer. Use runai_model_streamer._native_api."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar

@@ -1,4 +1,4 @@
-#include "capi/pattern.h"
+#include "c_api/pattern.h"
 
 #include <gtest/gtest.h>
 

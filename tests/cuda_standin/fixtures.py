@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from standin import Standin, StandinMemory, library
 
-from runai_model_streamer import cuda
+from runai_model_streamer._device import cuda as cuda
 
 
 @pytest.fixture(scope="session")

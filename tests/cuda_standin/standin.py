@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from runai_model_streamer.memory import HostMemory
+from runai_model_streamer._device.host import HostMemory
 
 HERE = Path(__file__).parent
 SOURCES = [HERE / f"{name}.cc" for name in ("world", "checks", "streams", "driver", "control")]

@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "source/http/answer_reader.h"
+#include "source/http/client/answer_reader.h"
 
 namespace streamer::http {
 // Of the transport only what an attempt needs.

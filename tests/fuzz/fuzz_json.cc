@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "source/http/json.h"
+#include "text/json.h"
 
 namespace {
 

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstdlib>
 
-#include "source/http/url.h"
+#include "text/url.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto url = streamer::http::parse_url({reinterpret_cast<const char*>(data), size});

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstdlib>
 
-#include "source/http/xml.h"
+#include "text/xml.h"
 
 namespace {
 

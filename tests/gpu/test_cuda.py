@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from runai_model_streamer import SafetensorsStreamer
-from runai_model_streamer.errors import StreamerDeviceError, StreamerOutOfMemoryError
+from runai_model_streamer._errors import StreamerDeviceError, StreamerOutOfMemoryError
 from tests.python.cuda import loads
 from tests.python.cuda.loads import MIB, check, large_file, load
 
@@ -162,7 +162,7 @@ def test_a_fork_after_cuda_was_initialised(checkpoint: list[Path]) -> None:
         """
         import os, sys, torch
         from runai_model_streamer import SafetensorsStreamer
-        from runai_model_streamer.errors import StreamerDeviceError
+        from runai_model_streamer._errors import StreamerDeviceError
         torch.zeros(1, device="cuda:0")
         child = os.fork()
         if child == 0:
@@ -185,7 +185,7 @@ def test_a_context_that_has_failed(checkpoint: list[Path]) -> None:
         """
         import sys, torch
         from runai_model_streamer import SafetensorsStreamer
-        from runai_model_streamer.errors import StreamerError
+        from runai_model_streamer._errors import StreamerError
         data = torch.zeros(10, device="cuda:0")
         try:
             data[torch.full((1,), 1 << 20, device="cuda:0")] += 1

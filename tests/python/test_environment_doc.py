@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runai_model_streamer import native
+from runai_model_streamer import _native_api as native
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = re.compile(

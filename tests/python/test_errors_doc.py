@@ -33,7 +33,7 @@ def first_argument(text: str, at: int) -> str:
 
 def of_cpp() -> Iterator[tuple[Path, str]]:
     for path in [*ROOT.glob("cpp/src/**/*.cc"), *ROOT.glob("cpp/src/**/*.h")]:
-        if path.parent.name == "capi":  # its texts are runai_file_streamer_last_error()'s alone
+        if path.parent.name == "c_api":  # its texts are runai_file_streamer_last_error()'s alone
             continue
         text = re.sub(r"(?m)^\s*//.*$", "", path.read_text())
         text = re.sub(r'"\s*\n\s*"', "", text)

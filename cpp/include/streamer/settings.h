@@ -8,7 +8,9 @@
 #include <span>
 #include <string>
 
-namespace [[gnu::visibility("default")]] streamer {
+#include "streamer/export.h"
+
+namespace streamer {
 
 enum class SettingType { kInteger, kBytes, kBool, kText, kChoice, kSecret };
 
@@ -24,8 +26,8 @@ struct SettingInfo {
 };
 
 // Every setting, grouped, in the order of the documentation.
-[[gnu::visibility("default")]] std::span<const SettingInfo> settings_table();
+STREAMER_EXPORT std::span<const SettingInfo> settings_table();
 // The setting of that name, or null.
-[[gnu::visibility("default")]] const SettingInfo* find_setting(const std::string& name);
+STREAMER_EXPORT const SettingInfo* find_setting(const std::string& name);
 
-}  // namespace gnu::visibility("default")]]streamer
+}  // namespace streamer

@@ -10,7 +10,9 @@
 #include <utility>
 #include <variant>
 
-namespace [[gnu::visibility("default")]] streamer {
+#include "streamer/export.h"
+
+namespace streamer {
 
 enum class Code : int {
   kOk = 0,
@@ -34,7 +36,7 @@ enum class Code : int {
 };
 
 // Stable lower-case name of `code` ("not_found").
-[[gnu::visibility("default")]] const char* code_name(Code code) noexcept;
+STREAMER_EXPORT const char* code_name(Code code) noexcept;
 
 // What kind of failure of a device it was.
 enum class DeviceFault : int {
@@ -45,25 +47,25 @@ enum class DeviceFault : int {
 };
 
 // Everything known about a failure. Strings are empty and numbers are 0 when they do not apply.
-struct ErrorDetail {
+struct STREAMER_EXPORT ErrorDetail {
   std::string message;  // what happened, without what the other fields say
   std::string path;     // as the caller gave it, without secrets
   bool has_range = false;
   std::uint64_t offset = 0;  // of the byte range, in the object
   std::uint64_t size = 0;
-  int os_error = 0;     // errno
-  int http_status = 0;  //
+  int os_error = 0;  // errno
+  int http_status = 0;
   DeviceFault device_fault = DeviceFault::kNone;
-  std::string server_code;     // e.g. NoSuchKey
-  std::string server_message;  //
-  std::string request_id;      //
+  std::string server_code;  // e.g. NoSuchKey
+  std::string server_message;
+  std::string request_id;
   std::string identity;  // which credentials were used and where they came from; never a secret
   std::string hint;      // what to do about it
   int attempts = 0;      // how often it was tried, where that was more than once
 };
 
 // Thread-compatible value. A successful status is one null pointer.
-class [[nodiscard]] Status {
+class [[nodiscard]] STREAMER_EXPORT Status {
  public:
   Status() noexcept = default;  // ok
   Status(const Status& other) { *this = other; }

@@ -15,153 +15,18 @@
 #pragma once
 
 #include <chrono>
-#include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <initializer_list>
-#include <map>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
-#include "streamer/status.h"
+#include "streamer/types.h"
 
-namespace [[gnu::visibility("default")]] streamer {
-
-// Version of the library: "MAJOR.MINOR.PATCH".
-[[gnu::visibility("default")]] const char* version() noexcept;
-
-enum class SourceKind : int { kFile = 0, kS3, kGcs, kAzure, kHttp, kHub };
-inline constexpr int kSourceKinds = 6;
-[[gnu::visibility("default")]] const char* source_kind_name(
-    SourceKind kind) noexcept;  // "file", "s3", ...
-
-// The kind that serves `path`, by its scheme: no scheme is a file. kInvalid for an unknown scheme.
-[[gnu::visibility("default")]] Result<SourceKind> source_kind_of(const std::string& path);
-
-enum class DeviceType : int { kHost = 0, kCuda = 1 };
-struct Device {
-  DeviceType type = DeviceType::kHost;
-  int ordinal = 0;  // of the device, as the driver counts
-  // The caller's stream on the device (CUstream; null: the default one) whose work may still use
-  // the destinations of a submission: copies to them start after what it holds when they are
-  // submitted.
-  void* stream = nullptr;
-};
-
-// An identity for one cloud, as names and values that its protocol understands (documented with
-// each protocol in docs/). `identity` describes it without secrets, for error messages.
-struct Credentials {
-  std::map<std::string, std::string> values;
-  std::int64_t expires_at = 0;  // seconds since the epoch, 0: never
-  std::string identity;
-};
-struct CredentialsRequest {
-  SourceKind kind;
-  std::string container;  // bucket, container or host
-  bool refresh;           // the last answer was refused by the server or is about to expire
-};
-// Called from worker threads, never concurrently for one stream. An empty `values` means: resolve
-// them yourself (environment, files, metadata services). What it throws is an error: kCredentials.
-using CredentialsProvider = std::function<Result<Credentials>(const CredentialsRequest&)>;
-
-// Everything a stream can be told. Defaults come from the environment; see docs/environment.md.
-struct Options {
-  int concurrency = 0;               // threads and connections; 0: adaptive
-  int object_concurrency = 0;        // the same for all but files; 0: as `concurrency`
-  std::uint64_t chunk_bytes = 0;     // bytes of one read; 0: by kind of source
-  std::int64_t memory_limit = -2;    // -2: chosen by the engine; -1: never wait for the consumer;
-                                     // 0: the least that works; else bytes
-  std::string fs_strategy = "auto";  // auto, mapped, buffered, direct
-  bool fs_strategy_only = false;     // a file that can't be read so is an error: kUnsupported
-  CredentialsProvider credentials;   // may be empty
-  // Asked some times a second while a call waits; true makes that call return kCancelled.
-  std::function<bool()> interrupted;          // may be empty
-  std::map<std::string, std::string> source;  // overrides of settings by name, for sources
-
-  int concurrency_for(SourceKind kind) const {
-    return kind != SourceKind::kFile && object_concurrency > 0 ? object_concurrency : concurrency;
-  }
-
-  // The settings of the process environment as it is now. kInvalid names the variable, its value
-  // and what is accepted.
-  static Result<Options> from_environment();
-};
-
-struct OpenedFile {
-  std::uint64_t size = 0;         // of the object, in bytes
-  std::string version;            // ETag, generation or modification time: pins later reads
-  std::vector<std::byte> prefix;  // its first bytes, as many as were asked for and exist
-  Status status;                  // not ok: it can't be read, and neither can its ranges
-};
-
-// `size` bytes at `offset` of a file. Where `destination` is null the engine finds the memory,
-// aligned to `alignment` (a power of two, at most 64). A destination must hold `size` bytes, stay
-// valid until the range was delivered or the stream is destroyed, and be written by nobody else.
-struct Range {
-  std::uint64_t offset = 0;
-  std::uint64_t size = 0;
-  void* destination = nullptr;
-  std::uint32_t alignment = 1;
-};
-
-struct FileRanges {
-  std::uint32_t file = 0;  // index into what open() returned, counted over all calls of open()
-  std::vector<Range> ranges;
-  // May own the destinations: it is dropped, by any thread, when nothing writes to them any more.
-  std::shared_ptr<void> keep = {};
-};
-
-// Consecutive ranges of one file that are ready together.
-struct Ready {
-  std::uint64_t submission = 0;  // what submit() returned
-  std::uint32_t entry = 0;       // index into the submission's FileRanges
-  std::uint32_t file = 0;
-  std::uint32_t first_range = 0;  // index into the entry's ranges
-  std::uint32_t count = 0;
-  std::byte* data = nullptr;  // engine memory that holds all of them; null where the caller's
-  std::uint64_t data_size = 0;
-  bool view = false;  // `data` is the file's own pages: who truncates the file takes them away
-  std::vector<std::uint64_t> positions;  // of each range in `data`; empty where the caller's
-  std::shared_ptr<void>
-      memory;     // keeps `data` alive, also after the stream; any thread may drop it
-  Status status;  // not ok: none of these ranges can be used
-};
-
-struct Batch {
-  std::vector<Ready> ready;
-  bool finished = false;  // everything submitted so far has been delivered
-};
-
-struct Stats {
-  double seconds = 0;       // since the first submission, until the last delivery
-  std::uint64_t bytes = 0;  // delivered
-  std::uint64_t bytes_by_kind[kSourceKinds] = {};
-  std::uint64_t requests = 0;  // reads issued to storage
-  std::uint64_t retries = 0;
-  std::uint64_t hedges = 0;  // reads that lagged and were cut, for another connection to go on
-  double wait_storage_seconds = 0;   // the consumer waited for bytes
-  double wait_consumer_seconds = 0;  // reading paused: ready bytes filled the memory limit
-  double wait_memory_seconds = 0;    // reading paused: bytes in flight filled the memory limit
-  std::uint64_t peak_memory = 0;     // most bytes that the engine held at once
-  std::uint64_t memory_limit = 0;    // in force; UINT64_MAX: none
-  int threads = 0;                   // workers started
-  int concurrency = 0;               // reads allowed at once, last
-  std::map<std::string, std::uint64_t>
-      bytes_by_strategy;  // "mapped", "buffered", "direct", "http"...
-  std::string bound;      // what bounded the load: storage, consumer, memory, or none
-  std::map<std::string, std::string> notes;  // e.g. why a strategy was not used
-};
-
-struct ListedObject {
-  std::string path;  // as open() takes it
-  std::uint64_t size = 0;
-};
+namespace streamer {
 
 // One load. next() and submit() belong to one thread at a time; cancel() and stats() may be called
 // from any.
-class Stream {
+class STREAMER_EXPORT Stream {
  public:
   // kInvalid where an option is out of its range.
   static Result<std::unique_ptr<Stream>> create(Options options);
@@ -199,8 +64,7 @@ class Stream {
 };
 
 // Objects whose path starts with the folder `prefix`, sorted by path. Folders are left out.
-[[gnu::visibility("default")]] Result<std::vector<ListedObject>> list(const std::string& prefix,
-                                                                      bool recursive,
-                                                                      const Options& options);
+STREAMER_EXPORT Result<std::vector<ListedObject>> list(const std::string& prefix, bool recursive,
+                                                       const Options& options);
 
-}  // namespace gnu::visibility("default")]]streamer
+}  // namespace streamer

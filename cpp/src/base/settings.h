@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "streamer/export.h"
 #include "streamer/settings.h"
 #include "streamer/status.h"
 
@@ -13,7 +14,7 @@ namespace streamer {
 
 // Reads settings from overrides first, then from the environment, at the time of each call.
 // Unset and empty are the same. Only names of the table may be asked for.
-class [[gnu::visibility("default")]] Settings {
+class STREAMER_EXPORT Settings {
  public:
   Settings() = default;
   explicit Settings(const std::map<std::string, std::string>& overrides) : overrides_(overrides) {}

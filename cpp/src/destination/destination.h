@@ -12,9 +12,9 @@
 #include <span>
 #include <string>
 
-#include "engine/memory_budget.h"
-#include "source/source.h"
-#include "streamer/stream.h"
+#include "base/cancel.h"
+#include "base/memory_budget.h"
+#include "streamer/types.h"
 
 namespace streamer {
 

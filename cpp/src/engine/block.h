@@ -9,7 +9,7 @@
 
 #include "engine/block_pool.h"
 #include "source/source.h"
-#include "streamer/stream.h"
+#include "streamer/types.h"
 
 namespace streamer {
 

@@ -9,7 +9,7 @@
 #include <memory>
 #include <mutex>
 
-#include "engine/memory_budget.h"
+#include "base/memory_budget.h"
 
 namespace streamer {
 

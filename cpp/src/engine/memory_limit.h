@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "streamer/stream.h"
+#include "streamer/types.h"
 
 namespace streamer {
 

@@ -5,7 +5,7 @@
 #include "base/system.h"
 #include "base/text.h"
 #include "engine/memory_limit.h"
-#include "streamer/stream.h"
+#include "streamer/types.h"
 
 namespace streamer {
 

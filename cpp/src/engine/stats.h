@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 #include "engine/scheduler.h"
-#include "streamer/stream.h"
+#include "streamer/types.h"
 
 namespace streamer {
 

@@ -1,8 +1,8 @@
 #include "source/source.h"
 
 #include "base/settings.h"
+#include "source/file/file_source.h"
 #include "source/http/factory.h"
-#include "source/posix/posix_source.h"
 
 namespace streamer {
 
@@ -35,7 +35,7 @@ std::string find_local_copy(const std::string& path, [[maybe_unused]] bool folde
 }
 
 Result<std::unique_ptr<Source>> make_source(SourceKind kind, const SourceContext& context) {
-  if (kind == SourceKind::kFile) return make_posix_source(context);
+  if (kind == SourceKind::kFile) return make_file_source(context);
 #ifdef STREAMER_OBJECT_STORAGE
   return make_http_source(kind, context);
 #else

@@ -1,5 +1,5 @@
-"""S3 credentials of the caller's."""
+"""The original's module path of S3Credentials."""
 
-from runai_model_streamer.s3_utils.s3_utils import S3Credentials
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
 
 __all__ = ["S3Credentials"]

@@ -1,17 +1,5 @@
-"""S3 credentials of the caller's."""
+"""The original's module path of S3Credentials, which loaders of private buckets import."""
 
-from __future__ import annotations
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
 
-import dataclasses
-
-
-@dataclasses.dataclass
-class S3Credentials:
-    """An identity, and where it is used. What is None is found as if nothing was given: the key
-    and its secret by boto3 or the engine, region and endpoint by settings and profile."""
-
-    access_key_id: str | None = None
-    secret_access_key: str | None = dataclasses.field(default=None, repr=False)
-    session_token: str | None = dataclasses.field(default=None, repr=False)
-    region_name: str | None = None
-    endpoint: str | None = None
+__all__ = ["S3Credentials"]

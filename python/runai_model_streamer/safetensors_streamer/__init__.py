@@ -1,3 +1,5 @@
-from runai_model_streamer.safetensors_streamer.safetensors_streamer import SafetensorsStreamer
+"""The original's module path of SafetensorsStreamer."""
+
+from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
 
 __all__ = ["SafetensorsStreamer"]

@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from runai_model_streamer.file_listing import list_safetensors, matches
-from runai_model_streamer.paths import Path, is_remote, to_text
-from runai_model_streamer.safetensors_streamer.safetensors_streamer import SafetensorsStreamer
+from runai_model_streamer._paths import Path, is_remote, to_text
+from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
+from runai_model_streamer._storage.listing import list_safetensors, matches
 
 __all__ = ["StreamerPatcher"]
 

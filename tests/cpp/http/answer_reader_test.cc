@@ -1,4 +1,4 @@
-#include "source/http/answer_reader.h"
+#include "source/http/client/answer_reader.h"
 
 #include <gtest/gtest.h>
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "base/crc32c.h"
+#include "text/crc32c.h"
 
 namespace streamer::http {
 namespace {

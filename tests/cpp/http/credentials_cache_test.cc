@@ -1,4 +1,4 @@
-#include "source/http/credentials_cache.h"
+#include "source/http/auth/credentials_cache.h"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <thread>
 
-#include "source/http/connection.h"
+#include "source/http/client/connection.h"
 
 namespace streamer::http {
 namespace {

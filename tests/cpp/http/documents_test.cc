@@ -1,7 +1,7 @@
 #include <gtest/gtest.h>
 
-#include "source/http/json.h"
-#include "source/http/xml.h"
+#include "text/json.h"
+#include "text/xml.h"
 
 namespace streamer::http {
 namespace {

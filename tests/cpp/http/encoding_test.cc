@@ -1,4 +1,4 @@
-#include "source/http/encoding.h"
+#include "text/encoding.h"
 
 #include <gtest/gtest.h>
 

@@ -1,10 +1,10 @@
-#include "source/http/retry.h"
+#include "source/http/client/retry.h"
 
 #include <gtest/gtest.h>
 
-#include "source/http/bandwidth.h"
-#include "source/http/encoding.h"
+#include "source/http/client/bandwidth.h"
 #include "source/http/range_read.h"
+#include "text/encoding.h"
 
 namespace streamer::http {
 namespace {

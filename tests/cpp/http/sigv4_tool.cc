@@ -5,8 +5,8 @@
 #include <iostream>
 #include <string>
 
-#include "source/http/json.h"
 #include "source/http/s3/sigv4.h"
+#include "text/json.h"
 
 using namespace streamer::http;
 

@@ -1,8 +1,8 @@
-#include "source/http/url.h"
+#include "text/url.h"
 
 #include <gtest/gtest.h>
 
-#include "source/http/trace.h"
+#include "source/http/client/request_log.h"
 
 namespace streamer::http {
 namespace {

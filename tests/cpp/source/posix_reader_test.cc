@@ -1,5 +1,3 @@
-#include "source/posix/posix_reader.h"
-
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -9,7 +7,8 @@
 #include <fstream>
 #include <map>
 
-#include "source/posix/posix_object.h"
+#include "source/file/file_object.h"
+#include "source/file/file_reader.h"
 #include "source/system_calls.h"
 #include "source/temporary.h"
 
@@ -37,7 +36,7 @@ class Reading : public ::testing::TestWithParam<const char*> {
   }
 
   Folder folder_;
-  PosixReader reader_{GetParam()};
+  FileReader reader_{GetParam()};
   ReadReport report_;
 };
 
@@ -188,7 +187,7 @@ INSTANTIATE_TEST_SUITE_P(Strategies, Reading,
 
 TEST(DirectReading, ReadsWhatIsNotCachedPastThePageCache) {
   const Folder folder;
-  PosixReader reader("direct");
+  FileReader reader("direct");
   auto opened = reader.open(folder.write("a", kSeed, 8 * kMiB + 1), {});
   ASSERT_TRUE(opened.ok());
   Folder::evict(opened->object->path());
@@ -202,7 +201,7 @@ TEST(DirectReading, ReadsWhatIsNotCachedPastThePageCache) {
 
 TEST(DirectReading, TakesWhatIsCachedFromThePageCache) {
   const Folder folder;
-  PosixReader reader("direct");
+  FileReader reader("direct");
   auto opened = reader.open(folder.write("a", kSeed, kMiB), {});
   ASSERT_TRUE(opened.ok());
   std::vector<std::byte> data(kMiB);
@@ -214,7 +213,7 @@ TEST(DirectReading, TakesWhatIsCachedFromThePageCache) {
 
 TEST(DirectReading, GoesByThePageCacheWhereTheFileSystemRefuses) {
   const Folder folder;
-  PosixReader reader("direct");
+  FileReader reader("direct");
   auto opened = reader.open(folder.write("a", kSeed, kMiB), {});
   ASSERT_TRUE(opened.ok());
   Folder::evict(opened->object->path());
@@ -244,7 +243,7 @@ class FaultingIn : public ::testing::Test {
     ASSERT_NE(object_->view(), nullptr);
   }
   Folder folder_;
-  PosixReader reader_{"mapped"};
+  FileReader reader_{"mapped"};
   std::shared_ptr<const Object> object_;
   ReadReport report_;
 };

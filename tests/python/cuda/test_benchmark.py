@@ -15,7 +15,7 @@ from standin import Standin
 from benchmarks import gpu, gpu_rows, peers, wheels
 from benchmarks.report import Row
 from runai_model_streamer import list_safetensors
-from runai_model_streamer.errors import StreamerError, StreamerUnsupportedError
+from runai_model_streamer._errors import StreamerError, StreamerUnsupportedError
 
 ROOT = Path(__file__).parents[3]
 

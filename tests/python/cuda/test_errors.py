@@ -10,8 +10,9 @@ import pytest
 import torch
 from standin import Standin, StandinMemory
 
-from runai_model_streamer import SafetensorsStreamer, cuda
-from runai_model_streamer.errors import (
+from runai_model_streamer import SafetensorsStreamer
+from runai_model_streamer._device import cuda as cuda
+from runai_model_streamer._errors import (
     StreamerDeviceError,
     StreamerError,
     StreamerOutOfMemoryError,

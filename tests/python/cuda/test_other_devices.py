@@ -54,7 +54,7 @@ def test_a_moved_placement_moves_the_bytes(
     checkpoint: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same path with a device whose bytes can be looked at."""
-    from runai_model_streamer import device as devices
+    from runai_model_streamer._device import placement as devices
 
     monkeypatch.setattr(
         devices,

@@ -15,7 +15,7 @@ from standin import Standin
 
 from benchmarks.gpu_rows import RangeServer
 from runai_model_streamer import SafetensorsStreamer
-from runai_model_streamer.errors import StreamerUnsupportedError
+from runai_model_streamer._errors import StreamerUnsupportedError
 
 
 @pytest.fixture

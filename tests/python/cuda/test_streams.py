@@ -10,7 +10,8 @@ import pytest
 import torch
 from standin import Standin, StandinMemory
 
-from runai_model_streamer import SafetensorsStreamer, cuda
+from runai_model_streamer import SafetensorsStreamer
+from runai_model_streamer._device import cuda as cuda
 from tests.python.cuda.loads import MIB, check, expected, large_file, load
 
 

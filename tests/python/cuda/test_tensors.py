@@ -11,8 +11,9 @@ import torch
 from standin import Standin
 
 from runai_model_streamer import SafetensorsStreamer
-from runai_model_streamer.errors import RunaiStreamerInvalidInputException
-from runai_model_streamer.file_streamer import FileChunks, FileStreamer
+from runai_model_streamer._errors import RunaiStreamerInvalidInputException
+from runai_model_streamer._file_streamer import FileStreamer
+from runai_model_streamer._requests import FileChunks
 from tests.python.cuda.loads import MIB, check, expected, large_file, load
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runai_model_streamer import SafetensorsStreamer
-from runai_model_streamer.distributed_streamer import (
+from runai_model_streamer._distributed import (
     membership,
 )
 from tests.python.distributed.job import JOB, my_rank, stream, wait_for

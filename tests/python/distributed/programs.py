@@ -13,13 +13,13 @@ import torch
 import torch.distributed as dist
 
 from runai_model_streamer import FileChunks, SafetensorsStreamer
-from runai_model_streamer.distributed_streamer import distributed_streamer as module
-from runai_model_streamer.distributed_streamer import (
+from runai_model_streamer._distributed import (
     membership,
     pump,
     shared_stream,
     transport,
 )
+from runai_model_streamer._distributed import streamer as module
 from tests.python.distributed.job import JOB, digest, my_rank, stream
 
 
@@ -28,7 +28,7 @@ def use_standin(driver: str) -> Any:
     sys.path.insert(0, str(Path(__file__).parents[2] / "cuda_standin"))
     from standin import Standin, StandinMemory
 
-    from runai_model_streamer import cuda
+    from runai_model_streamer._device import cuda as cuda
 
     standin = Standin(Path(driver))
     standin.reset(device_bytes=JOB.get("device_bytes", 1 << 30))
@@ -101,7 +101,7 @@ def automatic() -> dict[str, Any]:
             super().__init__(device)
             self.backend = "nccl"
 
-    from runai_model_streamer import cuda
+    from runai_model_streamer._device import cuda as cuda
 
     cuda.memory_factory = NcclMemory
     return load()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from runai_model_streamer.distributed_streamer import (
+from runai_model_streamer._distributed import (
     membership,
     staging,
 )

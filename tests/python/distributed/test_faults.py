@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runai_model_streamer.errors import StreamerOutOfMemoryError
-from runai_model_streamer.memory import HostMemory
+from runai_model_streamer._device.host import HostMemory
+from runai_model_streamer._errors import StreamerOutOfMemoryError
 
 from . import models
 from .cluster import Cluster

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runai_model_streamer.distributed_streamer.plan import Plan, coalesce, layout
+from runai_model_streamer._distributed.plan import Plan, coalesce, layout
 
 POLICIES = ["spans", "chunks", "files"]
 

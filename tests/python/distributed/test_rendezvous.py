@@ -9,15 +9,15 @@ import threading
 import pytest
 import torch.distributed as dist
 
-from runai_model_streamer.distributed_streamer import processes
-from runai_model_streamer.distributed_streamer.peer_errors import PeerError
-from runai_model_streamer.distributed_streamer.processes import (
+from runai_model_streamer._distributed import processes
+from runai_model_streamer._distributed.peer_errors import PeerError
+from runai_model_streamer._distributed.processes import (
     _started,
     host_name,
     lives,
     process_identity,
 )
-from runai_model_streamer.distributed_streamer.rendezvous import Channel
+from runai_model_streamer._distributed.rendezvous import Channel
 
 
 def test_a_rank_that_came_and_ended_before_it_said_so_is_named() -> None:

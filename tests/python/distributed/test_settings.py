@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runai_model_streamer.distributed_streamer.probe import MOSTLY, cached_fraction
-from runai_model_streamer.distributed_streamer.settings import DistSettings
+from runai_model_streamer._distributed.probe import MOSTLY, cached_fraction
+from runai_model_streamer._distributed.settings import DistSettings
 
 
 def settings(monkeypatch: pytest.MonkeyPatch, **values: str) -> DistSettings:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from runai_model_streamer import StreamerError
-from runai_model_streamer.safetensors_streamer.header import (
+from runai_model_streamer._formats.safetensors.header import (
     LENGTH_BYTES,
     SafetensorMetadata,
     header_length,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runai_model_streamer import SafetensorsStreamer, StreamerError
-from runai_model_streamer.errors import RunaiStreamerInvalidInputException, StreamerClosedError
+from runai_model_streamer._errors import RunaiStreamerInvalidInputException, StreamerClosedError
 
 from .conftest import MIB, Faulty, load, make_model, python, same
 

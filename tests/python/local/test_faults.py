@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from runai_model_streamer import SafetensorsStreamer, StreamerError, load_file
-from runai_model_streamer.errors import (
+from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     RunaiStreamerMemoryLimitException,
     StreamerChangedError,

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from runai_model_streamer import SafetensorsStreamer
-from runai_model_streamer.garbage import collection_spaced
+from runai_model_streamer._gc import collection_spaced
 
 THRESHOLD = (700, 10, 10)
 

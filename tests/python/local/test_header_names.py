@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from runai_model_streamer import SafetensorsStreamer
-from runai_model_streamer.errors import StreamerError
+from runai_model_streamer._errors import StreamerError
 
 from .conftest import load, same, write
 

@@ -187,7 +187,7 @@ class TestSlices:
             assert streamer.get_slice("layers.1.none")[:].shape == (0, 2)
 
     def test_only_its_bytes_are_read(self, model, monkeypatch) -> None:
-        from runai_model_streamer.safetensors_streamer import tensor_slice
+        from runai_model_streamer._formats.safetensors import tensor_slice
 
         read: list[int] = []
         init = tensor_slice.FileChunks.__init__

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from runai_model_streamer import SafetensorsStreamer, StreamerError, errors
+from runai_model_streamer import SafetensorsStreamer, StreamerError
+from runai_model_streamer import _errors as errors
 
 from .conftest import environment, load, make_model, python
 

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from runai_model_streamer import FileChunks, FileStreamer, SafetensorsStreamer, StreamerError
-from runai_model_streamer.safetensors_streamer.dtypes import (
+from runai_model_streamer._formats.safetensors.dtypes import (
     BITS,
     safetensors_to_torch_dtype,
     torch_shape,

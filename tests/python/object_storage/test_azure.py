@@ -15,7 +15,7 @@ from runai_model_streamer import (
     list_safetensors,
     pull_files,
 )
-from runai_model_streamer.credentials import azure as azure_credentials
+from runai_model_streamer._credentials import azure as azure_credentials
 from tests.python.object_storage.models import check_same, load, make_model, save
 from tests.servers.azurite import (
     ACCOUNT,
@@ -390,7 +390,7 @@ def test_names_of_the_cloud(azurite, stored, authority, use, suffix):
 
 
 def test_https_address_of_a_blob_is_azure(use):
-    from runai_model_streamer import native
+    from runai_model_streamer import _native_api as native
 
     assert native.source_kind("https://acc.blob.core.windows.net/c/b") == "azure"
     assert native.source_kind("HTTPS://acc.BLOB.core.usgovcloudapi.net/c/b") == "azure"

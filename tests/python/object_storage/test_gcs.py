@@ -16,7 +16,7 @@ from runai_model_streamer import (
     list_safetensors,
     pull_files,
 )
-from runai_model_streamer.credentials import gcs as gcs_credentials
+from runai_model_streamer._credentials import gcs as gcs_credentials
 from tests.python.object_storage.models import check_same, load, make_model, save
 from tests.servers.canned import Answer, Canned
 from tests.servers.nginx import Nginx

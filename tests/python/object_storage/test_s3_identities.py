@@ -11,7 +11,7 @@ import time
 import pytest
 
 from runai_model_streamer import SafetensorsStreamer, StreamerError, list_safetensors
-from runai_model_streamer.credentials import s3
+from runai_model_streamer._credentials import s3
 from runai_model_streamer.s3_utils import S3Credentials
 from tests.python.object_storage.canned_s3 import DATA as SMALL
 from tests.python.object_storage.canned_s3 import error, read, serve

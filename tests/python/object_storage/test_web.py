@@ -17,7 +17,7 @@ from runai_model_streamer import (
     list_safetensors,
     pull_files,
 )
-from runai_model_streamer.file_streamer import FileChunks
+from runai_model_streamer._requests import FileChunks
 from tests.python.object_storage.models import check_same, load, make_model, save
 from tests.servers.canned import Answer, Canned
 from tests.servers.process import free_port

@@ -235,7 +235,7 @@ def test_a_read_only_file_system(files: list[str]) -> None:
 
 
 def test_what_ray_sends_around_can_be_pickled(files: list[str]) -> None:
-    from runai_model_streamer.s3_utils.s3_utils import S3Credentials
+    from runai_model_streamer._credentials.s3_credentials import S3Credentials
 
     credentials = S3Credentials(access_key_id="a", secret_access_key="b", region_name="r")
     copy = pickle.loads(pickle.dumps(credentials))

@@ -10,10 +10,10 @@
 #include <string>
 #include <vector>
 
+#include "base/cancel.h"
 #include "base/clock.h"
+#include "base/memory_budget.h"
 #include "destination/cuda/context.h"
-#include "engine/memory_budget.h"
-#include "source/source.h"
 
 namespace streamer::gpu {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <iterator>
 
-#include "base/crc32c.h"
+#include "text/crc32c.h"
 
 namespace streamer::http {
 

@@ -2,12 +2,12 @@
 #include <functional>
 
 #include "base/settings.h"
-#include "source/http/connection.h"
+#include "source/http/client/connection.h"
+#include "source/http/client/retry.h"
 #include "source/http/content_check.h"
 #include "source/http/factory.h"
 #include "source/http/protocol.h"
 #include "source/http/range_read.h"
-#include "source/http/retry.h"
 
 namespace streamer {
 namespace http {

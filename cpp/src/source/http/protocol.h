@@ -10,11 +10,11 @@
 #include <string_view>
 #include <vector>
 
-#include "source/http/connection.h"
-#include "source/http/credentials_cache.h"
-#include "source/http/request.h"
+#include "source/http/auth/credentials_cache.h"
+#include "source/http/client/connection.h"
+#include "source/http/client/request.h"
 #include "streamer/status.h"
-#include "streamer/stream.h"
+#include "streamer/types.h"
 
 namespace streamer::http {
 

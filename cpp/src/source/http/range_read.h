@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "source/http/connection.h"
+#include "source/http/client/connection.h"
 #include "source/http/protocol.h"
 
 namespace streamer::http {

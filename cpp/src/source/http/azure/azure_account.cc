@@ -3,9 +3,9 @@
 #include <map>
 
 #include "base/text.h"
-#include "source/http/encoding.h"
-#include "source/http/oauth.h"
-#include "source/http/url.h"
+#include "source/http/auth/oauth.h"
+#include "text/encoding.h"
+#include "text/url.h"
 
 namespace streamer::http {
 namespace {

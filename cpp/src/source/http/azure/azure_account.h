@@ -4,9 +4,9 @@
 #include <string>
 
 #include "base/settings.h"
-#include "source/http/connection.h"
+#include "source/http/client/connection.h"
 #include "streamer/status.h"
-#include "streamer/stream.h"
+#include "streamer/types.h"
 
 namespace streamer::http {
 

@@ -4,13 +4,13 @@
 #include <optional>
 
 #include "base/text.h"
+#include "source/http/auth/oauth.h"
 #include "source/http/azure/azure_account.h"
 #include "source/http/azure/shared_key.h"
-#include "source/http/encoding.h"
-#include "source/http/oauth.h"
 #include "source/http/protocol.h"
-#include "source/http/url.h"
-#include "source/http/xml.h"
+#include "text/encoding.h"
+#include "text/url.h"
+#include "text/xml.h"
 
 namespace streamer::http {
 namespace {

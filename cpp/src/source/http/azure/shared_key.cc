@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "base/text.h"
-#include "source/http/encoding.h"
+#include "text/encoding.h"
 
 namespace streamer::http {
 namespace {

@@ -4,8 +4,8 @@
 #include <ctime>
 #include <string>
 
-#include "source/http/request.h"
-#include "source/http/url.h"
+#include "source/http/client/request.h"
+#include "text/url.h"
 
 namespace streamer::http {
 

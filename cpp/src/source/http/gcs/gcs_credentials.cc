@@ -2,8 +2,8 @@
 
 #include <unistd.h>
 
-#include "source/http/json.h"
-#include "source/http/oauth.h"
+#include "source/http/auth/oauth.h"
+#include "text/json.h"
 
 namespace streamer::http {
 namespace {

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "base/settings.h"
-#include "source/http/connection.h"
-#include "streamer/stream.h"
+#include "source/http/client/connection.h"
+#include "streamer/types.h"
 
 namespace streamer::http {
 

@@ -3,13 +3,13 @@
 #include <optional>
 
 #include "base/text.h"
-#include "source/http/encoding.h"
+#include "source/http/auth/oauth.h"
 #include "source/http/gcs/gcs_credentials.h"
-#include "source/http/json.h"
-#include "source/http/oauth.h"
 #include "source/http/protocol.h"
-#include "source/http/url.h"
-#include "source/http/xml.h"
+#include "text/encoding.h"
+#include "text/json.h"
+#include "text/url.h"
+#include "text/xml.h"
 
 namespace streamer::http {
 namespace {

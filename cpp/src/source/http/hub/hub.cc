@@ -5,11 +5,11 @@
 #include <algorithm>
 
 #include "base/text.h"
-#include "source/http/encoding.h"
+#include "source/http/auth/oauth.h"
 #include "source/http/factory.h"
-#include "source/http/json.h"
-#include "source/http/oauth.h"
-#include "source/http/url.h"
+#include "text/encoding.h"
+#include "text/json.h"
+#include "text/url.h"
 
 namespace streamer::http {
 namespace {

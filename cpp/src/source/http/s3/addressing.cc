@@ -1,6 +1,6 @@
 #include "source/http/s3/addressing.h"
 
-#include "source/http/encoding.h"
+#include "text/encoding.h"
 
 namespace streamer::http {
 namespace {

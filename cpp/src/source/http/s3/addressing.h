@@ -6,7 +6,7 @@
 
 #include "base/settings.h"
 #include "source/http/s3/aws_config.h"
-#include "source/http/url.h"
+#include "text/url.h"
 
 namespace streamer::http {
 

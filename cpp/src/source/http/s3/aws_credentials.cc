@@ -5,9 +5,9 @@
 #include <sstream>
 
 #include "base/text.h"
-#include "source/http/encoding.h"
-#include "source/http/json.h"
-#include "source/http/url.h"
+#include "text/encoding.h"
+#include "text/json.h"
+#include "text/url.h"
 
 namespace streamer::http {
 namespace {

@@ -4,10 +4,10 @@
 #include <string>
 
 #include "base/settings.h"
-#include "source/http/connection.h"
+#include "source/http/client/connection.h"
 #include "source/http/s3/aws_config.h"
-#include "source/http/xml.h"
-#include "streamer/stream.h"
+#include "streamer/types.h"
+#include "text/xml.h"
 
 namespace streamer::http {
 

@@ -1,6 +1,6 @@
 #include "source/http/s3/s3_errors.h"
 
-#include "source/http/xml.h"
+#include "text/xml.h"
 
 namespace streamer::http {
 namespace {

@@ -6,14 +6,14 @@
 #include <map>
 #include <mutex>
 
-#include "source/http/encoding.h"
 #include "source/http/protocol.h"
 #include "source/http/s3/addressing.h"
 #include "source/http/s3/aws_config.h"
 #include "source/http/s3/aws_credentials.h"
 #include "source/http/s3/s3_errors.h"
 #include "source/http/s3/sigv4.h"
-#include "source/http/xml.h"
+#include "text/encoding.h"
+#include "text/xml.h"
 
 namespace streamer::http {
 namespace {

@@ -4,7 +4,7 @@
 #include <map>
 
 #include "base/text.h"
-#include "source/http/encoding.h"
+#include "text/encoding.h"
 
 namespace streamer::http {
 namespace {

@@ -6,8 +6,8 @@
 #include <mutex>
 #include <string>
 
-#include "source/http/request.h"
-#include "source/http/url.h"
+#include "source/http/client/request.h"
+#include "text/url.h"
 
 namespace streamer::http {
 

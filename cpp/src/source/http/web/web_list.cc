@@ -4,8 +4,8 @@
 #include <set>
 
 #include "base/text.h"
-#include "source/http/encoding.h"
-#include "source/http/json.h"
+#include "text/encoding.h"
+#include "text/json.h"
 
 namespace streamer::http {
 namespace {

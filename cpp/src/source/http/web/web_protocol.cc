@@ -4,13 +4,13 @@
 #include <optional>
 #include <sstream>
 
-#include "source/http/encoding.h"
-#include "source/http/oauth.h"
+#include "source/http/auth/oauth.h"
 #include "source/http/protocol.h"
 #include "source/http/redirects.h"
-#include "source/http/url.h"
 #include "source/http/web/netrc.h"
 #include "source/http/web/web_list.h"
+#include "text/encoding.h"
+#include "text/url.h"
 
 namespace streamer::http {
 namespace {

@@ -1,0 +1,15 @@
+// The codes of the C ABI, made from the statuses of the engine.
+#pragma once
+
+#include "streamer/runai_file_streamer.h"
+#include "streamer/types.h"
+
+namespace streamer::capi {
+
+// The code for a failure while `kind` was read into `device`. 0 for an ok status.
+int code_of(const Status& status, SourceKind kind, DeviceType device = DeviceType::kHost);
+
+// Never null.
+const char* describe(int code);
+
+}  // namespace streamer::capi

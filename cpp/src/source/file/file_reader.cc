@@ -1,0 +1,223 @@
+#include "source/file/file_reader.h"
+
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+
+namespace streamer {
+namespace {
+
+constexpr std::uint64_t kBlock = 4096;  // alignment for O_DIRECT
+constexpr std::uint64_t kBounceBytes = std::uint64_t{2} << 20;
+constexpr std::size_t kMaxSegments = 1024;
+
+std::uint64_t total(const std::vector<iovec>& segments) {
+  std::uint64_t bytes = 0;
+  for (const iovec& segment : segments) bytes += segment.iov_len;
+  return bytes;
+}
+
+// Removes the first `bytes` of what is to be filled.
+void consume(std::vector<iovec>* segments, std::uint64_t bytes) {
+  auto it = segments->begin();
+  while (it != segments->end() && bytes >= it->iov_len) {
+    bytes -= it->iov_len;
+    ++it;
+  }
+  segments->erase(segments->begin(), it);
+  if (bytes > 0) {
+    segments->front().iov_base = static_cast<std::byte*>(segments->front().iov_base) + bytes;
+    segments->front().iov_len -= bytes;
+  }
+}
+
+void scatter(const std::byte* from, std::uint64_t bytes, std::vector<iovec>* segments) {
+  while (bytes > 0) {
+    iovec& first = segments->front();
+    const std::uint64_t part = std::min<std::uint64_t>(bytes, first.iov_len);
+    std::memcpy(first.iov_base, from, part);
+    from += part;
+    bytes -= part;
+    consume(segments, part);
+  }
+}
+
+Status ended_early(const FileObject& file, std::uint64_t offset) {
+  return Status::error(Code::kShortRead, "the file ended at byte " + std::to_string(offset) +
+                                             ": it was truncated "
+                                             "while it was read (it had " +
+                                             std::to_string(file.size()) + " bytes)")
+      .with_hint("Make the file whole again and load it again");
+}
+
+// Reads through the page cache until `segments` is empty.
+Status read_buffered(const FileObject& file, std::uint64_t* offset, std::vector<iovec>* segments) {
+  while (!segments->empty()) {
+    const int count = static_cast<int>(std::min(segments->size(), kMaxSegments));
+    const ssize_t got = preadv(file.fd(), segments->data(), count, static_cast<off_t>(*offset));
+    if (got > 0) {
+      *offset += static_cast<std::uint64_t>(got);
+      consume(segments, static_cast<std::uint64_t>(got));
+      continue;
+    }
+    if (got == 0) return ended_early(file, *offset);
+    if (errno == EINTR) continue;
+    return posix_error("cannot read the file", file.path(), errno);
+  }
+  return {};
+}
+
+// What is left of `segment` behind its first `bytes`.
+iovec after(const iovec& segment, std::uint64_t bytes) {
+  const std::uint64_t skip = std::min<std::uint64_t>(bytes, segment.iov_len);
+  return {static_cast<std::byte*>(segment.iov_base) + skip, segment.iov_len - skip};
+}
+
+// What can be read without bouncing: memory and file agree in their place within a page.
+std::uint64_t direct_bytes(const iovec& segment, std::uint64_t offset) {
+  const bool aligned =
+      offset % kBlock == 0 && reinterpret_cast<std::uintptr_t>(segment.iov_base) % kBlock == 0;
+  return aligned ? segment.iov_len / kBlock * kBlock : 0;
+}
+
+// What a direct read returns that is not possible: nothing, so that the rest is read otherwise.
+Status refused(const FileObject& file, int os_error) {
+  if (!file.strategy_only()) return {};
+  return strategy_error("a read past the page cache (O_DIRECT) was refused", os_error);
+}
+
+}  // namespace
+
+FileReader::~FileReader() { std::free(bounce_); }
+
+Result<Opened> FileReader::open(const std::string& path, std::span<std::byte> prefix) {
+  auto file = FileObject::open(path, strategy_, only_);
+  if (!file) return file.status();
+  const std::uint64_t size = std::min<std::uint64_t>(prefix.size(), (*file)->size());
+  if (size > 0) {
+    std::vector<iovec> segments{{prefix.data(), size}};
+    std::uint64_t offset = 0;
+    if (Status status = read_buffered(**file, &offset, &segments); !status.ok()) {
+      return std::move(status).with_range(0, size);
+    }
+  }
+  return Opened{std::move(*file), size};
+}
+
+Status FileReader::read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
+                        ReadReport* report) {
+  const auto& file = static_cast<const FileObject&>(object);
+  const int direct = file.direct_fd();
+  std::vector<iovec> left(segments.begin(), segments.end());
+  const std::uint64_t size = total(left);
+  report->strategy = "buffered";
+  if (direct >= 0 && !file.mostly_cached(offset, size)) {
+    if (Status status = read_direct(file, direct, offset, &left, report);
+        !status.ok() || left.empty()) {
+      return status;
+    }
+    offset += size - total(left);
+  }
+  return read_buffered(file, &offset, &left);
+}
+
+// Reads by O_DIRECT until `segments` is empty, or leaves the rest where the file system refuses.
+Status FileReader::read_direct(const FileObject& file, int direct, std::uint64_t offset,
+                               std::vector<iovec>* segments, ReadReport* report) {
+  std::uint64_t left = total(*segments);
+  while (left > 0) {
+    if (const std::uint64_t size = direct_bytes(segments->front(), offset); size > 0) {
+      const ssize_t got =
+          pread(direct, segments->front().iov_base, size, static_cast<off_t>(offset));
+      if (got > 0) {
+        consume(segments, static_cast<std::uint64_t>(got));
+        offset += static_cast<std::uint64_t>(got);
+        left -= static_cast<std::uint64_t>(got);
+        report->strategy = "direct";
+        continue;
+      }
+      if (got == 0) return ended_early(file, offset);
+      if (errno == EINTR) continue;
+      if (errno == EINVAL) return refused(file, errno);
+      return posix_error("cannot read the file", file.path(), errno);
+    }
+    if (bounce_ == nullptr) {
+      bounce_ = static_cast<std::byte*>(std::aligned_alloc(kBounceBytes, kBounceBytes));
+      if (bounce_ == nullptr) return refused(file, ENOMEM);
+      madvise(bounce_, kBounceBytes, MADV_HUGEPAGE);
+    }
+    const std::uint64_t start = offset / kBlock * kBlock;
+    std::uint64_t end = (offset + left + kBlock - 1) / kBlock * kBlock;
+    // Up to where it goes on without bouncing.
+    if (end - start > kBlock &&
+        direct_bytes(after(segments->front(), start + kBlock - offset), start + kBlock) > 0) {
+      end = start + kBlock;
+    }
+    const std::uint64_t size = std::min(end - start, kBounceBytes);
+    const ssize_t got = pread(direct, bounce_, size, static_cast<off_t>(start));
+    if (got < 0) {
+      if (errno == EINTR) continue;
+      if (errno == EINVAL) return refused(file, errno);
+      return posix_error("cannot read the file", file.path(), errno);
+    }
+    const std::uint64_t skip = offset - start;
+    if (static_cast<std::uint64_t>(got) <= skip) return ended_early(file, offset);
+    const std::uint64_t useful = std::min(static_cast<std::uint64_t>(got) - skip, left);
+    scatter(bounce_ + skip, useful, segments);
+    offset += useful;
+    left -= useful;
+    report->strategy = "direct";
+  }
+  return {};
+}
+
+Status FileReader::fault_in(const Object& object, std::uint64_t offset, std::uint64_t size,
+                            ReadReport* report) {
+  const auto& file = static_cast<const FileObject&>(object);
+  report->strategy = "mapped";
+  for (bool readable = false;;) {
+    const int os_error = file.populate(offset, size);
+    if (os_error == 0) return {};
+    if (os_error == EINTR || os_error == EAGAIN) continue;
+    if (os_error == ENOMEM) return posix_error("cannot map the file's pages", file.path(), ENOMEM);
+    // The kernel says EFAULT whatever went wrong: a plain read tells, once.
+    std::array<std::byte, std::size_t{64} << 10> scratch;
+    for (std::uint64_t at = offset; at < offset + size;) {
+      std::vector<iovec> segments{
+          {scratch.data(), std::min<std::uint64_t>(scratch.size(), offset + size - at)}};
+      if (Status status = read_buffered(file, &at, &segments); !status.ok()) return status;
+    }
+    if (readable) return posix_error("cannot map the file's pages", file.path(), EFAULT);
+    readable = true;
+  }
+}
+
+Status FileReader::list(const std::string& prefix, bool recursive, const ListCallback& found) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const auto report = [&found](const fs::directory_entry& entry) {
+    std::error_code gone;
+    if (!entry.is_regular_file(gone)) return;
+    const std::uintmax_t size = entry.file_size(gone);
+    if (!gone) found(entry.path().string(), size);
+  };
+  if (recursive) {
+    fs::recursive_directory_iterator it(prefix, error);
+    for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) report(*it);
+  } else {
+    fs::directory_iterator it(prefix, error);
+    for (; !error && it != fs::directory_iterator(); it.increment(error)) report(*it);
+  }
+  if (error) return posix_error("cannot list the folder", prefix, error.value());
+  return {};
+}
+
+}  // namespace streamer

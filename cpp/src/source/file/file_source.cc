@@ -1,0 +1,39 @@
+#include "source/file/file_source.h"
+
+#include <filesystem>
+
+#include "source/file/file_object.h"
+#include "source/file/file_reader.h"
+
+namespace streamer {
+namespace {
+
+class FileSource final : public Source {
+ public:
+  explicit FileSource(const SourceContext& context)
+      : strategy_(context.options.fs_strategy), only_(context.options.fs_strategy_only) {
+    traits_.chunk_bytes = std::uint64_t{2} << 20;
+    traits_.view_chunk_bytes = std::uint64_t{4} << 20;
+    // Few: memory that is used again is in the cache, fresh memory costs more than the reading.
+    traits_.window_bytes = std::uint64_t{128} << 20;
+    traits_.initial_concurrency = 16;
+    traits_.max_concurrency = 16;
+  }
+  const SourceTraits& traits() const override { return traits_; }
+  Result<std::unique_ptr<Reader>> make_reader() override {
+    return std::unique_ptr<Reader>(std::make_unique<FileReader>(strategy_, only_));
+  }
+
+ private:
+  SourceTraits traits_;
+  std::string strategy_;
+  bool only_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Source>> make_file_source(const SourceContext& context) {
+  return std::unique_ptr<Source>(std::make_unique<FileSource>(context));
+}
+
+}  // namespace streamer

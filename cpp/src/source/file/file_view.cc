@@ -1,0 +1,117 @@
+#include "source/file/file_view.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <ctime>
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22  // Linux 5.14
+#endif
+
+namespace streamer {
+namespace {
+
+constexpr std::uint64_t kPage = 4096;
+constexpr std::uint64_t kHugePage = std::uint64_t{2} << 20;
+// Reading into huge pages costs 0.01 to 0.04 CPU seconds a GB, and 1 and more where the kernel has
+// to make room for them by moving other pages.
+constexpr std::uint64_t kDearNanosecondsPerMiB = 300'000;
+constexpr std::uint64_t kJudgedBytes = std::uint64_t{32} << 20;
+
+bool can_populate() {
+  static const bool can = [] {
+    void* page = mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) return false;
+    const bool works = madvise(page, kPage, MADV_POPULATE_READ) == 0;
+    munmap(page, kPage);
+    return works;
+  }();
+  return can;
+}
+
+std::uint64_t thread_nanoseconds() {
+  timespec used{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+  return static_cast<std::uint64_t>(used.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(used.tv_nsec);
+}
+
+}  // namespace
+
+std::unique_ptr<FileView> FileView::map(int fd, std::uint64_t size, int* os_error) {
+  *os_error = 0;
+  if (size == 0 || !can_populate()) return nullptr;
+  void* data = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+  if (data == MAP_FAILED) {
+    *os_error = errno;
+    return nullptr;
+  }
+  return std::unique_ptr<FileView>(new FileView(static_cast<std::byte*>(data), size));
+}
+
+FileView::FileView(std::byte* data, std::uint64_t size)
+    : data_(data), size_(size), held_((size + kHugePage - 1) / kHugePage) {}
+
+FileView::~FileView() { munmap(data_, size_); }
+
+int FileView::populate(std::uint64_t offset, std::uint64_t size, bool cold) {
+  const std::uint64_t start = offset / kPage * kPage;
+  const bool huge = cold && !dear_.load(std::memory_order_relaxed);
+  if (huge) ask_for_huge_pages();
+  const std::uint64_t before = huge ? thread_nanoseconds() : 0;
+  const int result = madvise(data_ + start, offset + size - start, MADV_POPULATE_READ);
+  const int os_error = result == 0 ? 0 : errno;
+  if (huge) note_cost(size, thread_nanoseconds() - before);
+  return os_error;
+}
+
+void FileView::ask_for_huge_pages() {
+  const std::lock_guard lock(huge_mutex_);
+  if (asked_) return;
+  asked_ = true;
+  madvise(data_, size_, MADV_HUGEPAGE);
+}
+
+void FileView::note_cost(std::uint64_t bytes, std::uint64_t nanoseconds) {
+  const std::lock_guard lock(huge_mutex_);
+  huge_bytes_ += bytes;
+  huge_nanoseconds_ += nanoseconds;
+  if (huge_bytes_ < kJudgedBytes) return;
+  if (!dear_ && huge_nanoseconds_ > huge_bytes_ / (1 << 20) * kDearNanosecondsPerMiB) {
+    dear_ = true;
+    madvise(data_, size_, MADV_NOHUGEPAGE);
+  }
+  huge_bytes_ = huge_nanoseconds_ = 0;
+}
+
+void FileView::take(std::uint64_t offset, std::uint64_t size) {
+  const std::lock_guard lock(held_mutex_);
+  for (std::uint64_t at = offset; at < offset + size;) {
+    const std::uint64_t end = std::min((at / kHugePage + 1) * kHugePage, offset + size);
+    held_[at / kHugePage] += static_cast<std::uint32_t>(end - at);
+    at = end;
+  }
+}
+
+void FileView::drop(std::uint64_t offset, std::uint64_t size) {
+  // Held while the memory goes: nobody can get a part of it in between.
+  const std::lock_guard lock(held_mutex_);
+  std::uint64_t free_start = 0;
+  std::uint64_t free_end = 0;
+  for (std::uint64_t at = offset; at < offset + size;) {
+    const std::uint64_t page = at / kHugePage;
+    const std::uint64_t end = std::min((page + 1) * kHugePage, offset + size);
+    held_[page] -= static_cast<std::uint32_t>(end - at);
+    if (held_[page] == 0) {
+      if (free_end == 0) free_start = page * kHugePage;
+      free_end = std::min((page + 1) * kHugePage, size_);
+    }
+    at = end;
+  }
+  // Pages in the middle of a range are always free, so what is free is consecutive.
+  if (free_start < free_end) madvise(data_ + free_start, free_end - free_start, MADV_DONTNEED);
+}
+
+}  // namespace streamer

@@ -1,0 +1,97 @@
+#include "source/http/auth/credentials_cache.h"
+
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+#include <exception>
+
+#include "source/http/client/connection.h"
+
+namespace streamer::http {
+namespace {
+
+constexpr std::int64_t kRefreshAhead =
+    5 * 60;                                 // seconds before they expire, or a fifth of their life
+constexpr std::int64_t kRetryRefresh = 15;  // seconds after a refresh that failed
+constexpr std::chrono::milliseconds kInterruptPoll{100};
+
+}  // namespace
+
+std::string value_of(const Credentials& credentials, const char* name) {
+  const auto it = credentials.values.find(name);
+  return it == credentials.values.end() ? std::string() : it->second;
+}
+
+std::int64_t CredentialsCache::system_clock() { return std::time(nullptr); }
+
+// A provider is the embedder's: what it throws is an error like others.
+Result<Credentials> CredentialsCache::resolve(const std::string& container, bool refresh,
+                                              Connection& connection) try {
+  if (!provider_) return own_(container, connection);
+  Result<Credentials> given = provider_({kind_, container, refresh});
+  if (!given.ok()) return given;
+  const bool enough =
+      required_.empty() ? !given->values.empty() : given->values.contains(required_);
+  if (enough) return given;
+  Result<Credentials> own = own_(container, connection);
+  if (own.ok()) {
+    for (auto& [name, value] : given->values) own->values[name] = std::move(value);
+  }
+  return own;
+} catch (const std::exception& error) {
+  return Status::error(Code::kCredentials, std::string("no credentials: ") + error.what());
+}
+
+bool CredentialsCache::Entry::valid(std::int64_t now) const {
+  return current && !refresh && (current->expires_at == 0 || current->expires_at > now);
+}
+
+bool CredentialsCache::Entry::expiring(std::int64_t now) const {
+  return current->expires_at != 0 && refresh_at <= now;
+}
+
+Result<CredentialsRef> CredentialsCache::get(const std::string& container, Connection& connection) {
+  std::unique_lock lock(mutex_);
+  Entry& entry = entries_[container];
+  const int failures = entry.failures;
+  for (;;) {
+    const std::int64_t now = clock_();
+    if (entry.valid(now) && (resolving_ || !entry.expiring(now))) return entry.current;
+    if (!resolving_) break;
+    resolved_.wait_for(lock, kInterruptPoll);
+    // Another thread has asked meanwhile, in vain.
+    if (!resolving_ && entry.failures != failures && !entry.valid(clock_())) return entry.failure;
+    if (Status status = connection.transport().interrupted(); !status.ok()) return status;
+  }
+
+  resolving_ = true;
+  const bool again = entry.current != nullptr;
+  lock.unlock();
+  Result<Credentials> fresh = resolve(container, again, connection);
+  lock.lock();
+  resolving_ = false;
+  resolved_.notify_all();
+  const std::int64_t now = clock_();
+  if (!fresh.ok()) {
+    entry.refresh_at = now + kRetryRefresh;
+    if (entry.valid(now)) return entry.current;
+    ++entry.failures;
+    entry.failure = fresh.status();
+    return fresh.status();
+  }
+  // A resolver may hand out the same credentials until they end; do not ask it at every request.
+  const std::int64_t lifetime = fresh->expires_at - now;
+  entry.refresh_at =
+      std::max(fresh->expires_at - std::min(kRefreshAhead, lifetime / 5), now + kRetryRefresh);
+  entry.refresh = false;
+  entry.current = std::make_shared<const Credentials>(std::move(*fresh));
+  return entry.current;
+}
+
+void CredentialsCache::refused(const std::string& container, const CredentialsRef& used) {
+  const std::lock_guard lock(mutex_);
+  Entry& entry = entries_[container];
+  if (entry.current == used) entry.refresh = true;
+}
+
+}  // namespace streamer::http

@@ -1,0 +1,72 @@
+// Credentials that are resolved once, shared by threads, and resolved again in time.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "streamer/status.h"
+#include "streamer/types.h"
+
+namespace streamer::http {
+
+class Connection;
+using CredentialsRef = std::shared_ptr<const Credentials>;
+
+// A value of credentials; empty where there is none.
+std::string value_of(const Credentials& credentials, const char* name);
+
+// Thread-safe. Calls its resolvers one at a time and without a lock: meanwhile other threads get
+// what is still valid, and wait where nothing is.
+class CredentialsCache {
+ public:
+  // Seconds since the epoch.
+  using Clock = std::function<std::int64_t()>;
+  // A protocol's own way to find credentials. An empty `values` is a valid answer: nobody.
+  using Resolver = std::function<Result<Credentials>(const std::string& container, Connection&)>;
+
+  // Asks `provider` first where there is one, and `own` where that has no answer. An answer without
+  // the value `required` only adds to what `own` finds.
+  CredentialsCache(SourceKind kind, CredentialsProvider provider, Resolver own,
+                   std::string required = {}, Clock clock = system_clock)
+      : kind_(kind),
+        provider_(std::move(provider)),
+        own_(std::move(own)),
+        required_(std::move(required)),
+        clock_(std::move(clock)) {}
+
+  // What is valid now. Resolved again some minutes before it expires; a failure of that counts only
+  // when it has expired.
+  Result<CredentialsRef> get(const std::string& container, Connection& connection);
+  // The server did not accept `used`: get() resolves anew unless another thread already has.
+  void refused(const std::string& container, const CredentialsRef& used);
+
+ private:
+  struct Entry {
+    CredentialsRef current;
+    bool refresh = false;
+    std::int64_t refresh_at = 0;  // seconds since the epoch
+    int failures = 0;             // of the resolver,
+    Status failure;               // and the last of them
+
+    bool valid(std::int64_t now) const;
+    bool expiring(std::int64_t now) const;
+  };
+  static std::int64_t system_clock();
+  Result<Credentials> resolve(const std::string& container, bool refresh, Connection& connection);
+
+  const SourceKind kind_;
+  const CredentialsProvider provider_;
+  const Resolver own_;
+  const std::string required_;
+  const Clock clock_;
+  std::mutex mutex_;
+  std::condition_variable resolved_;
+  bool resolving_ = false;
+  std::map<std::string, Entry> entries_;
+};
+
+}  // namespace streamer::http

@@ -1,0 +1,76 @@
+// An HTTP/1.1 answer, read from the bytes of a connection (RFC 9112).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "source/http/client/attempt.h"
+#include "source/http/client/request.h"
+#include "text/url.h"
+
+namespace streamer::http {
+
+// The text of a GET of `url`.
+std::string format_get(const Request& request, const Url& url, const std::string& user_agent);
+
+// Hands header lines and the body to an attempt, whatever way the body is framed. Bytes come from
+// whoever owns the connection:
+//
+//   while (!reader.done()) {
+//     if (auto room = reader.room(); !room.empty()) { receive into room; reader.stored(n); }
+//     else { receive elsewhere; reader.feed(bytes); }
+//   }
+//
+// A false answer ends the transfer: problem(), Attempt::ended_early, Attempt::abort, or the
+// transport's interruption say why. The connection then can't be used again.
+class AnswerReader {
+ public:
+  explicit AnswerReader(Attempt* attempt) : attempt_(*attempt) {}
+
+  bool feed(std::span<const char> bytes);
+  // Memory of the attempt for the next bytes of the body, as long as the connection brings these.
+  std::span<char> room() const;
+  bool stored(std::size_t size);
+  // The peer has closed the connection. False: there should have been more.
+  bool closed();
+
+  bool begun() const { return begun_; }  // some byte has come
+  bool in_header() const { return state_ == State::kHeader; }
+  bool done() const { return state_ == State::kDone; }
+  // Whether the connection can take another request, once done.
+  bool reusable() const { return reusable_; }
+  std::uint64_t missing() const { return left_; }          // bytes of a body of known length
+  const std::string& problem() const { return problem_; }  // what is no HTTP in the answer
+
+ private:
+  enum class State {
+    kHeader,
+    kLength,
+    kUntilClose,
+    kChunkSize,
+    kChunk,
+    kChunkEnd,
+    kTrailer,
+    kDone
+  };
+
+  bool take_line(std::span<const char>* bytes, bool* complete);
+  bool header_line();
+  bool begin_body();
+  bool chunk_size();
+  bool malformed(const char* what);
+
+  Attempt& attempt_;
+  State state_ = State::kHeader;
+  bool begun_ = false;
+  bool status_line_ = false;  // seen, of the answer that is being read
+  bool reusable_ = false;
+  std::uint64_t left_ = 0;  // of the body or of a chunk
+  std::string line_;
+  std::string problem_;
+};
+
+}  // namespace streamer::http

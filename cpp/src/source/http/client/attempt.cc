@@ -1,0 +1,165 @@
+#include "source/http/client/attempt.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <utility>
+
+#include "base/text.h"
+#include "source/http/client/bandwidth.h"
+
+namespace streamer::http {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr std::size_t kErrorTextLimit = 64 << 10;  // of the body of an error
+constexpr std::size_t kTextLimit = 64 << 20;       // of the body of a list or a token
+constexpr std::size_t kHeaderLimit = 256 << 10;
+
+bool good(const Response& response) { return response.status >= 200 && response.status <= 299; }
+
+}  // namespace
+
+bool Attempt::begin_answer(std::string_view line) {
+  response->headers.clear();
+  response->body.clear();
+  response->status = 0;
+  const std::size_t space = line.find(' ');
+  if (space == std::string_view::npos) return false;
+  std::from_chars(line.data() + space + 1, line.data() + line.size(), response->status);
+  return response->status > 0;
+}
+
+bool Attempt::end_header() {
+  if (!good(*response) || body == nullptr) return true;
+  if (body->accept) {
+    abort = body->accept(*response);
+    if (!abort.ok()) return false;
+  }
+  to_memory_ = !body->segments.empty() || body->cut_when_full;
+  to_skip_ = body->skip;
+  return true;
+}
+
+bool Attempt::header(std::string_view line) {
+  header_bytes_ += line.size();
+  if (header_bytes_ > kHeaderLimit) {
+    abort = Status::error(Code::kIo, "the header of the answer is too long");
+    return false;
+  }
+  if (line.starts_with("HTTP/")) return begin_answer(line);
+  line = trim(line);
+  if (line.empty()) return end_header();
+  const std::size_t colon = line.find(':');
+  if (colon != std::string_view::npos) {
+    response->headers.push_back(
+        {lower(trim(line.substr(0, colon))), std::string(trim(line.substr(colon + 1)))});
+  }
+  return true;
+}
+
+std::span<char> Attempt::room() const {
+  if (!to_memory_ || to_skip_ > 0 || full()) return {};
+  const iovec& target = body->segments[segment_];
+  return {static_cast<char*>(target.iov_base) + segment_position_,
+          target.iov_len - segment_position_};
+}
+
+bool Attempt::cut() const {
+  return body != nullptr && body->progress != nullptr &&
+         body->progress->cut.load(std::memory_order_relaxed);
+}
+
+void Attempt::advance(std::size_t size) {
+  body->received += size;
+  if (body->progress != nullptr) {
+    body->progress->received.fetch_add(size, std::memory_order_relaxed);
+  }
+  segment_position_ += size;
+  if (segment_position_ == body->segments[segment_].iov_len) {
+    ++segment_;
+    segment_position_ = 0;
+  }
+}
+
+// Copies to the caller's memory; false when there is more than it holds.
+bool Attempt::store(const char* data, std::size_t size) {
+  if (to_skip_ > 0) {
+    const std::size_t dropped = std::min<std::uint64_t>(to_skip_, size);
+    to_skip_ -= dropped;
+    data += dropped;
+    size -= dropped;
+  }
+  while (size > 0) {
+    const std::span<char> target = room();
+    if (target.empty()) return false;
+    const std::size_t part = std::min(size, target.size());
+    std::memcpy(target.data(), data, part);
+    advance(part);
+    data += part;
+    size -= part;
+  }
+  return true;
+}
+
+bool Attempt::stored(std::size_t size) {
+  bytes += size;
+  advance(size);
+  if (body->cut_when_full && full()) {
+    ended_early = true;
+    return false;
+  }
+  return go_on(size);
+}
+
+bool Attempt::write(const char* data, std::size_t size) {
+  bytes += size;
+  if (to_memory_) {
+    const bool fits = store(data, size);
+    if (body->cut_when_full && full()) {
+      ended_early = true;
+      return false;
+    }
+    if (!fits) {
+      abort = Status::error(Code::kIo, "the server sent more bytes than were asked for");
+      return false;
+    }
+  } else {
+    const std::size_t limit = good(*response) ? kTextLimit : kErrorTextLimit;
+    const std::size_t part = std::min(size, limit - std::min(limit, response->body.size()));
+    response->body.append(data, part);
+    if (good(*response) && part < size) {
+      abort = Status::error(Code::kIo, "the answer is too long");
+      return false;
+    }
+  }
+  return go_on(size);
+}
+
+bool Attempt::go_on(std::size_t size) {
+  if (transport->settings.max_bandwidth > 0 && !pause(size)) return false;
+  return !transport->cancel.cancelled();
+}
+
+bool Attempt::pause(std::size_t size) {
+  const auto wait = book_bandwidth(size, transport->settings.max_bandwidth);
+  if (wait < milliseconds(1)) return true;
+  paused += wait;
+  return transport->sleep(std::chrono::ceil<milliseconds>(wait));
+}
+
+bool StallWatch::stalled(Attempt* attempt) {
+  if (settings_.low_speed_seconds <= 0) return false;
+  const Clock::time_point now = Clock::now();
+  window_ += std::exchange(attempt->paused, {});
+  if (now - window_ < std::chrono::seconds(settings_.low_speed_seconds)) return false;
+  const std::uint64_t least = static_cast<std::uint64_t>(settings_.low_speed_bytes) *
+                              static_cast<std::uint64_t>(settings_.low_speed_seconds);
+  if (attempt->bytes - window_bytes_ < least) return true;
+  window_ = now;
+  window_bytes_ = attempt->bytes;
+  return false;
+}
+
+}  // namespace streamer::http

@@ -1,0 +1,68 @@
+// One attempt at a request: what its callbacks know, and where the answer's bytes go.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "source/http/client/connection.h"
+#include "source/http/client/request.h"
+#include "streamer/status.h"
+
+namespace streamer::http {
+
+class Attempt {
+ public:
+  // All outlive it; `body` may be null.
+  Attempt(Transport* the_transport, Response* to, Body* into)
+      : transport(the_transport), response(to), body(into) {}
+
+  // One line of the header, the empty one at its end included. False: `abort` says why.
+  bool header(std::string_view line);
+  // Bytes of the body. False: the transfer ends here, well if `ended_early`, else see `abort`.
+  bool write(const char* data, std::size_t size);
+  // Memory that the next bytes of the body may be received into as they are, for which `stored`
+  // then stands in for `write`; empty where there is none.
+  std::span<char> room() const;
+  bool stored(std::size_t size);
+  // Whether the read was asked to end.
+  bool cut() const;
+
+  Transport* const transport;
+  Response* const response;
+  Body* const body;
+  Status abort;              // why it was ended from here
+  bool ended_early = false;  // it has all that it wanted
+  std::uint64_t bytes = 0;   // of bodies, all that arrived
+  Clock::duration paused{};  // on behalf of the bandwidth cap, since the last look
+
+ private:
+  bool begin_answer(std::string_view line);
+  bool end_header();
+  bool store(const char* data, std::size_t size);
+  void advance(std::size_t size);
+  bool full() const { return segment_ == body->segments.size(); }
+  bool pause(std::size_t size);
+  bool go_on(std::size_t size);
+
+  bool to_memory_ = false;
+  std::size_t header_bytes_ = 0;
+  std::size_t segment_ = 0;           // where the next byte goes
+  std::size_t segment_position_ = 0;  //
+  std::uint64_t to_skip_ = 0;
+};
+
+// Tells an attempt that has stalled: slower than the settings allow, for as long as they allow.
+class StallWatch {
+ public:
+  explicit StallWatch(const TransportSettings& settings) : settings_(settings) {}
+  bool stalled(Attempt* attempt);
+
+ private:
+  const TransportSettings& settings_;
+  Clock::time_point window_ = Clock::now();
+  std::uint64_t window_bytes_ = 0;
+};
+
+}  // namespace streamer::http

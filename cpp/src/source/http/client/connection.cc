@@ -1,0 +1,97 @@
+#include "source/http/client/connection.h"
+
+#include <algorithm>
+
+#include "source/http/client/attempt.h"
+#include "source/http/client/curl_transfer.h"
+#include "source/http/client/direct_transfer.h"
+#include "source/http/client/retry.h"
+
+namespace streamer::http {
+namespace {
+
+// What a header must not hold would end it, and begin another.
+Status check_headers(const Request& request) {
+  for (const Header& header : request.headers) {
+    const bool clean = std::none_of(header.value.begin(), header.value.end(), [](char c) {
+      return static_cast<unsigned char>(c) < ' ' && c != '\t';
+    });
+    if (!clean) {
+      return Status::error(Code::kCredentials,
+                           "a control character would be sent in the header " + header.name)
+          .with_hint("Look for a line break in the credentials, mostly at their end");
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+struct Connection::Impl {
+  CurlTransfer any;
+  DirectTransfer reads;
+};
+
+Connection::Connection(Transport& transport)
+    : transport_(transport), impl_(std::make_unique<Impl>()) {}
+Connection::~Connection() = default;
+
+Outcome Connection::perform(const Request& request, Response* response, Body* body,
+                            int retry_number) {
+  *response = Response();
+  response->url = request.url;
+  if (body != nullptr) body->received = 0;
+  if (Status status = transport_.interrupted(); !status.ok()) return {std::move(status)};
+  if (Status status = check_headers(request); !status.ok()) return {std::move(status)};
+  Attempt attempt(&transport_, response, body);
+  TransferTimes times;
+  const Clock::time_point start = Clock::now();
+  Outcome outcome = DirectTransfer::serves(request, attempt)
+                        ? impl_->reads.perform(request, &attempt, &times)
+                        : impl_->any.perform(request, &attempt, &times);
+  if (attempt.ended_early) {
+    outcome = {};
+  } else if (!attempt.abort.ok()) {
+    outcome = {std::move(attempt.abort)};
+  } else if (Status status = transport_.interrupted(); !status.ok() && !outcome.status.ok()) {
+    outcome = {std::move(status)};
+  }
+  response->seconds = seconds_between(start, Clock::now());
+  response->waited = times.first_byte;
+  if (response->status > 0) {
+    transport_.reached.store(true, std::memory_order_relaxed);
+    if (body != nullptr) transport_.note_latency(response->waited);
+  }
+
+  if (transport_.trace.on()) {
+    const std::string error = outcome.status.detail().message;
+    transport_.trace.write({.request = &request,
+                            .response = response,
+                            .error = error,
+                            .bytes = attempt.bytes,
+                            .connection = times.connection,
+                            .reused = times.reused,
+                            .retry = retry_number});
+  }
+  return outcome;
+}
+
+Result<Response> Connection::fetch(const Request& request, int attempts) {
+  Backoff backoff(attempts);
+  for (int retry = 0;; ++retry) {
+    Response response;
+    Outcome outcome = perform(request, &response, nullptr, retry);
+    const bool busy = response.status == 429 || response.status >= 500;
+    if (outcome.status.ok() && !busy) return response;
+    if (!outcome.status.ok() && !outcome.retry) return outcome.status;
+    if (!backoff.another()) {
+      if (outcome.status.ok()) return response;
+      return outcome.status;
+    }
+    if (!transport_.sleep(backoff.pause(parse_retry_after(response.header("retry-after"))))) {
+      return transport_.interrupted();
+    }
+  }
+}
+
+}  // namespace streamer::http

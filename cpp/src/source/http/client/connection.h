@@ -1,0 +1,104 @@
+// One attempt at one request, over a connection that is kept alive for the next.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "base/clock.h"
+#include "base/settings.h"
+#include "source/http/client/bandwidth.h"
+#include "source/http/client/request.h"
+#include "source/http/client/request_log.h"
+#include "source/http/client/tls.h"
+#include "source/source.h"
+#include "streamer/status.h"
+
+namespace streamer::http {
+
+// How requests are made: the same for all connections of a stream.
+struct TransportSettings {
+  int connect_timeout_ms = 10'000;
+  int request_timeout_ms = 0;           // of one attempt; 0: none
+  std::int64_t low_speed_bytes = 1024;  // an attempt slower than this, in bytes per second,
+  int low_speed_seconds = 10;           // for this long is cut; 0: never
+  int max_attempts = 8;
+  std::optional<Clock::time_point> deadline;  // of the whole load
+  TrustStore trust;                           // empty: what the TLS library finds by itself
+  std::uint64_t max_bandwidth = 0;            // bytes per second of the process; 0: no limit
+  std::string trace_file;                     // empty: no trace
+  std::string user_agent;
+
+  // From the settings of the process. The deadline counts from this call. `trust_file` is that of
+  // the protocol's own configuration.
+  static Result<TransportSettings> read(const Settings& settings, SourceKind kind,
+                                        const std::string& trust_file);
+};
+
+// What all connections of a source share. Thread-safe.
+struct Transport {
+  Transport(TransportSettings settings, const CancelToken& cancel);
+  const TransportSettings settings;
+  const CancelToken& cancel;
+  Trace trace;
+  std::atomic<bool> reached{false};    // some server has answered
+  std::atomic<bool> same_host{false};  // the server that reads went to last is on this machine
+  std::atomic<double> latency{0};      // seconds until an answer began, the least so far; 0: none
+  void note_latency(double seconds);
+
+  // Waits; false when cancelled or past the deadline before that.
+  bool sleep(std::chrono::milliseconds duration) const;
+  // Not ok when cancelled or past the deadline.
+  Status interrupted() const;
+};
+
+// Where the body of an answer goes. Bodies of error statuses always go to Response::body.
+struct Body {
+  // Called when the header of a 2xx answer is complete and before its body; not ok: the transfer is
+  // cut, and fails with that. It may change `segments` and `skip`.
+  std::function<Status(const Response&)> accept;
+  std::span<const iovec> segments;   // memory for the body; empty: Response::body
+  std::uint64_t skip = 0;            // bytes of the body to drop first
+  bool cut_when_full = false;        // more bytes than segments hold: end well instead of failing
+  std::uint64_t received = 0;        // bytes written to segments, whatever came of the attempt
+  ReadProgress* progress = nullptr;  // of the read that this is a part of; may be null
+};
+
+// The outcome of an attempt below HTTP: an answer of any status is ok.
+struct Outcome {
+  Status status;
+  bool retry = false;        // worth another attempt
+  bool unreachable = false;  // no connection was made: DNS, refused, TLS
+};
+
+// Owned by one thread.
+class Connection {
+ public:
+  explicit Connection(Transport& transport);
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  // Makes one attempt. `retry_number` is only for the trace. `body` may be null.
+  Outcome perform(const Request& request, Response* response, Body* body, int retry_number = 0);
+  // The same with retries, for small answers of services beside the storage (tokens, metadata):
+  // retries network failures, 429 and 5xx, `attempts` times in all. Ok with any other status.
+  Result<Response> fetch(const Request& request, int attempts = 3);
+  Transport& transport() { return transport_; }
+
+ private:
+  struct Impl;
+  Transport& transport_;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Bytes of memory that one connection holds while it works: receive buffer and TLS.
+inline constexpr std::uint64_t kConnectionBytes = 768 << 10;
+
+}  // namespace streamer::http

@@ -1,0 +1,218 @@
+#include "source/http/client/curl_handle.h"
+
+#include <openssl/ssl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace streamer::http {
+namespace {
+
+constexpr std::size_t kTlsRead = 128 << 10;
+constexpr long kReceiveBuffer = 512 << 10;  // the most that libcurl takes
+
+// libcurl's only global state; set up by the first connection of the process, never at import.
+bool curl_ready() {
+  static std::mutex mutex;
+  static bool ready = false;
+  const std::lock_guard lock(mutex);
+  if (!ready) ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
+  return ready;
+}
+
+// Whether libcurl speaks TLS by the OpenSSL that this library was built with.
+bool tls_is_ours() {
+  const curl_version_info_data* info = curl_version_info(CURLVERSION_NOW);
+  const std::string ours = "OpenSSL/" + std::to_string(OPENSSL_VERSION_NUMBER >> 28) + ".";
+  return info->ssl_version != nullptr && std::string_view(info->ssl_version).starts_with(ours);
+}
+
+// EMFILE or ENFILE where no descriptor is left, else 0: libcurl does not tell.
+int descriptor_errno() {
+  const int probe = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (probe < 0) return errno == EMFILE || errno == ENFILE ? errno : 0;
+  ::close(probe);
+  return 0;
+}
+
+CURLcode share_certificates(CURL*, void* context, void* certificates) {
+  SSL_CTX_set1_cert_store(static_cast<SSL_CTX*>(context), static_cast<X509_STORE*>(certificates));
+  return CURLE_OK;
+}
+
+// As above, and TLS records are read many at a time.
+CURLcode share_and_read_ahead(CURL* easy, void* context, void* certificates) {
+  auto* ssl = static_cast<SSL_CTX*>(context);
+  SSL_CTX_set_read_ahead(ssl, 1);
+  SSL_CTX_set_default_read_buffer_len(ssl, kTlsRead);
+  return share_certificates(easy, context, certificates);
+}
+
+}  // namespace
+
+bool may_use_proxy(const Request& request) {
+  static constexpr const char* kNames[] = {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy",
+                                           "ALL_PROXY"};
+  return request.proxy && std::any_of(std::begin(kNames), std::end(kNames), [](const char* name) {
+           const char* value = std::getenv(name);
+           return value != nullptr && *value != '\0';
+         });
+}
+
+CurlHandle::CurlHandle() {
+  if (!curl_ready()) {
+    status_ = Status::error(Code::kPackage, "libcurl can't be initialised")
+                  .with_hint("Look at the libcurl and the OpenSSL that this process loads (ldd)");
+    return;
+  }
+  multi_.reset(curl_multi_init());
+  easy_.reset(curl_easy_init());
+  if (easy_ == nullptr || multi_ == nullptr) {
+    status_ = Status::error(Code::kOutOfMemory, "libcurl can't be set up");
+  }
+}
+
+CurlHandle::~CurlHandle() { end(); }
+
+void CurlHandle::end() {
+  if (std::exchange(added_, false)) curl_multi_remove_handle(multi_.get(), easy_.get());
+}
+
+void CurlHandle::prepare(const Request& request, const TransportSettings& settings) {
+  end();
+  curl_easy_reset(easy_.get());
+  error_[0] = '\0';
+  set(CURLOPT_ERRORBUFFER, error_);
+  set(CURLOPT_PATH_AS_IS, 1L);
+  set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
+  set(CURLOPT_NOSIGNAL, 1L);
+  set(CURLOPT_NOPROGRESS, 1L);
+  set(CURLOPT_TCP_KEEPALIVE, 1L);
+  set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+  set(CURLOPT_USERAGENT, settings.user_agent.c_str());
+  long buffer = kReceiveBuffer;
+  if (settings.max_bandwidth > 0) {  // small steps, so that the flow is even
+    buffer = static_cast<long>(
+        std::clamp<std::uint64_t>(settings.max_bandwidth / 16, 16 << 10, kReceiveBuffer));
+  }
+  set(CURLOPT_BUFFERSIZE, buffer);
+  set(CURLOPT_SSL_VERIFYPEER, 1L);
+  set(CURLOPT_SSL_VERIFYHOST, 2L);
+  set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
+  certificates_.reset();
+  // Parsing those of the system takes 15 ms.
+  if (!request.url.starts_with("http://") || may_use_proxy(request)) trust(settings.trust);
+  if (!request.proxy) set(CURLOPT_PROXY, "");
+  set(CURLOPT_CONNECTTIMEOUT_MS,
+      static_cast<long>(request.connect_timeout_ms > 0 ? request.connect_timeout_ms
+                                                       : settings.connect_timeout_ms));
+}
+
+void CurlHandle::trust(const TrustStore& store) {
+  if (certificates_ = tls_is_ours() ? load_certificates(store) : nullptr; certificates_) {
+    curl_easy_setopt(easy_.get(), CURLOPT_CAINFO, nullptr);
+    curl_easy_setopt(easy_.get(), CURLOPT_CAPATH, nullptr);
+    set(CURLOPT_SSL_CTX_DATA, certificates_.get());
+    set(CURLOPT_SSL_CTX_FUNCTION, &share_certificates);
+    return;
+  }
+  if (!store.file.empty()) set(CURLOPT_CAINFO, store.file.c_str());
+  if (!store.directory.empty()) set(CURLOPT_CAPATH, store.directory.c_str());
+}
+
+void CurlHandle::read_ahead() {
+  if (certificates_) set(CURLOPT_SSL_CTX_FUNCTION, &share_and_read_ahead);
+}
+
+CURLcode CurlHandle::run(Attempt* attempt) {
+  StallWatch watch(attempt->transport->settings);
+  CURLcode result = CURLE_FAILED_INIT;
+  added_ = curl_multi_add_handle(multi_.get(), easy_.get()) == CURLM_OK;
+  for (;;) {
+    int running = 0;
+    if (curl_multi_perform(multi_.get(), &running) != CURLM_OK) break;
+    int left = 0;
+    while (const CURLMsg* message = curl_multi_info_read(multi_.get(), &left)) {
+      if (message->msg == CURLMSG_DONE) result = message->data.result;
+    }
+    if (running == 0) break;
+    if (Status status = attempt->transport->interrupted(); !status.ok()) {
+      attempt->abort = std::move(status);
+      break;
+    }
+    if (attempt->cut()) {
+      result = CURLE_ABORTED_BY_CALLBACK;
+      std::strncpy(error_, kCutMessage, sizeof error_ - 1);
+      break;
+    }
+    if (watch.stalled(attempt)) {
+      result = CURLE_OPERATION_TIMEDOUT;
+      std::strncpy(error_, "the transfer has stalled", sizeof error_ - 1);
+      break;
+    }
+    curl_multi_poll(multi_.get(), nullptr, 0, static_cast<int>(kTick.count()), nullptr);
+  }
+  return result;
+}
+
+Outcome CurlHandle::outcome(CURLcode result, bool connected, int os_error) const {
+  Outcome outcome{Status(), true, !connected};
+  Code code = Code::kNetwork;
+  std::string hint;
+  switch (result) {
+    case CURLE_PARTIAL_FILE: code = Code::kShortRead; break;
+    case CURLE_OPERATION_TIMEDOUT: code = Code::kTimeout; break;
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_ISSUER_ERROR:
+      outcome.retry = false;
+      hint =
+          "Name the authority's certificates in AWS_CA_BUNDLE or SSL_CERT_FILE if the server "
+          "is right; its certificate must be valid now and for the host's name";
+      break;
+    case CURLE_SSL_CACERT_BADFILE:
+      outcome.retry = false;
+      hint = "No usable file of certificates; AWS_CA_BUNDLE or SSL_CERT_FILE may name one";
+      break;
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_COULDNT_CONNECT:
+      hint = "Check the endpoint's address";
+      if (const int none = descriptor_errno(); none != 0) {
+        code = Code::kIo;
+        os_error = none;
+        hint = "Raise the limit of open files (ulimit -n)";
+      }
+      break;
+    case CURLE_COULDNT_RESOLVE_PROXY: hint = "Check HTTPS_PROXY and NO_PROXY"; break;
+    case CURLE_URL_MALFORMAT:
+    case CURLE_UNSUPPORTED_PROTOCOL:
+      code = Code::kInvalid;
+      outcome.retry = false;
+      break;
+    case CURLE_OUT_OF_MEMORY:
+      code = Code::kOutOfMemory;
+      outcome.retry = false;
+      break;
+    default: break;
+  }
+  std::string message = error_[0] != '\0' ? error_ : curl_easy_strerror(result);
+  if (message.find("proxy") != std::string::npos) hint = "Check HTTPS_PROXY and NO_PROXY";
+  long tunnel = 0;  // what a proxy answered to CONNECT
+  curl_easy_getinfo(easy_.get(), CURLINFO_HTTP_CONNECTCODE, &tunnel);
+  if (tunnel >= 300) hint = "The proxy of HTTPS_PROXY refuses; NO_PROXY names hosts without one";
+  // Addresses are quoted with the user and the password that they hold.
+  if (message.find('@') != std::string::npos) message = curl_easy_strerror(result);
+  outcome.status = Status::error(code, std::move(message))
+                       .with_errno(outcome.retry ? os_error : 0)
+                       .with_hint(std::move(hint));
+  return outcome;
+}
+
+}  // namespace streamer::http

@@ -1,0 +1,70 @@
+// What is common to all uses of libcurl.
+#pragma once
+
+#include <curl/curl.h>
+
+#include <memory>
+
+#include "source/http/client/attempt.h"
+#include "source/http/client/connection.h"
+#include "source/http/client/request.h"
+
+namespace streamer::http {
+
+struct EasyCleanup {
+  void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
+};
+struct MultiCleanup {
+  void operator()(CURLM* multi) const { curl_multi_cleanup(multi); }
+};
+
+// Whether libcurl could send the request to a proxy that the environment names.
+bool may_use_proxy(const Request& request);
+
+// An easy handle and the multi handle that it is driven by.
+class CurlHandle {
+ public:
+  CurlHandle();
+  ~CurlHandle();
+  CurlHandle(const CurlHandle&) = delete;
+  CurlHandle& operator=(const CurlHandle&) = delete;
+
+  const Status& status() const { return status_; }
+  CURL* easy() const { return easy_.get(); }
+  template <typename T>
+  void set(CURLoption option, T value) {
+    curl_easy_setopt(easy_.get(), option, value);
+  }
+
+  // Forgets all options, and sets those for how to connect for `request`.
+  void prepare(const Request& request, const TransportSettings& settings);
+  // Lets the TLS library read more than the record asked for. Only for connections whose owner asks
+  // it before waiting for the socket: what was read ahead does not show there.
+  void read_ahead();
+  // Runs the transfer to its end. What ends it from outside is left in `attempt->abort`.
+  CURLcode run(Attempt* attempt);
+  // Ends it where it is: a transfer that is under way loses its connection, and so does one that
+  // only connects; those of others are kept for the next.
+  void end();
+  // The error that `result` stands for.
+  Outcome outcome(CURLcode result, bool connected, int os_error) const;
+
+ private:
+  void trust(const TrustStore& store);
+
+  std::shared_ptr<X509_STORE> certificates_;  // null: libcurl loads them
+  Status status_;
+  // The easy handle goes first: it may have a connection that the multi handle owns.
+  std::unique_ptr<CURLM, MultiCleanup> multi_;
+  std::unique_ptr<CURL, EasyCleanup> easy_;
+  bool added_ = false;
+  char error_[CURL_ERROR_SIZE] = {};
+};
+
+// How often a silent transfer is looked at.
+inline constexpr std::chrono::milliseconds kTick{100};
+
+// Shows in the trace.
+inline constexpr const char* kCutMessage = "hedged: far slower than other reads";
+
+}  // namespace streamer::http

@@ -1,0 +1,24 @@
+// Any request, by libcurl from end to end.
+#pragma once
+
+#include "source/http/client/curl_handle.h"
+
+namespace streamer::http {
+
+// How an attempt went, for the trace.
+struct TransferTimes {
+  double first_byte = 0;        // seconds until it came
+  std::int64_t connection = 0;  // the local port
+  bool reused = false;
+};
+
+// Keeps its connections for the next attempt. Owned by one thread.
+class CurlTransfer {
+ public:
+  Outcome perform(const Request& request, Attempt* attempt, TransferTimes* times);
+
+ private:
+  CurlHandle handle_;
+};
+
+}  // namespace streamer::http

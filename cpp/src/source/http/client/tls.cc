@@ -1,0 +1,72 @@
+#include "source/http/client/tls.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <mutex>
+
+namespace streamer::http {
+
+Result<TrustStore> find_trust_store(const Settings& settings, SourceKind kind,
+                                    const std::string& trust_file) {
+  TrustStore store;
+  const auto choose = [](const std::string& file, const char* name) -> Result<TrustStore> {
+    if (::access(file.c_str(), R_OK) == 0) return TrustStore{file, ""};
+    return Status::error(Code::kInvalid,
+                         std::string("the file that ") + name + " names can't be read")
+        .with_errno(errno)
+        .with_path(file);
+  };
+  if (const auto file = settings.text("AWS_CA_BUNDLE"); file && kind == SourceKind::kS3) {
+    return choose(*file, "AWS_CA_BUNDLE");
+  }
+  if (!trust_file.empty()) return choose(trust_file, "ca_bundle of the profile");
+  if (const auto file = settings.text("SSL_CERT_FILE")) return choose(*file, "SSL_CERT_FILE");
+  if (const auto directory = settings.text("SSL_CERT_DIR")) {
+    store.directory = *directory;
+    return store;
+  }
+  for (const char* file : {
+           "/etc/ssl/certs/ca-certificates.crt",                 // Debian, Ubuntu, Arch
+           "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  // RHEL, Fedora
+           "/etc/pki/tls/certs/ca-bundle.crt",                   // older RHEL
+           "/etc/ssl/ca-bundle.pem",                             // SUSE
+           "/etc/ssl/cert.pem",                                  // Alpine
+       }) {
+    if (::access(file, R_OK) == 0) {
+      store.file = file;
+      return store;
+    }
+  }
+  if (const auto file = settings.text("RUNAI_STREAMER_FALLBACK_CA_FILE")) {
+    return choose(*file, "RUNAI_STREAMER_FALLBACK_CA_FILE");
+  }
+  if (::access("/etc/ssl/certs", R_OK | X_OK) == 0) store.directory = "/etc/ssl/certs";
+  return store;
+}
+
+std::shared_ptr<X509_STORE> load_certificates(const TrustStore& store) {
+  static std::mutex mutex;
+  static std::string known;
+  static std::shared_ptr<X509_STORE> certificates;
+  struct stat info {};
+  const std::string& place = store.file.empty() ? store.directory : store.file;
+  if (place.empty() || stat(place.c_str(), &info) != 0) return nullptr;
+  const std::string key = place + '\n' + std::to_string(info.st_mtim.tv_sec) + '.' +
+                          std::to_string(info.st_mtim.tv_nsec) + '-' +
+                          std::to_string(info.st_size) + '-' + std::to_string(info.st_ino);
+  const std::lock_guard lock(mutex);
+  if (certificates && key == known) return certificates;
+  std::shared_ptr<X509_STORE> loaded(X509_STORE_new(), X509_STORE_free);
+  const char* file = store.file.empty() ? nullptr : store.file.c_str();
+  const char* directory = store.file.empty() ? store.directory.c_str() : nullptr;
+  if (!loaded || X509_STORE_load_locations(loaded.get(), file, directory) != 1) return nullptr;
+  // As libcurl sets them: an intermediate certificate may be trusted by itself.
+  X509_STORE_set_flags(loaded.get(), X509_V_FLAG_TRUSTED_FIRST | X509_V_FLAG_PARTIAL_CHAIN);
+  known = key;
+  certificates = loaded;
+  return loaded;
+}
+
+}  // namespace streamer::http

@@ -1,0 +1,30 @@
+// Certificates that servers are verified with.
+#pragma once
+
+#include <openssl/x509_vfy.h>
+
+#include <memory>
+#include <string>
+
+#include "base/settings.h"
+#include "streamer/status.h"
+#include "streamer/types.h"
+
+namespace streamer::http {
+
+struct TrustStore {
+  std::string file;       // PEM bundle
+  std::string directory;  // of hashed certificates
+};
+
+// For S3 AWS_CA_BUNDLE, then `trust_file` of the protocol's own configuration, SSL_CERT_FILE and
+// SSL_CERT_DIR, then where Debian, RHEL, SUSE and Alpine keep theirs, then the file for systems
+// that have none. kInvalid where a file that was asked for can't be read.
+Result<TrustStore> find_trust_store(const Settings& settings, SourceKind kind,
+                                    const std::string& trust_file);
+
+// The certificates of `store`, parsed: that takes longer than a handshake, so that all connections
+// of the process share them until the file changes. Null where they can't be read. Thread-safe.
+std::shared_ptr<X509_STORE> load_certificates(const TrustStore& store);
+
+}  // namespace streamer::http

@@ -1,0 +1,86 @@
+#include <unistd.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "source/http/client/connection.h"
+#include "source/http/client/tls.h"
+
+namespace streamer::http {
+namespace {
+
+using std::chrono::milliseconds;
+
+// Takes an integer setting where it is set.
+template <typename T>
+Status take(const Settings& settings, const char* name, T* value) {
+  const auto set = settings.integer(name);
+  if (!set.ok()) return set.status();
+  if (*set) *value = static_cast<T>(**set);
+  return {};
+}
+
+}  // namespace
+
+Result<TransportSettings> TransportSettings::read(const Settings& settings, SourceKind kind,
+                                                  const std::string& trust_file) {
+  TransportSettings out;
+  std::int64_t deadline_seconds = 0;
+  for (Status status :
+       {take(settings, "RUNAI_STREAMER_CONNECT_TIMEOUT_MS", &out.connect_timeout_ms),
+        take(settings, "RUNAI_STREAMER_S3_REQUEST_TIMEOUT_MS", &out.request_timeout_ms),
+        take(settings, "RUNAI_STREAMER_S3_LOW_SPEED_LIMIT", &out.low_speed_bytes),
+        take(settings, "RUNAI_STREAMER_LOW_SPEED_SECONDS", &out.low_speed_seconds),
+        take(settings, "RUNAI_STREAMER_MAX_ATTEMPTS", &out.max_attempts),
+        take(settings, "RUNAI_STREAMER_MAX_BANDWIDTH", &out.max_bandwidth),
+        take(settings, "RUNAI_STREAMER_DEADLINE_SECONDS", &deadline_seconds)}) {
+    if (!status.ok()) return status;
+  }
+  if (deadline_seconds > 0) out.deadline = Clock::now() + std::chrono::seconds(deadline_seconds);
+
+  Result<TrustStore> store = find_trust_store(settings, kind, trust_file);
+  if (!store.ok()) return store.status();
+  out.trust = std::move(*store);
+
+  const auto trace = settings.boolean("RUNAI_STREAMER_S3_TRACE");
+  if (!trace.ok()) return trace.status();
+  const auto trace_file = settings.text("RUNAI_STREAMER_TRACE_FILE");
+  if (trace_file && trace->value_or(true)) {
+    out.trace_file = *trace_file;
+  } else if (trace->value_or(false)) {
+    out.trace_file = "runai_streamer_trace." + std::to_string(::getpid()) + ".log";
+  }
+  out.user_agent = std::string("model-streamer/") + version();
+  return out;
+}
+
+Transport::Transport(TransportSettings given, const CancelToken& token)
+    : settings(std::move(given)), cancel(token), trace(settings.trace_file) {}
+
+void Transport::note_latency(double seconds) {
+  double least = latency.load(std::memory_order_relaxed);
+  while ((least == 0 || seconds < least) &&
+         !latency.compare_exchange_weak(least, seconds, std::memory_order_relaxed)) {
+  }
+}
+
+Status Transport::interrupted() const {
+  if (cancel.cancelled()) return Status::error(Code::kCancelled, "the stream was closed");
+  if (settings.deadline && Clock::now() >= *settings.deadline) {
+    return Status::error(Code::kTimeout, "the deadline of the whole load has passed")
+        .with_hint("RUNAI_STREAMER_DEADLINE_SECONDS sets it");
+  }
+  return {};
+}
+
+bool Transport::sleep(milliseconds duration) const {
+  const Clock::time_point end = Clock::now() + duration;
+  for (;;) {
+    if (!interrupted().ok()) return false;
+    const Clock::time_point now = Clock::now();
+    if (now >= end) return true;
+    std::this_thread::sleep_for(std::min<Clock::duration>(end - now, milliseconds(20)));
+  }
+}
+
+}  // namespace streamer::http

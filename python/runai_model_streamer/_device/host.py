@@ -1,0 +1,79 @@
+"""Memory that tensors are made of: the host's. A GPU's is in cuda.py."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+
+import torch
+
+from runai_model_streamer._errors import StreamerOutOfMemoryError
+
+# As in the engine: ranges smaller than the first share memory, of at most the second, so that a
+# kept tensor never holds much more memory than itself.
+SMALL_BYTES = 256 << 10
+GROUP_BYTES = 1 << 20
+
+
+class HostMemory:
+    """Memory of the host, as whoever fills it by itself takes it. A device's has the same methods
+    (cuda.TorchMemory)."""
+
+    native_type = 0
+    """Of the native module: how reads end there."""
+    ordinal = 0
+
+    def __init__(self, device: torch.device | None = None, backend: str | None = "gloo") -> None:
+        self.device = torch.device("cpu") if device is None else device
+        self.backend = backend
+        """Of torch.distributed, for exchanges between such memory."""
+
+    def allocate(self, size: int) -> torch.Tensor:
+        """`size` bytes."""
+        if size <= GROUP_BYTES:
+            return torch.empty(size, dtype=torch.uint8, device="cpu")
+        # Straight from the system, and straight back to it when the last tensor goes: the
+        # allocator would keep a good part of what other threads free.
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return torch.frombuffer(memory, dtype=torch.uint8)
+
+    def claim(self, size: int) -> torch.Tensor:
+        """allocate(), with an error that says how much there was no memory for."""
+        try:
+            return self.allocate(size)
+        except (OSError, RuntimeError) as error:
+            if self.native_type == 0:
+                owner, hint = "the system", "Keep fewer tensors, or give the process more memory"
+            elif isinstance(error, torch.cuda.OutOfMemoryError):
+                owner, hint = f"cuda:{self.ordinal}", "Free device memory, or keep fewer tensors"
+            else:
+                raise
+            raise StreamerOutOfMemoryError(
+                f"{owner} has no memory for {size} bytes: {error}",
+                code="out_of_memory",
+                hint=hint,
+            ) from error
+
+    def at(self, address: int, size: int) -> torch.Tensor:
+        """Memory that somebody else keeps alive, as a flat uint8 tensor."""
+        view = (ctypes.c_uint8 * size).from_address(address)
+        return torch.frombuffer(view, dtype=torch.uint8)
+
+    def free_bytes(self) -> int | None:
+        """Bytes that could be allocated; None where that is no question."""
+        return None
+
+    def stream(self) -> int:
+        """Handle of the caller's current stream there."""
+        return 0
+
+    def scope(self) -> contextlib.AbstractContextManager[object]:
+        """Makes what is the current stream now the current stream of a thread that enters it."""
+        return contextlib.nullcontext()
+
+    def synchronize(self) -> None:
+        """Waits for the current stream."""
+
+    def used_by_current_stream(self, memory: torch.Tensor) -> None:
+        """The caller's current stream, not the one at allocation, is going to use `memory`."""

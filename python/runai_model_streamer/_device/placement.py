@@ -1,0 +1,76 @@
+"""Where tensors end: host memory, or a device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from runai_model_streamer._device.host import HostMemory
+from runai_model_streamer._errors import RunaiStreamerInvalidInputException
+from runai_model_streamer._requests import FileChunks
+from runai_model_streamer._session import Run, Session, as_bytes
+
+
+class Placement:
+    """Host memory: what the engine reads is what the caller gets."""
+
+    writes_destinations = True
+    """Whether the engine can write to memory of the caller's there, as `into` needs it."""
+
+    def __init__(self, name: str = "cpu", device: torch.device | None = None) -> None:
+        self.name = name
+        self.device = torch.device("cpu") if device is None else device
+        """That the tensors say."""
+        self.memory: HostMemory = HostMemory()
+        self._sizes: dict[int, list[int]] = {}
+
+    def submit(self, session: Session, requests: Sequence[FileChunks]) -> None:
+        self._sizes.update((request.id, request.sizes) for request in requests)
+        session.submit(requests)
+
+    def sizes(self, run: Run) -> list[int]:
+        """Bytes of each range of `run`."""
+        return self._sizes[run.request_id][run.first : run.first + run.count]
+
+    def runs(self, session: Session) -> Iterator[Run]:
+        return session.runs()
+
+
+class MovedPlacement(Placement):
+    """A device that only PyTorch can copy to: read into host memory, then moved run by run."""
+
+    writes_destinations = False
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        super().__init__(name, device)
+        self.memory = HostMemory(device, backend=None)
+
+    def runs(self, session: Session) -> Iterator[Run]:
+        for run in session.runs():
+            if run.data is not None:
+                moved = as_bytes(run.data).to(self.device)
+                run = dataclasses.replace(run, data=moved)
+                del moved
+            yield run
+            del run
+
+
+def parse_device(device: str | torch.device | None) -> Placement:
+    """The placement for a device: None, "cpu" and "cpu:0" are host memory."""
+    if device is None:
+        return Placement()
+    try:
+        parsed = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise RunaiStreamerInvalidInputException(
+            f"{device!r} is not a device: {str(error).splitlines()[0]}"
+        ) from None
+    if parsed.type == "cpu":
+        return Placement()
+    if parsed.type == "cuda":
+        from runai_model_streamer._device.cuda import CudaPlacement
+
+        return CudaPlacement(parsed)
+    return MovedPlacement(str(parsed), parsed)

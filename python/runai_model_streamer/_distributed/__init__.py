@@ -1,0 +1,1 @@
+"""Streaming that the ranks of torch.distributed share."""

@@ -1,0 +1,1 @@
+"""The safetensors format: headers, dtypes, tensors, selection, destinations, slices."""

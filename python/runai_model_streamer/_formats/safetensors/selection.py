@@ -1,0 +1,68 @@
+"""Which tensors of the files are wanted."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from runai_model_streamer._errors import RunaiStreamerInvalidInputException
+from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+
+TensorNames = Iterable[str] | Callable[[str], bool]
+_PATTERN = frozenset("*?[")
+
+
+def select(
+    files: Sequence[list[SafetensorMetadata]], wanted: TensorNames | None
+) -> list[list[SafetensorMetadata]]:
+    """The wanted tensors of each file, in the order of `files`.
+
+    `wanted`: names and glob patterns (``*``, ``?``, ``[...]``, over the whole name), or a function
+    from a name to whether it is wanted; None is everything. A name or pattern without a tensor,
+    and a name that stands in two files, is an error.
+    """
+    if wanted is None:
+        return [list(file) for file in files]
+    if callable(wanted):
+        return [[tensor for tensor in file if wanted(tensor.name)] for file in files]
+    names = _checked_names(wanted)
+    counts = Counter(tensor.name for file in files for tensor in file)
+    chosen: set[str] = set()
+    missing = []
+    for name in names:
+        if name in counts:
+            chosen.add(name)
+            continue
+        matches = fnmatch.filter(counts, name) if _PATTERN.intersection(name) else []
+        if not matches:
+            missing.append(name)
+        chosen.update(matches)
+    if missing:
+        shown = ", ".join(repr(name) for name in missing[:5])
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise RunaiStreamerInvalidInputException(
+            f"tensor_names: the files have no tensor {shown}{more}"
+        )
+    twice = sorted(name for name in chosen if counts[name] > 1)
+    if twice:
+        raise RunaiStreamerInvalidInputException(
+            f"tensor_names: {twice[0]!r} stands in more than one file (duplicate)"
+        )
+    return [[tensor for tensor in file if tensor.name in chosen] for file in files]
+
+
+def _checked_names(wanted: Iterable[str]) -> list[str]:
+    if isinstance(wanted, str | bytes):
+        raise RunaiStreamerInvalidInputException(
+            "tensor_names takes a list of names, not one text: write [name]"
+        )
+    names = list(wanted)
+    if not names:
+        raise RunaiStreamerInvalidInputException(
+            "tensor_names is empty: leave it out to stream every tensor"
+        )
+    for name in names:
+        if not isinstance(name, str):
+            raise RunaiStreamerInvalidInputException(f"tensor_names: {name!r} is not text")
+    return names

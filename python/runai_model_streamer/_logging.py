@@ -1,0 +1,53 @@
+"""Loggers, as the environment wants them at the time a stream starts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from runai_model_streamer import _native_api as native
+
+logger = logging.getLogger("runai_model_streamer")
+# Without this, Python prints warnings of a library that the host did not configure.
+logger.addHandler(logging.NullHandler())
+
+_FORMAT = "%(asctime)s [%(levelname)s] %(message)s"
+_stderr: logging.Handler | None = None
+_file: logging.FileHandler | None = None
+_reported = False
+
+
+def configure() -> None:
+    """Applies RUNAI_STREAMER_LOG_LEVEL, _LOG_TO_STDERR and _LOG_FILE."""
+    global _stderr, _file
+    logger.setLevel((native.setting("RUNAI_STREAMER_LOG_LEVEL") or "info").upper())
+    to_stderr = bool(native.setting("RUNAI_STREAMER_LOG_TO_STDERR"))
+    if to_stderr and _stderr is None:
+        _stderr = logging.StreamHandler(sys.stderr)
+        _stderr.setFormatter(logging.Formatter(_FORMAT))
+        logger.addHandler(_stderr)
+    elif not to_stderr and _stderr is not None:
+        logger.removeHandler(_stderr)
+        _stderr = None
+    logger.propagate = _stderr is None
+    path = native.setting("RUNAI_STREAMER_LOG_FILE")
+    if _file is not None and _file.baseFilename != (path and os.path.abspath(path)):
+        logger.removeHandler(_file)
+        _file.close()
+        _file = None
+    if path and _file is None:
+        _file = logging.FileHandler(path, delay=True)
+        _file.setFormatter(logging.Formatter(_FORMAT))
+        logger.addHandler(_file)
+    _report_ignored()
+
+
+def _report_ignored() -> None:
+    global _reported
+    if _reported or not logger.isEnabledFor(logging.DEBUG):
+        return
+    _reported = True
+    for row in native.settings_table():
+        if row["group"] == "Ignored" and os.environ.get(row["name"]):
+            logger.debug("%s is set and has no meaning for this engine", row["name"])

@@ -1,0 +1,18 @@
+"""The native module, loaded once; a failure to load is an ImportError."""
+
+from __future__ import annotations
+
+from runai_model_streamer import _errors as errors
+from runai_model_streamer import _native
+
+_native.set_error_factory(errors.from_native)
+
+Stream = _native.Stream
+Buffer = _native.Buffer
+list_objects = _native.list_objects
+plain_header = _native.plain_header
+setting = _native.setting
+settings_table = _native.settings_table
+source_kind = _native.source_kind
+sticky_device_hint = _native.sticky_device_hint
+version = _native.version

@@ -1,0 +1,36 @@
+"""Paths: files, and URIs of objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from runai_model_streamer import _native_api as native
+from runai_model_streamer._errors import RunaiStreamerInvalidInputException, shown_path
+
+Path = str | os.PathLike[str]
+
+
+def to_text(path: Path) -> str:
+    """`path` as text, not normalised."""
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise RunaiStreamerInvalidInputException(f"a path is text, not {type(text).__name__}")
+    return text
+
+
+def is_remote(path: str) -> bool:
+    """Whether `path` is a URI that is read over a network."""
+    return native.source_kind(path) != "file"
+
+
+def check_not_mixed(paths: Iterable[str]) -> None:
+    """One call reads files or objects, not both."""
+    first: dict[bool, str] = {}
+    for path in paths:
+        first.setdefault(is_remote(path), path)
+    if len(first) > 1:
+        raise RunaiStreamerInvalidInputException(
+            "local and remote paths can't be mixed in one call: "
+            f"{first[False]!r} is a file, {shown_path(first[True])!r} is an object"
+        )

@@ -1,0 +1,72 @@
+"""Requests: which byte ranges of a file are wanted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from runai_model_streamer._errors import RunaiStreamerMemoryLimitException, shown_path
+from runai_model_streamer._paths import Path, to_text
+
+__all__ = ["FileChunks", "RunaiStreamerMemoryLimitException"]
+
+
+@dataclasses.dataclass
+class FileChunks:
+    """Ranges of one file: of `sizes` bytes, at `offsets`.
+
+    `offsets` is a list, or one number: then the ranges follow one another from there. `id` is the
+    caller's, and comes back with every chunk. `alignments` (a power of two up to 64 each, default
+    1) is that of the memory that the engine gives; `destinations` are addresses of memory of the
+    caller's, which must stay valid until the streamer is closed; `keep` may be what owns it, and is
+    held for as long as anything writes there.
+    """
+
+    id: int
+    path: str = dataclasses.field(repr=False)  # an address may grant access
+    offsets: list[int]
+    sizes: list[int]
+    alignments: list[int] | None
+    destinations: list[int] | None
+    keep: Any
+
+    def __init__(
+        self,
+        id: int,
+        path: Path,
+        offsets: int | Sequence[int],
+        sizes: Sequence[int],
+        *,
+        alignments: Sequence[int] | None = None,
+        destinations: Sequence[int] | None = None,
+        keep: Any = None,
+    ) -> None:
+        self.id = id
+        self.path = to_text(path)
+        self.sizes = list(sizes)
+        if isinstance(offsets, int):
+            self.offsets = list(accumulate(self.sizes[:-1], initial=offsets)) if self.sizes else []
+        else:
+            self.offsets = list(offsets)
+        if len(self.offsets) != len(self.sizes):
+            raise ValueError(f"{len(self.offsets)} offsets do not go with {len(self.sizes)} sizes")
+        if min(self.offsets, default=0) < 0 or min(self.sizes, default=0) < 0:
+            raise ValueError(f"offsets and sizes of {shown_path(self.path)} must not be negative")
+        self.alignments = None if alignments is None else list(alignments)
+        self.destinations = None if destinations is None else list(destinations)
+        self.keep = keep
+
+    @classmethod
+    def contiguous(cls, id: int, path: Path, offset: int, sizes: Sequence[int]) -> FileChunks:
+        """Ranges that follow one another from `offset`."""
+        return cls(id, path, offset, sizes)
+
+    def total_size(self) -> int:
+        """Sum of the sizes in bytes."""
+        return sum(self.sizes)
+
+    def max_chunk_size(self) -> int:
+        """The largest size in bytes; 0 where there is none."""
+        return max(self.sizes, default=0)

@@ -1,0 +1,140 @@
+"""One native stream: files opened once, and what is ready of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from runai_model_streamer import _logging as logs
+from runai_model_streamer import _native_api as native
+from runai_model_streamer._credentials import certificates as certificates
+from runai_model_streamer._paths import check_not_mixed, is_remote
+from runai_model_streamer._requests import FileChunks
+
+
+@dataclasses.dataclass(slots=True)
+class Run:
+    """Consecutive ranges of one request that are ready together."""
+
+    request_id: int
+    first: int
+    """Index of the first range."""
+    count: int
+    data: Any
+    """The memory that holds them all: an object with the buffer protocol or a flat uint8 tensor;
+    None where the ranges went to destinations of the caller's, or are empty."""
+    positions: list[int]
+    """Of each range in `data`, in bytes."""
+    check: Callable[[], None] | None = None
+    """Where `data` is the file's own pages: raises when they may not be touched any more. To be
+    called before each range is handed out: pages that a truncation took away are a SIGBUS."""
+
+
+def as_bytes(data: Any) -> torch.Tensor:
+    """`data` of a Run as a flat uint8 tensor that shares its memory."""
+    if isinstance(data, torch.Tensor):
+        return data
+    return torch.frombuffer(data, dtype=torch.uint8)
+
+
+class Session:
+    """Files opened for one load. Settings are read from the environment when it is made."""
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        *,
+        credentials: Any = None,
+        memory_limit: int | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        logs.configure()
+        check_not_mixed(paths)
+        chosen: dict[str, Any] = dict(options or {})
+        if memory_limit is not None:
+            chosen["memory_limit"] = memory_limit
+        provider = None
+        if paths and is_remote(paths[0]):
+            from runai_model_streamer._credentials import make_provider
+
+            provider = make_provider(credentials)
+            chosen["source"] = certificates.fallback() | chosen.get("source", {})
+        self.stream = native.Stream(chosen, provider)
+        # Memory that reads write to, by a number of its owner's. Nothing here is freed before the
+        # stream has ended, however the session dies.
+        self.memory: dict[int, torch.Tensor] = {}
+        self.files: dict[str, int] = {}
+        self.sizes: dict[str, int] = {}
+        self.versions: dict[str, str] = {}
+        self._ids: list[list[int]] = []
+
+    def open(self, paths: Sequence[str], prefix_bytes: int = 0) -> list[bytes]:
+        """Opens `paths` and returns the first bytes of each; raises the first one's error."""
+        opened = self.stream.open(list(paths), prefix_bytes)
+        first = len(self.files)
+        prefixes = []
+        for index, (path, (size, version, prefix, error)) in enumerate(
+            zip(paths, opened, strict=True)
+        ):
+            if error is not None:
+                raise error
+            self.files[path] = first + index
+            self.sizes[path] = size
+            self.versions[path] = version
+            prefixes.append(prefix)
+        return prefixes
+
+    def __del__(self) -> None:
+        stream = getattr(self, "stream", None)
+        if stream is not None:
+            stream.close()
+
+    def submit(
+        self,
+        requests: Sequence[FileChunks],
+        device_type: int = 0,
+        ordinal: int = 0,
+        device_stream: int = 0,
+    ) -> None:
+        """Adds the ranges of `requests`, in this order. Opens what is not open.
+
+        On a device, copies start after what its stream `device_stream` (a handle) holds now.
+        """
+        missing = list(dict.fromkeys(r.path for r in requests if r.path not in self.files))
+        if missing:
+            check_not_mixed([*self.files, *missing])
+            self.open(missing)
+        entries = [
+            (self.files[r.path], r.offsets, r.sizes, r.alignments, r.destinations, r.keep)
+            for r in requests
+        ]
+        self._ids.append([r.id for r in requests])
+        self.stream.submit(entries, device_type, ordinal, device_stream)
+
+    def runs(self) -> Iterator[Run]:
+        """What is ready, in the order of submission, until everything was delivered."""
+        finished = False
+        while not finished:
+            ready, finished = self.stream.next()
+            # Popped one by one, so that no memory is held for longer than the consumer holds it.
+            ready.reverse()
+            while ready:
+                submission, entry, file, first, count, data, positions, error = ready.pop()
+                if error is not None:
+                    raise error
+                check = None
+                if data is not None and data.view:
+                    check = partial(self.stream.check, file)
+                    check()
+                run = Run(self._ids[submission][entry], first, count, data, positions, check)
+                del data
+                yield run
+                del run
+
+    def close(self) -> None:
+        self.stream.close()
+        self.memory.clear()

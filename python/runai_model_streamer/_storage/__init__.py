@@ -1,0 +1,1 @@
+"""Listing and copying of files and objects."""
