@@ -120,6 +120,8 @@ class Pump:
         self._member = member
         self._ranks = ranks
         self._channel = channel
+        # A rank that wants nothing has no rounds, and must not be counted in those of the others.
+        self._barrier = channel.barrier(ranks) if channel.rank in ranks else None
         self._reader = reader
         self._staging: Staging | None = staging
         self._assembler = assembler
@@ -227,8 +229,9 @@ class Pump:
             self._queue.end(ended)
         else:
             # The group goes when nobody needs it; whoever fails now has got everything.
-            with contextlib.suppress(Exception):
-                self._channel.barrier(self._ranks)
+            if self._barrier is not None:
+                with contextlib.suppress(Exception):
+                    self._barrier.wait()
         finally:
             self._queue.end(StreamerError("the exchange ended early"))  # unless it ended before
             self._release()
@@ -256,6 +259,7 @@ class Pump:
             self._begin(number)
         if self._plan.rounds == 0:
             return
+        assert self._barrier is not None
         if not self.shared:
             start = time.monotonic()
             try:
@@ -266,7 +270,7 @@ class Pump:
             start = time.monotonic()
             self._reader.wait(number)
             read = time.monotonic()
-            self._channel.barrier(self._ranks)
+            self._barrier.wait()
             agreed = time.monotonic()
             if self.shared and number > 0:
                 # Whoever is here has copied the round before out of this rank's memory.

@@ -6,11 +6,13 @@ waits can be told at once. Data never travels this way.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from runai_model_streamer._distributed.peer_errors import (
@@ -34,6 +36,8 @@ _ENDING = 2.0  # seconds
 _FAREWELL = 2.0  # seconds
 # The store refuses larger values.
 _MAX_VALUE = 4 << 20
+# A rank that arrives at a barrier looks at this many other ranks in one call to the store.
+_ARRIVALS_AT_ONCE = 32
 _ABORTED = b"aborted"
 
 T = TypeVar("T")
@@ -91,7 +95,7 @@ class Channel:
         self._common = f"of/{self.ranks[0]}"
         self._processes: dict[int, dict[str, Any]] = {}
         self._said: list[str] = []  # the keys of what this rank exchanged last
-        self._barrier = 0
+        self._gates: list[str] = []  # of the barriers that this rank is a member of
         self._aborted = False
         self._since: float | None = None  # when the call to the store under way began
 
@@ -170,12 +174,10 @@ class Channel:
             if rank == self.rank:
                 values.append(value)
                 continue
-            self._wait(f"{step}/{rank}", [rank])
-            count, _, first = self._call(self._store.get, f"{step}/{rank}").partition(b"|")
-            rest = [
-                self._call(self._store.get, f"{step}/{rank}/{part}")
-                for part in range(1, int(count))
-            ]
+            key = f"{step}/{rank}"
+            self._wait(partial(self._store.check, [key]), partial(list, [rank]))
+            count, _, first = self._call(self._store.get, key).partition(b"|")
+            rest = [self._call(self._store.get, f"{key}/{part}") for part in range(1, int(count))]
             values.append(b"".join([first, *rest]))
         # Who says the next thing has read the one before: the store need not keep it.
         for key in self._said:
@@ -189,28 +191,16 @@ class Channel:
             self._store.set(f"{step}/{self.rank}/{index}", part)
         self._store.set(f"{step}/{self.rank}", str(len(parts)).encode() + b"|" + parts[0])
 
-    def barrier(self, members: Sequence[int] | None = None) -> None:
-        """Waits for all of `members`, of which this rank is one; without, for every rank."""
-        members = self.ranks if members is None else members
-        number = self._barrier
-        go = f"{self._common}/go/{number}"
+    def barrier(self, members: Sequence[int] | None = None) -> Barrier:
+        """The barrier of `members`, by default of every rank. This rank must be one of them.
 
-        def arrive() -> bool:
-            self._store.set(f"at/{self.rank}", str(number).encode())
-            if self._store.add(f"{self._common}/count/{number}", 1) < len(members):
-                return False
-            # compare_set does not overwrite the message of a rank that aborted.
-            self._store.compare_set(go, "", "ok")
-            if number >= 2:
-                for old in ("go", "count"):
-                    self._store.delete_key(f"{self._common}/{old}/{number - 2}")
-            return True
-
-        self._call(arrive)
-        self._wait(go, members)
-        if self._call(self._store.get, go) == _ABORTED:
-            self._raise_aborted()
-        self._barrier += 1
+        Raises a ValueError for other callers, and if the barrier of these members was made before.
+        """
+        barrier = Barrier(self, self.ranks if members is None else members)
+        if barrier.gate in self._gates:
+            raise ValueError(f"the barrier of ranks {barrier.members} was made before")
+        self._gates.append(barrier.gate)
+        return barrier
 
     def abort(self, error: BaseException) -> None:
         """Makes every rank raise `error`. Never waits; harmless when repeated."""
@@ -224,7 +214,8 @@ class Channel:
         def say() -> None:
             try:
                 self._store.compare_set(f"{self._common}/abort", "", encoded)
-                self._store.compare_set(f"{self._common}/go/{self._barrier}", "", _ABORTED.decode())
+                for gate in self._gates:
+                    self._store.set(gate, _ABORTED.decode())
             except Exception:  # the store is gone: then everybody learns it by themselves
                 pass
 
@@ -285,17 +276,17 @@ class Channel:
         finally:
             self._since = None
 
-    def _wait(self, key: str, members: Sequence[int]) -> None:
-        """Waits until the store has `key`, which `members` bring about.
+    def _wait(self, done: Callable[[], bool], silent: Callable[[], list[int]]) -> None:
+        """Waits until `done` returns True. `silent` returns the ranks that keep it from that.
 
-        By asking again and again: the store's own waiting, when it is cut short to look around,
-        writes warnings, and leaves connections in doubt in some versions.
+        Both call the store. It is polled: the store's own waiting, when it is cut short to look
+        around, writes warnings, and leaves connections in doubt in some versions.
         """
         start = time.monotonic()
         look_around = start + _SLICE
         pause = 50e-6
         longest = max(2e-3, 50e-6 * len(self.ranks))  # the store serves one at a time
-        while not self._call(self._store.check, [key]):
+        while not self._call(done):
             time.sleep(pause)
             pause = min(pause * 1.4, longest)
             if self.cancelled():
@@ -304,31 +295,17 @@ class Channel:
                 continue
             look_around = time.monotonic() + _SLICE
             self.check()
-            # Where all have come, one of them ended before it told the others.
-            silent = self._silent(key, members) or [r for r in members if r != self.rank]
-            gone = [rank for rank in silent if self._gone(rank)]
-            if gone and not self._call(self._store.check, [key]):
+            missing = self._call(silent)
+            gone = [rank for rank in missing if self._gone(rank)]
+            if gone and not self._call(done):
                 raise self._peer_error(f"{self._describe(gone)} ended before the stream did", gone)
-            if time.monotonic() - start >= self.timeout:
+            if missing and time.monotonic() - start >= self.timeout:
                 raise self._peer_error(
-                    f"no word from {self._describe(silent)} for {self.timeout:g} s "
+                    f"no word from {self._describe(missing)} for {self.timeout:g} s "
                     "(RUNAI_STREAMER_DIST_TIMEOUT). Every rank must call stream_files() with "
                     "is_distributed=True, and take all tensors",
-                    silent,
+                    missing,
                 )
-
-    def _silent(self, key: str, members: Sequence[int]) -> list[int]:
-        if f"{self._common}/go/" not in key:
-            return list(members)
-        silent = []
-        for rank in members:
-            if rank == self.rank:
-                continue
-            at = f"at/{rank}"
-            there = self._call(self._store.check, [at])
-            if not there or int(self._call(self._store.get, at)) < self._barrier:
-                silent.append(rank)
-        return silent
 
     def _gone(self, rank: int) -> bool:
         process = self._processes.get(rank)
@@ -348,3 +325,72 @@ class Channel:
         ]
         more = f" and {len(ranks) - 4} more" if len(ranks) > 4 else ""
         return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(named) + more
+
+
+class Barrier:
+    """A point that `members`, ranks of one channel, pass together, any number of times.
+
+    Each member writes the number of its last arrival under its own key. So arrivals have names:
+    other ranks' arrivals are ignored, and a repeated arrival counts once. The member that sees the
+    arrival of all others opens the gate. Keys are overwritten: the store does not grow with rounds.
+    """
+
+    def __init__(self, channel: Channel, members: Sequence[int]) -> None:
+        self.members = sorted(set(members))
+        self._channel = channel
+        unknown = sorted({channel.rank, *self.members} - set(channel.ranks))
+        if channel.rank not in self.members or unknown:
+            raise ValueError(
+                f"rank {channel.rank} of the ranks {channel.ranks} cannot wait at a barrier of the "
+                f"ranks {self.members}"
+            )
+        # Named by its members: ranks that disagree about them time out, instead of passing early.
+        name = hashlib.sha256(repr(self.members).encode()).hexdigest()[:16]
+        self._at = f"barrier/{name}/at"
+        self.gate = f"barrier/{name}/open"
+        self._number = 0
+        self._others = [rank for rank in self.members if rank != channel.rank]
+
+    def wait(self) -> None:
+        """Returns when every member has called this as often as this rank.
+
+        Raises what every call of the channel raises. One thread at a time.
+        """
+        if self._others:
+            if not self._channel._call(self._arrive):
+                self._channel._wait(self._is_open, self._missing)
+            self._number += 1
+
+    def _arrive(self) -> bool:
+        self._channel._store.set(f"{self._at}/{self._channel.rank}", str(self._number))
+        others, step = self._others, _ARRIVALS_AT_ONCE
+        parts = (others[i : i + step] for i in range(0, len(others), step))
+        return all(map(self._have_arrived, parts)) and self._open()
+
+    def _have_arrived(self, ranks: Sequence[int]) -> bool:
+        store, keys = self._channel._store, [f"{self._at}/{rank}" for rank in ranks]
+        if self._number == 0:  # later, everybody's key is there: reading it does not wait
+            return bool(store.check(keys))
+        return all(int(value) >= self._number for value in store.multi_get(keys))
+
+    def _open(self) -> bool:
+        before = str(self._number - 1) if self._number else ""
+        # The word of a rank that aborted stays.
+        return self._passes(self._channel._store.compare_set(self.gate, before, str(self._number)))
+
+    def _is_open(self) -> bool:
+        store = self._channel._store
+        if self._number == 0 and not store.check([self.gate]):
+            return False
+        return self._passes(store.get(self.gate))
+
+    def _passes(self, gate: bytes) -> bool:
+        if gate == _ABORTED:
+            self._channel._raise_aborted()
+        return int(gate) >= self._number
+
+    def _missing(self) -> list[int]:
+        missing = [rank for rank in self._others if not self._have_arrived([rank])]
+        if not missing:  # the last one can have ended before it opened the gate
+            self._open()
+        return missing

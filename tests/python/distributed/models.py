@@ -79,14 +79,29 @@ def dense(folder: Path, files: int = 2, tensors: int = 12, size: int = 1 << 20) 
     return paths
 
 
-def digests(path: str) -> dict[str, str]:
-    """Digest of each tensor of a file, by its header."""
+def uneven(folder: Path) -> list[str]:
+    """A megabyte in tensors of very different sizes, in two files."""
+    generator = random.Random("uneven")
+    paths = []
+    for number in range(2):
+        path = folder / f"uneven-{number}.safetensors"
+        sizes = [int(10 ** generator.uniform(0, 5)) for _ in range(25)]
+        write(path, [(f"{number}.{i:02d}", "U8", (size,)) for i, size in enumerate(sizes)])
+        paths.append(str(path))
+    return paths
+
+
+def blobs(path: str) -> dict[str, bytes]:
+    """Bytes of each tensor of a file, by its header."""
     data = Path(path).read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     return {
-        name: hashlib.sha256(
-            data[8 + length + info["data_offsets"][0] : 8 + length + info["data_offsets"][1]]
-        ).hexdigest()
+        name: data[8 + length + info["data_offsets"][0] : 8 + length + info["data_offsets"][1]]
         for name, info in header.items()
     }
+
+
+def digests(path: str) -> dict[str, str]:
+    """Digest of each tensor of a file."""
+    return {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs(path).items()}

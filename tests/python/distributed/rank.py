@@ -20,12 +20,12 @@ from runai_model_streamer._distributed import (
 )
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
-from tests.python.distributed import failing, programs
+from tests.python.distributed import delays, failing, programs
 from tests.python.distributed.job import JOB, my_rank, wait_for
 
 
 def program_of(name: str) -> Callable[[], dict[str, Any]]:
-    return getattr(programs, name, None) or getattr(failing, name)
+    return next(vars(of)[name] for of in (programs, failing, delays) if name in vars(of))
 
 
 def describe(error: BaseException) -> dict[str, Any]:
