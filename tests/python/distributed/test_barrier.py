@@ -15,8 +15,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from runai_model_streamer.distributed_streamer.peer_errors import PeerError
-from runai_model_streamer.distributed_streamer.rendezvous import Barrier, Channel
+from runai_model_streamer._distributed.peer_errors import PeerError
+from runai_model_streamer._distributed.rendezvous import Barrier, Channel
 from runai_model_streamer.errors import StreamerError
 
 
