@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from runai_model_streamer import SafetensorsStreamer
-from runai_model_streamer.distributed_streamer import (
+from runai_model_streamer._distributed import (
     pump,
     reader,
     rendezvous,
