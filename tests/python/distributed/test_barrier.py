@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from runai_model_streamer._distributed.peer_errors import PeerError
 from runai_model_streamer._distributed.rendezvous import Barrier, Channel
-from runai_model_streamer.errors import StreamerError
+from runai_model_streamer._errors import StreamerError
 
 
 class Counted:
