@@ -3,6 +3,7 @@
 
 #include "base/settings.h"
 #include "convert.h"
+#include "streamer/stream.h"
 
 namespace py = pybind11;
 
@@ -63,6 +64,11 @@ void bind_settings(py::module_& module) {
   module.def("settings_table", &table,
              "Every environment variable that is read: a list of dicts with group, name, type, "
              "default, accepted and summary.");
+  module.def(
+      "azure_settings_sign",
+      [](const std::string& container) { return settings_sign(SourceKind::kAzure, container); },
+      py::arg("container"),
+      "Whether the settings hold a key or a signature for the container or HOST/CONTAINER.");
   module.def("setting", &setting, py::arg("name"),
              "The value of an environment variable of the table now, checked; None where unset.");
 }

@@ -11,6 +11,7 @@ Stream = _native.Stream
 Buffer = _native.Buffer
 list_objects = _native.list_objects
 plain_header = _native.plain_header
+azure_settings_sign = _native.azure_settings_sign
 setting = _native.setting
 settings_table = _native.settings_table
 source_kind = _native.source_kind

@@ -29,6 +29,7 @@ CXX = {
     "code_name",
     "find_setting",
     "list",
+    "settings_sign",
     "settings_table",
     "source_kind_name",
     "source_kind_of",

@@ -45,10 +45,3 @@ def test_every_page_is_linked_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     missing = [page.name for page in ROOT.glob("docs/*.md") if f"docs/{page.name}" not in readme]
     assert not missing
-
-
-@pytest.mark.parametrize("protocol", ["azure", "gcs", "hub", "web"])
-def test_protocols_are_as_small_as_the_architecture_says(protocol: str) -> None:
-    folder = ROOT / "cpp" / "src" / "source" / "http" / protocol
-    lines = [line.strip() for path in folder.iterdir() for line in path.read_text().splitlines()]
-    assert 0 < sum(bool(line) and not line.startswith("//") for line in lines) <= 400

@@ -53,6 +53,10 @@ struct CredentialsRequest {
 // them yourself (environment, files, metadata services). What it throws is an error: kCredentials.
 using CredentialsProvider = std::function<Result<Credentials>(const CredentialsRequest&)>;
 
+// Whether the settings of the process hold a key or a signature for `container`, as a
+// CredentialsRequest names it, so that a provider need not look for another identity. Thread-safe.
+STREAMER_EXPORT bool settings_sign(SourceKind kind, const std::string& container);
+
 // Everything a stream can be told. Defaults come from the environment; see docs/environment.md.
 struct STREAMER_EXPORT Options {
   int concurrency = 0;               // threads and connections; 0: adaptive

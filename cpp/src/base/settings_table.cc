@@ -70,6 +70,8 @@ constexpr SettingInfo kTable[] = {
      "The file of the log of requests; naming it turns the log on."},
     {"Network", "RUNAI_STREAMER_VERIFY_CHECKSUMS", kBool, "1", kSwitch, 0, 0,
      "Compare objects that are read as a whole with the checksum that the server names (gs://)."},
+    {"Network", "RUNAI_STREAMER_ALLOW_PLAIN_TOKENS", kBool, "0", kSwitch, 0, 0,
+     "Send access tokens, passwords and shared access signatures over plain http to other machines too. Everyone on the network can read them."},
     {"Network", "SSL_CERT_FILE", kText, "the system's certificates", "a path", 0, 0,
      "PEM file of the authorities that servers are verified with."},
     {"Network", "SSL_CERT_DIR", kText, "the system's certificates", "a path", 0, 0,

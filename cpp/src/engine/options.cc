@@ -5,6 +5,7 @@
 #include "base/system.h"
 #include "base/text.h"
 #include "engine/memory_limit.h"
+#include "source/http/factory.h"
 #include "streamer/types.h"
 
 namespace streamer {
@@ -13,13 +14,12 @@ const char* version() noexcept { return STREAMER_VERSION; }
 
 namespace {
 
-// https://ACCOUNT.blob.core.windows.net/..., also of national clouds; with a query it is an address
-// that grants access by itself.
-bool is_azure_blob(const std::string& path, std::size_t host) {
-  const std::size_t end = std::min(path.find('/', host), path.size());
-  const std::string name = lower(path.substr(host, end - host));
-  return path.find('?') == std::string::npos && (name.find(".blob.core.") != std::string::npos ||
-                                                 name.ends_with(".blob.storage.azure.net"));
+bool is_azure_blob([[maybe_unused]] const std::string& path) {
+#ifdef STREAMER_OBJECT_STORAGE
+  return is_azure_path(path, Settings());
+#else
+  return false;
+#endif
 }
 
 }  // namespace
@@ -31,7 +31,7 @@ Result<SourceKind> source_kind_of(const std::string& path) {
   if (scheme == "s3") return SourceKind::kS3;
   if (scheme == "gs") return SourceKind::kGcs;
   if (scheme == "az") return SourceKind::kAzure;
-  if (scheme == "https" && is_azure_blob(path, colon + 3)) return SourceKind::kAzure;
+  if (scheme == "https" && is_azure_blob(path)) return SourceKind::kAzure;
   if (scheme == "http" || scheme == "https") return SourceKind::kHttp;
   if (scheme == "hf") return SourceKind::kHub;
   return Status::error(Code::kInvalid, "unknown scheme '" + scheme + "://'")

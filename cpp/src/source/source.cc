@@ -25,6 +25,15 @@ const char* source_kind_name(SourceKind kind) noexcept {
   return "unknown";
 }
 
+bool settings_sign([[maybe_unused]] SourceKind kind,
+                   [[maybe_unused]] const std::string& container) {
+#ifdef STREAMER_OBJECT_STORAGE
+  return kind == SourceKind::kAzure && azure_settings_sign(container, Settings());
+#else
+  return false;
+#endif
+}
+
 std::string find_local_copy(const std::string& path, [[maybe_unused]] bool folder,
                             [[maybe_unused]] const Options& options) {
 #ifdef STREAMER_OBJECT_STORAGE

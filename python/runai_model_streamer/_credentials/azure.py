@@ -17,7 +17,7 @@ def make(given: Any) -> Resolve:
 
     def resolve(container: str, refresh: bool) -> Answer:
         nonlocal credential
-        if _has_key_or_signature(container) or not _installed():
+        if native.azure_settings_sign(container) or not _installed():
             return None  # the engine signs, or finds the simple kinds of identity
         if credential is None or refresh:
             # A new one keeps nothing that the server refused.
@@ -40,25 +40,3 @@ def _installed() -> bool:
         return importlib.util.find_spec("azure.identity") is not None
     except ModuleNotFoundError:  # there is no package azure at all
         return False
-
-
-def _has_key_or_signature(container: str) -> bool:
-    """Whether the settings have a key or a signature for the account of `container`."""
-    text = native.setting("AZURE_STORAGE_CONNECTION_STRING")
-    if text:
-        fields = dict(part.split("=", 1) for part in text.split(";") if "=" in part)
-        fields = {name.strip().lower(): value for name, value in fields.items()}
-        endpoint = fields.get("blobendpoint", "").partition("://")[2]
-        account = fields.get("accountname") or endpoint.partition(".")[0]
-        simple = bool(
-            fields.get("accountkey")
-            or fields.get("sharedaccesssignature")
-            or fields.get("usedevelopmentstorage")
-        )
-    else:
-        account = native.setting("AZURE_STORAGE_ACCOUNT_NAME") or ""
-        simple = bool(
-            native.setting("AZURE_STORAGE_ACCOUNT_KEY") or native.setting("AZURE_STORAGE_SAS_TOKEN")
-        )
-    host, slash, _ = container.partition("/")  # https:// paths name the account's host
-    return simple and (not slash or host.startswith(account + "."))

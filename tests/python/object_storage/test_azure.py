@@ -212,13 +212,6 @@ def test_expired_bearer_token_is_replaced_once(azurite, stored, managed_identity
     assert managed_identity[0] not in str(caught.value)
 
 
-def test_bearer_tokens_do_not_go_over_plain_http(azurite, stored, managed_identity, use):
-    managed_identity.append(bearer_token())
-    use({STRING: connection_string(azurite.url, None)})
-    with pytest.raises(StreamerError, match="plain http"):
-        load(stored)
-
-
 @pytest.mark.parametrize("kind", ["secret", "federated"])
 def test_application(azurite, stored, authority, certificate, use, monkeypatch, tmp_path, kind):
     """The core's own: a client secret, and a workload identity's token."""
@@ -408,13 +401,16 @@ def test_https_address_of_a_blob_is_azure(use):
     [
         ("BlobEndpoint=https://acc.blob.core.x/;SharedAccessSignature=sig=x", "acc", True),
         ("BlobEndpoint=https://acc.blob.core.x/;SharedAccessSignature=sig=x", "other", False),
-        ("AccountName=acc;AccountKey=a2V5", "acc", True),
-        ("AccountName=acc;AccountKey=a2V5", "other", False),
+        ("AccountName=acc;AccountKey=a2V5;EndpointSuffix=core.x", "acc", True),
+        ("AccountName=acc;AccountKey=a2V5;EndpointSuffix=core.x", "other", False),
+        ("AccountName=acc;AccountKey=a2V5", "acc", False),
         ("AccountName=acc", "acc", False),
     ],
 )
 def test_what_a_connection_string_holds_is_for_its_account(use, text, host, expected):
-    """Where it has nothing for an account, azure-identity is asked."""
+    """If it holds nothing for an account, azure-identity is asked."""
+    from runai_model_streamer import native
+
     use({"AZURE_STORAGE_CONNECTION_STRING": text})
-    assert azure_credentials._has_key_or_signature(f"{host}.blob.core.x/models") is expected
-    assert azure_credentials._has_key_or_signature("models") is (text != "AccountName=acc")
+    assert native.azure_settings_sign(f"{host}.blob.core.x/models") is expected
+    assert native.azure_settings_sign("models") is (text != "AccountName=acc")

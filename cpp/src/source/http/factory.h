@@ -17,4 +17,11 @@ Result<std::unique_ptr<Source>> make_http_source(SourceKind kind, const SourceCo
 std::optional<std::string> find_in_hub_cache(const std::string& path, bool folder,
                                              const Settings& settings);
 
+// Whether `path` is the https:// URL of a blob, without a query: in Azure Blob Storage, or at the
+// endpoint that the settings name.
+bool is_azure_path(const std::string& path, const Settings& settings);
+
+// Whether the settings hold a key or a signature for `container` (CredentialsRequest::container).
+bool azure_settings_sign(const std::string& container, const Settings& settings);
+
 }  // namespace streamer

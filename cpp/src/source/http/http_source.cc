@@ -158,6 +158,9 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
     const bool good = response->status >= 200 && response->status <= 299;
     Status status = std::move(outcome.status);
     bool retry = outcome.retry;
+    if (status.code() == Code::kInvalid && *credentials) {  // which of them was not sent
+      status = std::move(status).with_identity((*credentials)->identity);
+    }
     std::chrono::milliseconds retry_after{0};
     if (status.ok()) {
       if (good || (operation.tolerate && operation.tolerate(*response))) return {};

@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "source/http/auth/oauth.h"
+#include "source/http/client/origin.h"
 #include "text/encoding.h"
 #include "text/url.h"
 
@@ -14,16 +15,6 @@ constexpr std::int64_t kWholeReadLimit = 64 << 20;
 constexpr int kMaxRedirects = 5;
 constexpr std::chrono::seconds kRefusedAgain{5};
 
-// A query that is a signature by itself: servers refuse a second way to authenticate.
-bool is_presigned(const std::string& url) {
-  const std::string query = lower(url.substr(std::min(url.find('?'), url.size())));
-  for (const char* name : {"x-amz-signature=", "x-goog-signature=", "signature=", "sig="}) {
-    const std::size_t at = query.find(name);
-    if (at != std::string::npos && (query[at - 1] == '?' || query[at - 1] == '&')) return true;
-  }
-  return false;
-}
-
 std::string resolve_link(const Url& base, const std::string& link) {
   if (link.find("://") != std::string::npos) return link;
   if (link.starts_with("//")) return base.scheme + ":" + link;
@@ -32,10 +23,6 @@ std::string resolve_link(const Url& base, const std::string& link) {
 }
 
 }  // namespace
-
-std::string origin_of(const std::string& url) {
-  return url.substr(0, url.find_first_of("/?", std::min(url.find("://") + 3, url.size())));
-}
 
 std::string encode_unsafe(const std::string& url) {
   return percent_encode(url, "%:/?#[]@!$&'()*+,;=");
@@ -68,7 +55,10 @@ Request Redirects::request(const std::string& asked, const CredentialsRef& crede
     const auto it = redirects_.find(asked);
     if (it != redirects_.end() && !it->second.target.empty()) request.url = it->second.target;
   }
-  if (!credentials || origin_of(request.url) != origin_of(asked) || is_presigned(request.url)) {
+  if (!credentials || is_presigned(request.url)) return request;
+  const Result<Url> target = parse_url(request.url);
+  const Result<Url> own = parse_url(asked);
+  if (!target.ok() || !own.ok() || !may_receive(Secret::kOneOrigin, *target, {*own, ""})) {
     return request;
   }
   if (const std::string value = value_of(*credentials, kAuthorization); !value.empty()) {

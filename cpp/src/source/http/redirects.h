@@ -15,8 +15,6 @@ namespace streamer::http {
 // The value of the header Authorization, in Credentials::values.
 inline constexpr const char* kAuthorization = "authorization";
 
-// Scheme and authority of an address, as they are written.
-std::string origin_of(const std::string& url);
 // People paste addresses with spaces and letters of their language.
 std::string encode_unsafe(const std::string& url);
 
@@ -31,8 +29,8 @@ Result<std::uint64_t> read_whole_read_limit(const Settings& settings);
 // Remembers redirects, so that later ranges go where the first one was sent. Thread-safe.
 class Redirects {
  public:
-  // A request for `asked`, or for where it was redirected to. Only the host of `asked` learns who
-  // asks, and not where the address grants access by itself.
+  // A request for `asked`, or for where it was redirected to. Only the origin of `asked` receives
+  // credentials, and not if the URL grants access by itself.
   Request request(const std::string& asked, const CredentialsRef& credentials) const;
 
   // Whether `response` is a redirect (`requested` is what later requests for the same thing will

@@ -100,6 +100,7 @@ Request token_request(const std::string& url, std::string form) {
   Request request{.method = "POST", .url = url};
   request.set("Content-Type", "application/x-www-form-urlencoded");
   request.body = std::move(form);
+  request.secret_body = true;
   return request;
 }
 

@@ -1,9 +1,11 @@
 #include "source/http/azure/azure_account.h"
 
+#include <algorithm>
 #include <map>
 
 #include "base/text.h"
 #include "source/http/auth/oauth.h"
+#include "source/http/factory.h"
 #include "text/encoding.h"
 #include "text/url.h"
 
@@ -37,10 +39,22 @@ Fields from_connection_string(const std::string& text) {
   return fields;
 }
 
-Fields from_variables(const Settings& settings) {
+std::string suffix_of(const Settings& settings) {
   // Some write it with "blob.", unlike in connection strings.
-  std::string suffix = settings.text("AZURE_STORAGE_ENDPOINT_SUFFIX").value_or("");
+  std::string suffix = lower(settings.text("AZURE_STORAGE_ENDPOINT_SUFFIX").value_or(""));
   if (suffix.starts_with("blob.")) suffix.erase(0, 5);
+  return suffix;
+}
+
+// What stands before ".blob." in a host name.
+bool fits_host(const std::string& account) {
+  return std::all_of(account.begin(), account.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-';
+  });
+}
+
+Fields from_variables(const Settings& settings) {
+  const std::string suffix = suffix_of(settings);
   return {{"accountname", settings.text(kNameVariable).value_or("")},
           {"accountkey", settings.text(kKeyVariable).value_or("")},
           {"sharedaccesssignature", settings.text(kSasVariable).value_or("")},
@@ -80,14 +94,38 @@ Result<Credentials> from_managed_identity(const Settings& settings, Connection& 
 
 }  // namespace
 
+bool AzureAccount::owns(const Url& url) const {
+  const Result<Url> own = parse_url(endpoint);
+  return own.ok() && may_receive(Secret::kAzureAccount, url, {*own, domain});
+}
+
+bool AzureAccount::is_azure(const Url& url) const {
+  const Result<Url> own = parse_url(endpoint);
+  OwnHosts hosts{.azure_domain = domain};
+  if (own.ok()) hosts.endpoint = *own;
+  return may_receive(Secret::kAzureIdentity, url, hosts);
+}
+
+std::optional<Url> azure_host_of(const std::string& path) {
+  constexpr std::string_view kScheme = "https://";
+  if (lower(path.substr(0, kScheme.size())) != kScheme) return std::nullopt;
+  const std::string origin = path.substr(0, path.find('/', kScheme.size()));
+  const Result<Url> url = parse_url(origin);
+  if (!url.ok() || origin.find_first_of("?#") != std::string::npos) return std::nullopt;
+  return *url;
+}
+
 Result<AzureAccount> read_azure_account(const Settings& settings) {
   const auto text = settings.text(kConnectionString);
   Fields fields = text ? from_connection_string(*text) : from_variables(settings);
   AzureAccount account;
   account.name = fields["accountname"];
+  if (const std::string suffix = suffix_of(settings); !suffix.empty()) {
+    account.domain = "blob." + suffix;
+  }
   if (!text && account.name.empty()) return account;
   std::string& endpoint = fields["blobendpoint"];
-  if (endpoint.empty() && !account.name.empty()) {
+  if (endpoint.empty() && !account.name.empty() && fits_host(account.name)) {
     const auto field = [&](const char* name, const char* standard) {
       return fields[name].empty() ? standard : fields[name];
     };
@@ -149,3 +187,26 @@ Result<Credentials> find_azure_credentials(const Settings& settings, Connection&
 }
 
 }  // namespace streamer::http
+
+namespace streamer {
+
+bool is_azure_path(const std::string& path, const Settings& settings) {
+  const auto host = http::azure_host_of(path);
+  if (!host || path.find('?') != std::string::npos) return false;
+  const Result<http::AzureAccount> read = http::read_azure_account(settings);
+  http::AzureAccount account = read.ok() ? *read : http::AzureAccount();
+  // A host of several accounts, as the emulator's, is not an account.
+  const auto endpoint = http::parse_url(account.endpoint);
+  if (endpoint.ok() && !endpoint->path.empty()) account.endpoint.clear();
+  return account.is_azure(*host);
+}
+
+bool azure_settings_sign(const std::string& container, const Settings& settings) {
+  const Result<http::AzureAccount> account = http::read_azure_account(settings);
+  if (!account.ok() || (account->key.empty() && account->sas_token.empty())) return false;
+  if (container.find('/') == std::string::npos) return true;
+  const auto host = http::azure_host_of("https://" + container);
+  return host && account->owns(*host);
+}
+
+}  // namespace streamer

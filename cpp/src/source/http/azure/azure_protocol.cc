@@ -79,11 +79,6 @@ class Azure : public SingleIdentity {
     return "https://" + container.substr(0, slash) + "/" +
            percent_encode(container.substr(slash + 1));
   }
-  // The key and the SAS of the settings are for one account only.
-  bool of_settings(const std::string& container) const {
-    return container.find('/') == std::string::npos ||
-           container.starts_with(account_.name + ".blob.");
-  }
   Result<Credentials> resolve(const Settings& settings, const std::string& container,
                               Connection& connection) const;
   Status authorize(Request* request, const CredentialsRef& credentials) const;
@@ -96,7 +91,11 @@ Result<Location> Azure::locate(const std::string& path, bool folder) const {
   std::string host;
   if (lower(path).starts_with("https")) {
     const std::size_t end = std::min(path.find('/', start), path.size());
-    host = lower(path.substr(start, end - start)) + "/";
+    const std::optional<Url> url = azure_host_of(path);
+    if (!url || !account_.is_azure(*url)) {
+      return Status::error(Code::kInvalid, "not a host of Azure Blob Storage").with_path(path);
+    }
+    host = url->authority() + "/";
     start = std::min(end + 1, path.size());
   } else if (account_.endpoint.empty()) {
     return Status::error(Code::kInvalid, "no Azure storage account is named")
@@ -112,7 +111,9 @@ Result<Location> Azure::locate(const std::string& path, bool folder) const {
 
 Result<Credentials> Azure::resolve(const Settings& settings, const std::string& container,
                                    Connection& connection) const {
-  if (of_settings(container)) {
+  // The key and the signature of the settings are for one account only.
+  const Result<Url> url = parse_url(address(container));
+  if (url.ok() && account_.owns(*url)) {
     Credentials credentials;
     if (!account_.key.empty()) {
       credentials.values = {{kAccountKey, base64(account_.key)}, {kAccountName, account_.name}};
@@ -131,19 +132,18 @@ Result<Credentials> Azure::resolve(const Settings& settings, const std::string& 
 Status Azure::authorize(Request* request, const CredentialsRef& credentials) const {
   request->set("x-ms-version", kApiVersion);
   if (!credentials) return {};
+  Result<Url> url = parse_url(request->url);
+  if (!url.ok()) return url.status();
+  if (!account_.is_azure(*url)) {
+    return Status::error(Code::kInvalid, "not a host of Azure Blob Storage")
+        .with_identity(credentials->identity);
+  }
   const std::string sas = value_of(*credentials, kSasToken);
   if (!sas.empty()) {
     request->url += (request->url.find('?') == std::string::npos ? '?' : '&') + sas;
     return {};
   }
-  Result<Url> url = parse_url(request->url);
-  if (!url.ok()) return url.status();
-  if (set_bearer(request, *credentials)) {
-    if (url->scheme == "https") return {};
-    return Status::error(Code::kInvalid, "access tokens are not sent over plain http")
-        .with_identity(credentials->identity)
-        .with_hint("Use an https endpoint");
-  }
+  if (set_bearer(request, *credentials)) return {};
   const auto key = base64_decode(value_of(*credentials, kAccountKey));
   if (!key || key->empty()) {
     return Status::error(Code::kCredentials,

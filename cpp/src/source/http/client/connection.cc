@@ -5,6 +5,7 @@
 #include "source/http/client/attempt.h"
 #include "source/http/client/curl_transfer.h"
 #include "source/http/client/direct_transfer.h"
+#include "source/http/client/origin.h"
 #include "source/http/client/retry.h"
 
 namespace streamer::http {
@@ -43,6 +44,9 @@ Outcome Connection::perform(const Request& request, Response* response, Body* bo
   if (body != nullptr) body->received = 0;
   if (Status status = transport_.interrupted(); !status.ok()) return {std::move(status)};
   if (Status status = check_headers(request); !status.ok()) return {std::move(status)};
+  if (!transport_.settings.plain_tokens) {
+    if (Status status = check_plaintext(request); !status.ok()) return {std::move(status)};
+  }
   Attempt attempt(&transport_, response, body);
   TransferTimes times;
   const Clock::time_point start = Clock::now();

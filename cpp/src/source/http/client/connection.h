@@ -34,6 +34,7 @@ struct TransportSettings {
   std::uint64_t max_bandwidth = 0;            // bytes per second of the process; 0: no limit
   std::string trace_file;                     // empty: no trace
   std::string user_agent;
+  bool plain_tokens = false;  // secrets that can be replayed may be sent over plain http
 
   // From the settings of the process. The deadline counts from this call. `trust_file` is that of
   // the protocol's own configuration.

@@ -18,6 +18,7 @@ struct Request {
   std::string url;             // percent-encoded, sent as it is
   std::vector<Header> headers = {};
   std::string body = {};       // of POST and PUT
+  bool secret_body = false;    // the body holds a password, a token or an assertion
   bool own_query = true;       // false: the query is the caller's or another server's, and secret
   bool proxy = true;           // false: connect directly (metadata services)
   int timeout_ms = 0;          // of the whole attempt; 0: what the settings say

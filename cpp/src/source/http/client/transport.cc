@@ -42,6 +42,10 @@ Result<TransportSettings> TransportSettings::read(const Settings& settings, Sour
   if (!store.ok()) return store.status();
   out.trust = std::move(*store);
 
+  const auto plain = settings.boolean("RUNAI_STREAMER_ALLOW_PLAIN_TOKENS");
+  if (!plain.ok()) return plain.status();
+  out.plain_tokens = plain->value_or(false);
+
   const auto trace = settings.boolean("RUNAI_STREAMER_S3_TRACE");
   if (!trace.ok()) return trace.status();
   const auto trace_file = settings.text("RUNAI_STREAMER_TRACE_FILE");

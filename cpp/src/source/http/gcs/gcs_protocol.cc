@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "source/http/auth/oauth.h"
+#include "source/http/client/origin.h"
 #include "source/http/gcs/gcs_credentials.h"
 #include "source/http/protocol.h"
 #include "text/encoding.h"
@@ -105,7 +106,8 @@ class Gcs : public SingleIdentity {
 
  private:
   Status authorize(Request* request, const CredentialsRef& credentials) const {
-    if (credentials && !set_bearer(request, *credentials)) {
+    const bool own = same_origin(request->url, endpoint_);
+    if (credentials && (!own || !set_bearer(request, *credentials))) {
       return Status::error(Code::kCredentials, "the credentials for gs:// have no access token")
           .with_identity(credentials->identity);
     }

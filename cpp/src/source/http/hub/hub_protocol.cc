@@ -3,6 +3,7 @@
 #include <mutex>
 #include <optional>
 
+#include "source/http/client/origin.h"
 #include "source/http/hub/hub.h"
 #include "source/http/protocol.h"
 #include "source/http/redirects.h"
@@ -83,7 +84,7 @@ Result<Request> Hub::make_read(const Location& location, std::optional<ByteRange
   Request request = redirects_.request(*asked, credentials);
   if (range) request.set("Range", range->header());
   // The hub's own ETag differs from that of where it sends us.
-  if (origin_of(request.url) != origin_of(endpoint_)) require_unchanged(&request, version);
+  if (!same_origin(request.url, endpoint_)) require_unchanged(&request, version);
   return request;
 }
 
@@ -91,7 +92,7 @@ Result<Request> Hub::make_list(const Location& folder, bool recursive, const std
                                const CredentialsRef& credentials) {
   Result<HubPath> path = parse_hub_path(folder.path);
   if (!path.ok()) return path.status();
-  if (!next.empty() && origin_of(next) != origin_of(endpoint_)) {
+  if (!next.empty() && !same_origin(next, endpoint_)) {
     return Status::error(Code::kIo, "the next page of the list is at another host");
   }
   return redirects_.request(next.empty() ? hub_tree_url(endpoint_, *path, recursive) : next,
@@ -113,7 +114,7 @@ ServerError Hub::read_error(const Location& location, const Response& response) 
   std::string requested = response.url;
   const std::string commit(response.header("x-repo-commit"));
   const bool redirect = response.status >= 300 && response.status <= 399;
-  if (redirect && !commit.empty() && origin_of(response.url) == origin_of(endpoint_)) {
+  if (redirect && !commit.empty() && same_origin(response.url, endpoint_)) {
     // All files of a load come from the commit that the first one came from.
     if (!pin_commit(location, commit)) {
       error.verdict = Verdict::kAgain;

@@ -1,5 +1,6 @@
 #include "source/http/s3/addressing.h"
 
+#include "source/http/client/origin.h"
 #include "text/encoding.h"
 
 namespace streamer::http {
@@ -24,8 +25,15 @@ std::string express_zone(const std::string& bucket) {
 
 }  // namespace
 
+Status check_region(const std::string& region) {
+  if (is_host_label(region)) return {};
+  return Status::error(Code::kInvalid, "not the name of a region: '" + region + "'")
+      .with_hint("Regions look like us-east-1; AWS_REGION, the profile or the caller names one");
+}
+
 bool is_express_bucket(const std::string& bucket) {
-  if (!bucket.ends_with("--x-s3")) return false;
+  // The zone becomes a part of the host.
+  if (!bucket.ends_with("--x-s3") || !fits_host(bucket)) return false;
   const std::size_t zone = bucket.substr(0, bucket.size() - 6).rfind("--");
   return zone != std::string::npos && zone > 0 && zone + 2 < bucket.size() - 6;
 }

@@ -5,6 +5,8 @@
 #include <sstream>
 
 #include "base/text.h"
+#include "source/http/client/origin.h"
+#include "source/http/s3/addressing.h"
 #include "text/encoding.h"
 #include "text/json.h"
 #include "text/url.h"
@@ -60,6 +62,7 @@ Result<Credentials> from_web_identity(const Settings& settings, const std::strin
   if (session.empty()) session = "model-streamer-" + std::to_string(std::time(nullptr));
   std::string endpoint = settings.text("AWS_ENDPOINT_URL_STS").value_or("");
   if (endpoint.empty()) {
+    if (Status status = check_region(region); !status.ok()) return status;
     endpoint =
         "https://sts." + region + ".amazonaws.com" + (region.starts_with("cn-") ? ".cn" : "");
   }
@@ -67,6 +70,7 @@ Result<Credentials> from_web_identity(const Settings& settings, const std::strin
   if (!url.ok()) return url.status();
   Request request{.method = "POST", .url = url->to_string()};
   request.set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8");
+  request.secret_body = true;
   request.body =
       "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=" + percent_encode(role) +
       "&RoleSessionName=" + percent_encode(session) + "&WebIdentityToken=" + percent_encode(*token);
@@ -100,11 +104,7 @@ Result<Credentials> from_container(const Settings& settings, const std::string& 
                                    Connection& connection) {
   Result<Url> url = parse_url(address);
   if (!url.ok()) return url.status();
-  const bool allowed = url->scheme == "https" || url->host_is_local() ||
-                       url->host.starts_with("127.") || url->host == "[::1]" ||
-                       url->host == "169.254.170.2" || url->host == "169.254.170.23" ||
-                       url->host == "[fd00:ec2::23]";
-  if (!allowed) {
+  if (!may_receive(Secret::kAwsContainer, *url, {})) {
     return Status::error(Code::kInvalid,
                          "AWS_CONTAINER_CREDENTIALS_FULL_URI names a host that is not allowed")
         .with_hint("It must be https, a loopback address, or that of ECS or EKS");

@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 
+#include "source/http/client/origin.h"
 #include "source/http/protocol.h"
 #include "source/http/s3/addressing.h"
 #include "source/http/s3/aws_config.h"
@@ -124,7 +125,12 @@ Result<Url> S3Protocol::url_of(const std::string& bucket, const std::string& key
                                const Credentials* who) const {
   const std::string region = region_of(bucket, who);
   const std::string endpoint = who == nullptr ? std::string() : value_of(*who, kEndpoint);
-  if (endpoint.empty()) return addressing_.url(bucket, key, region);
+  if (endpoint.empty()) {
+    if (!addressing_.endpoint) {
+      if (Status status = check_region(region); !status.ok()) return status;
+    }
+    return addressing_.url(bucket, key, region);
+  }
   Result<Url> url = parse_url(endpoint, "https");
   if (!url.ok()) return url.status();
   S3Addressing other = addressing_;
@@ -214,7 +220,7 @@ ServerError S3Protocol::read_error(const Location& location, const Response& res
   const int status = response.status;
   // Servers add the region to other errors, too: an expired token is not a matter of region.
   const bool unknown = status == 400 && error.message.empty();
-  if (!region.empty() && (status == 301 || status == 307 || unknown)) {
+  if (is_host_label(region) && (status == 301 || status == 307 || unknown)) {
     const std::lock_guard lock(mutex_);
     regions_[location.container] = region;
     error.verdict = Verdict::kAgain;
