@@ -53,7 +53,7 @@ struct CredentialsRequest {
 // them yourself (environment, files, metadata services). What it throws is an error: kCredentials.
 using CredentialsProvider = std::function<Result<Credentials>(const CredentialsRequest&)>;
 
-// Everything a stream can be told. Defaults come from the environment; see docs/environment.md.
+// Every option of a stream. Defaults come from the environment: docs/reference/environment.md.
 struct STREAMER_EXPORT Options {
   int concurrency = 0;               // threads and connections; 0: adaptive
   int object_concurrency = 0;        // the same for all but files; 0: as `concurrency`
