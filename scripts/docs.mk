@@ -1,4 +1,4 @@
-docs: $(STAMPS)/package  ## Rewrite docs/environment.md from the table of settings
+docs: $(STAMPS)/package  ## Rewrite docs/reference/environment.md from the table of settings
 	@$(PY) -m scripts.environment_doc
 
 .PHONY: docs

@@ -1,4 +1,4 @@
-"""docs/environment.md from the table of settings: `python -m scripts.environment_doc [--check]`."""
+"""Writes docs/reference/environment.md: `python -m scripts.environment_doc [--check]`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runai_model_streamer import _native_api as native
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "environment.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "environment.md"
 
 # Read by Python code, or by the SDKs that it calls; the engine does not know them.
 ELSEWHERE: list[tuple[str, str]] = [
@@ -51,7 +51,7 @@ def _cell(text: str) -> str:
 def main() -> None:
     if "--check" in sys.argv[1:]:
         if PAGE.read_text() != page():
-            sys.exit("docs/environment.md is not what the settings say: make docs")
+            sys.exit("docs/reference/environment.md is not what the settings say: make docs")
         return
     PAGE.write_text(page())
 

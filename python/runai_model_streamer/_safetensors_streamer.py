@@ -111,7 +111,7 @@ class SafetensorsStreamer:
             s3_credentials: an S3Credentials, or None for the environment's.
             device: where tensors go: "cpu" (or None), "cuda:0", ...
             is_distributed: share the reading with the other ranks of torch.distributed; every rank
-                must call with the same paths. See docs/distributed.md.
+                must call with the same paths. See docs/guides/distributed.md.
             tensor_names: only these: names and glob patterns, or a function from a name to a bool.
                 What is not wanted is not read.
             owned: accepted; tensors are the caller's either way.

@@ -11,7 +11,9 @@ import pytest
 import runai_model_streamer
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("packages/**/*.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("packages/**/*.md")]
+)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -41,7 +43,15 @@ def test_python_on_the_pages_imports_what_exists(page: Path) -> None:
                 assert not {alias.name for alias in node.names} - set(runai_model_streamer.__all__)
 
 
-def test_every_page_is_linked_from_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text()
-    missing = [page.name for page in ROOT.glob("docs/*.md") if f"docs/{page.name}" not in readme]
-    assert not missing
+def test_every_page_is_linked_from_the_table_of_contents() -> None:
+    index = ROOT / "docs" / "index.md"
+    linked = {
+        (index.parent / link.partition("#")[0]).resolve()
+        for link in LINK.findall(index.read_text())
+        if "://" not in link
+    }
+    assert not {page for page in ROOT.glob("docs/**/*.md") if page != index} - linked
+
+
+def test_the_readme_links_to_the_table_of_contents() -> None:
+    assert "docs/index.md" in LINK.findall((ROOT / "README.md").read_text())

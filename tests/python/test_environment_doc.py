@@ -1,4 +1,4 @@
-"""docs/environment.md says what the code reads, and everything that it reads."""
+"""docs/reference/environment.md says what the code reads, and everything that it reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/errors.md has every error text that the sources can raise."""
+"""docs/reference/errors.md has every error text that the sources can raise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "errors.md"
+PAGE = ROOT / "docs" / "reference" / "errors.md"
 # Makers of errors in C++: their first argument, behind a code, is the text.
 CPP_CALL = re.compile(
     r"\b(?:Status::error\(\s*Code::k\w+,|(?:posix_error|strategy_error|unusable|fail|failed|invalid)\()"

@@ -7,7 +7,7 @@
  *   runai_file_streamer_end(streamer);
  *
  * Paths are files, or s3://, gs://, az://, http:// and https:// objects. Settings come from the
- * environment (docs/environment.md) when the streamer makes its first request.
+ * environment (docs/reference/environment.md) when the streamer makes its first request.
  *
  * Threads: a streamer may be used by one thread that requests and one that takes responses, at the
  * same time. A third call meanwhile returns RUNAI_FILE_STREAMER_BUSY. runai_file_streamer_end() may

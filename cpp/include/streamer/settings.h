@@ -1,5 +1,5 @@
 // The settings: every environment variable that this library reads, in one table. The documentation
-// page docs/environment.md is generated from it.
+// page docs/reference/environment.md is generated from it.
 //
 // Copyright the Model Streamer authors. Apache-2.0.
 #pragma once

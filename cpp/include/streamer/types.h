@@ -57,7 +57,7 @@ using CredentialsProvider = std::function<Result<Credentials>(const CredentialsR
 // CredentialsRequest names it, so that a provider need not look for another identity. Thread-safe.
 STREAMER_EXPORT bool settings_sign(SourceKind kind, const std::string& container);
 
-// Everything a stream can be told. Defaults come from the environment; see docs/environment.md.
+// Every option of a stream. Defaults come from the environment: docs/reference/environment.md.
 struct STREAMER_EXPORT Options {
   int concurrency = 0;               // threads and connections; 0: adaptive
   int object_concurrency = 0;        // the same for all but files; 0: as `concurrency`

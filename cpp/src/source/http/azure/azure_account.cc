@@ -101,7 +101,8 @@ bool AzureAccount::owns(const Url& url) const {
 
 bool AzureAccount::is_azure(const Url& url) const {
   const Result<Url> own = parse_url(endpoint);
-  OwnHosts hosts{.azure_domain = domain};
+  OwnHosts hosts;
+  hosts.azure_domain = domain;
   if (own.ok()) hosts.endpoint = *own;
   return may_receive(Secret::kAzureIdentity, url, hosts);
 }
