@@ -150,8 +150,8 @@ $(STAMPS)/dev: requirements/dev.txt requirements/build.txt $(STAMPS)/venv
 	@$(STEP) "Installing test tools" $(PIP) -r requirements/dev.txt
 	@touch $@
 
-$(STAMPS)/servers: $(wildcard tests/servers/*.py) $(STAMPS)/dev
-	@$(STEP) "Fetching the servers of the tests" $(PY) -m tests.servers.prefetch
+$(STAMPS)/servers: $(wildcard tests/support/servers/*.py) $(STAMPS)/dev
+	@$(STEP) "Fetching the servers of the tests" $(PY) -m tests.support.servers.prefetch
 	@touch $@
 
 $(STAMPS)/demo: requirements/demo.txt requirements/demo-model.txt $(STAMPS)/venv

@@ -21,15 +21,15 @@ from benchmarks.peers import ROOT
 from benchmarks.report import Check, Row
 from benchmarks.runner import Job, Runnable
 from benchmarks.s3 import ENV, Setup, after_waking, best, command, cpu_ratio, raw_socket, waking
-from tests.servers.azurite import (
+from tests.support.servers.azurite import (
     ACCOUNT,
     KEY,
     Azurite,
     connection_string,
     container_signature,
 )
-from tests.servers.nginx import Nginx
-from tests.servers.tls import Authority
+from tests.support.servers.nginx import Nginx
+from tests.support.servers.tls import Authority
 
 # Objects of the JSON API of Google Cloud Storage are files below the root, too.
 GOOGLE = r"location /download/ { rewrite ^/download/storage/v1/b/([^/]+)/o/(.*)$ /$1/$2 break; }"

@@ -22,7 +22,7 @@ from benchmarks.peers import PEERS, ROOT
 from benchmarks.report import Check, Row
 from benchmarks.runner import Job, Runnable
 from benchmarks.s3 import waking
-from tests.servers.counting import CountingStore
+from tests.support.servers.counting import CountingStore
 
 RANKS = (2, 4)
 LIMIT = 400_000_000

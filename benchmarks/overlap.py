@@ -1,8 +1,9 @@
 """Shows that reading, copying and consuming overlap: `python -m benchmarks.overlap`.
 
-Runs on the stand-in driver of tests/cuda_standin, with a link of a chosen speed, so that it needs
-no GPU: a file that is read at a limited pace goes to "device" memory, and a consumer takes its time
-with every tensor. Prints when each of the three was at work, and how long two of them were at once.
+Runs on the stand-in driver of tests/support/cuda_standin, with a link of a chosen speed, so that it
+needs no GPU: a file that is read at a limited pace goes to "device" memory, and a consumer takes
+its time with every tensor. Prints when each of the three was at work, and how long two of them were
+at once.
 """
 
 from __future__ import annotations

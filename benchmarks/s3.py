@@ -24,11 +24,11 @@ from benchmarks import checkpoints, report, runner
 from benchmarks.peers import PEERS, ROOT
 from benchmarks.report import Check, Row
 from benchmarks.runner import Job, Runnable
-from tests.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
-from tests.servers.counting import CountingStore
-from tests.servers.link import SERVER_ADDRESS, Link
-from tests.servers.nginx import Nginx
-from tests.servers.tls import Authority
+from tests.support.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
+from tests.support.servers.counting import CountingStore
+from tests.support.servers.link import SERVER_ADDRESS, Link
+from tests.support.servers.nginx import Nginx
+from tests.support.servers.tls import Authority
 
 LIMIT = 200_000_000
 ORIGINAL_CONCURRENCY = (1, 2, 4, 8, 16)

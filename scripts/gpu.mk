@@ -8,7 +8,7 @@ bench-overlap: $(STAMPS)/package $(STAMPS)/bench  ## Shows that reading, copying
 	@$(PY) -m benchmarks.overlap $(ARGS)
 
 test-gpu: $(STAMPS)/package $(STAMPS)/dev  ## Tests on a GPU; on the stand-in driver where there is none
-	@$(PY) -m pytest tests/gpu $(ARGS)
+	@$(PY) -m pytest -m gpu tests/python/cuda $(ARGS)
 
 test-builds: $(STAMPS)/system-test $(STAMPS)/package $(STAMPS)/dev  ## Builds without object storage, and with unpacked -dev packages
 	@scripts/test_builds.sh

@@ -58,7 +58,7 @@ if wanted build; then
   if [[ -n $header ]]; then
     echo "The table of the driver's functions against $header"
     "${CXX:-c++}" -std=c++20 -fsyntax-only -I cpp/src -I cpp/include -I "${header%/cuda.h}" \
-      tests/cuda_standin/driver_abi.cc
+      tests/support/cuda_standin/driver_abi.cc
   fi
 fi
 export PYTHONPATH=$site:$lacking PYTHONDONTWRITEBYTECODE=1
@@ -68,7 +68,7 @@ status=0
 if wanted test; then
   echo "Tests on the GPU, and on the stand-in driver"
   # The figures are wanted all the same where one fails.
-  "$PYTHON" -m pytest -q -p no:cacheprovider tests/gpu tests/python/cuda || status=$?
+  "$PYTHON" -m pytest -q -p no:cacheprovider tests/python/cuda || status=$?
 fi
 
 if wanted bench; then

@@ -47,5 +47,5 @@ python3 -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$library"
 echo "The package for a machine with a GPU"
 python=$PWD/.venv/bin/python
 CMAKE_CXX_COMPILER_LAUNCHER=$launcher PYTHON=$python STEPS=build scripts/gpu_machine.sh
-PYTHONPATH=$PWD/build/gpu/site "$python" -m pytest -q tests/gpu/test_cuda.py -k "limits or module"
+PYTHONPATH=$PWD/build/gpu/site "$python" -m pytest -q tests/python/cuda/test_gpu.py -k "limits or module"
 echo "Both builds work."

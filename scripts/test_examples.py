@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.servers import Unavailable
-from tests.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
-from tests.servers.moto import Moto
+from tests.support.servers import Unavailable
+from tests.support.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
+from tests.support.servers.moto import Moto
 
 ROOT = Path(__file__).resolve().parents[1]
 # Both examples split what they read, so more than one piece of theirs.

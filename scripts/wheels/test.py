@@ -92,8 +92,8 @@ def main() -> None:
     wheel = options.wheel.resolve()
     check_contents(wheel)
     sys.path.insert(0, str(ROOT))
-    from tests.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
-    from tests.servers.tls import Authority
+    from tests.support.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
+    from tests.support.servers.tls import Authority
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

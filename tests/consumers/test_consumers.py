@@ -18,8 +18,8 @@ import pytest
 import runai_model_streamer
 from tests.consumers import checkpoint
 from tests.consumers.prepare import CONSUMERS, Consumer, prepare
-from tests.servers import Unavailable, free_port
-from tests.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
+from tests.support.servers import Unavailable, free_port
+from tests.support.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
 
 DRIVER = Path(__file__).with_name("driver.py")
 SETTINGS = {"concurrency": 3, "memory_limit": 20_000_000, "distributed": False}

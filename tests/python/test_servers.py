@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Starts a server that leaves its group and its parent, as daemons do, and waits.
 TEST_RUN = """
 import sys, time
-from tests.servers.process import Server
+from tests.support.servers.process import Server
 DAEMON = '''
 import os, sys, time
 os.setsid()

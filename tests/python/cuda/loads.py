@@ -1,4 +1,4 @@
-"""Files, loads of them to device memory, and what these have to give. Also for tests/gpu."""
+"""Files, loads of them to device memory, and what these have to give."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from standin import Standin
 
 from benchmarks import gpu, gpu_rows, peers, wheels
 from benchmarks.report import Row
 from runai_model_streamer import list_safetensors
 from runai_model_streamer._errors import StreamerError, StreamerUnsupportedError
+from tests.support.cuda_standin import Standin
 
 ROOT = Path(__file__).parents[3]
 

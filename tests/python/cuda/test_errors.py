@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from standin import Standin, StandinMemory
 
 from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer._device import cuda as cuda
@@ -18,6 +17,7 @@ from runai_model_streamer._errors import (
     StreamerOutOfMemoryError,
 )
 from tests.python.cuda.loads import MIB, check, expected, large_file, load
+from tests.support.cuda_standin import Standin, StandinMemory
 
 
 def test_the_consumer_may_raise(standin: Standin, checkpoint: list[Path]) -> None:

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from standin import Standin
+from tests.support.cuda_standin import Standin
 
 
 def test_a_trace_shows_the_overlap(standin: Standin, tmp_path: Path) -> None:

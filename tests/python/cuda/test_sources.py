@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from standin import Standin
 
 from benchmarks.gpu_rows import RangeServer
 from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer._errors import StreamerUnsupportedError
+from tests.support.cuda_standin import Standin
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from standin import Standin, StandinMemory
 
 from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer._device import cuda as cuda
 from tests.python.cuda.loads import MIB, check, expected, large_file, load
+from tests.support.cuda_standin import Standin, StandinMemory
 
 
 def test_copies_wait_for_the_callers_stream(

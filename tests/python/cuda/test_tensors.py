@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from standin import Standin
 
 from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._file_streamer import FileStreamer
 from runai_model_streamer._requests import FileChunks
 from tests.python.cuda.loads import MIB, check, expected, large_file, load
+from tests.support.cuda_standin import Standin
 
 
 def test_every_tensor_arrives_and_stays(standin: Standin, checkpoint: list[Path]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,11 @@ from runai_model_streamer._distributed import (
 )
 from runai_model_streamer._distributed import streamer as module
 from tests.python.distributed.job import JOB, digest, my_rank, stream
+from tests.support.cuda_standin import Standin, StandinMemory
 
 
 def use_standin(driver: str) -> Any:
     """Has loads to "cuda:0" end in memory of the stand-in driver; it."""
-    sys.path.insert(0, str(Path(__file__).parents[2] / "cuda_standin"))
-    from standin import Standin, StandinMemory
-
     from runai_model_streamer._device import cuda as cuda
 
     standin = Standin(Path(driver))
@@ -94,7 +91,6 @@ def automatic() -> dict[str, Any]:
     if JOB["cold"] == my_rank():
         membership.cached_fraction = lambda paths: 0.9
     use_standin(JOB["driver"])
-    from standin import StandinMemory
 
     class NcclMemory(StandinMemory):
         def __init__(self, device: torch.device) -> None:

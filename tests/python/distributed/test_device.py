@@ -4,17 +4,15 @@ slots. What moves pieces between ranks is gloo, since there is no GPU for NCCL.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.cuda_standin import library
+
 from . import models
 from .cluster import Cluster
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "cuda_standin"))
-from standin import library
 
 
 @pytest.mark.parametrize("ranks", [2, 3])

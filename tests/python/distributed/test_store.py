@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.servers.counting import CountingStore
-from tests.servers.process import Unavailable
+from tests.support.servers.counting import CountingStore
+from tests.support.servers.process import Unavailable
 
 from . import models
 from .cluster import Cluster

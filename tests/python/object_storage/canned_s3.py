@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from runai_model_streamer import FileChunks, FileStreamer
-from tests.servers.canned import Answer, Seen
+from tests.support.servers.canned import Answer, Seen
 
 DATA = bytes(range(256)) * 40
 

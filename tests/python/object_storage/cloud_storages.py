@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from tests.python.object_storage.storages import Storage
-from tests.servers import Unavailable
-from tests.servers.azurite import (
+from tests.support.servers import Unavailable
+from tests.support.servers.azurite import (
     ACCOUNT,
     KEY,
     Azurite,
     connection_string,
     container_signature,
 )
-from tests.servers.gcs_emulator import GcsEmulator
-from tests.servers.gcs_standin import GcsStandIn
-from tests.servers.hub_standin import HubStandIn
-from tests.servers.nginx import Nginx
-from tests.servers.tls import NAMES
+from tests.support.servers.gcs_emulator import GcsEmulator
+from tests.support.servers.gcs_standin import GcsStandIn
+from tests.support.servers.hub_standin import HubStandIn
+from tests.support.servers.nginx import Nginx
+from tests.support.servers.tls import NAMES
 
 
 def start(server):

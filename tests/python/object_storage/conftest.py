@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -25,15 +23,13 @@ from tests.python.object_storage.cloud_storages import (  # noqa: F401
     web_storage,
 )
 from tests.python.object_storage.storages import Storage
-from tests.servers import Unavailable
-from tests.servers.canned import Canned
-from tests.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
-from tests.servers.moto import Moto
-from tests.servers.nginx import Nginx
-from tests.servers.tls import Authority
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "cuda_standin"))
-from fixtures import standin, standin_library  # noqa: F401
+from tests.support.cuda_standin.fixtures import standin, standin_library  # noqa: F401
+from tests.support.servers import Unavailable
+from tests.support.servers.canned import Canned
+from tests.support.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
+from tests.support.servers.moto import Moto
+from tests.support.servers.nginx import Nginx
+from tests.support.servers.tls import Authority
 
 # The names of storages; `storage` is made by the fixture NAME_storage.
 STORAGES = ["s3", "gcs", "azure", "web", "hf"]

@@ -1,6 +1,6 @@
 """What can go wrong between a client and a storage, and what has to come of it.
 
-Each fault is done by the proxy (tests/servers/faults.lua) to the requests of one operation:
+Each fault is done by the proxy (tests/support/servers/faults.lua) to the requests of one operation:
 - "stream": reading tensors; the fault hits the ranges behind the header,
 - "header": opening a file; the fault hits its first range,
 - "list": listing a folder,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from tests.servers.nginx import Nginx
+from tests.support.servers.nginx import Nginx
 
 
 @dataclasses.dataclass

@@ -17,16 +17,16 @@ from runai_model_streamer import (
 )
 from runai_model_streamer._credentials import azure as azure_credentials
 from tests.python.object_storage.models import check_same, load, make_model, save
-from tests.servers.azurite import (
+from tests.support.servers.azurite import (
     ACCOUNT,
     KEY,
     bearer_token,
     connection_string,
     container_signature,
 )
-from tests.servers.canned import Answer, Canned
-from tests.servers.connect_proxy import ConnectProxy
-from tests.servers.nginx import Nginx
+from tests.support.servers.canned import Answer, Canned
+from tests.support.servers.connect_proxy import ConnectProxy
+from tests.support.servers.nginx import Nginx
 
 pytestmark = pytest.mark.servers
 MODEL = make_model(3)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import runai_model_streamer
-from tests.servers.canned import Answer, Canned
+from tests.support.servers.canned import Answer, Canned
 
 pytestmark = [
     pytest.mark.root,

@@ -18,8 +18,8 @@ from runai_model_streamer import (
 )
 from runai_model_streamer._credentials import gcs as gcs_credentials
 from tests.python.object_storage.models import check_same, load, make_model, save
-from tests.servers.canned import Answer, Canned
-from tests.servers.nginx import Nginx
+from tests.support.servers.canned import Answer, Canned
+from tests.support.servers.nginx import Nginx
 
 pytestmark = pytest.mark.servers
 MODEL = make_model(3)

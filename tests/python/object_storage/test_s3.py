@@ -21,15 +21,15 @@ from runai_model_streamer import (
 from runai_model_streamer.s3_utils import S3Credentials
 from tests.python.object_storage.conftest import S3_ENV
 from tests.python.object_storage.models import OPERATIONS, check_same, load, make_model, save
-from tests.servers import process
-from tests.servers.ceph import (
+from tests.support.servers import process
+from tests.support.servers.ceph import (
     ACCESS_KEY,
     OTHER_ACCESS_KEY,
     OTHER_SECRET_KEY,
     SECRET_KEY,
     Ceph,
 )
-from tests.servers.compiler import build
+from tests.support.servers.compiler import build
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 

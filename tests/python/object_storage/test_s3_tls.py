@@ -6,7 +6,7 @@ import pytest
 
 from tests.python.object_storage.conftest import S3_ENV
 from tests.python.object_storage.models import OPERATIONS, check_same, load, make_model, save
-from tests.servers.nginx import Nginx
+from tests.support.servers.nginx import Nginx
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 

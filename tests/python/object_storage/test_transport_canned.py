@@ -19,9 +19,9 @@ from runai_model_streamer import (
 from tests.python.object_storage.canned_s3 import DATA, error, listed, read, serve
 from tests.python.object_storage.conftest import S3_ENV
 from tests.python.object_storage.models import check_same, make_model, save
-from tests.servers.canned import Answer, Canned
-from tests.servers.connect_proxy import ConnectProxy
-from tests.servers.gate import Gate
+from tests.support.servers.canned import Answer, Canned
+from tests.support.servers.connect_proxy import ConnectProxy
+from tests.support.servers.gate import Gate
 
 pytestmark = pytest.mark.timeout(60)
 

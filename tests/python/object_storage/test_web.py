@@ -19,8 +19,8 @@ from runai_model_streamer import (
 )
 from runai_model_streamer._requests import FileChunks
 from tests.python.object_storage.models import check_same, load, make_model, save
-from tests.servers.canned import Answer, Canned
-from tests.servers.process import free_port
+from tests.support.servers.canned import Answer, Canned
+from tests.support.servers.process import free_port
 
 pytestmark = pytest.mark.servers
 MODEL = make_model(3)

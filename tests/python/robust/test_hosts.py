@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 
 import runai_model_streamer
 from runai_model_streamer import SafetensorsStreamer
-from tests.servers import Unavailable, debian
-from tests.servers.nginx import Nginx
-from tests.servers.tls import Authority
+from tests.support.servers import Unavailable, debian
+from tests.support.servers.nginx import Nginx
+from tests.support.servers.tls import Authority
 
 # Loads the files that are its arguments and prints how many tensors they had.
 LOAD = """

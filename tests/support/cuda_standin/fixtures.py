@@ -6,9 +6,9 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-from standin import Standin, StandinMemory, library
 
 from runai_model_streamer._device import cuda as cuda
+from tests.support.cuda_standin import Standin, StandinMemory, library
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Fetches what the servers of the tests run from: `python -m tests.servers.prefetch`.
+"""Fetches what the servers of the tests run from: `python -m tests.support.servers.prefetch`.
 
 Tests fetch it by themselves; done before them, no test spends its time on a download. What this
 machine can't have is named and left to the tests, which say so.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.servers import azurite, debian, gcs_emulator
-from tests.servers.process import Unavailable
+from tests.support.servers import azurite, debian, gcs_emulator
+from tests.support.servers.process import Unavailable
 
 PROGRAMS: dict[str, Callable[[], object]] = {
     "nginx": lambda: debian.unpack("nginx", "nginx", "libnginx-mod-http-lua"),

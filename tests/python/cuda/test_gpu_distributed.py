@@ -21,6 +21,8 @@ from runai_model_streamer import SafetensorsStreamer
 from tests.python.cuda import loads
 from tests.python.cuda.loads import check
 
+pytestmark = pytest.mark.gpu
+
 DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
@@ -39,37 +41,37 @@ def expected(paths: list[Path]) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("buffer", [None, "1000000"])
 def test_every_tensor_arrives(
-    group: None, checkpoint: list[Path], monkeypatch: pytest.MonkeyPatch, buffer: str | None
+    group: None, big_files: list[Path], monkeypatch: pytest.MonkeyPatch, buffer: str | None
 ) -> None:
     if buffer is not None:
         monkeypatch.setenv("RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE", buffer)
     with SafetensorsStreamer() as streamer:
         share_with_nobody(streamer, DEVICE)
         for _ in range(2):
-            streamer.stream_files(checkpoint, device=DEVICE, is_distributed=True)
+            streamer.stream_files(big_files, device=DEVICE, is_distributed=True)
             assert streamer.file_streamer.ring_info() is not None
-            check(dict(streamer.get_tensors()), expected(checkpoint))
+            check(dict(streamer.get_tensors()), expected(big_files))
 
 
-def test_into_tensors_that_exist(group: None, checkpoint: list[Path]) -> None:
-    targets = {name: torch.empty_like(tensor) for name, tensor in expected(checkpoint).items()}
+def test_into_tensors_that_exist(group: None, big_files: list[Path]) -> None:
+    targets = {name: torch.empty_like(tensor) for name, tensor in expected(big_files).items()}
     addresses = {name: tensor.data_ptr() for name, tensor in targets.items()}
     with SafetensorsStreamer() as streamer:
         share_with_nobody(streamer, DEVICE)
-        streamer.stream_files(checkpoint, device=DEVICE, is_distributed=True, into=targets)
+        streamer.stream_files(big_files, device=DEVICE, is_distributed=True, into=targets)
         got = dict(streamer.get_tensors())
-    check(got, expected(checkpoint))
+    check(got, expected(big_files))
     assert {name: tensor.data_ptr() for name, tensor in got.items()} == addresses
 
 
-def test_leaving_early_leaves_the_device_usable(group: None, checkpoint: list[Path]) -> None:
+def test_leaving_early_leaves_the_device_usable(group: None, big_files: list[Path]) -> None:
     with SafetensorsStreamer() as streamer:
         share_with_nobody(streamer, DEVICE)
-        streamer.stream_files(checkpoint, device=DEVICE, is_distributed=True)
+        streamer.stream_files(big_files, device=DEVICE, is_distributed=True)
         next(streamer.get_tensors())
     with SafetensorsStreamer() as streamer:
-        streamer.stream_files(checkpoint, device=DEVICE)
-        check(dict(streamer.get_tensors()), expected(checkpoint))
+        streamer.stream_files(big_files, device=DEVICE)
+        check(dict(streamer.get_tensors()), expected(big_files))
 
 
 _RANK = """
@@ -99,7 +101,7 @@ dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("what", ["all", "different"])
-def test_every_gpu_gets_what_it_wants(checkpoint: list[Path], tmp_path: Path, what: str) -> None:
+def test_every_gpu_gets_what_it_wants(big_files: list[Path], tmp_path: Path, what: str) -> None:
     count = torch.cuda.device_count()
     if count < 2:
         pytest.skip("one GPU: there is nobody to share with")
@@ -108,7 +110,7 @@ def test_every_gpu_gets_what_it_wants(checkpoint: list[Path], tmp_path: Path, wh
     subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *(f"--nproc-per-node={count}", str(program), what, *map(str, checkpoint)),
+            *(f"--nproc-per-node={count}", str(program), what, *map(str, big_files)),
         ],
         env={**os.environ, "RUNAI_STREAMER_DIST": "1"},
         check=True,

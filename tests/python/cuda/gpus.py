@@ -1,21 +1,16 @@
-"""The GPU of these tests: a real one where PyTorch sees one, else the stand-in driver, so that CI
-runs through what `make test-gpu` runs.
+"""The GPU of the tests that are marked `gpu`: a real one if PyTorch sees one, else the stand-in
+driver, so that CI runs the same tests as `make test-gpu`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "cuda_standin"))
-from fixtures import standin, standin_library  # noqa: F401
-from standin import DEVICE_BYTES
+from tests.support.cuda_standin import DEVICE_BYTES
 
 REAL = torch.cuda.is_available()
 
@@ -79,17 +74,3 @@ class StandinGpu:
         ballast = self._driver.allocate(0, DEVICE_BYTES - self.allocated() - size)
         yield
         del ballast
-
-
-@pytest.fixture
-def gpu(request: pytest.FixtureRequest) -> RealGpu | StandinGpu:
-    return RealGpu() if REAL else StandinGpu(request.getfixturevalue("standin"))
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> list[Path]:
-    from tests.python.cuda.loads import write_checkpoint
-
-    scale = 1 if REAL else StandinGpu.scale
-    small = list(range(1, 2000 // scale + 1))
-    return write_checkpoint(tmp_path, (9000 // scale, 4096), (3333, 1111), small)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 HERE = pathlib.Path(__file__).resolve().parent
 CACHE = pathlib.Path(
-    os.environ.get("STREAMER_SERVER_CACHE") or HERE.parents[1] / ".cache" / "servers"
+    os.environ.get("STREAMER_SERVER_CACHE") or HERE.parents[2] / ".cache" / "servers"
 )
 
 

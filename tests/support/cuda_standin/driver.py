@@ -1,4 +1,4 @@
-"""The stand-in GPU driver of tests/cuda_standin, from Python: its memory as tensors."""
+"""The stand-in GPU driver of tests/support/cuda_standin, from Python: its memory as tensors."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Streaming to a GPU, with bytes compared there. Without one most of it runs on the stand-in driver
-(conftest.py); what only a real one has is skipped.
+(gpus.py); what only a real one has is skipped.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from runai_model_streamer._errors import StreamerDeviceError, StreamerOutOfMemor
 from tests.python.cuda import loads
 from tests.python.cuda.loads import MIB, check, large_file, load
 
+pytestmark = pytest.mark.gpu
+
 DEVICE = "cuda:0"
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 
@@ -31,24 +33,24 @@ def expected(gpu: Any, paths: list[Path]) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("strategy", ["auto", "buffered", "direct", "mapped"])
 def test_every_tensor_arrives(
-    gpu: Any, checkpoint: list[Path], monkeypatch: pytest.MonkeyPatch, strategy: str
+    gpu: Any, big_files: list[Path], monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
     monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", strategy)
-    for path in checkpoint:  # cold, where the file system lets go of its pages
+    for path in big_files:  # cold, where the file system lets go of its pages
         with path.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    tensors = load(checkpoint)
-    check(tensors, expected(gpu, checkpoint))
+    tensors = load(big_files)
+    check(tensors, expected(gpu, big_files))
     assert all(t.data_ptr() % 512 == 0 for t in tensors.values() if t.numel() > 0)
 
 
 @pytest.mark.parametrize("memory_limit", ["0", "-1", "1048576"])
 def test_limits_of_the_host(
-    gpu: Any, checkpoint: list[Path], monkeypatch: pytest.MonkeyPatch, memory_limit: str
+    gpu: Any, big_files: list[Path], monkeypatch: pytest.MonkeyPatch, memory_limit: str
 ) -> None:
     monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", memory_limit)
-    check(load(checkpoint), expected(gpu, checkpoint))
+    check(load(big_files), expected(gpu, big_files))
 
 
 def test_device_memory_beyond_what_is_kept_is_bounded(gpu: Any, tmp_path: Path) -> None:
@@ -113,13 +115,13 @@ def test_abandoned_in_the_middle(gpu: Any, tmp_path: Path) -> None:
         del mine
 
 
-def test_many_rounds_leave_nothing(gpu: Any, checkpoint: list[Path]) -> None:
-    load(checkpoint)
+def test_many_rounds_leave_nothing(gpu: Any, big_files: list[Path]) -> None:
+    load(big_files)
     gc.collect()
     before = gpu.allocated()
     threads = len(os.listdir("/proc/self/task"))
     for _ in range(20 // gpu.scale):
-        load(checkpoint)
+        load(big_files)
     gc.collect()
     assert gpu.allocated() == before
     assert len(os.listdir("/proc/self/task")) <= threads
@@ -141,9 +143,9 @@ def test_out_of_device_memory(gpu: Any, tmp_path: Path) -> None:
         assert 0 < gpu.allocated() - before - full <= len(kept) * size
 
 
-def test_no_such_device(gpu: Any, checkpoint: list[Path]) -> None:
+def test_no_such_device(gpu: Any, big_files: list[Path]) -> None:
     with pytest.raises(StreamerDeviceError, match="cuda:99"):
-        load(checkpoint, device="cuda:99")
+        load(big_files, device="cuda:99")
 
 
 def run_python(code: str, path: Path) -> None:
@@ -157,7 +159,7 @@ def run_python(code: str, path: Path) -> None:
 
 
 @needs_gpu
-def test_a_fork_after_cuda_was_initialised(checkpoint: list[Path]) -> None:
+def test_a_fork_after_cuda_was_initialised(big_files: list[Path]) -> None:
     run_python(
         """
         import os, sys, torch
@@ -175,12 +177,12 @@ def test_a_fork_after_cuda_was_initialised(checkpoint: list[Path]) -> None:
             os._exit(1)
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         """,
-        checkpoint[0],
+        big_files[0],
     )
 
 
 @needs_gpu
-def test_a_context_that_has_failed(checkpoint: list[Path]) -> None:
+def test_a_context_that_has_failed(big_files: list[Path]) -> None:
     run_python(
         """
         import sys, torch
@@ -204,12 +206,12 @@ def test_a_context_that_has_failed(checkpoint: list[Path]) -> None:
             streamer.stream_file(sys.argv[1])
             list(streamer.get_tensors())
         """,
-        checkpoint[0],
+        big_files[0],
     )
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_another_device_than_the_current_one(checkpoint: list[Path]) -> None:
-    tensors = load(checkpoint, device="cuda:1")
-    wanted = {name: tensor.to("cuda:1") for name, tensor in loads.expected(checkpoint).items()}
+def test_another_device_than_the_current_one(big_files: list[Path]) -> None:
+    tensors = load(big_files, device="cuda:1")
+    wanted = {name: tensor.to("cuda:1") for name, tensor in loads.expected(big_files).items()}
     check(tensors, wanted)
