@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from runai_model_streamer._device.placement import Placement, parse_device
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
+from runai_model_streamer._load import Load
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Run, Session, as_bytes
 from runai_model_streamer._stats import StreamStats
@@ -41,7 +43,7 @@ class FileStreamer:
     def __init__(self) -> None:
         self._session: Session | None = None
         self._placement: Placement | None = None
-        self._submitted = False
+        self._load: Load | None = None
         self._stats = StreamStats()
 
     def __enter__(self) -> FileStreamer:
@@ -60,12 +62,14 @@ class FileStreamer:
         self._close_session()
 
     def _close_session(self) -> None:
+        load, self._load = self._load, None
+        if load is not None:
+            load.close()
         if self._session is not None:
             self._session.close()
             self._stats = self._current_stats()
             self._session = None
         self._placement = None
-        self._submitted = False
 
     def open_files(
         self, paths: Sequence[str], credentials: Any = None, prefix_bytes: int = 0
@@ -109,12 +113,17 @@ class FileStreamer:
         memory_limit: int | None = None,
     ) -> None:
         paths = [request.path for request in requests]
-        if self._session is None or self._submitted or memory_limit is not None:
+        if self._session is None or self._load is not None or memory_limit is not None:
             self._close_session()
             self._session = Session(paths, credentials=credentials, memory_limit=memory_limit)
         self._placement = placement
-        self._submitted = True
-        placement.submit(self._session, requests)
+        try:
+            placement.submit(self._session, requests)
+        except BaseException:
+            self._close_session()
+            raise
+        ranges = sum(len(request.sizes) for request in requests)
+        self._load = Load(placement.runs(self._session), placement.device, ranges)
 
     def takes_single_requests(self) -> bool:
         """Whether add() may be used for the files that load_headers() opened."""
@@ -123,43 +132,42 @@ class FileStreamer:
     def add(self, request: FileChunks) -> None:
         """Starts reading `request` into host memory, behind what was added before."""
         assert self._session is not None
-        if not self._submitted:
-            self._placement = Placement()
-            self._submitted = True
+        if self._load is None:
+            placement = self._placement = Placement()
+            self._load = Load(placement.runs(self._session), placement.device, 0)
         assert self._placement is not None
         self._placement.submit(self._session, [request])
+        self._load.ranges += len(request.sizes)
 
     def abandon(self) -> None:
         """Stops what add() started."""
         self._close_session()
 
-    def runs(self) -> Iterator[Run]:
-        """What is ready, in order: for those who make tensors of it themselves."""
-        if self._session is None or self._placement is None:
+    def load(self) -> Load:
+        """The load under way: for those who make tensors of its runs themselves.
+
+        Raises when nothing is being streamed.
+        """
+        if self._load is None:
             raise RunaiStreamerInvalidInputException(
                 "nothing is being streamed: call stream_files() first, inside the with block"
             )
-        yield from self._placement.runs(self._session)
-
-    def range_sizes(self, run: Run) -> list[int]:
-        """Bytes of each range of `run`."""
-        return self._placement.sizes(run) if self._placement else []
+        return self._load
 
     def get_chunks(self) -> Iterator[tuple[int, int, torch.Tensor]]:
-        """(id of the request, index of the range, uint8 tensor of shape (1, size)), in order."""
-        for run in self.runs():
-            data = None if run.data is None else as_bytes(run.data)
-            sizes = self.range_sizes(run)
-            for index in range(run.count):
-                size = sizes[index]
-                if size == 0 or data is None:
-                    chunk = torch.empty((1, 0), dtype=torch.uint8, device=self.device)
-                else:
-                    if run.check is not None:
-                        run.check()
-                    start = run.positions[index]
-                    chunk = data[start : start + size].view(1, size)
-                yield run.request_id, run.first + index, chunk
+        """(id of the request, index of the range, uint8 tensor of shape (1, size)), in order.
+
+        Each chunk is yielded once: a second call goes on where the iterators before it stand. When
+        one of them has come to the end, a further call raises
+        RunaiStreamerInvalidInputException. Iterators of an earlier load raise StreamerClosedError.
+        """
+        load = self.load()
+        return self._take(load, load.view("chunks", partial(_chunks, device=load.device)))
+
+    def _take(self, load: Load, chunks: Iterator[Any]) -> Iterator[Any]:
+        """`self` stays alive, and with it what reads, as long as the consumer iterates."""
+        with load.taking("chunks"):
+            yield from chunks
 
     def list_files(
         self,
@@ -174,10 +182,9 @@ class FileStreamer:
         return list_files(prefix, is_recursive, allow_patterns, ignore_patterns)
 
     def drain_live_submissions(self) -> None:
-        """Waits until everything submitted was read, and drops it."""
-        if self._session is not None and self._submitted:
-            for _ in self.runs():
-                pass
+        """Waits until everything submitted was read, and drops it: the load is complete."""
+        if self._load is not None:
+            self._load.drain()
 
     def handle_object_store(self, path: str, streamer: Any, credentials: Any) -> None:
         """Accepted for compatibility: credentials are resolved when they are needed."""
@@ -195,3 +202,35 @@ class FileStreamer:
         assert self._session is not None
         name = self._placement.name if self._placement else "cpu"
         return StreamStats.from_native(self._session.stream.stats(), name)
+
+
+def _chunks(
+    runs: Iterator[Run], device: torch.device
+) -> Generator[tuple[int, int, torch.Tensor], None, None]:
+    for run in runs:
+        chunks = _chunks_of(run, device)
+        del run
+        yield from chunks
+
+
+def _chunks_of(
+    run: Run, device: torch.device
+) -> Generator[tuple[int, int, torch.Tensor], None, None]:
+    """The ranges of `run`. The last one has no other reference to its memory than the caller's."""
+    request_id, first, count, positions = run.request_id, run.first, run.count, run.positions
+    sizes, check = run.sizes, run.check
+    data = None if run.data is None else as_bytes(run.data)
+    del run
+    made: list[torch.Tensor] = []
+    for index in range(count):
+        size = sizes[first + index]
+        if size == 0 or data is None:
+            made.append(torch.empty((1, 0), dtype=torch.uint8, device=device))
+        else:
+            if check is not None:
+                check()
+            start = positions[index]
+            made.append(data[start : start + size].view(1, size))
+        if index == count - 1:
+            data = None
+        yield request_id, first + index, made.pop()

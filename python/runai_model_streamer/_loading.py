@@ -33,10 +33,15 @@ def load_model(
 ) -> tuple[set[str], list[str]]:
     """Fills `model` from a file or from the safetensors files of a folder.
 
-    `device` is that of the model's tensors. Tensors whose dtype and shape fit are read straight
-    into the model's memory; others are converted. Tensors that share memory need to be in the
-    files once. Returns the names that are missing in the files and those that the model does not
-    have; with `strict`, either is a RuntimeError and nothing is read.
+    `device` is that of the model's tensors. Tensors whose dtype fits are read straight into the
+    model's memory; others are converted. Tensors that share memory need to be in the files once.
+
+    Returns the names that are missing in the files and those that the model does not have.
+
+    Raises:
+        RuntimeError: a tensor has another shape than the model's, or, with `strict`, names are
+            missing or unexpected. Nothing was read then. As Module.load_state_dict() does, this
+            takes one of shape (1,) for one without dimensions.
     """
     target_device = torch.device(f"cuda:{device}" if isinstance(device, int) else device)
     paths = _files_of(to_text(path))
@@ -59,10 +64,17 @@ def load_model(
             if name not in found and (tensor.numel() == 0 or place_of(tensor) not in filled)
         }
         unexpected = sorted(name for name in found if name not in state)
+        problems = [
+            f"\n\tsize mismatch for {name}: copying a param with shape {torch.Size(shape)} from "
+            f"checkpoint, the shape in current model is {tensor.shape}."
+            for name, tensor in state.items()
+            if name in found and not _fits(shape := found[name].get_torch_shape(), tensor)
+        ]
         if strict and (missing or unexpected):
+            problems.insert(0, f" missing: {sorted(missing)}, unexpected: {unexpected}")
+        if problems:
             raise RuntimeError(
-                f"Error(s) in loading state_dict for {type(model).__name__}: "
-                f"missing: {sorted(missing)}, unexpected: {unexpected}"
+                f"Error(s) in loading state_dict for {type(model).__name__}:" + "".join(problems)
             )
         wanted = [name for name in found if name in state]
         if not wanted:
@@ -86,8 +98,13 @@ def load_model(
         with torch.no_grad():
             for name, tensor in streamer.get_tensors():
                 if name not in into:
-                    state[name].copy_(tensor)
+                    state[name].copy_(tensor.view(state[name].shape))
     return missing, unexpected
+
+
+def _fits(shape: tuple[int, ...], tensor: torch.Tensor) -> bool:
+    """Whether `tensor` of a model takes one of `shape`: torch 0.3 had none without dimensions."""
+    return shape == tuple(tensor.shape) or (shape == (1,) and tensor.dim() == 0)
 
 
 def _files_of(path: str) -> list[str]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 import torch
 
 from runai_model_streamer._device.placement import Placement
-from runai_model_streamer._distributed.streamer import DistributedStreamer
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.into import Into, resolve
@@ -23,11 +24,30 @@ from runai_model_streamer._formats.safetensors.tensors import (
     tensors_of_run,
 )
 from runai_model_streamer._gc import collection_spaced
+from runai_model_streamer._load import Load
 from runai_model_streamer._logging import logger
 from runai_model_streamer._paths import Path, to_text
+from runai_model_streamer._session import Run
 from runai_model_streamer._stats import StreamStats
+from runai_model_streamer.distributed_streamer import DistributedStreamer
 
 Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(slots=True)
+class _Wanted:
+    """What tensors a load makes of its runs: fixed when it begins, whatever the streamer does
+    next. It does not refer to the load, which owns a generator that refers to it."""
+
+    files: dict[int, list[SafetensorMetadata]]
+    """Of each request, by its id."""
+    device: torch.device
+    into: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    written: bool = True
+    """Whether the engine writes to the destinations itself."""
+    progress: Progress | None = None
+    total_size: int = 0
+    logged: bool = False
 
 
 class SafetensorsStreamer:
@@ -48,9 +68,7 @@ class SafetensorsStreamer:
         self.unaligned_copies = 0
         self._files: list[SafetensorsMetadata] = []
         self._credentials: Any = None
-        self._into: dict[str, torch.Tensor] = {}
-        self._written = True  # whether the engine writes there itself
-        self._progress: Progress | None = None
+        self._begun: tuple[Load, _Wanted] | None = None
 
     def __enter__(self) -> SafetensorsStreamer:
         self.file_streamer.__enter__()
@@ -63,7 +81,7 @@ class SafetensorsStreamer:
         traceback: TracebackType | None,
     ) -> None:
         self.file_streamer.__exit__(kind, error, traceback)
-        self._into = {}
+        self._begun = None
 
     def stream_file(
         self,
@@ -130,10 +148,10 @@ class SafetensorsStreamer:
         self.start_time = time.monotonic()
         self.device_str = "cpu" if device is None else str(device)
         self._credentials = s3_credentials
-        self._progress = progress
+        self._begun = None
         placement = self.file_streamer.join(names, device, is_distributed, process_group)
         try:
-            self._prepare(names, s3_credentials, placement, tensor_names, into)
+            self._prepare(names, s3_credentials, placement, tensor_names, into, progress)
         except BaseException as error:
             self.file_streamer.fail(error)  # other ranks wait for this one
             raise
@@ -145,35 +163,45 @@ class SafetensorsStreamer:
         placement: Placement,
         tensor_names: TensorNames | None,
         into: Into | None,
+        progress: Progress | None,
     ) -> None:
         everything = into is None and tensor_names is None and len(names) > 0
         host = type(placement) is Placement
         if everything and host and self.file_streamer.takes_single_requests():
             self._prepare_one_by_one(names, s3_credentials)
+            self._begin({}, True, progress)
             return
         self._files = SafetensorsMetadata.from_files(self.file_streamer, names, s3_credentials)
         wanted = select([file.tensors_metadata for file in self._files], tensor_names)
         for tensors in wanted:
             check_dtypes(tensors)  # before anything is read
-        self._into = {} if into is None else resolve(into, wanted, placement.device)
-        self._written = placement.writes_destinations
+        targets = {} if into is None else resolve(into, wanted, placement.device)
+        written = placement.writes_destinations
         self.files_to_tensors_metadata = dict(enumerate(wanted))
         requests = []
         for index, (name, file) in enumerate(zip(names, self._files, strict=True)):
             request = make_request(index, name, file.offset, wanted[index])
-            if self._into and self._written:
+            if targets and written:
                 request.destinations = [
-                    self._into[tensor.name].data_ptr() if tensor.name in self._into else 0
+                    targets[tensor.name].data_ptr() if tensor.name in targets else 0
                     for tensor in wanted[index]
                 ]
-                request.keep = self._into
+                request.keep = targets
             requests.append(request)
         self.total_size = sum(request.total_size() for request in requests)
         self.file_streamer.stream_joined(requests, s3_credentials, placement)
+        self._begin(targets, written, progress)
+
+    def _begin(
+        self, into: dict[str, torch.Tensor], written: bool, progress: Progress | None
+    ) -> None:
+        load = self.file_streamer.load()
+        files = self.files_to_tensors_metadata
+        wanted = _Wanted(files, load.device, into, written, progress, self.total_size)
+        self._begun = load, wanted
 
     def _prepare_one_by_one(self, names: list[str], s3_credentials: Any) -> None:
         """Everything, into host memory: the first file is read while the next header is parsed."""
-        self._into, self._written = {}, True
         self._files, self.files_to_tensors_metadata, self.total_size = [], {}, 0
         streamer = self.file_streamer
         try:
@@ -192,31 +220,34 @@ class SafetensorsStreamer:
     def get_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(name, tensor) of everything that stream_files() asked for, in file order.
 
-        Raises a StreamerError when a read fails; tensors that were yielded before stay valid.
-        """
-        count = sum(map(len, self.files_to_tensors_metadata.values()))
-        with collection_spaced(count, self.total_size):
-            yield from self._tensors()
-        self._log_summary()
+        Each tensor is yielded once: a second call goes on where the iterators before it stand,
+        after a `break`, too.
 
-    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        done = 0
-        device = self.file_streamer.device
-        for run in self.file_streamer.runs():
-            tensors = self.files_to_tensors_metadata[run.request_id]
-            first, last = run.first, run.first + run.count
-            pairs = tensors_of_run(run, tensors, device)
-            if self._into:
-                pairs = self._filled(tensors[first:last], pairs)
-            del run
-            if self._progress is None:
-                yield from pairs
-                continue
-            for name, tensor in pairs:
-                done += tensor.numel() * tensor.element_size()
-                yield name, tensor
-                del tensor
-            self._progress(done, self.total_size)
+        Raises:
+            StreamerError: a read fails; tensors that were yielded before stay valid. Later calls
+                raise it again.
+            RunaiStreamerInvalidInputException: nothing is being streamed, or an iterator has come
+                to the end of the load. A load without tensors yields nothing, any number of times.
+            StreamerClosedError: the streamer was closed, or streams other files, since the iterator
+                was made.
+        """
+        load = self.file_streamer.load()
+        if self._begun is None or self._begun[0] is not load:
+            # The caller has started file_streamer, and filled files_to_tensors_metadata.
+            self._begun = load, _Wanted(self.files_to_tensors_metadata, load.device)
+        wanted = self._begun[1]
+        return self._take(load, wanted, load.view("tensors", partial(_tensors, wanted=wanted)))
+
+    def _take(
+        self, load: Load, wanted: _Wanted, tensors: Iterator[tuple[str, torch.Tensor]]
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """`self` stays alive, and with it what reads, as long as the consumer iterates."""
+        count = sum(map(len, wanted.files.values()))
+        with collection_spaced(count, wanted.total_size), load.taking("tensors"):
+            yield from tensors
+        if not wanted.logged:
+            wanted.logged = True
+            self._log_summary(wanted.total_size)
 
     def keys(self) -> list[str]:
         """Names of all tensors of the files, in file order."""
@@ -234,6 +265,8 @@ class SafetensorsStreamer:
     def open_files(self, paths: Sequence[Path], s3_credentials: Any = None) -> None:
         """Reads only the headers of `paths`: for keys(), metadata() and get_slice()."""
         names = [to_text(path) for path in _as_list(paths)]
+        self._begun = None
+        self.file_streamer.close()  # what was streamed so far ends, also for an empty list
         self._credentials = s3_credentials
         self._files = SafetensorsMetadata.from_files(self.file_streamer, names, s3_credentials)
         self.files_to_tensors_metadata = {
@@ -255,30 +288,13 @@ class SafetensorsStreamer:
         """Counters of the load under way, or of the last one."""
         return self.file_streamer.stats()
 
-    def _filled(
-        self,
-        tensors: Sequence[SafetensorMetadata],
-        fresh: Iterator[tuple[str, torch.Tensor]],
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        """Destinations where `tensors` have one, else what `fresh` makes of them."""
-        if self._written and all(tensor.name in self._into for tensor in tensors):
-            for tensor in tensors:
-                yield tensor.name, self._into[tensor.name]
-            return
-        for name, own in fresh:
-            target = self._into.get(name)
-            if target is not None and not self._written:
-                with torch.no_grad():
-                    target.copy_(own)
-            yield name, own if target is None else target
-
     def _file(self, path: str) -> SafetensorsMetadata:
         for file in self._files:
             if file.path == path:
                 return file
         raise KeyError(path)
 
-    def _log_summary(self) -> None:
+    def _log_summary(self, total_size: int) -> None:
         if not logger.isEnabledFor(20):
             return
         try:
@@ -286,8 +302,8 @@ class SafetensorsStreamer:
         except OSError:  # connections may hold every descriptor; everything was streamed
             return
         seconds = time.monotonic() - self.start_time
-        size = humanize.naturalsize(self.total_size, binary=True)
-        rate = humanize.naturalsize(self.total_size / seconds if seconds > 0 else 0, binary=True)
+        size = humanize.naturalsize(total_size, binary=True)
+        rate = humanize.naturalsize(total_size / seconds if seconds > 0 else 0, binary=True)
         logger.info(
             "[RunAI Streamer] Overall time to stream %s of all files to %s: %ss, %s/s",
             size,
@@ -295,6 +311,47 @@ class SafetensorsStreamer:
             round(seconds, 2),
             rate,
         )
+
+
+def _tensors(
+    runs: Iterator[Run], wanted: _Wanted
+) -> Generator[tuple[str, torch.Tensor], None, None]:
+    """No frame holds a tensor that was yielded, nor memory that is only its own."""
+    done = 0
+    for run in runs:
+        tensors = wanted.files[run.request_id]
+        first, last = run.first, run.first + run.count
+        pairs = tensors_of_run(run, tensors, wanted.device)
+        del run
+        if wanted.into:
+            pairs = _filled(tensors[first:last], pairs, wanted)
+        yield from pairs
+        if wanted.progress is not None:
+            done += sum(tensor.end - tensor.start for tensor in tensors[first:last])
+            wanted.progress(done, wanted.total_size)
+
+
+def _filled(
+    tensors: Sequence[SafetensorMetadata],
+    fresh: Iterator[tuple[str, torch.Tensor]],
+    wanted: _Wanted,
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Destinations where `tensors` have one, else what `fresh` makes of them."""
+    into = wanted.into
+    if wanted.written and all(tensor.name in into for tensor in tensors):
+        return ((tensor.name, into[tensor.name]) for tensor in tensors)
+
+    def fill(pair: tuple[str, torch.Tensor]) -> tuple[str, torch.Tensor]:
+        name, own = pair
+        target = into.get(name)
+        if target is None:
+            return pair
+        if not wanted.written:
+            with torch.no_grad():
+                target.copy_(own)
+        return name, target
+
+    return map(fill, fresh)
 
 
 def _as_list(paths: Any) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,8 @@ class Run:
     None where the ranges went to destinations of the caller's, or are empty."""
     positions: list[int]
     """Of each range in `data`, in bytes."""
+    sizes: list[int]
+    """Of all ranges of the request, in bytes."""
     check: Callable[[], None] | None = None
     """Where `data` is the file's own pages: raises when they may not be touched any more. To be
     called before each range is handed out: pages that a truncation took away are a SIGBUS."""
@@ -70,12 +72,14 @@ class Session:
         self.files: dict[str, int] = {}
         self.sizes: dict[str, int] = {}
         self.versions: dict[str, str] = {}
-        self._ids: list[list[int]] = []
+        self._opened = 0  # files that the engine has numbers for: failed ones, too
+        self._entries: list[list[tuple[int, list[int]]]] = []  # id and sizes, by submission
 
     def open(self, paths: Sequence[str], prefix_bytes: int = 0) -> list[bytes]:
         """Opens `paths` and returns the first bytes of each; raises the first one's error."""
         opened = self.stream.open(list(paths), prefix_bytes)
-        first = len(self.files)
+        first = self._opened
+        self._opened += len(opened)
         prefixes = []
         for index, (path, (size, version, prefix, error)) in enumerate(
             zip(paths, opened, strict=True)
@@ -112,28 +116,41 @@ class Session:
             (self.files[r.path], r.offsets, r.sizes, r.alignments, r.destinations, r.keep)
             for r in requests
         ]
-        self._ids.append([r.id for r in requests])
+        self._entries.append([(r.id, r.sizes) for r in requests])
         self.stream.submit(entries, device_type, ordinal, device_stream)
 
-    def runs(self) -> Iterator[Run]:
-        """What is ready, in the order of submission, until everything was delivered."""
+    def runs(self) -> Generator[Run, None, None]:
+        """What is ready, in the order of submission, until everything was delivered.
+
+        What it has fetched goes with it: a load has one, and takes it to its end.
+        """
         finished = False
         while not finished:
             ready, finished = self.stream.next()
             # Popped one by one, so that no memory is held for longer than the consumer holds it.
             ready.reverse()
             while ready:
-                submission, entry, file, first, count, data, positions, error = ready.pop()
-                if error is not None:
-                    raise error
-                check = None
-                if data is not None and data.view:
-                    check = partial(self.stream.check, file)
-                    check()
-                run = Run(self._ids[submission][entry], first, count, data, positions, check)
-                del data
-                yield run
-                del run
+                yield self._run(*ready.pop())
+
+    def _run(
+        self,
+        submission: int,
+        entry: int,
+        file: int,
+        first: int,
+        count: int,
+        data: Any,
+        positions: list[int],
+        error: Exception | None,
+    ) -> Run:
+        if error is not None:
+            raise error
+        check = None
+        if data is not None and data.view:
+            check = partial(self.stream.check, file)
+            check()
+        request_id, sizes = self._entries[submission][entry]
+        return Run(request_id, first, count, data, positions, sizes, check)
 
     def close(self) -> None:
         self.stream.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import torch
 
@@ -19,6 +19,7 @@ from runai_model_streamer._device.placement import Placement
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     StreamerDeviceError,
+    StreamerError,
     StreamerOutOfMemoryError,
 )
 from runai_model_streamer._requests import FileChunks
@@ -143,23 +144,29 @@ class CudaPlacement(Placement):
         self._ahead = 0  # bytes that are allocated and were not yielded
 
     def submit(self, session: Session, requests: Sequence[FileChunks]) -> None:
-        self._sizes = {request.id: request.sizes for request in requests}
         self._waiting = deque(_cut(requests, self._alignment))
         self._under_way = {}
         self._ahead = 0
         session.submit([], self.memory.native_type, self.memory.ordinal, self.memory.stream())
         self._submit_more(session, must=True)
 
-    def runs(self, session: Session) -> Iterator[Run]:
+    def runs(self, session: Session) -> Generator[Run, None, None]:
         while self._waiting or self._under_way:
             if not self._under_way:  # the device was full: the consumer may have freed some since
                 self._submit_more(session, must=True)
             for ready in session.runs():
-                run = self._take(session, ready)
-                # While the consumer works with this run the next ones are under way.
-                self._submit_more(session, must=False)
-                yield run
-                del run
+                yield self._deliver(session, ready)
+            if self._under_way:  # to ask again would be to ask for ever
+                raise StreamerError(
+                    f"{self.name}: everything was delivered, but for {len(self._under_way)} blocks",
+                    code="internal",
+                )
+
+    def _deliver(self, session: Session, ready: Run) -> Run:
+        run = self._take(session, ready)
+        # While the consumer works with this run the next ones are under way.
+        self._submit_more(session, must=False)
+        return run
 
     def _take(self, session: Session, ready: Run) -> Run:
         """`ready` of a block as a run of the request it came from."""
@@ -180,7 +187,7 @@ class CudaPlacement(Placement):
             del self._under_way[block.number]
             if session.memory.pop(block.number, None) is not None:
                 self._ahead -= block.size + self._slack
-        return Run(request.id, first, ready.count, data, positions)
+        return Run(request.id, first, ready.count, data, positions, request.sizes)
 
     def _submit_more(self, session: Session, must: bool) -> None:
         """Submits what fits; `must`: raises where the device has no memory for any of it. To call

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import torch
 
@@ -24,17 +24,13 @@ class Placement:
         self.device = torch.device("cpu") if device is None else device
         """That the tensors say."""
         self.memory: HostMemory = HostMemory()
-        self._sizes: dict[int, list[int]] = {}
 
     def submit(self, session: Session, requests: Sequence[FileChunks]) -> None:
-        self._sizes.update((request.id, request.sizes) for request in requests)
         session.submit(requests)
 
-    def sizes(self, run: Run) -> list[int]:
-        """Bytes of each range of `run`."""
-        return self._sizes[run.request_id][run.first : run.first + run.count]
-
-    def runs(self, session: Session) -> Iterator[Run]:
+    def runs(self, session: Session) -> Generator[Run, None, None]:
+        """What is ready, until everything was delivered. Once for a load, as Session.runs(); no
+        frame holds a run that was yielded."""
         return session.runs()
 
 
@@ -47,14 +43,13 @@ class MovedPlacement(Placement):
         super().__init__(name, device)
         self.memory = HostMemory(device, backend=None)
 
-    def runs(self, session: Session) -> Iterator[Run]:
-        for run in session.runs():
-            if run.data is not None:
-                moved = as_bytes(run.data).to(self.device)
-                run = dataclasses.replace(run, data=moved)
-                del moved
-            yield run
-            del run
+    def runs(self, session: Session) -> Generator[Run, None, None]:
+        yield from map(self._moved, session.runs())
+
+    def _moved(self, run: Run) -> Run:
+        if run.data is None:
+            return run
+        return dataclasses.replace(run, data=as_bytes(run.data).to(self.device))
 
 
 def parse_device(device: str | torch.device | None) -> Placement:

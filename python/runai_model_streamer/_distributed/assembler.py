@@ -105,8 +105,9 @@ class Assembler:
     def _run(self, block: _Block) -> Run:
         data: Any = None if block.destination else block.memory
         block.memory = None
-        request_id = self._requests[block.request].id
-        return Run(request_id, block.first, len(block.positions), data, block.positions)
+        request = self._requests[block.request]
+        positions = block.positions
+        return Run(request.id, block.first, len(positions), data, positions, request.sizes)
 
 
 def _blocks_of(index: int, request: FileChunks) -> Iterator[_Block]:

@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from runai_model_streamer._distributed.assembler import Assembler
 from runai_model_streamer._distributed.peer_errors import Abandoned, PeerError, located
@@ -164,13 +164,15 @@ class Pump:
             ) from error
         _started.add(self)
 
-    def runs(self) -> Iterator[Run]:
+    def runs(self) -> Generator[Run, None, None]:
         """What is complete. Raises the error that ended the stream, on whichever rank it was."""
-        while (run := self._queue.take(self._look_around)) is not None:
-            if run.data is not None and self._memory.stream() != self._stream:
-                self._memory.used_by_current_stream(run.data)
-            yield run
-            del run
+        yield from iter(self._next, None)  # no frame holds a run that was yielded
+
+    def _next(self) -> Run | None:
+        run = self._queue.take(self._look_around)
+        if run is not None and run.data is not None and self._memory.stream() != self._stream:
+            self._memory.used_by_current_stream(run.data)
+        return run
 
     def _look_around(self) -> None:
         if error := self._channel.stuck():

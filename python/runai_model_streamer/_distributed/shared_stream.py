@@ -75,7 +75,7 @@ class SharedStream:
         else:
             self.channel.abort(StreamerError("left before the stream began", code="timeout"))
 
-    def begin(self, session: Session, requests: Sequence[FileChunks]) -> None:
+    def begin(self, session: Session, requests: Sequence[FileChunks]) -> Pump:
         """Agrees with the other ranks on who reads what, and starts to."""
         channel, settings, memory = self.channel, self.settings, self.memory
         paths = list(dict.fromkeys(request.path for request in requests))
@@ -118,6 +118,7 @@ class SharedStream:
         )
         pump.start(partial(self._make_transport, ranks, member))
         self.pump = pump
+        return pump
 
     def _wishes(
         self, session: Session, requests: Sequence[FileChunks], paths: Sequence[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,10 +22,11 @@ from runai_model_streamer._distributed.settings import DistSettings
 from runai_model_streamer._distributed.shared_stream import SharedStream
 from runai_model_streamer._distributed.staging import PrivateStaging
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException, StreamerError
-from runai_model_streamer._file_streamer import FileHeader, FileStreamer, ReadHeaders
-from runai_model_streamer._requests import FileChunks
-from runai_model_streamer._session import Run, Session
+from runai_model_streamer._file_streamer import FileHeader, ReadHeaders
+from runai_model_streamer._load import Load
+from runai_model_streamer._session import Session
 from runai_model_streamer._stats import StreamStats
+from runai_model_streamer.file_streamer import FileChunks, FileStreamer
 
 if TYPE_CHECKING:
     from runai_model_streamer._device.placement import Placement
@@ -191,8 +192,8 @@ class DistributedStreamer(FileStreamer):
         channel = shared.channel
         count = len(channel.ranks)
         mine = list(paths[channel.index :: count])
+        self._close_session()
         session = self._session = Session(paths, credentials=credentials, memory_limit=-1)
-        self._submitted = False
         headers = read(session, mine)
         values = channel.exchange("headers", pack_headers(headers))
         found = {header.path: header for value in values for header in unpack_headers(value)}
@@ -232,25 +233,12 @@ class DistributedStreamer(FileStreamer):
             if self._session is None:
                 paths = list(dict.fromkeys(request.path for request in requests))
                 self._session = Session(paths, credentials=credentials, memory_limit=-1)
-            self._submitted = True
-            self._requests = {request.id: request for request in requests}
-            shared.begin(self._session, requests)
+            pump = shared.begin(self._session, requests)
+            ranges = sum(len(request.sizes) for request in requests)
+            self._load = Load(pump.runs(), shared.device, ranges)
         except BaseException as error:
             self.fail(error)
             raise
-
-    def runs(self) -> Iterator[Run]:
-        """What is ready, in the same order on ranks that want the same."""
-        if self._shared is None or self._shared.pump is None:
-            yield from super().runs()
-            return
-        yield from self._shared.pump.runs()
-
-    def range_sizes(self, run: Run) -> list[int]:
-        """Bytes of each range of `run`."""
-        if self._shared is None or self._shared.pump is None:
-            return super().range_sizes(run)
-        return self._requests[run.request_id].sizes[run.first : run.first + run.count]
 
     @property
     def device(self) -> torch.device:

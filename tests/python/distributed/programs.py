@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from runai_model_streamer import FileChunks, SafetensorsStreamer
+from runai_model_streamer import FileChunks, SafetensorsStreamer, StreamerError
 from runai_model_streamer._distributed import (
     membership,
     pump,
@@ -149,6 +149,48 @@ def twice() -> dict[str, Any]:
         stream(one)
         results.append([(name, digest(tensor)) for name, tensor in one.get_tensors()])
     return {"results": results}
+
+
+def iterators() -> dict[str, Any]:
+    """A look at the first tensor, a break, two loops in turn, a generator that is closed; then
+    another load, which ends the iterators of this one."""
+    found: list[tuple[str, str]] = []
+
+    def take(pair: tuple[str, torch.Tensor] | None) -> None:
+        if pair is not None:
+            found.append((pair[0], digest(pair[1])))
+
+    with SafetensorsStreamer() as streamer:
+        stream(streamer)
+        take(next(streamer.get_tensors()))
+        for number, pair in enumerate(streamer.get_tensors()):
+            take(pair)
+            if number == 5 + my_rank():
+                break
+        one, other, closed = (streamer.get_tensors() for _ in range(3))
+        take(next(closed))
+        closed.close()
+        for _ in range(3):
+            take(next(one, None))
+            take(next(other, None))
+        for pair in streamer.get_tensors():
+            take(pair)
+        ended = ""
+        try:
+            streamer.get_tensors()
+        except StreamerError as error:
+            ended = str(error)
+        stream(streamer)
+        old = streamer.get_tensors()
+        next(old)
+        dist.barrier()
+        stream(streamer)
+        try:
+            next(old)
+        except StreamerError as error:
+            ended += f" {type(error).__name__}"
+        again = [(name, digest(tensor)) for name, tensor in streamer.get_tensors()]
+    return {"results": [found, again], "ended": ended}
 
 
 def shared_after_another() -> dict[str, Any]:

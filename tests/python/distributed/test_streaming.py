@@ -214,6 +214,16 @@ def test_two_streamers_at_once_and_again(cluster: Make, tmp_path: Path) -> None:
             assert one == [list(pair) for pair in digests_of(files)]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_iterators_come_and_go(cluster: Make, tmp_path: Path, way: str) -> None:
+    files, expected = models.mixture(tmp_path)
+    for result in cluster(2).load(files, program="iterators", way=way).values():
+        wanted = [list(pair) for pair in expected]
+        assert result["results"] == [wanted, wanted]
+        assert result["ended"].startswith("the load is complete")
+        assert result["ended"].endswith(" StreamerClosedError")
+
+
 def test_a_stream_is_shared_whatever_came_before_it(cluster: Make, tmp_path: Path) -> None:
     files = models.dense(tmp_path, files=1, tensors=3)
     bad = tmp_path / "bad.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from pathlib import Path
@@ -311,6 +312,13 @@ with SafetensorsStreamer() as streamer:
         )
 
 
+class OfShapes(torch.nn.Module):
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.fits = torch.nn.Parameter(torch.zeros(3))
+        self.register_buffer("other", torch.zeros(shape, dtype=dtype))
+
+
 class TestOneLiners:
     def test_load_file(self, strategy, model) -> None:
         path, tensors = model
@@ -337,6 +345,49 @@ class TestOneLiners:
         with pytest.raises(RuntimeError, match=r"missing.*bias.*unexpected.*other"):
             load_model(model, tmp_path)
         assert torch.equal(model.weight, before)
+
+    def test_load_model_takes_the_shapes_that_torch_takes(self, tmp_path: Path) -> None:
+        path = tmp_path / "1.safetensors"
+        shapes = [(), (1,), (4,), (1, 4), (4, 1), (2, 2), (1, 1), (0,), (0, 4), (4, 0), (2, 1, 2)]
+        taken = 0
+        for stored, own, dtype, strict in itertools.product(
+            shapes, shapes, [torch.float32, torch.bfloat16], [True, False]
+        ):
+            number = torch.Size(stored).numel()
+            value = torch.arange(1, number + 1, dtype=torch.float32).view(stored)
+            # Behind one that fits: nothing of it may be read when the other one does not.
+            safetensors.torch.save_file({"fits": torch.ones(3), "other": value}, path)
+            models = [OfShapes(own, dtype) for _ in range(2)]
+            outcomes = []
+            for fill, model in zip((safetensors.torch.load_model, load_model), models, strict=True):
+                try:
+                    missing, unexpected = fill(model, path, strict=strict)
+                    outcomes.append((set(missing), list(unexpected)))
+                except RuntimeError as error:
+                    outcomes.append(str(error))
+            assert outcomes[0] == outcomes[1], (stored, own)
+            mine = models[1]
+            if isinstance(outcomes[1], str):
+                sizes = f"{torch.Size(stored)} from checkpoint, the shape in current model is "
+                assert sizes + f"{torch.Size(own)}." in outcomes[1]
+                assert torch.equal(mine.fits, torch.zeros(3))
+                assert torch.equal(mine.other, torch.zeros(own, dtype=dtype))
+            else:
+                taken += 1
+                assert torch.equal(mine.fits, torch.ones(3))
+                assert torch.equal(mine.other, models[0].other)
+        assert taken == 4 * (len(shapes) + 1)
+
+    def test_load_model_says_everything_that_is_wrong(self, tmp_path: Path) -> None:
+        path = tmp_path / "1.safetensors"
+        safetensors.torch.save_file({"weight": torch.ones(3, 1), "more": torch.ones(1)}, path)
+        model = torch.nn.Linear(3, 3)
+        with pytest.raises(
+            RuntimeError, match=r"missing.*bias.*unexpected.*more.*\n\tsize mismatch"
+        ):
+            load_model(model, path)
+        with pytest.raises(RuntimeError, match=r"Linear:\n\tsize mismatch for weight: copying"):
+            load_model(model, path, strict=False)
 
     def test_load_model_converts_what_does_not_fit(self, tmp_path: Path) -> None:
         source = torch.nn.Linear(3, 4)

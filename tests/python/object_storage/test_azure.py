@@ -409,7 +409,7 @@ def test_https_address_of_a_blob_is_azure(use):
 )
 def test_what_a_connection_string_holds_is_for_its_account(use, text, host, expected):
     """If it holds nothing for an account, azure-identity is asked."""
-    from runai_model_streamer import native
+    from runai_model_streamer import _native_api as native
 
     use({"AZURE_STORAGE_CONNECTION_STRING": text})
     assert native.azure_settings_sign(f"{host}.blob.core.x/models") is expected

@@ -12,8 +12,8 @@ import json
 import pytest
 
 from runai_model_streamer import FileStreamer, StreamerError, list_safetensors
-from runai_model_streamer.credentials import azure as azure_credentials
-from runai_model_streamer.credentials import gcs as gcs_credentials
+from runai_model_streamer._credentials import azure as azure_credentials
+from runai_model_streamer._credentials import gcs as gcs_credentials
 from runai_model_streamer.s3_utils import S3Credentials
 from tests.python.object_storage.models import load
 from tests.servers.canned import Answer, Canned, Seen

@@ -157,21 +157,15 @@ def tensors_of_run(
     Each is a view of the run's memory, made by as few calls as possible: this is what a tensor of
     few bytes costs.
     """
+    if run.count == 1:
+        tensor = tensors[run.first]
+        made_one = [(tensor.name, _only_tensor(run, tensor, device))]
+        del run
+        yield made_one.pop()  # the caller has the only reference
+        return
     first, count, data, positions = run.first, run.count, run.data, run.positions
     check = run.check
     del run
-    if count == 1:
-        tensor = tensors[first]
-        dtype = tensor.get_torch_dtype()
-        if data is None or tensor.start == tensor.end:
-            yield tensor.name, torch.empty(tensor.get_torch_shape(), dtype=dtype, device=device)
-            return
-        flat = _typed_bytes(data, positions[0], dtype)
-        del data
-        shaped = flat.view(tensor.get_torch_shape())
-        del flat
-        yield tensor.name, shaped
-        return
     memory = None if data is None else as_bytes(data)
     del data
     # dtype name -> torch dtype, bytes of an element, the memory as that dtype, its start in it
@@ -201,6 +195,13 @@ def tensors_of_run(
                 check()
             yield chosen[index].name, value
         begin = end
+
+
+def _only_tensor(run: Run, tensor: SafetensorMetadata, device: torch.device) -> torch.Tensor:
+    shape, dtype = tensor.get_torch_shape(), tensor.get_torch_dtype()
+    if run.data is None or tensor.start == tensor.end:
+        return torch.empty(shape, dtype=dtype, device=device)
+    return _typed_bytes(run.data, run.positions[0], dtype).view(shape)
 
 
 def _end_of_stack(

@@ -1,0 +1,124 @@
+"""What one call of stream_files() delivers: each item once, to whichever iterator asks next."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import itertools
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import torch
+
+from runai_model_streamer._errors import (
+    RunaiStreamerInvalidInputException,
+    StreamerClosedError,
+    StreamerError,
+)
+from runai_model_streamer._session import Run
+
+
+class Load:
+    """One load, from its first run to its end. One thread at a time; close() from any thread.
+
+    The load owns the generators that fetch, and all that they have fetched. The iterators of
+    consumers only ask them: one that is dropped, closed or thrown into loses nothing, and the next
+    one goes on behind it.
+    """
+
+    def __init__(self, runs: Generator[Run, None, None], device: torch.device, ranges: int) -> None:
+        """`runs` are those of `ranges` ranges in all; `device` is that of the tensors."""
+        self.device = device
+        self.ranges = ranges
+        self._runs = runs
+        self._views: dict[str, Generator[Any, None, None]] = {"runs": runs}
+        self._closed = False
+        self._complete = False
+        self._failure: StreamerError | None = None
+
+    def view(
+        self, name: str, make: Callable[[Iterator[Run]], Generator[Any, None, None]]
+    ) -> Iterator[Any]:
+        """The items that `make` makes of runs; every call with `name` continues the same ones.
+
+        To be taken within taking(name). Raises when the load has ended; one without ranges is never
+        at its end.
+        """
+        if self._closed:
+            raise self._closed_error()
+        if self._failure is not None:
+            raise copy.copy(self._failure)
+        items = self._views.get(name)
+        if self._complete and self.ranges > 0 and (items is None or _ended(items)):
+            raise RunaiStreamerInvalidInputException(
+                "the load is complete, everything was yielded: call stream_files() to read again"
+            )
+        if items is None:
+            # No reference to this object, which owns it: the last iterator frees everything.
+            items = self._views[name] = make(itertools.chain(self._runs))
+        # A chain has neither close() nor throw(): a consumer's generator passes none of them on.
+        return itertools.chain(items)
+
+    @contextlib.contextmanager
+    def taking(self, name: str) -> Iterator[None]:
+        """Around what takes view(name) to its end: notes how that ends."""
+        items = self._views[name]
+        try:
+            yield
+        except BaseException as error:
+            state = inspect.getgeneratorstate(items)
+            if state == inspect.GEN_RUNNING and isinstance(error, ValueError):
+                raise RunaiStreamerInvalidInputException(
+                    "another thread is taking from this load: one thread at a time"
+                ) from None
+            if state != inspect.GEN_CLOSED or self._complete or self._failure is not None:
+                raise  # the consumer's own
+            if self._closed:
+                if isinstance(error, StreamerError) and error.code == "invalid":
+                    raise self._closed_error() from error
+                raise
+            self._failure = _to_raise_again(error)
+            raise
+        if self._closed:
+            raise self._closed_error()
+        if self._failure is not None:
+            raise copy.copy(self._failure)
+        self._complete = True
+
+    def drain(self) -> None:
+        """Drops every run that was not taken: from then on the load is one without ranges."""
+        with self.taking("runs"):
+            for _ in self._runs:
+                pass
+        self.ranges = 0
+
+    def close(self) -> None:
+        """Frees what was fetched. The next step of every iterator raises StreamerClosedError."""
+        self._closed = True
+        for items in list(self._views.values())[::-1]:
+            # ValueError: another thread is in it. It ends when the session does.
+            with contextlib.suppress(ValueError):
+                items.close()
+
+    @staticmethod
+    def _closed_error() -> StreamerClosedError:
+        return StreamerClosedError(
+            "the streamer was closed, or has begun another load", code="cancelled"
+        )
+
+
+def _ended(items: Generator[Any, None, None]) -> bool:
+    return inspect.getgeneratorstate(items) == inspect.GEN_CLOSED
+
+
+def _to_raise_again(error: BaseException) -> StreamerError:
+    """What later iterators raise: without the traceback, which holds the frames of a consumer."""
+    if isinstance(error, StreamerError):
+        again = copy.copy(error)
+        again.rank, again.host = error.rank, error.host
+        return again
+    return StreamerClosedError(
+        f"the load ended early, by {type(error).__name__}: call stream_files() to read again",
+        code="cancelled",
+    )

@@ -1,0 +1,376 @@
+"""What was fetched belongs to the load: iterators come and go, and lose and repeat nothing."""
+
+from __future__ import annotations
+
+import gc
+import re
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from runai_model_streamer import FileChunks, FileStreamer, SafetensorsStreamer
+from runai_model_streamer._device import placement as devices
+from runai_model_streamer._errors import (
+    RunaiStreamerInvalidInputException,
+    StreamerClosedError,
+    StreamerError,
+)
+from tests.python import iterating
+from tests.servers.canned import Answer, Canned, Seen
+
+from .conftest import MIB, make_model, same
+
+SIZES = [100 + index for index in range(40)] + [300_000] * 4 + [7] * 20
+Model = tuple[SafetensorsStreamer, dict[str, torch.Tensor]]
+
+
+@pytest.fixture
+def loading(tmp_path: Path) -> Iterator[Model]:
+    """A streamer with a load under way, and the tensors of the load."""
+    tensors = make_model(tmp_path / "a.safetensors", SIZES)
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_file(tmp_path / "a.safetensors")
+        yield streamer, tensors
+
+
+def check(found: list[tuple[str, torch.Tensor]], tensors: dict[str, torch.Tensor]) -> None:
+    assert sorted(name for name, _ in found) == sorted(tensors)
+    assert all(same(tensor, tensors[name]) for name, tensor in found)
+
+
+class TestContinuing:
+    @pytest.fixture(autouse=True)
+    def _every_strategy(self, strategy: str) -> None:
+        pass
+
+    def test_a_look_at_the_first_and_then_a_loop(self, loading: Model) -> None:
+        streamer, tensors = loading
+        first = next(streamer.get_tensors())
+        check([first, *streamer.get_tensors()], tensors)
+
+    def test_a_break_and_a_second_loop(self, loading: Model) -> None:
+        streamer, tensors = loading
+        found = []
+        for count in (4, 1, 30, 7):
+            for pair in streamer.get_tensors():
+                found.append(pair)
+                count -= 1
+                if count == 0:
+                    break
+        check([*found, *streamer.get_tensors()], tensors)
+
+    def test_two_loops_in_turn(self, loading: Model) -> None:
+        streamer, tensors = loading
+        one, other = streamer.get_tensors(), streamer.get_tensors()
+        found = []
+        for pair in one:
+            found.append(pair)
+            found += [pair for pair in [next(other, None)] if pair is not None]
+        check(found, tensors)
+        assert list(other) == []
+
+    def test_a_generator_that_is_closed_or_thrown_into(self, loading: Model) -> None:
+        streamer, tensors = loading
+        one, other = streamer.get_tensors(), streamer.get_tensors()
+        found = [next(one), next(other), next(one)]
+        one.close()
+        with pytest.raises(KeyError, match="of the model"):
+            other.throw(KeyError("of the model"))
+        assert list(one) == list(other) == []
+        check([*found, *streamer.get_tensors()], tensors)
+
+    def test_chunks(self, tmp_path: Path) -> None:
+        content = bytes(range(256)) * 40
+        (tmp_path / "blob").write_bytes(content)
+        with FileStreamer() as streamer:
+            streamer.stream_files([FileChunks(3, tmp_path / "blob", 0, [1024] * 10)])
+            found = [next(streamer.get_chunks()), next(streamer.get_chunks())]
+            found += streamer.get_chunks()
+            assert b"".join(chunk.numpy().tobytes() for _, _, chunk in found) == content
+            assert [index for _, index, _ in found] == list(range(10))
+            with pytest.raises(RunaiStreamerInvalidInputException, match="complete"):
+                streamer.get_chunks()
+
+
+class TestTheEnd:
+    def test_a_complete_load_says_so(self, loading: Model) -> None:
+        streamer, tensors = loading
+        early = streamer.get_tensors()
+        check(list(streamer.get_tensors()), tensors)
+        for _ in range(2):
+            with pytest.raises(RunaiStreamerInvalidInputException, match="the load is complete"):
+                streamer.get_tensors()
+        assert list(early) == []
+
+    def test_a_break_at_the_last_tensor_leaves_an_empty_rest(self, loading: Model) -> None:
+        streamer, tensors = loading
+        tensors_in_order = streamer.get_tensors()
+        check([next(tensors_in_order) for _ in SIZES], tensors)
+        assert list(streamer.get_tensors()) == []
+        with pytest.raises(RunaiStreamerInvalidInputException, match="complete"):
+            streamer.get_tensors()
+
+    def test_a_load_of_nothing_is_never_at_its_end(self, tmp_path: Path) -> None:
+        save_file({}, tmp_path / "none.safetensors")
+        with SafetensorsStreamer() as streamer:
+            for paths in ([], [tmp_path / "none.safetensors"]):
+                streamer.stream_files(paths)
+                assert [list(streamer.get_tensors()) for _ in range(3)] == [[], [], []]
+        with FileStreamer() as files:
+            files.stream_files([])
+            assert [list(files.get_chunks()) for _ in range(3)] == [[], [], []]
+
+    def test_what_was_drained_is_gone(self, tmp_path: Path) -> None:
+        (tmp_path / "blob").write_bytes(bytes(4096))
+        with FileStreamer() as streamer:
+            streamer.drain_live_submissions()
+            streamer.stream_files([FileChunks(0, tmp_path / "blob", 0, [1024] * 4)])
+            streamer.drain_live_submissions()
+            streamer.drain_live_submissions()
+            assert list(streamer.get_chunks()) == []
+
+    @pytest.mark.parametrize("how", ["stream_files", "open_files", "open nothing", "close"])
+    @pytest.mark.parametrize("begun", [True, False])
+    def test_an_iterator_of_an_earlier_load(
+        self, loading: Model, tmp_path: Path, strategy: str, how: str, begun: bool
+    ) -> None:
+        streamer, _ = loading
+        # Of the same number of tensors of the same size, so that a mixture would work.
+        others = make_model(tmp_path / "b.safetensors", SIZES, seed=1)
+        old = streamer.get_tensors()
+        if begun:
+            next(old)
+        if how == "stream_files":
+            streamer.stream_file(tmp_path / "b.safetensors")
+        elif how == "close":
+            streamer.file_streamer.close()
+        else:
+            streamer.open_files([tmp_path / "b.safetensors"] if how == "open_files" else [])
+        with pytest.raises(StreamerClosedError) as caught:
+            next(old)
+        assert caught.value.code == "cancelled"
+        assert list(old) == []
+        if how == "stream_files":
+            check(list(streamer.get_tensors()), others)
+        else:
+            with pytest.raises(RunaiStreamerInvalidInputException, match="nothing is being"):
+                streamer.get_tensors()
+
+    def test_a_load_that_failed_fails_again(self, tmp_path: Path, strategy: str) -> None:
+        path = tmp_path / "a.safetensors"
+        make_model(path, [300_000] * 20)
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_file(path, into={"t0000": torch.empty(300_000)})
+            early = streamer.get_tensors()
+            with pytest.raises(ZeroDivisionError):
+                self.fail_after_the_first(streamer)
+            for tensors in (early, None):
+                with pytest.raises(StreamerClosedError, match="ended early, by ZeroDivisionError"):
+                    list(tensors or streamer.get_tensors())
+
+    @staticmethod
+    def fail_after_the_first(streamer: SafetensorsStreamer) -> None:
+        def fail(done: int, total: int) -> None:
+            raise ZeroDivisionError
+
+        assert streamer._begun is not None
+        streamer._begun[1].progress = fail
+        list(streamer.get_tensors())
+
+    def test_an_error_of_the_engine_comes_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", "buffered")
+        monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", str(2 * MIB))
+        path = tmp_path / "a.safetensors"
+        make_model(path, [300_000] * 20)
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_file(path)
+            next(streamer.get_tensors())
+            with open(path, "r+b") as file:
+                file.truncate(2 * MIB)
+            errors = []
+            for _ in range(3):
+                with pytest.raises(StreamerError) as caught:
+                    list(streamer.get_tensors())
+                errors.append(caught.value)
+        assert len({(type(error), str(error), error.path) for error in errors}) == 1
+        assert errors[0].path == str(path) and errors[0].code in ("short_read", "changed")
+        assert len({id(error) for error in errors}) == 3
+
+
+def test_two_threads_in_one_load(tmp_path: Path) -> None:
+    make_model(tmp_path / "a.safetensors", [300_000] * 3)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def progress(done: int, total: int) -> None:
+        inside.set()
+        assert go_on.wait(60)
+
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_file(tmp_path / "a.safetensors", progress=progress)
+        found: list[int] = []
+        thread = threading.Thread(
+            target=lambda: found.append(sum(1 for _ in streamer.get_tensors()))
+        )
+        thread.start()
+        assert inside.wait(60)
+        with pytest.raises(RunaiStreamerInvalidInputException, match="another thread"):
+            next(streamer.get_tensors())
+        go_on.set()
+        thread.join(60)
+        assert found == [3]
+
+
+class TestMemory:
+    """Nothing but the consumer holds what was yielded."""
+
+    @pytest.fixture(params=["plain", "into", "progress", "moved", "moved into"])
+    def options(
+        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> dict[str, object]:
+        if "moved" in request.param:
+            monkeypatch.setattr(
+                devices,
+                "parse_device",
+                lambda _: devices.MovedPlacement("elsewhere", torch.device("cpu")),
+            )
+        if "into" in request.param:
+            return {"into": {"t0000": torch.empty(300_000)}}
+        if request.param == "progress":
+            return {"progress": lambda done, total: None}
+        return {}
+
+    def test_a_large_tensor(
+        self, strategy: str, tmp_path: Path, options: dict[str, object]
+    ) -> None:
+        make_model(tmp_path / "a.safetensors", [300_000] * 6)
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_file(tmp_path / "a.safetensors", **options)
+            tensors = streamer.get_tensors()
+            next(tensors)
+            for _ in range(5):
+                _, tensor = next(tensors)
+                dropped = weakref.ref(tensor)
+                del tensor
+                assert dropped() is None
+
+    def test_a_large_chunk(self, strategy: str, tmp_path: Path) -> None:
+        (tmp_path / "blob").write_bytes(bytes(4 * MIB))
+        with FileStreamer() as streamer:
+            streamer.stream_files([FileChunks(0, tmp_path / "blob", 0, [MIB] * 4)])
+            for _ in range(4):
+                _, _, chunk = next(streamer.get_chunks())
+                dropped = weakref.ref(chunk)
+                del chunk
+                assert dropped() is None
+
+    def test_a_streamer_that_nobody_closes(self, strategy: str, tmp_path: Path) -> None:
+        """No cycle: it ends when the last reference to it does, or to its iterators."""
+        make_model(tmp_path / "a.safetensors", [300_000] * 6)
+        gc.disable()
+        try:
+            streamer = SafetensorsStreamer()
+            streamer.stream_file(tmp_path / "a.safetensors")
+            tensors = streamer.get_tensors()
+            next(tensors)
+            session = weakref.ref(streamer.file_streamer._session)
+            del streamer
+            next(tensors)
+            assert session() is not None
+            del tensors
+            assert session() is None
+        finally:
+            gc.enable()
+
+
+class TestNumbers:
+    """Of files and of requests."""
+
+    def test_requests_of_the_same_id(self, strategy: str, tmp_path: Path) -> None:
+        (tmp_path / "blob").write_bytes(bytes(range(100)))
+        with FileStreamer() as streamer:
+            streamer.stream_files(
+                [
+                    FileChunks(7, tmp_path / "blob", 0, [10, 20]),
+                    FileChunks(7, tmp_path / "blob", 50, [3, 4]),
+                ]
+            )
+            found = [
+                (id, index, chunk.flatten().tolist()) for id, index, chunk in streamer.get_chunks()
+            ]
+        parts = [range(10), range(10, 30), range(50, 53), range(53, 57)]
+        assert found == [(7, i % 2, list(part)) for i, part in enumerate(parts)]
+
+    def test_a_path_that_is_opened_twice(self, strategy: str, tmp_path: Path) -> None:
+        paths = [str(tmp_path / name) for name in "abc"]
+        for path in paths:
+            Path(path).write_bytes(path[-1].encode() * 100)
+        a, b, _ = paths
+        with FileStreamer() as streamer:
+            streamer.open_files([a, a, b])
+            streamer.stream_files(
+                [FileChunks(index, path, 0, [4]) for index, path in enumerate(paths)]
+            )
+            found = [bytes(chunk.flatten().tolist()) for _, _, chunk in streamer.get_chunks()]
+        assert found == [b"aaaa", b"bbbb", b"cccc"]
+
+    def test_after_an_open_that_failed_half_way(self, tmp_path: Path) -> None:
+        paths = [str(tmp_path / name) for name in "abc"]
+        for path in paths:
+            Path(path).write_bytes(path[-1].encode() * 100)
+        a, b, _ = paths
+        with FileStreamer() as streamer:
+            session, _ = streamer.open_files([a])
+            with pytest.raises(FileNotFoundError):
+                session.open([str(tmp_path / "missing"), b])
+            streamer.stream_files(
+                [FileChunks(index, path, 0, [4]) for index, path in enumerate(paths)]
+            )
+            found = [bytes(chunk.flatten().tolist()) for _, _, chunk in streamer.get_chunks()]
+        assert found == [b"aaaa", b"bbbb", b"cccc"]
+
+
+def test_random_use(strategy: str, tmp_path: Path) -> None:
+    files = iterating.write_files(tmp_path)
+    iterating.explore(iterating.Iterating, 120, base=str(tmp_path), files=files)
+
+
+def test_random_use_of_a_device_that_only_pytorch_can_copy_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        devices,
+        "parse_device",
+        lambda _: devices.MovedPlacement("elsewhere", torch.device("cpu")),
+    )
+    files = iterating.write_files(tmp_path)
+    iterating.explore(iterating.Iterating, 60, base=str(tmp_path), files=files)
+
+
+def test_random_use_of_chunks(strategy: str, tmp_path: Path) -> None:
+    contents = {name: (tmp_path / name).read_bytes() for name in iterating.write_files(tmp_path)}
+    iterating.explore(iterating.Chunks, 120, base=str(tmp_path), contents=contents)
+
+
+def test_random_use_of_objects(tmp_path: Path) -> None:
+    files = iterating.write_files(tmp_path)
+
+    def serve(seen: Seen) -> Answer:
+        data = (tmp_path / seen.path.strip("/")).read_bytes()
+        found = re.fullmatch(r"bytes=(\d+)-(\d+)", seen.headers.get("range", ""))
+        if not found:
+            return Answer(200, {"ETag": '"1"'}, data)
+        first, last = int(found[1]), min(int(found[2]), len(data) - 1)
+        headers = {"ETag": '"1"', "Content-Range": f"bytes {first}-{last}/{len(data)}"}
+        return Answer(206, headers, data[first : last + 1])
+
+    with Canned(serve) as server:
+        iterating.explore(
+            iterating.Iterating, 12, 30, base=f"http://{server.host}:{server.port}", files=files
+        )
