@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "source/http/hub/hub.h"
+#include "source/http/protocol.h"
 #include "source/http/web/netrc.h"
 #include "source/http/web/web_list.h"
 
@@ -126,6 +127,83 @@ TEST(FolderPage, AnythingElseIsNoList) {
   EXPECT_EQ(
       read_folder_page("https://h/m/", page_of("hello", "text/plain"), &folders).status().code(),
       Code::kUnsupported);
+}
+
+TEST(FolderPage, TheQueryIsForEverythingBelow) {
+  for (const char* query : {"?sig=abcd", "?/", "?a/b/c/"}) {
+    std::vector<std::string> folders;
+    const auto page = read_folder_page(
+        std::string("https://h/m/") + query,
+        page_of(R"(<a href="a.json">a</a><a href="sub/">s</a>)", "text/html"), &folders);
+    ASSERT_TRUE(page.ok());
+    EXPECT_EQ(paths_of(*page), std::vector<std::string>{std::string("https://h/m/a.json") + query});
+    EXPECT_EQ(folders, std::vector<std::string>{std::string("https://h/m/sub/") + query});
+  }
+}
+
+// Lists `url` from a server that answers every request with `response`; returns the URLs that were
+// asked for.
+std::vector<std::string> walk(const std::string& url, const Response& response, bool recursive,
+                              std::size_t most, std::size_t* entries) {
+  const Settings settings;
+  const CredentialsProvider none;
+  const auto web = make_web({settings, none});
+  const auto folder = (*web)->locate(url, /*folder=*/true);
+  std::vector<std::string> asked;
+  std::string next;
+  do {
+    const auto request = (*web)->make_list(*folder, recursive, next, nullptr);
+    EXPECT_TRUE(request.ok());
+    asked.push_back(request->url);
+    const auto page = (*web)->read_list(*folder, recursive, next, response);
+    EXPECT_TRUE(page.ok()) << page.status().to_string();
+    *entries += page->entries.size();
+    next = page->next;
+  } while (!next.empty() && asked.size() < most);
+  return asked;
+}
+
+// Queries that are shorter and longer than what lies below, and that look like a part of a path.
+TEST(WebList, DirectoriesWithAQueryAreWalked) {
+  const Response one = page_of(R"(<a href="s/">s</a><a href="a.json">a</a>)", "text/html");
+  for (const std::string& query : {std::string(), std::string("?abcd"), std::string("?a/b/c"),
+                                   std::string("?q ") + std::string(1 << 17, 'A')}) {
+    std::size_t entries = 0;
+    const auto asked = walk("https://h/d/" + query, one, true, 100, &entries);
+    EXPECT_EQ(asked.size(), 17u);  // the directory, and 16 levels below it
+    EXPECT_EQ(entries, 17u);
+    for (const std::string& url : asked) {
+      EXPECT_TRUE(url.starts_with("https://h/d/"));
+      EXPECT_EQ(url.find('?') == std::string::npos, query.empty());
+    }
+    EXPECT_EQ(asked[2].substr(0, asked[2].find('?')), "https://h/d/s/s/");
+    EXPECT_EQ(walk("https://h/d/" + query, one, false, 100, &entries).size(), 1u);
+  }
+}
+
+TEST(WebList, DirectoriesAreReadOneAfterTheOther) {
+  const Response three = page_of(R"([{"name":"a","type":"directory"},{"name":"b 1",
+      "type":"directory"},{"name":"c","type":"directory"},{"name":"f","size":1}])",
+                                 "application/json");
+  std::size_t entries = 0;
+  const auto asked = walk("https://h/d?x", three, true, 13, &entries);
+  EXPECT_EQ(asked,
+            (std::vector<std::string>{
+                "https://h/d/?x", "https://h/d/a/?x", "https://h/d/b%201/?x", "https://h/d/c/?x",
+                "https://h/d/a/a/?x", "https://h/d/a/b%201/?x", "https://h/d/a/c/?x",
+                "https://h/d/b%201/a/?x", "https://h/d/b%201/b%201/?x", "https://h/d/b%201/c/?x",
+                "https://h/d/c/a/?x", "https://h/d/c/b%201/?x", "https://h/d/c/c/?x"}));
+}
+
+// The lines of the pages to come are ours.
+TEST(WebList, LinksWithLineBreaksNameNoOtherDirectory) {
+  const Response page =
+      page_of("<a href=\"a\n1 evil/\">s</a><a href=\"b\r\nx\">x</a>", "text/html");
+  std::size_t entries = 0;
+  for (const std::string& url : walk("https://h/d/", page, true, 100, &entries)) {
+    EXPECT_TRUE(url.starts_with("https://h/d/")) << url;
+    EXPECT_EQ(url.find_first_of("\r\n "), std::string::npos) << url;
+  }
 }
 
 TEST(Paths, LoseTheirSecretsInErrors) {

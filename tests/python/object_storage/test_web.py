@@ -103,6 +103,39 @@ def test_a_query_that_grants_access_to_an_index_is_sent_for_its_shards(tmp_path)
         check_same(MODEL, load(found))
 
 
+@pytest.mark.parametrize("query", ["sig=x", "sig=a%2Fb", "sig=" + "A" * (1 << 15)])
+@pytest.mark.parametrize("json_page", [False, True])
+def test_a_query_that_grants_access_to_a_directory_is_sent_for_all_below(
+    tmp_path, query, json_page
+):
+    """The query may be longer than what lies below."""
+
+    def page(*names):
+        if json_page:
+            kinds = [("directory" if n[-1] == "/" else "file", n.strip("/")) for n in names]
+            found = [{"name": name, "type": kind, "size": 1} for kind, name in kinds]
+            return Answer(200, {"Content-Type": "application/json"}, json.dumps(found).encode())
+        links = "".join(f'<a href="{name}">{name}</a>' for name in names)
+        return Answer(200, {"Content-Type": "text/html"}, links.encode())
+
+    pages = {"/d/": page("s/", "a.safetensors"), "/d/s/": page("t/"), "/d/s/t/": page("c.json")}
+
+    def answer(seen):
+        path, _, given = seen.path.partition("?")
+        if given != query:
+            return Answer(403)
+        return pages.get(path) or ranged(seen)
+
+    with Canned(answer) as server:
+        folder = f"{server.url}/d"
+        found = [path for path, _ in FileStreamer().list_files(f"{folder}?{query}")]
+        assert found == [f"{folder}/a.safetensors?{query}", f"{folder}/s/t/c.json?{query}"]
+        assert list_safetensors(f"{folder}/?{query}") == [f"{folder}/a.safetensors?{query}"]
+        check_same(MODEL, load(found[0]))
+        pull_files(f"{folder}?{query}", tmp_path / "pulled", ["*.json"])
+    assert (tmp_path / "pulled/s/t/c.json").read_bytes() == DATA
+
+
 def test_missing(nginx):
     with pytest.raises(StreamerError) as caught:
         load(f"{nginx.url}/none/none.safetensors")

@@ -38,6 +38,7 @@ bool apply_known(std::span<const KnownError> table, ServerError* error) {
 
 Result<Location> locate_in_container(const std::string& path, std::size_t start, bool folder,
                                      const char* example) {
+  start = std::min(start, path.size());
   const std::size_t slash = std::min(path.find('/', start), path.size());
   Location location{path, path.substr(start, slash - start),
                     path.substr(std::min(slash + 1, path.size()))};

@@ -87,7 +87,8 @@ class Azure : public SingleIdentity {
 };
 
 Result<Location> Azure::locate(const std::string& path, bool folder) const {
-  std::size_t start = std::min(path.find("://"), path.size() - 3) + 3;
+  const std::size_t mark = path.find("://");
+  std::size_t start = mark == std::string::npos ? path.size() : mark + 3;
   std::string host;
   if (lower(path).starts_with("https")) {
     const std::size_t end = std::min(path.find('/', start), path.size());

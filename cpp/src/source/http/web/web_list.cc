@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/text.h"
+#include "source/http/redirects.h"
 #include "text/encoding.h"
 #include "text/json.h"
 
@@ -14,6 +15,11 @@ namespace {
 std::string base_of(const std::string& url) {
   const std::string plain = url.substr(0, url.find('?'));
   return plain.substr(0, plain.rfind('/') + 1);
+}
+
+// The query of `url` with its '?'. What grants access to a directory grants it to what is below.
+std::string query_of(const std::string& url) {
+  return url.substr(std::min(url.find('?'), url.size()));
 }
 
 // A name that stays below the folder: relative, without steps upwards.
@@ -58,7 +64,7 @@ void read_links(const std::string& folder_url, std::string_view html, ListPage* 
         link.find('/') < link.size() - 1 || !seen.insert(link).second) {
       continue;
     }
-    add(folder_url + link, 0, folder, page, folders);
+    add(base_of(folder_url) + encode_unsafe(link) + query_of(folder_url), 0, folder, page, folders);
   }
 }
 
@@ -72,7 +78,7 @@ Result<ListPage> read_checkpoint_index(const std::string& index_url, const std::
   std::set<std::string> shards;
   for (const Json& shard : (*json)["weight_map"].items) shards.insert(shard.text);
   // A query that grants access to a folder grants it to what the index names.
-  const std::string query = index_url.substr(std::min(index_url.find('?'), index_url.size()));
+  const std::string query = query_of(index_url);
   ListPage page;
   for (const std::string& shard : shards) {
     if (!stays_below(shard)) {
@@ -86,14 +92,13 @@ Result<ListPage> read_checkpoint_index(const std::string& index_url, const std::
 Result<ListPage> read_folder_page(const std::string& folder_url, const Response& response,
                                   std::vector<std::string>* folders) {
   ListPage page;
-  const std::string base = base_of(folder_url);
   const auto json = parse_json(response.body);
   if (json && json->type == Json::Type::kArray) {
     for (const Json& item : json->items) {
       const bool folder = item.string("type") == "directory";
       const std::string name = item.string("name");
       if (!stays_below(percent_encode(name))) continue;
-      add(base + percent_encode(name) + (folder ? "/" : ""),
+      add(base_of(folder_url) + percent_encode(name) + (folder ? "/" : "") + query_of(folder_url),
           static_cast<std::uint64_t>(item.integer("size").value_or(0)), folder, &page, folders);
     }
     return page;
@@ -102,7 +107,7 @@ Result<ListPage> read_folder_page(const std::string& folder_url, const Response&
     return Status::error(Code::kUnsupported, "the server does not list this folder")
         .with_hint("Name the address of model.safetensors.index.json or of a .safetensors file");
   }
-  read_links(base, response.body, &page, folders);
+  read_links(folder_url, response.body, &page, folders);
   return page;
 }
 

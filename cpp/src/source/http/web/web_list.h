@@ -12,8 +12,10 @@ namespace streamer::http {
 // it. Their sizes are not known: 0.
 Result<ListPage> read_checkpoint_index(const std::string& index_url, const std::string& text);
 
-// What a server's page of the folder at `folder_url` shows: nginx' JSON, or the links of HTML that
-// lead below the folder. Folders are added to `folders`, as addresses that end with '/'.
+// The entries of a server's page of the directory at `folder_url`: nginx' JSON, or the links of
+// HTML that lead below the directory. Directories are added to `folders`, as URLs whose path ends
+// with
+// '/'. Each URL has the query of `folder_url`.
 Result<ListPage> read_folder_page(const std::string& folder_url, const Response& response,
                                   std::vector<std::string>* folders);
 

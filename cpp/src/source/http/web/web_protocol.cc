@@ -1,8 +1,8 @@
 // Plain https and http servers.
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <optional>
-#include <sstream>
 
 #include "source/http/auth/oauth.h"
 #include "source/http/protocol.h"
@@ -16,6 +16,25 @@ namespace streamer::http {
 namespace {
 
 constexpr int kMaxFolderDepth = 16;
+
+// ListPage::next of a recursive list: the directories that are still to be read, one a line, each
+// with its depth below the first.
+struct Pending {
+  int depth = 0;
+  std::string url;
+};
+
+Pending parse_pending(std::string_view line) {
+  Pending pending;
+  const std::size_t space = std::min(line.find(' '), line.size());
+  std::from_chars(line.data(), line.data() + space, pending.depth);
+  pending.url = line.substr(std::min(space + 1, line.size()));
+  return pending;
+}
+
+std::string to_line(int depth, const std::string& url) {
+  return std::to_string(depth) + " " + url + "\n";
+}
 
 Result<Credentials> find_web_credentials(const Settings& settings, const std::string& origin) {
   Credentials credentials;
@@ -85,8 +104,9 @@ Result<Location> Web::locate(const std::string& path, bool folder) const {
 
 Result<Request> Web::make_list(const Location& folder, bool /*recursive*/, const std::string& next,
                                const CredentialsRef& credentials) {
-  Request request = redirects_.request(
-      next.empty() ? folder.container + folder.key : next.substr(0, next.find('\n')), credentials);
+  const std::string url = next.empty() ? folder.container + folder.key
+                                       : parse_pending(next.substr(0, next.find('\n'))).url;
+  Request request = redirects_.request(url, credentials);
   // A listed file is there by being named; one byte of it tells its size.
   if (next.empty() && folder.key.substr(0, folder.key.find('?')).ends_with(".safetensors")) {
     request.set("Range", "bytes=0-0");
@@ -125,21 +145,15 @@ Result<ListPage> Web::read_list(const Location& folder, bool recursive, const st
     page.entries.push_back({"", std::strtoull(size.c_str(), nullptr, 10), folder.path});
     return page;
   }
-  // Pages of folders: `next` is a list of those that are still to be read.
-  std::istringstream pending(next.empty() ? asked : next);
-  std::string current;
-  std::getline(pending, current);
+  const std::size_t end = next.find('\n');
+  const Pending current = next.empty() ? Pending{0, asked} : parse_pending(next.substr(0, end));
   std::vector<std::string> folders;
-  Result<ListPage> page = read_folder_page(current, response, &folders);
+  Result<ListPage> page = read_folder_page(current.url, response, &folders);
   if (page.ok()) restore_base(folder, &*page);
   if (!page.ok() || !recursive) return page;
-  for (std::string line; std::getline(pending, line);) page->next += line + "\n";
-  for (const std::string& below : folders) {
-    if (std::count(below.begin() + static_cast<std::ptrdiff_t>(asked.size()), below.end(), '/') <=
-        kMaxFolderDepth) {
-      page->next += below + "\n";
-    }
-  }
+  if (end != std::string::npos) page->next = next.substr(end + 1);
+  if (current.depth >= kMaxFolderDepth) return page;
+  for (const std::string& below : folders) page->next += to_line(current.depth + 1, below);
   return page;
 }
 
