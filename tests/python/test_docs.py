@@ -53,6 +53,33 @@ def test_files_that_the_pages_name_exist(page: Path) -> None:
     assert not [path for path in named if not (ROOT / path).exists()]
 
 
+def test_the_diagram_of_the_structure_has_the_arrows_of_the_includes() -> None:
+    page = (ROOT / "docs" / "internals" / "architecture.md").read_text()
+    shown = set(re.findall(r"^  (\w+) --> (\w+)$", page, re.M))
+    source = ROOT / "cpp" / "src"
+    rooms = {"bindings": ROOT / "cpp" / "bindings"}
+    rooms |= {path.name: path for path in source.iterdir() if path.is_dir()}
+    included = {
+        (room, include)
+        for room, directory in rooms.items()
+        for file in [*directory.rglob("*.h"), *directory.rglob("*.cc")]
+        for include in re.findall(r'^#include "(\w+)/', file.read_text(), re.M)
+        if include in rooms and include != room
+    }
+    assert shown == included
+
+
+def test_code_that_the_internals_name_exists() -> None:
+    files = [*ROOT.glob("cpp/**/*.h"), *ROOT.glob("cpp/**/*.cc"), *ROOT.glob("python/**/*.py")]
+    files += ROOT.glob("tests/**/*.py")
+    words = set(re.findall(r"\w+", " ".join(file.read_text() for file in files)))
+    for page in (ROOT / "docs" / "internals").glob("*.md"):
+        named = re.findall(r"`([A-Za-z_]\w*(?:(?:::|\.)\w+)*)(?:\(\))?`", page.read_text())
+        code = [name for name in named if not name.endswith(".md")]
+        parts = {part for name in code for part in re.split(r"::|\.", name)}
+        assert not parts - words, page.name
+
+
 def test_every_page_is_linked_from_the_table_of_contents() -> None:
     index = ROOT / "docs" / "index.md"
     linked = {
