@@ -151,20 +151,6 @@ def table(summaries: dict[str, Any]) -> str:
     return "\n".join([show(head), rule + "|", *(show(line) for line in lines)])
 
 
-def checks_table(summaries: dict[str, Any]) -> str:
-    lines = ["| asked for | bound | measured | |", "|---|---:|---:|---|"]
-    for summary in summaries.values():
-        for check in summary["checks"]:
-            relation = "at most" if check["at_most"] else "at least"
-            value = _number(check["value"], 2) or "none"
-            verdict = "met" if check["passed"] else "**missed**"
-            lines.append(
-                f"| {check['text']} | {relation} {check['bound']:g} {check['unit']} "
-                f"| {value} | {verdict} |"
-            )
-    return "\n".join(lines)
-
-
 def plot(summaries: dict[str, Any], path: Path, title: str) -> None:
     """Bars of GB/s, one group per row that has them."""
     import matplotlib
@@ -232,16 +218,26 @@ def save(name: str, title: str, rows: list[Row], rounds: int, raw_samples: Path 
     renew_page(name, report)
 
 
+def _loaders(versions: dict[str, str]) -> dict[str, str]:
+    """The version of each loader. Labels name variants of one ("ours, 4 ranks"), or only a variant
+    of this package ("always")."""
+    first: dict[str, str] = {}
+    for label, version in versions.items():
+        first.setdefault(re.split("[, ]", label)[0], version)
+    own = first.get("ours")
+    return {name: v for name, v in first.items() if name == "ours" or v != own}
+
+
 def section(name: str, report: dict[str, Any]) -> str:
     """The Markdown of one set of results."""
     m = report["machine"]
-    versions = ", ".join(f"{k} {v}" for k, v in report["versions"].items())
+    versions = ", ".join(f"{k} {v}" for k, v in _loaders(report["versions"]).items())
     gpu = f", {m['gpu']}" if m.get("gpu") else ""
     return (
         f"{m['cpus']} CPUs ({m['cpu']}{gpu}), {m['memory_gb']} GB of memory, Linux {m['kernel']}, "
         f"Python {m['python']}; {report['rounds']} interleaved rounds, medians. {versions}.\n\n"
         f"![{report['title']}](../benchmarks/results/{name}.png)\n\n"
-        f"{table(report['rows'])}\n\n{checks_table(report['rows'])}\n"
+        f"{table(report['rows'])}\n"
     )
 
 

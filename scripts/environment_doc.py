@@ -22,9 +22,9 @@ HEAD = """# Environment variables
 
 <!-- Written by `make docs` from cpp/src/base/settings_table.cc. Do not edit. -->
 
-Variables are read when a stream starts (or a listing, or a download), never at import. Unset and
-empty are the same. A value that can't be used is an error that names the variable, the value, and
-what is accepted. Names and values are never logged for secrets.
+The library reads the variables when a stream, a listing or a download starts, never at import. An
+empty variable counts as unset. A value that is not accepted is an error that names the variable, the
+value and the accepted values. Secrets are never logged.
 """
 
 
@@ -34,10 +34,10 @@ def page() -> str:
     for group, settings in groupby(rows, key=lambda row: row["group"]):
         parts.append(f"\n## {group}\n")
         if group == "Ignored":
-            parts.append("\nAccepted for compatibility; this engine has nothing that they set.\n")
+            parts.append("\nAccepted for compatibility with the original. They have no effect.\n")
             parts.append("".join(f"\n- `{row['name']}`" for row in settings) + "\n")
             continue
-        parts.append("\n| Variable | Unset | Accepted | |\n|---|---|---|---|\n")
+        parts.append("\n| Variable | Default | Accepted | |\n|---|---|---|---|\n")
         for row in settings:
             cells = [f"`{row['name']}`", row["default"], row["accepted"], row["summary"]]
             parts.append("| " + " | ".join(_cell(text) for text in cells) + " |\n")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 import runai_model_streamer
+from benchmarks import front, report
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("packages/**/*.md")])
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+# A file or directory of the tree; the results of a build are not in it.
+PATH = re.compile(
+    r"`((?:benchmarks|cmake|cpp|docs|examples|packages|python|scripts|tests)/[\w./-]+)`"
+)
 
 
 def anchors(page: Path) -> set[str]:
@@ -41,6 +47,39 @@ def test_python_on_the_pages_imports_what_exists(page: Path) -> None:
                 assert not {alias.name for alias in node.names} - set(runai_model_streamer.__all__)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_the_pages_name_exist(page: Path) -> None:
+    named = PATH.findall(page.read_text())
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+def test_the_diagram_of_the_structure_has_the_arrows_of_the_includes() -> None:
+    page = (ROOT / "docs" / "internals" / "architecture.md").read_text()
+    shown = set(re.findall(r"^  (\w+) --> (\w+)$", page, re.M))
+    source = ROOT / "cpp" / "src"
+    rooms = {"bindings": ROOT / "cpp" / "bindings"}
+    rooms |= {path.name: path for path in source.iterdir() if path.is_dir()}
+    included = {
+        (room, include)
+        for room, directory in rooms.items()
+        for file in [*directory.rglob("*.h"), *directory.rglob("*.cc")]
+        for include in re.findall(r'^#include "(\w+)/', file.read_text(), re.M)
+        if include in rooms and include != room
+    }
+    assert shown == included
+
+
+def test_code_that_the_internals_name_exists() -> None:
+    files = [*ROOT.glob("cpp/**/*.h"), *ROOT.glob("cpp/**/*.cc"), *ROOT.glob("python/**/*.py")]
+    files += ROOT.glob("tests/**/*.py")
+    words = set(re.findall(r"\w+", " ".join(file.read_text() for file in files)))
+    for page in (ROOT / "docs" / "internals").glob("*.md"):
+        named = re.findall(r"`([A-Za-z_]\w*(?:(?:::|\.)\w+)*)(?:\(\))?`", page.read_text())
+        code = [name for name in named if not name.endswith(".md")]
+        parts = {part for name in code for part in re.split(r"::|\.", name)}
+        assert not parts - words, page.name
+
+
 def test_every_page_is_linked_from_the_table_of_contents() -> None:
     index = ROOT / "docs" / "index.md"
     linked = {
@@ -53,3 +92,22 @@ def test_every_page_is_linked_from_the_table_of_contents() -> None:
 
 def test_the_readme_links_to_the_table_of_contents() -> None:
     assert "docs/index.md" in LINK.findall((ROOT / "README.md").read_text())
+
+
+@pytest.mark.parametrize("name", ["local", "s3", "clouds", "dist"])
+def test_the_tables_of_the_benchmarks_are_those_of_the_results(name: str) -> None:
+    results = json.loads((report.RESULTS / f"{name}.json").read_text())
+    assert report.section(name, results) in report.PAGE.read_text()
+
+
+def test_the_chart_of_the_readme_shows_the_results() -> None:
+    assert front.CHART.read_text() == front.svg()
+
+
+def test_figures_of_the_readme_are_on_the_page_of_the_benchmarks() -> None:
+    section = (ROOT / "README.md").read_text().partition("## How fast\n")[2].partition("\n## ")[0]
+    rows = [row.partition("|")[2] for row in re.findall(r"^\| [^|]+(.*)$", section, re.M)[1:]]
+    figures = re.findall(r"\d+\.\d+|\d{3,}", " ".join(rows))
+    assert len(figures) > 20
+    page = report.PAGE.read_text()
+    assert not [figure for figure in figures if not re.search(rf"(?<![.\d]){figure}(?!\d)", page)]
