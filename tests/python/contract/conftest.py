@@ -1,10 +1,7 @@
-"""What the contract's tests share: a checkpoint and a Python process of its own."""
+"""The checkpoint of the contract's tests."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -43,27 +40,3 @@ def folder(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> Path:
 @pytest.fixture
 def files(folder: Path) -> list[str]:
     return runai_model_streamer.list_safetensors(str(folder))
-
-
-def python(
-    code: str, *arguments: str, timeout: float = 120, env: dict[str, str] | None = None
-) -> str:
-    """What `code` prints in a process of its own, which must succeed."""
-    result = run_python(code, *arguments, timeout=timeout, env=env)
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
-
-
-def run_python(
-    code: str, *arguments: str, timeout: float = 120, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    package = str(Path(runai_model_streamer.__file__).parents[1])
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": path, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )

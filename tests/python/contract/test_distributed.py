@@ -8,8 +8,7 @@ import pytest
 import torch.distributed
 
 from runai_model_streamer import DistributedStreamer, SafetensorsStreamer
-
-from .conftest import python
+from tests.support.processes import python
 
 PRELUDE = """
 import sys, torch, torch.distributed as dist
@@ -46,7 +45,7 @@ def test_a_group_of_one_rank_is_off(files, tensors) -> None:
         "    s.stream_files(sys.argv[1:], is_distributed=True)\n"
         "    print(len(dict(s.get_tensors())), s.file_streamer.ring_info())\n"
     )
-    out = python(code, *files, env={"RUNAI_STREAMER_DIST": "1"})
+    out = python(code, *files, RUNAI_STREAMER_DIST="1")
     assert out.split("\n")[-1] == f"{len(tensors)} None"
 
 
@@ -71,7 +70,7 @@ def test_two_ranks_share_and_say_so(files, tensors) -> None:
     )
     env = {"RUNAI_STREAMER_DIST": "1", "OMP_NUM_THREADS": "1"}
     log = files[0] + ".log"
-    out = python(code, *files, env={**env, "RUNAI_STREAMER_LOG_FILE": log}, timeout=100)
+    out = python(code, *files, RUNAI_STREAMER_LOG_FILE=log, timeout=100, **env)
     assert out.split("\n")[-1] == str(2 * len(tensors))
     with open(log) as file:
         text = file.read()
@@ -99,5 +98,5 @@ def test_a_rank_may_exit_while_another_still_takes(files, tensors) -> None:
         "if rank: print(status, count)\n"
     )
     env = {"RUNAI_STREAMER_DIST": "1", "OMP_NUM_THREADS": "1", "RUNAI_STREAMER_MEMORY_LIMIT": "0"}
-    out = python(code, "0", code, *files, env=env)
+    out = python(code, "0", code, *files, **env)
     assert out.split("\n")[-1] == f"0 {len(tensors)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import struct
@@ -17,19 +16,8 @@ from runai_model_streamer import (
     RunaiStreamerMemoryLimitException,
     SafetensorsStreamer,
 )
-
-
-def load(*paths: object) -> None:
-    with SafetensorsStreamer() as streamer:
-        streamer.stream_files([str(path) for path in paths])
-        for _ in streamer.get_tensors():
-            pass
-
-
-def write(path: Path, header: object, data: bytes) -> Path:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-    return path
+from tests.support.models import load, write
+from tests.support.processes import python
 
 
 def entry(dtype: str, shape: list[int], start: int, end: int) -> dict[str, object]:
@@ -78,8 +66,6 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root is not refused; another user is made by root")
 def test_a_file_that_may_not_be_read(folder: Path) -> None:
-    from .conftest import python
-
     path = folder / "model-1.safetensors"
     path.chmod(0)
     for parent in [folder, *folder.parents]:
@@ -99,7 +85,7 @@ def test_a_file_that_may_not_be_read(folder: Path) -> None:
 
 def test_mixed_schemes(files) -> None:
     with pytest.raises(RunaiStreamerInvalidInputException):
-        load(files[0], "s3://bucket/model.safetensors")
+        load([files[0], "s3://bucket/model.safetensors"])
 
 
 def test_a_device_that_is_none(files) -> None:

@@ -7,7 +7,7 @@ import inspect
 
 import pytest
 
-from .conftest import python
+from tests.support.processes import python
 
 PUBLIC = ["SafetensorsStreamer", "list_safetensors", "pull_files", "DistributedStreamer"]
 PUBLIC += ["ObjectStorageModel", "FileStreamer", "FileChunks"]

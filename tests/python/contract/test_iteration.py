@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from runai_model_streamer import DistributedStreamer, FileChunks, SafetensorsStreamer
+from tests.support.models import check_same
 
 Tensors = dict[str, torch.Tensor]
 
@@ -27,16 +28,8 @@ def iterate(files: list[str], **arguments):
         assert count == total
 
 
-def same(got: Tensors, want: Tensors) -> None:
-    assert got.keys() == want.keys()
-    for name, tensor in want.items():
-        assert got[name].dtype == tensor.dtype
-        assert got[name].shape == tensor.shape
-        assert torch.equal(got[name], tensor)
-
-
 def test_every_tensor_of_the_header_is_yielded_empty_and_scalar_too(files, tensors) -> None:
-    same(dict(iterate(files)), tensors)
+    check_same(dict(iterate(files)), tensors)
 
 
 def test_metadata_is_complete_when_stream_files_returns(files, tensors) -> None:
@@ -78,14 +71,14 @@ def test_within_another_default_dtype(files, tensors) -> None:
         got = dict(iterate(files))
     finally:
         torch.set_default_dtype(before)
-    same(got, tensors)
+    check_same(got, tensors)
 
 
 def test_within_a_default_device(files, tensors) -> None:
     with torch.device("meta"):
         got = dict(iterate(files))
     assert all(tensor.device.type == "cpu" for tensor in got.values())
-    same(got, tensors)
+    check_same(got, tensors)
 
 
 def test_tensors_stay_valid_after_everything_is_closed(files, tensors) -> None:
@@ -95,7 +88,7 @@ def test_tensors_stay_valid_after_everything_is_closed(files, tensors) -> None:
     for tensor in again.values():
         if tensor.is_floating_point():
             tensor.fill_(0)
-    same(got, tensors)
+    check_same(got, tensors)
 
 
 def test_tensors_are_plain_writable_and_markable(files) -> None:
@@ -132,7 +125,7 @@ def test_odd_offsets_are_aligned_to_the_element(tmp_path) -> None:
     data = tensors["a"].numpy().tobytes() + tensors["b"].numpy().tobytes()
     path.write_bytes(struct.pack("<Q", len(header)) + header + data)
     got = dict(iterate([str(path)]))
-    same(got, tensors)
+    check_same(got, tensors)
     assert got["b"].data_ptr() % 8 == 0
 
 
@@ -156,7 +149,7 @@ def test_a_generator_may_be_abandoned(files, tensors) -> None:
     closed = iterate(files)
     next(closed)
     closed.close()
-    same(dict(iterate(files)), tensors)
+    check_same(dict(iterate(files)), tensors)
 
 
 def test_an_exception_of_the_model_passes_through(files) -> None:
@@ -171,8 +164,8 @@ def test_two_streamers_at_once(files, tensors) -> None:
     for one, two in zip(iterate(files), iterate(files), strict=True):
         got[0][one[0]] = one[1]
         got[1][two[0]] = two[1]
-    same(got[0], tensors)
-    same(got[1], tensors)
+    check_same(got[0], tensors)
+    check_same(got[1], tensors)
 
 
 def test_tensors_are_readable_from_other_threads(files, tensors) -> None:
@@ -184,7 +177,7 @@ def test_tensors_are_readable_from_other_threads(files, tensors) -> None:
         threads.append(thread)
     for thread in threads:
         thread.join()
-    same(got, tensors)
+    check_same(got, tensors)
 
 
 def test_keeping_a_small_tensor_pins_no_large_memory(tmp_path) -> None:
@@ -202,7 +195,7 @@ def test_keeping_a_small_tensor_pins_no_large_memory(tmp_path) -> None:
 def test_all_names_of_the_host(files, tensors, device) -> None:
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(files, device=device)
-        same(dict(streamer.get_tensors()), tensors)
+        check_same(dict(streamer.get_tensors()), tensors)
 
 
 def test_stream_file_and_kept_tensors(files, tensors) -> None:
@@ -215,7 +208,7 @@ def test_stream_file_and_kept_tensors(files, tensors) -> None:
                 state[name] = tensor.to("cpu")
     del streamer
     gc.collect()
-    same(state, tensors)
+    check_same(state, tensors)
 
 
 @pytest.mark.parametrize("names", ["big", []])
@@ -255,7 +248,7 @@ def test_chunks_by_hand_and_tensors_by_their_metadata(files, tensors) -> None:
         streamer.file_streamer.stream_files(
             requests, credentials=None, device="cpu", is_distributed=False
         )
-        same(dict(streamer.get_tensors()), tensors)
+        check_same(dict(streamer.get_tensors()), tensors)
 
 
 def test_get_chunks_gives_rows_of_bytes(files) -> None:

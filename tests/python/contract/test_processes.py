@@ -10,14 +10,8 @@ import torch
 
 import runai_model_streamer
 from runai_model_streamer import SafetensorsStreamer, list_safetensors
-
-from .conftest import python
-
-
-def load(files: list[str]) -> dict[str, torch.Tensor]:
-    with SafetensorsStreamer() as streamer:
-        streamer.stream_files(files)
-        return dict(streamer.get_tensors())
+from tests.support.models import load
+from tests.support.processes import python, run_python
 
 
 def test_settings_are_read_when_a_stream_starts(files, monkeypatch) -> None:
@@ -113,8 +107,6 @@ def test_logger_names_and_the_summary_line(files, caplog) -> None:
 
 
 def test_lines_reach_standard_error_only_when_asked(files) -> None:
-    from .conftest import run_python
-
     code = (
         "import sys\n"
         "from runai_model_streamer import SafetensorsStreamer\n"
@@ -122,12 +114,13 @@ def test_lines_reach_standard_error_only_when_asked(files) -> None:
         "    s.stream_files(sys.argv[1:]); list(s.get_tensors())\n"
     )
     assert run_python(code, *files).stderr == ""
-    text = run_python(code, *files, env={"RUNAI_STREAMER_LOG_TO_STDERR": "1"}).stderr
+    text = run_python(code, *files, RUNAI_STREAMER_LOG_TO_STDERR="1").stderr
     assert "[INFO] [RunAI Streamer] Overall time to stream" in text
     text = run_python(
         code,
         *files,
-        env={"RUNAI_STREAMER_LOG_TO_STDERR": "1", "RUNAI_STREAMER_LOG_LEVEL": "ERROR"},
+        RUNAI_STREAMER_LOG_TO_STDERR="1",
+        RUNAI_STREAMER_LOG_LEVEL="ERROR",
     ).stderr
     assert text == ""
 

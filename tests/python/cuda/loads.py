@@ -7,9 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from runai_model_streamer import SafetensorsStreamer
-
-MIB = 1 << 20
+from tests.support import models
 
 
 def write_checkpoint(
@@ -40,19 +38,7 @@ def expected(paths: list[Path]) -> dict[str, torch.Tensor]:
 
 
 def load(paths: list[Path], device: str = "cuda:0", **options: object) -> dict[str, torch.Tensor]:
-    with SafetensorsStreamer() as streamer:
-        streamer.stream_files([str(path) for path in paths], device=device, **options)
-        return dict(streamer.get_tensors())
-
-
-def check(tensors: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
-    assert tensors.keys() == wanted.keys()
-    for name, tensor in wanted.items():
-        found = tensors[name]
-        assert found.device == tensor.device
-        assert found.dtype == tensor.dtype
-        assert found.shape == tensor.shape
-        assert torch.equal(found, tensor), name
+    return models.load(list(paths), device=device, **options)
 
 
 def large_file(folder: Path, count: int, size: int) -> tuple[Path, dict[str, torch.Tensor]]:

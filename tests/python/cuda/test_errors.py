@@ -16,8 +16,9 @@ from runai_model_streamer._errors import (
     StreamerError,
     StreamerOutOfMemoryError,
 )
-from tests.python.cuda.loads import MIB, check, expected, large_file, load
+from tests.python.cuda.loads import expected, large_file, load
 from tests.support.cuda_standin import Standin, StandinMemory
+from tests.support.models import MIB, check_same
 
 
 def test_the_consumer_may_raise(standin: Standin, checkpoint: list[Path]) -> None:
@@ -79,7 +80,7 @@ def test_a_sticky_error(standin: Standin, checkpoint: list[Path]) -> None:
     # The host path does not depend on it.
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([str(path) for path in checkpoint])
-        check(dict(streamer.get_tensors()), expected(checkpoint))
+        check_same(dict(streamer.get_tensors()), expected(checkpoint))
     gc.collect()
     standin.reset()
 
@@ -134,7 +135,7 @@ def test_a_child_that_forks_during_a_load(standin: Standin, tmp_path: Path) -> N
             os._exit(0 if refused else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         found.update(tensors)
-    check(found, wanted)
+    check_same(found, wanted)
 
 
 def test_a_context_that_fails_between_two_allocations(

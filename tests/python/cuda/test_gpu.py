@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,9 @@ from safetensors.torch import save_file
 from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer._errors import StreamerDeviceError, StreamerOutOfMemoryError
 from tests.python.cuda import loads
-from tests.python.cuda.loads import MIB, check, large_file, load
+from tests.python.cuda.loads import large_file, load
+from tests.support.models import MIB, check_same
+from tests.support.processes import python
 
 pytestmark = pytest.mark.gpu
 
@@ -41,7 +41,7 @@ def test_every_tensor_arrives(
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     tensors = load(big_files)
-    check(tensors, expected(gpu, big_files))
+    check_same(tensors, expected(gpu, big_files))
     assert all(t.data_ptr() % 512 == 0 for t in tensors.values() if t.numel() > 0)
 
 
@@ -50,7 +50,7 @@ def test_limits_of_the_host(
     gpu: Any, big_files: list[Path], monkeypatch: pytest.MonkeyPatch, memory_limit: str
 ) -> None:
     monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", memory_limit)
-    check(load(big_files), expected(gpu, big_files))
+    check_same(load(big_files), expected(gpu, big_files))
 
 
 def test_device_memory_beyond_what_is_kept_is_bounded(gpu: Any, tmp_path: Path) -> None:
@@ -148,20 +148,10 @@ def test_no_such_device(gpu: Any, big_files: list[Path]) -> None:
         load(big_files, device="cuda:99")
 
 
-def run_python(code: str, path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @needs_gpu
 def test_a_fork_after_cuda_was_initialised(big_files: list[Path]) -> None:
-    run_python(
-        """
+    python(
+        textwrap.dedent("""
         import os, sys, torch
         from runai_model_streamer import SafetensorsStreamer
         from runai_model_streamer._errors import StreamerDeviceError
@@ -176,15 +166,15 @@ def test_a_fork_after_cuda_was_initialised(big_files: list[Path]) -> None:
                 os._exit(0)
             os._exit(1)
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        """,
+        """),
         big_files[0],
     )
 
 
 @needs_gpu
 def test_a_context_that_has_failed(big_files: list[Path]) -> None:
-    run_python(
-        """
+    python(
+        textwrap.dedent("""
         import sys, torch
         from runai_model_streamer import SafetensorsStreamer
         from runai_model_streamer._errors import StreamerError
@@ -205,7 +195,7 @@ def test_a_context_that_has_failed(big_files: list[Path]) -> None:
         with SafetensorsStreamer() as streamer:  # the host path does not depend on it
             streamer.stream_file(sys.argv[1])
             list(streamer.get_tensors())
-        """,
+        """),
         big_files[0],
     )
 
@@ -214,4 +204,4 @@ def test_a_context_that_has_failed(big_files: list[Path]) -> None:
 def test_another_device_than_the_current_one(big_files: list[Path]) -> None:
     tensors = load(big_files, device="cuda:1")
     wanted = {name: tensor.to("cuda:1") for name, tensor in loads.expected(big_files).items()}
-    check(tensors, wanted)
+    check_same(tensors, wanted)

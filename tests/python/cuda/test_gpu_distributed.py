@@ -19,7 +19,7 @@ import torch.distributed as dist
 from benchmarks.group_of_one import share_with_nobody
 from runai_model_streamer import SafetensorsStreamer
 from tests.python.cuda import loads
-from tests.python.cuda.loads import check
+from tests.support.models import check_same
 
 pytestmark = pytest.mark.gpu
 
@@ -50,7 +50,7 @@ def test_every_tensor_arrives(
         for _ in range(2):
             streamer.stream_files(big_files, device=DEVICE, is_distributed=True)
             assert streamer.file_streamer.ring_info() is not None
-            check(dict(streamer.get_tensors()), expected(big_files))
+            check_same(dict(streamer.get_tensors()), expected(big_files))
 
 
 def test_into_tensors_that_exist(group: None, big_files: list[Path]) -> None:
@@ -60,7 +60,7 @@ def test_into_tensors_that_exist(group: None, big_files: list[Path]) -> None:
         share_with_nobody(streamer, DEVICE)
         streamer.stream_files(big_files, device=DEVICE, is_distributed=True, into=targets)
         got = dict(streamer.get_tensors())
-    check(got, expected(big_files))
+    check_same(got, expected(big_files))
     assert {name: tensor.data_ptr() for name, tensor in got.items()} == addresses
 
 
@@ -71,7 +71,7 @@ def test_leaving_early_leaves_the_device_usable(group: None, big_files: list[Pat
         next(streamer.get_tensors())
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(big_files, device=DEVICE)
-        check(dict(streamer.get_tensors()), expected(big_files))
+        check_same(dict(streamer.get_tensors()), expected(big_files))
 
 
 _RANK = """

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from runai_model_streamer import SafetensorsStreamer
-from tests.python.cuda.loads import check, expected
+from tests.python.cuda.loads import expected
+from tests.support.models import check_same
 
 
 def test_meta(checkpoint: list[Path]) -> None:
@@ -64,4 +65,4 @@ def test_a_moved_placement_moves_the_bytes(
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([str(path) for path in checkpoint])
         assert streamer.stats().device == "elsewhere"
-        check(dict(streamer.get_tensors()), expected(checkpoint))
+        check_same(dict(streamer.get_tensors()), expected(checkpoint))

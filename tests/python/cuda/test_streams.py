@@ -11,8 +11,9 @@ import torch
 
 from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer._device import cuda as cuda
-from tests.python.cuda.loads import MIB, check, expected, large_file, load
+from tests.python.cuda.loads import expected, large_file, load
 from tests.support.cuda_standin import Standin, StandinMemory
+from tests.support.models import MIB, check_same
 
 
 def test_copies_wait_for_the_callers_stream(
@@ -30,7 +31,7 @@ def test_copies_wait_for_the_callers_stream(
             return memory
 
     monkeypatch.setattr(cuda, "memory_factory", Busy)
-    check(load([path]), wanted)
+    check_same(load([path]), wanted)
     standin.destroy_stream(stream)
 
 
@@ -90,8 +91,8 @@ def test_two_streamers_and_two_devices(standin: Standin, checkpoint: list[Path])
         one.stream_files(names, device="cuda:0")
         other.stream_files(names, device="cuda:1")
         pairs = list(zip(one.get_tensors(), other.get_tensors(), strict=True))
-    check(dict(pair[0] for pair in pairs), wanted)
-    check(dict(pair[1] for pair in pairs), wanted)
+    check_same(dict(pair[0] for pair in pairs), wanted)
+    check_same(dict(pair[1] for pair in pairs), wanted)
     assert standin.counts().contexts_made == 2
     del pairs
 

@@ -13,13 +13,14 @@ from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._file_streamer import FileStreamer
 from runai_model_streamer._requests import FileChunks
-from tests.python.cuda.loads import MIB, check, expected, large_file, load
+from tests.python.cuda.loads import expected, large_file, load
 from tests.support.cuda_standin import Standin
+from tests.support.models import MIB, check_same
 
 
 def test_every_tensor_arrives_and_stays(standin: Standin, checkpoint: list[Path]) -> None:
     tensors = load(checkpoint)
-    check(tensors, expected(checkpoint))
+    check_same(tensors, expected(checkpoint))
     assert standin.counts().device_bytes > 0  # kept after the streamer was closed
     for tensor in tensors.values():
         if tensor.numel() > 0:
@@ -41,7 +42,7 @@ def test_alignment(
 ) -> None:
     monkeypatch.setenv("RUNAI_STREAMER_CUDA_ALIGNMENT", alignment)
     tensors = load(checkpoint)
-    check(tensors, expected(checkpoint))
+    check_same(tensors, expected(checkpoint))
     for tensor in tensors.values():
         if tensor.numel() > 0:
             assert tensor.data_ptr() % int(alignment) == 0
@@ -68,7 +69,7 @@ def test_limits_of_the_host(
     """The host's memory may be far below the largest tensor."""
     monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", memory_limit)
     monkeypatch.setenv("RUNAI_STREAMER_CONCURRENCY", concurrency)
-    check(load(checkpoint), expected(checkpoint))
+    check_same(load(checkpoint), expected(checkpoint))
     if memory_limit == "1048576":
         assert standin.counts().pinned_peak <= MIB
 
@@ -113,7 +114,7 @@ def test_a_tensor_above_the_limit_goes_alone(
 ) -> None:
     path, wanted = large_file(tmp_path, 3, 5 * MIB)
     monkeypatch.setenv("RUNAI_STREAMER_CUDA_MEMORY_LIMIT", str(MIB))
-    check(load([path]), wanted)
+    check_same(load([path]), wanted)
 
 
 def test_a_kept_small_tensor_holds_little(standin: Standin, checkpoint: list[Path]) -> None:
@@ -130,7 +131,7 @@ def test_names_are_filtered_before_anything_is_read(
 ) -> None:
     tensors = load(checkpoint, tensor_names=["*.half", "0.wide"])
     wanted = expected(checkpoint)
-    check(tensors, {name: wanted[name] for name in ("0.half", "0.wide", "1.half")})
+    check_same(tensors, {name: wanted[name] for name in ("0.half", "0.wide", "1.half")})
     assert standin.counts().copied_bytes == 2 * 333 * 111 * 2 + 5 * 3 * 2 * 8
 
 
@@ -144,7 +145,7 @@ def test_into_writes_where_the_tensors_are(standin: Standin, checkpoint: list[Pa
         del memory
     before = standin.counts().device_peak
     tensors = load(checkpoint, into=targets)
-    check(tensors, wanted)
+    check_same(tensors, wanted)
     for name, target in targets.items():
         assert tensors[name] is target
     # Empty tensors apart, no device memory but the caller's was needed.
@@ -161,7 +162,7 @@ def test_into_some(standin: Standin, checkpoint: list[Path]) -> None:
     target = memory.view(torch.float32).view(700, 1024)
     del memory
     tensors = load(checkpoint, into={"1.embed": target})
-    check(tensors, wanted)
+    check_same(tensors, wanted)
     assert tensors["1.embed"] is target
 
 
@@ -203,4 +204,4 @@ def test_under_a_default_device_and_dtype(standin: Standin, checkpoint: list[Pat
             tensors = load(checkpoint)
     finally:
         torch.set_default_dtype(before)
-    check(tensors, expected(checkpoint))
+    check_same(tensors, expected(checkpoint))

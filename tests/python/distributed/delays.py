@@ -19,8 +19,8 @@ from runai_model_streamer._distributed import (
     rendezvous,
     transport,
 )
-from tests.python.distributed import models
 from tests.python.distributed.job import JOB, my_rank
+from tests.support import models
 
 # Where a rank can be late: before and behind each of these, and before the consumer's next tensor.
 STEPS: list[tuple[Any, str]] = [

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from . import models
+from tests.support import models
+
 from .cluster import Cluster
 
 SEEDS = int(os.environ.get("DELAY_SEEDS", "60"))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import models
 from tests.support.cuda_standin import library
 
-from . import models
 from .cluster import Cluster
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from runai_model_streamer._device.host import HostMemory
 from runai_model_streamer._errors import StreamerOutOfMemoryError
+from tests.support import models
 
-from . import models
 from .cluster import Cluster
 
 Make = Callable[..., Cluster]

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from tests.support import models
 from tests.support.servers.counting import CountingStore
 from tests.support.servers.process import Unavailable
 
-from . import models
 from .cluster import Cluster
 
 pytestmark = pytest.mark.servers

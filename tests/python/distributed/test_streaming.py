@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from . import models
+from tests.support import models
+
 from .cluster import Cluster
 
 Make = Callable[..., Cluster]
@@ -133,7 +134,7 @@ def test_nothing_is_left_of_a_stream(cluster: Make, tmp_path: Path, way: str) ->
 @pytest.mark.parametrize("way", WAYS)
 def test_many_small_tensors(cluster: Make, tmp_path: Path, way: str) -> None:
     path = tmp_path / "small.safetensors"
-    expected = models.write(path, [(f"t.{i}", "U8", (64,)) for i in range(60_000)])
+    expected = models.write_specs(path, [(f"t.{i}", "U8", (64,)) for i in range(60_000)])
     found = cluster(2).load([str(path)], way=way)
     for result in found.values():
         assert result["tensors"] == [list(pair) for pair in expected.items()]
@@ -145,7 +146,7 @@ def test_many_small_tensors(cluster: Make, tmp_path: Path, way: str) -> None:
 def test_less_than_there_are_ranks(cluster: Make, tmp_path: Path, files: str, way: str) -> None:
     path = tmp_path / "a.safetensors"
     specs = {"none": [], "only_empty": [("e", "F32", (0,))], "tiny": [("t", "U8", (3,))]}[files]
-    expected = models.write(path, specs)
+    expected = models.write_specs(path, specs)
     found = cluster(3).load([] if files == "none" else [str(path)], way=way)
     for result in found.values():
         assert result["tensors"] == [list(pair) for pair in expected.items()]

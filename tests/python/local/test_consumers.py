@@ -10,13 +10,15 @@ import pytest
 
 from runai_model_streamer import SafetensorsStreamer, StreamerError
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException, StreamerClosedError
+from tests.support.models import MIB, load, same, save_floats
+from tests.support.processes import python
 
-from .conftest import MIB, Faulty, load, make_model, python, same
+from .conftest import Faulty
 
 
 def test_a_consumer_that_abandons_the_iterator(strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    tensors = make_model(path, [200_000] * 20)
+    tensors = save_floats(path, [200_000] * 20)
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([path])
         name, tensor = next(streamer.get_tensors())
@@ -26,7 +28,7 @@ def test_a_consumer_that_abandons_the_iterator(strategy: str, tmp_path: Path) ->
 
 def test_an_exception_in_the_loop_passes_through(strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    make_model(path, [200_000] * 20)
+    save_floats(path, [200_000] * 20)
     with pytest.raises(ZeroDivisionError):
         with SafetensorsStreamer() as streamer:
             streamer.stream_files([path])
@@ -36,7 +38,7 @@ def test_an_exception_in_the_loop_passes_through(strategy: str, tmp_path: Path) 
 
 def test_two_streamers_at_once(strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    tensors = make_model(path, [200_000] * 10)
+    tensors = save_floats(path, [200_000] * 10)
     with SafetensorsStreamer() as one, SafetensorsStreamer() as other:
         one.stream_files([path])
         other.stream_files([path])
@@ -46,7 +48,7 @@ def test_two_streamers_at_once(strategy: str, tmp_path: Path) -> None:
 
 def test_use_after_close(strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    make_model(path, [200_000] * 10)
+    save_floats(path, [200_000] * 10)
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([path])
         tensors = streamer.get_tensors()
@@ -91,14 +93,14 @@ def test_closing_in_one_thread_while_another_waits(
     strategy: str, tmp_path: Path, faulty: Faulty
 ) -> None:
     path = tmp_path / "a.safetensors"
-    make_model(path, [300_000] * 10)
+    save_floats(path, [300_000] * 10)
     found = faulty(CLOSED, str(path), SHIM_FROM=str(2 * MIB), SHIM_SECONDS="60")
     assert found == "False cancelled"
 
 
 def test_closing_again_and_again_while_others_read(strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    make_model(path, [100_000] * 40)
+    save_floats(path, [100_000] * 40)
     for round in range(15):
         streamer = SafetensorsStreamer()
         streamer.stream_files([path])
@@ -167,7 +169,7 @@ else:
 @pytest.mark.parametrize("when", ["imported", "used", "live"])
 def test_a_forked_child_streams(strategy: str, when: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    make_model(path, [200_000] * 20)
+    save_floats(path, [200_000] * 20)
     assert python(FORKED, str(path), when).split() == ["0", "20" if when == "live" else "4000000"]
 
 
@@ -195,7 +197,7 @@ print(after[0] <= before[0], after[1] <= before[1], memory() - used < 24)
 
 def test_two_hundred_rounds_leave_nothing_behind(strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    make_model(path, [100_000] * 10)
+    save_floats(path, [100_000] * 10)
     assert python(ROUNDS, str(path)) == "True True True"
 
 
@@ -233,7 +235,7 @@ def test_ctrl_c_while_the_storage_hangs(
     strategy: str, into: str, tmp_path: Path, faulty: Faulty
 ) -> None:
     path = tmp_path / "a.safetensors"
-    make_model(path, [300_000] * 10)
+    save_floats(path, [300_000] * 10)
     start = time.monotonic()
     found = faulty(
         INTERRUPTED, str(path), into, str(tmp_path / "unused"),

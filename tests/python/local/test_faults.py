@@ -19,8 +19,10 @@ from runai_model_streamer._errors import (
     StreamerNotFoundError,
     StreamerShortReadError,
 )
+from tests.support.models import MIB, load, same, save_floats
+from tests.support.processes import python
 
-from .conftest import MIB, Faulty, load, make_model, python, same
+from .conftest import Faulty
 
 
 def test_a_missing_file(strategy: str, tmp_path: Path) -> None:
@@ -34,7 +36,7 @@ def test_a_missing_file(strategy: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_file_among_others(strategy: str, tmp_path: Path) -> None:
-    make_model(tmp_path / "a.safetensors", [10])
+    save_floats(tmp_path / "a.safetensors", [10])
     with pytest.raises(StreamerNotFoundError, match=r"gone\.safetensors"):
         load([tmp_path / "a.safetensors", tmp_path / "gone.safetensors"])
 
@@ -54,7 +56,7 @@ def test_a_pipe_is_refused_at_once(strategy: str, tmp_path: Path) -> None:
 
 def test_no_permission(strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    make_model(path, [10])
+    save_floats(path, [10])
     path.chmod(0)
     code = """
 import os, sys
@@ -80,7 +82,7 @@ def test_a_file_without_even_a_length(strategy: str, tmp_path: Path, size: int) 
 
 def test_truncated_before_it_is_read(strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    make_model(path, [1000, 1000])
+    save_floats(path, [1000, 1000])
     os.truncate(path, path.stat().st_size - 1)
     with pytest.raises(StreamerShortReadError, match="truncated"):
         load(path)
@@ -88,8 +90,8 @@ def test_truncated_before_it_is_read(strategy: str, tmp_path: Path) -> None:
 
 def test_a_bad_file_behind_a_good_one_stops_what_was_begun(strategy: str, tmp_path: Path) -> None:
     good, bad = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    model = make_model(good, [300_000] * 8)
-    make_model(bad, [1000])
+    model = save_floats(good, [300_000] * 8)
+    save_floats(bad, [1000])
     os.truncate(bad, bad.stat().st_size - 1)
     with SafetensorsStreamer() as streamer:
         with pytest.raises(StreamerShortReadError, match="truncated"):
@@ -128,7 +130,7 @@ except StreamerError as error:
 @pytest.mark.parametrize("elements", [100, 300_000])
 def test_truncated_while_it_is_read(strategy: str, tmp_path: Path, elements: int, how: str) -> None:
     path = tmp_path / "a.safetensors"
-    make_model(path, [elements] * 40)
+    save_floats(path, [elements] * 40)
     time.sleep(0.02)
     found = python(TRUNCATED, str(path), "0", how, RUNAI_STREAMER_MEMORY_LIMIT=str(2 * MIB))
     # Small tensors may all be in memory by then; nothing of the file is needed any more.
@@ -138,8 +140,8 @@ def test_truncated_while_it_is_read(strategy: str, tmp_path: Path, elements: int
 
 def test_replaced_by_renaming_gives_the_old_bytes(strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    old = make_model(path, [300_000] * 20, seed=1)
-    make_model(tmp_path / "b.safetensors", [300_000] * 20, seed=2)
+    old = save_floats(path, [300_000] * 20, seed=1)
+    save_floats(tmp_path / "b.safetensors", [300_000] * 20, seed=2)
     found = {}
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([path])
@@ -155,8 +157,8 @@ def test_replaced_in_place_is_an_error(
 ) -> None:
     monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", str(2 * MIB))
     path = tmp_path / "a.safetensors"
-    make_model(path, [300_000] * 20, seed=1)
-    make_model(tmp_path / "b.safetensors", [300_000] * 20, seed=2)
+    save_floats(path, [300_000] * 20, seed=1)
+    save_floats(tmp_path / "b.safetensors", [300_000] * 20, seed=2)
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([path])
         tensors = streamer.get_tensors()
@@ -185,7 +187,7 @@ with SafetensorsStreamer() as streamer:
 
 def test_an_error_of_the_device(strategy: str, tmp_path: Path, faulty: Faulty) -> None:
     path = tmp_path / "a.safetensors"
-    make_model(path, [300_000] * 10)
+    save_floats(path, [300_000] * 10)
     found = faulty(FAILING, str(path), SHIM_FROM=str(3 * MIB), SHIM_ERRNO=str(errno.EIO))
     assert found == f"io {errno.EIO} True True True False"
 
@@ -196,7 +198,7 @@ def test_a_limit_below_the_largest_tensor(
 ) -> None:
     monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", strategy_of)
     path = tmp_path / "a.safetensors"
-    tensors = make_model(path, [10, 500_000])
+    tensors = save_floats(path, [10, 500_000])
     monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", "1999999")
     with pytest.raises(RunaiStreamerMemoryLimitException, match="RUNAI_STREAMER_MEMORY_LIMIT"):
         load(path)
@@ -212,7 +214,7 @@ def test_a_limit_below_the_largest_tensor(
 def test_no_memory_for_the_limit(tmp_path: Path) -> None:
     """The limit allows what the system does not give."""
     path = tmp_path / "a.safetensors"
-    make_model(path, [40_000_000])
+    save_floats(path, [40_000_000])
     code = """
 import re, resource, sys
 from runai_model_streamer import SafetensorsStreamer
@@ -243,7 +245,7 @@ def test_few_file_descriptors(strategy: str, tmp_path: Path) -> None:
     paths = []
     for number in range(40):
         path = tmp_path / f"{number}.safetensors"
-        make_model(path, [10])
+        save_floats(path, [10])
         paths.append(str(path))
     code = """
 import os, resource, sys
@@ -264,7 +266,7 @@ with SafetensorsStreamer() as streamer:
 def test_few_threads(strategy: str, tmp_path: Path) -> None:
     """As another user, whose processes are counted: root's are not."""
     path = tmp_path / "a.safetensors"
-    make_model(path, [300_000] * 10)
+    save_floats(path, [300_000] * 10)
     code = """
 import os, resource, sys
 import torch

@@ -11,8 +11,7 @@ from safetensors.torch import save_file
 
 from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer._errors import StreamerError
-
-from .conftest import load, same, write
+from tests.support.models import load, same, write
 
 PLACE = '"dtype":"F32","shape":[1],"data_offsets":[0,4]'
 
@@ -30,7 +29,7 @@ PLACE = '"dtype":"F32","shape":[1],"data_offsets":[0,4]'
 )
 def test_a_name_that_stands_twice_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(StreamerError, match="duplicate name"):
-        load(write(tmp_path / "a.safetensors", None, b"1234", text=text.encode()))
+        load(write(tmp_path / "a.safetensors", text.encode(), b"1234"))
 
 
 @pytest.mark.parametrize("name", ['a"b', '"', "a\\b", "ä\u2028", "dtype", "a\nb"])

@@ -18,8 +18,7 @@ from runai_model_streamer import (
     load_file,
     load_model,
 )
-
-from .conftest import load, make_model, same
+from tests.support.models import load, same, save_floats
 
 
 @pytest.fixture
@@ -90,7 +89,7 @@ class TestNames:
 
     def test_a_name_in_two_files_is_an_error(self, tmp_path: Path) -> None:
         for name in ("a", "b"):
-            make_model(tmp_path / f"{name}.safetensors", [3])
+            save_floats(tmp_path / f"{name}.safetensors", [3])
         paths = list_safetensors(tmp_path)
         with pytest.raises(StreamerError, match=r"t0000.*duplicate"):
             load(paths, tensor_names=["t0000"])
@@ -153,13 +152,13 @@ class TestInto:
             load(model[0], into=into)
 
     def test_a_module_whose_parameter_no_file_has(self, tmp_path: Path) -> None:
-        make_model(tmp_path / "a.safetensors", [1])
+        save_floats(tmp_path / "a.safetensors", [1])
         with pytest.raises(StreamerError, match="parameter 'weight'"):
             load(tmp_path / "a.safetensors", into=torch.nn.Linear(2, 2))
 
     def test_names_that_stand_in_two_files(self, tmp_path: Path) -> None:
         for name in ("a", "b"):
-            make_model(tmp_path / f"{name}.safetensors", [3])
+            save_floats(tmp_path / f"{name}.safetensors", [3])
         with pytest.raises(StreamerError, match="duplicate"):
             load(list_safetensors(tmp_path), into={"t0000": torch.zeros(3)})
 
@@ -277,7 +276,7 @@ class TestReports:
         monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", "buffered")
         monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", "4000000")
         path = tmp_path / "a.safetensors"
-        make_model(path, [500_000] * 12)
+        save_floats(path, [500_000] * 12)
         with SafetensorsStreamer() as streamer:
             streamer.stream_files([path])
             for _ in streamer.get_tensors():
@@ -286,7 +285,7 @@ class TestReports:
 
     def test_the_verdict_on_slow_storage(self, tmp_path: Path, faulty) -> None:
         path = tmp_path / "a.safetensors"
-        make_model(path, [500_000] * 3)
+        save_floats(path, [500_000] * 3)
         code = """
 import sys
 from runai_model_streamer import SafetensorsStreamer

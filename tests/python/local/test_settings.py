@@ -13,13 +13,13 @@ import pytest
 
 from runai_model_streamer import SafetensorsStreamer, StreamerError
 from runai_model_streamer import _errors as errors
-
-from .conftest import environment, load, make_model, python
+from tests.support.models import load, save_floats
+from tests.support.processes import environment, python
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
-    make_model(tmp_path / "a.safetensors", [10, 100_000])
+    save_floats(tmp_path / "a.safetensors", [10, 100_000])
     return str(tmp_path / "a.safetensors")
 
 

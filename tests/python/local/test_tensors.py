@@ -19,8 +19,8 @@ from runai_model_streamer._formats.safetensors.dtypes import (
     safetensors_to_torch_dtype,
     torch_shape,
 )
-
-from .conftest import MIB, load, make_model, python, same, write
+from tests.support.models import MIB, load, same, save_floats, write
+from tests.support.processes import python
 
 PLAIN = [name for name in BITS if name not in ("F4", "F6_E2M3", "F6_E3M2")]
 
@@ -138,7 +138,7 @@ def test_headers_of_any_length(strategy: str, padding: int, tmp_path: Path) -> N
     text = json.dumps(header).encode()
     text += b" " * padding
     data = values.numpy().tobytes() + bytes(range(6)) + (77).to_bytes(8, "little")
-    found = load(write(tmp_path / "a.safetensors", None, data, text=text))
+    found = load(write(tmp_path / "a.safetensors", text, data))
     assert torch.equal(found["big"], values)
     assert found["long"].item() == 77
     for tensor in found.values():
@@ -147,7 +147,7 @@ def test_headers_of_any_length(strategy: str, padding: int, tmp_path: Path) -> N
 
 def test_bytes_are_those_of_safetensors(strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    make_model(path, [1, 10, 100_000, 3, 1_500_000, 70_000, 70_000, 1])
+    save_floats(path, [1, 10, 100_000, 3, 1_500_000, 70_000, 70_000, 1])
     found, expected = load(path), safetensors.torch.load_file(path)
     assert set(found) == set(expected)
     assert all(same(found[name], expected[name]) for name in expected)
@@ -173,7 +173,7 @@ def test_the_order_is_that_of_the_files_and_their_bytes(strategy: str, tmp_path:
 def test_no_memory_is_ever_written_again(strategy: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", str(2 * MIB))
     path = tmp_path / "a.safetensors"
-    tensors = make_model(path, [300_000, 10, 1000] * 20)
+    tensors = save_floats(path, [300_000, 10, 1000] * 20)
     kept = load(path)
     copies = {name: tensor.clone() for name, tensor in kept.items()}
     for _ in range(3):  # others use the memory that is free again
@@ -187,7 +187,7 @@ def test_no_memory_is_ever_written_again(strategy: str, tmp_path: Path, monkeypa
 def test_what_the_consumer_writes_stays_in_its_tensor(strategy: str, tmp_path: Path) -> None:
     """Neighbours in a page, and the file, are untouched."""
     path = tmp_path / "a.safetensors"
-    tensors = make_model(path, [1000, 300_000, 1000, 10, 300_001])
+    tensors = save_floats(path, [1000, 300_000, 1000, 10, 300_001])
     content = path.read_bytes()
     kept = {}
     with SafetensorsStreamer() as streamer:
@@ -205,7 +205,7 @@ def test_what_the_consumer_writes_stays_in_its_tensor(strategy: str, tmp_path: P
 
 def test_the_same_file_twice_gives_tensors_of_their_own(strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    tensors = make_model(path, [300_000])
+    tensors = save_floats(path, [300_000])
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([path, path])
         (_, one), (_, other) = streamer.get_tensors()
@@ -237,7 +237,7 @@ print(len(kept), (memory() - before) >> 20)
 
 def test_keeping_small_tensors_holds_no_large_ones(strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    make_model(path, [1000, 1_000_000] * 30)  # 120 MB, of which 120 KB are kept
+    save_floats(path, [1000, 1_000_000] * 30)  # 120 MB, of which 120 KB are kept
     count, grown = python(KEPT, str(path), RUNAI_STREAMER_MEMORY_LIMIT=str(16 * MIB)).split()
     assert count == "30"
     assert int(grown) < 40
@@ -245,7 +245,7 @@ def test_keeping_small_tensors_holds_no_large_ones(strategy: str, tmp_path: Path
 
 def test_the_memory_limit_bounds_what_the_process_holds(strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    make_model(path, [1_000_000] * 60)  # 240 MB
+    save_floats(path, [1_000_000] * 60)  # 240 MB
     code = """
 import re, sys
 from runai_model_streamer import SafetensorsStreamer
@@ -269,7 +269,7 @@ with SafetensorsStreamer() as streamer:
 
 def test_marks_on_tensors_and_storages_survive(strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    make_model(path, [10, 300_000])
+    save_floats(path, [10, 300_000])
     for tensor in load(path).values():
         tensor.mark = 1  # type: ignore[attr-defined]
         tensor.untyped_storage().mark = True  # type: ignore[attr-defined]
@@ -279,7 +279,7 @@ def test_marks_on_tensors_and_storages_survive(strategy: str, tmp_path: Path) ->
 
 def test_other_defaults_of_torch_change_nothing(strategy: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    tensors = make_model(path, [10, 300_000, 0])
+    tensors = save_floats(path, [10, 300_000, 0])
     before = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.bfloat16)

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
+from runai_model_streamer import list_safetensors, pull_files
+from tests.support.models import load
 from tests.support.servers.nginx import Nginx
+
+# What may be done with a file: each gets its path, and a local directory.
+OPERATIONS: dict[str, Callable[[str, Path], object]] = {
+    "load": lambda path, _directory: load(path),
+    "list": lambda path, _directory: list_safetensors(path.rpartition("/")[0]),
+    "pull": lambda path, directory: pull_files(path.rpartition("/")[0], str(directory)),
+}
 
 
 @dataclasses.dataclass

@@ -16,7 +16,7 @@ from runai_model_streamer import (
     pull_files,
 )
 from runai_model_streamer._credentials import azure as azure_credentials
-from tests.python.object_storage.models import check_same, load, make_model, save
+from tests.support.models import check_same, load, make_model, save
 from tests.support.servers.azurite import (
     ACCOUNT,
     KEY,

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-import runai_model_streamer
+from tests.support.processes import python
 from tests.support.servers.canned import Answer, Canned
 
 pytestmark = [
@@ -51,20 +49,9 @@ def list_over_tls(etc: Path, certificate, **environment: str) -> str:
     def answer(_seen) -> Answer:
         return Answer(200, {"Content-Type": "text/html"}, b'<a href="a.bin">a.bin</a>')
 
-    package = str(Path(runai_model_streamer.__file__).parents[1])
-    path = os.pathsep.join(filter(None, [environment.pop("PYTHONPATH", ""), package]))
     with Canned(answer, certificate) as server:
-        done = subprocess.run(
-            ["unshare", "--mount", "sh", "-c", RUN, "sh", str(etc)]
-            + [sys.executable, "-c", LIST, f"{server.url}/"],
-            env={**os.environ, **environment, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+        prefix = ["unshare", "--mount", "sh", "-c", RUN, "sh", str(etc)]
+        return python(LIST, f"{server.url}/", prefix=prefix, **environment)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

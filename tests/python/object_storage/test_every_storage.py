@@ -8,7 +8,7 @@ import pytest
 
 from runai_model_streamer import FileStreamer, SafetensorsStreamer, list_safetensors
 from runai_model_streamer._storage.pull import object_key
-from tests.python.object_storage.models import check_same, make_model, save
+from tests.support.models import check_same, make_model, save
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
 

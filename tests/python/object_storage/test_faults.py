@@ -7,7 +7,7 @@ import torch
 
 from runai_model_streamer import SafetensorsStreamer, StreamerError, list_safetensors, pull_files
 from tests.python.object_storage.faults import FAULTS, OPERATIONS
-from tests.python.object_storage.models import check_same, make_model, save
+from tests.support.models import check_same, make_model, save
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
 

@@ -12,7 +12,7 @@ from runai_model_streamer import (
     list_safetensors,
     pull_files,
 )
-from tests.python.object_storage.models import check_same, load, make_model, save
+from tests.support.models import check_same, load, make_model, save
 
 pytestmark = pytest.mark.servers
 MODEL = make_model(20)

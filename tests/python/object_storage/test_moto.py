@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runai_model_streamer import SafetensorsStreamer, list_safetensors, pull_files
-from tests.python.object_storage.models import check_same, make_model, save
+from tests.support.models import check_same, make_model, save
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 

@@ -12,7 +12,7 @@ import pytest
 
 import runai_model_streamer
 from runai_model_streamer import ObjectStorageModel, StreamerError, pull_files
-from tests.python.object_storage.models import make_model, save
+from tests.support.models import make_model, save
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
 

@@ -18,7 +18,7 @@ from runai_model_streamer import (
     pull_files,
 )
 from runai_model_streamer._requests import FileChunks
-from tests.python.object_storage.models import check_same, load, make_model, save
+from tests.support.models import check_same, load, make_model, save
 from tests.support.servers.canned import Answer, Canned
 from tests.support.servers.process import free_port
 

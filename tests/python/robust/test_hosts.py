@@ -6,8 +6,6 @@ import asyncio
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import runai_model_streamer
 from runai_model_streamer import SafetensorsStreamer
+from tests.support.processes import bare_environment, python
 from tests.support.servers import Unavailable, debian
 from tests.support.servers.nginx import Nginx
 from tests.support.servers.tls import Authority
@@ -79,21 +77,8 @@ def served(
         server.__exit__(None, None, None)
 
 
-def environment(**variables: str) -> dict[str, str]:
-    package = str(Path(runai_model_streamer.__file__).parents[1])
-    libraries = os.environ.get("LD_LIBRARY_PATH", "")
-    paths = {"PATH": os.environ["PATH"], "PYTHONPATH": package}
-    return paths | ({"LD_LIBRARY_PATH": libraries} if libraries else {}) | variables
-
-
-def run(code: str, *arguments: str, wrap: list[str] | None = None, **options) -> str:
-    options.setdefault("env", environment())
-    command = [*(wrap or []), sys.executable, "-c", code, *arguments]
-    result = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, **options
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
+def run(code: str, *arguments: str, env: dict[str, str] | None = None, **options) -> str:
+    return python(code, *arguments, env=env or bare_environment(), timeout=120, **options)
 
 
 @pytest.mark.parametrize("first", ["torch", "runai_model_streamer"])
@@ -110,7 +95,7 @@ def test_few_file_descriptors(files: list[str], limit: int) -> None:
 def test_few_file_descriptors_for_connections(served: tuple[list[str], str]) -> None:
     addresses, ca = served
     code = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
-    env = environment(SSL_CERT_FILE=ca, RUNAI_STREAMER_CONCURRENCY="64")
+    env = bare_environment(SSL_CERT_FILE=ca, RUNAI_STREAMER_CONCURRENCY="64")
     assert run("import torch\n" + code + LOAD, *addresses, env=env) == "200"
 
 
@@ -118,7 +103,7 @@ def test_no_file_descriptors_for_connections_is_an_error_that_says_so(
     served: tuple[list[str], str],
 ) -> None:
     addresses, ca = served
-    env = environment(SSL_CERT_FILE=ca, RUNAI_STREAMER_MAX_ATTEMPTS="1")
+    env = bare_environment(SSL_CERT_FILE=ca, RUNAI_STREAMER_MAX_ATTEMPTS="1")
     said = run(LOAD_WITHOUT_DESCRIPTORS, "1", *addresses, env=env)
     assert said.startswith("24 ")
     assert "ulimit" in said
@@ -136,7 +121,7 @@ def test_another_allocator(files: list[str]) -> None:
     except Unavailable as error:
         pytest.skip(str(error))
     library = next(root.glob("**/libjemalloc.so.2"))
-    assert run(LOAD, *files, env=environment(LD_PRELOAD=str(library))) == "200"
+    assert run(LOAD, *files, env=bare_environment(LD_PRELOAD=str(library))) == "200"
 
 
 @pytest.mark.parametrize("first", ["it", "ours"])
@@ -158,7 +143,7 @@ assert other.curl_easy_init()
 assert ssl.create_default_context().get_ca_certs is not None
 """
     addresses, ca = served
-    env = environment(SSL_CERT_FILE=ca)
+    env = bare_environment(SSL_CERT_FILE=ca)
     env["LD_LIBRARY_PATH"] = os.pathsep.join(
         filter(None, [env.get("LD_LIBRARY_PATH"), debian.library_path(root)])
     )
@@ -208,7 +193,7 @@ print(os.read(read, 100).decode())
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8"])
 def test_no_home_and_a_plain_locale(files: list[str], locale: str) -> None:
-    env = environment(LC_ALL=locale, LANG=locale)
+    env = bare_environment(LC_ALL=locale, LANG=locale)
     assert "HOME" not in env
     assert run(LOAD, *files, env=env, cwd="/") == "200"
 
@@ -216,13 +201,13 @@ def test_no_home_and_a_plain_locale(files: list[str], locale: str) -> None:
 def test_names_that_are_not_ascii_under_the_plain_locale(files: list[str], tmp_path: Path) -> None:
     odd = tmp_path / "modèle 模型.safetensors"
     shutil.copy(files[0], odd)
-    assert run(LOAD, str(odd), env=environment(LC_ALL="C")) == "5"
+    assert run(LOAD, str(odd), env=bare_environment(LC_ALL="C")) == "5"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_nobody_in_particular(files: list[str]) -> None:
     code = "import os, torch; os.setgid(65534); os.setuid(65534); os.chdir('/')\n"
-    assert run(code + LOAD, *files, env=environment(LC_ALL="C")) == "200"
+    assert run(code + LOAD, *files, env=bare_environment(LC_ALL="C")) == "200"
 
 
 @pytest.mark.root
@@ -231,7 +216,7 @@ def test_a_read_only_file_system(files: list[str]) -> None:
     script = 'mount -o remount,ro,bind / / 2>/dev/null || mount --bind -o ro / /; exec "$@"'
     wrap = ["unshare", "--mount", "sh", "-c", script, "sh"]
     code = "import os\ntry:\n    open('/tmp-check', 'w'); print('writable')\nexcept OSError: pass\n"
-    assert run(code + LOAD, *files, wrap=wrap, cwd="/") == "200"
+    assert run(code + LOAD, *files, prefix=wrap, cwd="/") == "200"
 
 
 def test_what_ray_sends_around_can_be_pickled(files: list[str]) -> None:
