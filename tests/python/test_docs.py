@@ -142,3 +142,9 @@ def test_figures_of_the_readme_are_on_the_page_of_the_benchmarks() -> None:
     assert len(figures) > 20
     page = report.PAGE.read_text()
     assert not [figure for figure in figures if not re.search(rf"(?<![.\d]){figure}(?!\d)", page)]
+
+
+def test_a_version_of_the_changelog_has_each_section_once() -> None:
+    for version in re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)[1:]:
+        sections = re.findall(r"^### (.+)$", version, re.M)
+        assert len(sections) == len(set(sections)), version.partition("\n")[0]
