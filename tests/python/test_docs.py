@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import runai_model_streamer
 from benchmarks import front, report
@@ -45,6 +47,35 @@ def test_python_on_the_pages_imports_what_exists(page: Path) -> None:
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and node.module == "runai_model_streamer":
                 assert not {alias.name for alias in node.names} - set(runai_model_streamer.__all__)
+
+
+class Model(torch.nn.Module):
+    """The model that `model` and the paths of the snippets stand for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lm_head = torch.nn.Linear(4, 2048, bias=False)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guides/usage.md"])
+def test_python_on_the_pages_runs(page: str, tmp_path: Path) -> None:
+    save_file(Model().state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "file.bin").write_bytes(bytes(4296))
+    places = {
+        '"s3://bucket/llama"': f'"{tmp_path}"',
+        '"/models/llama"': f'"{tmp_path}"',
+        '"model.safetensors"': f'"{tmp_path}/model.safetensors"',
+        '"file.bin"': f'"{tmp_path}/file.bin"',
+        '"cuda:0"': '"cpu"',
+    }
+    names = {"model": Model(), "paths": runai_model_streamer.list_safetensors(tmp_path)}
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+    here = [block for block in blocks if "transformers" not in block]
+    assert here
+    for block in here:
+        for written, place in places.items():
+            block = block.replace(written, place)
+        exec(compile(block, page, "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -111,3 +142,9 @@ def test_figures_of_the_readme_are_on_the_page_of_the_benchmarks() -> None:
     assert len(figures) > 20
     page = report.PAGE.read_text()
     assert not [figure for figure in figures if not re.search(rf"(?<![.\d]){figure}(?!\d)", page)]
+
+
+def test_a_version_of_the_changelog_has_each_section_once() -> None:
+    for version in re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)[1:]:
+        sections = re.findall(r"^### (.+)$", version, re.M)
+        assert len(sections) == len(set(sections)), version.partition("\n")[0]
