@@ -23,8 +23,8 @@ HEAD = """# Environment variables
 <!-- Written by `make docs` from cpp/src/base/settings_table.cc. Do not edit. -->
 
 The library reads the variables when a stream, a listing or a download starts, never at import. An
-empty variable counts as unset. A value that is not accepted is an error that names the variable, the
-value and the accepted values. Secrets are never logged.
+empty variable counts as unset. A value that is not accepted is an error. The error names the
+variable, the value and the accepted values. Secrets are never logged.
 """
 
 

@@ -21,7 +21,7 @@ from runai_model_streamer._errors import (
     StreamerError,
 )
 from tests.python import iterating
-from tests.servers.canned import Answer, Canned, Seen
+from tests.support.servers.canned import Answer, Canned, Seen
 
 from .conftest import MIB, make_model, same
 

@@ -15,9 +15,9 @@ from runai_model_streamer import FileStreamer, StreamerError, list_safetensors
 from runai_model_streamer._credentials import azure as azure_credentials
 from runai_model_streamer._credentials import gcs as gcs_credentials
 from runai_model_streamer.s3_utils import S3Credentials
-from tests.servers.canned import Answer, Canned, Seen
-from tests.servers.connect_proxy import ConnectProxy
 from tests.support.models import load
+from tests.support.servers.canned import Answer, Canned, Seen
+from tests.support.servers.connect_proxy import ConnectProxy
 
 pytestmark = pytest.mark.timeout(120)
 
