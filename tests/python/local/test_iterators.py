@@ -21,9 +21,8 @@ from runai_model_streamer._errors import (
     StreamerError,
 )
 from tests.python import iterating
+from tests.support.models import MIB, same, save_floats
 from tests.support.servers.canned import Answer, Canned, Seen
-
-from .conftest import MIB, make_model, same
 
 SIZES = [100 + index for index in range(40)] + [300_000] * 4 + [7] * 20
 Model = tuple[SafetensorsStreamer, dict[str, torch.Tensor]]
@@ -32,7 +31,7 @@ Model = tuple[SafetensorsStreamer, dict[str, torch.Tensor]]
 @pytest.fixture
 def loading(tmp_path: Path) -> Iterator[Model]:
     """A streamer with a load under way, and the tensors of the load."""
-    tensors = make_model(tmp_path / "a.safetensors", SIZES)
+    tensors = save_floats(tmp_path / "a.safetensors", SIZES)
     with SafetensorsStreamer() as streamer:
         streamer.stream_file(tmp_path / "a.safetensors")
         yield streamer, tensors
@@ -141,7 +140,7 @@ class TestTheEnd:
     ) -> None:
         streamer, _ = loading
         # Of the same number of tensors of the same size, so that a mixture would work.
-        others = make_model(tmp_path / "b.safetensors", SIZES, seed=1)
+        others = save_floats(tmp_path / "b.safetensors", SIZES, seed=1)
         old = streamer.get_tensors()
         if begun:
             next(old)
@@ -163,7 +162,7 @@ class TestTheEnd:
 
     def test_a_load_that_failed_fails_again(self, tmp_path: Path, strategy: str) -> None:
         path = tmp_path / "a.safetensors"
-        make_model(path, [300_000] * 20)
+        save_floats(path, [300_000] * 20)
         with SafetensorsStreamer() as streamer:
             streamer.stream_file(path, into={"t0000": torch.empty(300_000)})
             early = streamer.get_tensors()
@@ -188,7 +187,7 @@ class TestTheEnd:
         monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", "buffered")
         monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", str(2 * MIB))
         path = tmp_path / "a.safetensors"
-        make_model(path, [300_000] * 20)
+        save_floats(path, [300_000] * 20)
         with SafetensorsStreamer() as streamer:
             streamer.stream_file(path)
             next(streamer.get_tensors())
@@ -205,7 +204,7 @@ class TestTheEnd:
 
 
 def test_two_threads_in_one_load(tmp_path: Path) -> None:
-    make_model(tmp_path / "a.safetensors", [300_000] * 3)
+    save_floats(tmp_path / "a.safetensors", [300_000] * 3)
     inside, go_on = threading.Event(), threading.Event()
 
     def progress(done: int, total: int) -> None:
@@ -249,7 +248,7 @@ class TestMemory:
     def test_a_large_tensor(
         self, strategy: str, tmp_path: Path, options: dict[str, object]
     ) -> None:
-        make_model(tmp_path / "a.safetensors", [300_000] * 6)
+        save_floats(tmp_path / "a.safetensors", [300_000] * 6)
         with SafetensorsStreamer() as streamer:
             streamer.stream_file(tmp_path / "a.safetensors", **options)
             tensors = streamer.get_tensors()
@@ -272,7 +271,7 @@ class TestMemory:
 
     def test_a_streamer_that_nobody_closes(self, strategy: str, tmp_path: Path) -> None:
         """No cycle: it ends when the last reference to it does, or to its iterators."""
-        make_model(tmp_path / "a.safetensors", [300_000] * 6)
+        save_floats(tmp_path / "a.safetensors", [300_000] * 6)
         gc.disable()
         try:
             streamer = SafetensorsStreamer()
