@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from standin import Standin, StandinMemory
 
 from runai_model_streamer import SafetensorsStreamer, StreamerError
 from tests.python import iterating
-from tests.python.cuda.loads import MIB, check, expected, large_file
+from tests.python.cuda.loads import expected, large_file
+from tests.support.cuda_standin import Standin, StandinMemory
+from tests.support.models import MIB, check_same
 
 
 def test_a_look_a_break_and_the_rest(standin: Standin, checkpoint: list[Path]) -> None:
@@ -23,7 +24,7 @@ def test_a_look_a_break_and_the_rest(standin: Standin, checkpoint: list[Path]) -
             if len(found) == 100:
                 break
         found.update(streamer.get_tensors())
-    check(found, expected(checkpoint))
+    check_same(expected(checkpoint), found)
 
 
 def test_a_tensor_is_held_by_the_consumer_alone(standin: Standin, tmp_path: Path) -> None:
