@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from runai_model_streamer._device.placement import Placement
+from runai_model_streamer._distributed.streamer import DistributedStreamer
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.into import Into, resolve
@@ -29,7 +30,6 @@ from runai_model_streamer._logging import logger
 from runai_model_streamer._paths import Path, to_text
 from runai_model_streamer._session import Run
 from runai_model_streamer._stats import StreamStats
-from runai_model_streamer.distributed_streamer import DistributedStreamer
 
 Progress = Callable[[int, int], None]
 

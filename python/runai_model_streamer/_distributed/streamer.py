@@ -22,11 +22,11 @@ from runai_model_streamer._distributed.settings import DistSettings
 from runai_model_streamer._distributed.shared_stream import SharedStream
 from runai_model_streamer._distributed.staging import PrivateStaging
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException, StreamerError
-from runai_model_streamer._file_streamer import FileHeader, ReadHeaders
+from runai_model_streamer._file_streamer import FileHeader, FileStreamer, ReadHeaders
 from runai_model_streamer._load import Load
+from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
 from runai_model_streamer._stats import StreamStats
-from runai_model_streamer.file_streamer import FileChunks, FileStreamer
 
 if TYPE_CHECKING:
     from runai_model_streamer._device.placement import Placement

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
-import shutil
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -17,17 +15,34 @@ from runai_model_streamer._credentials import certificates as certificates
 from runai_model_streamer._credentials import make_provider
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
-    StreamerError,
     from_native,
     shown_path,
 )
 from runai_model_streamer._paths import Path, is_remote, to_text
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
+from runai_model_streamer._storage.model_directory import (
+    COMPLETE,
+    MARKS,
+    Choice,
+    Patterns,
+    check_destination,
+    check_ours,
+    empty,
+    identity,
+    lock,
+    make_stage,
+    mark_of,
+    put_in_place,
+    read_mark,
+    remove,
+    remove_stages,
+    system_errors,
+    write_mark,
+)
 
 _FILES_AT_ONCE = 64
 _PART_BYTES = 8 << 20
-Patterns = Sequence[str] | None
 
 
 def list_objects(
@@ -50,24 +65,27 @@ def pull_objects(
     allow: Patterns = None,
     ignore: Patterns = None,
     credentials: Any = None,
-    leave_out: str = "",
-) -> None:
-    """Copies the wanted objects below the folder `source` into the folder `destination`, but for
-    the file `leave_out`."""
+    leave_out: Collection[str] = (),
+    also: Sequence[Choice] = (),
+) -> int:
+    """Copies the objects below `source` whose keys the patterns select, or those of one of `also`,
+    into the directory `destination`, except files named in `leave_out`. How many they are."""
     from runai_model_streamer._storage.listing import matches
 
     base = _base(source)
     wanted: list[tuple[str, str, int]] = []
     for path, size in list_objects(source, True, credentials):
-        if not matches(object_key(path), allow, ignore):
+        key = object_key(path)
+        if not any(matches(key, *choice) for choice in ((allow, ignore), *also)):
             continue
         relative = _decoded(path, path[len(base) :])
-        if relative == leave_out:
+        if relative in leave_out:
             continue
         wanted.append((path, _target(destination, relative, path), size))
     _check_targets(wanted)
     for start in range(0, len(wanted), _FILES_AT_ONCE):
         _copy(wanted[start : start + _FILES_AT_ONCE], credentials)
+    return len(wanted)
 
 
 def object_key(path: str) -> str:
@@ -140,21 +158,6 @@ def _check_targets(wanted: Sequence[tuple[str, str, int]]) -> None:
             folder = os.path.dirname(folder)
 
 
-@contextlib.contextmanager
-def _writing(path: str, target: str) -> Iterator[None]:
-    """Makes what the system says an error of the object at `path`."""
-    try:
-        yield
-    except StreamerError:
-        raise
-    except OSError as error:
-        raise from_native(
-            "permission" if isinstance(error, PermissionError) else "io",
-            f"{path}: can't be written to {target!r}: {error.strerror}",
-            {"path": path, "errno": error.errno},
-        ) from error
-
-
 class _Part:
     """A file that is being written under another name."""
 
@@ -198,7 +201,7 @@ def _copy(wanted: Sequence[tuple[str, str, int]], credentials: Any) -> None:
         requests = []
         for index, (path, target, _) in enumerate(wanted):
             size = session.sizes[path]  # of the version that is read, not of the list
-            with _writing(path, target):
+            with system_errors(path, target):
                 parts[index] = _Part(target, size)
             sizes = [min(_PART_BYTES, size - at) for at in range(0, size, _PART_BYTES)] or [0]
             requests.append(FileChunks(index, path, 0, sizes))
@@ -206,7 +209,7 @@ def _copy(wanted: Sequence[tuple[str, str, int]], credentials: Any) -> None:
         for run in session.runs():
             request = requests[run.request_id]
             part = parts[run.request_id]
-            with _writing(request.path, part.target):
+            with system_errors(request.path, part.target):
                 if run.data is not None:
                     data = memoryview(run.data)
                     for index, position in enumerate(run.positions, start=run.first):
@@ -222,54 +225,99 @@ def _copy(wanted: Sequence[tuple[str, str, int]], credentials: Any) -> None:
 
 
 class ObjectStorageModel:
-    """A folder with the files of one model, filled once and shared by processes.
+    """A directory with the files of one model, filled once and shared by processes.
 
-    Making one waits until no other process works on `dst`, which needs a lock beside it
-    (``dst + ".lock"``) until close. A folder whose filling was never finished is emptied first.
-    pull_files() copies; leaving without an error marks the folder as complete, and from then on
-    every ObjectStorageModel of it copies nothing. Errors: ValueError for a path that is no URI, and
-    RuntimeError on leaving when no file was found.
+    If `dst` has a complete copy of `model_path`, nothing is locked, copied or written. Otherwise
+    making one waits until no other process fills `dst`, which needs a lock beside it
+    (``dst + ".lock"``) until close. pull_files() copies into a directory beside `dst`, which then
+    takes the place of `dst`: until then a former copy stays as it is. Leaving without an error
+    marks `dst` as complete, with the source and the patterns; from then on every
+    ObjectStorageModel of that source copies nothing for these patterns. Another source, or other
+    patterns, are copied anew.
+
+    `dst` must not exist, be empty, or be the work of an ObjectStorageModel: files of others are
+    never removed. Errors: ValueError for a path that is no URI and for a `dst` that can't be used,
+    StreamerError for what the system refuses, and RuntimeError on leaving if no file was found.
     """
 
-    SENTINEL_NAME = ".runai_complete"
+    SENTINEL_NAME = COMPLETE
 
     def __init__(self, model_path: Path, dst: Path, s3_credentials: Any = None) -> None:
-        self._lock_fd = -1
+        self._lock_fd, self._stage, self._closed = -1, "", True
         self._model_path = to_text(model_path)
         if not is_remote(self._model_path):
             raise RunaiStreamerInvalidInputException(
                 f"{self._model_path!r} is a local path; ObjectStorageModel copies objects"
             )
-        self.dir = to_text(dst).rstrip("/") or "/"
+        given = to_text(dst)
+        self.dir = given.rstrip("/") or given[:1]
         self._credentials = s3_credentials
         self._lock_path = self.dir + ".lock"
-        os.makedirs(os.path.dirname(os.path.abspath(self._lock_path)), exist_ok=True)
-        self._lock_fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
-            self._skip = os.path.exists(self._sentinel)
-            if not self._skip:
-                shutil.rmtree(self.dir, ignore_errors=True)
-                os.makedirs(self.dir, exist_ok=True)
-        except BaseException:
+        self._directory = os.path.realpath(self.dir)
+        self._pid = os.getpid()
+        self._done: list[Choice] = []  # what the directory holds by now
+        self._filled: tuple[int, int] | None = None  # its identity, once it has files
+        if not given.strip():
+            check_destination(given, self._directory)
+        with self._system_errors():
+            self._skip = self._is_complete() or self._prepare()
+        if self._skip:
             self._unlock()
+        self._closed = False
+
+    def _system_errors(self) -> contextlib.AbstractContextManager[None]:
+        return system_errors(self._model_path, self.dir)
+
+    def _is_complete(self) -> bool:
+        """Whether the directory has a complete copy of the source, with any patterns."""
+        self._mark = read_mark(self._directory)
+        return self._mark is not None and self._mark.is_of(self._model_path)
+
+    def _prepare(self) -> bool:
+        """Takes the lock. Whether another process has meanwhile completed the directory."""
+        check_destination(self.dir, self._directory)
+        check_ours(self.dir, self._directory)
+        self._lock_fd, alone = lock(self._lock_path)
+        try:
+            complete = self._is_complete()
+            if self._mark is None:
+                check_ours(self.dir, self._directory)
+                os.makedirs(self._directory, exist_ok=True)
+            if alone:
+                remove_stages(self._directory)
+            if alone and self._mark is None:
+                empty(self._directory)  # a copy that was never finished
+            return complete
+        except BaseException:
+            self._close()
             raise
 
-    @property
-    def _sentinel(self) -> str:
-        return os.path.join(self.dir, self.SENTINEL_NAME)
-
     def pull_files(self, allow_pattern: Patterns = None, ignore_pattern: Patterns = None) -> None:
-        """As runai_model_streamer.pull_files(); nothing where the folder is complete."""
-        if not self._skip:
-            pull_objects(
-                self._model_path,
-                self.dir,
-                allow_pattern,
-                ignore_pattern,
-                self._credentials,
-                self.SENTINEL_NAME,
-            )
+        """As runai_model_streamer.pull_files(); nothing if the directory is complete."""
+        choice = (allow_pattern, ignore_pattern)
+        if self._skip and self._mark is not None and self._mark.has(choice):
+            return
+        with self._system_errors():
+            self._pull(choice)
+
+    def _pull(self, choice: Choice) -> None:
+        if self._skip and self._lock_fd < 0:
+            self._skip = self._prepare()
+        also: Sequence[Choice] = ()
+        if self._skip and self._mark is not None:
+            if self._mark.has(choice):
+                return
+            also = self._mark.choices  # of one time with what is new
+        target = self._directory
+        if self._filled is None:
+            self._stage = target = self._stage or make_stage(self._directory)
+        found = pull_objects(self._model_path, target, *choice, self._credentials, MARKS, also)
+        self._skip = False
+        if found and self._stage:
+            put_in_place(self._stage, self._directory, self.dir)
+            self._stage = ""
+            self._filled = identity(self._directory)
+        self._done += [*also, choice]
 
     def __enter__(self) -> ObjectStorageModel:
         return self
@@ -280,18 +328,37 @@ class ObjectStorageModel:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._lock_fd < 0:
+        if self._closed:
             return
         try:
             if kind is None and not self._skip:
-                if not any(_files_below(self.dir)):
+                if self._filled is None:
                     raise RuntimeError(f"no files were found below {shown_path(self._model_path)}")
-                with open(self._sentinel, "w"):
-                    pass
+                with self._system_errors():
+                    self._complete()
         finally:
-            self._unlock()
+            self._close()
+
+    def _complete(self) -> None:
+        """Marks the directory, unless a process that had no lock either has replaced it."""
+        if identity(self._directory) == self._filled:
+            write_mark(self._directory, mark_of(self._model_path, self._done))
+        elif not (self._is_complete() and self._mark and all(map(self._mark.has, self._done))):
+            raise from_native(
+                "changed",
+                f"{self._model_path}: another process replaced {self.dir!r} while it was filled",
+                {"path": self._model_path},
+            )
 
     def __del__(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        stage, self._stage = self._stage, ""
+        if stage and self._pid == os.getpid():
+            with contextlib.suppress(OSError):
+                remove(stage)
         self._unlock()
 
     def _unlock(self) -> None:
@@ -299,9 +366,3 @@ class ObjectStorageModel:
         fd, self._lock_fd = self._lock_fd, -1
         if fd >= 0:
             os.close(fd)
-
-
-def _files_below(folder: str) -> Iterator[str]:
-    for root, _, names in os.walk(folder):
-        for name in names:
-            yield os.path.join(root, name)
