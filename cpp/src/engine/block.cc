@@ -3,18 +3,15 @@
 #include <algorithm>
 #include <bit>
 
+#include "base/memory_units.h"
+
 namespace streamer {
 namespace {
 
 constexpr std::uint64_t kMaxAlignment = 64;
-constexpr std::uint64_t kPage = 4096;
-// From this size on, memory and file agree in their place within a page, so that the file can be
-// read past the page cache straight into it.
-constexpr std::uint64_t kPageSkew = std::uint64_t{1} << 20;
-
-std::uint64_t align_up(std::uint64_t value, std::uint64_t alignment) {
-  return (value + alignment - 1) & ~(alignment - 1);
-}
+// From this size on, memory and file have the same offset within kDirectAlignment, so that the file
+// can be read past the page cache straight into it.
+constexpr std::uint64_t kDirectBytes = kMiB;
 
 Status check(const Range& range, const FileState& file) {
   if (range.alignment == 0 || range.alignment > kMaxAlignment ||
@@ -51,13 +48,13 @@ void lay_out(Block* block, FileState& file) {
   block->viewable = as_is && block->bytes > 0 && file.object && file.object->view() != nullptr &&
                     first.offset >= file.viewed;
   if (block->viewable) file.viewed = end;
-  const std::uint64_t unit = block->bytes >= kPageSkew ? kPage : kMaxAlignment;
+  const std::uint64_t unit = block->bytes >= kDirectBytes ? kDirectAlignment : kMaxAlignment;
   block->skew = block->viewable ? first.offset % unit : 0;
   std::uint64_t packed = block->skew;
   block->positions.reserve(block->count);
   for (std::uint32_t i = 0; i < block->count; ++i) {
     const Range& range = block->range(block->first + i);
-    if (!block->viewable) packed = align_up(packed, range.alignment);
+    if (!block->viewable) packed = round_up(packed, range.alignment);
     block->positions.push_back(packed);
     packed += range.size;
   }
@@ -94,7 +91,7 @@ Status plan_blocks(const std::shared_ptr<Submission>& submission, std::uint64_t 
               .with_path(file.path)
               .with_range(range.offset, range.size);
         }
-        packed = align_up(packed, range.alignment) + range.size;
+        packed = round_up(packed, range.alignment) + range.size;
         const bool joins = block.count == 0 || ((range.destination != nullptr) == given &&
                                                 range.size < kSmallRange && packed <= group);
         if (!joins) break;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/memory_units.h"
 #include "engine/block_pool.h"
 #include "source/source.h"
 #include "streamer/types.h"
@@ -34,8 +35,8 @@ enum class Placement {
 // Consecutive ranges of one entry. Ranges smaller than kSmallRange share blocks of up to
 // kGroupBytes, so that a kept tensor never holds much more memory than itself; any other range is
 // a block of its own.
-inline constexpr std::uint64_t kSmallRange = std::uint64_t{256} << 10;
-inline constexpr std::uint64_t kGroupBytes = std::uint64_t{1} << 20;
+inline constexpr std::uint64_t kSmallRange = 256 * kKiB;
+inline constexpr std::uint64_t kGroupBytes = kMiB;
 
 struct Submission {
   std::uint64_t id = 0;

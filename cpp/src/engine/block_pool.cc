@@ -7,56 +7,45 @@
 #include <iterator>
 #include <utility>
 
+#include "base/memory_map.h"
+#include "base/memory_units.h"
+
 namespace streamer {
 namespace {
 
-constexpr std::uint64_t kPage = 4096;
-constexpr std::uint64_t kHugePage = std::uint64_t{2} << 20;
 // Smaller memory comes from malloc, which reuses it by itself.
-constexpr std::uint64_t kMapThreshold = std::uint64_t{256} << 10;
-
-std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
-  return (value + unit - 1) / unit * unit;
-}
+constexpr std::uint64_t kMapThreshold = 256 * kKiB;
 
 // Whether memory of this capacity starts where a huge page can: 2 MiB of it, in one page or many,
 // then change their place in the address space by one entry of the page tables.
 bool is_huge(std::uint64_t capacity) { return capacity >= 2 * kHugePage; }
 
 std::byte* map_huge(std::uint64_t capacity, Pages pages) {
-  const std::uint64_t reserve = capacity + kHugePage;
-  void* raw = mmap(nullptr, reserve, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (raw == MAP_FAILED) return nullptr;
-  auto* start = static_cast<std::byte*>(raw);
-  const auto address = reinterpret_cast<std::uintptr_t>(start);
-  const std::uint64_t head = round_up(address, kHugePage) - address;
-  if (head > 0) munmap(start, head);
-  if (reserve - head > capacity) munmap(start + head + capacity, reserve - head - capacity);
-  if (pages == Pages::kHuge) madvise(start + head, capacity, MADV_HUGEPAGE);
-  return start + head;
+  std::byte* const start = map_aligned_memory(capacity);
+  if (start != nullptr && pages == Pages::kHuge) madvise(start, capacity, MADV_HUGEPAGE);
+  return start;
 }
 
-std::byte* map_memory(std::uint64_t capacity, Pages pages) {
+std::byte* obtain(std::uint64_t capacity, Pages pages) {
   if (is_huge(capacity)) return map_huge(capacity, pages);
   if (capacity < kMapThreshold) {
     return static_cast<std::byte*>(std::aligned_alloc(64, capacity));
   }
-  void* raw = mmap(nullptr, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  return raw == MAP_FAILED ? nullptr : static_cast<std::byte*>(raw);
+  return map_memory(capacity);
 }
 
-void unmap_memory(std::byte* data, std::uint64_t capacity) {
+void release(std::byte* data, std::uint64_t capacity) {
   if (capacity < kMapThreshold) {
     std::free(data);
   } else {
-    munmap(data, capacity);
+    unmap_memory(data, capacity);
   }
 }
 
 }  // namespace
 
 std::uint64_t BlockPool::capacity_for(std::uint64_t bytes) {
-  return round_up(bytes, bytes < kMapThreshold - kPage ? 64 : kPage);
+  return round_up(bytes, bytes < kMapThreshold - page_size() ? 64 : page_size());
 }
 
 BlockPool::~BlockPool() { close(); }
@@ -81,11 +70,11 @@ std::shared_ptr<BlockPool::Memory> BlockPool::allocate(std::uint64_t bytes, Page
       }
     }
   }
-  std::byte* data = map_memory(capacity, pages);
+  std::byte* data = obtain(capacity, pages);
   if (data == nullptr) {
     const std::lock_guard lock(mutex_);
     evict_locked(MemoryBudget::kUnlimited);
-    data = map_memory(capacity, pages);
+    data = obtain(capacity, pages);
   }
   if (data == nullptr) {
     budget_->give_back(capacity);
@@ -116,7 +105,7 @@ void BlockPool::keep_locked(std::byte* data, std::uint64_t capacity) {
   if (capacity >= kMapThreshold) {
     kept_.emplace(capacity, data);
   } else if (capacity > 0) {
-    munmap(data, capacity);
+    unmap_memory(data, capacity);
     budget_->give_back(capacity);
   }
 }
@@ -135,7 +124,7 @@ std::byte* BlockPool::split_locked(std::uint64_t capacity) {
 std::byte* BlockPool::join_locked(std::uint64_t capacity, Pages pages) {
   std::uint64_t found = 0;
   for (auto it = kept_.rbegin(); it != kept_.rend() && is_huge(it->first); ++it) {
-    found += it->first / kHugePage * kHugePage;
+    found += round_down(it->first, kHugePage);
   }
   if (found == 0) return nullptr;
   const std::uint64_t fresh = capacity - std::min(capacity, found);
@@ -144,9 +133,9 @@ std::byte* BlockPool::join_locked(std::uint64_t capacity, Pages pages) {
   std::uint64_t moved = 0;
   while (start != nullptr && moved < capacity - fresh) {
     const auto [capacity_kept, data] = *kept_.rbegin();
-    const std::uint64_t part = std::min(capacity - moved, capacity_kept / kHugePage * kHugePage);
+    const std::uint64_t part = std::min(capacity - moved, round_down(capacity_kept, kHugePage));
     if (mremap(data, part, part, MREMAP_MAYMOVE | MREMAP_FIXED, start + moved) == MAP_FAILED) {
-      munmap(start, capacity);
+      unmap_memory(start, capacity);
       budget_->give_back(moved);
       start = nullptr;
       break;
@@ -173,7 +162,7 @@ void BlockPool::uncount(Lease& lease) {
 void BlockPool::reclaim(Memory* memory) {
   const std::unique_ptr<Memory> owned(memory);
   if (getpid() != process_) {
-    unmap_memory(memory->data, memory->capacity);
+    release(memory->data, memory->capacity);
     return;
   }
   std::shared_ptr<MemoryListener> listener;
@@ -185,7 +174,7 @@ void BlockPool::reclaim(Memory* memory) {
     if (keep) {
       kept_.emplace(memory->capacity, memory->data);
     } else {
-      unmap_memory(memory->data, memory->capacity);
+      release(memory->data, memory->capacity);
       budget_->give_back(counted);
     }
     listener = listener_.lock();
@@ -197,7 +186,7 @@ void BlockPool::evict_locked(std::uint64_t bytes) {
   std::uint64_t freed = 0;
   while (freed < bytes && !kept_.empty()) {
     const auto it = std::prev(kept_.end());
-    unmap_memory(it->second, it->first);
+    release(it->second, it->first);
     budget_->give_back(it->first);
     freed += it->first;
     kept_.erase(it);

@@ -6,7 +6,7 @@ namespace streamer {
 namespace {
 
 // What one call of next() delivers at most, unless one block is larger.
-constexpr std::uint64_t kBatchMemory = std::uint64_t{8} << 20;
+constexpr std::uint64_t kBatchMemory = 8 * kMiB;
 constexpr std::size_t kBatchBlocks = 64;
 constexpr std::chrono::milliseconds kLook{50};
 

@@ -7,10 +7,9 @@ namespace streamer {
 namespace {
 
 // How far views are populated ahead of the consumer.
-constexpr std::uint64_t kViewsAhead = std::uint64_t{512} << 20;
+constexpr std::uint64_t kViewsAhead = 512 * kMiB;
 constexpr std::size_t kMaxSegments = 1024;  // IOV_MAX
-constexpr std::uint64_t kPage = 4096;
-constexpr std::uint64_t kFirstRead = std::uint64_t{1} << 20;
+constexpr std::uint64_t kFirstRead = kMiB;
 
 }  // namespace
 
@@ -109,11 +108,11 @@ std::uint64_t Scheduler::limit_locked(const SourceLimits& source, const Block& b
   const std::uint64_t start =
       block.range(block.first + index).offset + (index == cursor_range_ ? cursor_byte_ : 0);
   if (block.placement != Placement::kView) {
-    // The next chunk starts where a page does: it can be read past the page cache as it is.
+    // The next chunk starts aligned: it can be read past the page cache as it is.
     std::uint64_t limit = std::min(source.chunk_bytes, block.submission->max_chunk);
     // A new connection should not hold what comes behind in the order for long.
     if (source.hedge && cold_locked()) limit = std::min(limit, kFirstRead);
-    return limit > kPage ? limit - (start + limit) % kPage : limit;
+    return limit > kDirectAlignment ? limit - (start + limit) % kDirectAlignment : limit;
   }
   // Parts of a view end at whole multiples, so that no two workers fault in the same huge page.
   return source.view_chunk_bytes - start % source.view_chunk_bytes;

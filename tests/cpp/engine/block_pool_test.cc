@@ -9,10 +9,10 @@
 #include <fstream>
 #include <string>
 
+#include "base/memory_units.h"
+
 namespace streamer {
 namespace {
-
-constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 
 class BlockPoolTest : public ::testing::Test {
  protected:

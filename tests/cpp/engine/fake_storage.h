@@ -16,8 +16,8 @@
 
 namespace streamer::testing {
 
-inline constexpr std::uint64_t kKiB = std::uint64_t{1} << 10;
-inline constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+using streamer::kKiB;
+using streamer::kMiB;
 
 // What byte `offset` of the object number `seed` is.
 inline std::byte pattern(std::uint64_t seed, std::uint64_t offset) {
