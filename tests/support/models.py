@@ -98,7 +98,7 @@ def write_specs(path: Path, specs: list[Spec], seed: int = 0) -> dict[str, str]:
     """
     generator = random.Random(f"{path.name} {seed}")
     header: dict[str, object] = {}
-    blobs = []
+    contents = []
     offset = 0
     for name, dtype, shape in specs:
         count = ITEM_BYTES[dtype]
@@ -113,13 +113,13 @@ def write_specs(path: Path, specs: list[Spec], seed: int = 0) -> dict[str, str]:
             "data_offsets": [offset, offset + count],
         }
         offset += count
-        blobs.append(blob)
+        contents.append(blob)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    write(path, text, b"".join(blobs))
+    write(path, text, b"".join(contents))
     return {
         name: hashlib.sha256(blob).hexdigest()
-        for (name, _, _), blob in zip(specs, blobs, strict=True)
+        for (name, _, _), blob in zip(specs, contents, strict=True)
     }
 
 
@@ -161,14 +161,29 @@ def dense(directory: Path, files: int = 2, tensors: int = 12, size: int = 1 << 2
     return paths
 
 
-def digests(path: str) -> dict[str, str]:
-    """The digest of the bytes of each tensor of a file, found by its header."""
+def uneven(directory: Path) -> list[str]:
+    """A megabyte in tensors of very different sizes, in two files."""
+    generator = random.Random("uneven")
+    paths = []
+    for number in range(2):
+        path = directory / f"uneven-{number}.safetensors"
+        sizes = [int(10 ** generator.uniform(0, 5)) for _ in range(25)]
+        write_specs(path, [(f"{number}.{i:02d}", "U8", (size,)) for i, size in enumerate(sizes)])
+        paths.append(str(path))
+    return paths
+
+
+def blobs(path: str) -> dict[str, bytes]:
+    """The bytes of each tensor of a file, found by its header."""
     data = Path(path).read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     return {
-        name: hashlib.sha256(
-            data[8 + length + info["data_offsets"][0] : 8 + length + info["data_offsets"][1]]
-        ).hexdigest()
+        name: data[8 + length + info["data_offsets"][0] : 8 + length + info["data_offsets"][1]]
         for name, info in header.items()
     }
+
+
+def digests(path: str) -> dict[str, str]:
+    """The digest of the bytes of each tensor of a file."""
+    return {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs(path).items()}
