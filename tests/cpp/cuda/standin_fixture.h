@@ -8,13 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "base/memory_units.h"
 #include "standin.h"
 #include "streamer/stream.h"
 
 namespace streamer {
-
-constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
-constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
 
 // Two devices of 1 GiB; device 0 in use, as a framework would have it.
 class StandinTest : public ::testing::Test {

@@ -17,15 +17,17 @@ namespace {
 std::shared_mutex hooks_mutex;
 ReadHook read_hook;          // NOLINT
 PopulateHook populate_hook;  // NOLINT
+UnmapHook unmap_hook;        // NOLINT
 
 std::optional<ssize_t> answer_of(int fd, off_t offset, std::size_t bytes, bool nowait) {
   const std::shared_lock lock(hooks_mutex);
   return read_hook ? read_hook(fd, offset, bytes, nowait) : std::nullopt;
 }
 
-int answer_of(void* address, std::size_t bytes) {
+int answer_of(const std::function<int(void*, std::size_t)>& hook, void* address,
+              std::size_t bytes) {
   const std::shared_lock lock(hooks_mutex);
-  return populate_hook ? populate_hook(address, bytes) : 0;
+  return hook ? hook(address, bytes) : 0;
 }
 
 std::size_t total(const iovec* segments, int count) {
@@ -62,15 +64,17 @@ ssize_t read_hooked(int fd, const iovec* segments, int count, off_t offset, int 
 
 }  // namespace
 
-SystemCalls::SystemCalls(ReadHook on_read, PopulateHook on_populate) {
+SystemCalls::SystemCalls(ReadHook on_read, PopulateHook on_populate, UnmapHook on_unmap) {
   const std::unique_lock lock(hooks_mutex);
   read_hook = std::move(on_read);
   populate_hook = std::move(on_populate);
+  unmap_hook = std::move(on_unmap);
 }
 SystemCalls::~SystemCalls() {
   const std::unique_lock lock(hooks_mutex);
   read_hook = {};
   populate_hook = {};
+  unmap_hook = {};
 }
 
 extern "C" {
@@ -91,12 +95,20 @@ ssize_t pread(int fd, void* data, std::size_t bytes, off_t offset) {
 int madvise(void* address, std::size_t bytes, int advice) noexcept {
   constexpr int kPopulateRead = 22;
   if (advice == kPopulateRead) {
-    if (const int os_error = answer_of(address, bytes); os_error != 0) {
+    if (const int os_error = answer_of(populate_hook, address, bytes); os_error != 0) {
       errno = os_error;
       return -1;
     }
   }
   return static_cast<int>(syscall(SYS_madvise, address, bytes, advice));
+}
+
+int munmap(void* address, std::size_t bytes) noexcept {
+  if (const int os_error = answer_of(unmap_hook, address, bytes); os_error != 0) {
+    errno = os_error;
+    return -1;
+  }
+  return static_cast<int>(syscall(SYS_munmap, address, bytes));
 }
 
 }  // extern "C"

@@ -1,5 +1,5 @@
-// The system calls that read files, as the test program answers them: a test may put a hook before
-// the kernel. (The program's own symbols go before those of the C library.)
+// System calls that read files and map memory: a test may put a hook before the kernel. (The test
+// program's own symbols go before those of the C library.)
 #pragma once
 
 #include <sys/types.h>
@@ -16,11 +16,12 @@ using ReadHook =
     std::function<std::optional<ssize_t>(int fd, off_t offset, std::size_t bytes, bool nowait)>;
 // An answer other than 0 is errno.
 using PopulateHook = std::function<int(void* address, std::size_t bytes)>;
+using UnmapHook = std::function<int(void* address, std::size_t bytes)>;
 
 // Cleared when it goes out of scope, which waits until no thread is in a hook. One at a time.
 class SystemCalls {
  public:
-  explicit SystemCalls(ReadHook on_read, PopulateHook on_populate = {});
+  explicit SystemCalls(ReadHook on_read, PopulateHook on_populate = {}, UnmapHook on_unmap = {});
   ~SystemCalls();
   SystemCalls(const SystemCalls&) = delete;
   SystemCalls& operator=(const SystemCalls&) = delete;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,15 +25,19 @@ def disk(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A library for LD_PRELOAD: see shim.c."""
+def preload(source: Path, folder: Path) -> str:
+    """The library for LD_PRELOAD that `source`, a file of C, makes; it is built in `folder`."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     assert compiler, "the tests need a C compiler"
-    target = tmp_path_factory.mktemp("shim") / "shim.so"
-    source = Path(__file__).with_name("shim.c")
+    target = folder / source.with_suffix(".so").name
     subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", target, source, "-ldl"], check=True)
-    yield str(target)
+    return str(target)
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A library for LD_PRELOAD: see shim.c."""
+    return preload(Path(__file__).with_name("shim.c"), tmp_path_factory.mktemp("shim"))
 
 
 Faulty = Callable[..., str]

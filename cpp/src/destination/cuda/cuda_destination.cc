@@ -6,6 +6,7 @@
 #include <bit>
 #include <chrono>
 
+#include "base/memory_units.h"
 #include "base/settings.h"
 #include "destination/cuda/copy_queue.h"
 #include "destination/cuda/gpudirect.h"
@@ -24,10 +25,9 @@ using gpu::PinnedPool;
 using gpu::PinnedSlot;
 using gpu::Trace;
 
-constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 constexpr std::int64_t kPinnedLimit = 256 << 20;
 constexpr std::uint64_t kMaxSlot = 16 * kMiB;
-constexpr std::uint64_t kMinSlot = 64 << 10;
+constexpr std::uint64_t kMinSlot = 64 * kKiB;
 // Enough for a link of 64 GB/s whose ends are seen half a millisecond late.
 constexpr std::uint64_t kCopyingEnough = 32 * kMiB;
 constexpr std::int64_t kTimeoutSeconds = 120;
@@ -107,7 +107,7 @@ class CudaDestination : public Destination {
     auto slot = pool_->take(bytes, cancel);
     if (!slot) return slot.status();
     if (trace_.enabled()) (*slot)->since = Clock::now();
-    (*slot)->start = offset % gpu::kPage;
+    (*slot)->start = offset % kDirectAlignment;
     return StagingSlot{(*slot)->memory + (*slot)->start, (*slot)->size, *slot};
   }
 

@@ -8,6 +8,9 @@
 #include <chrono>
 #include <utility>
 
+#include "base/memory_map.h"
+#include "base/memory_units.h"
+
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
@@ -15,29 +18,19 @@
 namespace streamer::gpu {
 namespace {
 
-constexpr std::uint64_t kHugePage = std::uint64_t{2} << 20;
-constexpr std::uint64_t kLeastSlot = std::uint64_t{64} << 10;
+constexpr std::uint64_t kLeastSlot = 64 * kKiB;
 
-// Of the memory of a slot for `bytes`.
-std::uint64_t slot_size(std::uint64_t bytes) {
-  return std::bit_ceil(std::max(bytes, kLeastSlot)) + kPage;
+// Bytes to map for a slot of `bytes`.
+std::uint64_t mapped_bytes(std::uint64_t bytes) {
+  return round_up(std::bit_ceil(std::max(bytes, kLeastSlot)) + kDirectAlignment, page_size());
 }
 
-// Memory in huge pages where the system has them: they are found and pinned many times faster.
-std::byte* map_memory(std::uint64_t bytes) {
-  const std::uint64_t slack = bytes >= kHugePage ? kHugePage : 0;
-  void* const raw = mmap(nullptr, bytes + slack, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (raw == MAP_FAILED) return nullptr;
-  auto* data = static_cast<std::byte*>(raw);
-  if (slack != 0) {
-    const auto address = reinterpret_cast<std::uintptr_t>(raw);
-    const std::uint64_t head = (kHugePage - address % kHugePage) % kHugePage;
-    if (head != 0) munmap(data, head);
-    data += head;
-    if (slack > head) munmap(data + bytes, slack - head);
-    madvise(data, bytes, MADV_HUGEPAGE);
-  }
+// Memory in huge pages if the system has them: it finds and pins them many times faster.
+std::byte* map_slot(std::uint64_t bytes) {
+  const bool huge = bytes >= kHugePage;
+  std::byte* const data = huge ? map_aligned_memory(bytes) : map_memory(bytes);
+  if (data == nullptr) return nullptr;
+  if (huge) madvise(data, bytes, MADV_HUGEPAGE);
   // A child has no use for it, and must not make the parent's writes go to a copy.
   madvise(data, bytes, MADV_DONTFORK);
   madvise(data, bytes, MADV_POPULATE_WRITE);
@@ -59,9 +52,9 @@ PinnedPool::~PinnedPool() {
 Result<std::unique_ptr<PinnedSlot>> PinnedPool::make(std::uint64_t bytes, std::uint32_t lane) {
   auto slot = std::make_unique<PinnedSlot>();
   slot->mapped = bytes;
-  slot->size = bytes - kPage;
+  slot->size = bytes - kDirectAlignment;
   slot->lane = lane;
-  slot->memory = map_memory(bytes);
+  slot->memory = map_slot(bytes);
   if (slot->memory == nullptr) {
     return Status::error(Code::kOutOfMemory, std::to_string(bytes) +
                                                  " bytes of host memory for copies to " +
@@ -77,7 +70,7 @@ Result<std::unique_ptr<PinnedSlot>> PinnedPool::make(std::uint64_t bytes, std::u
     if (code != kSuccess) driver.host_unregister(slot->memory);
   }
   if (code == kSuccess) return slot;
-  munmap(slot->memory, bytes);
+  unmap_memory(slot->memory, bytes);
   Status status = driver.error(code, std::to_string(bytes) +
                                          " bytes of host memory can't be pinned for copies to " +
                                          context_.name());
@@ -94,7 +87,7 @@ void PinnedPool::destroy(PinnedSlot& slot) {
   // In a context that has failed these fail too, and the device reads nothing any more.
   driver.event_destroy(slot.event);
   driver.host_unregister(slot.memory);
-  munmap(slot.memory, slot.mapped);
+  unmap_memory(slot.memory, slot.mapped);
 }
 
 void PinnedPool::erase(const PinnedSlot& slot) {
@@ -129,7 +122,7 @@ Result<PinnedSlot*> PinnedPool::take(std::uint64_t bytes, const CancelToken& can
       free_.erase(std::next(fit).base());
       return slot;
     }
-    const std::uint64_t size = slot_size(bytes);
+    const std::uint64_t size = mapped_bytes(bytes);
     if (may_grow(size)) {
       const std::uint32_t lane = made_++;
       lock.unlock();

@@ -17,13 +17,11 @@
 
 namespace streamer::gpu {
 
-inline constexpr std::uint64_t kPage = 4096;
-
 struct PinnedSlot {
   std::byte* memory = nullptr;  // starts a page
   std::uint64_t mapped = 0;     // bytes of `memory`, all registered
-  std::uint64_t size = 0;       // bytes that fit wherever in its first page they start
-  std::uint64_t start = 0;      // where they start
+  std::uint64_t size = 0;       // bytes that fit behind any `start`
+  std::uint64_t start = 0;      // offset of the bytes, below kDirectAlignment
   Event event = nullptr;        // marks the end of the slot's copies
   std::uint32_t lane = 0;       // which copy stream
   bool copying = false;         // the pool's

@@ -10,12 +10,12 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/memory_units.h"
 #include "base/system.h"
 
 namespace streamer {
 namespace {
 
-constexpr std::uint64_t kPage = 4096;
 constexpr long kCachestat = 451;  // of all architectures
 constexpr off_t kPresenceByte = off_t{1} << 62;
 // Reading into the page cache costs about 0.4 CPU seconds a GB: with fewer processors than this it
@@ -105,14 +105,14 @@ Status posix_error(const std::string& what, const std::string& path, int os_erro
 
 bool FileObject::mostly_cached(std::uint64_t offset, std::uint64_t size) const {
   const std::int64_t pages = count_cached(fd_, offset, size);
-  if (pages >= 0) return static_cast<std::uint64_t>(pages) * kPage * 2 >= size;
+  if (pages >= 0) return static_cast<std::uint64_t>(pages) * page_size() * 2 >= size;
   // A read that must not wait tells the truth about anybody's file, unlike mincore(), but starts
   // reading what is missing: one page of it through a descriptor without readahead.
   std::call_once(probe_once_, [this] {
     probe_fd_ = ::open(path().c_str(), O_RDONLY | O_CLOEXEC);
     if (probe_fd_ >= 0) posix_fadvise(probe_fd_, 0, 0, POSIX_FADV_RANDOM);
   });
-  constexpr std::uint64_t kStep = std::uint64_t{4} << 20;
+  constexpr std::uint64_t kStep = 4 * kMiB;
   std::uint64_t cached = 0;
   std::uint64_t asked = 0;
   const std::uint64_t step = std::min(kStep, (size + 1) / 2);

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "base/memory_units.h"
 #include "source/file/file_object.h"
 #include "source/file/file_reader.h"
 
@@ -12,10 +13,10 @@ class FileSource final : public Source {
  public:
   explicit FileSource(const SourceContext& context)
       : strategy_(context.options.fs_strategy), only_(context.options.fs_strategy_only) {
-    traits_.chunk_bytes = std::uint64_t{2} << 20;
-    traits_.view_chunk_bytes = std::uint64_t{4} << 20;
+    traits_.chunk_bytes = 2 * kMiB;
+    traits_.view_chunk_bytes = 4 * kMiB;
     // Few: memory that is used again is in the cache, fresh memory costs more than the reading.
-    traits_.window_bytes = std::uint64_t{128} << 20;
+    traits_.window_bytes = 128 * kMiB;
     traits_.initial_concurrency = 16;
     traits_.max_concurrency = 16;
   }

@@ -6,6 +6,9 @@
 #include <cerrno>
 #include <ctime>
 
+#include "base/memory_map.h"
+#include "base/memory_units.h"
+
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22  // Linux 5.14
 #endif
@@ -13,19 +16,17 @@
 namespace streamer {
 namespace {
 
-constexpr std::uint64_t kPage = 4096;
-constexpr std::uint64_t kHugePage = std::uint64_t{2} << 20;
 // Reading into huge pages costs 0.01 to 0.04 CPU seconds a GB, and 1 and more where the kernel has
 // to make room for them by moving other pages.
 constexpr std::uint64_t kDearNanosecondsPerMiB = 300'000;
-constexpr std::uint64_t kJudgedBytes = std::uint64_t{32} << 20;
+constexpr std::uint64_t kJudgedBytes = 32 * kMiB;
 
 bool can_populate() {
   static const bool can = [] {
-    void* page = mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED) return false;
-    const bool works = madvise(page, kPage, MADV_POPULATE_READ) == 0;
-    munmap(page, kPage);
+    std::byte* const page = map_memory(page_size());
+    if (page == nullptr) return false;
+    const bool works = madvise(page, page_size(), MADV_POPULATE_READ) == 0;
+    unmap_memory(page, page_size());
     return works;
   }();
   return can;
@@ -52,12 +53,12 @@ std::unique_ptr<FileView> FileView::map(int fd, std::uint64_t size, int* os_erro
 }
 
 FileView::FileView(std::byte* data, std::uint64_t size)
-    : data_(data), size_(size), held_((size + kHugePage - 1) / kHugePage) {}
+    : data_(data), size_(size), held_(round_up(size, kHugePage) / kHugePage) {}
 
-FileView::~FileView() { munmap(data_, size_); }
+FileView::~FileView() { unmap_memory(data_, size_); }
 
 int FileView::populate(std::uint64_t offset, std::uint64_t size, bool cold) {
-  const std::uint64_t start = offset / kPage * kPage;
+  const std::uint64_t start = round_down(offset, page_size());
   const bool huge = cold && !dear_.load(std::memory_order_relaxed);
   if (huge) ask_for_huge_pages();
   const std::uint64_t before = huge ? thread_nanoseconds() : 0;
@@ -79,7 +80,7 @@ void FileView::note_cost(std::uint64_t bytes, std::uint64_t nanoseconds) {
   huge_bytes_ += bytes;
   huge_nanoseconds_ += nanoseconds;
   if (huge_bytes_ < kJudgedBytes) return;
-  if (!dear_ && huge_nanoseconds_ > huge_bytes_ / (1 << 20) * kDearNanosecondsPerMiB) {
+  if (!dear_ && huge_nanoseconds_ > huge_bytes_ / kMiB * kDearNanosecondsPerMiB) {
     dear_ = true;
     madvise(data_, size_, MADV_NOHUGEPAGE);
   }
