@@ -9,7 +9,7 @@
 
 #include "base/memory_map.h"
 #include "cuda/standin_fixture.h"
-#include "engine/block_pool.h"
+#include "engine/allocate.h"
 #include "engine/stream_fixture.h"
 
 extern "C" unsigned long large_pages_refused();
@@ -101,10 +101,10 @@ INSTANTIATE_TEST_SUITE_P(Strategies, LargePages, testing::strategies(), testing:
 TEST(LargePagePool, SplitsAndJoinsMemory) {
   const NothingRefused check;
   const auto budget = std::make_shared<MemoryBudget>(64 * kMiB);
-  const auto pool = BlockPool::create(budget);
+  const auto pool = MemoryPool::create(budget);
   const auto allocate = [&](std::uint64_t bytes) {
     bool refused = false;
-    auto memory = pool->allocate(bytes, Pages::kHuge, false, &refused);
+    auto memory = testing::allocate_from(*pool, bytes, Pages::kHuge, false, &refused);
     EXPECT_NE(memory, nullptr) << bytes;
     EXPECT_TRUE(is_aligned(memory->data, 64));
     std::memset(memory->data, 1, memory->capacity);
