@@ -24,8 +24,8 @@
 
 namespace streamer {
 
-// One load. next() and submit() belong to one thread at a time; cancel() and stats() may be called
-// from any.
+// One load. Thread-safe, but for next(): one thread at a time may be in it, while others open files,
+// submit, read or cancel.
 class STREAMER_EXPORT Stream {
  public:
   // kInvalid where an option is out of its range.
@@ -50,6 +50,9 @@ class STREAMER_EXPORT Stream {
   // range is larger. An empty batch that is not finished: the timeout passed.
   // A failed range is delivered with its status; the stream goes on with the others.
   Result<Batch> next(std::chrono::milliseconds timeout = std::chrono::milliseconds::max());
+  // Makes one call of next() return without waiting: the one that waits, or else the next one. It
+  // returns what is ready, perhaps nothing.
+  void wake() noexcept;
   // Whether a file is still what open() found. next() checks that; a view (Ready::view) that is
   // used later than that may want to be checked again.
   Status unchanged(std::uint32_t file) const;

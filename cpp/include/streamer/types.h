@@ -81,6 +81,7 @@ struct STREAMER_EXPORT Options {
 };
 
 struct OpenedFile {
+  std::uint32_t index = 0;        // of the file in the stream, for FileRanges::file
   std::uint64_t size = 0;         // of the object, in bytes
   std::string version;            // ETag, generation or modification time: pins later reads
   std::vector<std::byte> prefix;  // its first bytes, as many as were asked for and exist
@@ -98,7 +99,7 @@ struct Range {
 };
 
 struct FileRanges {
-  std::uint32_t file = 0;  // index into what open() returned, counted over all calls of open()
+  std::uint32_t file = 0;  // OpenedFile::index: counted over all calls of open(), from 0
   std::vector<Range> ranges;
   // May own the destinations: it is dropped, by any thread, when nothing writes to them any more.
   std::shared_ptr<void> keep = {};

@@ -1,6 +1,7 @@
 #include "engine/concurrency.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace streamer {
 namespace {
@@ -22,13 +23,12 @@ constexpr double kSmoothing = 0.3;
 
 }  // namespace
 
-ConcurrencyController::ConcurrencyController(int fixed, const SourceTraits& traits,
-                                             std::function<ProcessorTimes(bool)> clock)
+ConcurrencyController::ConcurrencyController(int fixed, const SourceTraits& traits, int processors)
     : limit_(fixed > 0 ? fixed : traits.initial_concurrency),
       initial_(limit_),
       maximum_(fixed > 0 ? fixed : traits.max_concurrency),
       adaptive_(fixed <= 0 && traits.remote),
-      clock_(std::move(clock)),
+      processors_(processors),
       base_limit_(limit_),
       patience_(kShortestHold) {}
 
@@ -49,63 +49,72 @@ void ConcurrencyController::look_at_queue(std::uint64_t bytes, const ReadReport&
   if (++first_reads_ < initial_) return;
   const bool fast = static_cast<double>(first_bytes_) > kFastEach * first_seconds_;
   if (fast && first_waited_ > first_seconds_ / 3) {
-    settle(std::min(limit_, usable_processors() + 1), 0);
+    settle(std::min(limit_, processors_ + 1), 0);
   }
 }
 
-void ConcurrencyController::begin_epoch(TimePoint now, const ProcessorTimes& processors) {
+bool ConcurrencyController::measure(Measuring what) {
+  measuring_ = what;
+  return true;
+}
+
+void ConcurrencyController::begin_epoch(TimePoint now, const ProcessorTimes& times) {
   start_ = now;
-  processors_start_ = processors;
+  start_times_ = times;
 }
 
 bool ConcurrencyController::busy(double seconds, const ProcessorTimes& now) const {
-  const double all = seconds * usable_processors();
-  return now.used - processors_start_.used > kBusy * all ||
-         (same_host_ && now.idle > 0 && now.idle - processors_start_.idle < kIdle * all);
+  const double all = seconds * processors_;
+  return now.used - start_times_.used > kBusy * all ||
+         (same_host_ && now.idle > 0 && now.idle - start_times_.idle < kIdle * all);
 }
 
 void ConcurrencyController::change_limit(int limit) {
   warm_up_left_ = limit_;  // those under way
   limit_ = std::clamp(limit, 1, maximum_);
   reads_ = 0;
+  measuring_ = Measuring::kNothing;
 }
 
-void ConcurrencyController::completed(std::uint64_t bytes, int active, const ReadReport& report,
+bool ConcurrencyController::completed(std::uint64_t bytes, int active, const ReadReport& report,
                                       TimePoint now) {
-  if (!adaptive_) return;
+  if (!adaptive_) return false;
   started_ = true;
   look_at_queue(bytes, report);
   if (report.congested && warm_up_left_ == 0) {
     // The server's word counts more than the rate; and it should not be asked again soon.
     patience_ = kLongestHold;
     settle(std::max(1, limit_ * 7 / 10), 0);
-    return;
+    return false;
   }
-  if (warm_up_left_ > 0) {
-    if (--warm_up_left_ == 0) begin_epoch(now, clock_(same_host_));
-    return;
-  }
+  if (warm_up_left_ > 0) return --warm_up_left_ == 0 && measure(Measuring::kBegin);
+  if (measuring_ == Measuring::kBegin) return false;
   if (reads_ == 0) {
     bytes_ = 0;
     saturated_reads_ = 0;
     if (start_ == TimePoint{}) {
-      begin_epoch(now, clock_(same_host_));  // the very first read only starts the clock
-      reads_ = 1;
-      return;
+      reads_ = 1;  // the very first read only starts the clock
+      return measure(Measuring::kBegin);
     }
   }
   ++reads_;
   bytes_ += bytes;
   if (active >= limit_) ++saturated_reads_;
   const int length = phase_ == Phase::kProbe ? kProbeReads : 1;
-  if (reads_ < 2 * limit_ * length || now - start_ < kShortestEpoch * length) return;
+  if (reads_ < 2 * limit_ * length || now - start_ < kShortestEpoch * length) return false;
+  return measuring_ == Measuring::kNothing && measure(Measuring::kEnd);
+}
+
+void ConcurrencyController::measured(const ProcessorTimes& times, TimePoint now) {
+  const Measuring what = std::exchange(measuring_, Measuring::kNothing);
+  if (what == Measuring::kBegin) begin_epoch(now, times);
+  if (what != Measuring::kEnd) return;
   const double seconds = seconds_between(start_, now);
   const bool saturated = saturated_reads_ * 8 >= reads_ * 7;
-  const ProcessorTimes processors = clock_(same_host_);
-  const bool processors_busy = busy(seconds, processors);
+  const bool processors_busy = busy(seconds, times);
   reads_ = 0;
-  begin_epoch(now, processors);
-  // Where something else bounded the load (the consumer, memory), the rate says nothing.
+  begin_epoch(now, times);
+  // If something else bounded the load (the consumer, memory), the rate says nothing.
   if (saturated) epoch_ended(static_cast<double>(bytes_) / seconds, processors_busy);
 }
 

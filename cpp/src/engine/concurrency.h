@@ -3,7 +3,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <functional>
 
 #include "base/clock.h"
 #include "base/system.h"
@@ -13,23 +12,28 @@ namespace streamer {
 
 // Grows while that brings bytes faster, steps back when it does not, and tries a neighbouring
 // number now and then. Numbers are judged by the bytes per second of an epoch: some completed reads
-// that all ran under the same limit. Not thread-safe: the scheduler calls it under its lock.
+// that all ran under the same limit. Not thread-safe. Reads no clock and makes no system call.
 class ConcurrencyController {
  public:
   using TimePoint = Clock::time_point;
 
   // `fixed` above 0 is obeyed exactly. Sources that are not remote keep their first number. No
-  // more reads are tried while the processors are the bound, as `clock` tells.
-  ConcurrencyController(int fixed, const SourceTraits& traits,
-                        std::function<ProcessorTimes(bool)> clock = processor_times);
+  // more reads are tried while the `processors` of the machine are the bound.
+  ConcurrencyController(int fixed, const SourceTraits& traits, int processors);
 
-  // Starts with more where the storage is far away. Ignored once reads have ended, and where a
-  // number was chosen.
+  // Starts with more if the storage is far away. Ignored once reads have ended, and if a number was
+  // chosen.
   void start(const Distance& distance);
   int limit() const { return limit_; }
   int maximum() const { return maximum_; }
-  // A read of `bytes` ended while `active` reads were under way, itself included.
-  void completed(std::uint64_t bytes, int active, const ReadReport& report, TimePoint now);
+  // A read of `bytes` ended while `active` reads were under way, itself included. True: an epoch
+  // begins or ends, once the caller has measured the times of the processors and passed them to
+  // measured().
+  [[nodiscard]] bool completed(std::uint64_t bytes, int active, const ReadReport& report,
+                               TimePoint now);
+  // `times` without idle times unless needs_idle_times().
+  void measured(const ProcessorTimes& times, TimePoint now);
+  bool needs_idle_times() const { return same_host_; }
 
  private:
   enum class Phase {
@@ -37,13 +41,15 @@ class ConcurrencyController {
     kHold,   // at base_limit_
     kProbe,  // beside base_limit_, to compare
   };
+  enum class Measuring { kNothing, kBegin, kEnd };  // what waits for measured()
   void change_limit(int limit);
   void epoch_ended(double rate, bool busy);
   void settle(int limit, double rate);
   void start_probe(bool busy);
   void judge_probe(double rate);
   bool delicate() const;
-  void begin_epoch(TimePoint now, const ProcessorTimes& processors);
+  bool measure(Measuring what);
+  void begin_epoch(TimePoint now, const ProcessorTimes& times);
   void look_at_queue(std::uint64_t bytes, const ReadReport& report);
   bool busy(double seconds, const ProcessorTimes& now) const;
 
@@ -51,7 +57,7 @@ class ConcurrencyController {
   const int initial_;
   const int maximum_;
   const bool adaptive_;
-  const std::function<ProcessorTimes(bool)> clock_;
+  const int processors_;
   bool started_ = false;
   bool same_host_ = false;
   bool far_ = false;
@@ -75,7 +81,8 @@ class ConcurrencyController {
   int saturated_reads_ = 0;  // of them: the limit was what bounded
   std::uint64_t bytes_ = 0;
   TimePoint start_{};
-  ProcessorTimes processors_start_;
+  ProcessorTimes start_times_;
+  Measuring measuring_ = Measuring::kNothing;
 };
 
 }  // namespace streamer

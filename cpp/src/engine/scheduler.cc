@@ -1,353 +1,249 @@
 #include "engine/scheduler.h"
 
-#include <algorithm>
+#include <new>
+#include <utility>
+
+#include "base/system.h"
 
 namespace streamer {
-namespace {
+Scheduler::Scheduler(std::shared_ptr<MemoryBudget> budget, std::shared_ptr<MemoryPool> pool,
+                     std::int64_t memory_limit, std::function<void(WorkerId)> start_worker)
+    : pool_(std::move(pool)),
+      start_worker_(std::move(start_worker)),
+      core_(std::move(budget), pool_, memory_limit),
+      no_memory_(Status::error(Code::kOutOfMemory, "the system has no memory for a read")
+                     .with_hint("Give the process more memory")) {}
 
-// What one call of next() delivers at most, unless one block is larger.
-constexpr std::uint64_t kBatchMemory = 8 * kMiB;
-constexpr std::size_t kBatchBlocks = 64;
-constexpr std::chrono::milliseconds kLook{50};
+Scheduler::Actions Scheduler::actions_of(const Signals& signals) {
+  if (signals.start) work_.resize(static_cast<std::size_t>(*signals.start) + 1);
+  return {signals.consumer, signals.worker ? &work_[*signals.worker] : nullptr, signals.start,
+          signals.measurement};
+}
 
-}  // namespace
+void Scheduler::carry_out(const Actions& actions) {
+  if (actions.consumer) ready_.notify_all();
+  if (actions.worker != nullptr) actions.worker->notify_one();
+  if (actions.start) start_worker_(*actions.start);
+  if (actions.measurement) {
+    const ProcessorTimes times = processor_times(actions.measurement->with_idle);
+    const MutexLock lock(mutex_);
+    core_.measured(actions.measurement->kind, times, Clock::now());
+  }
+}
 
-Scheduler::Scheduler(std::shared_ptr<MemoryBudget> budget, std::shared_ptr<BlockPool> pool,
-                     std::int64_t memory_limit, std::function<void()> spawn)
-    : budget_(std::move(budget)),
-      pool_(std::move(pool)),
-      memory_limit_(memory_limit),
-      spawn_(std::move(spawn)) {}
+// Calls the core under the lock, and carries out what follows without it.
+template <typename Operation>
+void Scheduler::decide(Operation operation) {
+  Actions actions;
+  {
+    const MutexLock lock(mutex_);
+    Signals signals;
+    operation(core_, &signals);
+    actions = actions_of(signals);
+  }
+  carry_out(actions);
+}
+
+// The same for a worker, which has nobody to throw to.
+template <typename Operation>
+void Scheduler::tell(Operation operation) noexcept {
+  try {
+    decide(operation);
+  } catch (const std::bad_alloc&) {
+    cancel_without_memory();
+  }
+}
 
 void Scheduler::add_source(SourceKind kind, SourceLimits limits) {
-  const std::lock_guard lock(mutex_);
-  sources_.emplace(kind, limits);
+  const MutexLock lock(mutex_);
+  core_.add_source(kind, limits);
 }
 
 void Scheduler::start_concurrency(SourceKind kind, const Distance& distance) {
-  const std::lock_guard lock(mutex_);
-  sources_.at(kind).controller.start(distance);
+  const MutexLock lock(mutex_);
+  core_.start_concurrency(kind, distance);
 }
 
-Status Scheduler::add_blocks(std::vector<Block> blocks, const std::vector<FileState>& files) {
-  std::uint64_t largest = 0;
-  const Block* largest_block = nullptr;
-  for (const Block& block : blocks) {
-    if (block.placement == Placement::kPool && block.bytes > 0 && block.data_bytes > largest) {
-      largest = block.data_bytes;
-      largest_block = &block;
-    }
-  }
-  if (largest > 0) largest = BlockPool::capacity_for(largest);
-  {
-    const std::lock_guard lock(mutex_);
-    if (memory_limit_ > 0 && largest_block != nullptr &&
-        largest_block->bytes > static_cast<std::uint64_t>(memory_limit_)) {
-      const Range& range = largest_block->range(largest_block->first);
-      return Status::error(Code::kMemoryLimit, "the memory limit of " +
-                                                   std::to_string(memory_limit_) +
-                                                   " bytes is below the largest tensor")
-          .with_path(files[largest_block->file].path)
-          .with_range(range.offset, range.size)
-          .with_hint("Set RUNAI_STREAMER_MEMORY_LIMIT to at least " +
-                     std::to_string(largest_block->bytes) + ", or to 0 for the least that works");
-    }
-    // 0 and the default mean at least the largest block.
-    if (budget_->limit() < largest) budget_->set_limit(largest);
-    for (Block& block : blocks) blocks_.push_back(std::move(block));
-    files_ = files;
-  }
-  work_.notify_one();
-  bool spawn = false;
-  {
-    const std::lock_guard lock(mutex_);
-    spawn = can_spawn_locked();
-    if (spawn) ++workers_;
-  }
-  if (spawn) spawn_();
-  ready_.notify_all();
-  return {};
+Status Scheduler::add_blocks(std::vector<Block> blocks) {
+  Status status;
+  decide([&](SchedulerCore& core, Signals* signals) {
+    status = core.add_blocks(std::move(blocks), signals);
+  });
+  return status;
 }
 
-void Scheduler::add_task(std::function<void()> task, int width) {
-  bool spawn = false;
-  {
-    const std::lock_guard lock(mutex_);
-    tasks_.push_back(std::move(task));
-    task_width_ = std::max(task_width_, width);
-    spawn = idle_ == 0 && workers_ < std::min(task_width_, most_workers_);
-    if (spawn) ++workers_;
+void Scheduler::add_task(WorkerPool::Task task, int width) {
+  decide([&](SchedulerCore& core, Signals* signals) {
+    core.add_task(std::move(task), width, signals);
+  });
+}
+
+Job Scheduler::take(WorkerId worker) noexcept {
+  Job job;
+  try {
+    take_job(worker, &job);
+  } catch (const std::bad_alloc&) {
+    cancel_without_memory();
+    return {};
   }
-  if (spawn) {
-    spawn_();
+  return job;
+}
+
+void Scheduler::take_job(WorkerId worker, Job* job) {
+  Step step;  // outlives the lock: it may hold memory
+  Actions actions;
+  {
+    MutexLock lock(mutex_);
+    for (bool found = false; !found;) {
+      Signals signals;
+      step = core_.next(worker, Clock::now(), &signals);
+      actions = actions_of(signals);
+      switch (step.kind) {
+        case Step::Kind::kPark:
+          if (actions.worker != nullptr) actions.worker->notify_one();
+          wait_for_work(worker, step.until);
+          break;
+        case Step::Kind::kPlace:
+          lock.unlock();
+          carry_out(actions);
+          find_memory(&step.placing);
+          lock.lock();
+          core_.placed(std::move(step.placing));
+          break;
+        case Step::Kind::kTask:
+        case Step::Kind::kRead:
+        case Step::Kind::kEnd: found = true; break;
+      }
+    }
+  }
+  carry_out(actions);
+  if (step.kind == Step::Kind::kTask) job->task = std::move(step.task);
+  if (step.kind == Step::Kind::kRead) job->chunk = std::move(step.chunk);
+}
+
+void Scheduler::wait_for_work(WorkerId worker, std::optional<Clock::time_point> until) {
+  CondVar& called = work_[worker];
+  while (core_.parked(worker) && !core_.cancelled()) {
+    if (!until) {
+      called.wait(mutex_);
+    } else if (Clock::now() < *until) {
+      called.wait_until(mutex_, *until);
+    } else {
+      return;
+    }
+  }
+}
+
+void Scheduler::find_memory(Step::Placing* placing) {
+  if (placing->object) {
+    placing->viewed = placing->object->take_view(placing->offset, placing->bytes);
   } else {
-    work_.notify_one();
+    placing->buffer = pool_->map(std::move(*placing->reservation));
   }
 }
 
-void Scheduler::worker_missing() {
+void Scheduler::read_ended(const Chunk& chunk, const ReadReport& report) noexcept {
+  tell([&](SchedulerCore& core, Signals* signals) {
+    core.read_ended(chunk, report, Clock::now(), signals);
+  });
+}
+
+void Scheduler::requeue(Chunk tail) noexcept {
+  tell([&](SchedulerCore& core, Signals* signals) { core.requeue(std::move(tail), signals); });
+}
+
+void Scheduler::complete(const Chunk& chunk, const Status& status,
+                         const ReadReport& report) noexcept {
+  tell([&](SchedulerCore& core, Signals* signals) {
+    core.complete(chunk, status, report, Clock::now(), signals);
+  });
+}
+
+Result<SchedulerCore::Delivery> Scheduler::next(Clock::time_point deadline) {
+  SchedulerCore::Delivery delivery;  // outlives the lock: it holds memory
+  Actions actions;
+  {
+    const MutexLock lock(mutex_);
+    for (;;) {
+      if (core_.cancelled()) return fatal_;
+      const Clock::time_point now = Clock::now();
+      delivery.woken = std::exchange(woken_, false);
+      Signals signals;
+      const bool done = core_.deliver(now, delivery.woken || now >= deadline, &delivery, &signals);
+      actions = actions_of(signals);
+      if (done) break;
+      if (deadline == Clock::time_point::max()) {
+        ready_.wait(mutex_);
+      } else {
+        ready_.wait_until(mutex_, deadline);
+      }
+    }
+  }
+  carry_out(actions);
+  return delivery;
+}
+
+void Scheduler::wake() noexcept {
+  {
+    const MutexLock lock(mutex_);
+    woken_ = true;
+  }
+  ready_.notify_all();
+}
+
+void Scheduler::cancel_locked(Status* reason, std::list<WorkerPool::Task>* tasks) {
+  if (!core_.cancelled()) fatal_ = std::move(*reason);
+  *tasks = core_.cancel();
+  for (CondVar& called : work_) called.notify_one();
+  ready_.notify_all();
+}
+
+void Scheduler::cancel(Status reason) noexcept {
+  std::list<WorkerPool::Task> tasks;  // outlives the lock
+  const MutexLock lock(mutex_);
+  cancel_locked(&reason, &tasks);
+}
+
+void Scheduler::cancel_without_memory() noexcept {
+  std::list<WorkerPool::Task> tasks;
+  const MutexLock lock(mutex_);
+  cancel_locked(&no_memory_, &tasks);
+}
+
+void Scheduler::worker_not_started() {
   bool none = false;
   {
-    const std::lock_guard lock(mutex_);
-    --workers_;
-    most_workers_ = workers_;
-    none = workers_ == 0;
+    const MutexLock lock(mutex_);
+    none = core_.not_started();
   }
   if (none) {
-    cancel(Status::error(Code::kOutOfMemory, "the system gives no thread to read with")
+    cancel(Status::error(Code::kOutOfMemory, "cannot create a reader thread")
                .with_hint("Raise the limit of processes (ulimit -u) or of the cgroup (pids.max)"));
   }
 }
 
-bool Scheduler::can_spawn_locked() const {
-  if (cancelled_ || idle_ > 0 || workers_ >= most_workers_) return false;
-  int wanted = tasks_.empty() ? 0 : task_width_;
-  if (work_left_locked()) {
-    for (const auto& [kind, source] : sources_) {
-      wanted = std::max(wanted, source.controller.limit());
-    }
-  }
-  return workers_ < wanted;
-}
-
-Job Scheduler::take() {
-  std::unique_lock lock(mutex_);
-  for (;;) {
-    if (cancelled_) return {};
-    Job job;
-    if (!tasks_.empty()) {
-      job.task = std::move(tasks_.front());
-      tasks_.pop_front();
-    } else {
-      job.chunk = take_chunk_locked();
-    }
-    if (job) {
-      // Workers start one another, so that a stream starts without waiting for all of them.
-      const bool more = !tasks_.empty() || more_chunks_locked();
-      const bool spawn = more && can_spawn_locked();
-      const bool look = watch_.watching() && !looking_;
-      const bool wake = (more || look) && idle_ > 0;
-      if (spawn) ++workers_;
-      lock.unlock();
-      if (wake) work_.notify_one();
-      if (spawn) spawn_();
-      return job;
-    }
-    wait_for_work_locked(&lock);
-  }
-}
-
-// Whether a worker that is woken may find another chunk.
-bool Scheduler::more_chunks_locked() const {
-  if (!work_left_locked() || blocked_ != Blocked::kNo) return false;
-  const SourceLimits& source = sources_.at(files_[blocks_[cursor_].file].kind);
-  return source.active < source.controller.limit();
-}
-
-void Scheduler::wait_for_work_locked(std::unique_lock<std::mutex>* lock) {
-  const bool warm = !cold_locked();
-  ++idle_;
-  warm_idle_ += warm ? 1 : 0;
-  if (watch_.watching() && !looking_) {
-    looking_ = true;
-    work_.wait_for(*lock, kLook);
-    looking_ = false;
-  } else {
-    work_.wait(*lock);
-  }
-  --idle_;
-  warm_idle_ -= warm ? 1 : 0;
-}
-
-std::optional<Chunk> Scheduler::take_chunk_locked() {
-  watch_.look(Clock::now());
-  std::optional<Chunk> chunk;
-  if (!rests_.empty()) {
-    // A new connection would be slow, too. Who is idle and has a better one was woken for this.
-    if (cold_locked() && warm_idle_ > 0) return std::nullopt;
-    chunk = std::move(rests_.front());
-    rests_.pop_front();
-  } else if (work_left_locked()) {
-    chunk = make_chunk_locked();
-  }
-  if (chunk) begin_read_locked(&*chunk);
-  return chunk;
-}
-
-// Whether this worker's connection is not at its full speed yet, while that of others is.
-bool Scheduler::cold_locked() const {
-  return watch_.usual_known() && !warm_.contains(std::this_thread::get_id());
-}
-
-void Scheduler::begin_read_locked(Chunk* chunk) {
-  SourceLimits& source = sources_.at(chunk->kind);
-  ++source.active;
-  ++times_.chunks;
-  if (!source.hedge) return;
-  chunk->progress = std::make_shared<ReadProgress>();
-  watch_.began(chunk->progress, chunk->size, chunk->cuts, Clock::now());
-}
-
-void Scheduler::put_back(Chunk rest) {
-  {
-    const std::lock_guard lock(mutex_);
-    ++chunks_under_way_;
-    rests_.push_back(std::move(rest));
-  }
-  work_.notify_all();
-}
-
-void Scheduler::release_handed_locked() {
-  for (auto* list : {&handed_, &handed_before_}) {
-    for (const auto& lease : *list) pool_->uncount(*lease);
-    list->clear();
-  }
-}
-
-void Scheduler::note_blocked_locked(Blocked reason) {
-  if (reason == blocked_) return;
-  const Clock::time_point now = Clock::now();
-  const double seconds = seconds_between(blocked_since_, now);
-  if (blocked_ == Blocked::kConsumer) times_.wait_consumer += seconds;
-  if (blocked_ == Blocked::kMemory) times_.wait_memory += seconds;
-  blocked_ = reason;
-  blocked_since_ = now;
-}
-
-void Scheduler::end_read_locked(const Chunk& chunk, const ReadReport& report) {
-  SourceLimits& source = sources_.at(chunk.kind);
-  source.controller.completed(chunk.size, source.active, report, Clock::now());
-  last_concurrency_ = source.controller.limit();
-  --source.active;
-  if (!chunk.progress) return;
-  watch_.ended(chunk.progress.get(), Clock::now());
-  if (chunk.progress->cut) {
-    warm_.erase(std::this_thread::get_id());
-  } else {
-    warm_.insert(std::this_thread::get_id());
-  }
-}
-
-void Scheduler::read_ended(const Chunk& chunk, const ReadReport& report) {
-  bool wake_worker = false;
-  {
-    const std::lock_guard lock(mutex_);
-    end_read_locked(chunk, report);
-    wake_worker = idle_ > 0 && more_chunks_locked();
-  }
-  if (wake_worker) work_.notify_one();
-}
-
-void Scheduler::complete(const Chunk& chunk, const Status& status, const ReadReport& report) {
-  bool wake_consumer = false;
-  bool wake_worker = false;
-  {
-    const std::lock_guard lock(mutex_);
-    if (chunk.reading) end_read_locked(chunk, report);
-    --chunks_under_way_;
-    // The worker that has read it looks for the next one by itself.
-    wake_worker = idle_ > 0 && !chunk.reading;
-    for (const Chunk::Share& share : chunk.shares) {
-      share.block->completed += share.bytes;
-      if (!status.ok() && share.block->status.ok()) share.block->status = status;
-      if (share.block->done() && share.block == &blocks_.front()) wake_consumer = true;
-    }
-  }
-  if (wake_consumer) ready_.notify_all();
-  if (wake_worker) work_.notify_one();
-}
-
-Result<std::deque<Block>> Scheduler::next(std::chrono::milliseconds timeout, bool* finished) {
-  std::deque<Block> batch;
-  std::unique_lock lock(mutex_);
-  const auto ready = [this] {
-    // A block without bytes is done before the cursor passes it: it must not be taken from under
-    // the cursor.
-    return cancelled_ || blocks_.empty() || blocks_.front().done();
-  };
-  if (!ready()) {
-    const Clock::time_point start = Clock::now();
-    if (timeout == std::chrono::milliseconds::max()) {
-      ready_.wait(lock, ready);
-    } else {
-      ready_.wait_for(lock, timeout, ready);
-    }
-    times_.wait_storage += seconds_between(start, Clock::now());
-  }
-  *finished = blocks_.empty();
-  if (cancelled_) return fatal_;
-  std::uint64_t memory = 0;
-  while (!blocks_.empty() && blocks_.front().done() && batch.size() < kBatchBlocks) {
-    Block& block = blocks_.front();
-    const std::uint64_t needs = block.memory ? block.memory->capacity : 0;
-    if (!batch.empty() && memory + needs > kBatchMemory) break;
-    memory += needs;
-    if (block.placement == Placement::kView && block.scheduled > 0) views_ahead_ -= block.bytes;
-    batch.push_back(std::move(block));
-    blocks_.pop_front();
-    if (cursor_ > 0) {
-      --cursor_;
-    } else {
-      cursor_range_ = 0;
-      cursor_byte_ = 0;
-    }
-  }
-  // What was handed out before the last batch and is still alive is being kept.
-  for (const auto& lease : handed_before_) pool_->uncount(*lease);
-  if (!batch.empty()) {
-    handed_before_ = std::move(handed_);
-    handed_.clear();
-    for (const Block& block : batch) {
-      if (block.memory) handed_.push_back(block.memory->lease);
-    }
-  }
-  const bool wake = idle_ > 0 && blocked_ != Blocked::kNo;
-  lock.unlock();
-  if (wake) work_.notify_all();
-  return batch;
-}
-
-void Scheduler::cancel(Status reason) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (!cancelled_) fatal_ = std::move(reason);
-    cancelled_ = true;
-    tasks_.clear();
-  }
-  work_.notify_all();
-  ready_.notify_all();
-}
-
 void Scheduler::memory_returned() {
-  bool wake = false;
-  {
-    // A waiter that read the budget before it changed is asleep by now.
-    const std::lock_guard lock(mutex_);
-    wake = idle_ > 0 && blocked_ != Blocked::kNo;
-  }
-  if (wake) work_.notify_one();
+  decide([](SchedulerCore& core, Signals* signals) { core.memory_returned(signals); });
 }
 
 Status Scheduler::fatal() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return fatal_;
 }
 
 int Scheduler::workers() const {
-  const std::lock_guard lock(mutex_);
-  return workers_;
+  const MutexLock lock(mutex_);
+  return core_.workers();
 }
 
 int Scheduler::concurrency() const {
-  const std::lock_guard lock(mutex_);
-  return last_concurrency_;
+  const MutexLock lock(mutex_);
+  return core_.concurrency();
 }
 
 SchedulerTimes Scheduler::times() const {
-  const std::lock_guard lock(mutex_);
-  SchedulerTimes times = times_;
-  times.hedges = watch_.cuts();
-  return times;
+  const MutexLock lock(mutex_);
+  return core_.times();
 }
 
 }  // namespace streamer

@@ -1,146 +1,95 @@
-// Decides what is read next, in order and within the memory budget, and what is delivered.
+// Carries out what SchedulerCore decides: the lock, the clock, who waits and who is woken.
 #pragma once
 
-#include <chrono>
-#include <condition_variable>
 #include <deque>
 #include <functional>
-#include <map>
+#include <list>
 #include <memory>
-#include <mutex>
 #include <optional>
-#include <set>
-#include <thread>
 #include <vector>
 
-#include "base/clock.h"
-#include "engine/block.h"
-#include "engine/chunk.h"
-#include "engine/concurrency.h"
-#include "engine/read_watch.h"
+#include "base/mutex.h"
+#include "engine/scheduler_core.h"
 
 namespace streamer {
 
 // What a worker does next: a task, or a chunk, or (neither) it ends.
 struct Job {
-  std::function<void()> task;
+  WorkerPool::Task task;
   std::optional<Chunk> chunk;
   explicit operator bool() const { return task || chunk.has_value(); }
 };
 
-// What the scheduler must know of a source.
-struct SourceLimits {
-  std::uint64_t chunk_bytes = 0;
-  std::uint64_t view_chunk_bytes = 0;
-  ConcurrencyController controller;
-  int active = 0;
-  bool hedge = false;  // see ReadWatch
-};
-
-struct SchedulerTimes {
-  double wait_storage = 0;
-  double wait_consumer = 0;
-  double wait_memory = 0;
-  std::uint64_t chunks = 0;
-  std::uint64_t hedges = 0;
-};
-
-// Thread-safe. Blocks are delivered in the order in which they were added.
-class Scheduler : public MemoryListener, public std::enable_shared_from_this<Scheduler> {
+// Thread-safe. No system call is made under its lock, no worker is woken without a reason, and
+// memory is never dropped under it. If the system refuses memory for its own lists, it ends by
+// cancel() with kOutOfMemory.
+class Scheduler : public MemoryListener {
  public:
-  // `spawn` starts one more worker; it is called without the lock. `memory_limit` as in Options.
-  Scheduler(std::shared_ptr<MemoryBudget> budget, std::shared_ptr<BlockPool> pool,
-            std::int64_t memory_limit, std::function<void()> spawn);
+  // `start_worker` starts the worker of that number; it is called without the lock. `memory_limit`
+  // as in Options.
+  Scheduler(std::shared_ptr<MemoryBudget> budget, std::shared_ptr<MemoryPool> pool,
+            std::int64_t memory_limit, std::function<void(WorkerId)> start_worker);
 
-  // Must come before the first block or task of that kind.
-  void add_source(SourceKind kind, SourceLimits limits);
-  // Where adaptive concurrency starts: see ConcurrencyController::start().
-  void start_concurrency(SourceKind kind, const Distance& distance);
+  // See SchedulerCore.
+  void add_source(SourceKind kind, SourceLimits limits) EXCLUDES(mutex_);
+  void start_concurrency(SourceKind kind, const Distance& distance) EXCLUDES(mutex_);
+  Status add_blocks(std::vector<Block> blocks) EXCLUDES(mutex_);
+  void add_task(WorkerPool::Task task, int width) EXCLUDES(mutex_);
 
-  // kMemoryLimit where a block is larger than an explicit limit.
-  Status add_blocks(std::vector<Block> blocks, const std::vector<FileState>& files);
-  // Runs `task` on a worker, before chunks. `width`: how many workers tasks may occupy.
-  void add_task(std::function<void()> task, int width);
+  // For workers: blocks until there is something to do. An empty job: the worker ends.
+  Job take(WorkerId worker) noexcept EXCLUDES(mutex_);
+  void read_ended(const Chunk& chunk, const ReadReport& report) noexcept EXCLUDES(mutex_);
+  void requeue(Chunk tail) noexcept EXCLUDES(mutex_);
+  void complete(const Chunk& chunk, const Status& status, const ReadReport& report) noexcept
+      EXCLUDES(mutex_);
 
-  // For workers: blocks until there is something to do. False: end.
-  Job take();
-  void complete(const Chunk& chunk, const Status& status, const ReadReport& report);
-  // The chunk's bytes were read, but are not where they belong yet: `reading` ends before
-  // complete().
-  void read_ended(const Chunk& chunk, const ReadReport& report);
-
-  // What a chunk of this worker's misses since it was cut: another worker's where one is idle.
-  void put_back(Chunk rest);
-
-  // For the consumer: see Stream::next(). Blocks that are delivered leave the scheduler.
-  Result<std::deque<Block>> next(std::chrono::milliseconds timeout, bool* finished);
+  // For the consumer: waits until blocks are ready, until `deadline`, or for wake().
+  Result<SchedulerCore::Delivery> next(Clock::time_point deadline) EXCLUDES(mutex_);
+  // Makes one call of next(), the one that waits or the one that comes, return without waiting.
+  void wake() noexcept EXCLUDES(mutex_);
 
   // Every waiting and later call of next() returns `reason`; workers end.
-  void cancel(Status reason);
-  Status fatal() const;  // the reason of cancel(), ok before
-  // Tells that spawn() could not start a worker.
-  void worker_missing();
-  void memory_returned() override;
+  void cancel(Status reason) noexcept EXCLUDES(mutex_);
+  // The same, for memory that the system refused. Allocates nothing.
+  void cancel_without_memory() noexcept EXCLUDES(mutex_);
+  Status fatal() const EXCLUDES(mutex_);  // the reason of cancel(), ok before
+  // A worker could not be started.
+  void worker_not_started() EXCLUDES(mutex_);
+  void memory_returned() override EXCLUDES(mutex_);
 
-  int workers() const;
-  int concurrency() const;  // of the last source used
-  SchedulerTimes times() const;
+  int workers() const EXCLUDES(mutex_);
+  int concurrency() const EXCLUDES(mutex_);  // of the last source used
+  SchedulerTimes times() const EXCLUDES(mutex_);
 
  private:
-  enum class Blocked { kNo, kConsumer, kMemory };
+  // What follows from a call of the core, for when the lock is released.
+  struct Actions {
+    bool consumer = false;
+    CondVar* worker = nullptr;
+    std::optional<WorkerId> start;
+    std::optional<Measurement> measurement;
+  };
+  Actions actions_of(const Signals& signals) REQUIRES(mutex_);
+  void carry_out(const Actions& actions) EXCLUDES(mutex_);
+  template <typename Operation>
+  void decide(Operation operation) EXCLUDES(mutex_);
+  template <typename Operation>
+  void tell(Operation operation) noexcept EXCLUDES(mutex_);
+  void take_job(WorkerId worker, Job* job) EXCLUDES(mutex_);
+  void find_memory(Step::Placing* placing) EXCLUDES(mutex_);
+  void wait_for_work(WorkerId worker, std::optional<Clock::time_point> until) REQUIRES(mutex_);
+  void cancel_locked(Status* reason, std::list<WorkerPool::Task>* tasks) REQUIRES(mutex_);
 
-  bool can_spawn_locked() const;
-  bool work_left_locked() const { return cursor_ < blocks_.size(); }
-  bool more_chunks_locked() const;
-  std::optional<Chunk> take_chunk_locked();
-  std::optional<Chunk> make_chunk_locked();
-  void begin_read_locked(Chunk* chunk);
-  bool cold_locked() const;
-  void wait_for_work_locked(std::unique_lock<std::mutex>* lock);
-  std::uint64_t limit_locked(const SourceLimits& source, const Block& block) const;
-  void choose_view_locked(Block& block);
-  bool continues_locked(const Chunk& chunk, const Block& block) const;
-  void end_read_locked(const Chunk& chunk, const ReadReport& report);
-  void append_locked(Block& block, std::uint64_t limit, Chunk* chunk);
-  bool place_locked(Block& block, bool first);
-  void note_blocked_locked(Blocked reason);
-  void release_handed_locked();
+  const std::shared_ptr<MemoryPool> pool_;
+  const std::function<void(WorkerId)> start_worker_;
 
-  const std::shared_ptr<MemoryBudget> budget_;
-  const std::shared_ptr<BlockPool> pool_;
-  const std::int64_t memory_limit_;
-  const std::function<void()> spawn_;
-
-  mutable std::mutex mutex_;
-  std::condition_variable work_;
-  std::condition_variable ready_;
-  std::map<SourceKind, SourceLimits> sources_;
-  std::vector<FileState> files_;
-  std::deque<std::function<void()>> tasks_;
-  int task_width_ = 0;
-  std::deque<Block> blocks_;        // from the first that was not delivered
-  std::size_t cursor_ = 0;          // the block of blocks_ that is being scheduled
-  std::uint32_t cursor_range_ = 0;  // and in it the range,
-  std::uint64_t cursor_byte_ = 0;   // and the byte of that range
-  std::uint64_t views_ahead_ = 0;   // bytes of views that are scheduled and not delivered
-  std::size_t chunks_under_way_ = 0;
-  std::deque<Chunk> rests_;  // of reads that were cut
-  ReadWatch watch_;
-  std::set<std::thread::id> warm_;  // workers whose last watched read ended by itself
-  // Memory that the consumer got last, and before that: it counts for as long as the consumer
-  // seems to be working with it.
-  std::vector<std::shared_ptr<BlockPool::Lease>> handed_, handed_before_;
-  int workers_ = 0;
-  int most_workers_ = 1 << 20;
-  int idle_ = 0;
-  int warm_idle_ = 0;     // of them, those that are not cold_locked()
-  bool looking_ = false;  // one of the idle workers looks after laggards
-  int last_concurrency_ = 0;
-  bool cancelled_ = false;
-  Status fatal_;
-  Blocked blocked_ = Blocked::kNo;
-  Clock::time_point blocked_since_;
-  SchedulerTimes times_;
+  mutable Mutex mutex_;
+  SchedulerCore core_ GUARDED_BY(mutex_);
+  CondVar ready_;                                // for the consumer
+  std::deque<CondVar> work_ GUARDED_BY(mutex_);  // for each worker
+  bool woken_ GUARDED_BY(mutex_) = false;        // see wake()
+  Status fatal_ GUARDED_BY(mutex_);
+  Status no_memory_ GUARDED_BY(mutex_);  // made while there is memory
 };
 
 }  // namespace streamer

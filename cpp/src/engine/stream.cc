@@ -1,118 +1,273 @@
 #include "streamer/stream.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
+#include <map>
+#include <new>
 #include <utility>
 
 #include "base/clock.h"
-#include "engine/stream_impl.h"
+#include "base/mutex.h"
+#include "base/system.h"
+#include "destination/destination.h"
+#include "engine/file_set.h"
+#include "engine/memory_limit.h"
+#include "engine/opener.h"
+#include "engine/scheduler.h"
+#include "engine/stats.h"
+#include "engine/statuses.h"
+#include "engine/worker.h"
+#include "engine/worker_threads.h"
 
 namespace streamer {
+namespace {
 
 using std::chrono::milliseconds;
 
+// The provider is promised one call at a time.
+CredentialsProvider one_at_a_time(CredentialsProvider provider) {
+  if (!provider) return provider;
+  auto mutex = std::make_shared<Mutex>();
+  return [provider = std::move(provider), mutex](const CredentialsRequest& request) {
+    const MutexLock lock(*mutex);
+    return provider(request);
+  };
+}
+
+Options prepared(Options options) {
+  options.credentials = one_at_a_time(std::move(options.credentials));
+  return options;
+}
+
+Clock::time_point after(milliseconds timeout) {
+  const Clock::time_point now = Clock::now();
+  const auto most = std::chrono::duration_cast<milliseconds>(Clock::time_point::max() - now);
+  return timeout < most ? now + timeout : Clock::time_point::max();
+}
+
+}  // namespace
+
+// Each worker owns it, too: the last one to end takes it down if a stream left workers behind.
+class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
+ public:
+  explicit Impl(Options options)
+      : options_(prepared(std::move(options))),
+        budget_(std::make_shared<MemoryBudget>(initial_memory_limit(options_.memory_limit))),
+        pool_(MemoryPool::create(budget_)),
+        scheduler_(std::make_shared<Scheduler>(budget_, pool_, options_.memory_limit,
+                                               [this](WorkerId worker) { start_worker(worker); })),
+        files_(options_, cancel_,
+               [this](SourceKind kind, const SourceTraits& traits) { add_source(kind, traits); }),
+        opener_(options_, files_, *scheduler_, cancel_),
+        worker_context_{files_, *scheduler_, *budget_, stats_, cancel_, writes_} {
+    pool_->set_listener(scheduler_);
+  }
+  ~Impl() {
+    for (auto& [ordinal, destination] : destinations_) destination.reset();
+    pool_->close();
+  }
+
+  // Ends the workers; see ~Stream().
+  void shut_down() {
+    cancel();
+    threads_.end(writes_);
+  }
+
+  // Whether this is another process than the one that made the stream.
+  bool foreign() const { return getpid() != process_; }
+
+  void cancel() noexcept {
+    cancel_.cancel();
+    scheduler_->cancel(stream_closed());
+  }
+  void wake() noexcept { scheduler_->wake(); }
+
+  Result<std::vector<OpenedFile>> open(const std::vector<std::string>& paths,
+                                       std::uint64_t prefix_bytes) {
+    return opener_.open(paths, prefix_bytes);
+  }
+  Status read(const std::vector<FileRanges>& wanted) { return opener_.read(wanted); }
+  Result<std::uint64_t> submit(std::vector<FileRanges> entries, Device device)
+      EXCLUDES(submit_mutex_);
+  Result<Batch> next(milliseconds timeout);
+  Status unchanged(std::uint32_t index) const {
+    const auto file = files_.at(index);
+    return file && file->object ? file->object->unchanged() : Status();
+  }
+  Stats stats() const EXCLUDES(destinations_mutex_);
+
+ private:
+  void start_worker(WorkerId worker);
+  void add_source(SourceKind kind, const SourceTraits& traits);
+  Result<Destination*> destination(Device device) EXCLUDES(destinations_mutex_);
+  Batch batch_of(std::vector<Block> blocks);
+  Ready ready_of(Block& block, const Status& unchanged);
+
+  const pid_t process_ = getpid();
+  const Options options_;
+  CancelToken cancel_;
+  const std::shared_ptr<MemoryBudget> budget_;
+  const std::shared_ptr<MemoryPool> pool_;
+  const std::shared_ptr<Scheduler> scheduler_;
+  StatsCollector stats_;
+  FileSet files_;
+  Opener opener_;
+
+  Mutex submit_mutex_;  // held as long as one submission takes; no worker waits for it
+  std::uint64_t submissions_ GUARDED_BY(submit_mutex_) = 0;
+  mutable Mutex destinations_mutex_;
+  // By ordinal.
+  std::map<int, std::unique_ptr<Destination>> destinations_ GUARDED_BY(destinations_mutex_);
+
+  std::atomic<int> writes_{0};  // see WorkerContext
+  const WorkerContext worker_context_;
+  WorkerThreads threads_;
+};
+
+void Stream::Impl::start_worker(WorkerId worker) {
+  const bool started = threads_.start(
+      [self = shared_from_this(), worker] { Worker(worker, self->worker_context_).run(); });
+  if (started) return;
+  scheduler_->worker_not_started();
+  stats_.note("threads", "the system gave fewer than were wanted");
+}
+
+void Stream::Impl::add_source(SourceKind kind, const SourceTraits& traits) {
+  if (options_.memory_limit == -2) {
+    budget_->set_limit(std::max(budget_->limit(), default_memory_limit(traits.window_bytes)));
+  }
+  const std::uint64_t chunk = options_.chunk_bytes > 0 ? options_.chunk_bytes : traits.chunk_bytes;
+  scheduler_->add_source(
+      kind, {.chunk_bytes = std::max(chunk, traits.min_chunk_bytes),
+             .view_chunk_bytes = std::max(options_.chunk_bytes, traits.view_chunk_bytes),
+             .controller =
+                 ConcurrencyController(options_.concurrency_for(kind), traits, usable_processors()),
+             .stragglers = traits.hedge});
+}
+
 Result<Destination*> Stream::Impl::destination(Device device) {
-  if (const auto known = destinations_.find(device.ordinal); known != destinations_.end()) {
-    return known->second.get();
+  {
+    const MutexLock lock(destinations_mutex_);
+    const auto known = destinations_.find(device.ordinal);
+    if (known != destinations_.end()) return known->second.get();
   }
   auto made = make_destination(device, options_, *budget_);
-  if (!made) return made.status();
-  const std::lock_guard lock(destinations_mutex_);
+  if (!made.ok()) return made.status();
+  const MutexLock lock(destinations_mutex_);
   return destinations_.emplace(device.ordinal, std::move(*made)).first->second.get();
 }
 
 Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Device device) {
+  const MutexLock lock(submit_mutex_);
   auto submission = std::make_shared<Submission>();
   submission->id = submissions_;
   submission->device = device;
   submission->entries = std::move(entries);
+  if (Status status = files_.find(submission.get()); !status.ok()) return status;
   if (device.type != DeviceType::kHost) {
     auto made = destination(device);
-    if (!made) return made.status();
+    if (!made.ok()) return made.status();
     submission->destination = *made;
     submission->max_chunk = (*made)->max_slot_bytes();
     if (Status status = (*made)->fence(device.stream); !status.ok()) return status;
-    for (const FileRanges& entry : submission->entries) {
-      if (entry.file < files_.size() && files_[entry.file].object) {
-        files_[entry.file].object->expect_passing_reads();
-      }
+    for (const auto& file : submission->files) {
+      if (file->object) file->object->expect_passing_reads();
     }
   }
   std::vector<Block> blocks;
   const auto limit = options_.memory_limit > 0 ? static_cast<std::uint64_t>(options_.memory_limit)
                                                : MemoryBudget::kUnlimited;
-  if (Status status = plan_blocks(submission, limit, &files_, &blocks); !status.ok()) {
-    return status;
-  }
+  if (Status status = plan_blocks(submission, limit, &blocks); !status.ok()) return status;
   stats_.started();
-  for (const FileRanges& entry : submission->entries) {
-    if (!files_[entry.file].object) continue;
-    const SourceKind kind = files_[entry.file].kind;
-    const Source& source = *sources_[static_cast<int>(kind)];
-    scheduler_->start_concurrency(kind, source.distance());
+  for (const auto& file : submission->files) {
+    if (!file->object) continue;
+    auto source = files_.source(file->kind);
+    if (source.ok()) scheduler_->start_concurrency(file->kind, (*source)->distance());
   }
-  if (Status status = scheduler_->add_blocks(std::move(blocks), files_); !status.ok()) {
-    return status;
-  }
+  if (Status status = scheduler_->add_blocks(std::move(blocks)); !status.ok()) return status;
   return submissions_++;
 }
 
 Result<Batch> Stream::Impl::next(milliseconds timeout) {
-  const auto deadline =
-      timeout == milliseconds::max() ? Clock::time_point::max() : Clock::now() + timeout;
-  Batch batch;
+  const Clock::time_point deadline = after(timeout);
   for (;;) {
-    const auto now = Clock::now();
-    milliseconds slice = timeout;
-    if (timeout != milliseconds::max()) {
-      slice = std::max(milliseconds(0),
-                       std::chrono::duration_cast<milliseconds>(deadline - now) + milliseconds(1));
+    const Clock::time_point poll = Clock::now() + kInterruptPoll;
+    const bool polls = options_.interrupted && poll < deadline;
+    auto delivery = scheduler_->next(polls ? poll : deadline);
+    if (!delivery.ok()) return delivery.status();
+    if (!delivery->blocks.empty()) return batch_of(std::move(delivery->blocks));
+    if (delivery->finished || delivery->woken || !polls) {
+      Batch batch;
+      batch.finished = delivery->finished;
+      return batch;
     }
-    if (options_.interrupted) slice = std::min(slice, kInterruptPoll);
-    auto blocks = scheduler_->next(slice, &batch.finished);
-    if (!blocks) return blocks.status();
-    const Object* checked = nullptr;
-    Status unchanged;
-    for (Block& block : *blocks) {
-      const FileState& file = files_[block.file];
-      if (file.object && file.object.get() != checked) {
-        checked = file.object.get();
-        unchanged = checked->unchanged();
-      }
-      Ready ready;
-      ready.submission = block.submission->id;
-      ready.entry = block.entry;
-      ready.file = block.file;
-      ready.first_range = block.first;
-      ready.count = block.count;
-      ready.status = std::move(block.status);
-      if (ready.status.ok() && file.object) ready.status = unchanged;
-      if (ready.status.ok()) {
-        stats_.delivered(file.kind, block.bytes);
-        if (block.placement == Placement::kPool) {
-          ready.data = block.data;
-          ready.data_size = block.data_bytes;
-          ready.positions = std::move(block.positions);
-          ready.memory = std::move(block.memory);
-        } else if (block.placement == Placement::kView) {
-          ready.data = block.data;
-          ready.data_size = block.data_bytes;
-          ready.view = true;
-          ready.positions = std::move(block.positions);
-          const std::uint64_t offset = block.range(block.first).offset;
-          ready.memory =
-              std::shared_ptr<void>(block.data, [object = file.object, offset, size = block.bytes](
-                                                    void*) { object->drop_view(offset, size); });
-        }
-      }
-      batch.ready.push_back(std::move(ready));
-    }
-    if (!batch.ready.empty() || batch.finished) return batch;
-    if (Clock::now() >= deadline) return batch;
-    if (options_.interrupted && options_.interrupted()) {
-      return Status::error(Code::kCancelled, "interrupted");
-    }
+    if (options_.interrupted()) return Status::error(Code::kCancelled, "interrupted");
   }
 }
+
+Batch Stream::Impl::batch_of(std::vector<Block> blocks) {
+  Batch batch;
+  batch.ready.reserve(blocks.size());
+  const Object* checked = nullptr;
+  Status unchanged;
+  for (Block& block : blocks) {
+    const Object* const object = block.file().object.get();
+    if (object != nullptr && object != checked) {
+      checked = object;
+      unchanged = object->unchanged();
+    }
+    batch.ready.push_back(ready_of(block, unchanged));
+  }
+  return batch;
+}
+
+Ready Stream::Impl::ready_of(Block& block, const Status& unchanged) {
+  Ready ready;
+  ready.submission = block.submission->id;
+  ready.entry = block.entry;
+  ready.file = block.file_index();
+  ready.first_range = block.first;
+  ready.count = block.count;
+  ready.status = std::move(block.status);
+  const FileState& file = block.file();
+  if (ready.status.ok() && file.object) ready.status = unchanged;
+  if (!ready.status.ok()) return ready;
+  stats_.delivered(file.kind, block.bytes);
+  if (block.memory != BlockMemory::kPool && block.memory != BlockMemory::kView) return ready;
+  ready.data = block.data;
+  ready.data_size = block.data_bytes;
+  ready.positions = std::move(block.offsets);
+  if (block.memory == BlockMemory::kPool) {
+    ready.memory = std::move(block.buffer);
+    return ready;
+  }
+  ready.view = true;
+  ready.memory = std::shared_ptr<void>(
+      block.data, [object = file.object, offset = block.range(0).offset,
+                   size = block.bytes](void*) { object->drop_view(offset, size); });
+  return ready;
+}
+
+Stats Stream::Impl::stats() const {
+  Stats stats = stats_.snapshot(scheduler_->times(), *budget_);
+  stats.threads = scheduler_->workers();
+  stats.concurrency = scheduler_->concurrency();
+  const MutexLock lock(destinations_mutex_);
+  for (const auto& [ordinal, destination] : destinations_) destination->describe(&stats.notes);
+  return stats;
+}
+
+namespace {
+
+Status forked() {
+  return Status::error(Code::kInvalid,
+                       "the stream belongs to the process that this one forked from")
+      .with_hint("Open a new one in the child");
+}
+
+}  // namespace
 
 Stream::Stream(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Stream::~Stream() {
@@ -129,14 +284,6 @@ Result<std::unique_ptr<Stream>> Stream::create(Options options) {
   if (Status status = check_options(options); !status.ok()) return status;
   return std::unique_ptr<Stream>(new Stream(std::make_shared<Impl>(std::move(options))));
 }
-
-namespace {
-Status forked() {
-  return Status::error(Code::kInvalid,
-                       "the stream belongs to the process that this one forked from")
-      .with_hint("Open a new one in the child");
-}
-}  // namespace
 
 Result<std::vector<OpenedFile>> Stream::open(const std::vector<std::string>& paths,
                                              std::uint64_t prefix_bytes) {
@@ -159,7 +306,12 @@ Status Stream::unchanged(std::uint32_t file) const {
   if (impl_->foreign()) return forked();
   return impl_->unchanged(file);
 }
-void Stream::cancel() noexcept { impl_->cancel(); }
-Stats Stream::stats() const { return impl_->stats(); }
+void Stream::wake() noexcept {
+  if (!impl_->foreign()) impl_->wake();
+}
+void Stream::cancel() noexcept {
+  if (!impl_->foreign()) impl_->cancel();
+}
+Stats Stream::stats() const { return impl_->foreign() ? Stats() : impl_->stats(); }
 
 }  // namespace streamer

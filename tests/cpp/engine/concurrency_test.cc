@@ -7,8 +7,6 @@
 #include <random>
 #include <vector>
 
-#include "base/system.h"
-
 namespace streamer {
 namespace {
 
@@ -21,6 +19,16 @@ SourceTraits remote() {
   traits.initial_concurrency = 4;
   traits.max_concurrency = 64;
   return traits;
+}
+
+// Of the machine on which the loads run.
+constexpr int kProcessors = 2;
+
+// A read ended; the processors have been used as `times` says, if the controller wants to know.
+void complete(ConcurrencyController& controller, std::uint64_t bytes, int active,
+              const ReadReport& report, ConcurrencyController::TimePoint now,
+              const ProcessorTimes& times = {}) {
+  if (controller.completed(bytes, active, report, now)) controller.measured(times, now);
 }
 
 // A storage whose bytes per second depend on the number of connections, on a clock of its own.
@@ -46,9 +54,9 @@ struct Load {
       seconds = ends.top();
       ends.pop();
       bytes += static_cast<std::uint64_t>(kChunk);
-      controller->completed(static_cast<std::uint64_t>(kChunk), active, {},
-                            origin + std::chrono::duration_cast<std::chrono::nanoseconds>(
-                                         std::chrono::duration<double>(seconds)));
+      complete(*controller, static_cast<std::uint64_t>(kChunk), active, {},
+               origin + std::chrono::duration_cast<std::chrono::nanoseconds>(
+                            std::chrono::duration<double>(seconds)));
     }
     last = controller->limit();
   }
@@ -66,7 +74,7 @@ constexpr Distance kFar{.same_host = false, .latency = 0.02};
 constexpr Distance kHere{.same_host = true, .latency = 0.02};
 
 TEST(Concurrency, FixedIsFixed) {
-  ConcurrencyController controller(7, remote());
+  ConcurrencyController controller(7, remote(), kProcessors);
   controller.start(kFar);
   Load load{[](int n) { return 1e8 * n; }};
   load.run(&controller, 500);
@@ -79,17 +87,17 @@ int limit_after_four(const Distance& distance, double seconds, double waited) {
   ReadReport report;
   report.seconds = seconds;
   report.waited = waited;
-  ConcurrencyController controller(0, remote());
+  ConcurrencyController controller(0, remote(), kProcessors);
   controller.start(distance);
   for (int i = 0; i < 4; ++i) {
     EXPECT_EQ(controller.limit(), 4);
-    controller.completed(8 << 20, 4, report, ConcurrencyController::TimePoint{1s});
+    complete(controller, 8 << 20, 4, report, ConcurrencyController::TimePoint{1s});
   }
   return controller.limit();
 }
 
 TEST(Concurrency, GoesBackWhereRequestsWaitForOneAnother) {
-  const int few = std::min(4, usable_processors() + 1);
+  const int few = std::min(4, kProcessors + 1);
   EXPECT_EQ(limit_after_four(kHere, 0.02, 0.015), few);
   EXPECT_EQ(limit_after_four(kHere, 0.02, 0.005), 4);
   EXPECT_EQ(limit_after_four(kNear, 0.02, 0.015), 4) << "they may wait for the network";
@@ -97,7 +105,7 @@ TEST(Concurrency, GoesBackWhereRequestsWaitForOneAnother) {
 }
 
 TEST(Concurrency, TheStartIsLeftAloneOnceSomethingWasRead) {
-  ConcurrencyController controller(0, remote());
+  ConcurrencyController controller(0, remote(), kProcessors);
   Load load{[](int n) { return 25e6 * n; }};
   load.run(&controller, 2000);
   EXPECT_GE(load.last, 48);
@@ -107,7 +115,7 @@ TEST(Concurrency, TheStartIsLeftAloneOnceSomethingWasRead) {
 
 TEST(Concurrency, GrowsWhileConnectionsAreTheBound) {
   // 25 MB/s each, up to 1.6 GB/s.
-  ConcurrencyController controller(0, remote());
+  ConcurrencyController controller(0, remote(), kProcessors);
   Load load{[](int n) { return 25e6 * n; }};
   load.run(&controller, 2000);
   EXPECT_GE(load.last, 48);
@@ -115,13 +123,13 @@ TEST(Concurrency, GrowsWhileConnectionsAreTheBound) {
 
 TEST(Concurrency, StartsWithMoreWhereTheStorageIsFar) {
   for (const auto& [distance, first] : {std::pair(kNear, 4), std::pair(kFar, 8)}) {
-    ConcurrencyController controller(0, remote());
+    ConcurrencyController controller(0, remote(), kProcessors);
     controller.start(distance);
     controller.start(distance);
     EXPECT_EQ(controller.limit(), first);
   }
-  ConcurrencyController controller(0, remote());
-  controller.completed(1, 1, {}, ConcurrencyController::TimePoint{1h});
+  ConcurrencyController controller(0, remote(), kProcessors);
+  complete(controller, 1, 1, {}, ConcurrencyController::TimePoint{1h});
   controller.start(kFar);  // too late: numbers are being compared
   EXPECT_EQ(controller.limit(), 4);
 }
@@ -129,7 +137,7 @@ TEST(Concurrency, StartsWithMoreWhereTheStorageIsFar) {
 TEST(Concurrency, LeavesAFullLongLinkAlone) {
   // Whatever is tried beyond 8 costs a third.
   const auto rate = [](int n) { return n <= 8 ? 150e6 * n : 0.8e9; };
-  ConcurrencyController controller(0, remote());
+  ConcurrencyController controller(0, remote(), kProcessors);
   controller.start(kFar);
   Load load{rate};
   load.run(&controller, 400);
@@ -137,7 +145,7 @@ TEST(Concurrency, LeavesAFullLongLinkAlone) {
 }
 
 TEST(Concurrency, ClimbsALongLinkOfSlowConnections) {
-  ConcurrencyController controller(0, remote());
+  ConcurrencyController controller(0, remote(), kProcessors);
   controller.start(kFar);
   Load load{[](int n) { return 80e6 * n; }};
   load.run(&controller, 500);
@@ -147,7 +155,7 @@ TEST(Concurrency, ClimbsALongLinkOfSlowConnections) {
 TEST(Concurrency, StopsWhereTheLinkIsFull) {
   // 150 MB/s each; the link has 1.2 GB/s, and too many connections lose some of it.
   const auto rate = [](int n) { return n <= 8 ? 150e6 * n : 1.2e9 / (1 + 0.06 * (n - 8)); };
-  ConcurrencyController controller(0, remote());
+  ConcurrencyController controller(0, remote(), kProcessors);
   Load load{rate};
   load.run(&controller, 600);
   EXPECT_GE(load.last, 6);
@@ -156,7 +164,7 @@ TEST(Concurrency, StopsWhereTheLinkIsFull) {
 }
 
 TEST(Concurrency, KeepsFewWhereMoreDoNotHelp) {
-  ConcurrencyController controller(0, remote());
+  ConcurrencyController controller(0, remote(), kProcessors);
   Load load{[](int n) { return 3e9 / (1 + 0.02 * n); }};
   load.run(&controller, 2000);
   EXPECT_LE(load.last, 6);
@@ -164,7 +172,7 @@ TEST(Concurrency, KeepsFewWhereMoreDoNotHelp) {
 }
 
 TEST(Concurrency, FollowsALinkThatImproves) {
-  ConcurrencyController controller(0, remote());
+  ConcurrencyController controller(0, remote(), kProcessors);
   double each = 100e6;
   double full = 400e6;
   Load load{[&](int n) { return std::min(each * n, full); }};
@@ -179,16 +187,16 @@ TEST(Concurrency, FollowsALinkThatImproves) {
 // of the processors, by this process and by nobody.
 int limit_after(const Distance& distance, double used, double idle) {
   ProcessorTimes times{.used = 1, .idle = 1};
-  ConcurrencyController controller(0, remote(), [&](bool) { return times; });
+  ConcurrencyController controller(0, remote(), kProcessors);
   controller.start(distance);
   ConcurrencyController::TimePoint now{1s};
   for (int i = 0; i < 2000; ++i) {
     const auto step = 40ms / controller.limit();
     now += step;
-    const double all = usable_processors() * std::chrono::duration<double>(step).count();
+    const double all = kProcessors * std::chrono::duration<double>(step).count();
     times.used += used * all;
     times.idle += idle * all;
-    controller.completed(8 << 20, controller.limit(), {}, now);
+    complete(controller, 8 << 20, controller.limit(), {}, now, times);
   }
   return controller.limit();
 }
@@ -205,38 +213,38 @@ TEST(Concurrency, DoesNotGrowWhereTheServerNeedsTheSameProcessors) {
 }
 
 TEST(Concurrency, StepsBackWhenAsked) {
-  ConcurrencyController controller(0, remote());
+  ConcurrencyController controller(0, remote(), kProcessors);
   Load load{[](int n) { return 25e6 * n; }};
   load.run(&controller, 2000);
   const int before = controller.limit();
   const ConcurrencyController::TimePoint later{2h};
-  for (int i = 0; i < before; ++i) controller.completed(1, before, {}, later);
-  controller.completed(1, before, asked_to_slow_down(), later);
+  for (int i = 0; i < before; ++i) complete(controller, 1, before, {}, later);
+  complete(controller, 1, before, asked_to_slow_down(), later);
   EXPECT_LE(controller.limit(), before * 3 / 4);
   EXPECT_GE(controller.limit(), before / 2);
   // Once for what was under way together.
   const int after = controller.limit();
-  for (int i = 0; i < after; ++i) controller.completed(1, after, asked_to_slow_down(), later);
+  for (int i = 0; i < after; ++i) complete(controller, 1, after, asked_to_slow_down(), later);
   EXPECT_EQ(controller.limit(), after);
 }
 
 TEST(Concurrency, StaysWithinItsBoundsWhateverTheServerAsksFor) {
   SourceTraits traits = remote();
   traits.max_concurrency = 8;
-  ConcurrencyController controller(0, traits);
+  ConcurrencyController controller(0, traits, kProcessors);
   ConcurrencyController::TimePoint now{1h};
   for (int i = 0; i < 2000; ++i) {
     const ReadReport report = i % 3 == 0 ? asked_to_slow_down() : ReadReport{};
-    controller.completed(1 << 20, controller.limit(), report, now += 5ms);
+    complete(controller, 1 << 20, controller.limit(), report, now += 5ms);
     ASSERT_GE(controller.limit(), 1);
     ASSERT_LE(controller.limit(), 8);
   }
 }
 
 TEST(Concurrency, DoesNotGrowOnBehalfOfASlowConsumer) {
-  ConcurrencyController controller(0, remote());
+  ConcurrencyController controller(0, remote(), kProcessors);
   ConcurrencyController::TimePoint now{1h};
-  for (int i = 0; i < 1000; ++i) controller.completed(8 << 20, 2, {}, now += 10ms);
+  for (int i = 0; i < 1000; ++i) complete(controller, 8 << 20, 2, {}, now += 10ms);
   EXPECT_EQ(controller.limit(), 4);
 }
 

@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "engine/block.h"
+#include "engine/plan.h"
 #include "engine/scheduler.h"
 
 namespace streamer::testing {
@@ -62,23 +62,25 @@ class Crew {
     // Runs on the worker before a chunk is filled; what it returns is the chunk's outcome.
     std::function<Status(const Chunk&)> on_read = {};
     int threads_to_be_had = 1000;
-    bool hedge = false;
-    // Bytes at the end that the read of a chunk misses since it was cut.
-    std::function<std::uint64_t(const Chunk&)> on_cut = {};
+    bool stragglers = false;
+    // Bytes at the end that the read of a chunk misses since it was aborted.
+    std::function<std::uint64_t(const Chunk&)> on_abort = {};
   };
 
   explicit Crew(Setup setup) : setup_(std::move(setup)) {
     const std::int64_t limit = setup_.memory_limit;
     budget_ = std::make_shared<MemoryBudget>(limit < 0 ? MemoryBudget::kUnlimited
                                                        : static_cast<std::uint64_t>(limit));
-    pool_ = BlockPool::create(budget_);
-    scheduler_ = std::make_shared<Scheduler>(budget_, pool_, limit, [this] { spawn(); });
+    pool_ = MemoryPool::create(budget_);
+    scheduler_ = std::make_shared<Scheduler>(budget_, pool_, limit,
+                                             [this](WorkerId worker) { start_worker(worker); });
     pool_->set_listener(scheduler_);
     SourceTraits traits;
     traits.initial_concurrency = traits.max_concurrency = setup_.concurrency;
-    scheduler_->add_source(SourceKind::kFile,
-                           {setup_.chunk_bytes, setup_.chunk_bytes,
-                            ConcurrencyController(setup_.concurrency, traits), 0, setup_.hedge});
+    scheduler_->add_source(
+        SourceKind::kFile,
+        {setup_.chunk_bytes, setup_.chunk_bytes,
+         ConcurrencyController(setup_.concurrency, traits, /*processors=*/2), setup_.stragglers});
   }
   ~Crew() {
     stop();
@@ -98,12 +100,14 @@ class Crew {
 
   std::uint32_t add_file(std::uint64_t size, bool mapped = false) {
     auto object = std::make_shared<FakeObject>(files_.size(), size, mapped);
-    files_.push_back({object->path(), SourceKind::kFile, object, {}, 0});
+    files_.push_back(
+        std::make_shared<FileState>(FileState{object->path(), SourceKind::kFile, object, {}, 0}));
     return static_cast<std::uint32_t>(files_.size() - 1);
   }
   std::uint32_t add_broken_file() {
-    files_.push_back({"broken", SourceKind::kFile, nullptr,
-                      Status::error(Code::kNotFound, "no such file").with_path("broken"), 0});
+    files_.push_back(std::make_shared<FileState>(
+        FileState{"broken", SourceKind::kFile, nullptr,
+                  Status::error(Code::kNotFound, "no such file").with_path("broken"), 0}));
     return static_cast<std::uint32_t>(files_.size() - 1);
   }
 
@@ -114,29 +118,31 @@ class Crew {
     const std::uint64_t group = setup_.memory_limit > 0
                                     ? static_cast<std::uint64_t>(setup_.memory_limit)
                                     : MemoryBudget::kUnlimited;
-    if (Status status = plan_blocks(submission, group, &files_, &blocks); !status.ok()) {
-      return status;
-    }
-    return scheduler_->add_blocks(std::move(blocks), files_);
+    if (Status status = find_files(files_, submission.get()); !status.ok()) return status;
+    if (Status status = plan_blocks(submission, group, &blocks); !status.ok()) return status;
+    return scheduler_->add_blocks(std::move(blocks));
   }
 
   // What is ready next; empty with `*finished` at the end.
-  std::deque<Block> next(bool* finished,
-                         std::chrono::milliseconds timeout = std::chrono::milliseconds(30000)) {
-    auto batch = scheduler_->next(timeout, finished);
-    last_ = batch.status();
-    return batch.ok() ? std::move(*batch) : std::deque<Block>();
+  std::vector<Block> next(bool* finished,
+                          std::chrono::milliseconds timeout = std::chrono::milliseconds(30000)) {
+    auto delivery = scheduler_->next(Clock::now() + timeout);
+    last_ = delivery.status();
+    if (!delivery.ok()) return {};
+    *finished = delivery->finished;
+    return std::move(delivery->blocks);
   }
   const Status& last() const { return last_; }
 
   // Whether every range of `block` holds what its file does.
   bool right(const Block& block) const {
     for (std::uint32_t i = 0; i < block.count; ++i) {
-      const Range& range = block.range(block.first + i);
+      const Range& range = block.range(i);
       const auto* data = range.destination != nullptr
                              ? static_cast<const std::byte*>(range.destination)
-                             : block.data + block.positions[i];
-      if (range.size > 0 && !matches(data, block.file, range.offset, range.size)) return false;
+                             : block.data + block.offsets[i];
+      if (range.size > 0 && !matches(data, block.file_index(), range.offset, range.size))
+        return false;
     }
     return true;
   }
@@ -145,11 +151,12 @@ class Crew {
   bool drain(const std::function<void(Block)>& each = {}) {
     for (;;) {
       bool finished = false;
-      std::deque<Block> batch = next(&finished);
+      std::vector<Block> batch = next(&finished);
       if (!last_.ok() || (batch.empty() && !finished)) return false;
-      for (; !batch.empty(); batch.pop_front()) {
-        if (batch.front().status.ok() && !right(batch.front())) return false;
-        if (each) each(std::move(batch.front()));
+      for (Block& delivered : batch) {
+        Block block = std::move(delivered);  // dropped before the next one
+        if (block.status.ok() && !right(block)) return false;
+        if (each) each(std::move(block));
       }
       if (finished) return true;
     }
@@ -157,7 +164,7 @@ class Crew {
 
   Scheduler& scheduler() { return *scheduler_; }
   MemoryBudget& budget() { return *budget_; }
-  BlockPool& pool() { return *pool_; }
+  MemoryPool& pool() { return *pool_; }
   int most_active() const { return most_active_; }
   std::vector<std::uint64_t> chunk_sizes() const {
     const std::lock_guard lock(mutex_);
@@ -165,18 +172,18 @@ class Crew {
   }
 
  private:
-  void spawn() {
+  void start_worker(WorkerId worker) {
     const std::lock_guard lock(mutex_);
     if (stopped_) return;
     if (static_cast<int>(threads_.size()) >= setup_.threads_to_be_had) {
-      scheduler_->worker_missing();
+      scheduler_->worker_not_started();
       return;
     }
-    threads_.emplace_back([this] { work(); });
+    threads_.emplace_back([this, worker] { work(worker); });
   }
 
-  void work() {
-    while (Job job = scheduler_->take()) {
+  void work(WorkerId worker) {
+    while (Job job = scheduler_->take(worker)) {
       if (job.task) {
         job.task();
         continue;
@@ -190,10 +197,10 @@ class Crew {
         const std::lock_guard lock(mutex_);
         chunk_sizes_.push_back(chunk.size);
       }
-      const std::uint64_t missing = setup_.on_cut ? setup_.on_cut(chunk) : 0;
-      if (missing > 0) scheduler_->put_back(cut_off(&chunk, chunk.size - missing));
+      const std::uint64_t missing = setup_.on_abort ? setup_.on_abort(chunk) : 0;
+      if (missing > 0) scheduler_->requeue(split_off(&chunk, chunk.size - missing));
       Status status = setup_.on_read ? setup_.on_read(chunk) : Status();
-      if (status.ok() && chunk.placement != Placement::kView) {
+      if (status.ok() && chunk.memory != BlockMemory::kView) {
         std::uint64_t at = chunk.offset;
         const std::uint64_t seed = static_cast<const FakeObject&>(*chunk.object).seed();
         for (const iovec& segment : chunk.segments) {
@@ -209,9 +216,9 @@ class Crew {
 
   const Setup setup_;
   std::shared_ptr<MemoryBudget> budget_;
-  std::shared_ptr<BlockPool> pool_;
+  std::shared_ptr<MemoryPool> pool_;
   std::shared_ptr<Scheduler> scheduler_;
-  std::vector<FileState> files_;
+  FileTable files_;
   Status last_;
   mutable std::mutex mutex_;
   std::vector<std::thread> threads_;

@@ -142,7 +142,7 @@ TEST(Scheduler, DeliversAFailedBlockOnlyWhenItsLastReadEnded) {
   EXPECT_TRUE(crew.next(&finished, milliseconds(200)).empty());
   EXPECT_FALSE(finished);
   gate.open();
-  const std::deque<Block> batch = crew.next(&finished);
+  const std::vector<Block> batch = crew.next(&finished);
   ASSERT_EQ(batch.size(), 1u);
   EXPECT_EQ(batch.front().status.code(), Code::kIo);
   EXPECT_TRUE(batch.front().done());
@@ -319,8 +319,8 @@ TEST(Scheduler, HandsOutViewsWithoutTakingMemory) {
   const auto file = crew.add_file(16 * kMiB, /*mapped=*/true);
   ASSERT_TRUE(crew.submit({row(file, 16, kMiB)}).ok());
   ASSERT_TRUE(crew.drain([](const Block& block) {
-    EXPECT_EQ(block.placement, Placement::kView);
-    EXPECT_EQ(block.memory, nullptr);
+    EXPECT_EQ(block.memory, BlockMemory::kView);
+    EXPECT_EQ(block.buffer, nullptr);
   }));
   EXPECT_EQ(crew.budget().peak(), 0u);
 }
@@ -332,7 +332,7 @@ TEST(Scheduler, NeverViewsTheSameBytesTwice) {
   std::vector<std::byte*> places;
   std::vector<Block> kept;
   ASSERT_TRUE(crew.drain([&](Block block) {
-    places.push_back(block.data + block.positions[0]);
+    places.push_back(block.data + block.offsets[0]);
     kept.push_back(std::move(block));
   }));
   ASSERT_EQ(places.size(), 4u);
@@ -364,11 +364,11 @@ TEST(Scheduler, MemoryMayBeDroppedByOtherThreadsAtAnyMoment) {
   for (int i = 0; i < kBlocks; ++i) wanted.ranges.push_back({0, 256 * kKiB});
   ASSERT_TRUE(crew.submit({wanted}).ok());
   std::mutex mutex;
-  std::deque<std::shared_ptr<BlockPool::Memory>> held;
+  std::deque<std::shared_ptr<MemoryPool::Buffer>> held;
   std::atomic<bool> over{false};
   std::thread dropper([&] {
     while (!over) {
-      std::shared_ptr<BlockPool::Memory> memory;
+      std::shared_ptr<MemoryPool::Buffer> memory;
       const std::lock_guard lock(mutex);
       if (!held.empty()) {
         memory = std::move(held.front());
@@ -380,7 +380,7 @@ TEST(Scheduler, MemoryMayBeDroppedByOtherThreadsAtAnyMoment) {
   const bool complete = crew.drain([&](Block block) {
     ++blocks;
     const std::lock_guard lock(mutex);
-    held.push_back(std::move(block.memory));
+    held.push_back(std::move(block.buffer));
   });
   over = true;
   dropper.join();
@@ -393,7 +393,7 @@ TEST(Scheduler, CountsTheTimeThatReadingPausedForTheConsumer) {
   const auto file = crew.add_file(4 * kMiB);
   ASSERT_TRUE(crew.submit({row(file, 4, kMiB)}).ok());
   bool finished = false;
-  std::deque<Block> held = crew.next(&finished);
+  std::vector<Block> held = crew.next(&finished);
   ASSERT_FALSE(held.empty());
   held.clear();
   std::this_thread::sleep_for(milliseconds(60));  // the next block is ready, and nobody takes it
@@ -402,13 +402,13 @@ TEST(Scheduler, CountsTheTimeThatReadingPausedForTheConsumer) {
 }
 
 // Two connections stall: each is told to end, and another brings the rest.
-TEST(Scheduler, LaggardsAreCutAndOtherWorkersGoOn) {
+TEST(Scheduler, StragglersAreAbortedAndOtherWorkersGoOn) {
   std::atomic<int> reads{0};
   Crew crew({.memory_limit = static_cast<std::int64_t>(8 * kMiB),
              .chunk_bytes = 512 * kKiB,
              .concurrency = 4,
-             .hedge = true,
-             .on_cut = [&](const Chunk& chunk) -> std::uint64_t {
+             .stragglers = true,
+             .on_abort = [&](const Chunk& chunk) -> std::uint64_t {
                const int read = ++reads;
                if (read != 12 && read != 13) return 0;
                chunk.progress->received = 1000;
@@ -418,7 +418,7 @@ TEST(Scheduler, LaggardsAreCutAndOtherWorkersGoOn) {
   const auto file = crew.add_file(32 * kMiB);
   ASSERT_TRUE(crew.submit({row(file, 32, kMiB)}).ok());
   ASSERT_TRUE(crew.drain());
-  EXPECT_GE(crew.scheduler().times().hedges, 2u);
+  EXPECT_GE(crew.scheduler().times().stragglers, 2u);
   const auto sizes = crew.chunk_sizes();
   EXPECT_GE(std::count(sizes.begin(), sizes.end(), 512 * kKiB - 1000), 1);
 }

@@ -10,6 +10,7 @@
 #include "base/memory_map.h"
 #include "base/memory_units.h"
 #include "cuda/standin_fixture.h"
+#include "engine/allocate.h"
 #include "engine/stream_fixture.h"
 
 extern "C" unsigned long large_pages_refused();
@@ -97,6 +98,32 @@ TEST_P(LargePages, MemoryOfTheCallerIsFilled) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Strategies, LargePages, testing::strategies(), testing::name_of);
+
+TEST(LargePagePool, SplitsAndJoinsMemory) {
+  const NothingRefused check;
+  const auto budget = std::make_shared<MemoryBudget>(64 * kMiB);
+  const auto pool = MemoryPool::create(budget);
+  const auto allocate = [&](std::uint64_t bytes) {
+    bool refused = false;
+    auto memory = testing::allocate_from(*pool, bytes, Pages::kHuge, false, &refused);
+    EXPECT_NE(memory, nullptr) << bytes;
+    EXPECT_TRUE(is_aligned(memory->data, 64));
+    std::memset(memory->data, 1, memory->capacity);
+    return memory;
+  };
+  for (int round = 0; round < 3; ++round) {
+    auto large = allocate(20 * kMiB + 1);
+    large.reset();
+    auto one = allocate(6 * kMiB);
+    auto other = allocate(300 * kKiB + 1);
+    auto small = allocate(200 * kKiB);
+    one.reset();
+    other.reset();
+    small.reset();
+  }
+  pool->close();
+  EXPECT_EQ(budget->used(), 0U);
+}
 
 class LargePageDevice : public StandinTest {
   const NothingRefused check_;

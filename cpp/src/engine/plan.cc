@@ -1,4 +1,4 @@
-#include "engine/block.h"
+#include "engine/plan.h"
 
 #include <algorithm>
 #include <bit>
@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::uint64_t kMaxAlignment = 64;
 // From this size on, memory and file have the same offset within kDirectAlignment, so that the file
-// can be read past the page cache straight into it.
+// can be read past the page cache straight into the memory.
 constexpr std::uint64_t kDirectBytes = kMiB;
 
 Status check(const Range& range, const FileState& file) {
@@ -31,60 +31,66 @@ Status check(const Range& range, const FileState& file) {
   return {};
 }
 
-// Lays out the ranges in memory of 64 byte alignment: as in the object where that satisfies every
+// Lays out the ranges in memory of 64 byte alignment: as in the object if that satisfies every
 // alignment, so that memory and a view of the object serve alike; else packed.
 void lay_out(Block* block, FileState& file) {
-  const Range& first = block->range(block->first);
   bool contiguous = true;
   bool aligned = true;
-  std::uint64_t end = first.offset;
+  const std::uint64_t start = block->range(0).offset;
+  std::uint64_t end = start;
   for (std::uint32_t i = 0; i < block->count; ++i) {
-    const Range& range = block->range(block->first + i);
+    const Range& range = block->range(i);
     contiguous = contiguous && range.offset == end;
     aligned = aligned && range.offset % range.alignment == 0;
     end = range.offset + range.size;
   }
-  const bool as_is = contiguous && aligned;
-  block->viewable = as_is && block->bytes > 0 && file.object && file.object->view() != nullptr &&
-                    first.offset >= file.viewed;
+  block->viewable = contiguous && aligned && block->bytes > 0 && file.object &&
+                    file.object->view() != nullptr && start >= file.viewed;
   if (block->viewable) file.viewed = end;
   const std::uint64_t unit = block->bytes >= kDirectBytes ? kDirectAlignment : kMaxAlignment;
-  block->skew = block->viewable ? first.offset % unit : 0;
-  std::uint64_t packed = block->skew;
-  block->positions.reserve(block->count);
+  block->page_offset = block->viewable ? start % unit : 0;
+  std::uint64_t at = block->page_offset;
+  block->offsets.reserve(block->count);
   for (std::uint32_t i = 0; i < block->count; ++i) {
-    const Range& range = block->range(block->first + i);
-    if (!block->viewable) packed = round_up(packed, range.alignment);
-    block->positions.push_back(packed);
-    packed += range.size;
+    const Range& range = block->range(i);
+    if (!block->viewable) at = round_up(at, range.alignment);
+    block->offsets.push_back(at);
+    at += range.size;
   }
-  block->data_bytes = packed;
+  block->data_bytes = at;
 }
 
 }  // namespace
 
+Status find_files(const FileTable& files, Submission* submission) {
+  submission->files.reserve(submission->entries.size());
+  for (const FileRanges& entry : submission->entries) {
+    if (entry.file >= files.size()) {
+      return Status::error(Code::kInvalid,
+                           "no file number " + std::to_string(entry.file) + " was opened");
+    }
+    submission->files.push_back(files[entry.file]);
+  }
+  return {};
+}
+
 Status plan_blocks(const std::shared_ptr<Submission>& submission, std::uint64_t max_group,
-                   std::vector<FileState>* files, std::vector<Block>* blocks) {
+                   std::vector<Block>* blocks) {
   const std::uint64_t group = std::min(kGroupBytes, max_group);
   const bool device = submission->device.type != DeviceType::kHost;
   for (std::uint32_t entry = 0; entry < submission->entries.size(); ++entry) {
-    const FileRanges& wanted = submission->entries[entry];
-    if (wanted.file >= files->size()) {
-      return Status::error(Code::kInvalid,
-                           "no file number " + std::to_string(wanted.file) + " was opened");
-    }
-    FileState& file = (*files)[wanted.file];
-    const auto total = static_cast<std::uint32_t>(wanted.ranges.size());
-    for (std::uint32_t first = 0; first < total;) {
+    const std::vector<Range>& ranges = submission->entries[entry].ranges;
+    FileState& file = *submission->files[entry];
+    const auto total = static_cast<std::uint32_t>(ranges.size());
+    for (std::uint32_t next = 0; next < total;) {
       Block block;
       block.submission = submission;
       block.entry = entry;
-      block.file = wanted.file;
-      block.first = first;
-      const bool given = wanted.ranges[first].destination != nullptr;
+      block.first = next;
+      const bool of_caller = ranges[next].destination != nullptr;
       std::uint64_t packed = 0;  // bytes with what alignment adds
-      while (first < total) {
-        const Range& range = wanted.ranges[first];
+      while (next < total) {
+        const Range& range = ranges[next];
         if (Status status = check(range, file); !status.ok()) return status;
         if (device && range.destination == nullptr && range.size > 0) {
           return Status::error(Code::kInvalid, "a range for a device needs a destination")
@@ -92,19 +98,19 @@ Status plan_blocks(const std::shared_ptr<Submission>& submission, std::uint64_t 
               .with_range(range.offset, range.size);
         }
         packed = round_up(packed, range.alignment) + range.size;
-        const bool joins = block.count == 0 || ((range.destination != nullptr) == given &&
+        const bool joins = block.count == 0 || ((range.destination != nullptr) == of_caller &&
                                                 range.size < kSmallRange && packed <= group);
         if (!joins) break;
         const bool alone = range.size >= kSmallRange;
         block.bytes += range.size;
         ++block.count;
-        ++first;
+        ++next;
         if (alone) break;
       }
       if (device) {
-        block.placement = Placement::kDevice;
-      } else if (given) {
-        block.placement = Placement::kCaller;
+        block.memory = BlockMemory::kDevice;
+      } else if (of_caller) {
+        block.memory = BlockMemory::kCaller;
       } else {
         lay_out(&block, file);
       }
@@ -116,6 +122,37 @@ Status plan_blocks(const std::shared_ptr<Submission>& submission, std::uint64_t 
     }
   }
   return {};
+}
+
+Chunk split_off(Chunk* chunk, std::uint64_t bytes) {
+  Chunk rest = *chunk;  // the only step that may throw: its lists have room for what follows
+  rest.progress = nullptr;
+  rest.offset += bytes;
+  rest.size -= bytes;
+  rest.segments.clear();
+  rest.shares.clear();
+  ++rest.aborts;
+  std::uint64_t left = bytes;
+  for (iovec& segment : chunk->segments) {
+    const std::uint64_t kept = std::min<std::uint64_t>(left, segment.iov_len);
+    left -= kept;
+    if (kept < segment.iov_len) {
+      rest.segments.push_back(
+          {static_cast<std::byte*>(segment.iov_base) + kept, segment.iov_len - kept});
+    }
+    segment.iov_len = kept;
+  }
+  std::erase_if(chunk->segments, [](const iovec& segment) { return segment.iov_len == 0; });
+  left = bytes;
+  for (Chunk::Share& share : chunk->shares) {
+    const std::uint64_t kept = std::min(left, share.bytes);
+    left -= kept;
+    if (kept < share.bytes) rest.shares.push_back({share.block, share.bytes - kept});
+    share.bytes = kept;
+  }
+  std::erase_if(chunk->shares, [](const Chunk::Share& share) { return share.bytes == 0; });
+  chunk->size = bytes;
+  return rest;
 }
 
 }  // namespace streamer

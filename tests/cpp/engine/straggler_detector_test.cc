@@ -1,4 +1,4 @@
-#include "engine/read_watch.h"
+#include "engine/straggler_detector.h"
 
 #include <gtest/gtest.h>
 
@@ -8,16 +8,16 @@ namespace {
 using namespace std::chrono_literals;
 constexpr std::uint64_t kBytes = 8 << 20;
 
-class ReadWatchTest : public testing::Test {
+class StragglerDetectorTest : public testing::Test {
  protected:
-  std::shared_ptr<ReadProgress> begin(int cuts = 0) {
+  std::shared_ptr<ReadProgress> begin(int aborts = 0) {
     auto progress = std::make_shared<ReadProgress>();
-    watch_.began(progress, kBytes, cuts, now_);
+    detector_.began(progress, kBytes, aborts, now_);
     return progress;
   }
   void end(const std::shared_ptr<ReadProgress>& progress) {
     progress->received = kBytes;
-    watch_.ended(progress.get(), now_);
+    detector_.ended(progress.get(), now_);
   }
   // Reads that take 60 ms each.
   void usual(int reads) {
@@ -32,32 +32,32 @@ class ReadWatchTest : public testing::Test {
     for (auto end = now_ + time; now_ < end;) {
       now_ += 20ms;
       progress->received += bytes;
-      watch_.look(now_);
+      detector_.check(now_);
     }
   }
 
-  ReadWatch watch_;
-  ReadWatch::TimePoint now_{1h};
+  StragglerDetector detector_;
+  StragglerDetector::TimePoint now_{1h};
 };
 
-TEST_F(ReadWatchTest, CutsAReadThatStalls) {
+TEST_F(StragglerDetectorTest, CutsAReadThatStalls) {
   usual(8);
   const auto read = begin();
   pass(200ms, read.get(), 0);
   EXPECT_FALSE(read->cut);
   pass(100ms, read.get(), 0);
   EXPECT_TRUE(read->cut);
-  EXPECT_EQ(watch_.cuts(), 1u);
+  EXPECT_EQ(detector_.aborts(), 1u);
 }
 
-TEST_F(ReadWatchTest, CutsAReadThatCrawls) {
+TEST_F(StragglerDetectorTest, CutsAReadThatCrawls) {
   usual(8);
   const auto read = begin();
   pass(400ms, read.get(), kBytes / 200);
   EXPECT_TRUE(read->cut);
 }
 
-TEST_F(ReadWatchTest, LeavesAReadThatIsNearlyDone) {
+TEST_F(StragglerDetectorTest, LeavesAReadThatIsNearlyDone) {
   usual(8);
   const auto read = begin();
   read->received = kBytes * 3 / 4;
@@ -65,7 +65,7 @@ TEST_F(ReadWatchTest, LeavesAReadThatIsNearlyDone) {
   EXPECT_FALSE(read->cut);
 }
 
-TEST_F(ReadWatchTest, LeavesAReadThatHasCaughtUp) {
+TEST_F(StragglerDetectorTest, LeavesAReadThatHasCaughtUp) {
   usual(8);
   const auto read = begin();
   pass(160ms, read.get(), kBytes / 1000);
@@ -73,7 +73,7 @@ TEST_F(ReadWatchTest, LeavesAReadThatHasCaughtUp) {
   EXPECT_FALSE(read->cut);
 }
 
-TEST_F(ReadWatchTest, NewConnectionsGetMoreTime) {
+TEST_F(StragglerDetectorTest, NewConnectionsGetMoreTime) {
   usual(8);
   const auto read = begin();
   read->fresh = true;
@@ -83,14 +83,14 @@ TEST_F(ReadWatchTest, NewConnectionsGetMoreTime) {
   EXPECT_TRUE(read->cut);
 }
 
-TEST_F(ReadWatchTest, KnowsNothingWithoutOthersToCompareWith) {
+TEST_F(StragglerDetectorTest, KnowsNothingWithoutOthersToCompareWith) {
   usual(3);
   const auto read = begin();
   pass(10s, read.get(), 0);
   EXPECT_FALSE(read->cut);
 }
 
-TEST_F(ReadWatchTest, LeavesReadsThatWaitForTheServersSake) {
+TEST_F(StragglerDetectorTest, LeavesReadsThatWaitForTheServersSake) {
   usual(8);
   const auto read = begin();
   read->pausing = true;
@@ -98,7 +98,7 @@ TEST_F(ReadWatchTest, LeavesReadsThatWaitForTheServersSake) {
   EXPECT_FALSE(read->cut);
 }
 
-TEST_F(ReadWatchTest, AStorageThatIsSlowForAllIsNotAskedMore) {
+TEST_F(StragglerDetectorTest, AStorageThatIsSlowForAllIsNotAskedMore) {
   for (int i = 0; i < 8; ++i) {
     auto read = begin();
     now_ += 6s;
@@ -109,26 +109,26 @@ TEST_F(ReadWatchTest, AStorageThatIsSlowForAllIsNotAskedMore) {
   EXPECT_FALSE(read->cut);
 }
 
-TEST_F(ReadWatchTest, TheSameBytesAreCutAFewTimesOnly) {
+TEST_F(StragglerDetectorTest, TheSameBytesAreCutAFewTimesOnly) {
   usual(8);
   const auto read = begin(3);
   pass(10s, read.get(), 0);
   EXPECT_FALSE(read->cut);
 }
 
-TEST_F(ReadWatchTest, CutsAreFewAgainstAllReads) {
+TEST_F(StragglerDetectorTest, CutsAreFewAgainstAllReads) {
   usual(8);
   for (int i = 0; i < 40; ++i) {
     const auto read = begin();
     pass(1s, read.get(), 0);
-    watch_.ended(read.get(), now_);
+    detector_.ended(read.get(), now_);
     usual(1);
   }
-  EXPECT_GE(watch_.cuts(), 4u);
-  EXPECT_LE(watch_.cuts(), 4u + (8 + 2 * 40) / 16);
+  EXPECT_GE(detector_.aborts(), 4u);
+  EXPECT_LE(detector_.aborts(), 4u + (8 + 2 * 40) / 16);
 }
 
-TEST_F(ReadWatchTest, OneAtATimeAndTheOldestFirst) {
+TEST_F(StragglerDetectorTest, OneAtATimeAndTheOldestFirst) {
   usual(8);
   const auto first = begin();
   const auto second = begin();

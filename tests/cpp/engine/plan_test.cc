@@ -1,6 +1,9 @@
-#include "engine/block.h"
+#include "engine/plan.h"
 
 #include <gtest/gtest.h>
+
+#include <array>
+#include <map>
 
 #include "engine/fake_storage.h"
 
@@ -16,7 +19,8 @@ class PlanBlocks : public ::testing::Test {
  protected:
   void add_file(std::uint64_t size, bool mapped = false) {
     auto object = std::make_shared<FakeObject>(files_.size(), size, mapped);
-    files_.push_back({object->path(), SourceKind::kFile, object, {}, 0});
+    files_.push_back(
+        std::make_shared<FileState>(FileState{object->path(), SourceKind::kFile, object, {}, 0}));
   }
   Status plan(std::vector<FileRanges> entries, Device device = {},
               std::uint64_t group = MemoryBudget::kUnlimited) {
@@ -24,7 +28,8 @@ class PlanBlocks : public ::testing::Test {
     submission->device = device;
     submission->entries = std::move(entries);
     blocks_.clear();
-    return plan_blocks(submission, group, &files_, &blocks_);
+    if (Status status = find_files(files_, submission.get()); !status.ok()) return status;
+    return plan_blocks(submission, group, &blocks_);
   }
   std::vector<std::uint32_t> counts() const {
     std::vector<std::uint32_t> counts;
@@ -32,7 +37,7 @@ class PlanBlocks : public ::testing::Test {
     return counts;
   }
 
-  std::vector<FileState> files_;
+  FileTable files_;
   std::vector<Block> blocks_;
 };
 
@@ -75,14 +80,14 @@ TEST_F(PlanBlocks, RangesOfTheCallerAndOfTheEngineDoNotShareBlocks) {
   std::byte memory[10];
   ASSERT_TRUE(plan({{0, {{0, 10}, {10, 10, memory}, {20, 10}}}}).ok());
   EXPECT_EQ(counts(), (Counts{1, 1, 1}));
-  EXPECT_EQ(blocks_[1].placement, Placement::kCaller);
+  EXPECT_EQ(blocks_[1].memory, BlockMemory::kCaller);
 }
 
 TEST_F(PlanBlocks, AlignsRangesInItsMemory) {
   add_file(kMiB);
   ASSERT_TRUE(plan({{0, {{1, 3, nullptr, 1}, {4, 8, nullptr, 8}, {12, 5, nullptr, 64}}}}).ok());
   ASSERT_EQ(blocks_.size(), 1u);
-  EXPECT_EQ(blocks_[0].positions, (std::vector<std::uint64_t>{0, 8, 64}));
+  EXPECT_EQ(blocks_[0].offsets, (std::vector<std::uint64_t>{0, 8, 64}));
   EXPECT_EQ(blocks_[0].data_bytes, 69u);
   EXPECT_EQ(blocks_[0].bytes, 16u);
 }
@@ -98,7 +103,7 @@ TEST_F(PlanBlocks, CopiesWhatIsMisalignedInItsFile) {
   add_file(kMiB, /*mapped=*/true);
   ASSERT_TRUE(plan({{0, {{9, 8, nullptr, 8}}}}).ok());
   EXPECT_FALSE(blocks_[0].viewable);
-  EXPECT_EQ(blocks_[0].positions[0] % 8, 0u);
+  EXPECT_EQ(blocks_[0].offsets[0] % 8, 0u);
 }
 
 TEST_F(PlanBlocks, CopiesAGroupWithAGap) {
@@ -128,7 +133,7 @@ TEST_F(PlanBlocks, ABlockWithoutBytesIsDoneAtOnce) {
   add_file(0);
   ASSERT_TRUE(plan({{0, {{0, 0}}}}).ok());
   EXPECT_TRUE(blocks_[0].done());
-  EXPECT_TRUE(blocks_[0].placed());
+  EXPECT_TRUE(blocks_[0].has_memory());
 }
 
 TEST_F(PlanBlocks, RefusesRangesBehindTheEnd) {
@@ -159,15 +164,51 @@ TEST_F(PlanBlocks, ADeviceNeedsDestinations) {
   EXPECT_EQ(plan({{0, {{0, 8}}}}, device).code(), Code::kInvalid);
   std::byte memory[8];
   ASSERT_TRUE(plan({{0, {{0, 8, memory}, {8, 0}}}}, device).ok());
-  for (const Block& block : blocks_) EXPECT_EQ(block.placement, Placement::kDevice);
+  for (const Block& block : blocks_) EXPECT_EQ(block.memory, BlockMemory::kDevice);
 }
 
 TEST_F(PlanBlocks, BlocksOfAFileThatDidNotOpenHaveItsError) {
-  files_.push_back({"gone", SourceKind::kFile, nullptr, Status::error(Code::kNotFound, "no"), 0});
+  files_.push_back(std::make_shared<FileState>(
+      FileState{"gone", SourceKind::kFile, nullptr, Status::error(Code::kNotFound, "no"), 0}));
   ASSERT_TRUE(plan({row(0, 2, kMiB)}).ok());
   for (const Block& block : blocks_) {
     EXPECT_EQ(block.status.code(), Code::kNotFound);
     EXPECT_TRUE(block.done());
+  }
+}
+
+TEST(Chunk, GoesOnWhereItWasSplit) {
+  Block one;
+  Block other;
+  std::array<std::byte, 300> memory{};
+  std::byte* const at = memory.data();
+  for (const std::uint64_t bytes : {0, 50, 100, 150, 300}) {
+    Chunk chunk;
+    chunk.offset = 1000;
+    chunk.size = 300;
+    chunk.segments = {{at, 100}, {at + 100, 120}, {at + 220, 80}};
+    chunk.shares = {{&one, 100}, {&other, 200}};
+    const Chunk rest = split_off(&chunk, bytes);
+    EXPECT_EQ(chunk.size, bytes);
+    EXPECT_EQ(rest.size, 300 - bytes);
+    EXPECT_EQ(rest.offset, 1000 + bytes);
+    EXPECT_EQ(rest.aborts, 1);
+    std::vector<std::byte*> places;
+    std::map<Block*, std::uint64_t> shares;
+    for (const Chunk* part : {static_cast<const Chunk*>(&chunk), &rest}) {
+      for (const iovec& segment : part->segments) {
+        EXPECT_GT(segment.iov_len, 0u);
+        for (std::size_t i = 0; i < segment.iov_len; ++i) {
+          places.push_back(static_cast<std::byte*>(segment.iov_base) + i);
+        }
+      }
+      EXPECT_EQ(places.size(), part == &chunk ? bytes : 300);
+      for (const Chunk::Share& share : part->shares) shares[share.block] += share.bytes;
+    }
+    ASSERT_EQ(places.size(), 300u);
+    for (std::size_t i = 0; i < 300; ++i) EXPECT_EQ(places[i], at + i);
+    EXPECT_EQ(shares[&one], 100u);
+    EXPECT_EQ(shares[&other], 200u);
   }
 }
 

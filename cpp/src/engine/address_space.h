@@ -1,0 +1,41 @@
+// The address space that a memory pool takes its buffers from.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/memory_units.h"
+
+namespace streamer {
+
+// Fresh memory in huge pages lets a device read in large pieces. If the system has no free huge
+// page, making one costs many times what small pages of its size cost; bytes that arrive through a
+// socket do not need them.
+enum class Pages { kSmall, kHuge };
+
+// Thread-safe. A simulation replaces it.
+class AddressSpace {
+ public:
+  // The process's own.
+  static AddressSpace& system();
+  virtual ~AddressSpace() = default;
+  // `bytes` of uninitialised memory, aligned to 64, and to a huge page from starts_at_huge_page()
+  // on. Null if the system has no memory.
+  virtual std::byte* map(std::uint64_t bytes, Pages pages) = 0;
+  // Takes back what map() returned.
+  virtual void release(std::byte* data, std::uint64_t bytes) = 0;
+  // Takes back whole pages, of memory that was mapped with kMapThreshold bytes or more.
+  virtual void unmap(std::byte* data, std::uint64_t bytes) = 0;
+  // Moves whole huge pages to `target`, which is mapped; no byte is copied. False: not possible,
+  // and nothing was moved.
+  virtual bool move(std::byte* data, std::uint64_t bytes, std::byte* target) = 0;
+};
+
+// Memory below this size comes from malloc(), which reuses it by itself and returns it as a whole.
+inline constexpr std::uint64_t kMapThreshold = 256 * kKiB;
+
+// Whether memory of this size starts at a multiple of a huge page: 2 MiB of it, in one page or in
+// many, can then move in the address space by one entry of the page tables.
+constexpr bool starts_at_huge_page(std::uint64_t bytes) { return bytes >= 2 * kHugePage; }
+
+}  // namespace streamer

@@ -1,0 +1,61 @@
+#include "engine/delivery_queue.h"
+
+#include <utility>
+
+namespace streamer {
+namespace {
+
+constexpr std::uint64_t kBatchMemory = 8 * kMiB;
+constexpr std::size_t kBatchBlocks = 64;
+
+}  // namespace
+
+void DeliveryQueue::add(std::vector<Block> blocks) {
+  const std::size_t before = blocks_.size();
+  try {
+    for (Block& block : blocks) blocks_.push_back(std::move(block));
+  } catch (...) {
+    while (blocks_.size() > before) blocks_.pop_back();
+    throw;
+  }
+}
+
+std::vector<Block> DeliveryQueue::take_batch() {
+  std::size_t count = 0;
+  std::uint64_t memory = 0;
+  for (const Block& block : blocks_) {
+    const std::uint64_t needs = block.buffer ? block.buffer->capacity : 0;
+    if (!block.done() || count == kBatchBlocks) break;
+    if (count > 0 && memory + needs > kBatchMemory) break;
+    memory += needs;
+    ++count;
+  }
+  std::vector<Block> batch;
+  Leases leases;
+  batch.reserve(count);
+  leases.reserve(count);
+  for (; batch.size() < count; ++begin_) {
+    if (blocks_.front().buffer) leases.push_back(blocks_.front().buffer->lease);
+    batch.push_back(std::move(blocks_.front()));
+    blocks_.pop_front();
+  }
+  stop_counting(delivered_before_);
+  if (count > 0) {
+    delivered_before_ = std::move(delivered_);
+    delivered_ = std::move(leases);
+  }
+  return batch;
+}
+
+void DeliveryQueue::stop_counting_delivered() {
+  for (Leases* leases : {&delivered_, &delivered_before_}) {
+    stop_counting(*leases);
+    leases->clear();
+  }
+}
+
+void DeliveryQueue::stop_counting(const Leases& leases) {
+  for (const auto& lease : leases) pool_->stop_counting(*lease);
+}
+
+}  // namespace streamer

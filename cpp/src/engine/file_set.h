@@ -1,0 +1,45 @@
+// The sources and the files of a stream.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/cancel.h"
+#include "base/mutex.h"
+#include "engine/plan.h"
+#include "source/source.h"
+
+namespace streamer {
+
+// Thread-safe.
+class FileSet {
+ public:
+  // Called once for each source, before anybody can use it.
+  using OnNewSource = std::function<void(SourceKind, const SourceTraits&)>;
+
+  // The options and the token outlive the set.
+  FileSet(const Options& options, const CancelToken& cancel, OnNewSource on_new_source)
+      : context_{options, cancel}, on_new_source_(std::move(on_new_source)) {}
+
+  // The source of that kind, which lives as long as the set. It is made at its first use.
+  Result<Source*> source(SourceKind kind) EXCLUDES(mutex_);
+
+  // Adds files; returns the index of the first.
+  std::uint32_t add(FileTable files) EXCLUDES(mutex_);
+  // Null if there is none of that index.
+  std::shared_ptr<const FileState> at(std::uint32_t index) const EXCLUDES(mutex_);
+  // See find_files().
+  Status find(Submission* submission) const EXCLUDES(mutex_);
+
+ private:
+  const SourceContext context_;
+  const OnNewSource on_new_source_;
+  mutable Mutex mutex_;
+  std::array<std::unique_ptr<Source>, kSourceKinds> sources_ GUARDED_BY(mutex_);
+  FileTable files_ GUARDED_BY(mutex_);
+};
+
+}  // namespace streamer

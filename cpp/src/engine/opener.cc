@@ -1,0 +1,177 @@
+#include "engine/opener.h"
+
+#include <cstring>
+#include <memory>
+#include <new>
+#include <utility>
+
+#include "engine/statuses.h"
+#include "engine/worker.h"
+
+namespace streamer {
+
+// Counts tasks that run on workers. Shared with them: a caller that is interrupted leaves first.
+class Opener::Latch {
+ public:
+  explicit Latch(std::size_t tasks) : left_(tasks) {}
+  void task_ended() {
+    const MutexLock lock(mutex_);
+    if (--left_ == 0) ended_.notify_all();
+  }
+  // Whether all tasks have ended, before `deadline`.
+  bool wait_until(Clock::time_point deadline) {
+    const MutexLock lock(mutex_);
+    while (left_ > 0 && Clock::now() < deadline) ended_.wait_until(mutex_, deadline);
+    return left_ == 0;
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar ended_;
+  std::size_t left_ GUARDED_BY(mutex_);
+};
+
+namespace {
+
+// What `operation` returns. A worker has nobody to throw to.
+template <typename Operation>
+Status or_no_memory(Operation operation) {
+  try {
+    return operation();
+  } catch (const std::bad_alloc&) {
+    return no_memory();
+  }
+}
+
+}  // namespace
+
+Status Opener::wait(Latch& latch) {
+  while (!latch.wait_until(Clock::now() + kInterruptPoll)) {
+    if (cancel_.cancelled()) return stream_closed();
+    if (Status fatal = scheduler_.fatal(); !fatal.ok()) return fatal;
+    if (options_.interrupted && options_.interrupted()) {
+      return Status::error(Code::kCancelled, "interrupted");
+    }
+  }
+  return {};
+}
+
+int Opener::width(SourceKind kind, const Source& source) const {
+  const int chosen = options_.concurrency_for(kind);
+  return chosen > 0 ? chosen : source.traits().initial_concurrency;
+}
+
+Result<std::vector<OpenedFile>> Opener::open(const std::vector<std::string>& paths,
+                                             std::uint64_t prefix_bytes) {
+  struct Work {
+    explicit Work(std::size_t files) : latch(files), opened(files), objects(files) {}
+    Latch latch;
+    std::vector<OpenedFile> opened;
+    std::vector<std::shared_ptr<const Object>> objects;
+  };
+  auto work = std::make_shared<Work>(paths.size());
+  struct Place {
+    std::string path;  // that the file is read from
+    SourceKind kind;
+    int width;
+  };
+  std::vector<Place> places;
+  places.reserve(paths.size());
+  for (const std::string& path : paths) {
+    std::string local = find_local_copy(path, /*folder=*/false, options_);
+    auto kind = source_kind_of(local);
+    if (!kind.ok()) return kind.status();
+    auto source = files_.source(*kind);
+    if (!source.ok()) return source.status().with_path(path);
+    places.push_back({std::move(local), *kind, width(*kind, **source)});
+  }
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    scheduler_.add_task(
+        [work, i, path = paths[i], place = places[i], prefix_bytes] {
+          OpenedFile& file = work->opened[i];
+          file.status = or_no_memory([&]() -> Status {
+            auto reader = Worker::current().reader(place.kind);
+            if (!reader.ok()) return reader.status();
+            file.prefix.resize(prefix_bytes);
+            auto opened = (*reader)->open(place.path, file.prefix);
+            file.prefix.resize(opened.ok() ? opened->prefix_size : 0);
+            if (!opened.ok()) return opened.status();
+            file.size = opened->object->size();
+            file.version = opened->object->version();
+            work->objects[i] = std::move(opened->object);
+            return {};
+          });
+          file.status = std::move(file.status).with_path(path);
+          work->latch.task_ended();
+        },
+        places[i].width);
+  }
+  if (Status status = wait(work->latch); !status.ok()) return status;
+  FileTable files;
+  files.reserve(paths.size());
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    files.push_back(std::make_shared<FileState>(FileState{
+        paths[i], places[i].kind, std::move(work->objects[i]), work->opened[i].status, 0}));
+  }
+  std::uint32_t index = files_.add(std::move(files));
+  for (OpenedFile& file : work->opened) file.index = index++;
+  return std::move(work->opened);
+}
+
+Status Opener::read(const std::vector<FileRanges>& wanted) {
+  // Bytes come by way of memory that the tasks share: a caller that is interrupted may free its own
+  // at once.
+  struct Work {
+    explicit Work(std::size_t ranges) : latch(ranges), bytes(ranges), statuses(ranges) {}
+    Latch latch;
+    std::vector<std::vector<std::byte>> bytes;
+    std::vector<Status> statuses;
+  };
+  struct Item {
+    Range range;
+    std::shared_ptr<const FileState> file;
+  };
+  std::vector<Item> items;
+  for (const FileRanges& entry : wanted) {
+    auto file = files_.at(entry.file);
+    if (file == nullptr) return Status::error(Code::kInvalid, "no such file was opened");
+    if (!file->status.ok()) return file->status;
+    for (const Range& range : entry.ranges) items.push_back({range, file});
+  }
+  auto work = std::make_shared<Work>(items.size());
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const SourceKind kind = items[i].file->kind;
+    auto source = files_.source(kind);
+    if (!source.ok()) return source.status();
+    scheduler_.add_task(
+        [work, i, item = items[i]] {
+          const Range& range = item.range;
+          const FileState& file = *item.file;
+          Status status = or_no_memory([&]() -> Status {
+            if (range.size == 0) return {};
+            std::vector<std::byte>& bytes = work->bytes[i];
+            bytes.resize(range.size);
+            auto reader = Worker::current().reader(file.kind);
+            if (!reader.ok()) return reader.status();
+            ReadReport report;
+            const iovec segment{bytes.data(), bytes.size()};
+            return (*reader)->read(*file.object, range.offset, {&segment, 1}, &report);
+          });
+          work->statuses[i] =
+              std::move(status).with_path(file.path).with_range(range.offset, range.size);
+          work->latch.task_ended();
+        },
+        width(kind, **source));
+  }
+  if (Status status = wait(work->latch); !status.ok()) return status;
+  for (const Status& status : work->statuses) {
+    if (!status.ok()) return status;
+  }
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const Range& range = items[i].range;
+    if (range.size > 0) std::memcpy(range.destination, work->bytes[i].data(), range.size);
+  }
+  return {};
+}
+
+}  // namespace streamer

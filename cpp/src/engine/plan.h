@@ -1,0 +1,117 @@
+// What a stream plans with: submissions are cut into blocks, blocks are read in chunks.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/memory_units.h"
+#include "engine/memory_pool.h"
+#include "source/source.h"
+#include "streamer/types.h"
+
+namespace streamer {
+
+class Destination;
+
+// Number of a worker thread of a stream: 0, 1, ..., in the order in which they were started.
+using WorkerId = int;
+
+// A file that was opened, or that could not be. Shared by the table of files and by submissions.
+struct FileState {
+  std::string path;
+  SourceKind kind = SourceKind::kFile;
+  std::shared_ptr<const Object> object;  // null if it could not be opened
+  Status status;
+  std::uint64_t viewed = 0;  // views of bytes below this were planned; of the thread that plans
+};
+using FileTable = std::vector<std::shared_ptr<FileState>>;
+
+// Where the bytes of a block go.
+enum class BlockMemory {
+  kPool,    // a buffer of the engine
+  kView,    // the object's own mapping
+  kCaller,  // destinations in host memory
+  kDevice,  // destinations on a device
+};
+
+struct Submission {
+  std::uint64_t id = 0;
+  Device device;
+  Destination* destination = nullptr;           // of a device
+  std::uint64_t max_chunk = ~std::uint64_t{0};  // most bytes of one read
+  std::vector<FileRanges> entries;
+  FileTable files;  // of each entry
+};
+
+// Ranges smaller than kSmallRange share blocks of up to kGroupBytes, so that a kept tensor never
+// holds much more memory than itself. Any other range is a block of its own.
+inline constexpr std::uint64_t kSmallRange = 256 * kKiB;
+inline constexpr std::uint64_t kGroupBytes = kMiB;
+
+// Consecutive ranges of one entry, which are delivered together.
+struct Block {
+  std::shared_ptr<Submission> submission;
+  std::uint32_t entry = 0;
+  std::uint32_t first = 0;  // of the entry's ranges
+  std::uint32_t count = 0;
+  BlockMemory memory = BlockMemory::kPool;
+  bool viewable = false;          // the object's own layout satisfies the ranges; not decided yet
+  std::uint64_t bytes = 0;        // sum of the ranges' sizes
+  std::uint64_t data_bytes = 0;   // of the memory that holds them, paddings included
+  std::uint64_t page_offset = 0;  // of the first range in that memory
+  std::vector<std::uint64_t> offsets;  // of each range in that memory
+
+  std::byte* data = nullptr;
+  std::shared_ptr<MemoryPool::Buffer> buffer;  // BlockMemory::kPool
+  std::uint64_t scheduled = 0;                 // bytes that are part of a chunk
+  std::uint64_t completed = 0;                 // bytes that arrived or failed
+  Status status;
+
+  const Range& range(std::uint32_t index) const {
+    return submission->entries[entry].ranges[first + index];
+  }
+  const FileState& file() const { return *submission->files[entry]; }
+  std::uint32_t file_index() const { return submission->entries[entry].file; }
+  bool has_memory() const { return memory != BlockMemory::kPool || data != nullptr || bytes == 0; }
+  bool done() const { return completed == bytes; }
+};
+
+// Finds the files of a submission's entries. kInvalid if one was not opened.
+Status find_files(const FileTable& files, Submission* submission);
+
+// Appends the blocks of `submission` to `blocks`, in order. None groups ranges to more than
+// `max_group` bytes. kShortRead if a range ends behind its object, kInvalid if an alignment is not
+// a power of two up to 64. Bytes are viewed at most once: what a consumer writes to one range must
+// not show in another.
+Status plan_blocks(const std::shared_ptr<Submission>& submission, std::uint64_t max_group,
+                   std::vector<Block>* blocks);
+
+// One read: consecutive bytes of one object for one or more blocks.
+struct Chunk {
+  std::shared_ptr<const Object> object;
+  SourceKind kind = SourceKind::kFile;
+  BlockMemory memory = BlockMemory::kPool;
+  Destination* destination = nullptr;  // of a device
+  std::uint64_t offset = 0;
+  std::uint64_t size = 0;
+  std::vector<iovec> segments;  // host or device addresses; one for a view
+  struct Share {
+    Block* block;  // stays where it is until all its bytes are completed
+    std::uint64_t bytes;
+  };
+  std::vector<Share> shares;
+  WorkerId worker = 0;                     // that reads it
+  bool reading = true;                     // it counts among the reads under way
+  std::shared_ptr<ReadProgress> progress;  // null: not watched
+  int aborts = 0;                          // how often these bytes were taken from a slow read
+};
+
+// Leaves `chunk` its first `bytes` and returns the others.
+Chunk split_off(Chunk* chunk, std::uint64_t bytes);
+
+}  // namespace streamer

@@ -1,0 +1,170 @@
+// What a stream does next: the decisions, without what carries them out.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/clock.h"
+#include "engine/delivery_queue.h"
+#include "engine/flow_control.h"
+#include "engine/plan.h"
+#include "engine/read_cursor.h"
+#include "engine/straggler_policy.h"
+#include "engine/wait_times.h"
+#include "engine/worker_pool.h"
+
+namespace streamer {
+
+// What the owner of the threads does after a call, without a lock.
+struct Signals {
+  bool consumer = false;                   // wake the consumer
+  std::optional<WorkerId> worker;          // wake this worker
+  std::optional<WorkerId> start;           // start this worker
+  std::optional<Measurement> measurement;  // measure, then call measured()
+};
+
+// What a worker does next.
+struct Step {
+  enum class Kind {
+    kEnd,    // nothing any more
+    kTask,   // run `task`, then ask again
+    kRead,   // read `chunk`, then report it, then ask again
+    kPlace,  // find memory for a block: carry out `placing`, then report it, then ask again
+    kPark,   // wait until it is called, or until a time if there is one, then ask again
+  };
+  Kind kind = Kind::kEnd;
+  WorkerPool::Task task;
+  Chunk chunk;
+  struct Placing {
+    Block* block = nullptr;  // the scheduler's; the worker does not touch it
+    // Either a question: whether these bytes are handed out as a part of the object's view, by
+    // Object::take_view();
+    std::shared_ptr<const Object> object;
+    std::uint64_t offset = 0;
+    std::uint64_t bytes = 0;
+    bool viewed = false;  // the answer
+    // or a buffer to map, by MemoryPool::map(), which is null if the system has no memory.
+    std::optional<MemoryPool::Reservation> reservation;
+    std::shared_ptr<MemoryPool::Buffer> buffer;
+  } placing;
+  std::optional<Clock::time_point> until;
+};
+
+struct SchedulerTimes {
+  double wait_storage = 0;  // seconds; see WaitTimes
+  double wait_consumer = 0;
+  double wait_memory = 0;
+  std::uint64_t chunks = 0;
+  std::uint64_t stragglers = 0;
+};
+
+// Not thread-safe. Every decision is a function of the state and of the time that is passed in:
+// nothing here blocks, reads a clock, starts a thread or makes a system call. Scheduler drives it
+// with a lock, threads and the clock of the system; a simulation drives it in virtual time.
+//
+// It decides; its parts keep the state: DeliveryQueue the blocks in order and what the consumer
+// holds, ReadCursor where reading is and the chunk that is formed, WorkerPool the workers and
+// tasks, StragglerPolicy slow reads, FlowControl how much may be under way, WaitTimes the reasons
+// of pauses.
+//
+// Blocks are delivered in the order in which they were added. A block gets memory when its first
+// chunk is formed, and a chunk never reaches into a block that has none. If nothing is under way
+// and the next block to deliver has no memory, it gets some even if the budget is full: what the
+// consumer holds is its own then.
+//
+// If a call throws std::bad_alloc, the state serves for nothing but cancel() and delivery of its
+// reason.
+class SchedulerCore {
+ public:
+  using TimePoint = Clock::time_point;
+
+  // `memory_limit` as in Options.
+  SchedulerCore(std::shared_ptr<MemoryBudget> budget, std::shared_ptr<MemoryPool> pool,
+                std::int64_t memory_limit);
+
+  // Must come before the first block or task of that kind.
+  void add_source(SourceKind kind, SourceLimits limits) { flow_.add_source(kind, limits); }
+  void start_concurrency(SourceKind kind, const Distance& distance) { flow_.start(kind, distance); }
+
+  // kMemoryLimit if a block is larger than an explicit limit.
+  Status add_blocks(std::vector<Block> blocks, Signals* signals);
+  // See WorkerPool::add_task().
+  void add_task(WorkerPool::Task task, int width, Signals* signals);
+
+  // For workers.
+  Step next(WorkerId worker, TimePoint now, Signals* signals);
+  // A worker that was told to park may still do so.
+  bool parked(WorkerId worker) const { return workers_.parked(worker); }
+  // Step::kPlace was carried out.
+  void placed(Step::Placing placing);
+  // All bytes of the chunk were read or failed.
+  void complete(const Chunk& chunk, const Status& status, const ReadReport& report, TimePoint now,
+                Signals* signals);
+  // The chunk was read, but its bytes are not where they belong yet: `reading` is cleared before
+  // complete().
+  void read_ended(const Chunk& chunk, const ReadReport& report, TimePoint now, Signals* signals);
+  // The unread tail of a chunk that was aborted. A worker at full speed reads it, if there is one.
+  void requeue(Chunk tail, Signals* signals);
+  void measured(SourceKind kind, const ProcessorTimes& times, TimePoint now) {
+    flow_.measured(kind, times, now);
+  }
+  // A worker could not be started. True: there is none at all.
+  bool not_started();
+
+  // For the consumer. False: nothing is ready; it waits until it is woken or its patience ends, and
+  // asks again. With `last` it does not wait any more. See Stream::next().
+  struct Delivery {
+    std::vector<Block> blocks;
+    bool finished = false;  // everything was delivered before
+    bool woken = false;     // Scheduler::wake() ended the wait
+  };
+  bool deliver(TimePoint now, bool last, Delivery* delivery, Signals* signals);
+
+  void memory_returned(Signals* signals);
+
+  // Workers end. Returns the tasks that nobody runs any more.
+  std::list<WorkerPool::Task> cancel();
+  bool cancelled() const { return cancelled_; }
+
+  int workers() const { return workers_.workers(); }
+  int concurrency() const { return flow_.concurrency(); }
+  SchedulerTimes times() const;
+
+ private:
+  enum class Placed { kYes, kNo, kInProgress };
+
+  bool read_may_begin();
+  int wanted_workers() const;
+  void call_worker(Signals* signals);
+  void start_worker(int wanted, Signals* signals);
+  void hand_on(Signals* signals);
+  bool take_requeued(WorkerId worker, Step* step, Signals* signals);
+  bool form_chunk(WorkerId worker, TimePoint now, Step* step, Signals* signals);
+  void begin_read(WorkerId worker, TimePoint now, Step* step);
+  void park(WorkerId worker, TimePoint now, Step* step);
+  Placed place(Block& block, Step* step);
+  static void give_buffer(Block& block, std::shared_ptr<MemoryPool::Buffer> buffer);
+  void fail_rest(Block& block, Signals* signals);
+  void note_full(TimePoint now);
+  void retry_reading(Signals* signals);
+  std::uint64_t chunk_limit(const Block& block, WorkerId worker) const;
+  void end_read(const Chunk& chunk, const ReadReport& report, TimePoint now, Signals* signals);
+
+  const std::shared_ptr<MemoryPool> pool_;
+  DeliveryQueue queue_;
+  ReadCursor cursor_;
+  WorkerPool workers_;
+  StragglerPolicy stragglers_;
+  FlowControl flow_;
+  WaitTimes waits_;
+  std::size_t chunks_under_way_ = 0;
+  std::uint64_t chunks_ = 0;  // reads that began
+  bool full_ = false;         // the last chunk could not be formed, and nothing has changed since
+  bool cancelled_ = false;
+};
+
+}  // namespace streamer

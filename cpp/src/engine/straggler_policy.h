@@ -1,0 +1,48 @@
+// What becomes of reads that are far slower than the others, and of the workers that had them.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <vector>
+
+#include "engine/plan.h"
+#include "engine/straggler_detector.h"
+
+namespace streamer {
+
+// A state without threads, clocks or system calls: whoever asks says what time it is.
+//
+// The unread tail of an aborted chunk is requeued. There are never two reads that write to the same
+// bytes, and no byte is read twice.
+class StragglerPolicy {
+ public:
+  using TimePoint = Clock::time_point;
+
+  // A worker was started; it has no connection yet.
+  void add_worker();
+
+  // Gives the chunk, which its worker begins to read, a progress to watch.
+  void began(Chunk* chunk, TimePoint now);
+  // No effect if the chunk was not watched.
+  void ended(const Chunk& chunk, TimePoint now);
+  // Aborts a read that lags; cheap if the last check was less than 10 ms ago.
+  void check(TimePoint now) { detector_.check(now); }
+  bool watching() const { return detector_.watching(); }
+  std::uint64_t aborts() const { return detector_.aborts(); }
+
+  // The unread tail of an aborted chunk. If it throws, the tail is lost.
+  void requeue(Chunk tail) { requeued_.push_back(std::move(tail)); }
+  bool any_requeued() const { return !requeued_.empty(); }
+  Chunk take_requeued();
+
+  // Whether the worker's connection is not at its full speed yet, while those of others are.
+  bool ramps_up(WorkerId worker) const { return detector_.typical_known() && !ramped_up_[worker]; }
+
+ private:
+  StragglerDetector detector_;
+  std::deque<Chunk> requeued_;
+  std::vector<char> ramped_up_;  // by worker: whether its last watched read ended by itself
+};
+
+}  // namespace streamer

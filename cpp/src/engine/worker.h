@@ -1,0 +1,56 @@
+// What a worker thread does: it runs tasks, and reads chunks over connections of its own.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "base/cancel.h"
+#include "engine/file_set.h"
+#include "engine/scheduler.h"
+#include "engine/stats.h"
+
+namespace streamer {
+
+// What the workers of a stream share. It outlives them.
+struct WorkerContext {
+  FileSet& files;
+  Scheduler& scheduler;
+  MemoryBudget& budget;
+  StatsCollector& stats;
+  const CancelToken& cancel;
+  std::atomic<int>& writes;  // under way, to destinations that only the caller keeps alive
+};
+
+class Worker {
+ public:
+  Worker(WorkerId id, const WorkerContext& context);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  // The worker that this thread is. Only tasks may ask.
+  static Worker& current();
+
+  // Works until the scheduler ends it.
+  void run();
+  // This worker's connection to a source.
+  Result<Reader*> reader(SourceKind kind);
+
+ private:
+  void serve(Chunk& chunk) noexcept;
+  // `*copied_later`: the bytes are on their way to a device, and somebody else reports the chunk.
+  Status read(Chunk& chunk, ReadReport* report, bool* copied_later);
+  Status read_to_device(Chunk& chunk, Reader* reader, ReadReport* report, bool* copied_later);
+  Status read_bytes(Chunk& chunk, Reader* reader, std::span<const iovec> segments,
+                    ReadReport* report);
+
+  const WorkerId id_;
+  const WorkerContext& context_;
+  std::array<std::unique_ptr<Reader>, kSourceKinds> readers_;
+  std::uint64_t reader_bytes_ = 0;  // that count against the budget
+};
+
+}  // namespace streamer

@@ -1,0 +1,469 @@
+// The scheduler's decisions in one thread and in virtual time: whatever ends first, everything is
+// delivered, in order and within the budget, and nobody waits for ever.
+#include "engine/scheduler_core.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+
+#include "engine/fake_address_space.h"
+#include "engine/fake_storage.h"
+
+namespace streamer {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::FakeAddressSpace;
+using testing::kKiB;
+using testing::kMiB;
+using testing::row;
+
+// Nothing of it is ever touched.
+class ViewedObject final : public Object {
+ public:
+  ViewedObject(std::uint64_t size, bool mapped) : Object("object", size, "1"), mapped_(mapped) {}
+  std::byte* view() const override {
+    return mapped_ ? reinterpret_cast<std::byte*>(std::uintptr_t{1} << 44) : nullptr;  // NOLINT
+  }
+
+ private:
+  bool mapped_;
+};
+
+// Workers, a storage and a consumer, of which any may come next.
+class Play : public MemoryListener {
+ public:
+  static std::shared_ptr<Play> create(std::uint64_t seed, std::int64_t memory_limit,
+                                      SourceLimits limits) {
+    auto play = std::shared_ptr<Play>(new Play(seed, memory_limit, limits));
+    play->pool_->set_listener(play);
+    return play;
+  }
+  ~Play() override { drop_everything(); }
+
+  // What is still held, and what the pool keeps.
+  void drop_everything() {
+    held_.clear();
+    kept.clear();
+    pool_->close();
+  }
+
+  std::uint64_t pick(std::uint64_t low, std::uint64_t high) {
+    return std::uniform_int_distribution<std::uint64_t>(low, high)(random_);
+  }
+
+  std::uint32_t add_file(std::uint64_t size, bool mapped) {
+    files_.push_back(std::make_shared<FileState>(FileState{
+        "object", SourceKind::kFile, std::make_shared<ViewedObject>(size, mapped), {}, 0}));
+    return static_cast<std::uint32_t>(files_.size() - 1);
+  }
+  Status submit(std::vector<FileRanges> entries) {
+    auto submission = std::make_shared<Submission>();
+    submission->entries = std::move(entries);
+    std::vector<Block> blocks;
+    if (Status status = find_files(files_, submission.get()); !status.ok()) return status;
+    const std::uint64_t group = memory_limit_ > 0 ? memory_limit_ : MemoryBudget::kUnlimited;
+    if (Status status = plan_blocks(submission, group, &blocks); !status.ok()) return status;
+    Signals signals;
+    Status status = core_.add_blocks(std::move(blocks), &signals);
+    obey(signals);
+    return status;
+  }
+  void add_tasks(int count, int width) {
+    for (int i = 0; i < count; ++i) {
+      Signals signals;
+      core_.add_task([this] { ++tasks_run; }, width, &signals);
+      obey(signals);
+    }
+  }
+
+  // Until everything was delivered; false if nobody can go on before.
+  bool run() {
+    while (!finished_) {
+      const std::uint64_t choices = ready_.size() + reads_.size() + placings_.size() +
+                                    tasks_.size() + (consumer_awake_ ? 1 : 0) + held_.size();
+      if (choices == 0) {
+        if (!fire_timer()) return false;
+        continue;
+      }
+      now_ += std::chrono::microseconds(pick(1, 2000));
+      act(pick(0, choices - 1));
+      EXPECT_LE(budget_->used(), budget_->limit());
+    }
+    return true;
+  }
+
+  void memory_returned() override {
+    Signals signals;
+    core_.memory_returned(&signals);
+    obey(signals);
+  }
+
+  SchedulerCore& core() { return core_; }
+  MemoryPool& pool() { return *pool_; }
+  MemoryBudget& budget() { return *budget_; }
+  FakeAddressSpace& space() { return space_; }
+
+  int keep_in_percent = 0;   // of the blocks that the consumer gets
+  int abort_in_percent = 0;  // of the reads: a part of them is requeued
+  int fail_in_percent = 0;
+  int tasks_run = 0;
+  std::uint64_t ranges = 0;
+  std::uint64_t failed = 0;
+  std::uint64_t most_active = 0;
+  std::vector<Block> kept;
+
+ private:
+  using TimePoint = Clock::time_point;
+  Play(std::uint64_t seed, std::int64_t memory_limit, SourceLimits limits)
+      : random_(seed),
+        budget_(std::make_shared<MemoryBudget>(memory_limit < 0
+                                                   ? MemoryBudget::kUnlimited
+                                                   : static_cast<std::uint64_t>(memory_limit))),
+        pool_(MemoryPool::create(budget_, space_)),
+        core_(budget_, pool_, memory_limit),
+        memory_limit_(memory_limit) {
+    core_.add_source(SourceKind::kFile, limits);
+  }
+
+  struct Read {
+    WorkerId worker;
+    Chunk chunk;
+  };
+  struct Placing {
+    WorkerId worker;
+    Step::Placing placing;
+  };
+  struct Task {
+    WorkerId worker;
+    WorkerPool::Task task;
+  };
+
+  template <typename T>
+  T take(std::vector<T>* list, std::uint64_t index) {
+    T item = std::move((*list)[index]);
+    list->erase(list->begin() + static_cast<std::ptrdiff_t>(index));
+    return item;
+  }
+
+  void obey(const Signals& signals) {
+    if (signals.consumer) consumer_awake_ = true;
+    if (signals.worker) wake(*signals.worker);
+    if (signals.start) ready_.push_back(*signals.start);
+    if (signals.measurement) core_.measured(signals.measurement->kind, {}, now_);
+  }
+  void wake(WorkerId worker) {
+    EXPECT_FALSE(core_.parked(worker));
+    std::erase_if(timers_, [&](const auto& timer) { return timer.second == worker; });
+    ready_.push_back(worker);
+  }
+  bool fire_timer() {
+    if (timers_.empty()) return false;
+    const auto first = std::min_element(timers_.begin(), timers_.end());
+    now_ = std::max(now_, first->first);
+    ready_.push_back(first->second);
+    timers_.erase(first);
+    return true;
+  }
+
+  void act(std::uint64_t choice) {
+    if (choice < ready_.size()) return ask(take(&ready_, choice));
+    choice -= ready_.size();
+    if (choice < reads_.size()) return end_read(take(&reads_, choice));
+    choice -= reads_.size();
+    if (choice < placings_.size()) return end_placing(take(&placings_, choice));
+    choice -= placings_.size();
+    if (choice < tasks_.size()) {
+      Task task = take(&tasks_, choice);
+      task.task();
+      ready_.push_back(task.worker);
+      return;
+    }
+    choice -= tasks_.size();
+    if (choice < held_.size()) {
+      Block dropped = take(&held_, choice);
+      return;
+    }
+    consume();
+  }
+
+  void ask(WorkerId worker) {
+    Signals signals;
+    Step step = core_.next(worker, now_, &signals);
+    obey(signals);
+    switch (step.kind) {
+      case Step::Kind::kEnd: break;
+      case Step::Kind::kTask: tasks_.push_back({worker, std::move(step.task)}); break;
+      case Step::Kind::kRead:
+        EXPECT_EQ(step.chunk.worker, worker);
+        reads_.push_back({worker, std::move(step.chunk)});
+        most_active = std::max<std::uint64_t>(most_active, reads_.size());
+        break;
+      case Step::Kind::kPlace: placings_.push_back({worker, std::move(step.placing)}); break;
+      case Step::Kind::kPark:
+        if (step.until) timers_.emplace_back(*step.until, worker);
+        break;
+    }
+  }
+
+  void end_read(Read read) {
+    const bool aborted = static_cast<int>(pick(0, 99)) < abort_in_percent && read.chunk.size > 1;
+    if (aborted) {
+      if (read.chunk.progress) read.chunk.progress->cut = true;
+      Signals signals;
+      core_.requeue(split_off(&read.chunk, pick(1, read.chunk.size - 1)), &signals);
+      obey(signals);
+    }
+    Signals signals;
+    const bool fails = static_cast<int>(pick(0, 99)) < fail_in_percent;
+    core_.complete(read.chunk, fails ? Status::error(Code::kIo, "no") : Status(), {}, now_,
+                   &signals);
+    obey(signals);
+    ready_.push_back(read.worker);
+  }
+
+  void end_placing(Placing placing) {
+    Step::Placing& what = placing.placing;
+    if (what.object) {
+      what.viewed = pick(0, 3) > 0;
+    } else {
+      what.buffer = pool_->map(std::move(*what.reservation));
+      EXPECT_TRUE(what.buffer);
+    }
+    core_.placed(std::move(what));
+    ready_.push_back(placing.worker);
+  }
+
+  void consume() {
+    SchedulerCore::Delivery delivery;
+    Signals signals;
+    const bool given = core_.deliver(now_, pick(0, 9) == 0, &delivery, &signals);
+    obey(signals);
+    if (!given) {
+      consumer_awake_ = false;
+      return;
+    }
+    finished_ = delivery.finished;
+    for (Block& block : delivery.blocks) {
+      EXPECT_TRUE(block.done());
+      EXPECT_EQ(block.first, ranges);  // of one entry
+      ranges += block.count;
+      failed += block.status.ok() ? 0 : block.count;
+      if (static_cast<int>(pick(0, 99)) < keep_in_percent) {
+        kept.push_back(std::move(block));
+      } else if (pick(0, 1) == 0) {
+        held_.push_back(std::move(block));
+      }
+    }
+    if (delivery.blocks.empty() && !finished_ && pick(0, 1) == 0) consumer_awake_ = true;
+  }
+
+  std::mt19937_64 random_;
+  FakeAddressSpace space_;
+  const std::shared_ptr<MemoryBudget> budget_;
+  const std::shared_ptr<MemoryPool> pool_;
+  SchedulerCore core_;
+  const std::int64_t memory_limit_;
+  FileTable files_;
+  TimePoint now_{1h};
+  std::vector<WorkerId> ready_;  // workers that ask next
+  std::vector<Read> reads_;
+  std::vector<Placing> placings_;
+  std::vector<Task> tasks_;
+  std::vector<std::pair<TimePoint, WorkerId>> timers_;
+  std::vector<Block> held_;
+  bool consumer_awake_ = true;
+  bool finished_ = false;
+};
+
+SourceLimits limits(std::uint64_t chunk_bytes, int concurrency, bool stragglers) {
+  SourceTraits traits;
+  traits.initial_concurrency = traits.max_concurrency = concurrency;
+  return {chunk_bytes, chunk_bytes, ConcurrencyController(concurrency, traits, 2), stragglers};
+}
+
+class SchedulerCorePlays : public ::testing::TestWithParam<int> {};
+
+TEST_P(SchedulerCorePlays, DeliverEverythingInOrderWithinTheBudget) {
+  std::mt19937_64 random(static_cast<std::uint64_t>(GetParam()));
+  const auto pick = [&random](std::uint64_t low, std::uint64_t high) {
+    return std::uniform_int_distribution<std::uint64_t>(low, high)(random);
+  };
+  const std::uint64_t largest = pick(1, 12'000) * kKiB;
+  const std::int64_t memory_limits[] = {
+      -1, 0, static_cast<std::int64_t>(largest + pick(0, 20'000) * kKiB)};
+  const auto play = Play::create(
+      random(), memory_limits[pick(0, 2)],
+      limits(pick(4, 4096) * kKiB, static_cast<int>(pick(1, 8)), /*stragglers=*/pick(0, 1) == 0));
+  play->keep_in_percent = pick(0, 2) == 0 ? static_cast<int>(pick(1, 100)) : 0;
+  play->abort_in_percent = pick(0, 1) == 0 ? static_cast<int>(pick(1, 60)) : 0;
+  play->fail_in_percent = pick(0, 3) == 0 ? static_cast<int>(pick(1, 30)) : 0;
+  FileRanges wanted;
+  std::uint64_t end = pick(0, 100);
+  const std::uint64_t count = pick(0, 80);
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const std::uint64_t most[] = {0, 300, 64 * kKiB, 300 * kKiB, largest};
+    const std::uint64_t size = std::min(largest, pick(0, most[pick(0, 4)]));
+    if (pick(0, 5) == 0) end += pick(1, 9000);  // a gap
+    wanted.ranges.push_back({end, size, nullptr, std::uint32_t{1} << pick(0, 6)});
+    end += size;
+  }
+  wanted.file = play->add_file(end, /*mapped=*/pick(0, 2) == 0);
+  const int tasks = pick(0, 1) == 0 ? static_cast<int>(pick(1, 40)) : 0;
+  play->add_tasks(tasks, static_cast<int>(pick(1, 8)));
+  const Status submitted = play->submit({wanted});
+  ASSERT_TRUE(submitted.ok()) << submitted.to_string();
+  ASSERT_TRUE(play->run()) << "nobody goes on";
+  EXPECT_EQ(play->ranges, count);
+  if (play->fail_in_percent == 0) EXPECT_EQ(play->failed, 0u);
+  EXPECT_FALSE(play->space().broken());
+  play->drop_everything();
+  EXPECT_EQ(play->budget().used(), 0u);
+  EXPECT_EQ(play->space().mapped(), 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, SchedulerCorePlays, ::testing::Range(0, 300));
+
+class SchedulerCoreTest : public ::testing::Test {
+ protected:
+  static constexpr Clock::time_point kStart{1h};
+
+  // What `worker` does next.
+  Step next(WorkerId worker, Clock::time_point now = kStart) {
+    signals_ = {};
+    return play_->core().next(worker, now, &signals_);
+  }
+  // The same, once its block has a buffer.
+  Step read(WorkerId worker) {
+    Step step = next(worker);
+    while (step.kind == Step::Kind::kPlace) {
+      step.placing.buffer = play_->pool().map(std::move(*step.placing.reservation));
+      play_->core().placed(std::move(step.placing));
+      step = next(worker);
+    }
+    EXPECT_EQ(step.kind, Step::Kind::kRead);
+    return step;
+  }
+  void complete(const Chunk& chunk, Clock::time_point now = kStart) {
+    signals_ = {};
+    play_->core().complete(chunk, {}, {}, now, &signals_);
+  }
+  void use(std::int64_t memory_limit, int concurrency, bool stragglers = false) {
+    play_ = Play::create(1, memory_limit, limits(kMiB, concurrency, stragglers));
+  }
+  void submit(int blocks) {
+    const auto file = play_->add_file(blocks * kMiB, /*mapped=*/false);
+    ASSERT_TRUE(play_->submit({row(file, blocks, kMiB)}).ok());
+  }
+
+  std::shared_ptr<Play> play_;
+  Signals signals_;
+};
+
+TEST_F(SchedulerCoreTest, WorkersStartOneAnother) {
+  use(-1, 3);
+  submit(8);
+  (void)read(0);
+  EXPECT_EQ(signals_.start, 1);
+  (void)read(1);
+  EXPECT_EQ(signals_.start, 2);
+  (void)read(2);
+  EXPECT_FALSE(signals_.start) << "three are enough";
+}
+
+TEST_F(SchedulerCoreTest, OneWorkerAtATimeFindsMemoryAndTheOthersPark) {
+  use(-1, 2);
+  submit(8);
+  Step placing = next(0);
+  ASSERT_EQ(placing.kind, Step::Kind::kPlace);
+  play_->add_tasks(1, 2);
+  ASSERT_EQ(next(1).kind, Step::Kind::kTask) << "others run tasks meanwhile";
+  ASSERT_EQ(next(1).kind, Step::Kind::kPark);
+  placing.placing.buffer = play_->pool().map(std::move(*placing.placing.reservation));
+  play_->core().placed(std::move(placing.placing));
+  ASSERT_EQ(next(0).kind, Step::Kind::kRead);
+  EXPECT_EQ(signals_.worker, 1) << "there is more to read";
+}
+
+TEST_F(SchedulerCoreTest, AFullBudgetParksAWorkerUntilMemoryReturns) {
+  use(static_cast<std::int64_t>(kMiB), 2);
+  submit(2);
+  const Step first = read(0);
+  ASSERT_EQ(next(1).kind, Step::Kind::kPark);
+  EXPECT_FALSE(signals_.worker);
+  complete(first.chunk);
+  EXPECT_TRUE(signals_.consumer);
+  ASSERT_EQ(next(0).kind, Step::Kind::kPark);
+  SchedulerCore::Delivery delivery;
+  ASSERT_TRUE(play_->core().deliver(kStart, false, &delivery, &signals_));
+  ASSERT_EQ(delivery.blocks.size(), 1u);
+  EXPECT_EQ(signals_.worker, 0) << "one of both";
+}
+
+TEST_F(SchedulerCoreTest, TheTimeOfAPauseIsCounted) {
+  use(static_cast<std::int64_t>(kMiB), 1);
+  submit(2);
+  complete(read(0).chunk);
+  ASSERT_EQ(next(0, kStart + 1s).kind, Step::Kind::kPark);
+  SchedulerCore::Delivery delivery;
+  ASSERT_TRUE(play_->core().deliver(kStart + 4s, false, &delivery, &signals_));
+  delivery.blocks.clear();
+  (void)next(0, kStart + 6s);
+  EXPECT_DOUBLE_EQ(play_->core().times().wait_consumer, 5);
+}
+
+TEST_F(SchedulerCoreTest, TheTimeThatTheConsumerWaitsIsCounted) {
+  use(-1, 1);
+  submit(1);
+  SchedulerCore::Delivery delivery;
+  EXPECT_FALSE(play_->core().deliver(kStart, false, &delivery, &signals_));
+  EXPECT_FALSE(play_->core().deliver(kStart + 1s, false, &delivery, &signals_));
+  complete(read(0).chunk);
+  EXPECT_TRUE(play_->core().deliver(kStart + 3s, false, &delivery, &signals_));
+  EXPECT_DOUBLE_EQ(play_->core().times().wait_storage, 3);
+}
+
+TEST_F(SchedulerCoreTest, ARequeuedTailIsForAWorkerAtFullSpeed) {
+  use(-1, 3, /*stragglers=*/true);
+  submit(20);
+  // Worker 1 has ended reads by itself, worker 2 has not.
+  (void)read(0);
+  Clock::time_point now = kStart;
+  for (int i = 0; i < 5; ++i) {
+    const Step step = read(1);
+    complete(step.chunk, now += 10ms);
+  }
+  Step slow = read(2);
+  play_->core().requeue(split_off(&slow.chunk, 1000), &signals_);
+  slow.chunk.progress->cut = true;
+  complete(slow.chunk, now);
+  const Step tail = read(1);
+  EXPECT_EQ(tail.chunk.aborts, 1);
+  EXPECT_EQ(slow.chunk.size, 1000u);
+  EXPECT_EQ(tail.chunk.offset, slow.chunk.offset + 1000);
+}
+
+TEST_F(SchedulerCoreTest, AParkedWorkerChecksForStragglersNowAndThen) {
+  use(-1, 2, /*stragglers=*/true);
+  submit(1);
+  (void)read(0);
+  play_->add_tasks(1, 2);
+  ASSERT_EQ(next(1).kind, Step::Kind::kTask);
+  const Step step = next(1);
+  ASSERT_EQ(step.kind, Step::Kind::kPark);
+  ASSERT_TRUE(step.until.has_value());
+  EXPECT_GT(*step.until, kStart);
+}
+
+TEST_F(SchedulerCoreTest, CancellingEndsWorkersAndReturnsTheTasks) {
+  use(-1, 2);
+  submit(4);
+  (void)read(0);
+  play_->add_tasks(3, 2);
+  EXPECT_EQ(play_->core().cancel().size(), 3u);
+  EXPECT_EQ(next(0).kind, Step::Kind::kEnd);
+}
+
+}  // namespace
+}  // namespace streamer
