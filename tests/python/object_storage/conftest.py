@@ -1,4 +1,4 @@
-"""Servers and storages; each server is started once per session, when a test first asks for it."""
+"""The storages and what their tests share; a server starts when a test first asks for it."""
 
 from __future__ import annotations
 
@@ -8,30 +8,37 @@ import os
 
 import pytest
 
-from tests.python.object_storage.cloud_storages import (  # noqa: F401
+from tests.python.object_storage.storages.azure import (  # noqa: F401
+    azure_proxy,
     azure_storage,
     azurite,
-    cloud_proxy,
+)
+from tests.python.object_storage.storages.gcs import (  # noqa: F401
     gcs,
     gcs_emulator,
+    gcs_proxy,
     gcs_storage,
+    private_gcs,
+)
+from tests.python.object_storage.storages.hf import (  # noqa: F401
     hf_storage,
     hub,
     hub_proxy,
-    private_gcs,
     shared_hub,
-    web_storage,
 )
-from tests.python.object_storage.storages import Storage
+from tests.python.object_storage.storages.s3 import (  # noqa: F401
+    bucket,
+    canned,
+    ceph,
+    ceph_proxy,
+    moto,
+    s3_storage,
+)
+from tests.python.object_storage.storages.web import nginx, web_storage, www  # noqa: F401
 from tests.support.cuda_standin.fixtures import standin, standin_library  # noqa: F401
-from tests.support.servers import Unavailable
-from tests.support.servers.canned import Canned
-from tests.support.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
-from tests.support.servers.moto import Moto
-from tests.support.servers.nginx import Nginx
 from tests.support.servers.tls import Authority
 
-# The names of storages; `storage` is made by the fixture NAME_storage.
+# The names of storages; `storage` is made by the fixture NAME_storage of storages/NAME.py.
 STORAGES = ["s3", "gcs", "azure", "web", "hf"]
 
 _PREFIXES = ("AWS_", "RUNAI_STREAMER_", "GOOGLE_", "AZURE_", "STORAGE_", "HF_", "SSL_CERT_")
@@ -43,13 +50,6 @@ _stored: dict[tuple[str, str], bytes] = {}  # what objects hold: a digest
 def pytest_generate_tests(metafunc):
     if "storage" in metafunc.fixturenames:
         metafunc.parametrize("storage", STORAGES, indirect=True)
-
-
-def _start(server):
-    try:
-        return server.__enter__()
-    except Unavailable as missing:
-        pytest.skip(str(missing))
 
 
 @pytest.fixture(autouse=True)
@@ -85,55 +85,6 @@ def certificate(authority):
     return authority.issue("server")
 
 
-@pytest.fixture(scope="session")
-def ceph(certificate):
-    server = _start(Ceph(certificate))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def moto():
-    server = _start(Moto())
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def www(tmp_path_factory):
-    """The document root of `nginx`."""
-    return tmp_path_factory.mktemp("www")
-
-
-@pytest.fixture(scope="session")
-def nginx(www, certificate):
-    """Static files only."""
-    server = _start(Nginx(www, certificate=certificate))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def ceph_proxy(ceph, www, certificate):
-    server = _start(Nginx(www, {"ceph": f"127.0.0.1:{ceph.port}"}, certificate))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def bucket(ceph):
-    # Anybody may list it, and read what is put there for anybody.
-    ceph.client().create_bucket(Bucket="models", ACL="public-read")
-    return "models"
-
-
-S3_ENV = {
-    "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-    "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-    "AWS_REGION": "us-east-1",
-}
-
-
 @pytest.fixture
 def folder(request):
     """The name of a folder for objects: of the test, or of its module where that says so by
@@ -141,29 +92,6 @@ def folder(request):
     if getattr(request.module, "SHARED_FOLDER", False):
         return request.module.__name__.rpartition(".")[2].replace("_", "-")
     return f"test-{next(_counter)}"
-
-
-@pytest.fixture
-def s3_storage(ceph, ceph_proxy, bucket, folder):
-    client = ceph.client()
-
-    def put(key: str, data: bytes) -> None:
-        client.put_object(Bucket=bucket, Key=f"{folder}/{key}", Body=data, ACL="public-read")
-
-    return Storage(
-        name="s3",
-        uri=f"s3://{bucket}/{folder}",
-        put=put,
-        env={**S3_ENV, "AWS_ENDPOINT_URL": ceph.url},
-        proxied={**S3_ENV, "AWS_ENDPOINT_URL": ceph_proxy.proxy["ceph"]},
-        nginx=ceph_proxy,
-        list_match="list%-type",
-        read_match=f"^GET /{bucket}/{folder.replace('-', '%-')}/",
-        anonymous={"RUNAI_STREAMER_S3_UNSIGNED": "1"},
-        identity=f"{ACCESS_KEY[:4]}...{ACCESS_KEY[-4:]}",
-        secrets=(SECRET_KEY,),
-        error_body=lambda code, message: {"code": code, "message": message},
-    )
 
 
 @pytest.fixture
@@ -182,20 +110,3 @@ def storage(request):
     made.nginx.clear_faults()
     yield made
     made.nginx.clear_faults()
-
-
-@pytest.fixture
-def canned(use):
-    """canned(handler) serves S3 from now on."""
-    servers = []
-
-    def start(handler) -> Canned:
-        server = Canned(handler)
-        server.__enter__()
-        servers.append(server)
-        use({**S3_ENV, "AWS_ENDPOINT_URL": server.url, "RUNAI_STREAMER_MAX_ATTEMPTS": "3"})
-        return server
-
-    yield start
-    for server in servers:
-        server.__exit__()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.python.distributed.cluster import Cluster
-from tests.python.object_storage.conftest import S3_ENV
+from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support import models
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]

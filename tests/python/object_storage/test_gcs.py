@@ -369,7 +369,7 @@ def test_requester_pays(gcs, use):
 
 def test_hmac_keys_at_the_interoperability_endpoint(ceph, bucket, use):
     """Ceph stands for the XML API: it verifies the same signatures."""
-    from tests.python.object_storage.conftest import S3_ENV
+    from tests.python.object_storage.storages.s3 import S3_ENV
 
     ceph.client().put_object(Bucket=bucket, Key="hmac/m.safetensors", Body=save(MODEL))
     use({**S3_ENV, "AWS_ENDPOINT_URL": ceph.url, "RUNAI_STREAMER_GCS_INTEROPERABILITY": "1"})

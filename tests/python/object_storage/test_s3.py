@@ -19,8 +19,8 @@ from runai_model_streamer import (
     pull_files,
 )
 from runai_model_streamer.s3_utils import S3Credentials
-from tests.python.object_storage.conftest import S3_ENV
 from tests.python.object_storage.storages import OPERATIONS
+from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support.models import check_same, load, make_model, save
 from tests.support.servers import process
 from tests.support.servers.ceph import (

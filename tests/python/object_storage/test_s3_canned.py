@@ -10,7 +10,7 @@ import pytest
 
 from runai_model_streamer import FileStreamer, list_safetensors, pull_files
 from tests.python.object_storage.canned_s3 import DATA, error, listed, read, serve
-from tests.python.object_storage.conftest import S3_ENV
+from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support.models import check_same, load, make_model, save
 from tests.support.servers.canned import Answer, Seen
 

@@ -15,7 +15,7 @@ from runai_model_streamer._credentials import s3
 from runai_model_streamer.s3_utils import S3Credentials
 from tests.python.object_storage.canned_s3 import DATA as SMALL
 from tests.python.object_storage.canned_s3 import error, read, serve
-from tests.python.object_storage.conftest import S3_ENV
+from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support.models import check_same, load, make_model, save
 from tests.support.servers.canned import Answer, Canned
 

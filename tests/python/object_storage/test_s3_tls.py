@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.python.object_storage.conftest import S3_ENV
 from tests.python.object_storage.storages import OPERATIONS
+from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support.models import check_same, load, make_model, save
 from tests.support.servers.nginx import Nginx
 

@@ -17,7 +17,7 @@ from runai_model_streamer import (
     pull_files,
 )
 from tests.python.object_storage.canned_s3 import DATA, error, listed, read, serve
-from tests.python.object_storage.conftest import S3_ENV
+from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support.models import check_same, make_model, save
 from tests.support.servers.canned import Answer, Canned
 from tests.support.servers.connect_proxy import ConnectProxy
