@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.needs import servers_are_required
 from tests.support.servers import Unavailable
 from tests.support.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
 from tests.support.servers.moto import Moto
@@ -65,6 +66,8 @@ def bucket(content: bytes) -> Iterator[tuple[str, dict[str, str]]]:
         server: Ceph | Moto = Ceph()
         server.__enter__()
     except Unavailable:
+        if servers_are_required():
+            raise
         server = Moto()
         server.__enter__()
     try:

@@ -18,7 +18,8 @@ import pytest
 import runai_model_streamer
 from tests.consumers import checkpoint
 from tests.consumers.prepare import CONSUMERS, Consumer, prepare
-from tests.support.servers import Unavailable, free_port
+from tests.support.needs import running
+from tests.support.servers import free_port
 from tests.support.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
 
 DRIVER = Path(__file__).with_name("driver.py")
@@ -41,12 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bucket(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """The checkpoint in a bucket, and the environment that reaches it."""
     boto3 = pytest.importorskip("boto3")
-    try:
-        ceph = Ceph()
-        ceph.__enter__()
-    except Unavailable as error:
-        pytest.skip(str(error))
-    try:
+    with running(Ceph()) as ceph:
         client = boto3.client(
             "s3",
             endpoint_url=ceph.url,
@@ -68,8 +64,6 @@ def bucket(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 "RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0",
             },
         )
-    finally:
-        ceph.__exit__(None, None, None)
 
 
 def run(

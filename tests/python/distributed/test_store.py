@@ -6,14 +6,15 @@ import contextlib
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import models
+from tests.support.needs import running
 from tests.support.servers.counting import CountingStore
-from tests.support.servers.process import Unavailable
 
 from .cluster import Cluster
 
@@ -22,17 +23,10 @@ Make = Callable[..., Cluster]
 NODES = {"node-a": "10.213.9.1", "node-b": "10.213.9.2"}
 
 
-@contextlib.contextmanager
-def serving(root: Path, host: str = "127.0.0.1", prefix: tuple[str, ...] = ()) -> Iterator:
-    store = CountingStore(root, host, prefix)
-    try:
-        try:
-            store.start()
-        except Unavailable as error:
-            pytest.skip(str(error))
-        yield store
-    finally:
-        store.stop()
+def serving(
+    root: Path, host: str = "127.0.0.1", prefix: tuple[str, ...] = ()
+) -> AbstractContextManager[CountingStore]:
+    return running(CountingStore(root, host, prefix))
 
 
 def urls(store: CountingStore, files: list[str]) -> list[str]:
@@ -83,31 +77,35 @@ def test_a_missing_object_is_missing_on_every_rank(cluster: Make, tmp_path: Path
 def two_nodes() -> Iterator[dict[str, list[str]]]:
     """Commands to run under, by the name of a node: network and host name of its own."""
 
-    def ip(*arguments: str) -> None:
-        subprocess.run(["ip", *arguments], check=True, capture_output=True)
+    def run(*command: str) -> None:
+        subprocess.run(command, check=True, capture_output=True, text=True)
 
-    spaces = {node: f"streamer-test-{node}" for node in NODES}
-    try:
-        for space in spaces.values():
-            subprocess.run(["ip", "netns", "del", space], capture_output=True, check=False)
-            ip("netns", "add", space)
-            ip("-n", space, "link", "set", "lo", "up")
-        first, second = spaces.values()
-        ip(*f"-n {first} link add wire type veth peer name wire netns {second}".split())
-        for node, space in spaces.items():
-            ip("-n", space, "addr", "add", f"{NODES[node]}/24", "dev", "wire")
-            ip("-n", space, "link", "set", "wire", "up")
-    except (OSError, subprocess.CalledProcessError) as error:
-        for space in spaces.values():
-            subprocess.run(["ip", "netns", "del", space], capture_output=True, check=False)
-        pytest.skip(f"no network namespaces: {error}")
-    named = 'hostname "$0" && exec "$@"'
-    yield {
-        node: ["ip", "netns", "exec", space, "unshare", "--uts", "sh", "-c", named, node]
-        for node, space in spaces.items()
-    }
-    for space in spaces.values():
-        subprocess.run(["ip", "netns", "del", space], check=True)
+    with contextlib.ExitStack() as stack:
+        # A process in each namespace keeps it; nothing is mounted anywhere.
+        prefixes = {}
+        for node in NODES:
+            waiting = 'hostname "$0" && echo ready && read -r line'
+            holder = subprocess.Popen(
+                ["unshare", "--net", "--uts", "sh", "-c", waiting, node],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            stack.callback(_end, holder)
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"ready\n"
+            prefixes[node] = ["nsenter", f"--target={holder.pid}", "--net", "--uts"]
+            run(*prefixes[node], "ip", "link", "set", "lo", "up")
+        first, second = prefixes.values()
+        peer = second[1].removeprefix("--target=")
+        run(*first, *f"ip link add name wire type veth peer name wire netns {peer}".split())
+        for node, prefix in prefixes.items():
+            run(*prefix, "ip", "addr", "add", f"{NODES[node]}/24", "dev", "wire")
+            run(*prefix, "ip", "link", "set", "wire", "up")
+        yield prefixes
+
+
+def _end(holder: subprocess.Popen[bytes]) -> None:
+    holder.communicate(b"\n")
 
 
 @pytest.fixture
@@ -122,7 +120,7 @@ def on_nodes(cluster: Make, two_nodes: dict[str, list[str]]) -> Make:
     return make
 
 
-@pytest.mark.root
+@pytest.mark.needs("network namespaces")
 @pytest.mark.parametrize("everywhere", [False, True])
 def test_two_nodes(
     on_nodes: Make, tmp_path: Path, two_nodes: dict[str, list[str]], everywhere: bool
@@ -147,7 +145,7 @@ def test_two_nodes(
         assert share * 0.95 <= size <= share * 1.05
 
 
-@pytest.mark.root
+@pytest.mark.needs("network namespaces")
 def test_an_error_names_the_node(on_nodes: Make, tmp_path: Path) -> None:
     files = models.dense(tmp_path, files=1, tensors=1)
     ranks = on_nodes("ab", {"RUNAI_STREAMER_DIST_GLOBAL": "1"})
@@ -155,7 +153,7 @@ def test_an_error_names_the_node(on_nodes: Make, tmp_path: Path) -> None:
     assert all("rank 1 on node-b" in result["text"] for result in found.values())
 
 
-@pytest.mark.root
+@pytest.mark.needs("network namespaces")
 def test_a_mode_that_differs_is_named_on_every_node(on_nodes: Make, tmp_path: Path) -> None:
     files = models.dense(tmp_path, files=1, tensors=1)
     ranks = on_nodes("abb", rank_env={1: {"RUNAI_STREAMER_DIST_GLOBAL": "1"}})
@@ -165,7 +163,7 @@ def test_a_mode_that_differs_is_named_on_every_node(on_nodes: Make, tmp_path: Pa
         assert result["works"]
 
 
-@pytest.mark.root
+@pytest.mark.needs("network namespaces")
 def test_a_rank_that_is_alone_on_its_node_reads_alone(on_nodes: Make, tmp_path: Path) -> None:
     files = models.dense(tmp_path, files=1, tensors=2)
     ranks = on_nodes("abb")
@@ -177,7 +175,7 @@ def test_a_rank_that_is_alone_on_its_node_reads_alone(on_nodes: Make, tmp_path: 
         assert result["tensors"] == expected(files)
 
 
-@pytest.mark.root
+@pytest.mark.needs("network namespaces")
 def test_a_rank_that_dies_on_another_node_ends_in_a_timeout(on_nodes: Make, tmp_path: Path) -> None:
     files = models.dense(tmp_path, files=2, tensors=30)
     env = {

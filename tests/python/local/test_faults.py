@@ -263,40 +263,31 @@ with SafetensorsStreamer() as streamer:
     assert python(code, *paths).split() == [str(errno.EMFILE), "True", "8"]
 
 
-def test_few_threads(strategy: str, tmp_path: Path) -> None:
+@pytest.mark.needs("another user")
+@pytest.mark.parametrize(("allowed", "said"), [(0, "out_of_memory True"), (2, "10 True")])
+def test_few_threads(strategy: str, public_directory: Path, allowed: int, said: str) -> None:
     """As another user, whose processes are counted: root's are not."""
-    path = tmp_path / "a.safetensors"
+    path = public_directory / "a.safetensors"
     save_floats(path, [300_000] * 10)
+    path.chmod(0o644)
     code = """
 import os, resource, sys
 import torch
 from runai_model_streamer import SafetensorsStreamer
-with open(sys.argv[1], "rb"):
-    pass
 torch.set_num_threads(1)
 allowed = int(sys.argv[2])
-uid = 54321
-if os.getuid() == 0:
-    os.setresuid(uid, uid, uid)
-    threads = len(os.listdir("/proc/self/task"))
-    resource.setrlimit(resource.RLIMIT_NPROC, (threads + allowed,) * 2)
-    try:
-        with SafetensorsStreamer() as streamer:
-            streamer.stream_files([sys.argv[1]])
-            print(len(list(streamer.get_tensors())), streamer.stats().threads <= max(allowed, 1))
-    except MemoryError as error:
-        print(error.code, "ulimit -u" in str(error))
-else:
-    print("not root")
+uid = 20000 + os.getpid() % 40000  # nobody else's
+os.setresuid(uid, uid, uid)
+threads = len(os.listdir("/proc/self/task"))
+resource.setrlimit(resource.RLIMIT_NPROC, (threads + allowed,) * 2)
+try:
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([sys.argv[1]])
+        print(len(list(streamer.get_tensors())), streamer.stats().threads <= max(allowed, 1))
+except MemoryError as error:
+    print(error.code, "ulimit -u" in str(error))
 """
-    for folder in (path, *path.parents):
-        if folder.stat().st_uid == os.getuid() and str(folder).startswith("/tmp/pytest"):
-            folder.chmod(0o755)
-    none, some = (python(code, str(path), allowed) for allowed in ("0", "2"))
-    if none == "not root":
-        pytest.skip("needs root to become a user without other processes")
-    assert none == "out_of_memory True"
-    assert some == "10 True"
+    assert python(code, path, allowed) == said
 
 
 def test_load_file_names_the_file_that_fails(tmp_path: Path) -> None:

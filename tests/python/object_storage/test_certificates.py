@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -11,10 +10,7 @@ import pytest
 from tests.support.processes import python
 from tests.support.servers.canned import Answer, Canned
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root"),
-]
+pytestmark = pytest.mark.needs("mount namespaces")
 
 SYSTEMS = {
     "Debian": "ssl/certs/ca-certificates.crt",

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 import time
 
@@ -22,6 +19,8 @@ from runai_model_streamer.s3_utils import S3Credentials
 from tests.python.object_storage.storages import OPERATIONS
 from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support.models import check_same, load, make_model, save
+from tests.support.needs import available
+from tests.support.processes import python
 from tests.support.servers import process
 from tests.support.servers.ceph import (
     ACCESS_KEY,
@@ -181,15 +180,11 @@ class TestIdentities:
             "    (chunk,) = streamer.get_chunks()\n"
             "    print(chunk[2].numpy().tobytes().decode(), int(time.time()))\n"
         )
-        try:
+        with available("a C++ compiler"):
             clock = build(process.HERE / "shifted_clock.cc", "-shared", "-fPIC")
-        except process.Unavailable as missing:
-            pytest.skip(str(missing))
-        env = {**os.environ, **s3_storage.env, "PYTHONPATH": os.pathsep.join(sys.path)}
-        env.update(LD_PRELOAD=str(clock), SHIFT_SECONDS=str(hours * 3600))
-        command = [sys.executable, "-c", code, f"{s3_storage.uri}/clock"]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-        word, theirs = done.stdout.split()
+        shift = {"LD_PRELOAD": str(clock), "SHIFT_SECONDS": str(hours * 3600)}
+        said = python(code, f"{s3_storage.uri}/clock", **s3_storage.env, **shift)
+        word, theirs = said.split()
         assert word == "tick"
         assert abs(int(theirs) - hours * 3600 - time.time()) < 600
 

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 from runai_model_streamer import SafetensorsStreamer
+from tests.support.needs import available, running
 from tests.support.processes import bare_environment, python
-from tests.support.servers import Unavailable, debian
+from tests.support.servers import debian
 from tests.support.servers.nginx import Nginx
 from tests.support.servers.tls import Authority
 
@@ -66,15 +67,8 @@ def served(
 ) -> Iterator[tuple[list[str], str]]:
     """The files at https addresses, and the certificates that their server is known by."""
     authority = Authority(tmp_path_factory.mktemp("authority"))
-    server = Nginx(Path(files[0]).parent, certificate=authority.issue("nginx"))
-    try:
-        server.__enter__()
-    except Unavailable as error:
-        pytest.skip(str(error))
-    try:
+    with running(Nginx(Path(files[0]).parent, certificate=authority.issue("nginx"))) as server:
         yield [f"{server.tls_url}/{Path(name).name}" for name in files], str(authority.ca)
-    finally:
-        server.__exit__(None, None, None)
 
 
 def run(code: str, *arguments: str, env: dict[str, str] | None = None, **options) -> str:
@@ -116,10 +110,8 @@ def test_no_file_descriptors_is_an_error_that_says_so(files: list[str]) -> None:
 
 
 def test_another_allocator(files: list[str]) -> None:
-    try:
+    with available("jemalloc"):
         root = debian.unpack("jemalloc", "libjemalloc2")
-    except Unavailable as error:
-        pytest.skip(str(error))
     library = next(root.glob("**/libjemalloc.so.2"))
     assert run(LOAD, *files, env=bare_environment(LD_PRELOAD=str(library))) == "200"
 
@@ -129,10 +121,8 @@ def test_another_libcurl_and_openssl_in_the_process(
     served: tuple[list[str], str], first: str
 ) -> None:
     """That of GnuTLS, for all to see, and Python's ssl; while ours speaks TLS."""
-    try:
+    with available("libcurl3-gnutls"):
         root = debian.unpack("curl-gnutls", "libcurl3-gnutls")
-    except Unavailable as error:
-        pytest.skip(str(error))
     library = next(root.glob("**/libcurl-gnutls.so.4"))
     code = f"""
 import ctypes, ssl
@@ -204,14 +194,13 @@ def test_names_that_are_not_ascii_under_the_plain_locale(files: list[str], tmp_p
     assert run(LOAD, str(odd), env=bare_environment(LC_ALL="C")) == "5"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.needs("another user")
 def test_nobody_in_particular(files: list[str]) -> None:
     code = "import os, torch; os.setgid(65534); os.setuid(65534); os.chdir('/')\n"
     assert run(code + LOAD, *files, env=bare_environment(LC_ALL="C")) == "200"
 
 
-@pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+@pytest.mark.needs("mount namespaces")
 def test_a_read_only_file_system(files: list[str]) -> None:
     script = 'mount -o remount,ro,bind / / 2>/dev/null || mount --bind -o ro / /; exec "$@"'
     wrap = ["unshare", "--mount", "sh", "-c", script, "sh"]
