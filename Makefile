@@ -91,7 +91,7 @@ fuzz: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/system-test  ## Random input for
 	@PY=$(PY) scripts/fuzz.sh $(SECONDS_TO_FUZZ)
 
 ##@ Style
-lint: lint-cpp lint-python  ## clang-format, clang-tidy, ruff, mypy
+lint: lint-cpp lint-python  ## clang-format, clang-tidy, borders of the layers, ruff, mypy
 
 lint-cpp: $(STAMPS)/system-test
 	@clang-format-14 --dry-run -Werror $(CXX_FILES)
@@ -99,6 +99,7 @@ lint-cpp: $(STAMPS)/system-test
 	@python3 scripts/clang_tidy.py build/plain
 
 lint-python: $(STAMPS)/package $(STAMPS)/dev
+	@$(PY) -m scripts.check_borders
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m mypy
