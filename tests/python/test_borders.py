@@ -60,6 +60,8 @@ def test_this_tree_has_no_arrow_against_the_direction() -> None:
         ("src/engine/bad.cc", "source/http/own.h"),
         ("src/engine/bad.cc", "destination/cuda/own.h"),
         ("src/c_api/bad.cc", "source/own.h"),
+        ("src/c_api/bad.cc", "engine/own.h"),
+        ("bindings/bad.cc", "engine/own.h"),
         ("bindings/bad.cc", "destination/cuda/own.h"),
         ("include/bad.h", "base/own.h"),
     ],
