@@ -2,8 +2,8 @@
 
 #include <string>
 
+#include "base/hints.h"
 #include "convert.h"
-#include "destination/cuda/driver.h"
 
 namespace py = pybind11;
 
@@ -65,7 +65,7 @@ void bind_errors(py::module_& module) {
       },
       py::arg("path"),
       "The path as errors show it: an address without its query, which may grant access.");
-  module.attr("sticky_device_hint") = gpu::kStickyHint;
+  module.attr("sticky_device_hint") = kStickyHint;
 }
 
 }  // namespace streamer::python

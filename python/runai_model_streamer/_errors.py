@@ -87,6 +87,10 @@ class RunaiStreamerMemoryLimitException(StreamerError):
     """The memory limit is below what the request needs."""
 
 
+class SafetensorsHeaderError(StreamerError):
+    """The file is not a safetensors file, or its header contradicts itself."""
+
+
 class StreamerNotFoundError(StreamerError, FileNotFoundError):
     """No such file, object or bucket."""
 

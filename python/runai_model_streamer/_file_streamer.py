@@ -16,6 +16,7 @@ from runai_model_streamer._load import Load
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Run, Session, as_bytes
 from runai_model_streamer._stats import StreamStats
+from runai_model_streamer._storage.listing import list_files
 
 __all__ = ["FileHeader", "FileStreamer", "RunaiStreamerInvalidInputException"]
 
@@ -177,8 +178,6 @@ class FileStreamer:
         ignore_patterns: Sequence[str] | None = None,
     ) -> list[tuple[str, int]]:
         """(path, size) of what is below `prefix`, sorted; patterns are fnmatch on the full key."""
-        from runai_model_streamer._storage.listing import list_files
-
         return list_files(prefix, is_recursive, allow_patterns, ignore_patterns)
 
     def drain_live_submissions(self) -> None:

@@ -12,6 +12,7 @@ import torch
 from runai_model_streamer import _logging as logs
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials import certificates as certificates
+from runai_model_streamer._credentials import make_provider
 from runai_model_streamer._paths import check_not_mixed, is_remote
 from runai_model_streamer._requests import FileChunks
 
@@ -61,8 +62,6 @@ class Session:
             chosen["memory_limit"] = memory_limit
         provider = None
         if paths and is_remote(paths[0]):
-            from runai_model_streamer._credentials import make_provider
-
             provider = make_provider(credentials)
             chosen["source"] = certificates.fallback() | chosen.get("source", {})
         self.stream = native.Stream(chosen, provider)

@@ -3,41 +3,12 @@
 #include "base/fs_strategy.h"
 #include "base/settings.h"
 #include "base/system.h"
-#include "base/text.h"
 #include "engine/memory_limit.h"
-#include "source/http/factory.h"
 #include "streamer/types.h"
 
 namespace streamer {
 
 const char* version() noexcept { return STREAMER_VERSION; }
-
-namespace {
-
-bool is_azure_blob([[maybe_unused]] const std::string& path) {
-#ifdef STREAMER_OBJECT_STORAGE
-  return is_azure_path(path, Settings());
-#else
-  return false;
-#endif
-}
-
-}  // namespace
-
-Result<SourceKind> source_kind_of(const std::string& path) {
-  const std::size_t colon = path.find("://");
-  if (colon == std::string::npos || path.find('/') < colon) return SourceKind::kFile;
-  const std::string scheme = lower(path.substr(0, colon));
-  if (scheme == "s3") return SourceKind::kS3;
-  if (scheme == "gs") return SourceKind::kGcs;
-  if (scheme == "az") return SourceKind::kAzure;
-  if (scheme == "https" && is_azure_blob(path)) return SourceKind::kAzure;
-  if (scheme == "http" || scheme == "https") return SourceKind::kHttp;
-  if (scheme == "hf") return SourceKind::kHub;
-  return Status::error(Code::kInvalid, "unknown scheme '" + scheme + "://'")
-      .with_path(path)
-      .with_hint("Known: a path of a file, s3://, gs://, az://, https://, http://, hf://");
-}
 
 Result<Options> Options::from_environment() {
   const Settings settings;

@@ -13,18 +13,6 @@ Status Reader::fault_in(const Object& object, std::uint64_t offset, std::uint64_
       .with_range(offset, size);
 }
 
-const char* source_kind_name(SourceKind kind) noexcept {
-  switch (kind) {
-    case SourceKind::kFile: return "file";
-    case SourceKind::kS3: return "s3";
-    case SourceKind::kGcs: return "gcs";
-    case SourceKind::kAzure: return "azure";
-    case SourceKind::kHttp: return "http";
-    case SourceKind::kHub: return "hub";
-  }
-  return "unknown";
-}
-
 bool settings_sign([[maybe_unused]] SourceKind kind,
                    [[maybe_unused]] const std::string& container) {
 #ifdef STREAMER_OBJECT_STORAGE

@@ -14,8 +14,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import torch
 
 from runai_model_streamer import _native_api as native
+from runai_model_streamer._device.base import Placement
 from runai_model_streamer._device.host import GROUP_BYTES, SMALL_BYTES, HostMemory
-from runai_model_streamer._device.placement import Placement
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     StreamerDeviceError,

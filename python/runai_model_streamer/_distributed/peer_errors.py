@@ -52,9 +52,7 @@ def decode_error(data: bytes) -> StreamerError:
     if described["kind"] in ("Abandoned", "PeerError"):
         error: StreamerError = PeerError(described["text"], code="timeout", **fields)
     elif described["kind"] == "SafetensorsHeaderError":
-        from runai_model_streamer._formats.safetensors.header import SafetensorsHeaderError
-
-        error = SafetensorsHeaderError(described["text"], code=described["code"], **fields)
+        error = errors.SafetensorsHeaderError(described["text"], code=described["code"], **fields)
     elif described["code"]:
         error = errors.from_native(described["code"], described["text"], fields)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import glob
 import os
 from collections.abc import Sequence
@@ -10,6 +9,13 @@ from typing import Any
 
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._paths import Path, is_remote, to_text
+from runai_model_streamer._storage.patterns import matches
+from runai_model_streamer._storage.pull import (
+    list_objects,
+    list_safetensors_objects,
+    object_key,
+    pull_objects,
+)
 
 
 def list_safetensors(path: Path, s3_credentials: Any = None) -> list[str]:
@@ -21,8 +27,6 @@ def list_safetensors(path: Path, s3_credentials: Any = None) -> list[str]:
     if not is_remote(folder):
         pattern = os.path.join(glob.escape(folder), "*.safetensors")
         return sorted(name for name in glob.glob(pattern) if os.path.isfile(name))
-    from runai_model_streamer._storage.pull import list_safetensors_objects
-
     return list_safetensors_objects(folder, s3_credentials)
 
 
@@ -43,8 +47,6 @@ def pull_files(
         raise NotImplementedError(
             f"pull_files copies objects; {source!r} is a local path: use it as it is"
         )
-    from runai_model_streamer._storage.pull import pull_objects
-
     pull_objects(source, to_text(dst), allow_pattern, ignore_pattern, s3_credentials)
 
 
@@ -58,8 +60,6 @@ def list_files(
     """(path, size in bytes) of what is below `prefix`, sorted; patterns as in pull_files()."""
     folder = to_text(prefix)
     if is_remote(folder):
-        from runai_model_streamer._storage.pull import list_objects, object_key
-
         found = list_objects(folder, is_recursive, s3_credentials)
         keys = [object_key(path) for path, _ in found]
     else:
@@ -70,10 +70,3 @@ def list_files(
         for key, entry in zip(keys, found, strict=True)
         if matches(key, allow_patterns, ignore_patterns)
     ]
-
-
-def matches(key: str, allow: Sequence[str] | None, ignore: Sequence[str] | None) -> bool:
-    """Whether `key` is wanted: by any of `allow` (None: all) and none of `ignore`."""
-    if allow is not None and not any(fnmatch.fnmatch(key, pattern) for pattern in allow):
-        return False
-    return ignore is None or not any(fnmatch.fnmatch(key, pattern) for pattern in ignore)

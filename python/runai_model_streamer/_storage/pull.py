@@ -40,6 +40,7 @@ from runai_model_streamer._storage.model_directory import (
     system_errors,
     write_mark,
 )
+from runai_model_streamer._storage.patterns import matches
 
 _FILES_AT_ONCE = 64
 _PART_BYTES = 8 << 20
@@ -70,8 +71,6 @@ def pull_objects(
 ) -> int:
     """Copies the objects below `source` whose keys the patterns select, or those of one of `also`,
     into the directory `destination`, except files named in `leave_out`. How many they are."""
-    from runai_model_streamer._storage.listing import matches
-
     base = _base(source)
     wanted: list[tuple[str, str, int]] = []
     for path, size in list_objects(source, True, credentials):

@@ -10,6 +10,7 @@
 #include <string>
 #include <type_traits>
 
+#include "base/hints.h"
 #include "streamer/status.h"
 
 namespace streamer::gpu {
@@ -37,9 +38,6 @@ inline bool is_sticky(int code) {
   return code == 214 || code == 220 || code == 226 || code == 700 || code == 702 || code == 709 ||
          code == 710 || (code >= 714 && code <= 719) || code == 721;
 }
-inline constexpr char kStickyHint[] =
-    "The GPU can't be used any more in this process. The cause is often an earlier kernel: run "
-    "with CUDA_LAUNCH_BLOCKING=1 to find it";
 inline constexpr unsigned kHostRegisterPortable = 1;  // pinned for every context
 inline constexpr unsigned kStreamNonBlocking = 1;     // does not wait for the default stream
 inline constexpr unsigned kEventDisableTiming = 2;

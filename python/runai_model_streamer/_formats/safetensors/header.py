@@ -12,7 +12,11 @@ import json
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from runai_model_streamer._errors import StreamerError, StreamerShortReadError
+from runai_model_streamer._errors import (
+    SafetensorsHeaderError,
+    StreamerError,
+    StreamerShortReadError,
+)
 from runai_model_streamer._formats.safetensors.dtypes import (
     BITS,
     ELEMENT_BYTES,
@@ -25,10 +29,6 @@ from runai_model_streamer._native_api import plain_header
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000
 _MAX_COUNT = (1 << 64) - 1
-
-
-class SafetensorsHeaderError(StreamerError):
-    """The file is not a safetensors file, or its header contradicts itself."""
 
 
 class Offsets:

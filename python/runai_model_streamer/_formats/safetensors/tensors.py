@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from runai_model_streamer._errors import SafetensorsHeaderError
 from runai_model_streamer._file_streamer import FileHeader
 from runai_model_streamer._formats.safetensors.dtypes import (
     ELEMENT_BYTES,
@@ -15,7 +16,6 @@ from runai_model_streamer._formats.safetensors.dtypes import (
 from runai_model_streamer._formats.safetensors.header import (
     LENGTH_BYTES,
     SafetensorMetadata,
-    SafetensorsHeaderError,
     header_length,
     parse_header,
 )
