@@ -15,9 +15,9 @@ for target in "${targets[@]}"; do
   corpus=.cache/fuzz/$name
   mkdir -p "$corpus"
   seeds=tests/fuzz/corpus/${name#fuzz_}
-  [ -d "$seeds" ] || seeds=
+  [ -d "$seeds" ] || { echo "$name has no corpus in $seeds" >&2; exit 1; }
   echo "$name, $share s"
   "$target" -max_total_time="$share" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
-    -artifact_prefix="$corpus-" "$corpus" $seeds 2>&1 | tail -n 12
+    -artifact_prefix="$corpus-" "$corpus" "$seeds" 2>&1 | tail -n 12
 done
 FUZZ_SECONDS=$share "$python" -m pytest -q -m fuzz
