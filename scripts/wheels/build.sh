@@ -22,7 +22,8 @@ rm -rf "$work/plain"
 # -L, since the compiler searches the system's folders before the tree's.
 libraries=$sysroot/usr/lib/$(gcc -print-multiarch)
 export CFLAGS="--sysroot=$sysroot" CXXFLAGS="--sysroot=$sysroot"
-export LDFLAGS="--sysroot=$sysroot -L$libraries -Wl,-rpath-link,$sysroot/lib/$(gcc -print-multiarch)"
+LDFLAGS="--sysroot=$sysroot -L$libraries -Wl,-rpath-link,$sysroot/lib/$(gcc -print-multiarch)"
+export LDFLAGS
 "$python" -m pip wheel --quiet --no-deps --wheel-dir "$work/plain" . \
   --config-settings=build-dir="build/wheel-{wheel_tag}" \
   --config-settings=cmake.define.STREAMER_STATIC_RUNTIME=ON \

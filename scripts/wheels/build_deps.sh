@@ -21,6 +21,7 @@ if [ ! -e "$prefix/lib/libcrypto.a" ]; then
   (
     cd "$build"
     # CA files are found by the library itself; the directory is only the last resort.
+    # shellcheck disable=SC2086  # flags are words
     CC="${CMAKE_C_COMPILER_LAUNCHER:+$CMAKE_C_COMPILER_LAUNCHER }${CC:-gcc}" ./Configure "$platform" --prefix="$prefix" --libdir=lib --openssldir=/etc/ssl \
       no-shared no-tests no-legacy no-engine no-dynamic-engine no-module no-comp no-ssl3 no-tls1 \
       no-tls1_1 no-dtls no-srp no-psk no-gost no-idea no-seed no-camellia no-aria no-bf no-cast \

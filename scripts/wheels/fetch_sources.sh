@@ -8,6 +8,7 @@ mkdir -p "$target/apt/lists/partial" "$target/apt/cache/archives/partial"
 cd "$target"
 
 # The configured repositories, as source repositories of our own.
+# shellcheck disable=SC2016  # apt's own variables
 apt-get indextargets --format 'deb-src $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
   grep ' main$' | sort -u >apt/sources.list
 [ -s apt/sources.list ] || { echo "apt knows no repository; run apt-get update first" >&2; exit 1; }

@@ -8,6 +8,7 @@ release=${SYSROOT_RELEASE:-bullseye}
 [ -e "$target/.complete" ] && exit 0
 rm -rf "$target"
 mkdir -p "$target/.apt/lists/partial" "$target/.apt/cache/archives/partial" "$target/.debs"
+# shellcheck disable=SC2016  # apt's own variable
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Component: main" |
   grep -v security | head -1)
 echo "deb $mirror $release main" >"$target/.apt/sources.list"

@@ -1,0 +1,155 @@
+"""The scripts of make and of git hooks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.check_commit_message import problems
+from scripts.run_steps import Result, summary
+from tests.support.processes import ROOT
+
+LONG = "Word " * 15
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Do one thing\n",
+        f"{'A' * 72}\n\n{'b' * 72}\n",
+        "Do one thing\n\nhttps://example.org/" + "a" * 90 + "\n",
+        "Do one thing\n# Please enter the commit message " + "x " * 60,
+        "Do one thing\n# ------------------------ >8 ------------------------\n" + "x " * 60,
+        f"Merge branch '{'b' * 80}'",
+    ],
+)
+def test_a_message_in_form_is_accepted(message: str) -> None:
+    assert problems(message) == []
+
+
+@pytest.mark.parametrize(
+    ("message", "problem"),
+    [
+        ("", "empty"),
+        ("# only a comment\n", "empty"),
+        ("A" * 73, "the subject has 73 columns"),
+        ("Do one thing.", "full stop"),
+        ("do one thing", "capital letter"),
+        ("Do one thing\nand another", "no empty line"),
+        (f"Do one thing\n\nshort\n{LONG}", "line 4 has 74 columns"),
+    ],
+)
+def test_a_message_out_of_form_is_refused(message: str, problem: str) -> None:
+    (found,) = problems(message)
+    assert problem in found
+
+
+def test_the_hook_fails_and_says_why(tmp_path: Path) -> None:
+    (tmp_path / "message").write_text("A" * 80)
+    script = ROOT / "scripts" / "check_commit_message.py"
+    command = [sys.executable, str(script), str(tmp_path / "message")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "80 columns" in done.stderr
+
+
+def read(output: str, **fields: object) -> Result:
+    result = Result("A step", **fields)  # type: ignore[arg-type]
+    for line in output.splitlines(keepends=True):
+        result.read(line)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("output", "counts"),
+    [
+        ("12 passed in 0.50s\n", {"passed": 12}),
+        (
+            "== 2 failed, 12 passed, 3 skipped, 1 deselected, 2 errors in 70.12s (0:01:10) ==\n",
+            {"failed": 2, "passed": 12, "skipped": 3, "error": 2},
+        ),
+        ("100% tests passed, 0 tests failed out of 540\n", {"passed": 540, "failed": 0}),
+        ("99% tests passed, 1 tests failed out of 540\n", {"passed": 539, "failed": 1}),
+        (
+            "100% tests passed, 0 tests failed out of 3\n"
+            "The following tests did not run:\n\t  2 - Pool.OnLinux (Skipped)\n",
+            {"passed": 2, "failed": 0, "skipped": 1},
+        ),
+        ("[  PASSED  ] 84 tests.\n", {"passed": 84}),
+        ("[  FAILED  ] 1 test, listed below:\n[  PASSED  ] 3 tests.\n", {"passed": 3, "failed": 1}),
+        ("a line about 3 passed tests in 5.00s of the log\n", {}),
+        ("2 warnings in 0.10s\n", {}),
+    ],
+)
+def test_closing_lines_are_counted(output: str, counts: dict[str, int]) -> None:
+    assert read(output).counts == counts
+
+
+def test_the_summary_ends_with_the_counts_of_all_steps() -> None:
+    cpp = read("100% tests passed, 0 tests failed out of 540\n", seconds=60.0)
+    output = "2 skipped: needs two GPUs\n=== 7 passed, 2 skipped in 5.00s ===\n"
+    lines = summary([cpp, read(output, seconds=5.25)])
+    assert lines == [
+        "ok         60 s  A step",
+        "                 100% tests passed, 0 tests failed out of 540",
+        "ok          5 s  A step",
+        "                 7 passed, 2 skipped in 5.00s",
+        "2 skipped: needs two GPUs",
+        "==== 547 passed, 2 skipped in 65.25s (1:05) ====",
+    ]
+
+
+def test_equal_reasons_of_several_steps_are_added() -> None:
+    one = read("2 skipped: no\n1 skipped: never\n")
+    lines = summary([one, read("3 skipped: never\n")])
+    assert lines[-3:-1] == ["4 skipped: never", "2 skipped: no"]
+
+
+def test_a_step_that_fails_without_tests_is_an_error_of_the_summary() -> None:
+    lines = summary([Result("Linters", status=2), read("1 failed in 1.00s\n", status=1)])
+    assert lines[-2] == "FAILED: Linters, A step"
+    assert lines[-1].startswith("==== 1 failed, 1 error in ")
+
+
+def test_every_step_runs_and_one_failure_fails_the_run(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text(
+        "first:\n\t@echo '3 passed in 0.10s'; exit 3\nsecond:\n\t@echo '4 passed in 0.10s'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.run_steps", "One, = two=first", "Other=second"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MAKE": "make"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert "==> One, = two" in lines
+    assert lines[-2] == "FAILED: One, = two"
+    assert lines[-1].startswith("==== 7 passed, 1 error in ")
+
+
+def test_all_steps_that_pass_are_a_run_that_passes(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text("first:\n\t@echo '3 passed in 0.10s'\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.run_steps", "One=first"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MAKE": "make"},
+        check=False,
+        capture_output=True,
+    )
+    assert done.returncode == 0
+
+
+def test_each_fuzzer_has_a_corpus_of_small_seeds() -> None:
+    targets = [path.stem.removeprefix("fuzz_") for path in (ROOT / "tests/fuzz").glob("fuzz_*.cc")]
+    assert len(targets) >= 6
+    for target in targets:
+        seeds = list((ROOT / "tests/fuzz/corpus" / target).iterdir())
+        assert len(seeds) >= 10, target
+        assert all(seed.stat().st_size < 4096 for seed in seeds), target
