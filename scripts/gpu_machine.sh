@@ -14,11 +14,6 @@
 #   OUT      a folder that gets copies of the results
 #   ARGS     more arguments for benchmarks.gpu, e.g. "--gigabytes 16 --rounds 5 --data /mnt/nvme";
 #            "--standin" tries all of this without a GPU
-#
-# Where a command may take ten minutes only, some commands make one table:
-#   PREFIX=.prefix WHEELS=.wheels ARGS="--gigabytes 4 --minutes 5" scripts/gpu_machine.sh
-#   PREFIX=.prefix WHEELS=.wheels ARGS="--gigabytes 4 --minutes 9 --add" STEPS=bench \
-#     scripts/gpu_machine.sh                                 # as often as there is time for
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# make_venv.sh DIR: a virtual environment with the torch of requirements/torch.txt.
+# make_venv.sh DIR: a virtual environment with the torch of pyproject.toml.
 # PYTHON chooses the interpreter; by default Debian's own if it is new enough, else `python3`.
 set -euo pipefail
 
-dir=$1
+dir=$(realpath -m "$1")
 root=$(cd "$(dirname "$0")/.." && pwd)
 new_enough() { "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
 python=
@@ -19,4 +19,7 @@ if ! "$dir/bin/python" -c '' 2>/dev/null; then
   echo "Making $dir with $("$python" --version)"
   "$python" -m venv "$dir"
 fi
-exec "$dir/bin/python" -m pip install -qq -r "$root/requirements/torch.txt"
+# Dependency groups need pip 25.1.
+"$dir/bin/python" -m pip install -qq 'pip>=25.1'
+cd "$root"
+exec "$dir/bin/python" -m pip install -qq --group torch

@@ -86,6 +86,7 @@ def test_few_file_descriptors(files: list[str], limit: int) -> None:
     assert run("import torch\n" + code + LOAD, *files) == "200"
 
 
+@pytest.mark.servers
 def test_few_file_descriptors_for_connections(served: tuple[list[str], str]) -> None:
     addresses, ca = served
     code = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
@@ -93,6 +94,7 @@ def test_few_file_descriptors_for_connections(served: tuple[list[str], str]) -> 
     assert run("import torch\n" + code + LOAD, *addresses, env=env) == "200"
 
 
+@pytest.mark.servers
 def test_no_file_descriptors_for_connections_is_an_error_that_says_so(
     served: tuple[list[str], str],
 ) -> None:
@@ -109,6 +111,7 @@ def test_no_file_descriptors_is_an_error_that_says_so(files: list[str]) -> None:
     assert "descriptor" in said or "open files" in said
 
 
+@pytest.mark.servers
 def test_another_allocator(files: list[str]) -> None:
     with available("jemalloc"):
         root = debian.unpack("jemalloc", "libjemalloc2")
@@ -116,6 +119,7 @@ def test_another_allocator(files: list[str]) -> None:
     assert run(LOAD, *files, env=bare_environment(LD_PRELOAD=str(library))) == "200"
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("first", ["it", "ours"])
 def test_another_libcurl_and_openssl_in_the_process(
     served: tuple[list[str], str], first: str

@@ -11,6 +11,8 @@ import fcntl
 import hashlib
 import hmac
 import json
+import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -52,6 +54,13 @@ def _node() -> tuple[str, list[str]]:
     return str(node), [str(node), str(npm)]
 
 
+def _npm_environment() -> dict[str, str]:
+    """Node.js trusts its own list of authorities only, and a proxy may have one of the system's."""
+    system = pathlib.Path("/etc/ssl/certs/ca-certificates.crt")
+    more = {"NODE_EXTRA_CA_CERTS": str(system)} if system.exists() else {}
+    return {**more, **os.environ}
+
+
 def program() -> str:
     """Where azurite-blob is; installs it into the cache if need be."""
     _, npm = _node()
@@ -64,7 +73,9 @@ def program() -> str:
             (folder / "package.json").write_text(json.dumps(PACKAGE))
             command = [*npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund"]
             command += ["--ignore-scripts"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                command, env=_npm_environment(), capture_output=True, text=True, check=False
+            )
             if done.returncode != 0:
                 raise Unavailable(f"npm can't install Azurite: {done.stderr[-500:]}")
     return str(program)
