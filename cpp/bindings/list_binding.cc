@@ -7,6 +7,7 @@
 
 #include "callbacks.h"
 #include "convert.h"
+#include "streamer/storage.h"
 #include "streamer/stream.h"
 
 namespace py = pybind11;
@@ -41,6 +42,17 @@ void bind_list(py::module_& module) {
   module.def("list_objects", &list_objects, py::arg("prefix"), py::arg("recursive") = true,
              py::arg("credentials") = py::none(),
              py::arg("source") = std::map<std::string, std::string>());
+  module.def(
+      "cached_fraction",
+      [](const std::string& path) {
+        const auto fraction = [&] {
+          const py::gil_scoped_release release;
+          return cached_fraction(path);
+        }();
+        raise_if_failed(fraction.status());
+        return *fraction;
+      },
+      py::arg("path"), "The part of a file that is in the page cache, from 0 to 1.");
   module.def(
       "source_kind",
       [](const std::string& path) {

@@ -88,7 +88,9 @@ class PyStream {
       } else if (name == "memory_limit") {
         chosen.memory_limit = value.cast<std::int64_t>();
       } else if (name == "fs_strategy") {
-        chosen.fs_strategy = value.cast<std::string>();
+        auto preference = parse_fs_strategy(value.cast<std::string>());
+        raise_if_failed(preference.status());
+        chosen.fs_strategy.strategy = preference->strategy;
       } else if (name == "source") {
         chosen.source = value.cast<std::map<std::string, std::string>>();
       } else {

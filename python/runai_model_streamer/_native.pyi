@@ -76,4 +76,7 @@ def list_objects(
     credentials: _Provider | None = None,
     source: Mapping[str, str] = ...,
 ) -> list[tuple[str, int]]: ...
+def cached_fraction(path: str) -> float:
+    """The part of a file that is in the page cache, from 0 to 1."""
+
 def source_kind(path: str) -> str: ...

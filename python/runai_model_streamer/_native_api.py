@@ -12,6 +12,7 @@ Buffer = _native.Buffer
 list_objects = _native.list_objects
 plain_header = _native.plain_header
 azure_settings_sign = _native.azure_settings_sign
+cached_fraction = _native.cached_fraction
 setting = _native.setting
 settings_table = _native.settings_table
 source_kind = _native.source_kind

@@ -26,9 +26,13 @@ C_1_0 = {
 }
 C_1_1 = {"runai_file_streamer_last_error", "runai_file_streamer_version"}
 CXX = {
+    "cached_fraction",
     "code_name",
+    "direct_read_alignment",
     "find_setting",
+    "fs_strategy_name",
     "list",
+    "parse_fs_strategy",
     "settings_sign",
     "settings_table",
     "source_kind_name",

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "streamer/export.h"
@@ -26,6 +27,24 @@ STREAMER_EXPORT const char* source_kind_name(SourceKind kind) noexcept;
 
 // The kind that serves `path`, by its scheme: no scheme is a file. kInvalid for an unknown scheme.
 STREAMER_EXPORT Result<SourceKind> source_kind_of(const std::string& path);
+
+// How files are read. Their names are "auto", "mapped", "buffered" and "direct".
+enum class FsStrategy : int {
+  kAuto = 0,  // what is in the page cache as views; the rest as it suits the machine
+  kMapped,    // a private mapping, populated ahead; other reads go through the page cache
+  kBuffered,  // through the page cache
+  kDirect,    // past the page cache (O_DIRECT), except for what is in it
+};
+STREAMER_EXPORT const char* fs_strategy_name(FsStrategy strategy) noexcept;
+
+struct FsPreference {
+  FsStrategy strategy = FsStrategy::kAuto;
+  bool only = false;  // a file that can't be read by `strategy` is an error: kUnsupported
+};
+// The preference that `text` expresses: names of strategies, separated by commas, the preferred one
+// first; `only` unless "auto" or "buffered" is among them. kInvalid for an unknown name. The names
+// of other implementations are accepted, which put the system call first ("io_uring_direct").
+STREAMER_EXPORT Result<FsPreference> parse_fs_strategy(std::string_view text);
 
 enum class DeviceType : int { kHost = 0, kCuda = 1 };
 struct Device {
@@ -59,14 +78,13 @@ STREAMER_EXPORT bool settings_sign(SourceKind kind, const std::string& container
 
 // Every option of a stream. Defaults come from the environment: docs/reference/environment.md.
 struct STREAMER_EXPORT Options {
-  int concurrency = 0;               // threads and connections; 0: adaptive
-  int object_concurrency = 0;        // the same for all but files; 0: as `concurrency`
-  std::uint64_t chunk_bytes = 0;     // bytes of one read; 0: by kind of source
-  std::int64_t memory_limit = -2;    // -2: chosen by the engine; -1: never wait for the consumer;
-                                     // 0: the least that works; else bytes
-  std::string fs_strategy = "auto";  // auto, mapped, buffered, direct
-  bool fs_strategy_only = false;     // a file that can't be read so is an error: kUnsupported
-  CredentialsProvider credentials;   // may be empty
+  int concurrency = 0;              // threads and connections; 0: adaptive
+  int object_concurrency = 0;       // the same for all but files; 0: as `concurrency`
+  std::uint64_t chunk_bytes = 0;    // bytes of one read; 0: by kind of source
+  std::int64_t memory_limit = -2;   // -2: chosen by the engine; -1: never wait for the consumer;
+                                    // 0: the least that works; else bytes
+  FsPreference fs_strategy;         // how files are read
+  CredentialsProvider credentials;  // may be empty
   // Asked some times a second while a call waits; true makes that call return kCancelled.
   std::function<bool()> interrupted;          // may be empty
   std::map<std::string, std::string> source;  // overrides of settings by name, for sources

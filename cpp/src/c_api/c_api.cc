@@ -224,12 +224,11 @@ Outcome set_fs_strategy(const char* strategy) {
     streamer::capi::set_strategy({});
     return {};
   }
-  auto chosen = streamer::parse_fs_strategy(value);
-  if (!chosen) {
-    return {RUNAI_FILE_STREAMER_STRATEGY_UNKNOWN,
-            "unknown strategy in '" + value + "'; known are auto, mapped, buffered, direct"};
+  const auto chosen = streamer::parse_fs_strategy(value);
+  if (!chosen.ok()) {
+    return {RUNAI_FILE_STREAMER_STRATEGY_UNKNOWN, chosen.status().to_string()};
   }
-  streamer::capi::set_strategy(std::move(*chosen));
+  streamer::capi::set_strategy(*chosen);
   return {};
 }
 

@@ -21,7 +21,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kSlice{20};
 
 std::mutex strategy_mutex;
-FsStrategy strategy;  // guarded by strategy_mutex; without a name: what the environment says
+std::optional<FsPreference> strategy;  // guarded by strategy_mutex; none: the environment's
 
 Outcome failure(int code, std::string message) { return {code, std::move(message)}; }
 
@@ -58,9 +58,9 @@ Outcome behind_end(const std::string& path, std::uint64_t size, const Range& ran
 
 }  // namespace
 
-void set_strategy(FsStrategy value) {
+void set_strategy(std::optional<FsPreference> value) {
   const std::lock_guard lock(strategy_mutex);
-  strategy = std::move(value);
+  strategy = value;
 }
 
 class Handle::Visit {
@@ -111,10 +111,7 @@ Result<Options> Handle::options() const {
   if (!options.ok()) return options;
   {
     const std::lock_guard lock(strategy_mutex);
-    if (!strategy.name.empty()) {
-      options->fs_strategy = strategy.name;
-      options->fs_strategy_only = !strategy.fallback;
-    }
+    if (strategy) options->fs_strategy = *strategy;
   }
   options->credentials = [state = credentials_](const CredentialsRequest& request) {
     Credentials credentials;

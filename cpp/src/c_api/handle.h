@@ -10,12 +10,12 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
-#include "base/fs_strategy.h"
 #include "streamer/stream.h"
 
 namespace streamer::capi {
@@ -102,7 +102,7 @@ class Handle {
   bool responding_ = false;
 };
 
-// The strategy for files that later streams use; without a name: what the environment says.
-void set_strategy(FsStrategy strategy);
+// How later streams read files; none: as the environment says.
+void set_strategy(std::optional<FsPreference> strategy);
 
 }  // namespace streamer::capi

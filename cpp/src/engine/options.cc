@@ -1,6 +1,5 @@
 #include <algorithm>
 
-#include "base/fs_strategy.h"
 #include "base/settings.h"
 #include "base/system.h"
 #include "engine/memory_limit.h"
@@ -28,8 +27,8 @@ Result<Options> Options::from_environment() {
   constexpr const char* kStrategy = "RUNAI_STREAMER_FS_STRATEGY";
   if (const auto names = settings.text(kStrategy)) {
     const auto strategy = parse_fs_strategy(*names);
-    if (!strategy) return settings.choice(kStrategy).status();
-    options.fs_strategy = strategy->name;
+    if (!strategy.ok()) return settings.choice(kStrategy).status();
+    options.fs_strategy.strategy = strategy->strategy;
   }
   return options;
 }
@@ -49,11 +48,7 @@ Status check_options(const Options& options) {
     return invalid("memory_limit " + std::to_string(options.memory_limit) +
                    " is not -1 (never wait), 0 (the least that works) or a number of bytes");
   }
-  for (const char* known : {"auto", "mapped", "buffered", "direct"}) {
-    if (options.fs_strategy == known) return {};
-  }
-  return invalid("fs_strategy '" + options.fs_strategy +
-                 "' is not auto, mapped, buffered or direct");
+  return {};
 }
 
 std::uint64_t initial_memory_limit(std::int64_t setting) {

@@ -44,7 +44,9 @@ TEST(MemoryMap, MemoryThatCannotBeUnmappedIsReleased) {
   ASSERT_NE(memory, nullptr);
   std::memset(memory, 1, 2 * page_size());
   {
-    const testing::SystemCalls calls({}, {}, [](void*, std::size_t) { return ENOMEM; });
+    testing::Hooks hooks;
+    hooks.unmap = [](void*, std::size_t) { return ENOMEM; };
+    const testing::SystemCalls calls(hooks);
     unmap_memory(memory, page_size());
   }
   EXPECT_EQ(memory[0], std::byte{0});

@@ -59,7 +59,7 @@ class CudaStreamTest : public StandinTest {
 
 struct Way {
   const char* name;
-  const char* strategy;
+  FsStrategy strategy;
   int concurrency;
   std::uint64_t chunk_bytes;
   std::int64_t memory_limit;
@@ -70,7 +70,7 @@ class CudaWays : public CudaStreamTest, public ::testing::WithParamInterface<Way
 TEST_P(CudaWays, BytesAreWhereTheyBelong) {
   const Way& way = GetParam();
   Options settings = options();
-  settings.fs_strategy = way.strategy;
+  settings.fs_strategy.strategy = way.strategy;
   settings.concurrency = way.concurrency;
   settings.chunk_bytes = way.chunk_bytes;
   settings.memory_limit = way.memory_limit;
@@ -98,20 +98,23 @@ TEST_P(CudaWays, BytesAreWhereTheyBelong) {
   if (way.memory_limit > 0) {
     EXPECT_LE(stats.peak_memory, static_cast<std::uint64_t>(way.memory_limit));
   }
-  if (std::string(way.strategy) == "direct" && stats.bytes_by_strategy.count("direct") > 0) {
+  if (way.strategy == FsStrategy::kDirect && stats.bytes_by_strategy.count("direct") > 0) {
     EXPECT_GT(stats.bytes_by_strategy.at("direct"), kSize / 10 * 9);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Strategies, CudaWays,
-    ::testing::Values(Way{"auto_many", "auto", 0, 0, -2}, Way{"one_thread", "buffered", 1, 0, -2},
-                      Way{"direct", "direct", 4, 0, -2}, Way{"mapped", "mapped", 2, 0, -2},
-                      Way{"small_chunks", "buffered", 8, 4096, -2},
-                      Way{"large_chunks", "direct", 3, 32 * kMiB, -1},
-                      Way{"little_memory", "auto", 4, 0, static_cast<std::int64_t>(2 * kMiB)},
-                      Way{"least_memory", "buffered", 4, 0, 0}),
-    [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Strategies, CudaWays,
+                         ::testing::Values(Way{"auto_many", FsStrategy::kAuto, 0, 0, -2},
+                                           Way{"one_thread", FsStrategy::kBuffered, 1, 0, -2},
+                                           Way{"direct", FsStrategy::kDirect, 4, 0, -2},
+                                           Way{"mapped", FsStrategy::kMapped, 2, 0, -2},
+                                           Way{"small_chunks", FsStrategy::kBuffered, 8, 4096, -2},
+                                           Way{"large_chunks", FsStrategy::kDirect, 3, 32 * kMiB,
+                                               -1},
+                                           Way{"little_memory", FsStrategy::kAuto, 4, 0,
+                                               static_cast<std::int64_t>(2 * kMiB)},
+                                           Way{"least_memory", FsStrategy::kBuffered, 4, 0, 0}),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 TEST_F(CudaStreamTest, ManyFilesAndSubmissions) {
   std::vector<std::string> paths;
@@ -277,7 +280,7 @@ TEST_F(CudaStreamTest, AReadErrorGivesTheSlotBack) {
   const std::string path = make_file("model", 4 * kMiB);
   const DeviceMemory memory(4 * kMiB);
   Options settings = options();
-  settings.fs_strategy = "buffered";
+  settings.fs_strategy.strategy = FsStrategy::kBuffered;
   settings.concurrency = 2;
   auto load = stream(std::move(settings));
   open(*load, {path});

@@ -18,10 +18,10 @@ struct Piece {
   std::shared_ptr<void> memory;
 };
 
-class Streaming : public ::testing::TestWithParam<const char*> {
+class Streaming : public ::testing::TestWithParam<FsStrategy> {
  protected:
   std::unique_ptr<Stream> make(Options options = {}) {
-    options.fs_strategy = GetParam();
+    options.fs_strategy.strategy = GetParam();
     auto stream = Stream::create(std::move(options));
     EXPECT_TRUE(stream.ok()) << stream.status().to_string();
     return std::move(*stream);
@@ -54,9 +54,12 @@ class Streaming : public ::testing::TestWithParam<const char*> {
   Folder folder_;
 };
 
-inline auto strategies() { return ::testing::Values("auto", "mapped", "buffered", "direct"); }
-inline std::string name_of(const ::testing::TestParamInfo<const char*>& strategy) {
-  return strategy.param;
+inline auto strategies() {
+  return ::testing::Values(FsStrategy::kAuto, FsStrategy::kMapped, FsStrategy::kBuffered,
+                           FsStrategy::kDirect);
+}
+inline std::string name_of(const ::testing::TestParamInfo<FsStrategy>& strategy) {
+  return fs_strategy_name(strategy.param);
 }
 
 }  // namespace streamer::testing

@@ -222,15 +222,17 @@ INSTANTIATE_TEST_SUITE_P(Strategies, Streaming, testing::strategies(), testing::
 TEST(Stream, NamesTheStrategyThatServed) {
   const Folder folder;
   const std::string path = folder.write("a", 0, kMiB);
-  for (const char* strategy : {"mapped", "buffered", "direct"}) {
+  for (const FsStrategy strategy :
+       {FsStrategy::kMapped, FsStrategy::kBuffered, FsStrategy::kDirect}) {
     Options options;
-    options.fs_strategy = strategy;
+    options.fs_strategy.strategy = strategy;
     auto stream = Stream::create(options);
     ASSERT_TRUE((*stream)->open({path}).ok());
     Folder::evict(path);
     ASSERT_TRUE((*stream)->submit({{0, {{0, kMiB}}, {}}}).ok());
     ASSERT_TRUE((*stream)->next().ok());
-    EXPECT_EQ((*stream)->stats().bytes_by_strategy.count(strategy), 1u) << strategy;
+    const char* const name = fs_strategy_name(strategy);
+    EXPECT_EQ((*stream)->stats().bytes_by_strategy.count(name), 1u) << name;
   }
 }
 
@@ -244,7 +246,6 @@ TEST(Stream, RefusesOptionsOutOfRange) {
   EXPECT_TRUE(refused([](Options* options) { options->concurrency = 5000; }));
   EXPECT_TRUE(refused([](Options* options) { options->chunk_bytes = 10; }));
   EXPECT_TRUE(refused([](Options* options) { options->memory_limit = -3; }));
-  EXPECT_TRUE(refused([](Options* options) { options->fs_strategy = "io_uring"; }));
   EXPECT_FALSE(refused([](Options*) {}));
 }
 

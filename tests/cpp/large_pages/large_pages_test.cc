@@ -132,10 +132,10 @@ class LargePageDevice : public StandinTest {
 TEST_F(LargePageDevice, PinnedMemoryIsMappedAndUnmapped) {
   const std::uint64_t size = 9 * kMiB + 321;
   const std::string path = make_file("a", size);
-  for (const char* strategy : {"buffered", "direct"}) {
+  for (const FsStrategy strategy : {FsStrategy::kBuffered, FsStrategy::kDirect}) {
     Folder::evict(path);
     Options chosen = options();
-    chosen.fs_strategy = strategy;
+    chosen.fs_strategy.strategy = strategy;
     auto stream = Stream::create(chosen).value();
     ASSERT_TRUE(stream->open({path})->front().status.ok());
     const DeviceMemory memory(size);

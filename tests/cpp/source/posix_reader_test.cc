@@ -1,3 +1,5 @@
+#include "source/file/file_reader.h"
+
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -7,8 +9,9 @@
 #include <fstream>
 #include <map>
 
+#include "base/memory_map.h"
+#include "base/memory_units.h"
 #include "source/file/file_object.h"
-#include "source/file/file_reader.h"
 #include "source/system_calls.h"
 #include "source/temporary.h"
 
@@ -22,8 +25,9 @@ using testing::matches;
 using testing::SystemCalls;
 
 constexpr std::uint64_t kSeed = 5;
+constexpr FsPreference kDirect{FsStrategy::kDirect};
 
-class Reading : public ::testing::TestWithParam<const char*> {
+class Reading : public ::testing::TestWithParam<FsStrategy> {
  protected:
   std::shared_ptr<const Object> open(const std::string& path) {
     auto opened = reader_.open(path, {});
@@ -36,7 +40,7 @@ class Reading : public ::testing::TestWithParam<const char*> {
   }
 
   Folder folder_;
-  FileReader reader_{GetParam()};
+  FileReader reader_{FsPreference{GetParam()}};
   ReadReport report_;
 };
 
@@ -182,12 +186,15 @@ TEST_P(Reading, KeepsTheFileThatItOpenedWhereAnotherTakesItsName) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Strategies, Reading,
-                         ::testing::Values("auto", "mapped", "buffered", "direct"),
-                         [](const auto& info) { return std::string(info.param); });
+                         ::testing::Values(FsStrategy::kAuto, FsStrategy::kMapped,
+                                           FsStrategy::kBuffered, FsStrategy::kDirect),
+                         [](const auto& info) {
+                           return std::string(fs_strategy_name(info.param));
+                         });
 
 TEST(DirectReading, ReadsWhatIsNotCachedPastThePageCache) {
   const Folder folder;
-  FileReader reader("direct");
+  FileReader reader(kDirect);
   auto opened = reader.open(folder.write("a", kSeed, 8 * kMiB + 1), {});
   ASSERT_TRUE(opened.ok());
   Folder::evict(opened->object->path());
@@ -201,7 +208,7 @@ TEST(DirectReading, ReadsWhatIsNotCachedPastThePageCache) {
 
 TEST(DirectReading, TakesWhatIsCachedFromThePageCache) {
   const Folder folder;
-  FileReader reader("direct");
+  FileReader reader(kDirect);
   auto opened = reader.open(folder.write("a", kSeed, kMiB), {});
   ASSERT_TRUE(opened.ok());
   std::vector<std::byte> data(kMiB);
@@ -213,7 +220,7 @@ TEST(DirectReading, TakesWhatIsCachedFromThePageCache) {
 
 TEST(DirectReading, GoesByThePageCacheWhereTheFileSystemRefuses) {
   const Folder folder;
-  FileReader reader("direct");
+  FileReader reader(kDirect);
   auto opened = reader.open(folder.write("a", kSeed, kMiB), {});
   ASSERT_TRUE(opened.ok());
   Folder::evict(opened->object->path());
@@ -234,6 +241,84 @@ TEST(DirectReading, GoesByThePageCacheWhereTheFileSystemRefuses) {
   EXPECT_TRUE(matches(data.data(), kSeed, 0, kMiB));
 }
 
+// Direct reads that the kernel was asked for.
+struct DirectRead {
+  std::uint64_t offset;
+  std::size_t bytes;
+  bool operator==(const DirectRead&) const = default;
+};
+
+class DirectAlignment : public ::testing::Test {
+ protected:
+  // The kernel tells that `memory` and `offset` do, and refuses reads that start elsewhere than at
+  // multiples of `real`.
+  testing::Hooks kernel(std::uint32_t memory, std::uint32_t offset, std::uint64_t real) {
+    testing::Hooks hooks;
+    hooks.direct_io = [=] { return std::pair(memory, offset); };
+    hooks.read = [this, real](int fd, off_t at, std::size_t bytes,
+                              bool nowait) -> std::optional<ssize_t> {
+      if (nowait) return -EAGAIN;
+      if ((fcntl(fd, F_GETFL) & O_DIRECT) == 0) return std::nullopt;
+      reads_.push_back({static_cast<std::uint64_t>(at), bytes});
+      if (static_cast<std::uint64_t>(at) % real != 0) return -EINVAL;
+      return std::nullopt;
+    };
+    return hooks;
+  }
+  // Reads [offset, offset + size) into memory that starts `shift` bytes behind a page.
+  void read(std::uint64_t offset, std::uint64_t size, std::uint64_t shift) {
+    std::byte* const memory = map_memory(round_up(shift + size, page_size()));
+    const iovec segment{memory + shift, size};
+    ReadReport report;
+    Folder::evict(object_->path());
+    ASSERT_TRUE(reader_.read(*object_, offset, {&segment, 1}, &report).ok());
+    EXPECT_STREQ(report.strategy, "direct");
+    EXPECT_TRUE(matches(memory + shift, kSeed, offset, size));
+    unmap_memory(memory, round_up(shift + size, page_size()));
+  }
+  void open() {
+    auto opened = reader_.open(folder_.write("a", kSeed, 4 * kMiB), {});
+    ASSERT_TRUE(opened.ok());
+    object_ = opened->object;
+  }
+
+  Folder folder_;
+  FileReader reader_{kDirect};
+  std::shared_ptr<const Object> object_;
+  std::vector<DirectRead> reads_;
+};
+
+TEST_F(DirectAlignment, IsTheOneThatTheKernelTells) {
+  const SystemCalls calls(kernel(512, 512, 512));
+  open();
+  read(512, kMiB, 512);
+  EXPECT_EQ(reads_.front(), (DirectRead{512, kMiB}));
+}
+
+TEST_F(DirectAlignment, OfMemoryCanBeFinerThanOfOffsets) {
+  const SystemCalls calls(kernel(4, 4096, 4096));
+  open();
+  read(8192, kMiB, 4);
+  EXPECT_EQ(reads_.front(), (DirectRead{8192, kMiB}));
+}
+
+TEST_F(DirectAlignment, IsTheStrictestOnceTheKernelRefuses) {
+  const SystemCalls calls(kernel(512, 512, 4096));
+  open();
+  read(512, kMiB, 512);
+  EXPECT_EQ(reads_.front(), (DirectRead{512, kMiB}));
+  reads_.clear();
+  read(1536, kMiB, 1536);
+  for (const DirectRead& read : reads_) EXPECT_EQ(read.offset % 4096, 0U);
+}
+
+TEST_F(DirectAlignment, IsTheStrictestIfTheKernelTellsNone) {
+  const SystemCalls calls(kernel(0, 0, 4096));
+  open();
+  read(512, kMiB, 512);
+  for (const DirectRead& read : reads_) EXPECT_EQ(read.offset % 4096, 0U);
+}
+
 class FaultingIn : public ::testing::Test {
  protected:
   void open(std::uint64_t size) {
@@ -243,7 +328,7 @@ class FaultingIn : public ::testing::Test {
     ASSERT_NE(object_->view(), nullptr);
   }
   Folder folder_;
-  FileReader reader_{"mapped"};
+  FileReader reader_{FsPreference{FsStrategy::kMapped}};
   std::shared_ptr<const Object> object_;
   ReadReport report_;
 };

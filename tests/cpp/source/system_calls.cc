@@ -1,11 +1,13 @@
 #include "source/system_calls.h"
 
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <mutex>
 #include <shared_mutex>
 #include <vector>
@@ -15,13 +17,11 @@ namespace {
 
 // Shared by the calls that are in a hook: no hook goes away under a thread that is in it.
 std::shared_mutex hooks_mutex;
-ReadHook read_hook;          // NOLINT
-PopulateHook populate_hook;  // NOLINT
-UnmapHook unmap_hook;        // NOLINT
+Hooks hooks;  // NOLINT
 
 std::optional<ssize_t> answer_of(int fd, off_t offset, std::size_t bytes, bool nowait) {
   const std::shared_lock lock(hooks_mutex);
-  return read_hook ? read_hook(fd, offset, bytes, nowait) : std::nullopt;
+  return hooks.read ? hooks.read(fd, offset, bytes, nowait) : std::nullopt;
 }
 
 int answer_of(const std::function<int(void*, std::size_t)>& hook, void* address,
@@ -64,17 +64,13 @@ ssize_t read_hooked(int fd, const iovec* segments, int count, off_t offset, int 
 
 }  // namespace
 
-SystemCalls::SystemCalls(ReadHook on_read, PopulateHook on_populate, UnmapHook on_unmap) {
+SystemCalls::SystemCalls(Hooks chosen) {
   const std::unique_lock lock(hooks_mutex);
-  read_hook = std::move(on_read);
-  populate_hook = std::move(on_populate);
-  unmap_hook = std::move(on_unmap);
+  hooks = std::move(chosen);
 }
 SystemCalls::~SystemCalls() {
   const std::unique_lock lock(hooks_mutex);
-  read_hook = {};
-  populate_hook = {};
-  unmap_hook = {};
+  hooks = {};
 }
 
 extern "C" {
@@ -95,7 +91,7 @@ ssize_t pread(int fd, void* data, std::size_t bytes, off_t offset) {
 int madvise(void* address, std::size_t bytes, int advice) noexcept {
   constexpr int kPopulateRead = 22;
   if (advice == kPopulateRead) {
-    if (const int os_error = answer_of(populate_hook, address, bytes); os_error != 0) {
+    if (const int os_error = answer_of(hooks.populate, address, bytes); os_error != 0) {
       errno = os_error;
       return -1;
     }
@@ -103,8 +99,22 @@ int madvise(void* address, std::size_t bytes, int advice) noexcept {
   return static_cast<int>(syscall(SYS_madvise, address, bytes, advice));
 }
 
+int statx(int fd, const char* path, int flags, unsigned mask, struct statx* result) noexcept {
+  const long failed = syscall(SYS_statx, fd, path, flags, mask, result);
+  const std::shared_lock lock(hooks_mutex);
+  if (failed != 0 || !hooks.direct_io) return static_cast<int>(failed);
+  // struct statx since Linux 6.1: stx_mask, stx_dio_mem_align, stx_dio_offset_align.
+  constexpr std::uint32_t kDioalign = 0x2000;
+  const auto [memory, offset] = hooks.direct_io();
+  auto* const bytes = reinterpret_cast<char*>(result);
+  result->stx_mask |= kDioalign;
+  std::memcpy(bytes + 0x98, &memory, sizeof(memory));
+  std::memcpy(bytes + 0x9c, &offset, sizeof(offset));
+  return 0;
+}
+
 int munmap(void* address, std::size_t bytes) noexcept {
-  if (const int os_error = answer_of(unmap_hook, address, bytes); os_error != 0) {
+  if (const int os_error = answer_of(hooks.unmap, address, bytes); os_error != 0) {
     errno = os_error;
     return -1;
   }

@@ -5,8 +5,10 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include <cstdint>
 #include <functional>
 #include <optional>
+#include <utility>
 
 namespace streamer::testing {
 
@@ -18,10 +20,22 @@ using ReadHook =
 using PopulateHook = std::function<int(void* address, std::size_t bytes)>;
 using UnmapHook = std::function<int(void* address, std::size_t bytes)>;
 
+// What statx(2) tells about direct reads: the alignment of memory and of offsets.
+using DirectIoHook = std::function<std::pair<std::uint32_t, std::uint32_t>()>;
+
+struct Hooks {
+  ReadHook read;
+  PopulateHook populate;
+  UnmapHook unmap;
+  DirectIoHook direct_io;
+};
+
 // Cleared when it goes out of scope, which waits until no thread is in a hook. One at a time.
 class SystemCalls {
  public:
-  explicit SystemCalls(ReadHook on_read, PopulateHook on_populate = {}, UnmapHook on_unmap = {});
+  explicit SystemCalls(Hooks hooks);
+  explicit SystemCalls(ReadHook on_read, PopulateHook on_populate = {})
+      : SystemCalls(Hooks{std::move(on_read), std::move(on_populate), {}, {}}) {}
   ~SystemCalls();
   SystemCalls(const SystemCalls&) = delete;
   SystemCalls& operator=(const SystemCalls&) = delete;

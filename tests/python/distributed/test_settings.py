@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runai_model_streamer._distributed.probe import MOSTLY, cached_fraction
+from runai_model_streamer._distributed.probe import cached_fraction
 from runai_model_streamer._distributed.settings import DistSettings
 
 
@@ -46,12 +46,11 @@ def test_a_rounds_bytes_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_page_cache_is_asked_and_not_filled(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(4 << 20))
-    if cached_fraction([str(path)]) == 0:
-        pytest.skip("this file system does not tell")
     assert cached_fraction([str(path)]) == 1
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    assert cached_fraction([str(path)]) < MOSTLY
+    for _ in range(3):
+        assert cached_fraction([str(path)]) < 0.1
     assert cached_fraction([str(path), str(tmp_path / "none")]) == 0
     assert cached_fraction(["s3://bucket/key"]) == 0

@@ -212,11 +212,12 @@ bool CopyQueue::poll_lane(Lane& lane) {
       return true;
     }
     if (Clock::now() - lane.pending.front().since > patience_) {
-      give_up_all(fail(
+      Status late =
           Status::error(Code::kTimeout, "a copy to " + context_.name() + " did not end within " +
                                             std::to_string(patience_.count()) + " seconds")
               .with_device_fault(DeviceFault::kTransfer)
-              .with_hint("RUNAI_STREAMER_CUDA_TIMEOUT sets the time")));
+              .with_hint("RUNAI_STREAMER_CUDA_TIMEOUT sets the time");
+      give_up_all(fail(std::move(late)));
       return true;
     }
     break;

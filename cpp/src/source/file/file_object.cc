@@ -2,22 +2,18 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 
-#include "base/memory_units.h"
 #include "base/system.h"
+#include "source/file/file_errors.h"
+#include "source/file/presence.h"
 
 namespace streamer {
 namespace {
 
-constexpr long kCachestat = 451;  // of all architectures
-constexpr off_t kPresenceByte = off_t{1} << 62;
 // Reading into the page cache costs about 0.4 CPU seconds a GB: with fewer processors than this it
 // is slower than the device.
 constexpr int kProcessorsForCache = 8;
@@ -43,19 +39,6 @@ bool is_local(int fd) {
   }
 }
 
-// Pages of [offset, offset + size) in the page cache, without bringing any there; -1 where the
-// kernel is older than 6.5 or does not tell this user.
-std::int64_t count_cached(int fd, std::uint64_t offset, std::uint64_t size) {
-  struct {
-    std::uint64_t offset, size;
-  } range{offset, size};
-  struct {
-    std::uint64_t cached, dirty, writeback, evicted, recently_evicted;
-  } counts{};
-  if (syscall(kCachestat, fd, &range, &counts, 0) != 0) return -1;
-  return static_cast<std::int64_t>(counts.cached);
-}
-
 std::string version_of(const struct stat& info) {
   return std::to_string(info.st_mtim.tv_sec) + "." + std::to_string(info.st_mtim.tv_nsec) + "-" +
          std::to_string(info.st_size);
@@ -63,100 +46,53 @@ std::string version_of(const struct stat& info) {
 
 }  // namespace
 
-Status strategy_error(const std::string& what, int os_error) {
-  Status status = Status::error(Code::kUnsupported, what);
-  if (os_error != 0) status = std::move(status).with_errno(os_error);
-  return std::move(status).with_hint(
-      "Name a strategy to fall back to (direct,buffered), or choose auto");
-}
-
-Status posix_error(const std::string& what, const std::string& path, int os_error) {
-  Code code = Code::kIo;
-  const char* hint = "";
-  switch (os_error) {
-    case ENOENT:
-    case ENOTDIR:
-      code = Code::kNotFound;
-      hint = "Check the path, and that the volume is mounted";
-      break;
-    case EACCES:
-    case EPERM:
-      code = Code::kPermission;
-      hint = "Check the owner and the mode of the file and of the folders above it";
-      break;
-    case EISDIR:
-      code = Code::kInvalid;
-      hint = "Give a file; list_safetensors() finds those in a folder";
-      break;
-    case EMFILE:
-    case ENFILE: hint = "Raise the limit of open files (ulimit -n)"; break;
-    case ESTALE:
-      code = Code::kChanged;
-      hint = "The file was removed or replaced on the server";
-      break;
-    case ENOMEM: code = Code::kOutOfMemory; break;
-    case EIO:
-      hint = "The storage failed: look at the kernel's log (dmesg) and at the device";
-      break;
-    default: break;
+// What is known of a range. `assume_cold`: it is not in the page cache, which is not asked.
+class FileObject::Facts final : public RangeFacts {
+ public:
+  Facts(const FileObject& file, std::uint64_t offset, std::uint64_t size, bool assume_cold)
+      : file_(file), offset_(offset), size_(size), assume_cold_(assume_cold) {}
+  bool cache_is_costly() const override {
+    return file_.costly_cache_ || file_.passing_.load(std::memory_order_relaxed);
   }
-  return Status::error(code, what).with_path(path).with_errno(os_error).with_hint(hint);
-}
+  bool read_by_others() const override { return has_other_readers(file_.fd_); }
+  bool cached() const override { return !assume_cold_ && file_.mostly_cached(offset_, size_); }
 
-bool FileObject::mostly_cached(std::uint64_t offset, std::uint64_t size) const {
-  const std::int64_t pages = count_cached(fd_, offset, size);
-  if (pages >= 0) return static_cast<std::uint64_t>(pages) * page_size() * 2 >= size;
-  // A read that must not wait tells the truth about anybody's file, unlike mincore(), but starts
-  // reading what is missing: one page of it through a descriptor without readahead.
-  std::call_once(probe_once_, [this] {
-    probe_fd_ = ::open(path().c_str(), O_RDONLY | O_CLOEXEC);
-    if (probe_fd_ >= 0) posix_fadvise(probe_fd_, 0, 0, POSIX_FADV_RANDOM);
-  });
-  constexpr std::uint64_t kStep = 4 * kMiB;
-  std::uint64_t cached = 0;
-  std::uint64_t asked = 0;
-  const std::uint64_t step = std::min(kStep, (size + 1) / 2);
-  for (std::uint64_t at = step / 2; at < size; at += step) {
-    char byte = 0;
-    iovec segment{&byte, 1};
-    ++asked;
-    if (preadv2(probe_fd_, &segment, 1, static_cast<off_t>(offset + at), RWF_NOWAIT) == 1) {
-      ++cached;
-    }
-  }
-  return cached * 2 >= asked;
-}
+ private:
+  const FileObject& file_;
+  const std::uint64_t offset_;
+  const std::uint64_t size_;
+  const bool assume_cold_;
+};
 
 FileObject::FileObject(std::string path, std::uint64_t size, std::string version, int fd)
-    : Object(std::move(path), size, std::move(version)), fd_(fd) {}
+    : Object(std::move(path), size, std::move(version)), fd_(fd), page_cache_(fd, this->path()) {}
 
 FileObject::~FileObject() {
   if (direct_fd_ >= 0) ::close(direct_fd_);
-  if (probe_fd_ >= 0) ::close(probe_fd_);
   ::close(fd_);
 }
 
 Result<std::shared_ptr<const FileObject>> FileObject::open(const std::string& path,
-                                                           const std::string& strategy, bool only) {
+                                                           FsPreference preference) {
   // O_NONBLOCK: a pipe is refused below, instead of waiting for somebody to write to it.
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return posix_error("cannot open the file", path, errno);
+  if (fd < 0) return file_error("cannot open the file", path, errno);
   struct stat info {};
   if (fstat(fd, &info) != 0) {
     const int os_error = errno;
     ::close(fd);
-    return posix_error("cannot stat the file", path, os_error);
+    return file_error("cannot stat the file", path, os_error);
   }
   if (!S_ISREG(info.st_mode)) {
     ::close(fd);
-    if (S_ISDIR(info.st_mode)) return posix_error("cannot read a directory", path, EISDIR);
+    if (S_ISDIR(info.st_mode)) return file_error("cannot read a directory", path, EISDIR);
     return Status::error(Code::kInvalid, "not a regular file").with_path(path);
   }
   auto object = std::shared_ptr<FileObject>(
       new FileObject(path, static_cast<std::uint64_t>(info.st_size), version_of(info), fd));
-  object->only_ = only;
-  object->choose(strategy);
-  if (only) {
+  object->only_ = preference.only;
+  object->choose(preference.strategy);
+  if (preference.only) {
     if (Status status = object->check_strategy(); !status.ok()) {
       return std::move(status).with_path(path);
     }
@@ -164,71 +100,51 @@ Result<std::shared_ptr<const FileObject>> FileObject::open(const std::string& pa
   return std::shared_ptr<const FileObject>(std::move(object));
 }
 
-void FileObject::choose(const std::string& wanted) {
-  if (size() == 0 || wanted == "buffered") return;
-  if (wanted == "direct") {
-    strategy_ = FileStrategy::kDirect;
+// The strategy of this file: the wanted one, or kBuffered if it can't be used.
+void FileObject::choose(FsStrategy wanted) {
+  if (size() == 0 || wanted == FsStrategy::kBuffered) return;
+  if (wanted == FsStrategy::kDirect) {
+    strategy_ = FsStrategy::kDirect;
     return;
   }
-  if (wanted == "mapped" && only_) strategy_ = FileStrategy::kMapped;
-  if (wanted == "auto") {
+  if (wanted == FsStrategy::kAuto) {
     if (!is_local(fd_)) return;
-    strategy_ = FileStrategy::kAuto;
-    spare_cache_ = usable_processors() < kProcessorsForCache || size() > available_memory() / 2;
-    announce();
+    costly_cache_ = usable_processors() < kProcessorsForCache || size() > available_memory() / 2;
+    announce_reader(fd_);
   }
   view_ = FileView::map(fd_, size(), &view_errno_);
-  if (wanted == "mapped" && view_) strategy_ = FileStrategy::kMapped;
+  if (view_ || only_ || wanted == FsStrategy::kAuto) strategy_ = wanted;
 }
 
 Status FileObject::check_strategy() const {
-  if (strategy_ == FileStrategy::kMapped && !view_) {
-    if (view_errno_ == 0) return strategy_error("the kernel can't populate a mapping", 0);
-    return strategy_error("the file can't be mapped", view_errno_);
+  if (strategy_ == FsStrategy::kMapped && !view_) {
+    if (view_errno_ == 0) return strategy_error("the kernel cannot populate a mapping", 0);
+    return strategy_error("cannot map the file", view_errno_);
   }
-  if (strategy_ == FileStrategy::kDirect && device_fd() < 0) {
-    // How a file system says that it has no O_DIRECT.
+  if (strategy_ == FsStrategy::kDirect && device_fd() < 0) {
+    // These two mean that the file system has no O_DIRECT.
     const bool none = direct_errno_ == EINVAL || direct_errno_ == EOPNOTSUPP;
-    return strategy_error("the file can't be read past the page cache (O_DIRECT)",
+    return strategy_error("cannot read the file past the page cache (O_DIRECT)",
                           none ? 0 : direct_errno_);
   }
   return {};
 }
 
-// Streams tell one another that they read a file by a shared lock on a byte far behind its end.
-// Nobody waits for it; it goes with the descriptor.
-void FileObject::announce() {
-  struct flock lock {};
-  lock.l_type = F_RDLCK;
-  lock.l_whence = SEEK_SET;
-  lock.l_start = kPresenceByte;
-  lock.l_len = 1;
-  fcntl(fd_, F_OFD_SETLK, &lock);
+bool FileObject::mostly_cached(std::uint64_t offset, std::uint64_t size) const {
+  return page_cache_.cached_fraction(offset, size) >= 0.5;
 }
 
-bool FileObject::read_by_others() const {
-  struct flock lock {};
-  lock.l_type = F_WRLCK;
-  lock.l_whence = SEEK_SET;
-  lock.l_start = kPresenceByte;
-  lock.l_len = 1;
-  return fcntl(fd_, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
-}
-
-// Whether bytes that are not cached should not be brought there: nobody else wants them, and they
-// leave the host at once, or the processors or the memory are too few to keep the page cache at the
-// speed of the device.
-bool FileObject::past_the_cache() const {
-  if (strategy_ == FileStrategy::kDirect) return true;
-  const bool spare = spare_cache_ || passing_.load(std::memory_order_relaxed);
-  return strategy_ == FileStrategy::kAuto && spare && !read_by_others();
+ReadWay FileObject::way(std::uint64_t offset, std::uint64_t size) const {
+  const ReadWay way = choose_way(strategy_, Facts(*this, offset, size, /*assume_cold=*/false));
+  if (way == ReadWay::kView && !view_) return ReadWay::kBuffered;
+  if (way == ReadWay::kDirect && device_fd() < 0) return ReadWay::kBuffered;
+  return way;
 }
 
 bool FileObject::take_view(std::uint64_t offset, std::uint64_t size) const {
   if (!view_) return false;
-  if (strategy_ != FileStrategy::kMapped && past_the_cache() && !mostly_cached(offset, size)) {
-    return false;
-  }
+  const Facts facts(*this, offset, size, /*assume_cold=*/false);
+  if (choose_way(strategy_, facts) != ReadWay::kView) return false;
   view_->take(offset, size);
   return true;
 }
@@ -237,9 +153,12 @@ void FileObject::drop_view(std::uint64_t offset, std::uint64_t size) const {
   view_->drop(offset, size);
 }
 
-int FileObject::direct_fd() const {
-  if (!past_the_cache()) return -1;
-  return device_fd();
+int FileObject::populate(std::uint64_t offset, std::uint64_t size) const {
+  // If cold bytes are read past the cache, this range was found in it.
+  const Facts if_cold(*this, offset, size, /*assume_cold=*/true);
+  const bool cold =
+      choose_way(strategy_, if_cold) == ReadWay::kView && !mostly_cached(offset, size);
+  return view_->populate(offset, size, cold);
 }
 
 int FileObject::device_fd() const {
@@ -260,12 +179,18 @@ void FileObject::open_direct() const {
     ::close(direct_fd_);
     direct_fd_ = -1;
     direct_errno_ = ESTALE;
+    return;
   }
+  direct_io_ = direct_io_of(direct_fd_);
+}
+
+DirectIo FileObject::direct_io() const {
+  return distrusted_.load(std::memory_order_relaxed) ? DirectIo() : direct_io_;
 }
 
 Status FileObject::unchanged() const {
   struct stat info {};
-  if (fstat(fd_, &info) != 0) return posix_error("cannot stat the file", path(), errno);
+  if (fstat(fd_, &info) != 0) return file_error("cannot stat the file", path(), errno);
   if (version_of(info) == version()) return {};
   return Status::error(Code::kChanged, "the file was modified while it was read")
       .with_path(path())

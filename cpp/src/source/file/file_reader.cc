@@ -12,12 +12,14 @@
 #include <filesystem>
 #include <system_error>
 
+#include "base/memory_units.h"
+#include "source/file/file_errors.h"
+
 namespace streamer {
 namespace {
 
-constexpr std::uint64_t kBlock = 4096;  // alignment for O_DIRECT
-constexpr std::uint64_t kBounceBytes = std::uint64_t{2} << 20;
-constexpr std::size_t kMaxSegments = 1024;
+constexpr std::uint64_t kBounceBytes = 2 * kMiB;
+constexpr std::size_t kMaxSegments = 1024;  // IOV_MAX
 
 std::uint64_t total(const std::vector<iovec>& segments) {
   std::uint64_t bytes = 0;
@@ -25,7 +27,7 @@ std::uint64_t total(const std::vector<iovec>& segments) {
   return bytes;
 }
 
-// Removes the first `bytes` of what is to be filled.
+// Removes the first `bytes` of `segments`.
 void consume(std::vector<iovec>* segments, std::uint64_t bytes) {
   auto it = segments->begin();
   while (it != segments->end() && bytes >= it->iov_len) {
@@ -55,7 +57,7 @@ Status ended_early(const FileObject& file, std::uint64_t offset) {
                                              ": it was truncated "
                                              "while it was read (it had " +
                                              std::to_string(file.size()) + " bytes)")
-      .with_hint("Make the file whole again and load it again");
+      .with_hint("Restore the file and load it again");
 }
 
 // Reads through the page cache until `segments` is empty.
@@ -70,7 +72,7 @@ Status read_buffered(const FileObject& file, std::uint64_t* offset, std::vector<
     }
     if (got == 0) return ended_early(file, *offset);
     if (errno == EINTR) continue;
-    return posix_error("cannot read the file", file.path(), errno);
+    return file_error("cannot read the file", file.path(), errno);
   }
   return {};
 }
@@ -81,14 +83,13 @@ iovec after(const iovec& segment, std::uint64_t bytes) {
   return {static_cast<std::byte*>(segment.iov_base) + skip, segment.iov_len - skip};
 }
 
-// What can be read without bouncing: memory and file agree in their place within a page.
-std::uint64_t direct_bytes(const iovec& segment, std::uint64_t offset) {
-  const bool aligned =
-      offset % kBlock == 0 && reinterpret_cast<std::uintptr_t>(segment.iov_base) % kBlock == 0;
-  return aligned ? segment.iov_len / kBlock * kBlock : 0;
+// Bytes at the start of `segment` that can be read from `offset` without a bounce buffer.
+std::uint64_t direct_bytes(const iovec& segment, std::uint64_t offset, DirectIo io) {
+  const bool aligned = is_aligned(offset, io.offset) && is_aligned(segment.iov_base, io.memory);
+  return aligned ? round_down(segment.iov_len, io.offset) : 0;
 }
 
-// What a direct read returns that is not possible: nothing, so that the rest is read otherwise.
+// The result of a direct read that the kernel refuses: ok, so that the rest is read otherwise.
 Status refused(const FileObject& file, int os_error) {
   if (!file.strategy_only()) return {};
   return strategy_error("a read past the page cache (O_DIRECT) was refused", os_error);
@@ -99,8 +100,8 @@ Status refused(const FileObject& file, int os_error) {
 FileReader::~FileReader() { std::free(bounce_); }
 
 Result<Opened> FileReader::open(const std::string& path, std::span<std::byte> prefix) {
-  auto file = FileObject::open(path, strategy_, only_);
-  if (!file) return file.status();
+  auto file = FileObject::open(path, preference_);
+  if (!file.ok()) return file.status();
   const std::uint64_t size = std::min<std::uint64_t>(prefix.size(), (*file)->size());
   if (size > 0) {
     std::vector<iovec> segments{{prefix.data(), size}};
@@ -115,13 +116,11 @@ Result<Opened> FileReader::open(const std::string& path, std::span<std::byte> pr
 Status FileReader::read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
                         ReadReport* report) {
   const auto& file = static_cast<const FileObject&>(object);
-  const int direct = file.direct_fd();
   std::vector<iovec> left(segments.begin(), segments.end());
   const std::uint64_t size = total(left);
-  report->strategy = "buffered";
-  if (direct >= 0 && !file.mostly_cached(offset, size)) {
-    if (Status status = read_direct(file, direct, offset, &left, report);
-        !status.ok() || left.empty()) {
+  report->strategy = fs_strategy_name(FsStrategy::kBuffered);
+  if (file.way(offset, size) == ReadWay::kDirect) {
+    if (Status status = read_direct(file, offset, &left, report); !status.ok() || left.empty()) {
       return status;
     }
     offset += size - total(left);
@@ -129,44 +128,53 @@ Status FileReader::read(const Object& object, std::uint64_t offset, std::span<co
   return read_buffered(file, &offset, &left);
 }
 
-// Reads by O_DIRECT until `segments` is empty, or leaves the rest where the file system refuses.
-Status FileReader::read_direct(const FileObject& file, int direct, std::uint64_t offset,
+// Reads by O_DIRECT until `segments` is empty, or leaves the rest if the file system refuses.
+Status FileReader::read_direct(const FileObject& file, std::uint64_t offset,
                                std::vector<iovec>* segments, ReadReport* report) {
+  const int direct = file.device_fd();
+  DirectIo io = file.direct_io();
+  const auto stricter = [&] {
+    if (io == DirectIo()) return false;
+    file.distrust_direct_io();
+    io = DirectIo();
+    return true;
+  };
+  const char* const strategy = fs_strategy_name(FsStrategy::kDirect);
   std::uint64_t left = total(*segments);
   while (left > 0) {
-    if (const std::uint64_t size = direct_bytes(segments->front(), offset); size > 0) {
+    if (const std::uint64_t size = direct_bytes(segments->front(), offset, io); size > 0) {
       const ssize_t got =
           pread(direct, segments->front().iov_base, size, static_cast<off_t>(offset));
       if (got > 0) {
         consume(segments, static_cast<std::uint64_t>(got));
         offset += static_cast<std::uint64_t>(got);
         left -= static_cast<std::uint64_t>(got);
-        report->strategy = "direct";
+        report->strategy = strategy;
         continue;
       }
       if (got == 0) return ended_early(file, offset);
-      if (errno == EINTR) continue;
+      if (errno == EINTR || (errno == EINVAL && stricter())) continue;
       if (errno == EINVAL) return refused(file, errno);
-      return posix_error("cannot read the file", file.path(), errno);
+      return file_error("cannot read the file", file.path(), errno);
     }
     if (bounce_ == nullptr) {
       bounce_ = static_cast<std::byte*>(std::aligned_alloc(kBounceBytes, kBounceBytes));
       if (bounce_ == nullptr) return refused(file, ENOMEM);
       madvise(bounce_, kBounceBytes, MADV_HUGEPAGE);
     }
-    const std::uint64_t start = offset / kBlock * kBlock;
-    std::uint64_t end = (offset + left + kBlock - 1) / kBlock * kBlock;
-    // Up to where it goes on without bouncing.
-    if (end - start > kBlock &&
-        direct_bytes(after(segments->front(), start + kBlock - offset), start + kBlock) > 0) {
-      end = start + kBlock;
+    const std::uint64_t start = round_down(offset, io.offset);
+    std::uint64_t end = round_up(offset + left, io.offset);
+    // Up to the first place that needs no bounce buffer.
+    const std::uint64_t next = start + io.offset;
+    if (end > next && direct_bytes(after(segments->front(), next - offset), next, io) > 0) {
+      end = next;
     }
     const std::uint64_t size = std::min(end - start, kBounceBytes);
     const ssize_t got = pread(direct, bounce_, size, static_cast<off_t>(start));
     if (got < 0) {
-      if (errno == EINTR) continue;
+      if (errno == EINTR || (errno == EINVAL && stricter())) continue;
       if (errno == EINVAL) return refused(file, errno);
-      return posix_error("cannot read the file", file.path(), errno);
+      return file_error("cannot read the file", file.path(), errno);
     }
     const std::uint64_t skip = offset - start;
     if (static_cast<std::uint64_t>(got) <= skip) return ended_early(file, offset);
@@ -174,7 +182,7 @@ Status FileReader::read_direct(const FileObject& file, int direct, std::uint64_t
     scatter(bounce_ + skip, useful, segments);
     offset += useful;
     left -= useful;
-    report->strategy = "direct";
+    report->strategy = strategy;
   }
   return {};
 }
@@ -182,20 +190,20 @@ Status FileReader::read_direct(const FileObject& file, int direct, std::uint64_t
 Status FileReader::fault_in(const Object& object, std::uint64_t offset, std::uint64_t size,
                             ReadReport* report) {
   const auto& file = static_cast<const FileObject&>(object);
-  report->strategy = "mapped";
+  report->strategy = fs_strategy_name(FsStrategy::kMapped);
   for (bool readable = false;;) {
     const int os_error = file.populate(offset, size);
     if (os_error == 0) return {};
     if (os_error == EINTR || os_error == EAGAIN) continue;
-    if (os_error == ENOMEM) return posix_error("cannot map the file's pages", file.path(), ENOMEM);
-    // The kernel says EFAULT whatever went wrong: a plain read tells, once.
-    std::array<std::byte, std::size_t{64} << 10> scratch;
+    if (os_error == ENOMEM) return file_error("cannot map the file's pages", file.path(), ENOMEM);
+    // EFAULT stands for every failure: a plain read finds out which, once.
+    std::array<std::byte, 64 * kKiB> scratch;
     for (std::uint64_t at = offset; at < offset + size;) {
       std::vector<iovec> segments{
           {scratch.data(), std::min<std::uint64_t>(scratch.size(), offset + size - at)}};
       if (Status status = read_buffered(file, &at, &segments); !status.ok()) return status;
     }
-    if (readable) return posix_error("cannot map the file's pages", file.path(), EFAULT);
+    if (readable) return file_error("cannot map the file's pages", file.path(), EFAULT);
     readable = true;
   }
 }
@@ -216,7 +224,7 @@ Status FileReader::list(const std::string& prefix, bool recursive, const ListCal
     fs::directory_iterator it(prefix, error);
     for (; !error && it != fs::directory_iterator(); it.increment(error)) report(*it);
   }
-  if (error) return posix_error("cannot list the folder", prefix, error.value());
+  if (error) return file_error("cannot list the directory", prefix, error.value());
   return {};
 }
 

@@ -1,7 +1,6 @@
-// Reads files. A chunk is served from the page cache where it is cached, whatever the strategy.
+// Reads files. A chunk that is in the page cache is read from there, whatever the strategy.
 #pragma once
 
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -12,8 +11,7 @@ namespace streamer {
 
 class FileReader final : public Reader {
  public:
-  explicit FileReader(std::string strategy, bool only = false)
-      : strategy_(std::move(strategy)), only_(only) {}
+  explicit FileReader(FsPreference preference) : preference_(preference) {}
   ~FileReader() override;
 
   Result<Opened> open(const std::string& path, std::span<std::byte> prefix) override;
@@ -24,11 +22,10 @@ class FileReader final : public Reader {
   Status list(const std::string& prefix, bool recursive, const ListCallback& found) override;
 
  private:
-  Status read_direct(const FileObject& file, int direct, std::uint64_t offset,
-                     std::vector<iovec>* segments, ReadReport* report);
+  Status read_direct(const FileObject& file, std::uint64_t offset, std::vector<iovec>* segments,
+                     ReadReport* report);
 
-  std::string strategy_;
-  bool only_;
+  const FsPreference preference_;
   std::byte* bounce_ = nullptr;  // aligned memory for O_DIRECT, small enough to stay in the cache
 };
 

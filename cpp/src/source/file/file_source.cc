@@ -1,9 +1,6 @@
 #include "source/file/file_source.h"
 
-#include <filesystem>
-
 #include "base/memory_units.h"
-#include "source/file/file_object.h"
 #include "source/file/file_reader.h"
 
 namespace streamer {
@@ -11,24 +8,22 @@ namespace {
 
 class FileSource final : public Source {
  public:
-  explicit FileSource(const SourceContext& context)
-      : strategy_(context.options.fs_strategy), only_(context.options.fs_strategy_only) {
+  explicit FileSource(const SourceContext& context) : preference_(context.options.fs_strategy) {
     traits_.chunk_bytes = 2 * kMiB;
     traits_.view_chunk_bytes = 4 * kMiB;
-    // Few: memory that is used again is in the cache, fresh memory costs more than the reading.
+    // Little: reused memory is in the cache of the processor; fresh memory costs more than reading.
     traits_.window_bytes = 128 * kMiB;
     traits_.initial_concurrency = 16;
     traits_.max_concurrency = 16;
   }
   const SourceTraits& traits() const override { return traits_; }
   Result<std::unique_ptr<Reader>> make_reader() override {
-    return std::unique_ptr<Reader>(std::make_unique<FileReader>(strategy_, only_));
+    return std::unique_ptr<Reader>(std::make_unique<FileReader>(preference_));
   }
 
  private:
   SourceTraits traits_;
-  std::string strategy_;
-  bool only_;
+  const FsPreference preference_;
 };
 
 }  // namespace

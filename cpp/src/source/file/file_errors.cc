@@ -1,0 +1,45 @@
+#include "source/file/file_errors.h"
+
+#include <cerrno>
+
+namespace streamer {
+
+Status file_error(const std::string& what, const std::string& path, int os_error) {
+  Code code = Code::kIo;
+  const char* hint = "";
+  switch (os_error) {
+    case ENOENT:
+    case ENOTDIR:
+      code = Code::kNotFound;
+      hint = "Check the path, and that the volume is mounted";
+      break;
+    case EACCES:
+    case EPERM:
+      code = Code::kPermission;
+      hint = "Check the owner and the mode of the file and of the directories above it";
+      break;
+    case EISDIR:
+      code = Code::kInvalid;
+      hint = "Pass a file; list_safetensors() returns those in a directory";
+      break;
+    case EMFILE:
+    case ENFILE: hint = "Raise the limit of open files (ulimit -n)"; break;
+    case ESTALE:
+      code = Code::kChanged;
+      hint = "The file was removed or replaced on the server";
+      break;
+    case ENOMEM: code = Code::kOutOfMemory; break;
+    case EIO: hint = "The storage failed: see the kernel's log (dmesg) and check the device"; break;
+    default: break;
+  }
+  return Status::error(code, what).with_path(path).with_errno(os_error).with_hint(hint);
+}
+
+Status strategy_error(const std::string& what, int os_error) {
+  Status status = Status::error(Code::kUnsupported, what);
+  if (os_error != 0) status = std::move(status).with_errno(os_error);
+  return std::move(status).with_hint(
+      "Name a strategy to fall back to (direct,buffered), or choose auto");
+}
+
+}  // namespace streamer
