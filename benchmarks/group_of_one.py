@@ -1,28 +1,34 @@
-"""Distributed streaming of one rank: everything that ranks go through, and nobody to share with."""
+"""Distributed streaming of one rank: all steps of a group of ranks, with nobody to share with."""
 
 from __future__ import annotations
 
-from runai_model_streamer import SafetensorsStreamer
-from runai_model_streamer._device.placement import Placement, parse_device
+from collections.abc import Sequence
+
+import torch
+
+from runai_model_streamer import DistributedStreamer, S3Credentials, SafetensorsStreamer
+from runai_model_streamer._device import registry
 from runai_model_streamer._distributed import membership
 from runai_model_streamer._distributed.rendezvous import Channel
 from runai_model_streamer._distributed.settings import DistSettings
+from runai_model_streamer._distributed.shared_reader import SharedReader
 from runai_model_streamer._distributed.shared_stream import SharedStream
 
 
 def share_with_nobody(streamer: SafetensorsStreamer, device: str) -> None:
-    """Has `streamer` take the way of a group of ranks, which a group of one leaves out."""
-    inner = streamer.file_streamer
+    """Has `streamer` take the steps of a group of ranks, which a group of one leaves out."""
 
-    def join(*_: object) -> Placement:
-        inner.close()
+    def find_reader(
+        _paths: Sequence[str],
+        credentials: S3Credentials | None,
+        _device: str | torch.device | None,
+        *_: object,
+    ) -> SharedReader:
         store = membership.default_store()
         prefix = membership.next_stream([0])
         channel = Channel(store, prefix, [0], 0, 60)
-        placement = parse_device(device)
-        inner._shared = SharedStream(
-            channel, DistSettings.read(), False, prefix, store, placement.memory, 1
-        )
-        return placement
+        sink = registry.sink_for(device)
+        shared = SharedStream(channel, DistSettings.read(), False, prefix, store, sink.memory, 1)
+        return SharedReader(shared, sink, credentials)
 
-    vars(inner)["join"] = join  # in the place of the method
+    streamer.file_streamer = DistributedStreamer(find_reader)

@@ -2,52 +2,43 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from runai_model_streamer._device.placement import Placement, parse_device
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
+from runai_model_streamer._device import registry
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._load import Load
+from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Run, Session, as_bytes
 from runai_model_streamer._stats import StreamStats
 from runai_model_streamer._storage.listing import list_files
 
-__all__ = ["FileHeader", "FileStreamer", "RunaiStreamerInvalidInputException"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["ByteStreamer", "FileStreamer", "RunaiStreamerInvalidInputException"]
+
+R = TypeVar("R", bound=Reader)
 
 
-@dataclasses.dataclass(frozen=True)
-class FileHeader:
-    """What stands at the start of a file, as its format delimits it."""
-
-    path: str
-    size: int
-    """Of the file, in bytes."""
-    blob: bytes
-
-
-ReadHeaders = Callable[[Session, Sequence[str]], list[FileHeader]]
-
-
-class FileStreamer:
-    """Streams ranges of files, in order, each as a tensor of bytes.
+class ByteStreamer:
+    """Delivers what a reader reads, in order: each range as a tensor of bytes.
 
     A context manager. One thread at a time. Tensors belong to the caller: they stay valid after
     the streamer is closed, and their memory is never written again.
     """
 
     def __init__(self) -> None:
-        self._session: Session | None = None
-        self._placement: Placement | None = None
-        self._load: Load | None = None
+        self._reader: Reader | None = None
         self._stats = StreamStats()
 
-    def __enter__(self) -> FileStreamer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -59,114 +50,70 @@ class FileStreamer:
         self.close()
 
     def close(self) -> None:
-        """Stops reading and frees what the engine holds. Harmless when repeated."""
-        self._close_session()
+        """Stops reading and releases what the engine holds. No-op when repeated."""
+        self.end()
 
-    def _close_session(self) -> None:
-        load, self._load = self._load, None
-        if load is not None:
-            load.close()
-        if self._session is not None:
-            self._session.close()
-            self._stats = self._current_stats()
-            self._session = None
-        self._placement = None
+    def end(self, error: BaseException | None = None) -> None:
+        """close(). `error` is the reason: ranks that share the load raise it."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close(error)
+            self._stats = reader.stats()
+
+    def use(self, reader: R) -> R:
+        """Ends the load, and reads the next one with `reader`."""
+        self.end()
+        self._reader = reader
+        return reader
+
+    def open_local(self, credentials: S3Credentials | None = None) -> LocalReader:
+        """Ends the load. Returns a reader that no other rank shares, for the next one."""
+        return self.use(LocalReader(credentials))
 
     def open_files(
-        self, paths: Sequence[str], credentials: Any = None, prefix_bytes: int = 0
+        self, paths: Sequence[str], credentials: S3Credentials | None = None, prefix_bytes: int = 0
     ) -> tuple[Session, list[bytes]]:
         """Opens `paths` for a new load and returns the first bytes of each.
 
         The files stay open, and pinned to their version, for the stream_files() that follows.
         """
-        self._close_session()
-        self._session = Session(paths, credentials=credentials)
-        return self._session, self._session.open(paths, prefix_bytes)
+        return self.open_local(credentials).open(paths, prefix_bytes)
 
-    def load_headers(
-        self, paths: Sequence[str], credentials: Any, read: ReadHeaders
-    ) -> list[FileHeader]:
-        """As open_files(); `read` opens them, and reads their headers."""
-        self._close_session()
-        self._session = Session(paths, credentials=credentials)
-        return read(self._session, paths)
-
-    def stream_files(
-        self,
-        file_stream_requests: Sequence[FileChunks],
-        credentials: Any = None,
-        device: str | torch.device | None = "cpu",
-        memory_limit: int | None = None,
-        owned: bool = True,
-    ) -> None:
-        """Starts reading. Empty lists are fine.
-
-        `memory_limit` overrides RUNAI_STREAMER_MEMORY_LIMIT. `owned` is accepted; tensors are the
-        caller's either way.
-        """
-        self._start(file_stream_requests, credentials, parse_device(device), memory_limit)
-
-    def _start(
-        self,
-        requests: Sequence[FileChunks],
-        credentials: Any,
-        placement: Placement,
-        memory_limit: int | None = None,
-    ) -> None:
-        paths = [request.path for request in requests]
-        if self._session is None or self._load is not None or memory_limit is not None:
-            self._close_session()
-            self._session = Session(paths, credentials=credentials, memory_limit=memory_limit)
-        self._placement = placement
+    def start(self, requests: Iterable[FileChunks]) -> None:
+        """Starts to read `requests` with the reader in use."""
+        assert self._reader is not None
         try:
-            placement.submit(self._session, requests)
-        except BaseException:
-            self._close_session()
+            self._reader.start(requests)
+        except BaseException as error:
+            self.end(error)
             raise
-        ranges = sum(len(request.sizes) for request in requests)
-        self._load = Load(placement.runs(self._session), placement.device, ranges)
-
-    def takes_single_requests(self) -> bool:
-        """Whether add() may be used for the files that load_headers() opened."""
-        return True
-
-    def add(self, request: FileChunks) -> None:
-        """Starts reading `request` into host memory, behind what was added before."""
-        assert self._session is not None
-        if self._load is None:
-            placement = self._placement = Placement()
-            self._load = Load(placement.runs(self._session), placement.device, 0)
-        assert self._placement is not None
-        self._placement.submit(self._session, [request])
-        self._load.ranges += len(request.sizes)
-
-    def abandon(self) -> None:
-        """Stops what add() started."""
-        self._close_session()
 
     def load(self) -> Load:
-        """The load under way: for those who make tensors of its runs themselves.
+        """The load in progress, for callers that make tensors of its runs.
 
-        Raises when nothing is being streamed.
+        Raises RunaiStreamerInvalidInputException if there is none.
         """
-        if self._load is None:
+        load = None if self._reader is None else self._reader.load
+        if load is None:
             raise RunaiStreamerInvalidInputException(
                 "nothing is being streamed: call stream_files() first, inside the with block"
             )
-        return self._load
+        return load
 
     def get_chunks(self) -> Iterator[tuple[int, int, torch.Tensor]]:
         """(id of the request, index of the range, uint8 tensor of shape (1, size)), in order.
 
-        Each chunk is yielded once: a second call goes on where the iterators before it stand. When
+        Each chunk is yielded once: a second call continues behind the iterators before it. After
         one of them has come to the end, a further call raises
         RunaiStreamerInvalidInputException. Iterators of an earlier load raise StreamerClosedError.
         """
         load = self.load()
         return self._take(load, load.view("chunks", partial(_chunks, device=load.device)))
 
-    def _take(self, load: Load, chunks: Iterator[Any]) -> Iterator[Any]:
-        """`self` stays alive, and with it what reads, as long as the consumer iterates."""
+    def _take(
+        self, load: Load, chunks: Iterator[tuple[int, int, torch.Tensor]]
+    ) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """Keeps `self` alive, and with it the reader, while the consumer iterates."""
         with load.taking("chunks"):
             yield from chunks
 
@@ -177,30 +124,54 @@ class FileStreamer:
         allow_patterns: Sequence[str] | None = None,
         ignore_patterns: Sequence[str] | None = None,
     ) -> list[tuple[str, int]]:
-        """(path, size) of what is below `prefix`, sorted; patterns are fnmatch on the full key."""
+        """(path, size) of the files below `prefix`, sorted; fnmatch patterns match the full key."""
         return list_files(prefix, is_recursive, allow_patterns, ignore_patterns)
 
     def drain_live_submissions(self) -> None:
         """Waits until everything submitted was read, and drops it: the load is complete."""
-        if self._load is not None:
-            self._load.drain()
+        load = None if self._reader is None else self._reader.load
+        if load is not None:
+            load.drain()
 
     def handle_object_store(self, path: str, streamer: Any, credentials: Any) -> None:
         """Accepted for compatibility: credentials are resolved when they are needed."""
 
     @property
     def device(self) -> torch.device:
-        """Of the tensors that are streamed."""
-        return torch.device("cpu") if self._placement is None else self._placement.device
+        """The device of the tensors of the load in progress."""
+        return torch.device("cpu") if self._reader is None else self._reader.sink.device
 
     def stats(self) -> StreamStats:
-        """Counters of the load under way, or of the last one."""
-        return self._stats if self._session is None else self._current_stats()
+        """Counters of the load in progress, or of the last one."""
+        return self._stats if self._reader is None else self._reader.stats()
 
-    def _current_stats(self) -> StreamStats:
-        assert self._session is not None
-        name = self._placement.name if self._placement else "cpu"
-        return StreamStats.from_native(self._session.stream.stats(), name)
+
+class FileStreamer(ByteStreamer):
+    """A ByteStreamer that reads by itself."""
+
+    def stream_files(
+        self,
+        file_stream_requests: Sequence[FileChunks],
+        credentials: S3Credentials | None = None,
+        device: str | torch.device | None = "cpu",
+        memory_limit: int | None = None,
+        owned: bool = True,
+    ) -> None:
+        """Starts reading. Empty lists are accepted.
+
+        `memory_limit`, in bytes, overrides RUNAI_STREAMER_MEMORY_LIMIT. `owned` is ignored, and
+        accepted for compatibility: the caller always owns the tensors.
+        """
+        sink = registry.sink_for(device)
+        reader = self._reader
+        if (
+            not isinstance(reader, LocalReader)
+            or reader.load is not None
+            or memory_limit is not None
+        ):
+            reader = self.use(LocalReader(credentials, memory_limit=memory_limit))
+        reader.sink = sink
+        self.start(list(file_stream_requests))
 
 
 def _chunks(

@@ -7,29 +7,36 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 
-from runai_model_streamer._device.placement import Placement
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._distributed.streamer import DistributedStreamer
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
-from runai_model_streamer._formats.safetensors.into import Into, resolve
-from runai_model_streamer._formats.safetensors.selection import TensorNames, select
-from runai_model_streamer._formats.safetensors.tensor_slice import TensorSlice
-from runai_model_streamer._formats.safetensors.tensors import (
+from runai_model_streamer._formats.safetensors.headers import (
     SafetensorsMetadata,
     check_dtypes,
     make_request,
-    tensors_of_run,
+    read_headers,
 )
+from runai_model_streamer._formats.safetensors.into import Into, resolve
+from runai_model_streamer._formats.safetensors.selection import TensorNames, select
+from runai_model_streamer._formats.safetensors.tensor_slice import TensorSlice
+from runai_model_streamer._formats.safetensors.tensors import tensors_of_run
 from runai_model_streamer._gc import collection_spaced
 from runai_model_streamer._load import Load
 from runai_model_streamer._logging import logger
 from runai_model_streamer._paths import Path, to_text
+from runai_model_streamer._reader import Reader
+from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Run
 from runai_model_streamer._stats import StreamStats
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Progress = Callable[[int, int], None]
 
@@ -67,10 +74,10 @@ class SafetensorsStreamer:
         self.start_time = 0.0
         self.unaligned_copies = 0
         self._files: list[SafetensorsMetadata] = []
-        self._credentials: Any = None
+        self._credentials: S3Credentials | None = None
         self._begun: tuple[Load, _Wanted] | None = None
 
-    def __enter__(self) -> SafetensorsStreamer:
+    def __enter__(self) -> Self:
         self.file_streamer.__enter__()
         return self
 
@@ -86,7 +93,7 @@ class SafetensorsStreamer:
     def stream_file(
         self,
         path: Path,
-        s3_credentials: Any = None,
+        s3_credentials: S3Credentials | None = None,
         device: str | torch.device | None = "cpu",
         is_distributed: bool = False,
         tensor_names: TensorNames | None = None,
@@ -94,7 +101,7 @@ class SafetensorsStreamer:
         *,
         into: Into | None = None,
         progress: Progress | None = None,
-        process_group: Any = None,
+        process_group: dist.ProcessGroup | None = None,
     ) -> None:
         """stream_files() of one file."""
         self.stream_files(
@@ -112,7 +119,7 @@ class SafetensorsStreamer:
     def stream_files(
         self,
         paths: Sequence[Path],
-        s3_credentials: Any = None,
+        s3_credentials: S3Credentials | None = None,
         device: str | torch.device | None = "cpu",
         is_distributed: bool = False,
         tensor_names: TensorNames | None = None,
@@ -120,7 +127,7 @@ class SafetensorsStreamer:
         *,
         into: Into | None = None,
         progress: Progress | None = None,
-        process_group: Any = None,
+        process_group: dist.ProcessGroup | None = None,
     ) -> None:
         """Reads the headers of `paths` and starts reading the tensors.
 
@@ -149,73 +156,74 @@ class SafetensorsStreamer:
         self.device_str = "cpu" if device is None else str(device)
         self._credentials = s3_credentials
         self._begun = None
-        placement = self.file_streamer.join(names, device, is_distributed, process_group)
+        reader = self.file_streamer.open_reader(
+            names, s3_credentials, device, is_distributed, process_group
+        )
         try:
-            self._prepare(names, s3_credentials, placement, tensor_names, into, progress)
+            self._start(reader, names, tensor_names, into, progress)
         except BaseException as error:
-            self.file_streamer.fail(error)  # other ranks wait for this one
+            self.file_streamer.end(error)  # other ranks wait for this one
             raise
 
-    def _prepare(
+    def _start(
         self,
+        reader: Reader,
         names: list[str],
-        s3_credentials: Any,
-        placement: Placement,
         tensor_names: TensorNames | None,
         into: Into | None,
         progress: Progress | None,
     ) -> None:
-        everything = into is None and tensor_names is None and len(names) > 0
-        host = type(placement) is Placement
-        if everything and host and self.file_streamer.takes_single_requests():
-            self._prepare_one_by_one(names, s3_credentials)
-            self._begin({}, True, progress)
-            return
-        self._files = SafetensorsMetadata.from_files(self.file_streamer, names, s3_credentials)
-        wanted = select([file.tensors_metadata for file in self._files], tensor_names)
-        for tensors in wanted:
-            check_dtypes(tensors)  # before anything is read
-        targets = {} if into is None else resolve(into, wanted, placement.device)
-        written = placement.writes_destinations
-        self.files_to_tensors_metadata = dict(enumerate(wanted))
+        headers = read_headers(reader, names)
+        targets: dict[str, torch.Tensor] = {}
+        written = reader.sink.writes_destinations
+        if into is None and tensor_names is None:
+            # Made while they are submitted: the first file is read while the next header is parsed.
+            reader.start(self._requests_of_everything(headers))
+        else:
+            self._files = list(headers)
+            wanted = select([file.tensors_metadata for file in self._files], tensor_names)
+            for tensors in wanted:
+                check_dtypes(tensors)  # before anything is read
+            if into is not None:
+                targets = resolve(into, wanted, reader.sink.device)
+            self.files_to_tensors_metadata = dict(enumerate(wanted))
+            requests = self._requests_of(wanted, targets if written else {})
+            self.total_size = sum(request.total_size() for request in requests)
+            reader.start(requests)
+        load = self.file_streamer.load()
+        files = self.files_to_tensors_metadata
+        self._begun = (
+            load,
+            _Wanted(files, load.device, targets, written, progress, self.total_size),
+        )
+
+    def _requests_of_everything(
+        self, headers: Iterator[SafetensorsMetadata]
+    ) -> Iterator[FileChunks]:
+        self._files, self.files_to_tensors_metadata, self.total_size = [], {}, 0
+        for index, file in enumerate(headers):
+            tensors = list(file.tensors_metadata)
+            check_dtypes(tensors)
+            request = make_request(index, file.path, file.offset, tensors)
+            self.files_to_tensors_metadata[index] = tensors
+            self._files.append(file)
+            self.total_size += request.total_size()
+            yield request
+
+    def _requests_of(
+        self, wanted: list[list[SafetensorMetadata]], targets: dict[str, torch.Tensor]
+    ) -> list[FileChunks]:
         requests = []
-        for index, (name, file) in enumerate(zip(names, self._files, strict=True)):
-            request = make_request(index, name, file.offset, wanted[index])
-            if targets and written:
+        for index, (file, tensors) in enumerate(zip(self._files, wanted, strict=True)):
+            request = make_request(index, file.path, file.offset, tensors)
+            if targets:
                 request.destinations = [
                     targets[tensor.name].data_ptr() if tensor.name in targets else 0
-                    for tensor in wanted[index]
+                    for tensor in tensors
                 ]
                 request.keep = targets
             requests.append(request)
-        self.total_size = sum(request.total_size() for request in requests)
-        self.file_streamer.stream_joined(requests, s3_credentials, placement)
-        self._begin(targets, written, progress)
-
-    def _begin(
-        self, into: dict[str, torch.Tensor], written: bool, progress: Progress | None
-    ) -> None:
-        load = self.file_streamer.load()
-        files = self.files_to_tensors_metadata
-        wanted = _Wanted(files, load.device, into, written, progress, self.total_size)
-        self._begun = load, wanted
-
-    def _prepare_one_by_one(self, names: list[str], s3_credentials: Any) -> None:
-        """Everything, into host memory: the first file is read while the next header is parsed."""
-        self._files, self.files_to_tensors_metadata, self.total_size = [], {}, 0
-        streamer = self.file_streamer
-        try:
-            for file in SafetensorsMetadata.each_of(streamer, names, s3_credentials):
-                tensors = list(file.tensors_metadata)
-                check_dtypes(tensors)
-                request = make_request(len(self._files), file.path, file.offset, tensors)
-                self.files_to_tensors_metadata[len(self._files)] = tensors
-                self._files.append(file)
-                self.total_size += request.total_size()
-                streamer.add(request)
-        except BaseException:
-            streamer.abandon()
-            raise
+        return requests
 
     def get_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(name, tensor) of everything that stream_files() asked for, in file order.
@@ -262,13 +270,15 @@ class SafetensorsStreamer:
             merged.update(file.metadata)
         return merged
 
-    def open_files(self, paths: Sequence[Path], s3_credentials: Any = None) -> None:
+    def open_files(
+        self, paths: Sequence[Path], s3_credentials: S3Credentials | None = None
+    ) -> None:
         """Reads only the headers of `paths`: for keys(), metadata() and get_slice()."""
         names = [to_text(path) for path in _as_list(paths)]
         self._begun = None
-        self.file_streamer.close()  # what was streamed so far ends, also for an empty list
         self._credentials = s3_credentials
-        self._files = SafetensorsMetadata.from_files(self.file_streamer, names, s3_credentials)
+        reader = self.file_streamer.open_local(s3_credentials)  # ends the load, without names too
+        self._files = list(read_headers(reader, names))
         self.files_to_tensors_metadata = {
             index: list(file.tensors_metadata) for index, file in enumerate(self._files)
         }

@@ -25,7 +25,7 @@ from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     StreamerClosedError,
 )
-from runai_model_streamer._formats.safetensors.tensors import SafetensorsMetadata
+from runai_model_streamer._formats.safetensors.headers import SafetensorsMetadata
 
 # Small ones that share memory, large ones that have their own, empty ones; and a file of none.
 SIZES = ([5, 5, 5, 0, 70_000, 9, 3], [90_000, 1], [], [2] * 12)

@@ -1,51 +1,49 @@
-"""Placements: host memory, and devices that only PyTorch can copy to."""
+"""The interface of a device: where the bytes of a load go."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable
+from typing import Protocol
 
 import torch
 
 from runai_model_streamer._device.host import HostMemory
 from runai_model_streamer._requests import FileChunks
-from runai_model_streamer._session import Run, Session, as_bytes
+from runai_model_streamer._session import Run, Session
 
 
-class Placement:
-    """Host memory: what the engine reads is what the caller gets."""
+class DeviceSink(Protocol):
+    """The destination of one load: submits its requests, and returns what is ready on the device.
 
-    writes_destinations = True
-    """Whether the engine can write to memory of the caller's there, as `into` needs it."""
+    One thread at a time. A new device implements this in a module of its own and has a row in
+    `registry.SINKS`.
+    """
 
-    def __init__(self, name: str = "cpu", device: torch.device | None = None) -> None:
-        self.name = name
-        self.device = torch.device("cpu") if device is None else device
-        """That the tensors say."""
-        self.memory: HostMemory = HostMemory()
+    @property
+    def name(self) -> str:
+        """As statistics and errors show it, e.g. "cuda:0"."""
 
-    def submit(self, session: Session, requests: Sequence[FileChunks]) -> None:
-        session.submit(requests)
+    @property
+    def device(self) -> torch.device:
+        """The device of the tensors."""
+
+    @property
+    def memory(self) -> HostMemory:
+        """Memory of the device, for a load that several ranks share."""
+
+    @property
+    def writes_destinations(self) -> bool:
+        """Whether the engine writes to the destinations of `into` itself."""
+
+    def submit(self, session: Session, requests: Iterable[FileChunks]) -> None:
+        """Submits `requests` to `session`, in order. Called once.
+
+        An iterator may be submitted one request at a time, so that reading starts before the
+        iterator makes its last request.
+        """
 
     def runs(self, session: Session) -> Generator[Run, None, None]:
-        """What is ready, until everything was delivered. Once for a load, as Session.runs(); no
-        frame holds a run that was yielded."""
-        return session.runs()
+        """The ranges that are ready, until everything was delivered. Called once.
 
-
-class MovedPlacement(Placement):
-    """A device that only PyTorch can copy to: read into host memory, then moved run by run."""
-
-    writes_destinations = False
-
-    def __init__(self, name: str, device: torch.device) -> None:
-        super().__init__(name, device)
-        self.memory = HostMemory(device, backend=None)
-
-    def runs(self, session: Session) -> Generator[Run, None, None]:
-        yield from map(self._moved, session.runs())
-
-    def _moved(self, run: Run) -> Run:
-        if run.data is None:
-            return run
-        return dataclasses.replace(run, data=as_bytes(run.data).to(self.device))
+        No frame holds a run that was yielded.
+        """

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import torch
 
 from runai_model_streamer import _native_api as native
-from runai_model_streamer._device.base import Placement
 from runai_model_streamer._device.host import GROUP_BYTES, SMALL_BYTES, HostMemory
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
@@ -120,14 +119,16 @@ class _Block:
     stream: int = 0
 
 
-class CudaPlacement(Placement):
+class CudaSink:
     """Device memory. Blocks are allocated and submitted ahead of the consumer, in order, up to
     RUNAI_STREAMER_CUDA_MEMORY_LIMIT bytes; at least one block is."""
 
     def __init__(self, device: torch.device) -> None:
         memory = memory_factory(device)
-        super().__init__(f"cuda:{memory.ordinal}", memory.device)
+        self.name = f"cuda:{memory.ordinal}"
+        self.device = memory.device
         self.memory = memory
+        self.writes_destinations = True
         alignment = native.setting("RUNAI_STREAMER_CUDA_ALIGNMENT")
         self._alignment = _ALIGNMENT if alignment is None else int(alignment)
         if self._alignment & (self._alignment - 1):
@@ -143,7 +144,7 @@ class CudaPlacement(Placement):
         self._under_way: dict[int, _Block] = {}
         self._ahead = 0  # bytes that are allocated and were not yielded
 
-    def submit(self, session: Session, requests: Sequence[FileChunks]) -> None:
+    def submit(self, session: Session, requests: Iterable[FileChunks]) -> None:
         self._waiting = deque(_cut(requests, self._alignment))
         self._under_way = {}
         self._ahead = 0
@@ -258,7 +259,7 @@ class CudaPlacement(Placement):
         )
 
 
-def _cut(requests: Sequence[FileChunks], alignment: int) -> Iterator[_Block]:
+def _cut(requests: Iterable[FileChunks], alignment: int) -> Iterator[_Block]:
     """The blocks of `requests`, in order."""
     number = 0
     for request in requests:

@@ -1,14 +1,17 @@
-"""Memory that tensors are made of: the host's. A GPU's is in cuda.py."""
+"""Host memory."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import mmap
+from collections.abc import Generator, Iterable, Iterator
 
 import torch
 
 from runai_model_streamer._errors import StreamerOutOfMemoryError
+from runai_model_streamer._requests import FileChunks
+from runai_model_streamer._session import Run, Session
 
 # As in the engine: ranges smaller than the first share memory, of at most the second, so that a
 # kept tensor never holds much more memory than itself.
@@ -77,3 +80,23 @@ class HostMemory:
 
     def used_by_current_stream(self, memory: torch.Tensor) -> None:
         """The caller's current stream, not the one at allocation, is going to use `memory`."""
+
+
+class HostSink:
+    """Host memory: the memory that the engine reads into is the memory of the tensors."""
+
+    def __init__(self) -> None:
+        self.name = "cpu"
+        self.device = torch.device("cpu")
+        self.memory = HostMemory()
+        self.writes_destinations = True
+
+    def submit(self, session: Session, requests: Iterable[FileChunks]) -> None:
+        if not isinstance(requests, Iterator):
+            session.submit(list(requests))
+            return
+        for request in requests:
+            session.submit([request])
+
+    def runs(self, session: Session) -> Generator[Run, None, None]:
+        return session.runs()

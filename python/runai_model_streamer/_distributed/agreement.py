@@ -11,8 +11,8 @@ from runai_model_streamer._distributed.plan import Plan, coalesce
 from runai_model_streamer._distributed.rendezvous import Channel
 from runai_model_streamer._distributed.staging import SharedMemory, SharedStaging
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException, StreamerChangedError
-from runai_model_streamer._file_streamer import FileHeader
 from runai_model_streamer._paths import is_remote
+from runai_model_streamer._reader import Prefix
 from runai_model_streamer._requests import FileChunks
 
 
@@ -49,22 +49,21 @@ def check_objects(
                 )
 
 
-def pack_headers(headers: Sequence[FileHeader]) -> bytes:
-    index = [(header.path, header.size, len(header.blob)) for header in headers]
+def pack_prefixes(prefixes: Sequence[Prefix]) -> bytes:
+    index = [(one.path, one.size, one.version, len(one.data)) for one in prefixes]
     described = json.dumps(index).encode()
-    blobs = b"".join(header.blob for header in headers)
-    return len(described).to_bytes(8, "little") + zlib.compress(described + blobs, 1)
+    data = b"".join(one.data for one in prefixes)
+    return len(described).to_bytes(8, "little") + zlib.compress(described + data, 1)
 
 
-def unpack_headers(data: bytes) -> list[FileHeader]:
-    length = int.from_bytes(data[:8], "little")
-    plain = zlib.decompress(data[8:])
-    headers = []
-    position = length
-    for path, size, blob in json.loads(plain[:length]):
-        headers.append(FileHeader(path, size, plain[position : position + blob]))
-        position += blob
-    return headers
+def unpack_prefixes(packed: bytes) -> list[Prefix]:
+    position = int.from_bytes(packed[:8], "little")
+    plain = zlib.decompress(packed[8:])
+    prefixes = []
+    for path, size, version, length in json.loads(plain[:position]):
+        prefixes.append(Prefix(path, size, version, plain[position : position + length]))
+        position += length
+    return prefixes
 
 
 def agree_on_plan(

@@ -43,7 +43,7 @@ def test_runs_that_were_taken_elsewhere_are_missing(standin: Standin, tmp_path: 
     path, _ = large_file(tmp_path, 6, MIB)
     with SafetensorsStreamer() as streamer:
         streamer.stream_file(str(path), device="cuda:0")
-        session = streamer.file_streamer._session
+        session = streamer.file_streamer._reader.session
         assert session is not None
         assert len(list(session.runs())) == 6
         with pytest.raises(StreamerError, match="everything was delivered, but for 6 blocks"):

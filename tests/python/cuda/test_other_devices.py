@@ -55,12 +55,13 @@ def test_a_moved_placement_moves_the_bytes(
     checkpoint: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same path with a device whose bytes can be looked at."""
-    from runai_model_streamer._device import placement as devices
+    from runai_model_streamer._device import registry
+    from runai_model_streamer._device.moved import MovedSink
 
     monkeypatch.setattr(
-        devices,
-        "parse_device",
-        lambda _: devices.MovedPlacement("elsewhere", torch.device("cpu")),
+        registry,
+        "sink_for",
+        lambda _: MovedSink(torch.device("cpu"), "elsewhere"),
     )
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([str(path) for path in checkpoint])

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from runai_model_streamer import FileChunks, FileStreamer, SafetensorsStreamer
-from runai_model_streamer._device import placement as devices
+from runai_model_streamer._device import registry
+from runai_model_streamer._device.moved import MovedSink
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     StreamerClosedError,
@@ -235,9 +236,9 @@ class TestMemory:
     ) -> dict[str, object]:
         if "moved" in request.param:
             monkeypatch.setattr(
-                devices,
-                "parse_device",
-                lambda _: devices.MovedPlacement("elsewhere", torch.device("cpu")),
+                registry,
+                "sink_for",
+                lambda _: MovedSink(torch.device("cpu"), "elsewhere"),
             )
         if "into" in request.param:
             return {"into": {"t0000": torch.empty(300_000)}}
@@ -278,7 +279,7 @@ class TestMemory:
             streamer.stream_file(tmp_path / "a.safetensors")
             tensors = streamer.get_tensors()
             next(tensors)
-            session = weakref.ref(streamer.file_streamer._session)
+            session = weakref.ref(streamer.file_streamer._reader.session)
             del streamer
             next(tensors)
             assert session() is not None
@@ -344,9 +345,9 @@ def test_random_use_of_a_device_that_only_pytorch_can_copy_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        devices,
-        "parse_device",
-        lambda _: devices.MovedPlacement("elsewhere", torch.device("cpu")),
+        registry,
+        "sink_for",
+        lambda _: MovedSink(torch.device("cpu"), "elsewhere"),
     )
     files = iterating.write_files(tmp_path)
     iterating.explore(iterating.Iterating, 60, base=str(tmp_path), files=files)

@@ -149,7 +149,7 @@ class Standin:
 
 
 class StandinMemory(HostMemory):
-    """What CudaPlacement allocates with, in the place of PyTorch's allocator."""
+    """What CudaSink allocates with, in the place of PyTorch's allocator."""
 
     standin: Standin
     stream_handle = 0

@@ -1,0 +1,121 @@
+"""Reading the headers of files, and the requests for their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
+from runai_model_streamer._file_streamer import ByteStreamer
+from runai_model_streamer._formats.safetensors.dtypes import ELEMENT_BYTES
+from runai_model_streamer._formats.safetensors.header import (
+    LENGTH_BYTES,
+    SafetensorMetadata,
+    header_length,
+    parse_header,
+)
+from runai_model_streamer._paths import Path, to_text
+from runai_model_streamer._reader import Prefix, Reader
+from runai_model_streamer._requests import FileChunks
+
+# Most headers fit into the first read of a file.
+_FIRST_BYTES = 256 << 10
+
+
+class SafetensorsMetadata:
+    """The header of one file.
+
+    ``offset`` is the position of its data section, in bytes; ``tensors_metadata`` its tensors in
+    the order of their offsets; ``read_sizes`` their sizes in bytes; ``metadata`` its
+    ``__metadata__``. ``size`` (bytes) and ``version`` identify the file that was read.
+    """
+
+    def __init__(
+        self,
+        tensors: list[SafetensorMetadata],
+        offset: int,
+        metadata: dict[str, str] | None = None,
+        path: str = "",
+        size: int = 0,
+        version: str = "",
+    ) -> None:
+        self.offset = offset
+        self.tensors_metadata = tensors
+        self.metadata = metadata or {}
+        self.path = path
+        self.size = size
+        self.version = version
+
+    @property
+    def read_sizes(self) -> list[int]:
+        return [tensor.end - tensor.start for tensor in self.tensors_metadata]
+
+    @staticmethod
+    def from_files(
+        file_streamer: ByteStreamer,
+        filenames: Sequence[Path],
+        credentials: S3Credentials | None = None,
+    ) -> list[SafetensorsMetadata]:
+        """Reads and checks the headers of `filenames`, concurrently, in one request each if they
+        are small. The files stay open in `file_streamer` for the stream_files() that follows.
+
+        Other ranks take no part, also if the last load of `file_streamer` was shared.
+        """
+        reader = file_streamer.open_local(credentials)
+        return list(read_headers(reader, [to_text(name) for name in filenames]))
+
+
+def read_headers(reader: Reader, paths: Sequence[str]) -> Iterator[SafetensorsMetadata]:
+    """The headers of `paths`, which may be equal. All are read when this returns.
+
+    The iterator parses them one by one, and raises what is wrong with one.
+    """
+    prefixes = reader.read_prefixes(list(dict.fromkeys(paths)), _FIRST_BYTES, _end) if paths else []
+    return _parsed(paths, {prefix.path: prefix for prefix in prefixes})
+
+
+def _end(first_bytes: bytes, path: str, size: int) -> int:
+    return LENGTH_BYTES + header_length(first_bytes, path, size)
+
+
+def _parsed(paths: Sequence[str], prefixes: dict[str, Prefix]) -> Iterator[SafetensorsMetadata]:
+    parsed: dict[str, SafetensorsMetadata] = {}
+    for path in paths:
+        if path not in parsed:
+            prefix = prefixes.pop(path)
+            end = len(prefix.data)
+            tensors, metadata = parse_header(prefix.data[LENGTH_BYTES:], path, prefix.size - end)
+            parsed[path] = SafetensorsMetadata(
+                tensors, end, metadata, path, prefix.size, prefix.version
+            )
+        yield parsed[path]
+
+
+def prepare_request(
+    streamer: Any, paths: Sequence[Path], s3_credentials: S3Credentials | None = None
+) -> list[tuple[int, list[SafetensorMetadata], list[int]]]:
+    """(position of the data section, tensors, their sizes in bytes) of each file.
+
+    `streamer` is a streamer of this package; see SafetensorsMetadata.from_files().
+    """
+    file_streamer = getattr(streamer, "file_streamer", streamer)
+    return [
+        (file.offset, file.tensors_metadata, file.read_sizes)
+        for file in SafetensorsMetadata.from_files(file_streamer, paths, s3_credentials)
+    ]
+
+
+def check_dtypes(tensors: Sequence[SafetensorMetadata]) -> None:
+    """Raises if a tensor has a dtype that this version of torch lacks."""
+    for tensor in {tensor.dtype: tensor for tensor in tensors}.values():
+        tensor.get_torch_dtype()
+
+
+def make_request(
+    request_id: int, path: str, data_start: int, tensors: Sequence[SafetensorMetadata]
+) -> FileChunks:
+    """The request for `tensors` of the file at `path`."""
+    sizes = [tensor.end - tensor.start for tensor in tensors]
+    offsets = [data_start + tensor.start for tensor in tensors]
+    alignments = [ELEMENT_BYTES[tensor.dtype] for tensor in tensors]
+    return FileChunks(request_id, path, offsets, sizes, alignments=alignments)

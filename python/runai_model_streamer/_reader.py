@@ -1,0 +1,167 @@
+"""Reading files for one load: alone, or together with others."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
+from runai_model_streamer._device.base import DeviceSink
+from runai_model_streamer._device.host import HostSink
+from runai_model_streamer._load import Load
+from runai_model_streamer._requests import FileChunks
+from runai_model_streamer._session import Session
+from runai_model_streamer._stats import StreamStats
+
+
+@dataclasses.dataclass(frozen=True)
+class Prefix:
+    """The first bytes of a file: its header, as the file format delimits it."""
+
+    path: str
+    size: int
+    """Of the file, in bytes."""
+    version: str
+    """Of the file, as its storage names it."""
+    data: bytes
+
+
+PrefixEnd = Callable[[bytes, str, int], int]
+"""(first bytes, path, size of the file) -> the end of the header, in bytes. May raise."""
+
+
+class Reader(Protocol):
+    """Reads the files of one load. One thread at a time."""
+
+    @property
+    def sink(self) -> DeviceSink:
+        """Where the load goes."""
+
+    @property
+    def load(self) -> Load | None:
+        """The load, from start() to close()."""
+
+    def read_prefixes(
+        self, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
+    ) -> list[Prefix]:
+        """Opens `paths` and reads the header of each, concurrently.
+
+        The first request of a file reads `first_bytes`; `end_of` then tells where the header ends.
+        The files stay open, and pinned to their version, for start(). The paths differ.
+        """
+
+    def start(self, requests: Iterable[FileChunks]) -> None:
+        """Starts to read `requests`, in order. Called once. Opens files that are not open.
+
+        A sink may submit the requests of an iterator one at a time.
+        """
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Stops reading, and releases what the engine holds. No-op when repeated.
+
+        `error` is the reason, if one is known: others that wait for this reader raise it.
+        """
+
+    def stats(self) -> StreamStats:
+        """Counters of the load, also after close()."""
+
+
+def read_prefixes(
+    session: Session, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
+) -> list[Prefix]:
+    """Reader.read_prefixes() of `session`."""
+    firsts = session.open(paths, first_bytes)
+    ends = [
+        end_of(first, path, session.sizes[path]) for path, first in zip(paths, firsts, strict=True)
+    ]
+    missing = [
+        (session.files[path], len(first), end - len(first))
+        for path, first, end in zip(paths, firsts, ends, strict=True)
+        if end > len(first)
+    ]
+    rests = iter(session.stream.read(missing) if missing else [])
+    prefixes = []
+    for path, first, end in zip(paths, firsts, ends, strict=True):
+        data = first + next(rests) if end > len(first) else first[:end]
+        prefixes.append(Prefix(path, session.sizes[path], session.versions[path], data))
+    return prefixes
+
+
+class LocalReader:
+    """Reads by itself. `sink` may be replaced until start()."""
+
+    def __init__(
+        self,
+        credentials: S3Credentials | None = None,
+        sink: DeviceSink | None = None,
+        *,
+        memory_limit: int | None = None,
+        notes: Mapping[str, str] | None = None,
+    ) -> None:
+        """`memory_limit` overrides RUNAI_STREAMER_MEMORY_LIMIT; `notes` are added to stats()."""
+        self.sink: DeviceSink = HostSink() if sink is None else sink
+        self.session: Session | None = None
+        self.load: Load | None = None
+        self._credentials = credentials
+        self._memory_limit = memory_limit
+        self._notes = dict(notes or {})
+        self._stats = StreamStats()
+
+    def open(self, paths: Sequence[str], prefix_bytes: int = 0) -> tuple[Session, list[bytes]]:
+        """Opens `paths`. Returns the session and the first bytes of each file."""
+        session = self._make_session(paths)
+        return session, session.open(paths, prefix_bytes)
+
+    def read_prefixes(
+        self, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
+    ) -> list[Prefix]:
+        return read_prefixes(self._make_session(paths), paths, first_bytes, end_of)
+
+    def start(self, requests: Iterable[FileChunks]) -> None:
+        if self.session is None:
+            requests = list(requests)
+            self._make_session([request.path for request in requests])
+        assert self.session is not None
+        counted = _Counted(requests)
+        self.sink.submit(self.session, counted.requests)
+        self.load = Load(self.sink.runs(self.session), self.sink.device, counted.ranges)
+
+    def close(self, error: BaseException | None = None) -> None:
+        load, self.load = self.load, None
+        if load is not None:
+            load.close()
+        session, self.session = self.session, None
+        if session is not None:
+            session.close()
+            self._stats = self._stats_of(session)
+
+    def stats(self) -> StreamStats:
+        return self._stats if self.session is None else self._stats_of(self.session)
+
+    def _make_session(self, paths: Sequence[str]) -> Session:
+        self.close()
+        self.session = Session(
+            paths, credentials=self._credentials, memory_limit=self._memory_limit
+        )
+        return self.session
+
+    def _stats_of(self, session: Session) -> StreamStats:
+        stats = StreamStats.from_native(session.stream.stats(), self.sink.name)
+        return dataclasses.replace(stats, notes={**stats.notes, **self._notes})
+
+
+class _Counted:
+    """Counts the ranges of requests as they are taken. Passes an iterator on as an iterator."""
+
+    def __init__(self, requests: Iterable[FileChunks]) -> None:
+        self.ranges = 0
+        if isinstance(requests, Sequence):
+            self.ranges = sum(len(request.sizes) for request in requests)
+            self.requests: Iterable[FileChunks] = requests
+        else:
+            self.requests = map(self._count, requests)
+
+    def _count(self, request: FileChunks) -> FileChunks:
+        self.ranges += len(request.sizes)
+        return request
