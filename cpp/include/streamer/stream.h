@@ -24,8 +24,8 @@
 
 namespace streamer {
 
-// One load. Thread-safe, but for next(): one thread at a time may be in it, while others open files,
-// submit, read or cancel.
+// One load. Thread-safe, but for next(): one thread at a time may be in it, while others open
+// files, submit, read or cancel.
 class STREAMER_EXPORT Stream {
  public:
   // kInvalid where an option is out of its range.
