@@ -69,6 +69,7 @@ LAYERS: list[set[str]] = [
     {"_requests"},
     {"_session"},
     {"_device", "_storage", "_load"},
+    {"_reader"},
     {"_file_streamer"},
     {"_formats"},
     {"_distributed"},
@@ -91,8 +92,6 @@ ALLOWED: dict[str, str] = {
     f"python/{PACKAGE}/_distributed/membership: imports torch.distributed.distributed_c10d inside "
     "a function": "its private functions are used, which a build of torch may lack",
     f"python/{PACKAGE}/_distributed/rendezvous: imports torch.distributed.PrefixStore inside a "
-    "function": "to be imported with the module",
-    f"python/{PACKAGE}/_distributed/streamer: imports {PACKAGE}._device.placement inside a "
     "function": "to be imported with the module",
 }
 
