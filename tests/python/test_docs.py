@@ -84,6 +84,14 @@ def test_files_that_the_pages_name_exist(page: Path) -> None:
     assert not [path for path in named if not (ROOT / path).exists()]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_targets_of_make_that_the_pages_name_exist(page: Path) -> None:
+    makefiles = [ROOT / "Makefile", *ROOT.glob("scripts/*.mk")]
+    targets = set(re.findall(r"^([\w-]+):", "\n".join(map(Path.read_text, makefiles)), re.M))
+    named = re.findall(r"(?:^|`)make ((?:[a-z][a-z0-9-]+ ?)+)", page.read_text(), re.M)
+    assert not {target for targets_named in named for target in targets_named.split()} - targets
+
+
 def test_the_diagram_of_the_structure_has_the_arrows_of_the_includes() -> None:
     page = (ROOT / "docs" / "internals" / "architecture.md").read_text()
     shown = set(re.findall(r"^  (\w+) --> (\w+)$", page, re.M))
