@@ -1,12 +1,15 @@
 # libstreamer.so: the C ABI over the C++ API, and the rules that install it for embedders.
-file(GLOB capi_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/c_api/*.cc)
-add_library(streamer SHARED ${capi_sources})
+file(GLOB c_api_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/c_api/*.cc)
+add_library(streamer SHARED ${c_api_sources})
 add_library(model_streamer::streamer ALIAS streamer)
 target_include_directories(
   streamer
   PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:include>
   PRIVATE src)
 target_compile_options(streamer PRIVATE -Wall -Wextra -Wpedantic -Wshadow)
+if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  target_compile_options(streamer PRIVATE -Wthread-safety -Werror=thread-safety)
+endif()
 target_link_libraries(streamer PRIVATE $<LINK_LIBRARY:WHOLE_ARCHIVE,streamer_core>)
 
 set(STREAMER_MAP ${CMAKE_CURRENT_BINARY_DIR}/libstreamer.map)

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstring>
@@ -231,6 +232,34 @@ TEST_F(CApi, AForkedChildStartsItsOwnAndMayEndTheParents) {
   EXPECT_EQ(status, 0);
   ASSERT_EQ(streamer.request(path, {{5, 1000}}, &memory), 0);
   EXPECT_EQ(streamer.take().code, 0);
+}
+
+// The parent's thread holds what the end of a streamer waits for.
+TEST_F(CApi, AForkedChildMayEndAStreamerWhoseResponseIsAwaited) {
+  Streamer streamer;
+  std::atomic<int> code{-1};
+  std::thread waiting([&] {
+    do {
+      code = streamer.take(0).code;
+    } while (code == RUNAI_FILE_STREAMER_BUSY);
+  });
+  while (streamer.take(1).code != RUNAI_FILE_STREAMER_BUSY) std::this_thread::yield();
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(60);
+    std::vector<char> memory;
+    const bool refused =
+        streamer.request(folder_.at("a"), {{0, 1}}, &memory) == RUNAI_FILE_STREAMER_INVALID &&
+        streamer.take(1).code == RUNAI_FILE_STREAMER_INVALID;
+    streamer.end();
+    _exit(refused ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  streamer.end();
+  waiting.join();
+  EXPECT_EQ(code, RUNAI_FILE_STREAMER_FINISHED);
 }
 
 TEST_F(CApi, CallableFromC) {

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace streamer::capi {
+namespace streamer::c_api {
 namespace {
 
 struct Case {
@@ -59,4 +59,4 @@ TEST(Pattern, ManyStarsDoNotTakeForever) {
 }
 
 }  // namespace
-}  // namespace streamer::capi
+}  // namespace streamer::c_api

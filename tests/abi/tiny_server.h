@@ -1,4 +1,4 @@
-// An HTTP server of one request per connection, one at a time, whose answers a test writes.
+// An HTTP server of one request per connection, whose responses a test writes.
 #pragma once
 
 #include <arpa/inet.h>
@@ -11,14 +11,18 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 class TinyServer {
  public:
   // From the head of a request to the whole response, which closes the connection.
   using Answer = std::function<std::string(const std::string& request)>;
 
-  explicit TinyServer(Answer answer)
-      : answer_(std::move(answer)), listener_(socket(AF_INET, SOCK_STREAM, 0)) {
+  // One connection at a time, unless `concurrent`: then `answer` is called by several threads.
+  explicit TinyServer(Answer answer, bool concurrent = false)
+      : answer_(std::move(answer)),
+        concurrent_(concurrent),
+        listener_(socket(AF_INET, SOCK_STREAM, 0)) {
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -41,12 +45,21 @@ class TinyServer {
 
  private:
   void serve() const {
+    std::vector<std::thread> threads;
     for (;;) {
       const int connection = accept(listener_, nullptr, nullptr);
-      if (connection < 0) return;
-      answer(connection);
-      close(connection);
+      if (connection < 0) break;
+      const auto serve_one = [this, connection] {
+        answer(connection);
+        close(connection);
+      };
+      if (concurrent_) {
+        threads.emplace_back(serve_one);
+      } else {
+        serve_one();
+      }
     }
+    for (std::thread& thread : threads) thread.join();
   }
 
   void answer(int connection) const {
@@ -62,6 +75,7 @@ class TinyServer {
   }
 
   const Answer answer_;
+  const bool concurrent_;
   const int listener_;
   int port_ = 0;
   std::thread thread_;

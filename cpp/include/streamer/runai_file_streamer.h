@@ -10,9 +10,11 @@
  * environment (docs/reference/environment.md) when the streamer makes its first request.
  *
  * Threads: a streamer may be used by one thread that requests and one that takes responses, at the
- * same time. A third call meanwhile returns RUNAI_FILE_STREAMER_BUSY. runai_file_streamer_end() may
- * be called from any thread: a response that waits then returns RUNAI_FILE_STREAMER_FINISHED.
- * Different streamers are independent. After fork() a child may only start new streamers.
+ * same time. Neither waits for the other. A third call meanwhile returns RUNAI_FILE_STREAMER_BUSY.
+ * runai_file_streamer_end() may be called from any thread: a response that waits then returns
+ * RUNAI_FILE_STREAMER_FINISHED. Different streamers are independent. After fork() a child may start
+ * new streamers and end those of its parent; every other call with them returns
+ * RUNAI_FILE_STREAMER_INVALID.
  *
  * Functions return one of the codes below unless they say otherwise; no C++ exception leaves them.
  * Symbols carry the version node RUNAI_FILE_STREAMER_1.0, or 1.1 where this header says so.

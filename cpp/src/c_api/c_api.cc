@@ -25,24 +25,24 @@ using streamer::DeviceType;
 using streamer::ListedObject;
 using streamer::Result;
 using streamer::SourceKind;
-using streamer::capi::FileRequest;
-using streamer::capi::Handle;
-using streamer::capi::Outcome;
-using streamer::capi::Response;
+using streamer::c_api::CallResult;
+using streamer::c_api::FileRequest;
+using streamer::c_api::Handle;
+using streamer::c_api::Response;
 
 std::string& last_error() {
   thread_local std::string text;
   return text;
 }
 
-int report(const Outcome& outcome) {
-  last_error() = outcome.code == RUNAI_FILE_STREAMER_SUCCESS ? std::string() : outcome.message;
-  return outcome.code;
+int report(const CallResult& result) {
+  last_error() = result.code == RUNAI_FILE_STREAMER_SUCCESS ? std::string() : result.message;
+  return result.code;
 }
 
-Outcome invalid(const char* message) { return {RUNAI_FILE_STREAMER_INVALID, message}; }
+CallResult invalid(const char* message) { return {RUNAI_FILE_STREAMER_INVALID, message}; }
 
-// Runs `body` and reports its outcome. Out of memory must not throw again here.
+// Runs `body` and reports its result. Out of memory must not throw again here.
 template <typename Body>
 int guarded(Body body) noexcept {
   try {
@@ -64,7 +64,7 @@ int guarded(Body body) noexcept {
 // The oldest C library that this one is made for.
 constexpr int kOldestGlibc[] = {2, 28};
 
-Outcome check_c_library() {
+CallResult check_c_library() {
 #ifdef __GLIBC__
   int major = 0;
   int minor = 0;
@@ -88,7 +88,7 @@ bool has_null(const char** strings, unsigned count) {
   return false;
 }
 
-Outcome credentials(void* streamer, const char** keys, const char** values, unsigned count) {
+CallResult credentials(void* streamer, const char** keys, const char** values, unsigned count) {
   if (streamer == nullptr || has_null(keys, count) || has_null(values, count)) {
     return invalid("set_credentials: null argument");
   }
@@ -114,8 +114,8 @@ struct RangeArrays {
 };
 
 // The request of `count` files in the engine's terms.
-Outcome collect(uint32_t count, const char** paths, const RangeArrays& arrays,
-                std::vector<FileRequest>* files) {
+CallResult collect(uint32_t count, const char** paths, const RangeArrays& arrays,
+                   std::vector<FileRequest>* files) {
   size_t at = 0;
   for (uint32_t i = 0; i < count; ++i) {
     FileRequest file;
@@ -137,8 +137,8 @@ Outcome collect(uint32_t count, const char** paths, const RangeArrays& arrays,
   return {};
 }
 
-Outcome request(void* streamer, uint64_t* submission, uint32_t num_files, const char** paths,
-                const RangeArrays& arrays, RunaiFileStreamerDevice device) {
+CallResult request(void* streamer, uint64_t* submission, uint32_t num_files, const char** paths,
+                   const RangeArrays& arrays, RunaiFileStreamerDevice device) {
   if (streamer == nullptr || submission == nullptr) return invalid("request: null argument");
   if (num_files == 0) return {RUNAI_FILE_STREAMER_EMPTY_REQUEST, "request: no files"};
   if (has_null(paths, num_files) || arrays.counts == nullptr) {
@@ -161,7 +161,7 @@ Outcome request(void* streamer, uint64_t* submission, uint32_t num_files, const 
             "request: no CUDA device " + std::to_string(device.id)};
   }
   std::vector<FileRequest> files;
-  if (Outcome bad = collect(num_files, paths, arrays, &files); bad.code != 0) return bad;
+  if (CallResult bad = collect(num_files, paths, arrays, &files); bad.code != 0) return bad;
   const Device target{cuda ? DeviceType::kCuda : DeviceType::kHost, cuda ? device.id : 0};
   return handle_of(streamer)->request(std::move(files), target, submission);
 }
@@ -176,7 +176,7 @@ std::string_view key_of(std::string_view path) {
 
 bool any_matches(const char** patterns, unsigned count, std::string_view text) {
   for (unsigned i = 0; i < count; ++i) {
-    if (streamer::capi::matches(patterns[i], text)) return true;
+    if (streamer::c_api::matches(patterns[i], text)) return true;
   }
   return false;
 }
@@ -194,23 +194,23 @@ struct Filter {
   }
 };
 
-Outcome list_files(void* streamer, const char* prefix, bool recursive, const Filter& filter,
-                   void (*found)(const char*, size_t, void*), void* user) {
+CallResult list_files(void* streamer, const char* prefix, bool recursive, const Filter& filter,
+                      void (*found)(const char*, size_t, void*), void* user) {
   if (streamer == nullptr || prefix == nullptr || found == nullptr ||
       has_null(filter.allow, filter.num_allow) || has_null(filter.ignore, filter.num_ignore)) {
     return invalid("list_files: null argument");
   }
   const Result<SourceKind> kind = streamer::source_kind_of(prefix);
   if (!kind.ok()) {
-    return {streamer::capi::code_of(kind.status(), SourceKind::kFile), kind.status().to_string()};
+    return {streamer::c_api::code_of(kind.status(), SourceKind::kFile), kind.status().to_string()};
   }
   const auto options = handle_of(streamer)->options();
   if (!options.ok()) {
-    return {streamer::capi::code_of(options.status(), *kind), options.status().to_string()};
+    return {streamer::c_api::code_of(options.status(), *kind), options.status().to_string()};
   }
   const auto objects = streamer::list(prefix, recursive, *options);
   if (!objects.ok()) {
-    return {streamer::capi::code_of(objects.status(), *kind), objects.status().to_string()};
+    return {streamer::c_api::code_of(objects.status(), *kind), objects.status().to_string()};
   }
   for (const ListedObject& object : *objects) {
     if (filter.wants(object.path)) found(object.path.c_str(), object.size, user);
@@ -218,17 +218,17 @@ Outcome list_files(void* streamer, const char* prefix, bool recursive, const Fil
   return {};
 }
 
-Outcome set_fs_strategy(const char* strategy) {
+CallResult set_fs_strategy(const char* strategy) {
   const std::string value = strategy == nullptr ? "" : strategy;
   if (value.empty()) {
-    streamer::capi::set_strategy({});
+    streamer::c_api::set_strategy({});
     return {};
   }
   const auto chosen = streamer::parse_fs_strategy(value);
   if (!chosen.ok()) {
     return {RUNAI_FILE_STREAMER_STRATEGY_UNKNOWN, chosen.status().to_string()};
   }
-  streamer::capi::set_strategy(*chosen);
+  streamer::c_api::set_strategy(*chosen);
   return {};
 }
 
@@ -237,9 +237,9 @@ Outcome set_fs_strategy(const char* strategy) {
 extern "C" {
 
 int runai_file_streamer_start(void** streamer) {
-  return guarded([&]() -> Outcome {
+  return guarded([&]() -> CallResult {
     if (streamer == nullptr) return invalid("start: null argument");
-    if (Outcome old = check_c_library(); old.code != 0) return old;
+    if (CallResult old = check_c_library(); old.code != 0) return old;
     *streamer = new Handle;
     return {};
   });
@@ -247,8 +247,7 @@ int runai_file_streamer_start(void** streamer) {
 
 void runai_file_streamer_end(void* streamer) {
   if (streamer == nullptr) return;
-  handle_of(streamer)->end();
-  delete handle_of(streamer);
+  Handle::end(handle_of(streamer));
 }
 
 int runai_file_streamer_set_credentials(void* streamer, const char** keys, const char** values,
@@ -268,25 +267,25 @@ int runai_file_streamer_request(void* streamer, uint64_t* submission_id, uint32_
 
 int runai_file_streamer_response(void* streamer, uint64_t* submission_id, uint32_t* file_index,
                                  uint32_t* range_index, int* submission_done, unsigned timeout_ms) {
-  return guarded([&]() -> Outcome {
+  return guarded([&]() -> CallResult {
     if (streamer == nullptr || submission_id == nullptr || file_index == nullptr ||
         range_index == nullptr || submission_done == nullptr) {
       return invalid("response: null argument");
     }
     Response response;
     bool taken = false;
-    Outcome outcome = handle_of(streamer)->respond(timeout_ms, &response, &taken);
+    CallResult result = handle_of(streamer)->respond(timeout_ms, &response, &taken);
     if (taken) {
       *submission_id = response.submission;
       *file_index = response.file;
       *range_index = response.range;
       *submission_done = response.last ? 1 : 0;
     }
-    return outcome;
+    return result;
   });
 }
 
-const char* runai_file_streamer_response_str(int code) { return streamer::capi::describe(code); }
+const char* runai_file_streamer_response_str(int code) { return streamer::c_api::describe(code); }
 
 int runai_file_streamer_list_files(void* streamer, const char* prefix, int recursive,
                                    const char** allow, unsigned num_allow, const char** ignore,
@@ -301,11 +300,11 @@ int runai_file_streamer_list_files(void* streamer, const char* prefix, int recur
 
 int runai_file_streamer_probe_direct_block_size(void* streamer, const char** paths,
                                                 unsigned num_paths, size_t* block) {
-  return guarded([&]() -> Outcome {
+  return guarded([&]() -> CallResult {
     if (streamer == nullptr || block == nullptr || has_null(paths, num_paths)) {
       return invalid("probe_direct_block_size: null argument");
     }
-    return streamer::capi::probe_direct_block({paths, num_paths}, block);
+    return streamer::c_api::probe_direct_block({paths, num_paths}, block);
   });
 }
 

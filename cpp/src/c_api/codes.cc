@@ -2,7 +2,7 @@
 
 #include <cerrno>
 
-namespace streamer::capi {
+namespace streamer::c_api {
 namespace {
 
 int unsupported(SourceKind kind, DeviceType device, int os_error) {
@@ -103,4 +103,4 @@ const char* describe(int code) {
   }
 }
 
-}  // namespace streamer::capi
+}  // namespace streamer::c_api

@@ -4,7 +4,7 @@
 #include "streamer/runai_file_streamer.h"
 #include "streamer/types.h"
 
-namespace streamer::capi {
+namespace streamer::c_api {
 
 // The code for a failure while `kind` was read into `device`. 0 for an ok status.
 int code_of(const Status& status, SourceKind kind, DeviceType device = DeviceType::kHost);
@@ -12,4 +12,4 @@ int code_of(const Status& status, SourceKind kind, DeviceType device = DeviceTyp
 // Never null.
 const char* describe(int code);
 
-}  // namespace streamer::capi
+}  // namespace streamer::c_api

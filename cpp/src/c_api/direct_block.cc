@@ -5,9 +5,9 @@
 #include "c_api/codes.h"
 #include "streamer/storage.h"
 
-namespace streamer::capi {
+namespace streamer::c_api {
 
-Outcome probe_direct_block(std::span<const char*> paths, std::size_t* block) {
+CallResult probe_direct_block(std::span<const char*> paths, std::size_t* block) {
   std::size_t widest = 1;
   for (const char* path : paths) {
     const auto needed = direct_read_alignment(path);
@@ -20,4 +20,4 @@ Outcome probe_direct_block(std::span<const char*> paths, std::size_t* block) {
   return {};
 }
 
-}  // namespace streamer::capi
+}  // namespace streamer::c_api

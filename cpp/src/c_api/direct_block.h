@@ -6,8 +6,8 @@
 
 #include "c_api/handle.h"
 
-namespace streamer::capi {
+namespace streamer::c_api {
 
-Outcome probe_direct_block(std::span<const char*> paths, std::size_t* block);
+CallResult probe_direct_block(std::span<const char*> paths, std::size_t* block);
 
-}  // namespace streamer::capi
+}  // namespace streamer::c_api

@@ -5,32 +5,28 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
-#include <optional>
-#include <thread>
+#include <unordered_set>
 #include <utility>
 
-#include "base/clock.h"
 #include "c_api/codes.h"
 
-namespace streamer::capi {
+namespace streamer::c_api {
 namespace {
 
 using std::chrono::milliseconds;
 
-// A thread that waits for responses lets one that requests in this often.
-constexpr milliseconds kSlice{20};
+Mutex strategy_mutex;
+std::optional<FsPreference> strategy GUARDED_BY(strategy_mutex);  // none: the environment's
 
-std::mutex strategy_mutex;
-std::optional<FsPreference> strategy;  // guarded by strategy_mutex; none: the environment's
+CallResult failure(int code, std::string message) { return {code, std::move(message)}; }
 
-Outcome failure(int code, std::string message) { return {code, std::move(message)}; }
-
-Outcome from_status(const Status& status, SourceKind kind, DeviceType device = DeviceType::kHost) {
+CallResult from_status(const Status& status, SourceKind kind,
+                       DeviceType device = DeviceType::kHost) {
   return {code_of(status, kind, device), status.to_string()};
 }
 
 // Without a bundle that a setting names, TLS would fail later with a text about certificates.
-Outcome check_ca_files() {
+CallResult check_ca_files() {
   for (const char* name : {"AWS_CA_BUNDLE", "SSL_CERT_FILE"}) {
     const char* path = std::getenv(name);
     if (path == nullptr || *path == '\0' || access(path, R_OK) == 0) continue;
@@ -40,15 +36,8 @@ Outcome check_ca_files() {
   return {};
 }
 
-// A range that fails before the engine sees it.
-struct Early {
-  std::uint32_t file;
-  std::uint32_t range;
-  Outcome outcome;
-};
-
-Outcome behind_end(const std::string& path, std::uint64_t size, const Range& range,
-                   SourceKind kind) {
+CallResult behind_end(const std::string& path, std::uint64_t size, const Range& range,
+                      SourceKind kind) {
   return from_status(Status::error(Code::kShortRead, "the range ends behind the end, which is at " +
                                                          std::to_string(size))
                          .with_path(path)
@@ -59,7 +48,7 @@ Outcome behind_end(const std::string& path, std::uint64_t size, const Range& ran
 }  // namespace
 
 void set_strategy(std::optional<FsPreference> value) {
-  const std::lock_guard lock(strategy_mutex);
+  const MutexLock lock(strategy_mutex);
   strategy = value;
 }
 
@@ -67,37 +56,43 @@ class Handle::Visit {
  public:
   // `role`: a flag that only one thread may hold, or null.
   Visit(Handle& handle, bool Handle::*role) : handle_(handle), role_(role) {
-    const std::lock_guard lock(handle_.mutex_);
+    if (getpid() != handle_.process_) {  // no lock can be trusted
+      refusal_ = failure(RUNAI_FILE_STREAMER_INVALID,
+                         "the streamer belongs to the process that this one forked from");
+      return;
+    }
+    const MutexLock lock(handle_.mutex_);
     if (handle_.ending_) {
-      refused_ = RUNAI_FILE_STREAMER_FINISHED;
+      refusal_ = failure(RUNAI_FILE_STREAMER_FINISHED, describe(RUNAI_FILE_STREAMER_FINISHED));
     } else if (role != nullptr && handle_.*role) {
-      refused_ = RUNAI_FILE_STREAMER_BUSY;
+      refusal_ = failure(RUNAI_FILE_STREAMER_BUSY, describe(RUNAI_FILE_STREAMER_BUSY));
     } else {
       ++handle_.visitors_;
       if (role != nullptr) handle_.*role = true;
     }
   }
   ~Visit() {
-    if (refused_ != 0) return;
-    const std::lock_guard lock(handle_.mutex_);
+    if (refused()) return;
+    const MutexLock lock(handle_.mutex_);
     --handle_.visitors_;
     if (role_ != nullptr) handle_.*role_ = false;
     handle_.changed_.notify_all();  // under the lock: end() may free the handle right after
   }
   Visit(const Visit&) = delete;
   Visit& operator=(const Visit&) = delete;
-  int refused() const { return refused_; }
+  bool refused() const { return refusal_.code != 0; }
+  const CallResult& refusal() const { return refusal_; }
 
  private:
   Handle& handle_;
-  bool Handle::*role_;
-  int refused_ = 0;
+  bool Handle::*const role_;
+  CallResult refusal_;
 };
 
-Outcome Handle::set_credentials(std::map<std::string, std::string> values) {
+CallResult Handle::set_credentials(std::map<std::string, std::string> values) {
   const Visit visit(*this, nullptr);
-  if (visit.refused() != 0) return failure(visit.refused(), describe(visit.refused()));
-  const std::lock_guard lock(credentials_->mutex);
+  if (visit.refused()) return visit.refusal();
+  const MutexLock lock(credentials_->mutex);
   if (!credentials_->values.empty() && credentials_->values != values) {
     return failure(RUNAI_FILE_STREAMER_CREDENTIALS_SET,
                    "this streamer has other credentials; start another one for these");
@@ -110,12 +105,12 @@ Result<Options> Handle::options() const {
   Result<Options> options = Options::from_environment();
   if (!options.ok()) return options;
   {
-    const std::lock_guard lock(strategy_mutex);
+    const MutexLock lock(strategy_mutex);
     if (strategy) options->fs_strategy = *strategy;
   }
   options->credentials = [state = credentials_](const CredentialsRequest& request) {
     Credentials credentials;
-    const std::lock_guard lock(state->mutex);
+    const MutexLock lock(state->mutex);
     if (request.kind == SourceKind::kS3 && !state->values.empty()) {
       credentials.values = state->values;
       credentials.identity = "credentials given to the streamer";
@@ -128,22 +123,26 @@ Result<Options> Handle::options() const {
   return options;
 }
 
-Outcome Handle::start_stream() {
-  if (stream_ != nullptr) return {};
+CallResult Handle::start_stream() {
+  {
+    const MutexLock lock(mutex_);
+    if (stream_ != nullptr) return {};
+  }
   Result<Options> chosen = options();
   if (!chosen.ok()) return from_status(chosen.status(), SourceKind::kFile);
   auto stream = Stream::create(std::move(*chosen));
   if (!stream.ok()) return from_status(stream.status(), SourceKind::kFile);
+  const MutexLock lock(mutex_);
   stream_ = std::move(*stream);
-  const std::lock_guard lock(mutex_);
-  running_ = stream_.get();
-  if (ending_) running_->cancel();
+  if (ending_) stream_->cancel();
   return {};
 }
 
-// Opens what is new. `failures` gets one outcome per file, of code 0 where it is open.
-Outcome Handle::open_files(const std::vector<FileRequest>& files, std::vector<Outcome>* failures) {
+// Opens what is new. `failures` gets one result per file, of code 0 if it is open.
+CallResult Handle::open_files(Stream& stream, const std::vector<FileRequest>& files,
+                              std::vector<CallResult>* failures) {
   std::vector<std::string> paths;
+  std::unordered_set<std::string> seen;
   SourceKind kind = SourceKind::kFile;
   for (const FileRequest& file : files) {
     const Result<SourceKind> its_kind = source_kind_of(file.path);
@@ -153,49 +152,47 @@ Outcome Handle::open_files(const std::vector<FileRequest>& files, std::vector<Ou
                      "one request names " + files.front().path + " and " + file.path);
     }
     kind = *its_kind;
-    const bool again = std::find(paths.begin(), paths.end(), file.path) != paths.end();
-    if (!again && !opened_.contains(file.path)) paths.push_back(file.path);
+    if (!opened_.contains(file.path) && seen.insert(file.path).second) paths.push_back(file.path);
   }
   if (kind != SourceKind::kFile && !paths.empty()) {
-    if (Outcome missing = check_ca_files(); missing.code != 0) return missing;
+    if (CallResult missing = check_ca_files(); missing.code != 0) return missing;
   }
-  std::unordered_map<std::string, Outcome> failed;
+  std::unordered_map<std::string, CallResult> failed;
   if (!paths.empty()) {
-    auto opened = stream_->open(paths);
+    auto opened = stream.open(paths);
     if (!opened.ok()) return from_status(opened.status(), kind);
     for (std::size_t i = 0; i < paths.size(); ++i) {
-      const std::uint32_t index = files_opened_++;
-      const Status& status = (*opened)[i].status;
-      if (status.ok()) {
-        opened_.emplace(paths[i], File{index, (*opened)[i].size});
+      const OpenedFile& file = (*opened)[i];
+      if (file.status.ok()) {
+        opened_.emplace(paths[i], File{file.index, file.size});
       } else {
-        failed.emplace(paths[i], from_status(status, kind));
+        failed.emplace(paths[i], from_status(file.status, kind));
       }
     }
   }
   failures->clear();
   for (const FileRequest& file : files) {
-    auto bad = failed.find(file.path);
-    failures->push_back(bad == failed.end() ? Outcome{} : bad->second);
+    const auto bad = failed.find(file.path);
+    failures->push_back(bad == failed.end() ? CallResult{} : bad->second);
   }
   return {};
 }
 
-Outcome Handle::request(std::vector<FileRequest> files, Device device, std::uint64_t* id) {
+CallResult Handle::request(std::vector<FileRequest> files, Device device, std::uint64_t* id) {
   const Visit visit(*this, &Handle::requesting_);
-  if (visit.refused() != 0) return failure(visit.refused(), describe(visit.refused()));
-  ++requesters_;
-  std::unique_lock engine(engine_mutex_);
-  --requesters_;
-  if (Outcome bad = start_stream(); bad.code != 0) return bad;
-  std::vector<Outcome> failures;
-  if (Outcome bad = open_files(files, &failures); bad.code != 0) return bad;
+  if (visit.refused()) return visit.refusal();
+  if (CallResult bad = start_stream(); bad.code != 0) return bad;
+  Stream& stream = *this->stream();
+  std::vector<CallResult> failures;
+  if (CallResult bad = open_files(stream, files, &failures); bad.code != 0) return bad;
 
-  Submission submission;
+  // Whatever may throw comes before the stream writes to the destinations.
+  Submissions made;
+  Submission& submission = made[0];
   submission.kind = *source_kind_of(files.front().path);
   submission.device = device.type;
   std::vector<FileRanges> entries;
-  std::vector<Early> early;
+  std::list<Refused> refused;
   for (std::uint32_t i = 0; i < files.size(); ++i) {
     const std::vector<Range>& ranges = files[i].ranges;
     submission.answered.emplace_back(ranges.size(), false);
@@ -205,9 +202,10 @@ Outcome Handle::request(std::vector<FileRequest> files, Device device, std::uint
     Entry entry{i, {}};
     for (std::uint32_t j = 0; j < ranges.size(); ++j) {
       if (failures[i].code != 0) {
-        early.push_back({i, j, failures[i]});
+        refused.push_back({0, i, j, failures[i]});
       } else if (ranges[j].offset + ranges[j].size > file.size) {
-        early.push_back({i, j, behind_end(files[i].path, file.size, ranges[j], submission.kind)});
+        refused.push_back(
+            {0, i, j, behind_end(files[i].path, file.size, ranges[j], submission.kind)});
       } else {
         readable.ranges.push_back(ranges[j]);
         entry.ranges.push_back(j);
@@ -217,123 +215,162 @@ Outcome Handle::request(std::vector<FileRequest> files, Device device, std::uint
     entries.push_back(std::move(readable));
     submission.entries.push_back(std::move(entry));
   }
-  std::optional<std::uint64_t> engine_id;
-  if (!entries.empty()) {
-    const auto submitted = stream_->submit(std::move(entries), device);
-    if (!submitted.ok()) return from_status(submitted.status(), submission.kind, device.type);
-    engine_id = *submitted;
+  // A submission without entries needs no device.
+  const Device used = entries.empty() ? Device{} : device;
+  const auto submitted = stream.submit(std::move(entries), used);
+  if (!submitted.ok()) return from_status(submitted.status(), submission.kind, device.type);
+  *id = *submitted;
+  for (Refused& range : refused) range.submission = *id;
+  const bool wake = !refused.empty();
+  {
+    const MutexLock lock(mutex_);
+    auto node = made.extract(made.begin());
+    node.key() = *id;
+    submissions_.insert(std::move(node));
+    next_submission_ = *id + 1;
+    refused_.splice(refused_.end(), refused);
   }
-  const std::lock_guard lock(mutex_);
-  *id = next_submission_++;
-  if (engine_id) engine_ids_.emplace(*engine_id, *id);
-  submissions_.emplace(*id, std::move(submission));
-  for (const Early& failed : early) answer(*id, failed.file, failed.range, failed.outcome);
   changed_.notify_all();
+  if (wake) stream.wake();
   return {};
 }
 
-// Queues the response for one range, once. Needs mutex_.
-void Handle::answer(std::uint64_t id, std::uint32_t file, std::uint32_t range,
-                    const Outcome& outcome) {
-  const auto found = submissions_.find(id);
-  if (found == submissions_.end()) return;
-  Submission& submission = found->second;
-  if (submission.answered[file][range]) return;
-  submission.answered[file][range] = true;
-  --submission.open;
-  responses_.push_back({id, file, range, submission.open == 0, outcome});
-  if (submission.open == 0) submissions_.erase(found);
+Stream* Handle::stream() {
+  const MutexLock lock(mutex_);
+  return stream_.get();
 }
 
-// Answers everything that is still open. Needs mutex_.
-void Handle::answer_all(const Outcome& outcome) {
-  while (!submissions_.empty()) {
-    const auto& [id, submission] = *submissions_.begin();
-    const auto answered = submission.answered;
-    for (std::uint32_t file = 0; file < answered.size(); ++file) {
-      for (std::uint32_t range = 0; range < answered[file].size(); ++range) {
-        if (!answered[file][range]) answer(id, file, range, outcome);
-      }
+// Fills `response` for one range. False: the range has its response already.
+bool Handle::answer(Submissions::iterator submission, std::uint32_t file, std::uint32_t range,
+                    CallResult result, Response* response) {
+  auto& [id, state] = *submission;
+  if (state.answered[file][range]) return false;
+  state.answered[file][range] = true;
+  --state.open;
+  *response = {id, file, range, state.open == 0, std::move(result)};
+  if (state.open == 0) submissions_.erase(submission);
+  return true;
+}
+
+bool Handle::take_refused(Response* response) {
+  while (!refused_.empty()) {
+    Refused range = std::move(refused_.front());
+    refused_.pop_front();
+    const auto found = submissions_.find(range.submission);
+    if (found != submissions_.end() &&
+        answer(found, range.file, range.range, std::move(range.result), response)) {
+      return true;
     }
   }
+  return false;
 }
 
-// Takes what the engine has, waiting at most `slice`.
-void Handle::pump(milliseconds slice) {
-  std::lock_guard engine(engine_mutex_);
-  {
-    const std::lock_guard lock(mutex_);
-    if (submissions_.empty()) return;
-  }
-  Result<Batch> batch = stream_->next(slice);
-  const std::lock_guard lock(mutex_);
-  if (!batch.ok()) {
-    if (!ending_) answer_all(from_status(batch.status(), SourceKind::kFile));
-    return;
-  }
-  for (const Ready& ready : batch->ready) {
-    const auto id = engine_ids_.find(ready.submission);
-    if (id == engine_ids_.end()) continue;
-    const auto found = submissions_.find(id->second);
-    if (found == submissions_.end()) continue;
+bool Handle::take_arrived(Response* response) {
+  while (next_ready_ < arrived_.size()) {
+    const Ready& ready = arrived_[next_ready_];
+    if (ready.submission >= next_submission_) return false;  // request() is about to add it
+    const auto found = submissions_.find(ready.submission);
+    if (next_range_ == ready.count || found == submissions_.end()) {
+      ++next_ready_;
+      next_range_ = 0;
+      continue;
+    }
     const Submission& submission = found->second;
-    const Outcome outcome = ready.status.ok()
-                                ? Outcome{}
-                                : from_status(ready.status, submission.kind, submission.device);
-    const Entry& entry = submission.entries[ready.entry];  // until its last answer
-    for (std::uint32_t i = 0; i < ready.count; ++i) {
-      answer(id->second, entry.file, entry.ranges[ready.first_range + i], outcome);
-    }
-    if (!submissions_.contains(id->second)) engine_ids_.erase(id);
+    const Entry& entry = submission.entries[ready.entry];
+    CallResult result = ready.status.ok()
+                            ? CallResult{}
+                            : from_status(ready.status, submission.kind, submission.device);
+    const std::uint32_t range = entry.ranges[ready.first_range + next_range_];
+    ++next_range_;
+    if (answer(found, entry.file, range, std::move(result), response)) return true;
   }
-  if (batch->finished && !submissions_.empty()) {
-    answer_all(failure(RUNAI_FILE_STREAMER_UNKNOWN, "the engine finished without this range"));
+  arrived_.clear();
+  next_ready_ = 0;
+  return false;
+}
+
+bool Handle::take_lost(Response* response) {
+  while (lost_ && !submissions_.empty() && submissions_.begin()->first < lost_before_) {
+    const auto first = submissions_.begin();
+    const auto& answered = first->second.answered;
+    for (std::uint32_t file = 0; file < answered.size(); ++file) {
+      const auto open = std::find(answered[file].begin(), answered[file].end(), false);
+      if (open == answered[file].end()) continue;
+      const auto range = static_cast<std::uint32_t>(open - answered[file].begin());
+      return answer(first, file, range, *lost_, response);
+    }
+  }
+  return false;
+}
+
+bool Handle::take_response(Response* response) {
+  return take_refused(response) || take_arrived(response) || take_lost(response);
+}
+
+// `known`: all submissions before this one were with the stream when it was asked.
+void Handle::take_batch(Result<Batch> batch, std::uint64_t known) {
+  const MutexLock lock(mutex_);
+  if (batch.ok()) {
+    arrived_ = std::move(batch->ready);
+    if (!batch->finished) return;
+    lost_ = failure(RUNAI_FILE_STREAMER_UNKNOWN, "the engine finished without this range");
+    lost_before_ = known;
+  } else {
+    lost_ = from_status(batch.status(), SourceKind::kFile);
+    lost_before_ = ~std::uint64_t{0};
   }
 }
 
-Outcome Handle::respond(unsigned timeout_ms, Response* response, bool* taken) {
+CallResult Handle::respond(unsigned timeout_ms, Response* response, bool* taken) {
   *taken = false;
   const Visit visit(*this, &Handle::responding_);
-  if (visit.refused() != 0) return failure(visit.refused(), describe(visit.refused()));
-  const bool limited = timeout_ms != 0;
-  const Clock::time_point deadline = Clock::now() + milliseconds(timeout_ms);
+  if (visit.refused()) return visit.refusal();
+  const Clock::time_point deadline =
+      timeout_ms == 0 ? Clock::time_point::max() : Clock::now() + milliseconds(timeout_ms);
   for (;;) {
-    milliseconds slice = kSlice;
+    Stream* stream = nullptr;
+    std::uint64_t known = 0;
     {
-      std::unique_lock lock(mutex_);
-      const auto awake = [&] { return ending_ || !responses_.empty() || !submissions_.empty(); };
-      if (!limited) {
-        changed_.wait(lock, awake);
-      } else if (!changed_.wait_until(lock, deadline, awake)) {
-        return failure(RUNAI_FILE_STREAMER_TIMED_OUT, "nothing was requested in this time");
+      const MutexLock lock(mutex_);
+      for (;;) {
+        if (ending_) return failure(RUNAI_FILE_STREAMER_FINISHED, "the streamer is being ended");
+        if (take_response(response)) {
+          *taken = true;
+          return std::move(response->result);
+        }
+        // Else nothing was requested, or request() has not added yet what arrived.
+        if (!submissions_.empty() && next_ready_ == arrived_.size()) break;
+        if (Clock::now() >= deadline) {
+          return failure(RUNAI_FILE_STREAMER_TIMED_OUT, "nothing was requested in this time");
+        }
+        changed_.wait_until(mutex_, deadline);
       }
-      if (ending_) return failure(RUNAI_FILE_STREAMER_FINISHED, "the streamer is being ended");
-      if (!responses_.empty()) {
-        *response = std::move(responses_.front());
-        responses_.pop_front();
-        *taken = true;
-        return response->outcome;
-      }
+      stream = stream_.get();
+      known = next_submission_;
     }
-    if (limited) {
-      const auto left = std::chrono::ceil<milliseconds>(deadline - Clock::now());
+    milliseconds left = milliseconds::max();
+    if (timeout_ms != 0) {
+      left = std::chrono::ceil<milliseconds>(deadline - Clock::now());
       if (left.count() <= 0) {
         return failure(RUNAI_FILE_STREAMER_TIMED_OUT, "no range became ready in this time");
       }
-      slice = std::min(slice, left);
     }
-    while (requesters_.load() > 0) std::this_thread::yield();
-    pump(slice);
+    take_batch(stream->next(left), known);
   }
 }
 
-void Handle::end() {
-  if (getpid() != process_) return;  // the threads that it would wait for are the parent's
-  std::unique_lock lock(mutex_);
-  ending_ = true;
-  if (running_ != nullptr) running_->cancel();
-  changed_.notify_all();
-  changed_.wait(lock, [&] { return visitors_ == 0; });
+void Handle::end(Handle* handle) {
+  if (getpid() != handle->process_) return;
+  handle->wait_for_end();
+  delete handle;
 }
 
-}  // namespace streamer::capi
+void Handle::wait_for_end() {
+  const MutexLock lock(mutex_);
+  ending_ = true;
+  if (stream_ != nullptr) stream_->cancel();
+  changed_.notify_all();
+  while (visitors_ > 0) changed_.wait(mutex_);
+}
+
+}  // namespace streamer::c_api

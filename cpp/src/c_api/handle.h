@@ -1,27 +1,25 @@
-// What a streamer of the C ABI is: one Stream, the files it opened, and the responses to hand out.
+// A streamer of the C ABI: one Stream, the files that it opened, and the responses to give out.
 #pragma once
 
 #include <unistd.h>
 
-#include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <deque>
+#include <list>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
-#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "base/clock.h"
+#include "base/mutex.h"
 #include "streamer/stream.h"
 
-namespace streamer::capi {
+namespace streamer::c_api {
 
-// A code of the C ABI and, where it is a failure, what there is to say about it.
-struct Outcome {
+// A code of the C ABI, and the message if it is a failure.
+struct CallResult {
   int code = 0;
   std::string message;
 };
@@ -36,21 +34,24 @@ struct Response {
   std::uint32_t file = 0;
   std::uint32_t range = 0;
   bool last = false;  // of its submission
-  Outcome outcome;
+  CallResult result;
 };
 
-// One thread may be in request() while another is in respond(); end() may come from anywhere.
+// One thread may be in request() while another is in respond(); end() may be called by any thread.
+// No call waits for another one: the stream itself is thread-safe.
 class Handle {
  public:
-  Outcome set_credentials(std::map<std::string, std::string> values);
-  Outcome request(std::vector<FileRequest> files, Device device, std::uint64_t* submission);
-  // `timeout_ms` 0: no limit.
-  // `taken`: whether `response` was filled; else the outcome is that of the call.
-  Outcome respond(unsigned timeout_ms, Response* response, bool* taken);
+  CallResult set_credentials(std::map<std::string, std::string> values) EXCLUDES(mutex_);
+  CallResult request(std::vector<FileRequest> files, Device device, std::uint64_t* submission)
+      EXCLUDES(mutex_);
+  // Waits at most `timeout_ms`; 0: without limit. `taken`: whether `response` was filled; else the
+  // result is that of the call.
+  CallResult respond(unsigned timeout_ms, Response* response, bool* taken) EXCLUDES(mutex_);
   // The options that a stream of this handle gets.
   Result<Options> options() const;
-  // Makes every call return, and waits until it did.
-  void end();
+  // Makes every call return, waits until it did, and frees the handle. In a forked child nobody can
+  // be waited for: the handle is left to the end of the process.
+  static void end(Handle* handle);
 
  private:
   struct Entry {
@@ -63,46 +64,68 @@ class Handle {
   };
   struct Submission {
     std::vector<std::vector<bool>> answered;  // by file and range
-    std::vector<Entry> entries;               // what the engine was given
+    std::vector<Entry> entries;               // that the stream was given
     std::uint64_t open = 0;                   // ranges without a response
     SourceKind kind = SourceKind::kFile;
     DeviceType device = DeviceType::kHost;
   };
+  using Submissions = std::map<std::uint64_t, Submission>;
+  // A range that failed before the stream got it.
+  struct Refused {
+    std::uint64_t submission = 0;
+    std::uint32_t file = 0;
+    std::uint32_t range = 0;
+    CallResult result;
+  };
   struct CredentialsState {
-    std::mutex mutex;
-    std::map<std::string, std::string> values;
+    Mutex mutex;
+    std::map<std::string, std::string> values GUARDED_BY(mutex);
   };
   class Visit;  // keeps end() waiting
 
-  Outcome start_stream();
-  Outcome open_files(const std::vector<FileRequest>& files, std::vector<Outcome>* failures);
-  void pump(std::chrono::milliseconds slice);
-  void answer(std::uint64_t id, std::uint32_t file, std::uint32_t range, const Outcome& outcome);
-  void answer_all(const Outcome& outcome);
+  CallResult start_stream() EXCLUDES(mutex_);
+  Stream* stream() EXCLUDES(mutex_);
+  CallResult open_files(Stream& stream, const std::vector<FileRequest>& files,
+                        std::vector<CallResult>* failures);
+  void wait_for_end() EXCLUDES(mutex_);
+  bool take_response(Response* response) REQUIRES(mutex_);
+  bool take_refused(Response* response) REQUIRES(mutex_);
+  bool take_arrived(Response* response) REQUIRES(mutex_);
+  bool take_lost(Response* response) REQUIRES(mutex_);
+  bool answer(Submissions::iterator submission, std::uint32_t file, std::uint32_t range,
+              CallResult result, Response* response) REQUIRES(mutex_);
+  void take_batch(Result<Batch> batch, std::uint64_t known) EXCLUDES(mutex_);
 
   const pid_t process_ = getpid();
   const std::shared_ptr<CredentialsState> credentials_ = std::make_shared<CredentialsState>();
 
-  std::mutex engine_mutex_;  // the stream's calls, and everything down to engine_ids_
-  std::unique_ptr<Stream> stream_;
+  // Of the one thread that is in request().
   std::unordered_map<std::string, File> opened_;  // by path
-  std::uint32_t files_opened_ = 0;
-  std::unordered_map<std::uint64_t, std::uint64_t> engine_ids_;  // the stream's number to ours
-  std::atomic<int> requesters_{0};  // threads that want engine_mutex_ before the next wait
 
-  std::mutex mutex_;  // everything below; taken after engine_mutex_
-  std::condition_variable changed_;
-  std::map<std::uint64_t, Submission> submissions_;
-  std::deque<Response> responses_;
-  std::uint64_t next_submission_ = 0;
-  Stream* running_ = nullptr;  // stream_, once it is there
-  bool ending_ = false;
-  int visitors_ = 0;
-  bool requesting_ = false;
-  bool responding_ = false;
+  Mutex mutex_;
+  CondVar changed_;
+  std::unique_ptr<Stream> stream_ GUARDED_BY(mutex_);  // made by the first request
+  // By the stream's number. Those from next_submission_ on are not known here yet.
+  Submissions submissions_ GUARDED_BY(mutex_);
+  std::uint64_t next_submission_ GUARDED_BY(mutex_) = 0;
+
+  // What responses are made of, one at a time, so that none is lost if memory runs out.
+  std::list<Refused> refused_ GUARDED_BY(mutex_);
+  std::vector<Ready> arrived_ GUARDED_BY(mutex_);
+  std::size_t next_ready_ GUARDED_BY(mutex_) = 0;    // of arrived_,
+  std::uint32_t next_range_ GUARDED_BY(mutex_) = 0;  // and in it
+  // Everything without a response fails with this: the stream was cancelled or has lost ranges of
+  // submissions before `lost_before_`.
+  std::optional<CallResult> lost_ GUARDED_BY(mutex_);
+  std::uint64_t lost_before_ GUARDED_BY(mutex_) = 0;
+
+  bool ending_ GUARDED_BY(mutex_) = false;
+  int visitors_ GUARDED_BY(mutex_) = 0;
+  bool requesting_ GUARDED_BY(mutex_) = false;
+  bool responding_ GUARDED_BY(mutex_) = false;
 };
 
-// How later streams read files; none: as the environment says.
+// How streams that are started later read files; none: as the environment says.
 void set_strategy(std::optional<FsPreference> strategy);
 
-}  // namespace streamer::capi
+}  // namespace streamer::c_api

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace streamer::capi {
+namespace streamer::c_api {
 namespace {
 
 // The character at `at`, which moves behind it. A byte that is no UTF-8 counts as itself.
@@ -79,4 +79,4 @@ bool matches(std::string_view pattern, std::string_view text) {
   }
 }
 
-}  // namespace streamer::capi
+}  // namespace streamer::c_api

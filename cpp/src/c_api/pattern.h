@@ -4,8 +4,8 @@
 
 #include <string_view>
 
-namespace streamer::capi {
+namespace streamer::c_api {
 
 bool matches(std::string_view pattern, std::string_view text);
 
-}  // namespace streamer::capi
+}  // namespace streamer::c_api
