@@ -5,32 +5,32 @@
 namespace streamer {
 
 void StatsCollector::started() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!running_) start_ = last_ = Clock::now();
   running_ = true;
 }
 
 void StatsCollector::read(const ReadReport& report, std::uint64_t bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ++stats_.requests;
   stats_.retries += report.retries;
   stats_.bytes_by_strategy[report.strategy] += bytes;
 }
 
 void StatsCollector::delivered(SourceKind kind, std::uint64_t bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   stats_.bytes += bytes;
   stats_.bytes_by_kind[static_cast<int>(kind)] += bytes;
   last_ = Clock::now();
 }
 
 void StatsCollector::note(const std::string& key, const std::string& text) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   stats_.notes[key] = text;
 }
 
 Stats StatsCollector::snapshot(const SchedulerTimes& times, const MemoryBudget& budget) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Stats stats = stats_;
   stats.seconds = seconds_between(start_, last_);
   stats.wait_storage_seconds = times.wait_storage;

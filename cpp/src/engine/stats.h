@@ -3,10 +3,10 @@
 
 #include <chrono>
 #include <map>
-#include <mutex>
 #include <string>
 
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "engine/scheduler.h"
 #include "streamer/types.h"
 
@@ -22,10 +22,11 @@ class StatsCollector {
   Stats snapshot(const SchedulerTimes& times, const MemoryBudget& budget) const;
 
  private:
-  mutable std::mutex mutex_;
-  bool running_ = false;
-  Clock::time_point start_, last_;
-  Stats stats_;
+  mutable Mutex mutex_;
+  bool running_ GUARDED_BY(mutex_) = false;
+  Clock::time_point start_ GUARDED_BY(mutex_);
+  Clock::time_point last_ GUARDED_BY(mutex_);
+  Stats stats_ GUARDED_BY(mutex_);
 };
 
 // What bounded a load that took `seconds`: storage, consumer, memory, or none where nothing waited

@@ -40,7 +40,7 @@ Status CopyQueue::start() {
 
 CopyQueue::~CopyQueue() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
   wake_.notify_one();
@@ -55,7 +55,7 @@ CopyQueue::~CopyQueue() {
 }
 
 Status CopyQueue::failure() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return failure_;
 }
 
@@ -64,7 +64,7 @@ Status CopyQueue::fail(Status status) {
   status = std::move(status).with_hint(kStickyHint);
   Status first;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (failure_.ok()) failure_ = std::move(status);
     first = failure_;
   }
@@ -76,7 +76,7 @@ Status CopyQueue::fence(CopyStream stream) {
   if (Status status = failure(); !status.ok()) return status;
   const Driver& driver = context_.driver();
   const ContextGuard guard(driver, context_.handle());
-  const std::lock_guard lock(fence_mutex_);
+  const MutexLock lock(fence_mutex_);
   int code = guard.code();
   int capturing = 0;
   if (code == kSuccess) code = driver.stream_is_capturing(stream, &capturing);
@@ -129,6 +129,7 @@ Status CopyQueue::enqueue(PinnedSlot& slot, CopyStream stream, std::span<const i
 }
 
 void CopyQueue::copy(PinnedSlot* slot, std::span<const iovec> segments, Done done) {
+  std::list<Pending> entry(1);  // whatever may throw comes before the copy
   if (Status status = failure(); !status.ok()) {
     pool_.give_back(slot);
     done(status);
@@ -156,9 +157,10 @@ void CopyQueue::copy(PinnedSlot* slot, std::span<const iovec> segments, Done don
     done(status.ok() ? lost : status);
     return;
   }
+  entry.front() = {slot, std::move(status), std::move(done), Clock::now()};
   {
-    const std::lock_guard lock(mutex_);
-    incoming_.push_back({slot, std::move(status), std::move(done), Clock::now()});
+    const MutexLock lock(mutex_);
+    incoming_.splice(incoming_.end(), entry);
   }
   wake_.notify_one();
 }
@@ -234,17 +236,18 @@ void CopyQueue::poll() {
   for (;;) {
     const bool idle = std::all_of(lanes_.begin(), lanes_.end(),
                                   [](const Lane& lane) { return lane.pending.empty(); });
-    std::vector<Pending> arrived;
+    std::list<Pending> arrived;
     {
-      std::unique_lock lock(mutex_);
-      if (idle) wake_.wait(lock, [this] { return stopping_ || !incoming_.empty(); });
+      const MutexLock lock(mutex_);
+      while (idle && !stopping_ && incoming_.empty()) wake_.wait(mutex_);
       arrived.swap(incoming_);
       if (idle && stopping_ && arrived.empty()) return;
     }
-    for (Pending& pending : arrived) {
-      lanes_[pending.slot->lane % lanes_.size()].pending.push_back(std::move(pending));
-    }
     bool progress = !arrived.empty();
+    while (!arrived.empty()) {
+      std::list<Pending>& lane = lanes_[arrived.front().slot->lane % lanes_.size()].pending;
+      lane.splice(lane.end(), arrived, arrived.begin());
+    }
     for (Lane& lane : lanes_) progress = poll_lane(lane) || progress;
     if (progress) {
       sleep = kShortestSleep;

@@ -5,17 +5,16 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
+#include <list>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <thread>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "destination/cuda/context.h"
 #include "destination/cuda/pinned_pool.h"
 
@@ -44,14 +43,14 @@ class CopyQueue {
 
  private:
   struct Pending {
-    PinnedSlot* slot;
+    PinnedSlot* slot = nullptr;
     Status status;  // what is reported when the copies have ended
     Done done;
     Clock::time_point since;
   };
   struct Lane {
     CopyStream stream = nullptr;
-    std::deque<Pending> pending;  // the polling thread's, in the order in which they end
+    std::list<Pending> pending;  // the polling thread's, in the order in which they end
   };
 
   CopyQueue(const DeviceContext& context, PinnedPool& pool, std::chrono::seconds patience);
@@ -62,22 +61,22 @@ class CopyQueue {
   void finish(const Pending& pending, const Status& status);
   void lose(int code);
   void give_up_all(const Status& status);
-  Status failure() const;
-  Status fail(Status status);
+  Status failure() const EXCLUDES(mutex_);
+  Status fail(Status status) EXCLUDES(mutex_);
 
   const DeviceContext& context_;
   PinnedPool& pool_;
   const std::chrono::seconds patience_;
   std::vector<Lane> lanes_;
+  Mutex fence_mutex_;  // held while the fence is recorded and waited for
   Event fence_ = nullptr;
-  std::mutex fence_mutex_;
 
-  mutable std::mutex mutex_;
-  std::condition_variable wake_;
-  std::vector<Pending> incoming_;
-  bool stopping_ = false;
-  bool stuck_ = false;  // a copy did not end: streams can't be destroyed
-  Status failure_;      // of the whole device
+  mutable Mutex mutex_;
+  CondVar wake_;
+  std::list<Pending> incoming_ GUARDED_BY(mutex_);  // nodes move, so that nothing is allocated
+  bool stopping_ GUARDED_BY(mutex_) = false;
+  Status failure_ GUARDED_BY(mutex_);  // of the whole device
+  bool stuck_ = false;  // the polling thread's: a copy did not end, streams can't be destroyed
   std::thread thread_;
 };
 

@@ -5,9 +5,10 @@
 
 #include <map>
 #include <memory>
-#include <mutex>
 #include <utility>
 #include <vector>
+
+#include "base/mutex.h"
 
 namespace streamer::gpu {
 namespace {
@@ -74,9 +75,9 @@ Status Driver::initialise() {
 
 Result<const Driver*> Driver::load(const std::string& path) {
   // Never freed: threads of a closing process may still be in a driver's function.
-  static auto* const mutex = new std::mutex;
+  static auto* const mutex = new Mutex;
   static auto* const drivers = new std::map<std::string, std::unique_ptr<Driver>>;
-  const std::lock_guard lock(*mutex);
+  const MutexLock lock(*mutex);
   auto it = drivers->find(path);
   if (it == drivers->end()) {
     auto driver = std::make_unique<Driver>();

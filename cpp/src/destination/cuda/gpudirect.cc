@@ -57,21 +57,24 @@ GpuDirect::~GpuDirect() {
   }
 }
 
-void GpuDirect::abandon() { handles_.clear(); }
+void GpuDirect::abandon() {
+  const MutexLock lock(mutex_);
+  handles_.clear();
+}
 
 void GpuDirect::note(const std::string& problem) {
   if (problem_.empty()) problem_ = problem;
 }
 
 std::string GpuDirect::story() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const std::string used = used_ ? "used" : "not used";
   if (!problem_.empty()) return used + ": " + problem_;
   return used_ ? used : used + ": no local file was read";
 }
 
 void* GpuDirect::handle_of(int fd) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (const auto known = handles_.find(fd); known != handles_.end()) return known->second;
   Descriptor descriptor{};
   descriptor.type = kOpaqueDescriptor;
@@ -94,7 +97,7 @@ bool GpuDirect::read(int fd, std::uint64_t offset, std::span<const iovec> segmen
       const ssize_t got = functions_.read(handle, segment.iov_base, segment.iov_len - done,
                                           static_cast<off_t>(offset), static_cast<off_t>(done));
       if (got <= 0) {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         note(got == 0    ? "a file ended early"
              : got == -1 ? std::string("a read failed: ") + std::strerror(errno)
                          : "a read failed (error " + std::to_string(-got) + ")");
@@ -104,7 +107,7 @@ bool GpuDirect::read(int fd, std::uint64_t offset, std::span<const iovec> segmen
       offset += static_cast<std::uint64_t>(got);
     }
   }
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   used_ = true;
   return true;
 }

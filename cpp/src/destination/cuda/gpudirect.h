@@ -7,10 +7,10 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 
+#include "base/mutex.h"
 #include "destination/cuda/context.h"
 
 namespace streamer::gpu {
@@ -57,15 +57,15 @@ class GpuDirect {
 
   explicit GpuDirect(const DeviceContext& context) : context_(context) {}
   Status start(const std::string& library);
-  void* handle_of(int fd);
-  void note(const std::string& problem);
+  void* handle_of(int fd) EXCLUDES(mutex_);
+  void note(const std::string& problem) REQUIRES(mutex_);
 
   const DeviceContext& context_;
   Functions functions_;
-  mutable std::mutex mutex_;
-  std::map<int, void*> handles_;  // null: refused
-  bool used_ = false;
-  std::string problem_;
+  mutable Mutex mutex_;
+  std::map<int, void*> handles_ GUARDED_BY(mutex_);  // null: refused
+  bool used_ GUARDED_BY(mutex_) = false;
+  std::string problem_ GUARDED_BY(mutex_);
 };
 
 }  // namespace streamer::gpu

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cerrno>
 #include <chrono>
+#include <new>
 #include <utility>
 
 #include "base/memory_map.h"
@@ -94,7 +95,7 @@ void PinnedPool::erase(const PinnedSlot& slot) {
   std::erase_if(slots_, [&](const auto& other) { return other.get() == &slot; });
 }
 
-// Whether a slot of `bytes` may be made now; if so they are counted. Called with the lock held.
+// Whether a slot of `bytes` may be made now; if so they are counted.
 bool PinnedPool::may_grow(std::uint64_t bytes) {
   if (pinned_ == 0) {
     budget_.take(bytes);  // nothing moves without one slot
@@ -107,7 +108,7 @@ bool PinnedPool::may_grow(std::uint64_t bytes) {
 }
 
 Result<PinnedSlot*> PinnedPool::take(std::uint64_t bytes, const CancelToken& cancel) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   for (;;) {
     if (!failure_.ok()) return failure_;
     if (cancel.cancelled()) {
@@ -123,10 +124,21 @@ Result<PinnedSlot*> PinnedPool::take(std::uint64_t bytes, const CancelToken& can
       return slot;
     }
     const std::uint64_t size = mapped_bytes(bytes);
+    // A slot that is made, or comes back, needs no memory for these lists.
+    slots_.reserve(made_ + 1);
+    free_.reserve(made_ + 1);
     if (may_grow(size)) {
       const std::uint32_t lane = made_++;
       lock.unlock();
-      auto made = make(size, lane);
+      Result<std::unique_ptr<PinnedSlot>> made = Status();
+      try {
+        made = make(size, lane);
+      } catch (const std::bad_alloc&) {
+        lock.lock();
+        pinned_ -= size;
+        budget_.give_back(size);
+        throw;
+      }
       lock.lock();
       if (made.ok()) {
         pinned_now_ += size;
@@ -150,13 +162,13 @@ Result<PinnedSlot*> PinnedPool::take(std::uint64_t bytes, const CancelToken& can
       erase(*small);
       continue;
     }
-    freed_.wait_for(lock, std::chrono::milliseconds(20));
+    freed_.wait_until(mutex_, Clock::now() + std::chrono::milliseconds(20));
   }
 }
 
 void PinnedPool::give_back(PinnedSlot* slot) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (slot->copying) copying_ -= slot->size;
     slot->copying = false;
     free_.push_back(slot);
@@ -165,13 +177,13 @@ void PinnedPool::give_back(PinnedSlot* slot) {
 }
 
 void PinnedPool::copying(PinnedSlot& slot) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!slot.copying) copying_ += slot.size;
   slot.copying = true;
 }
 
 void PinnedPool::give_up(PinnedSlot* slot) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   budget_.give_back(slot->mapped);
   pinned_ -= slot->mapped;
   pinned_now_ -= slot->mapped;
@@ -181,19 +193,19 @@ void PinnedPool::give_up(PinnedSlot* slot) {
 
 void PinnedPool::fail(const Status& status) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (failure_.ok()) failure_ = status;
   }
   freed_.notify_all();
 }
 
 std::uint64_t PinnedPool::pinned_peak() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return peak_;
 }
 
 std::string PinnedPool::growth_stopped() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return growth_stopped_;
 }
 

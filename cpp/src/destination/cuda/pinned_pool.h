@@ -2,17 +2,16 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "base/cancel.h"
 #include "base/clock.h"
 #include "base/memory_budget.h"
+#include "base/mutex.h"
 #include "destination/cuda/context.h"
 
 namespace streamer::gpu {
@@ -45,39 +44,41 @@ class PinnedPool {
 
   // Waits for a slot of at least `bytes`, which is at most Limits::max_slot. kCancelled after
   // `cancel`; the status given to fail() once there is one.
-  Result<PinnedSlot*> take(std::uint64_t bytes, const CancelToken& cancel);
-  void give_back(PinnedSlot* slot);
+  Result<PinnedSlot*> take(std::uint64_t bytes, const CancelToken& cancel) EXCLUDES(mutex_);
+  void give_back(PinnedSlot* slot) EXCLUDES(mutex_);
   // The slot's bytes are on their way to the device; give_back() ends that.
-  void copying(PinnedSlot& slot);
+  void copying(PinnedSlot& slot) EXCLUDES(mutex_);
   // The device may still read the slot: it is never used again and its memory never freed.
-  void give_up(PinnedSlot* slot);
+  void give_up(PinnedSlot* slot) EXCLUDES(mutex_);
   // Every take() from now on fails with `status`.
-  void fail(const Status& status);
+  void fail(const Status& status) EXCLUDES(mutex_);
 
   const Limits& limits() const { return limits_; }
-  std::uint64_t pinned_peak() const;
-  std::string growth_stopped() const;  // why the pool is smaller than it could be; mostly empty
+  std::uint64_t pinned_peak() const EXCLUDES(mutex_);
+  std::string growth_stopped() const
+      EXCLUDES(mutex_);  // why the pool is smaller than it could be; mostly empty
 
  private:
   Result<std::unique_ptr<PinnedSlot>> make(std::uint64_t bytes, std::uint32_t lane);
   void destroy(PinnedSlot& slot);
-  bool may_grow(std::uint64_t bytes);
-  void erase(const PinnedSlot& slot);
+  bool may_grow(std::uint64_t bytes) REQUIRES(mutex_);
+  void erase(const PinnedSlot& slot) REQUIRES(mutex_);
 
   const DeviceContext& context_;
   MemoryBudget& budget_;
   const Limits limits_;
-  mutable std::mutex mutex_;
-  std::condition_variable freed_;
-  std::vector<std::unique_ptr<PinnedSlot>> slots_;
-  std::vector<PinnedSlot*> free_;
-  std::uint64_t pinned_ = 0;      // bytes of slots, those that are being made included
-  std::uint64_t pinned_now_ = 0;  // without those
-  std::uint64_t peak_ = 0;        // of pinned_now_
-  std::uint64_t copying_ = 0;
-  std::uint32_t made_ = 0;
-  std::string growth_stopped_;
-  Status failure_;
+  mutable Mutex mutex_;
+  CondVar freed_;
+  std::vector<std::unique_ptr<PinnedSlot>> slots_ GUARDED_BY(mutex_);
+  std::vector<PinnedSlot*> free_ GUARDED_BY(mutex_);  // has room for all
+  std::uint64_t pinned_ GUARDED_BY(mutex_) =
+      0;  // bytes of slots, those that are being made included
+  std::uint64_t pinned_now_ GUARDED_BY(mutex_) = 0;  // without those
+  std::uint64_t peak_ GUARDED_BY(mutex_) = 0;        // of pinned_now_
+  std::uint64_t copying_ GUARDED_BY(mutex_) = 0;
+  std::uint32_t made_ GUARDED_BY(mutex_) = 0;
+  std::string growth_stopped_ GUARDED_BY(mutex_);
+  Status failure_ GUARDED_BY(mutex_);
 };
 
 }  // namespace streamer::gpu

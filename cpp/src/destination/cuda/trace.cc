@@ -13,13 +13,14 @@ void Trace::add(const char* what, Clock::time_point begin, std::uint64_t bytes) 
     return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
   };
   const Event event{what, nanoseconds(begin), nanoseconds(Clock::now()), bytes, gettid()};
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   events_.push_back(event);
 }
 
 // The format that chrome://tracing and Perfetto read. Times are those of CLOCK_MONOTONIC.
-void Trace::write() const {
+void Trace::write() {
   if (!enabled()) return;
+  const MutexLock lock(mutex_);
   std::FILE* const file = std::fopen(path_.c_str(), "w");
   if (file == nullptr) return;  // a trace is no reason to fail a load
   std::fputs("{\"traceEvents\":[", file);

@@ -3,11 +3,11 @@
 
 #include <chrono>
 #include <cstdint>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/mutex.h"
 
 namespace streamer::gpu {
 
@@ -17,7 +17,8 @@ class Trace {
   explicit Trace(std::string path) : path_(std::move(path)) {}
   ~Trace() { write(); }
   bool enabled() const { return !path_.empty(); }
-  void add(const char* what, Clock::time_point begin, std::uint64_t bytes);  // until now
+  void add(const char* what, Clock::time_point begin, std::uint64_t bytes)
+      EXCLUDES(mutex_);  // until now
   void abandon() { path_.clear(); }
 
  private:
@@ -28,11 +29,11 @@ class Trace {
     std::uint64_t bytes;
     int thread;
   };
-  void write() const;
+  void write() EXCLUDES(mutex_);
 
   std::string path_;
-  std::mutex mutex_;
-  std::vector<Event> events_;
+  Mutex mutex_;
+  std::vector<Event> events_ GUARDED_BY(mutex_);
 };
 
 }  // namespace streamer::gpu
