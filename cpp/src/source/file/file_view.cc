@@ -69,14 +69,14 @@ int FileView::populate(std::uint64_t offset, std::uint64_t size, bool cold) {
 }
 
 void FileView::ask_for_huge_pages() {
-  const std::lock_guard lock(huge_mutex_);
+  const MutexLock lock(huge_mutex_);
   if (asked_) return;
   asked_ = true;
   madvise(data_, size_, MADV_HUGEPAGE);
 }
 
 void FileView::note_cost(std::uint64_t bytes, std::uint64_t nanoseconds) {
-  const std::lock_guard lock(huge_mutex_);
+  const MutexLock lock(huge_mutex_);
   huge_bytes_ += bytes;
   huge_nanoseconds_ += nanoseconds;
   if (huge_bytes_ < kJudgedBytes) return;
@@ -88,7 +88,7 @@ void FileView::note_cost(std::uint64_t bytes, std::uint64_t nanoseconds) {
 }
 
 void FileView::take(std::uint64_t offset, std::uint64_t size) {
-  const std::lock_guard lock(held_mutex_);
+  const MutexLock lock(held_mutex_);
   for (std::uint64_t at = offset; at < offset + size;) {
     const std::uint64_t end = std::min((at / kHugePage + 1) * kHugePage, offset + size);
     held_[at / kHugePage] += static_cast<std::uint32_t>(end - at);
@@ -96,9 +96,17 @@ void FileView::take(std::uint64_t offset, std::uint64_t size) {
   }
 }
 
+// The pages that no other range shares, of a process in which the lock may be held for ever.
+void FileView::drop_in_child(std::uint64_t offset, std::uint64_t size) {
+  const std::uint64_t start = round_up(offset, page_size());
+  const std::uint64_t end = round_down(offset + size, page_size());
+  if (start < end) madvise(data_ + start, end - start, MADV_DONTNEED);
+}
+
 void FileView::drop(std::uint64_t offset, std::uint64_t size) {
+  if (getpid() != process_) return drop_in_child(offset, size);
   // Held while the memory goes: nobody can get a part of it in between.
-  const std::lock_guard lock(held_mutex_);
+  const MutexLock lock(held_mutex_);
   std::uint64_t free_start = 0;
   std::uint64_t free_end = 0;
   for (std::uint64_t at = offset; at < offset + size;) {

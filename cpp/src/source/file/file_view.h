@@ -1,12 +1,15 @@
 // A file's pages in the address space.
 #pragma once
 
+#include <unistd.h>
+
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <vector>
+
+#include "base/mutex.h"
 
 namespace streamer {
 
@@ -27,26 +30,29 @@ class FileView {
   int populate(std::uint64_t offset, std::uint64_t size, bool cold);
 
   // [offset, offset + size) is in somebody's hands, until drop() is called with the same. Memory
-  // goes back to the system by the huge page, once nobody holds any byte of it.
+  // goes back to the system by the huge page, once nobody holds any byte of it. A forked child may
+  // drop what its parent took.
   void take(std::uint64_t offset, std::uint64_t size);
   void drop(std::uint64_t offset, std::uint64_t size);
 
  private:
   FileView(std::byte* data, std::uint64_t size);
-  void ask_for_huge_pages();
-  void note_cost(std::uint64_t bytes, std::uint64_t nanoseconds);
+  void ask_for_huge_pages() EXCLUDES(huge_mutex_);
+  void note_cost(std::uint64_t bytes, std::uint64_t nanoseconds) EXCLUDES(huge_mutex_);
+  void drop_in_child(std::uint64_t offset, std::uint64_t size);
 
   std::byte* const data_;
   const std::uint64_t size_;
+  const pid_t process_ = getpid();  // in a forked child another thread may hold a lock for ever
 
-  std::mutex held_mutex_;
-  std::vector<std::uint32_t> held_;  // bytes of each huge page of the file
+  Mutex held_mutex_;
+  std::vector<std::uint32_t> held_ GUARDED_BY(held_mutex_);  // bytes of each huge page of the file
 
-  std::mutex huge_mutex_;
-  bool asked_ = false;
+  Mutex huge_mutex_;
+  bool asked_ GUARDED_BY(huge_mutex_) = false;
   std::atomic<bool> dear_{false};  // huge pages cost too much here
-  std::uint64_t huge_bytes_ = 0;
-  std::uint64_t huge_nanoseconds_ = 0;  // of processor time
+  std::uint64_t huge_bytes_ GUARDED_BY(huge_mutex_) = 0;
+  std::uint64_t huge_nanoseconds_ GUARDED_BY(huge_mutex_) = 0;  // of processor time
 };
 
 }  // namespace streamer
