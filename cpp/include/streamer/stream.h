@@ -25,7 +25,8 @@
 namespace streamer {
 
 // One load. Thread-safe, but for next(): one thread at a time may be in it, while others open
-// files, submit, read or cancel.
+// files, submit, read or cancel. If the system has no memory for a call, it returns kOutOfMemory,
+// or throws std::bad_alloc if there is not enough for a status; next() then ends the stream.
 class STREAMER_EXPORT Stream {
  public:
   // kInvalid where an option is out of its range.

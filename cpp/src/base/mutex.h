@@ -54,7 +54,9 @@ class CondVar {
     condition_.wait(lock);
     (void)lock.release();  // the caller holds it still
   }
+  // The greatest time means for ever.
   void wait_until(Mutex& mutex, Clock::time_point time) REQUIRES(mutex) {
+    if (time == Clock::time_point::max()) return wait(mutex);
     std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
     condition_.wait_until(lock, time);
     (void)lock.release();

@@ -39,6 +39,7 @@ Status or_no_memory(Operation operation) {
   try {
     return operation();
   } catch (const std::bad_alloc&) {
+    Worker::current().drop_readers();
     return no_memory();
   }
 }

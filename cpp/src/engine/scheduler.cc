@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/system.h"
+#include "engine/statuses.h"
 
 namespace streamer {
 Scheduler::Scheduler(std::shared_ptr<MemoryBudget> budget, std::shared_ptr<MemoryPool> pool,
@@ -11,8 +12,8 @@ Scheduler::Scheduler(std::shared_ptr<MemoryBudget> budget, std::shared_ptr<Memor
     : pool_(std::move(pool)),
       start_worker_(std::move(start_worker)),
       core_(std::move(budget), pool_, memory_limit),
-      no_memory_(Status::error(Code::kOutOfMemory, "the system has no memory for a read")
-                     .with_hint("Give the process more memory")) {}
+      closed_(stream_closed()),
+      no_memory_(no_memory()) {}
 
 Scheduler::Actions Scheduler::actions_of(const Signals& signals) {
   if (signals.start) work_.resize(static_cast<std::size_t>(*signals.start) + 1);
@@ -20,38 +21,48 @@ Scheduler::Actions Scheduler::actions_of(const Signals& signals) {
           signals.measurement};
 }
 
-void Scheduler::carry_out(const Actions& actions) {
-  if (actions.consumer) ready_.notify_all();
-  if (actions.worker != nullptr) actions.worker->notify_one();
-  if (actions.start) start_worker_(*actions.start);
-  if (actions.measurement) {
-    const ProcessorTimes times = processor_times(actions.measurement->with_idle);
-    const MutexLock lock(mutex_);
-    core_.measured(actions.measurement->kind, times, Clock::now());
-  }
-}
-
-// Calls the core under the lock, and carries out what follows without it.
+// Calls the core. Without memory it may have stopped anywhere: nobody sees that state before it is
+// cancelled.
 template <typename Operation>
-void Scheduler::decide(Operation operation) {
-  Actions actions;
-  {
-    const MutexLock lock(mutex_);
+Scheduler::Actions Scheduler::ask_core(Operation operation, Tasks* dropped) {
+  try {
     Signals signals;
     operation(core_, &signals);
-    actions = actions_of(signals);
+    return actions_of(signals);
+  } catch (const std::bad_alloc&) {
+    cancel_locked(&no_memory_, dropped);
+    Actions none;
+    none.no_memory = true;
+    return none;
   }
-  carry_out(actions);
 }
 
-// The same for a worker, which has nobody to throw to.
-template <typename Operation>
-void Scheduler::tell(Operation operation) noexcept {
+void Scheduler::carry_out(const Actions& actions) noexcept {
+  if (actions.consumer) ready_.notify_all();
+  if (actions.worker != nullptr) actions.worker->notify_one();
   try {
-    decide(operation);
+    if (actions.start) start_worker_(*actions.start);
+    if (actions.measurement) {
+      const ProcessorTimes times = processor_times(actions.measurement->with_idle);
+      const MutexLock lock(mutex_);
+      core_.measured(actions.measurement->kind, times, Clock::now());
+    }
   } catch (const std::bad_alloc&) {
     cancel_without_memory();
   }
+}
+
+// Calls the core under the lock, and carries out what follows without it. False: without memory.
+template <typename Operation>
+bool Scheduler::decide(Operation operation) noexcept {
+  Tasks dropped;  // outlive the lock
+  Actions actions;
+  {
+    const MutexLock lock(mutex_);
+    actions = ask_core(operation, &dropped);
+  }
+  carry_out(actions);
+  return !actions.no_memory;
 }
 
 void Scheduler::add_source(SourceKind kind, SourceLimits limits) {
@@ -66,10 +77,10 @@ void Scheduler::start_concurrency(SourceKind kind, const Distance& distance) {
 
 Status Scheduler::add_blocks(std::vector<Block> blocks) {
   Status status;
-  decide([&](SchedulerCore& core, Signals* signals) {
+  const bool added = decide([&](SchedulerCore& core, Signals* signals) {
     status = core.add_blocks(std::move(blocks), signals);
   });
-  return status;
+  return added ? std::move(status) : no_memory();
 }
 
 void Scheduler::add_task(WorkerPool::Task task, int width) {
@@ -79,25 +90,16 @@ void Scheduler::add_task(WorkerPool::Task task, int width) {
 }
 
 Job Scheduler::take(WorkerId worker) noexcept {
-  Job job;
-  try {
-    take_job(worker, &job);
-  } catch (const std::bad_alloc&) {
-    cancel_without_memory();
-    return {};
-  }
-  return job;
-}
-
-void Scheduler::take_job(WorkerId worker, Job* job) {
-  Step step;  // outlives the lock: it may hold memory
+  Tasks dropped;  // outlive the lock, and the step does, too: it may hold memory
+  Step step;
   Actions actions;
   {
     MutexLock lock(mutex_);
     for (bool found = false; !found;) {
-      Signals signals;
-      step = core_.next(worker, Clock::now(), &signals);
-      actions = actions_of(signals);
+      step.kind = Step::Kind::kEnd;
+      actions = ask_core([&](SchedulerCore& core,
+                             Signals* signals) { step = core.next(worker, Clock::now(), signals); },
+                         &dropped);
       switch (step.kind) {
         case Step::Kind::kPark:
           if (actions.worker != nullptr) actions.worker->notify_one();
@@ -108,7 +110,9 @@ void Scheduler::take_job(WorkerId worker, Job* job) {
           carry_out(actions);
           find_memory(&step.placing);
           lock.lock();
-          core_.placed(std::move(step.placing));
+          actions =
+              ask_core([&](SchedulerCore& core, Signals*) { core.placed(std::move(step.placing)); },
+                       &dropped);
           break;
         case Step::Kind::kTask:
         case Step::Kind::kRead:
@@ -117,20 +121,16 @@ void Scheduler::take_job(WorkerId worker, Job* job) {
     }
   }
   carry_out(actions);
-  if (step.kind == Step::Kind::kTask) job->task = std::move(step.task);
-  if (step.kind == Step::Kind::kRead) job->chunk = std::move(step.chunk);
+  Job job;
+  if (step.kind == Step::Kind::kTask) job.task = std::move(step.task);
+  if (step.kind == Step::Kind::kRead) job.chunk = std::move(step.chunk);
+  return job;
 }
 
-void Scheduler::wait_for_work(WorkerId worker, std::optional<Clock::time_point> until) {
+void Scheduler::wait_for_work(WorkerId worker, Clock::time_point until) {
   CondVar& called = work_[worker];
-  while (core_.parked(worker) && !core_.cancelled()) {
-    if (!until) {
-      called.wait(mutex_);
-    } else if (Clock::now() < *until) {
-      called.wait_until(mutex_, *until);
-    } else {
-      return;
-    }
+  while (core_.parked(worker) && !core_.cancelled() && Clock::now() < until) {
+    called.wait_until(mutex_, until);
   }
 }
 
@@ -143,40 +143,38 @@ void Scheduler::find_memory(Step::Placing* placing) {
 }
 
 void Scheduler::read_ended(const Chunk& chunk, const ReadReport& report) noexcept {
-  tell([&](SchedulerCore& core, Signals* signals) {
+  decide([&](SchedulerCore& core, Signals* signals) {
     core.read_ended(chunk, report, Clock::now(), signals);
   });
 }
 
 void Scheduler::requeue(Chunk tail) noexcept {
-  tell([&](SchedulerCore& core, Signals* signals) { core.requeue(std::move(tail), signals); });
+  decide([&](SchedulerCore& core, Signals* signals) { core.requeue(std::move(tail), signals); });
 }
 
 void Scheduler::complete(const Chunk& chunk, const Status& status,
                          const ReadReport& report) noexcept {
-  tell([&](SchedulerCore& core, Signals* signals) {
+  decide([&](SchedulerCore& core, Signals* signals) {
     core.complete(chunk, status, report, Clock::now(), signals);
   });
 }
 
 Result<SchedulerCore::Delivery> Scheduler::next(Clock::time_point deadline) {
-  SchedulerCore::Delivery delivery;  // outlives the lock: it holds memory
+  Tasks dropped;  // outlive the lock, and the delivery does, too: it holds memory
+  SchedulerCore::Delivery delivery;
   Actions actions;
   {
     const MutexLock lock(mutex_);
-    for (;;) {
+    for (bool done = false; !done;) {
       if (core_.cancelled()) return fatal_;
       const Clock::time_point now = Clock::now();
       delivery.woken = std::exchange(woken_, false);
-      Signals signals;
-      const bool done = core_.deliver(now, delivery.woken || now >= deadline, &delivery, &signals);
-      actions = actions_of(signals);
-      if (done) break;
-      if (deadline == Clock::time_point::max()) {
-        ready_.wait(mutex_);
-      } else {
-        ready_.wait_until(mutex_, deadline);
-      }
+      const bool last = delivery.woken || now >= deadline;
+      actions =
+          ask_core([&](SchedulerCore& core,
+                       Signals* signals) { done = core.deliver(now, last, &delivery, signals); },
+                   &dropped);
+      if (!done && !core_.cancelled()) ready_.wait_until(mutex_, deadline);
     }
   }
   carry_out(actions);
@@ -191,21 +189,27 @@ void Scheduler::wake() noexcept {
   ready_.notify_all();
 }
 
-void Scheduler::cancel_locked(Status* reason, std::list<WorkerPool::Task>* tasks) {
+void Scheduler::cancel_locked(Status* reason, Tasks* tasks) {
   if (!core_.cancelled()) fatal_ = std::move(*reason);
-  *tasks = core_.cancel();
+  tasks->splice(tasks->end(), core_.cancel());
   for (CondVar& called : work_) called.notify_one();
   ready_.notify_all();
 }
 
 void Scheduler::cancel(Status reason) noexcept {
-  std::list<WorkerPool::Task> tasks;  // outlives the lock
+  Tasks tasks;  // outlive the lock
   const MutexLock lock(mutex_);
   cancel_locked(&reason, &tasks);
 }
 
+void Scheduler::close() noexcept {
+  Tasks tasks;
+  const MutexLock lock(mutex_);
+  cancel_locked(&closed_, &tasks);
+}
+
 void Scheduler::cancel_without_memory() noexcept {
-  std::list<WorkerPool::Task> tasks;
+  Tasks tasks;
   const MutexLock lock(mutex_);
   cancel_locked(&no_memory_, &tasks);
 }

@@ -21,7 +21,7 @@ struct Job {
 };
 
 // Thread-safe. No system call is made under its lock, no worker is woken without a reason, and
-// memory is never dropped under it. If the system refuses memory for its own lists, it ends by
+// memory is never dropped under it. If the system refuses memory for its own lists, it ends as by
 // cancel() with kOutOfMemory.
 class Scheduler : public MemoryListener {
  public:
@@ -50,7 +50,9 @@ class Scheduler : public MemoryListener {
 
   // Every waiting and later call of next() returns `reason`; workers end.
   void cancel(Status reason) noexcept EXCLUDES(mutex_);
-  // The same, for memory that the system refused. Allocates nothing.
+  // The same, since the stream is closed, or since the system refuses memory. They allocate
+  // nothing.
+  void close() noexcept EXCLUDES(mutex_);
   void cancel_without_memory() noexcept EXCLUDES(mutex_);
   Status fatal() const EXCLUDES(mutex_);  // the reason of cancel(), ok before
   // A worker could not be started.
@@ -62,23 +64,24 @@ class Scheduler : public MemoryListener {
   SchedulerTimes times() const EXCLUDES(mutex_);
 
  private:
+  using Tasks = std::list<WorkerPool::Task>;
   // What follows from a call of the core, for when the lock is released.
   struct Actions {
     bool consumer = false;
     CondVar* worker = nullptr;
     std::optional<WorkerId> start;
     std::optional<Measurement> measurement;
+    bool no_memory = false;
   };
   Actions actions_of(const Signals& signals) REQUIRES(mutex_);
-  void carry_out(const Actions& actions) EXCLUDES(mutex_);
   template <typename Operation>
-  void decide(Operation operation) EXCLUDES(mutex_);
+  Actions ask_core(Operation operation, Tasks* dropped) REQUIRES(mutex_);
+  void carry_out(const Actions& actions) noexcept EXCLUDES(mutex_);
   template <typename Operation>
-  void tell(Operation operation) noexcept EXCLUDES(mutex_);
-  void take_job(WorkerId worker, Job* job) EXCLUDES(mutex_);
+  bool decide(Operation operation) noexcept EXCLUDES(mutex_);
   void find_memory(Step::Placing* placing) EXCLUDES(mutex_);
-  void wait_for_work(WorkerId worker, std::optional<Clock::time_point> until) REQUIRES(mutex_);
-  void cancel_locked(Status* reason, std::list<WorkerPool::Task>* tasks) REQUIRES(mutex_);
+  void wait_for_work(WorkerId worker, Clock::time_point until) REQUIRES(mutex_);
+  void cancel_locked(Status* reason, Tasks* tasks) REQUIRES(mutex_);
 
   const std::shared_ptr<MemoryPool> pool_;
   const std::function<void(WorkerId)> start_worker_;
@@ -89,7 +92,9 @@ class Scheduler : public MemoryListener {
   std::deque<CondVar> work_ GUARDED_BY(mutex_);  // for each worker
   bool woken_ GUARDED_BY(mutex_) = false;        // see wake()
   Status fatal_ GUARDED_BY(mutex_);
-  Status no_memory_ GUARDED_BY(mutex_);  // made while there is memory
+  // Made while there is memory.
+  Status closed_ GUARDED_BY(mutex_);
+  Status no_memory_ GUARDED_BY(mutex_);
 };
 
 }  // namespace streamer

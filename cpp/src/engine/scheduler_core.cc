@@ -262,8 +262,8 @@ void SchedulerCore::complete(const Chunk& chunk, const Status& status, const Rea
   --chunks_under_way_;
   for (const Chunk::Share& share : chunk.shares) {
     Block& block = *share.block;
-    block.completed += share.bytes;
     if (!status.ok() && block.status.ok()) block.status = status;
+    block.completed += share.bytes;
     if (block.done() && queue_.is_front(block)) signals->consumer = true;
   }
   full_ = false;

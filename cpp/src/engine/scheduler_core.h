@@ -34,7 +34,7 @@ struct Step {
     kTask,   // run `task`, then ask again
     kRead,   // read `chunk`, then report it, then ask again
     kPlace,  // find memory for a block: carry out `placing`, then report it, then ask again
-    kPark,   // wait until it is called, or until a time if there is one, then ask again
+    kPark,   // wait until it is called, or `until` a time, then ask again
   };
   Kind kind = Kind::kEnd;
   WorkerPool::Task task;
@@ -51,7 +51,7 @@ struct Step {
     std::optional<MemoryPool::Reservation> reservation;
     std::shared_ptr<MemoryPool::Buffer> buffer;
   } placing;
-  std::optional<Clock::time_point> until;
+  Clock::time_point until = Clock::time_point::max();
 };
 
 struct SchedulerTimes {

@@ -80,7 +80,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
 
   void cancel() noexcept {
     cancel_.cancel();
-    scheduler_->cancel(stream_closed());
+    scheduler_->close();
   }
   void wake() noexcept { scheduler_->wake(); }
 
@@ -190,7 +190,8 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
   return submissions_++;
 }
 
-Result<Batch> Stream::Impl::next(milliseconds timeout) {
+// What becomes ready is lost if there is no memory to describe it.
+Result<Batch> Stream::Impl::next(milliseconds timeout) try {
   const Clock::time_point deadline = after(timeout);
   for (;;) {
     const Clock::time_point poll = Clock::now() + kInterruptPoll;
@@ -205,6 +206,9 @@ Result<Batch> Stream::Impl::next(milliseconds timeout) {
     }
     if (options_.interrupted()) return Status::error(Code::kCancelled, "interrupted");
   }
+} catch (const std::bad_alloc&) {
+  scheduler_->cancel_without_memory();
+  throw;
 }
 
 Batch Stream::Impl::batch_of(std::vector<Block> blocks) {
@@ -267,6 +271,16 @@ Status forked() {
       .with_hint("Open a new one in the child");
 }
 
+// What `operation` returns, with an exception for memory as a status.
+template <typename Operation>
+auto guarded(Operation operation) -> decltype(operation()) {
+  try {
+    return operation();
+  } catch (const std::bad_alloc&) {
+    return no_memory();
+  }
+}
+
 }  // namespace
 
 Stream::Stream(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -274,33 +288,36 @@ Stream::~Stream() {
   // A forked child has the object, but not the threads: there is nothing to join and no lock to
   // trust.
   if (impl_->foreign()) {
-    new std::shared_ptr<Impl>(std::move(impl_));  // NOLINT: never dropped
+    alignas(std::shared_ptr<Impl>) unsigned char kept[sizeof(std::shared_ptr<Impl>)];
+    new (kept) std::shared_ptr<Impl>(std::move(impl_));  // never dropped
     return;
   }
   impl_->shut_down();
 }
 
 Result<std::unique_ptr<Stream>> Stream::create(Options options) {
-  if (Status status = check_options(options); !status.ok()) return status;
-  return std::unique_ptr<Stream>(new Stream(std::make_shared<Impl>(std::move(options))));
+  return guarded([&]() -> Result<std::unique_ptr<Stream>> {
+    if (Status status = check_options(options); !status.ok()) return status;
+    return std::unique_ptr<Stream>(new Stream(std::make_shared<Impl>(std::move(options))));
+  });
 }
 
 Result<std::vector<OpenedFile>> Stream::open(const std::vector<std::string>& paths,
                                              std::uint64_t prefix_bytes) {
   if (impl_->foreign()) return forked();
-  return impl_->open(paths, prefix_bytes);
+  return guarded([&] { return impl_->open(paths, prefix_bytes); });
 }
 Status Stream::read(const std::vector<FileRanges>& wanted) {
   if (impl_->foreign()) return forked();
-  return impl_->read(wanted);
+  return guarded([&] { return impl_->read(wanted); });
 }
 Result<std::uint64_t> Stream::submit(std::vector<FileRanges> entries, Device device) {
   if (impl_->foreign()) return forked();
-  return impl_->submit(std::move(entries), device);
+  return guarded([&] { return impl_->submit(std::move(entries), device); });
 }
 Result<Batch> Stream::next(milliseconds timeout) {
   if (impl_->foreign()) return forked();
-  return impl_->next(timeout);
+  return guarded([&] { return impl_->next(timeout); });
 }
 Status Stream::unchanged(std::uint32_t file) const {
   if (impl_->foreign()) return forked();

@@ -86,9 +86,11 @@ struct Copy {
 
 Worker::Worker(WorkerId id, const WorkerContext& context) : id_(id), context_(context) {}
 
-Worker::~Worker() {
+Worker::~Worker() { drop_readers(); }
+
+void Worker::drop_readers() noexcept {
   readers_ = {};
-  context_.budget.give_back(reader_bytes_);
+  context_.budget.give_back(std::exchange(reader_bytes_, 0));
 }
 
 Worker& Worker::current() { return *current_worker; }
@@ -119,6 +121,7 @@ void Worker::run() {
     try {
       job.task();
     } catch (const std::bad_alloc&) {
+      drop_readers();
       context_.scheduler.cancel_without_memory();
     }
   }
@@ -134,6 +137,7 @@ void Worker::serve(Chunk& chunk) noexcept {
       status = read(chunk, &report, &copied_later);
     } catch (const std::bad_alloc&) {
       if (copied_later) throw;
+      drop_readers();
       status = no_memory();
     }
     if (!copied_later) finish(context_, chunk, std::move(status), report);

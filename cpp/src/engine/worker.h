@@ -38,6 +38,8 @@ class Worker {
   void run();
   // This worker's connection to a source.
   Result<Reader*> reader(SourceKind kind);
+  // Closes the connections: an operation ended by an exception, in a state that nobody knows.
+  void drop_readers() noexcept;
 
  private:
   void serve(Chunk& chunk) noexcept;

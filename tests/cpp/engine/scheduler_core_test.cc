@@ -202,7 +202,7 @@ class Play : public MemoryListener {
         break;
       case Step::Kind::kPlace: placings_.push_back({worker, std::move(step.placing)}); break;
       case Step::Kind::kPark:
-        if (step.until) timers_.emplace_back(*step.until, worker);
+        if (step.until < TimePoint::max()) timers_.emplace_back(step.until, worker);
         break;
     }
   }
@@ -316,7 +316,7 @@ TEST_P(SchedulerCorePlays, DeliverEverythingInOrderWithinTheBudget) {
   ASSERT_TRUE(submitted.ok()) << submitted.to_string();
   ASSERT_TRUE(play->run()) << "nobody goes on";
   EXPECT_EQ(play->ranges, count);
-  if (play->fail_in_percent == 0) EXPECT_EQ(play->failed, 0u);
+  EXPECT_TRUE(play->failed == 0 || play->fail_in_percent > 0);
   EXPECT_FALSE(play->space().broken());
   play->drop_everything();
   EXPECT_EQ(play->budget().used(), 0u);
@@ -452,8 +452,8 @@ TEST_F(SchedulerCoreTest, AParkedWorkerChecksForStragglersNowAndThen) {
   ASSERT_EQ(next(1).kind, Step::Kind::kTask);
   const Step step = next(1);
   ASSERT_EQ(step.kind, Step::Kind::kPark);
-  ASSERT_TRUE(step.until.has_value());
-  EXPECT_GT(*step.until, kStart);
+  EXPECT_GT(step.until, kStart);
+  EXPECT_LT(step.until, Clock::time_point::max());
 }
 
 TEST_F(SchedulerCoreTest, CancellingEndsWorkersAndReturnsTheTasks) {
