@@ -65,6 +65,12 @@ void bind_errors(py::module_& module) {
       },
       py::arg("path"),
       "The path as errors show it: an address without its query, which may grant access.");
+  module.def(
+      "shown_text",
+      [](std::string bytes) {
+        return text(Status::error(Code::kInvalid, std::move(bytes)).detail().message);
+      },
+      py::arg("text"), "The text without secrets, line breaks and other control characters.");
   module.attr("sticky_device_hint") = kStickyHint;
 }
 

@@ -31,7 +31,11 @@ py::list list_objects(const std::string& prefix, bool recursive, const py::objec
   raise_if_failed(found.status());
   py::list result;
   for (const ListedObject& object : *found) {
-    result.append(py::make_tuple(object.path, object.size));
+    // Names of objects are bytes from outside: those that are not UTF-8 are as the names of files.
+    auto path = py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(
+        object.path.data(), static_cast<Py_ssize_t>(object.path.size()), "surrogateescape"));
+    if (!path) throw py::error_already_set();
+    result.append(py::make_tuple(std::move(path), object.size));
   }
   return result;
 }

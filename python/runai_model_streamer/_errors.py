@@ -8,10 +8,17 @@ from runai_model_streamer import _native
 
 
 def shown_path(path: str) -> str:
-    """`path` as messages may show it: an address without its query, which may grant access."""
-    if "://" not in path:
-        return path
+    """`path` without secrets: a URL without its user and its query, which may grant access."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # the name of a file that is not UTF-8
+        path = path.encode(errors="backslashreplace").decode()
     return _native.shown_path(path)
+
+
+def shown_text(text: str) -> str:
+    """`text` on one line, without secrets and control characters."""
+    return _native.shown_text(text.encode(errors="backslashreplace").decode())
 
 
 class StreamerError(ValueError):
@@ -43,10 +50,13 @@ class StreamerError(ValueError):
         if path:
             fields["path"] = shown_path(path)
             text = text.replace(path, fields["path"])
-        super().__init__(text)
+        super().__init__(shown_text(text))
         self.code = code
         for name in FIELDS:
-            setattr(self, name, fields.get(name) or None)
+            value = fields.get(name) or None
+            if isinstance(value, str) and name != "path":  # that is data: as the caller gave it
+                value = shown_text(value)
+            setattr(self, name, value)
         # Zero is a value where the range is known.
         self.offset = fields.get("offset")
         self.size = fields.get("size")

@@ -27,12 +27,12 @@ namespace streamer::http {
 
 // No connection is made.
 Transport::Transport(TransportSettings given, const CancelToken& token)
-    : settings(std::move(given)), cancel(token), trace({}) {}
+    : settings(std::move(given)), cancel(token), trace({}, false), retries(settings.patience) {}
 Status Transport::interrupted() const { return {}; }
 struct Connection::Impl {};
 Connection::Connection(Transport& transport) : transport_(transport) {}
 Connection::~Connection() = default;
-Result<Response> Connection::fetch(const Request&, int) {
+Result<Response> Connection::fetch(Request, Patience) {
   return Status::error(Code::kNetwork, "none");
 }
 

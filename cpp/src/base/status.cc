@@ -1,24 +1,17 @@
 #include "streamer/status.h"
 
-#include <cstring>
 #include <string>
 #include <system_error>
+
+#include "base/shown_text.h"
 
 namespace streamer {
 
 namespace {
 
-// Addresses may grant access by their query (presigned ones) or hold a password.
-std::string without_secrets(std::string path) {
-  const std::size_t mark = path.find("://");
-  if (mark == std::string::npos || (path[0] | 0x20) != 'h' || (path[1] | 0x20) != 't') return path;
-  const std::size_t query = path.find('?', mark);
-  if (query != std::string::npos) path.replace(query, std::string::npos, "?...");
-  const std::size_t host = mark + 3;
-  const std::size_t user = path.rfind('@', path.find('/', host));
-  if (user != std::string::npos && user >= host) path.erase(host, user + 1 - host);
-  return path;
-}
+// Bytes of what a server says that an error keeps.
+constexpr std::size_t kServerText = 512;
+constexpr std::size_t kServerWord = 128;
 
 }  // namespace
 
@@ -55,12 +48,12 @@ Status Status::error(Code code, std::string message) {
   Status status;
   status.rep_ = std::make_unique<Rep>();
   status.rep_->code = code;
-  status.rep_->detail.message = std::move(message);
+  status.rep_->detail.message = shown_text(message);
   return status;
 }
 
 Status&& Status::with_path(std::string path) && {
-  if (rep_ && rep_->detail.path.empty()) rep_->detail.path = without_secrets(std::move(path));
+  if (rep_ && rep_->detail.path.empty()) rep_->detail.path = mask_secrets(path);
   return std::move(*this);
 }
 
@@ -82,9 +75,9 @@ Status&& Status::with_http(int http_status, std::string server_code, std::string
                            std::string request_id) && {
   if (rep_) {
     rep_->detail.http_status = http_status;
-    rep_->detail.server_code = std::move(server_code);
-    rep_->detail.server_message = std::move(server_message);
-    rep_->detail.request_id = std::move(request_id);
+    rep_->detail.server_code = shown_text(cut_text(server_code, kServerWord));
+    rep_->detail.server_message = shown_text(cut_text(server_message, kServerText));
+    rep_->detail.request_id = shown_text(cut_text(request_id, kServerWord));
   }
   return std::move(*this);
 }
@@ -95,12 +88,12 @@ Status&& Status::with_device_fault(DeviceFault fault) && {
 }
 
 Status&& Status::with_identity(std::string identity) && {
-  if (rep_) rep_->detail.identity = std::move(identity);
+  if (rep_) rep_->detail.identity = shown_text(identity);
   return std::move(*this);
 }
 
 Status&& Status::with_hint(std::string hint) && {
-  if (rep_ && rep_->detail.hint.empty()) rep_->detail.hint = std::move(hint);
+  if (rep_ && rep_->detail.hint.empty()) rep_->detail.hint = shown_text(hint);
   return std::move(*this);
 }
 
@@ -120,7 +113,7 @@ std::string Status::to_string() const {
   if (ok()) return "ok";
   const ErrorDetail& d = rep_->detail;
   std::string text;
-  if (!d.path.empty()) text += d.path + ": ";
+  if (!d.path.empty()) text += escape_controls(d.path) + ": ";
   text += d.message;
   if (d.has_range) {
     text +=

@@ -1,4 +1,11 @@
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <thread>
 #include <utility>
 
 #include "base/cancel.h"
@@ -6,13 +13,16 @@
 #include "streamer/stream.h"
 
 namespace streamer {
+namespace {
 
-Result<std::vector<ListedObject>> list(const std::string& prefix, bool recursive,
-                                       const Options& options) {
+constexpr std::chrono::milliseconds kInterruptPoll{100};
+
+Result<std::vector<ListedObject>> list_until_cancelled(const std::string& prefix, bool recursive,
+                                                       const Options& options,
+                                                       const CancelToken& cancel) {
   const std::string place = find_local_copy(prefix, /*folder=*/true, options);
   auto kind = source_kind_of(place);
   if (!kind.ok()) return kind.status();
-  const CancelToken cancel;
   auto source = make_source(*kind, {options, cancel});
   if (!source.ok()) return source.status();
   auto reader = (*source)->make_reader();
@@ -25,6 +35,55 @@ Result<std::vector<ListedObject>> list(const std::string& prefix, bool recursive
   if (!status.ok()) return std::move(status).with_path(prefix);
   std::sort(found.begin(), found.end(),
             [](const ListedObject& a, const ListedObject& b) { return a.path < b.path; });
+  return found;
+}
+
+// Runs `work` on a thread of its own, and cancels it once `interrupted` says so, which is asked on
+// the thread of the caller only.
+template <typename Work>
+void run_interruptibly(CancelToken* cancel, const std::function<bool()>& interrupted, Work work) {
+  std::mutex mutex;
+  std::condition_variable finished;
+  bool done = false;
+  std::thread worker([&] {
+    work();
+    const std::lock_guard lock(mutex);
+    done = true;
+    finished.notify_one();
+  });
+  std::unique_lock lock(mutex);
+  while (!finished.wait_for(lock, kInterruptPoll, [&] { return done; })) {
+    lock.unlock();
+    if (!cancel->cancelled() && interrupted()) cancel->cancel();
+    lock.lock();
+  }
+  lock.unlock();
+  worker.join();
+}
+
+}  // namespace
+
+Result<std::vector<ListedObject>> list(const std::string& prefix, bool recursive,
+                                       const Options& options) {
+  CancelToken cancel;
+  if (!options.interrupted) return list_until_cancelled(prefix, recursive, options, cancel);
+  Result<std::vector<ListedObject>> found = Status();
+  try {
+    run_interruptibly(&cancel, options.interrupted, [&] {
+      try {
+        found = list_until_cancelled(prefix, recursive, options, cancel);
+      } catch (const std::bad_alloc&) {
+        found = Status::error(Code::kOutOfMemory, "the system has no memory for the list")
+                    .with_path(prefix);
+      } catch (const std::exception& error) {
+        found = Status::error(Code::kInternal, error.what()).with_path(prefix);
+      }
+    });
+  } catch (const std::system_error& error) {
+    return Status::error(Code::kIo, "the system has no thread for the list")
+        .with_errno(error.code().value())
+        .with_path(prefix);
+  }
   return found;
 }
 

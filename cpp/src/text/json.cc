@@ -6,6 +6,7 @@ namespace streamer::http {
 namespace {
 
 constexpr int kMaxDepth = 64;
+constexpr std::size_t kMaxValues = 1'000'000;  // each takes about 100 bytes
 
 class Parser {
  public:
@@ -39,7 +40,7 @@ class Parser {
   }
 
   bool parse(Json* out, int depth) {
-    if (depth > kMaxDepth) return false;
+    if (depth > kMaxDepth || ++values_ > kMaxValues) return false;
     skip_space();
     if (position_ >= text_.size()) return false;
     switch (text_[position_]) {
@@ -148,6 +149,7 @@ class Parser {
 
   std::string_view text_;
   std::size_t position_ = 0;
+  std::size_t values_ = 0;
 };
 
 const Json kNothing;

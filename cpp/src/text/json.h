@@ -25,7 +25,7 @@ struct Json {
       std::string_view key) const;  // of a number or a string of one
 };
 
-// Nothing where the document is malformed or nested too deeply.
+// Nothing if the document is malformed, is nested too deeply or has more than a million values.
 std::optional<Json> parse_json(std::string_view document);
 
 }  // namespace streamer::http

@@ -7,6 +7,7 @@ namespace streamer::http {
 namespace {
 
 constexpr int kMaxDepth = 32;
+constexpr std::size_t kMaxElements = 1'000'000;  // each takes about 100 bytes
 
 void append_utf8(std::string* out, std::uint32_t code) {
   if (code < 0x80) {
@@ -63,7 +64,7 @@ class Parser {
   }
 
   bool element(XmlElement* out, int depth) {
-    if (depth > kMaxDepth) return false;
+    if (depth > kMaxDepth || ++elements_ > kMaxElements) return false;
     ++position_;  // '<'
     const std::size_t name_end = text_.find_first_of(" \t\r\n/>", position_);
     if (name_end == std::string_view::npos || name_end == position_) return false;
@@ -159,6 +160,7 @@ class Parser {
 
   std::string_view text_;
   std::size_t position_ = 0;
+  std::size_t elements_ = 0;
 };
 
 }  // namespace

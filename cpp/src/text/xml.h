@@ -18,7 +18,8 @@ struct XmlElement {
   std::string_view child_text(std::string_view child_name) const;  // empty where there is none
 };
 
-// The root element; nothing where the document is malformed or nested too deeply.
+// The root element; nothing if the document is malformed, is nested too deeply or has more than a
+// million elements.
 std::optional<XmlElement> parse_xml(std::string_view document);
 
 }  // namespace streamer::http

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import urllib.parse
@@ -82,6 +83,8 @@ def pull_objects(
             continue
         wanted.append((path, _target(destination, relative, path), size))
     _check_targets(wanted)
+    with system_errors(source, destination):
+        _check_space(destination, [(target, size) for _, target, size in wanted])
     for start in range(0, len(wanted), _FILES_AT_ONCE):
         _copy(wanted[start : start + _FILES_AT_ONCE], credentials)
     return len(wanted)
@@ -137,6 +140,12 @@ def _target(destination: str, relative: str, path: str) -> str:
 def _check_targets(wanted: Sequence[tuple[str, str, int]]) -> None:
     seen: dict[str, str] = {}
     for path, target, _ in wanted:
+        try:
+            target.encode()
+        except UnicodeEncodeError:
+            raise RunaiStreamerInvalidInputException(
+                f"{path}: its name is not UTF-8; ignore_pattern can leave it out", path=path
+            ) from None
         if target in seen:
             raise RunaiStreamerInvalidInputException(
                 f"{path} and {shown_path(seen[target])} would be the same file {target!r}",
@@ -155,6 +164,26 @@ def _check_targets(wanted: Sequence[tuple[str, str, int]]) -> None:
                 )
             folders.add(folder)
             folder = os.path.dirname(folder)
+
+
+def _check_space(destination: str, files: Sequence[tuple[str, int]]) -> None:
+    """OSError if the file system of `destination` can't hold files of these names and sizes."""
+    needed = 0
+    for target, size in files:
+        with contextlib.suppress(OSError):
+            size -= os.stat(target).st_size  # is replaced
+        needed += max(size, 0)
+    existing = os.path.abspath(destination)
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    state = os.statvfs(existing)
+    blocks = state.f_bfree if os.geteuid() == 0 else state.f_bavail
+    free = blocks * state.f_frsize
+    # Some file systems do not tell.
+    if state.f_blocks > 0 and needed > free:
+        raise OSError(
+            errno.ENOSPC, f"the objects have {needed} bytes, the file system has {free} bytes free"
+        )
 
 
 class _Part:
@@ -198,8 +227,22 @@ def _copy(wanted: Sequence[tuple[str, str, int]], credentials: Any) -> None:
     try:
         session.open(paths)
         requests = []
+        for path, _, listed in wanted:
+            size = session.sizes[path]
+            # Web servers list rounded sizes, or none.
+            if listed not in (0, size) and not _is_address(path):
+                raise from_native(
+                    "changed",
+                    f"{path}: the object has {size} bytes, the list says {listed}",
+                    {"path": path},
+                )
+        with system_errors(paths[0], wanted[0][1]):
+            _check_space(
+                os.path.dirname(wanted[0][1]),
+                [(target, session.sizes[path]) for path, target, _ in wanted],
+            )
         for index, (path, target, _) in enumerate(wanted):
-            size = session.sizes[path]  # of the version that is read, not of the list
+            size = session.sizes[path]
             with system_errors(path, target):
                 parts[index] = _Part(target, size)
             sizes = [min(_PART_BYTES, size - at) for at in range(0, size, _PART_BYTES)] or [0]

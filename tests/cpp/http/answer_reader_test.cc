@@ -159,13 +159,58 @@ TEST(AnswerReader, AnEndlessHeaderIsCut) {
   EXPECT_FALSE(lines.read(text, 4096));
 }
 
+TEST(AnswerReader, OnlyTheFrontOfAnErrorIsRead) {
+  for (const char* status : {"403 No", "302 Found", "503 Busy"}) {
+    Reading reading(10);
+    const std::string head = std::string("HTTP/1.1 ") + status + "\r\n\r\n";
+    EXPECT_FALSE(reading.read(head + std::string(1 << 20, 'x'), 4096));
+    EXPECT_TRUE(reading.attempt.ended_early);
+    EXPECT_TRUE(reading.attempt.abort.ok());
+    EXPECT_EQ(reading.response.body.size(), 64u << 10);
+    EXPECT_LE(reading.attempt.bytes, 68u << 10);
+  }
+}
+
+TEST(AnswerReader, TextsHaveALimit) {
+  Reading reading;
+  EXPECT_FALSE(reading.read("HTTP/1.1 200 OK\r\n\r\n" + std::string(17 << 20, 'x'), 1 << 16));
+  EXPECT_NE(reading.attempt.abort.detail().message.find("16777216"), std::string::npos);
+  EXPECT_FALSE(reading.attempt.ended_early);
+}
+
+TEST(AnswerReader, CompressedContentIsRefused) {
+  for (const char* header : {"Content-Encoding: gzip", "content-encoding: br, gzip",
+                             "x-goog-stored-content-encoding: gzip"}) {
+    for (const char* status : {"206 Partial Content", "200 OK"}) {
+      Reading reading(4);
+      EXPECT_FALSE(reading.read(
+          std::string("HTTP/1.1 ") + status + "\r\nContent-Length: 4\r\n" + header + "\r\n\r\n0123",
+          64));
+      EXPECT_NE(reading.attempt.abort.detail().message.find("compressed"), std::string::npos);
+      EXPECT_EQ(reading.memory(), "....");
+    }
+  }
+  for (const char* header : {"Content-Encoding: identity", "Content-Encoding: aws-chunked",
+                             "x-goog-stored-content-encoding: identity"}) {
+    Reading reading(4);
+    EXPECT_TRUE(reading.read(
+        std::string("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n") + header + "\r\n\r\n0123", 64));
+  }
+}
+
+TEST(AnswerReader, AServerThatSpeaksTlsIsNamed) {
+  Reading reading;
+  EXPECT_FALSE(reading.read("\x15\x03\x01", 1));
+  EXPECT_NE(reading.reader.problem().find("TLS"), std::string::npos);
+}
+
 TEST(AnswerReader, TextOfARequest) {
   Request request;
   request.set("Range", "bytes=0-9");
   request.set("X-Empty", "");
   EXPECT_EQ(format_get(request, *parse_url("http://h:9000/a%20b?x=1"), "me/1"),
             "GET /a%20b?x=1 HTTP/1.1\r\nHost: h:9000\r\nUser-Agent: me/1\r\nAccept: */*\r\n"
-            "Range: bytes=0-9\r\nX-Empty: \r\n\r\n");
+            "Accept-Encoding: identity\r\nRange: bytes=0-9\r\nX-Empty: \r\n\r\n");
 }
 
 }  // namespace

@@ -80,6 +80,17 @@ TEST_F(CredentialsCacheTest, IsNotAskedAtEveryRequest) {
   EXPECT_EQ(get(), "2");
 }
 
+TEST_F(CredentialsCacheTest, WhatWasJustIssuedCountsThoughTheClockIsAhead) {
+  lifetime_ = -3600;
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(get(), "1");
+  EXPECT_EQ(asked_, 1);
+  broken_ = true;
+  now_ += 59;
+  EXPECT_EQ(get(), "1");
+  now_ += 1;
+  EXPECT_EQ(get(), "the service is down");
+}
+
 TEST_F(CredentialsCacheTest, KeepsWhatIsValidWhileTheServiceIsDown) {
   EXPECT_EQ(get(), "1");
   broken_ = true;

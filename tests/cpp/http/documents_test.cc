@@ -45,6 +45,20 @@ TEST(Json, ReadsValues) {
   EXPECT_EQ((*json)["missing"].type, Json::Type::kNull);
 }
 
+TEST(Json, RefusesTooManyValues) {
+  std::string text = "[";
+  for (int i = 0; i < 999'998; ++i) text += "0,";
+  EXPECT_TRUE(parse_json(text + "0]"));
+  EXPECT_FALSE(parse_json(text + "0,0]"));
+}
+
+TEST(Xml, RefusesTooManyElements) {
+  std::string text = "<a>";
+  for (int i = 0; i < 999'999; ++i) text += "<b/>";
+  EXPECT_TRUE(parse_xml(text + "</a>"));
+  EXPECT_FALSE(parse_xml(text + "<b/></a>"));
+}
+
 TEST(Json, RefusesWhatIsNotWhole) {
   for (const char* text : {"", "{", "[1,", "{\"a\":}", "\"abc", "[1] 2", "{\"a\" 1}", "tru",
                            "\"\\q\"", "\"\\ud83d\""}) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "source/http/client/bandwidth.h"
 #include "source/http/range_read.h"
 #include "text/encoding.h"
@@ -17,10 +19,9 @@ TEST(Backoff, PausesGrowToALimit) {
   for (int i = 0; i < 20; ++i) {
     ASSERT_TRUE(backoff.another());
     const milliseconds pause = backoff.pause(milliseconds(0));
-    EXPECT_GE(pause, std::min(least, milliseconds(10'000)));
-    EXPECT_LE(pause, std::min(2 * least, milliseconds(20'000)));
-    least *= 2;
-    if (least > milliseconds(10'000)) least = milliseconds(10'000);
+    EXPECT_GE(pause, std::min(least, milliseconds(2'500)));
+    EXPECT_LE(pause, std::min(2 * least, milliseconds(5'000)));
+    least = std::min(2 * least, milliseconds(2'500));
   }
 }
 
@@ -37,7 +38,62 @@ TEST(Backoff, CountsAttempts) {
 TEST(Backoff, ServersMayAskForLongerPauses) {
   Backoff backoff(3);
   ASSERT_TRUE(backoff.another());
-  EXPECT_EQ(backoff.pause(milliseconds(7000)), milliseconds(7000));
+  for (int i = 0; i < 100; ++i) {
+    const milliseconds pause = backoff.pause(milliseconds(7000));
+    EXPECT_GE(pause, milliseconds(7000));
+    EXPECT_LE(pause, milliseconds(10'500));
+  }
+}
+
+TEST(Backoff, ClientsDoNotComeBackAtOnce) {
+  std::set<milliseconds> pauses;
+  for (int i = 0; i < 16; ++i) pauses.insert(Backoff(3).pause(milliseconds(2000)));
+  EXPECT_GE(*pauses.rbegin() - *pauses.begin(), milliseconds(300));
+}
+
+TEST(Backoff, MayHaveNoLimit) {
+  Backoff backoff(0);
+  for (int i = 0; i < 1000; ++i) ASSERT_TRUE(backoff.another());
+  EXPECT_FALSE(backoff.another(4));
+}
+
+TEST(RetryBudget, EndsWithoutProgressOfTheWholeSource) {
+  const std::chrono::seconds second(1);
+  const Clock::time_point start = Clock::now();
+  RetryBudget budget(60 * second);
+  EXPECT_FALSE(budget.exhausted(start, start + 59 * second));
+  EXPECT_TRUE(budget.exhausted(start, start + 60 * second));
+  budget.progress(start + 50 * second);  // of another request
+  EXPECT_FALSE(budget.exhausted(start, start + 109 * second));
+  EXPECT_TRUE(budget.exhausted(start, start + 110 * second));
+  // What came before the failure began is no measure of it.
+  EXPECT_FALSE(budget.exhausted(start + 500 * second, start + 559 * second));
+  for (int i = 0; i < 700; ++i) budget.progress(start + i * second);
+  EXPECT_TRUE(budget.exhausted(start, start + 600 * second)) << "it fails whatever the others do";
+  EXPECT_FALSE(budget.exhausted(start + 500 * second, start + 699 * second));
+}
+
+TEST(RetryBudget, SlowsRetriesThatServeNothing) {
+  const Clock::time_point now = Clock::now();
+  RetryBudget budget(std::chrono::seconds(60));
+  int free = 0;
+  while (budget.take(now) == milliseconds(0)) ++free;
+  EXPECT_EQ(free, 100);
+  milliseconds longest{0};
+  for (int i = 0; i < 1000; ++i) longest = std::max(longest, budget.take(now));
+  EXPECT_EQ(longest, milliseconds(5000));
+  for (int i = 0; i < 60; ++i) budget.progress(now);
+  EXPECT_EQ(budget.take(now), milliseconds(0)) << "requests that are served pay for retries";
+  EXPECT_EQ(budget.take(now + std::chrono::seconds(60)), milliseconds(0));
+}
+
+TEST(RetryBudget, HalfOfTheRequestsMayFail) {
+  const Clock::time_point now = Clock::now();
+  RetryBudget budget(std::chrono::seconds(60));
+  for (int i = 0; i < 10'000; ++i) {
+    EXPECT_EQ(budget.take(now), milliseconds(0));
+    budget.progress(now);
+  }
 }
 
 TEST(RetryAfter, SecondsAndDates) {

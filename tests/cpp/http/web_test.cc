@@ -1,7 +1,10 @@
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "source/http/hub/hub.h"
 #include "source/http/protocol.h"
+#include "source/http/redirects.h"
 #include "source/http/web/netrc.h"
 #include "source/http/web/web_list.h"
 
@@ -122,6 +125,61 @@ TEST(FolderPage, JsonOfNginx) {
   EXPECT_EQ(folders, std::vector<std::string>{"https://h/m/sub/"});
 }
 
+// Whose cost were to grow with the square would not end in the time that a test has.
+TEST(FolderPage, EntitiesCostNoMoreThanTheirLength) {
+  std::string link;
+  for (int i = 0; i < 3'000'000; ++i) link += "&amp;";
+  std::vector<std::string> folders;
+  const auto page =
+      read_folder_page("https://h/d/", page_of("<a href=\"" + link + "\">", "text/html"), &folders);
+  ASSERT_TRUE(page.ok());
+  ASSERT_EQ(page->entries.size(), 1u);
+  EXPECT_EQ(page->entries[0].path, "https://h/d/" + std::string(3'000'000, '&'));
+}
+
+TEST(Redirects, ReferencesAreResolvedAsRfc3986Says) {
+  const std::map<std::string, std::string> kCases = {
+      {"https://b/c", "https://b/c"},
+      {"/m?from=https://x/y", "https://h/m?from=https://x/y"},
+      {"m?from=https://x", "https://h/a/m?from=https://x"},
+      {"?q=2", "https://h/a/b?q=2"},
+      {"//b:81/c", "https://b:81/c"},
+      {"../c", "https://h/c"},
+      {"./c/../d/.", "https://h/a/d/"},
+      {"../../../c", "https://h/c"},
+      {"/x/../y#part", "https://h/y"},
+  };
+  for (const auto& [link, target] : kCases) {
+    Redirects redirects;
+    const std::string asked = "https://h/a/b?q=1";
+    Response response;
+    response.url = asked;
+    response.status = 302;
+    response.headers.push_back({"location", link});
+    ServerError error;
+    EXPECT_TRUE(redirects.handle(asked, response, &error));
+    EXPECT_EQ(error.verdict, Verdict::kAgain) << link;
+    EXPECT_EQ(redirects.request(asked, nullptr).url, target) << link;
+  }
+}
+
+TEST(Redirects, ThoseToTheInsideAreNotFollowed) {
+  for (const char* target : {"http://169.254.169.254/latest", "http://127.0.0.1/", "http://[::1]/",
+                             "http://[fe80::1]/x", "http://localhost/x", "ftp://b/c"}) {
+    for (const char* asked : {"http://h/a", "http://127.0.0.3/a"}) {
+      Redirects redirects;
+      Response response;
+      response.url = asked;
+      response.status = 302;
+      response.headers.push_back({"location", target});
+      ServerError error;
+      EXPECT_TRUE(redirects.handle(asked, response, &error));
+      const bool inside = std::string(asked) == "http://127.0.0.3/a" && target[0] == 'h';
+      EXPECT_EQ(error.verdict == Verdict::kAgain, inside) << asked << " " << target;
+    }
+  }
+}
+
 TEST(FolderPage, AnythingElseIsNoList) {
   std::vector<std::string> folders;
   EXPECT_EQ(
@@ -179,6 +237,20 @@ TEST(WebList, DirectoriesWithAQueryAreWalked) {
     EXPECT_EQ(asked[2].substr(0, asked[2].find('?')), "https://h/d/s/s/");
     EXPECT_EQ(walk("https://h/d/" + query, one, false, 100, &entries).size(), 1u);
   }
+}
+
+TEST(WebList, TooManyDirectoriesAreAnError) {
+  const Settings settings{std::map<std::string, std::string>()};
+  const CredentialsProvider nobody;
+  Result<std::unique_ptr<Protocol>> made = make_web({settings, nobody});
+  ASSERT_TRUE(made.ok());
+  const std::unique_ptr<Protocol>& web = *made;
+  const Location folder = *web->locate("https://h/m/", /*folder=*/true);
+  std::string html;
+  for (int i = 0; i < 10'001; ++i) html += "<a href=\"" + std::to_string(i) + "/\">x</a>";
+  const Response response = page_of(html, "text/html");
+  EXPECT_EQ(web->read_list(folder, true, "", response).status().code(), Code::kUnsupported);
+  EXPECT_TRUE(web->read_list(folder, false, "", response).ok());
 }
 
 TEST(WebList, DirectoriesAreReadOneAfterTheOther) {

@@ -72,6 +72,8 @@ FAULTS = [
     Fault("412", _status(412), "changed", at_once=True, operations=READS),
     Fault("400", _status(400), "io", at_once=True),
     Fault("501", _status(501), "io", at_once=True),
+    Fault("407", _status(407), "io", at_once=True),
+    Fault("403 with a long page", _status(403, body="x" * 200_000), "permission", at_once=True),
     # Servers that do not do what they were asked to.
     Fault(
         "Range ignored",
@@ -84,5 +86,6 @@ FAULTS = [
     Fault("another range", {"mode": "shift"}, "io", True, READS, anonymous=True),
     Fault("too many bytes", {"mode": "toomany"}, "io", True, READS, anonymous=True),
     Fault("no Content-Range", {"mode": "norangeheader"}, "io", at_once=True, operations=READS),
+    Fault("compressed", {"mode": "coded"}, "unsupported", at_once=True),
     Fault("no size", {"mode": "nosize"}, "io", at_once=True, operations=("header",)),
 ]

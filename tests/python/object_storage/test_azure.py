@@ -255,6 +255,7 @@ def test_no_credentials(azurite, stored, use, monkeypatch):
     monkeypatch.setattr(azure_credentials, "_installed", lambda: False)
     use({STRING: connection_string(azurite.tls_url, None)})
     use({"AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1:1"})
+    use({"RUNAI_STREAMER_MAX_ATTEMPTS": "2"})
     with pytest.raises(StreamerError, match=r"runai-model-streamer\[azure\]") as caught:
         load(stored)
     assert caught.value.code == "credentials"

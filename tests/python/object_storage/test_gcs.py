@@ -274,6 +274,7 @@ def test_no_credentials(private_gcs, use, tmp_path, resolver):
             "GCE_METADATA_HOST": "127.0.0.1:1",
             "GCE_METADATA_IP": "127.0.0.1:1",
             "NO_GCE_CHECK": "true",
+            "RUNAI_STREAMER_MAX_ATTEMPTS": "2",
         }
     )
     with pytest.raises(StreamerError, match="USE_ANONYMOUS") as caught:

@@ -1,6 +1,6 @@
 -- Decides whether this request fails, and how. Settings (a shared dictionary):
 --   mode    status, drop, reset, delay, stall, rate, truncate, norange, shift, toomany, norangeheader,
---           nosize, redirect
+--           nosize, redirect, coded
 --   every   each Nth matching request (1)          first   only so many of them
 --   skip    so many matching requests pass before
 --   match   a Lua pattern on "METHOD URI RANGE"

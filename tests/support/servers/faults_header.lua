@@ -8,6 +8,8 @@ if mode == "toomany" and ngx.ctx.claim then
   end
 elseif mode == "norangeheader" then
   ngx.header["Content-Range"] = nil
+elseif mode == "coded" then
+  ngx.header["Content-Encoding"] = "gzip"
 elseif mode == "nosize" then
   local range = ngx.header["Content-Range"]
   if range then ngx.header["Content-Range"] = string.gsub(range, "/%d+$", "/*") end

@@ -1,7 +1,10 @@
 #include <algorithm>
 #include <functional>
+#include <set>
 
 #include "base/settings.h"
+#include "base/shown_text.h"
+#include "base/text.h"
 #include "source/http/client/connection.h"
 #include "source/http/client/retry.h"
 #include "source/http/content_check.h"
@@ -18,8 +21,14 @@ constexpr std::uint64_t kLeastChunk = 5 << 20;
 constexpr int kInitialConcurrency = 4;
 constexpr int kMaxConcurrency = 64;
 constexpr int kAttemptsWhenNeverReached = 4;  // a wrong address should not take long to tell
-constexpr std::uint64_t kProgress = 1 << 20;  // an attempt that brought this was no failure
+constexpr std::chrono::seconds kNotListeningYet{15};  // what starts beside us may be late
+constexpr std::uint64_t kProgress = 1 << 20;          // an attempt that brought this was no failure
 constexpr int kMaxAgain = 5;
+// What a list may bring, over all its pages.
+constexpr std::uint64_t kMaxPages = 100'000;
+constexpr std::uint64_t kMaxListed = 10'000'000;
+constexpr std::uint64_t kMaxListedBytes = std::uint64_t{1} << 30;
+constexpr std::size_t kShownText = 120;  // characters of an error page
 
 class HttpObject : public Object {
  public:
@@ -124,8 +133,39 @@ Status wrong_content() {
           "reads it all the same");
 }
 
-Status to_status(const ServerError& error, const Response& response,
-                 const CredentialsRef& credentials) {
+// The first words of an error that is no document of the protocol: a page of a proxy or of another
+// service. Empty where there are none.
+std::string words_of(const std::string& page) {
+  std::string words;
+  bool tag = false;
+  for (const char c : std::string_view(page).substr(0, 4096)) {
+    const bool text = !tag && c != '<' && static_cast<unsigned char>(c) > ' ';
+    if (c == '<') tag = true;
+    if (text) words += c;
+    if (!text && !words.empty() && words.back() != ' ') words += ' ';
+    if (c == '>') tag = false;
+  }
+  return cut_text(trim(words), kShownText);
+}
+
+// An error of what stands between the client and the storage, or of a wrong address.
+void explain(const Response& response, std::string* message, std::string* hint) {
+  if (response.status == 407) {
+    *message = "the proxy refuses: it does not accept the user and the password";
+    *hint = "Check HTTPS_PROXY, http_proxy and NO_PROXY";
+  }
+  const std::string text = lower(response.body.substr(0, 4096));
+  const bool tls = text.find("https") != std::string::npos || text.find("tls") != std::string::npos;
+  if (response.status == 400 && tls && lower(response.url.substr(0, 7)) == "http://") {
+    *hint = "The server seems to speak TLS at this port: use https:// in the endpoint";
+  }
+}
+
+Status to_status(ServerError error, const Response& response, const CredentialsRef& credentials) {
+  explain(response, &error.message, &error.hint);
+  if (error.server_code.empty() && error.server_message.empty()) {
+    error.server_message = words_of(response.body);
+  }
   Status status =
       Status::error(error.code,
                     error.message.empty() ? standard_message(error.code) : error.message)
@@ -136,10 +176,11 @@ Status to_status(const ServerError& error, const Response& response,
 }
 
 Status HttpReader::execute(const Operation& operation, Response* response, ReadReport* report) {
-  const Transport& transport = source_.transport();
+  Transport& transport = source_.transport();
   Backoff backoff(transport.settings.max_attempts);
   bool refreshed = false;
   int again = 0;
+  std::optional<Clock::time_point> failing_since;
   for (int attempt = 0;; ++attempt) {
     if (attempt > 0) ++report->retries;
     Result<CredentialsRef> credentials = protocol_.credentials(operation.location, connection_);
@@ -147,14 +188,22 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
     Result<Request> request = operation.make(*credentials);
     if (!request.ok()) return request.status();
 
+    const Clock::time_point began = Clock::now();
     Outcome outcome = connection_.perform(*request, response,
                                           operation.body ? operation.body() : nullptr, attempt);
     report->seconds += response->seconds;
     report->waited += response->waited;
     bool done = false;
-    if (operation.progress && operation.progress(&done) >= kProgress) backoff.forgive();
+    if (operation.progress && operation.progress(&done) >= kProgress) {
+      backoff.forgive();
+      failing_since.reset();
+      transport.retries.progress();
+    }
     // What breaks after the last byte does not matter, but a server that sends more does.
-    if (done && (outcome.status.ok() || outcome.retry)) return {};
+    if (done && (outcome.status.ok() || outcome.retry)) {
+      transport.retries.progress();
+      return {};
+    }
     const bool good = response->status >= 200 && response->status <= 299;
     Status status = std::move(outcome.status);
     bool retry = outcome.retry;
@@ -163,7 +212,10 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
     }
     std::chrono::milliseconds retry_after{0};
     if (status.ok()) {
-      if (good || (operation.tolerate && operation.tolerate(*response))) return {};
+      if (good || (operation.tolerate && operation.tolerate(*response))) {
+        transport.retries.progress();
+        return {};
+      }
       const ServerError error = protocol_.read_error(operation.location, *response);
       status = to_status(error, *response, *credentials);
       if (error.verdict == Verdict::kAgain && ++again <= kMaxAgain) continue;
@@ -176,15 +228,19 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
       report->congested |= error.code == Code::kThrottled;
       retry_after = parse_retry_after(response->header("retry-after"));
     }
+    const Clock::time_point now = Clock::now();
+    if (!failing_since) failing_since = began;
     const bool never = outcome.unreachable && !transport.reached.load(std::memory_order_relaxed);
-    if (!retry || !backoff.another(never ? kAttemptsWhenNeverReached : 0)) {
+    const bool late = never && outcome.refused && now - *failing_since < kNotListeningYet;
+    if (!retry || !backoff.another(never && !late ? kAttemptsWhenNeverReached : 0) ||
+        transport.retries.exhausted(*failing_since, now)) {
       if (attempt == 0) return status;
       return std::move(status).with_attempts(attempt + 1);
     }
     if (operation.watched != nullptr) operation.watched->pausing = true;
-    const bool slept = source_.transport().sleep(backoff.pause(retry_after));
+    const bool slept = transport.sleep(backoff.pause(retry_after) + transport.retries.take());
     if (operation.watched != nullptr) operation.watched->pausing = false;
-    if (!slept) return source_.transport().interrupted();
+    if (!slept) return transport.interrupted();
   }
 }
 
@@ -296,6 +352,33 @@ Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<co
   return std::move(status).with_path(object.path()).with_range(offset, size);
 }
 
+// What a list has brought by now.
+class ListBudget {
+ public:
+  // Not ok: the page is one that the list has had, or it makes the list larger than is read.
+  Status add(const ListPage& page) {
+    if (!page.next.empty() && !seen_.insert(std::hash<std::string>()(page.next)).second) {
+      return Status::error(Code::kIo, "the server repeats a page of the list");
+    }
+    for (const ListPage::Entry& entry : page.entries)
+      bytes_ += entry.key.size() + entry.path.size();
+    listed_ += page.entries.size();
+    if (++pages_ <= kMaxPages && listed_ <= kMaxListed && bytes_ <= kMaxListedBytes) return {};
+    return Status::error(Code::kUnsupported, "the list does not end: " + std::to_string(pages_) +
+                                                 " pages have " + std::to_string(listed_) +
+                                                 " objects")
+        .with_hint(
+            "Lists end at 100,000 pages, 10 million objects or 1 GiB of names. Name a "
+            "directory further down");
+  }
+
+ private:
+  std::set<std::size_t> seen_;  // hashes of what names a page
+  std::uint64_t pages_ = 0;
+  std::uint64_t listed_ = 0;
+  std::uint64_t bytes_ = 0;
+};
+
 Status HttpReader::list(const std::string& prefix, bool recursive, const ListCallback& found) {
   Result<Location> folder = protocol_.locate(prefix, /*folder=*/true);
   if (!folder.ok()) return folder.status();
@@ -303,12 +386,16 @@ Status HttpReader::list(const std::string& prefix, bool recursive, const ListCal
   while (base.ends_with('/')) base.pop_back();
   std::string next;
   ReadReport report;
+  ListBudget budget;
   do {
     Response response;
     Operation operation{.location = *folder,
                         .make =
                             [&](const CredentialsRef& credentials) {
-                              return protocol_.make_list(*folder, recursive, next, credentials);
+                              auto request =
+                                  protocol_.make_list(*folder, recursive, next, credentials);
+                              if (request.ok()) request->slow_start = true;
+                              return request;
                             },
                         .body = {},
                         .progress = {},
@@ -320,15 +407,13 @@ Status HttpReader::list(const std::string& prefix, bool recursive, const ListCal
     if (protocol_.is_empty_list(response)) return {};
     Result<ListPage> page = protocol_.read_list(*folder, recursive, next, response);
     if (!page.ok()) return page.status().with_path(prefix);
+    if (Status status = budget.add(*page); !status.ok()) return std::move(status).with_path(prefix);
     for (ListPage::Entry& entry : page->entries) {
       if (!entry.path.empty()) {
         found(std::move(entry.path), entry.size);
       } else if (entry.key.starts_with(folder->key) && entry.key.size() > folder->key.size()) {
         found(base + "/" + entry.key.substr(folder->key.size()), entry.size);
       }
-    }
-    if (!page->next.empty() && page->next == next) {
-      return Status::error(Code::kIo, "the server repeats a page of the list").with_path(prefix);
     }
     next = std::move(page->next);
   } while (!next.empty());

@@ -15,11 +15,45 @@ constexpr std::int64_t kWholeReadLimit = 64 << 20;
 constexpr int kMaxRedirects = 5;
 constexpr std::chrono::seconds kRefusedAgain{5};
 
-std::string resolve_link(const Url& base, const std::string& link) {
-  if (link.find("://") != std::string::npos) return link;
+// scheme ":" at the front of a reference.
+bool has_scheme(const std::string& link) {
+  const std::size_t end =
+      link.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-");
+  const char first = link.empty() ? '\0' : static_cast<char>(link[0] | 0x20);
+  return end != std::string::npos && link[end] == ':' && first >= 'a' && first <= 'z';
+}
+
+// An absolute path without the steps "." and "..".
+std::string without_dots(std::string_view path) {
+  std::string out;
+  while (!path.empty()) {
+    const std::size_t end = std::min(path.find('/', 1), path.size());
+    const std::string_view step = path.substr(0, end);
+    const bool last = end == path.size();
+    if (step == "/.." || step == "/.") {
+      if (step == "/..") out.erase(std::min(out.rfind('/'), out.size()));
+      if (last) out += '/';
+    } else {
+      out += step;
+    }
+    path.remove_prefix(end);
+  }
+  return out;
+}
+
+// RFC 3986, 5.2.
+std::string resolve_link(const Url& base, std::string link) {
+  link = link.substr(0, link.find('#'));
+  if (has_scheme(link)) return link;
   if (link.starts_with("//")) return base.scheme + ":" + link;
-  if (link.starts_with('/')) return base.origin() + link;
-  return base.origin() + base.path.substr(0, base.path.rfind('/') + 1) + link;
+  if (link.empty()) return base.to_string();
+  const std::size_t mark = std::min(link.find('?'), link.size());
+  std::string path = link.substr(0, mark);
+  const std::string query = link.substr(mark);
+  if (path.empty()) return base.origin() + base.path + query;
+  if (!path.starts_with('/')) path = base.path.substr(0, base.path.rfind('/') + 1) + path;
+  if (!path.starts_with('/')) path.insert(0, "/");
+  return base.origin() + without_dots(path) + query;
 }
 
 }  // namespace
@@ -91,6 +125,11 @@ void Redirects::follow(const std::string& requested, const Response& response, S
   }
   if (base->scheme == "https" && target->scheme == "http") {
     error->message = "the server redirects from https to plain http, which is not followed";
+    return;
+  }
+  if (is_inside(*target) && !is_inside(*base)) {
+    error->message =
+        "the server redirects to an address of this machine or link, which is not followed";
     return;
   }
   const std::lock_guard lock(mutex_);

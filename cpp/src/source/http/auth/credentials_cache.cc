@@ -13,6 +13,7 @@ namespace {
 constexpr std::int64_t kRefreshAhead =
     5 * 60;                                 // seconds before they expire, or a fifth of their life
 constexpr std::int64_t kRetryRefresh = 15;  // seconds after a refresh that failed
+constexpr std::int64_t kLeastLifetime = 60;
 constexpr std::chrono::milliseconds kInterruptPoll{100};
 
 }  // namespace
@@ -43,11 +44,11 @@ Result<Credentials> CredentialsCache::resolve(const std::string& container, bool
 }
 
 bool CredentialsCache::Entry::valid(std::int64_t now) const {
-  return current && !refresh && (current->expires_at == 0 || current->expires_at > now);
+  return current && !refresh && (valid_until == 0 || valid_until > now);
 }
 
 bool CredentialsCache::Entry::expiring(std::int64_t now) const {
-  return current->expires_at != 0 && refresh_at <= now;
+  return valid_until != 0 && refresh_at <= now;
 }
 
 Result<CredentialsRef> CredentialsCache::get(const std::string& container, Connection& connection) {
@@ -79,8 +80,12 @@ Result<CredentialsRef> CredentialsCache::get(const std::string& container, Conne
     entry.failure = fresh.status();
     return fresh.status();
   }
-  // A resolver may hand out the same credentials until they end; do not ask it at every request.
+  // What has ended when it is issued has not: this machine's clock is ahead. It counts for a while,
+  // lest every request asks again.
   const std::int64_t lifetime = fresh->expires_at - now;
+  entry.valid_until = fresh->expires_at;
+  if (fresh->expires_at != 0 && lifetime < 0) entry.valid_until = now + kLeastLifetime;
+  // A resolver may hand out the same credentials until they end; do not ask it at every request.
   entry.refresh_at =
       std::max(fresh->expires_at - std::min(kRefreshAhead, lifetime / 5), now + kRetryRefresh);
   entry.refresh = false;

@@ -48,9 +48,10 @@ class CredentialsCache {
   struct Entry {
     CredentialsRef current;
     bool refresh = false;
-    std::int64_t refresh_at = 0;  // seconds since the epoch
-    int failures = 0;             // of the resolver,
-    Status failure;               // and the last of them
+    std::int64_t valid_until = 0;  // seconds since the epoch; 0: for ever
+    std::int64_t refresh_at = 0;   // likewise
+    int failures = 0;              // of the resolver,
+    Status failure;                // and the last of them
 
     bool valid(std::int64_t now) const;
     bool expiring(std::int64_t now) const;

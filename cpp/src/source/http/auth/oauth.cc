@@ -6,10 +6,12 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <ctime>
 #include <memory>
 
 #include "source/http/auth/credentials_cache.h"
+#include "source/http/auth/server_clock.h"
 #include "text/encoding.h"
 #include "text/json.h"
 
@@ -18,6 +20,7 @@ namespace {
 
 constexpr std::size_t kFileLimit = 1 << 20;
 constexpr int kMetadataTimeoutMs = 3000;
+constexpr std::int64_t kClockStep = 10;            // seconds
 constexpr std::int64_t kAssertionLifetime = 3600;  // seconds; the most that services grant
 
 // Never asks on the terminal for the password of an encrypted key.
@@ -117,10 +120,12 @@ Request metadata_request(const std::string& url, const char* header, const std::
   return request;
 }
 
-Result<Credentials> token_from_jwt(const std::string& service, const std::string& account,
-                                   const SigningKey& key, const char* scope,
-                                   const std::string& identity, Connection& connection) {
-  const std::int64_t now = std::time(nullptr);
+namespace {
+
+Result<Credentials> ask_by_jwt(const std::string& service, const std::string& account,
+                               const SigningKey& key, const char* scope,
+                               const std::string& identity, Connection& connection) {
+  const std::int64_t now = server_time(service);
   const std::string claims = "{\"iss\":" + json_quote(account) + ",\"scope\":" + json_quote(scope) +
                              ",\"aud\":" + json_quote(service) + ",\"iat\":" + std::to_string(now) +
                              ",\"exp\":" + std::to_string(now + kAssertionLifetime) + "}";
@@ -128,7 +133,24 @@ Result<Credentials> token_from_jwt(const std::string& service, const std::string
   if (!jwt.ok()) return jwt.status().with_identity(identity);
   const std::string form = form_encode(
       {{"grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"}, {"assertion", *jwt}});
-  return fetch_token(token_request(service, form), identity, connection);
+  Request request = token_request(service, form);
+  request.signed_at = now;
+  return fetch_token(request, identity, connection);
+}
+
+}  // namespace
+
+Result<Credentials> token_from_jwt(const std::string& service, const std::string& account,
+                                   const SigningKey& key, const char* scope,
+                                   const std::string& identity, Connection& connection) {
+  const auto offset = [&] { return server_time(service) - std::time(nullptr); };
+  const std::int64_t before = offset();
+  Result<Credentials> token = ask_by_jwt(service, account, key, scope, identity, connection);
+  // The refusal may have told that this machine's clock is wrong.
+  if (!token.ok() && std::abs(offset() - before) > kClockStep) {
+    token = ask_by_jwt(service, account, key, scope, identity, connection);
+  }
+  return token;
 }
 
 Result<Credentials> token_from_refresh(const std::string& service, const Client& client,
@@ -157,8 +179,8 @@ Result<Credentials> token_from_client(const std::string& service, const Client& 
 }
 
 Result<Credentials> fetch_token(const Request& request, const std::string& identity,
-                                Connection& connection) {
-  Result<Response> response = connection.fetch(request);
+                                Connection& connection, Patience patience) {
+  Result<Response> response = connection.fetch(request, patience);
   if (!response.ok()) return response.status().with_identity(identity);
   const std::optional<Json> answer = parse_json(response->body);
   const Json nothing;
@@ -167,6 +189,7 @@ Result<Credentials> fetch_token(const Request& request, const std::string& ident
   credentials.identity = identity;
   std::string token = json.string("access_token");
   if (response->status != 200 || token.empty()) {
+    learn_server_time(*response);
     // Some services put an object under "error", others a word.
     std::string code = json["error"].string("status");
     if (code.empty()) code = json.string("error");

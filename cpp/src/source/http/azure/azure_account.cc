@@ -85,11 +85,12 @@ Result<Credentials> from_managed_identity(const Settings& settings, Connection& 
                          settings.text("IDENTITY_HEADER").value_or(""));
     return fetch_token(request, from + " of IDENTITY_ENDPOINT", connection);
   }
-  const std::string host =
-      settings.text("AZURE_POD_IDENTITY_AUTHORITY_HOST").value_or("http://169.254.169.254");
+  const auto named = settings.text("AZURE_POD_IDENTITY_AUTHORITY_HOST");
+  const std::string host = named.value_or("http://169.254.169.254");
   const Request request = metadata_request(
       host + "/metadata/identity/oauth2/token?api-version=2018-02-01" + query, "Metadata", "true");
-  return fetch_token(request, from + " of the instance metadata service", connection);
+  return fetch_token(request, from + " of the instance metadata service", connection,
+                     named ? Patience::kService : Patience::kProbe);
 }
 
 }  // namespace

@@ -1,10 +1,10 @@
 // Azure Blob Storage.
 #include <algorithm>
-#include <ctime>
 #include <optional>
 
 #include "base/text.h"
 #include "source/http/auth/oauth.h"
+#include "source/http/auth/server_clock.h"
 #include "source/http/azure/azure_account.h"
 #include "source/http/azure/shared_key.h"
 #include "source/http/protocol.h"
@@ -154,11 +154,22 @@ Status Azure::authorize(Request* request, const CredentialsRef& credentials) con
   }
   std::string name = value_of(*credentials, kAccountName);
   if (name.empty()) name = account_.name;
-  sign_shared_key(request, *url, name, *key, std::time(nullptr));
+  request->signed_at = server_time(request->url);
+  sign_shared_key(request, *url, name, *key, request->signed_at);
   return {};
 }
 
-Result<ListPage> Azure::read_list(const Location&, bool, const std::string&,
+// Paths below an https URL are encoded, as the reading decodes them.
+void encode_listed(const Location& folder, ListPage* page) {
+  std::string base = folder.path;
+  while (base.ends_with('/')) base.pop_back();
+  for (ListPage::Entry& entry : page->entries) {
+    if (!entry.key.starts_with(folder.key)) continue;
+    entry.path = base + "/" + percent_encode(entry.key.substr(folder.key.size()), "/");
+  }
+}
+
+Result<ListPage> Azure::read_list(const Location& folder, bool, const std::string&,
                                   const Response& response) {
   const std::optional<XmlElement> xml = parse_xml(response.body);
   const XmlElement* blobs = xml ? xml->child("Blobs") : nullptr;
@@ -172,6 +183,7 @@ Result<ListPage> Azure::read_list(const Location&, bool, const std::string&,
     if (properties->child_text("ResourceType") == "directory") continue;
     add_listed(&page, blob.child_text("Name"), properties->child_text("Content-Length"));
   }
+  if (lower(folder.path).starts_with("https")) encode_listed(folder, &page);
   return page;
 }
 
@@ -188,6 +200,11 @@ ServerError Azure::read_error(const Location&, const Response& response) {
     if (!detail.empty()) error.server_message.append(" ").append(detail);
   }
   apply_known(kKnown, &error);
+  if (response.status == 403 && error.server_code == "AuthenticationFailed" &&
+      learn_server_time(response)) {
+    error.verdict = Verdict::kAgain;
+    return error;
+  }
   if (response.status == 401) {  // a token that has expired, or the wrong kind of one
     error.verdict = Verdict::kRefresh;
     error.code = anonymous_ ? Code::kPermission : Code::kCredentials;

@@ -9,6 +9,7 @@ namespace streamer::http {
 namespace {
 
 constexpr std::size_t kLineLimit = 64 << 10;
+constexpr char kTlsAlert = 0x15;  // the first byte of a record that refuses what is no TLS
 
 bool parse(std::string_view text, int base, std::uint64_t* value) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *value, base);
@@ -21,7 +22,7 @@ std::string format_get(const Request& request, const Url& url, const std::string
   std::string text = "GET " + (url.path.empty() ? "/" : url.path);
   if (!url.query.empty()) text += "?" + url.query;
   text += " HTTP/1.1\r\nHost: " + url.authority() + "\r\nUser-Agent: " + user_agent +
-          "\r\nAccept: */*\r\n";
+          "\r\nAccept: */*\r\nAccept-Encoding: identity\r\n";
   for (const Header& header : request.headers) {
     if (lower(header.name) != "host") text += header.name + ": " + header.value + "\r\n";
   }
@@ -45,6 +46,9 @@ bool AnswerReader::take_line(std::span<const char>* bytes, bool* complete) {
 }
 
 bool AnswerReader::feed(std::span<const char> bytes) {
+  if (!begun_ && !bytes.empty() && bytes.front() == kTlsAlert) {
+    return malformed("it speaks TLS. Use https:// in the endpoint");
+  }
   begun_ = begun_ || !bytes.empty();
   while (!bytes.empty()) {
     if (state_ == State::kDone) {  // nobody asked for more

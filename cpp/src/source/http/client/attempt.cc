@@ -13,11 +13,22 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr std::size_t kErrorTextLimit = 64 << 10;  // of the body of an error
-constexpr std::size_t kTextLimit = 64 << 20;       // of the body of a list or a token
+constexpr std::size_t kErrorTextLimit = 64 << 10;  // of the body of an error or a redirect
+constexpr int kSlowStartSeconds = 60;
 constexpr std::size_t kHeaderLimit = 256 << 10;
 
 bool good(const Response& response) { return response.status >= 200 && response.status <= 299; }
+
+// The coding of the content, or of the stored object that the server decodes on the fly; empty:
+// none.
+std::string coding_of(const Response& response) {
+  for (const char* name : {"content-encoding", "x-goog-stored-content-encoding"}) {
+    const std::string coding = lower(response.header(name));
+    // "aws-chunked" is a coding of uploads that stores keep by mistake.
+    if (!coding.empty() && coding != "identity" && coding != "aws-chunked") return coding;
+  }
+  return {};
+}
 
 }  // namespace
 
@@ -32,7 +43,16 @@ bool Attempt::begin_answer(std::string_view line) {
 }
 
 bool Attempt::end_header() {
-  if (!good(*response) || body == nullptr) return true;
+  if (!good(*response)) return true;
+  if (const std::string coding = coding_of(*response); !coding.empty()) {
+    abort = Status::error(Code::kUnsupported,
+                          "the response is compressed (content encoding " + coding + ")")
+                .with_hint(
+                    "Store the object without Content-Encoding: it is read in parts, as it is "
+                    "stored");
+    return false;
+  }
+  if (body == nullptr) return true;
   if (body->accept) {
     abort = body->accept(*response);
     if (!abort.ok()) return false;
@@ -126,11 +146,15 @@ bool Attempt::write(const char* data, std::size_t size) {
       return false;
     }
   } else {
-    const std::size_t limit = good(*response) ? kTextLimit : kErrorTextLimit;
+    const std::size_t limit = good(*response) ? text_limit_ : kErrorTextLimit;
     const std::size_t part = std::min(size, limit - std::min(limit, response->body.size()));
     response->body.append(data, part);
-    if (good(*response) && part < size) {
-      abort = Status::error(Code::kIo, "the answer is too long");
+    if (part < size) {
+      ended_early = !good(*response);  // what an error says stands at its front
+      if (!ended_early) {
+        abort = Status::error(Code::kIo, "the response has more than " + std::to_string(limit) +
+                                             " bytes, which is more than is read of it");
+      }
       return false;
     }
   }
@@ -153,7 +177,10 @@ bool StallWatch::stalled(Attempt* attempt) {
   if (settings_.low_speed_seconds <= 0) return false;
   const Clock::time_point now = Clock::now();
   window_ += std::exchange(attempt->paused, {});
-  if (now - window_ < std::chrono::seconds(settings_.low_speed_seconds)) return false;
+  const int patience = attempt->slow_start && attempt->bytes == 0
+                           ? std::max(settings_.low_speed_seconds, kSlowStartSeconds)
+                           : settings_.low_speed_seconds;
+  if (now - window_ < std::chrono::seconds(patience)) return false;
   const std::uint64_t least = static_cast<std::uint64_t>(settings_.low_speed_bytes) *
                               static_cast<std::uint64_t>(settings_.low_speed_seconds);
   if (attempt->bytes - window_bytes_ < least) return true;

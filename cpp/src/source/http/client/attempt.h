@@ -15,8 +15,12 @@ namespace streamer::http {
 class Attempt {
  public:
   // All outlive it; `body` may be null.
-  Attempt(Transport* the_transport, Response* to, Body* into)
-      : transport(the_transport), response(to), body(into) {}
+  Attempt(Transport* the_transport, Response* to, Body* into, const Request& request = {})
+      : transport(the_transport),
+        response(to),
+        body(into),
+        slow_start(request.slow_start),
+        text_limit_(request.text_limit) {}
 
   // One line of the header, the empty one at its end included. False: `abort` says why.
   bool header(std::string_view line);
@@ -32,6 +36,7 @@ class Attempt {
   Transport* const transport;
   Response* const response;
   Body* const body;
+  const bool slow_start;
   Status abort;              // why it was ended from here
   bool ended_early = false;  // it has all that it wanted
   std::uint64_t bytes = 0;   // of bodies, all that arrived
@@ -46,6 +51,7 @@ class Attempt {
   bool pause(std::size_t size);
   bool go_on(std::size_t size);
 
+  const std::size_t text_limit_;
   bool to_memory_ = false;
   std::size_t header_bytes_ = 0;
   std::size_t segment_ = 0;           // where the next byte goes
@@ -58,6 +64,7 @@ class StallWatch {
  public:
   explicit StallWatch(const TransportSettings& settings) : settings_(settings) {}
   bool stalled(Attempt* attempt);
+  void restart() { window_ = Clock::now(); }
 
  private:
   const TransportSettings& settings_;

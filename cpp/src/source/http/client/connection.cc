@@ -11,6 +11,11 @@
 namespace streamer::http {
 namespace {
 
+constexpr std::size_t kServiceText = 1 << 20;
+constexpr std::chrono::seconds kServicePatience{30};
+constexpr int kProbes = 2;
+constexpr int kAttemptsAtWrongName = 3;
+
 // What a header must not hold would end it, and begin another.
 Status check_headers(const Request& request) {
   for (const Header& header : request.headers) {
@@ -41,13 +46,14 @@ Outcome Connection::perform(const Request& request, Response* response, Body* bo
                             int retry_number) {
   *response = Response();
   response->url = request.url;
+  response->signed_at = request.signed_at;
   if (body != nullptr) body->received = 0;
   if (Status status = transport_.interrupted(); !status.ok()) return {std::move(status)};
   if (Status status = check_headers(request); !status.ok()) return {std::move(status)};
   if (!transport_.settings.plain_tokens) {
     if (Status status = check_plaintext(request); !status.ok()) return {std::move(status)};
   }
-  Attempt attempt(&transport_, response, body);
+  Attempt attempt(&transport_, response, body, request);
   TransferTimes times;
   const Clock::time_point start = Clock::now();
   Outcome outcome = DirectTransfer::serves(request, attempt)
@@ -80,15 +86,27 @@ Outcome Connection::perform(const Request& request, Response* response, Body* bo
   return outcome;
 }
 
-Result<Response> Connection::fetch(const Request& request, int attempts) {
-  Backoff backoff(attempts);
+Result<Response> Connection::fetch(Request request, Patience patience) {
+  request.text_limit = kServiceText;
+  Backoff backoff(transport_.settings.max_attempts);
+  const Clock::time_point start = Clock::now();
   for (int retry = 0;; ++retry) {
     Response response;
     Outcome outcome = perform(request, &response, nullptr, retry);
-    const bool busy = response.status == 429 || response.status >= 500;
+    const bool busy = response.status == 429 ||
+                      (response.status >= 500 && response.status != 501 && response.status != 505);
     if (outcome.status.ok() && !busy) return response;
     if (!outcome.status.ok() && !outcome.retry) return outcome.status;
-    if (!backoff.another()) {
+    int limit = 0;
+    if (!outcome.status.ok()) {
+      const bool late = outcome.refused || outcome.status.code() == Code::kTimeout;
+      if (patience == Patience::kProbe) {
+        limit = kProbes;
+      } else if (outcome.unreachable && !late) {
+        limit = kAttemptsAtWrongName;
+      }
+    }
+    if (!backoff.another(limit) || Clock::now() - start >= kServicePatience) {
       if (outcome.status.ok()) return response;
       return outcome.status;
     }

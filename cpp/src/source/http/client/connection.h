@@ -16,6 +16,7 @@
 #include "source/http/client/bandwidth.h"
 #include "source/http/client/request.h"
 #include "source/http/client/request_log.h"
+#include "source/http/client/retry.h"
 #include "source/http/client/tls.h"
 #include "source/source.h"
 #include "streamer/status.h"
@@ -25,14 +26,16 @@ namespace streamer::http {
 // How requests are made: the same for all connections of a stream.
 struct TransportSettings {
   int connect_timeout_ms = 10'000;
-  int request_timeout_ms = 0;           // of one attempt; 0: none
-  std::int64_t low_speed_bytes = 1024;  // an attempt slower than this, in bytes per second,
-  int low_speed_seconds = 10;           // for this long is cut; 0: never
-  int max_attempts = 8;
+  int request_timeout_ms = 0;                 // of one attempt; 0: none
+  std::int64_t low_speed_bytes = 1024;        // an attempt slower than this, in bytes per second,
+  int low_speed_seconds = 10;                 // for this long is cut; 0: never
+  int max_attempts = 0;                       // at one request; 0: no limit but `patience`
+  std::chrono::seconds patience{60};          // without progress, until a request is given up
   std::optional<Clock::time_point> deadline;  // of the whole load
   TrustStore trust;                           // empty: what the TLS library finds by itself
   std::uint64_t max_bandwidth = 0;            // bytes per second of the process; 0: no limit
   std::string trace_file;                     // empty: no trace
+  bool trace_follows_links = true;            // false: the name of the file can be guessed
   std::string user_agent;
   bool plain_tokens = false;  // secrets that can be replayed may be sent over plain http
 
@@ -48,6 +51,7 @@ struct Transport {
   const TransportSettings settings;
   const CancelToken& cancel;
   Trace trace;
+  RetryBudget retries;
   std::atomic<bool> reached{false};    // some server has answered
   std::atomic<bool> same_host{false};  // the server that reads went to last is on this machine
   std::atomic<double> latency{0};      // seconds until an answer began, the least so far; 0: none
@@ -76,6 +80,14 @@ struct Outcome {
   Status status;
   bool retry = false;        // worth another attempt
   bool unreachable = false;  // no connection was made: DNS, refused, TLS
+  bool refused = false;      // of these: nobody listens there, or not yet
+};
+
+// How long a service that is beside the storage is asked again.
+enum class Patience {
+  kProbe,    // it may not exist at all: twice, unless it answers that it is busy
+  kService,  // it was named, so that it has to be there: up to 30 s, or 3 times if the name does
+             // not resolve or TLS fails
 };
 
 // Owned by one thread.
@@ -88,9 +100,9 @@ class Connection {
 
   // Makes one attempt. `retry_number` is only for the trace. `body` may be null.
   Outcome perform(const Request& request, Response* response, Body* body, int retry_number = 0);
-  // The same with retries, for small answers of services beside the storage (tokens, metadata):
-  // retries network failures, 429 and 5xx, `attempts` times in all. Ok with any other status.
-  Result<Response> fetch(const Request& request, int attempts = 3);
+  // The same with retries, for responses of at most 1 MiB of services beside the storage (tokens,
+  // metadata): retries network failures, 429 and 5xx. Ok with any other status.
+  Result<Response> fetch(Request request, Patience patience = Patience::kService);
   Transport& transport() { return transport_; }
 
  private:

@@ -13,6 +13,9 @@
 #include <string_view>
 #include <utility>
 
+#include "source/http/client/proxy.h"
+#include "text/url.h"
+
 namespace streamer::http {
 namespace {
 
@@ -56,15 +59,19 @@ CURLcode share_and_read_ahead(CURL* easy, void* context, void* certificates) {
   return share_certificates(easy, context, certificates);
 }
 
+// What OpenSSL says of a server that answers a handshake by something else.
+bool lacks_tls(const std::string& message) {
+  return message.find("wrong version number") != message.npos ||
+         message.find("http request") != message.npos ||
+         message.find("packet length too long") != message.npos;
+}
+
 }  // namespace
 
-bool may_use_proxy(const Request& request) {
-  static constexpr const char* kNames[] = {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy",
-                                           "ALL_PROXY"};
-  return request.proxy && std::any_of(std::begin(kNames), std::end(kNames), [](const char* name) {
-           const char* value = std::getenv(name);
-           return value != nullptr && *value != '\0';
-         });
+std::string proxy_for(const Request& request) {
+  if (!request.proxy) return {};
+  const Result<Url> url = parse_url(request.url);
+  return url.ok() ? proxy_of(*url) : std::string();
 }
 
 CurlHandle::CurlHandle() {
@@ -109,8 +116,10 @@ void CurlHandle::prepare(const Request& request, const TransportSettings& settin
   set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
   certificates_.reset();
   // Parsing those of the system takes 15 ms.
-  if (!request.url.starts_with("http://") || may_use_proxy(request)) trust(settings.trust);
-  if (!request.proxy) set(CURLOPT_PROXY, "");
+  proxy_ = proxy_for(request);
+  if (!request.url.starts_with("http://") || !proxy_.empty()) trust(settings.trust);
+  set(CURLOPT_PROXY, proxy_.c_str());
+  set(CURLOPT_NOPROXY, "");
   set(CURLOPT_CONNECTTIMEOUT_MS,
       static_cast<long>(request.connect_timeout_ms > 0 ? request.connect_timeout_ms
                                                        : settings.connect_timeout_ms));
@@ -153,6 +162,9 @@ CURLcode CurlHandle::run(Attempt* attempt) {
       std::strncpy(error_, kCutMessage, sizeof error_ - 1);
       break;
     }
+    curl_off_t connected = 0;  // the connection's own timeout holds until then
+    curl_easy_getinfo(easy_.get(), CURLINFO_PRETRANSFER_TIME_T, &connected);
+    if (connected == 0) watch.restart();
     if (watch.stalled(attempt)) {
       result = CURLE_OPERATION_TIMEDOUT;
       std::strncpy(error_, "the transfer has stalled", sizeof error_ - 1);
@@ -161,6 +173,13 @@ CURLcode CurlHandle::run(Attempt* attempt) {
     curl_multi_poll(multi_.get(), nullptr, 0, static_cast<int>(kTick.count()), nullptr);
   }
   return result;
+}
+
+std::string CurlHandle::origin() const {
+  const char* text = nullptr;
+  curl_easy_getinfo(easy_.get(), CURLINFO_EFFECTIVE_URL, &text);
+  const Result<Url> url = parse_url(text == nullptr ? "" : text);
+  return url.ok() ? url->origin() : std::string("this address");
 }
 
 Outcome CurlHandle::outcome(CURLcode result, bool connected, int os_error) const {
@@ -184,6 +203,7 @@ Outcome CurlHandle::outcome(CURLcode result, bool connected, int os_error) const
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_CONNECT:
       hint = "Check the endpoint's address";
+      outcome.refused = result == CURLE_COULDNT_CONNECT && os_error == ECONNREFUSED;
       if (const int none = descriptor_errno(); none != 0) {
         code = Code::kIo;
         os_error = none;
@@ -203,7 +223,21 @@ Outcome CurlHandle::outcome(CURLcode result, bool connected, int os_error) const
     default: break;
   }
   std::string message = error_[0] != '\0' ? error_ : curl_easy_strerror(result);
-  if (message.find("proxy") != std::string::npos) hint = "Check HTTPS_PROXY and NO_PROXY";
+  if (!connected && lacks_tls(message)) {
+    message = "the server at " + origin() + " does not speak TLS";
+    hint = "Use http:// in the endpoint if the server is a plain one";
+    outcome.retry = false;
+  } else if (result == CURLE_UNSUPPORTED_PROTOCOL && message.find("HTTP/0.9") != message.npos) {
+    code = Code::kNetwork;
+    message = "the server's answer is no HTTP";
+    hint = "If the server at " + origin() + " speaks TLS, use https:// in the endpoint";
+  }
+  if (!proxy_.empty() && !connected) {
+    message = "no connection by the proxy " + shown_proxy(proxy_) + ": " + message;
+  }
+  if (message.find("proxy") != std::string::npos) {
+    hint = "Check HTTPS_PROXY, http_proxy and NO_PROXY";
+  }
   long tunnel = 0;  // what a proxy answered to CONNECT
   curl_easy_getinfo(easy_.get(), CURLINFO_HTTP_CONNECTCODE, &tunnel);
   if (tunnel >= 300) hint = "The proxy of HTTPS_PROXY refuses; NO_PROXY names hosts without one";

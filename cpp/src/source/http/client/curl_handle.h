@@ -4,6 +4,7 @@
 #include <curl/curl.h>
 
 #include <memory>
+#include <string>
 
 #include "source/http/client/attempt.h"
 #include "source/http/client/connection.h"
@@ -18,8 +19,8 @@ struct MultiCleanup {
   void operator()(CURLM* multi) const { curl_multi_cleanup(multi); }
 };
 
-// Whether libcurl could send the request to a proxy that the environment names.
-bool may_use_proxy(const Request& request);
+// The proxy that the request is sent to; empty: none.
+std::string proxy_for(const Request& request);
 
 // An easy handle and the multi handle that it is driven by.
 class CurlHandle {
@@ -51,6 +52,7 @@ class CurlHandle {
 
  private:
   void trust(const TrustStore& store);
+  std::string origin() const;
 
   std::shared_ptr<X509_STORE> certificates_;  // null: libcurl loads them
   Status status_;
@@ -58,6 +60,7 @@ class CurlHandle {
   std::unique_ptr<CURLM, MultiCleanup> multi_;
   std::unique_ptr<CURL, EasyCleanup> easy_;
   bool added_ = false;
+  std::string proxy_;  // of what prepare() was for
   char error_[CURL_ERROR_SIZE] = {};
 };
 

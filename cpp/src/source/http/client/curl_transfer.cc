@@ -36,6 +36,7 @@ Outcome CurlTransfer::perform(const Request& request, Attempt* attempt, Transfer
     headers.add(header.value.empty() ? header.name + ";" : header.name + ": " + header.value);
   }
   headers.add("Expect:");
+  headers.add("Accept-Encoding: identity");
   handle_.prepare(request, settings);
   handle_.set(CURLOPT_URL, request.url.c_str());
   handle_.set(CURLOPT_HTTPHEADER, headers.get());

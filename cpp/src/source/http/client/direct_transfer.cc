@@ -60,7 +60,7 @@ DirectTransfer::DirectTransfer() = default;
 DirectTransfer::~DirectTransfer() = default;
 
 bool DirectTransfer::serves(const Request& request, const Attempt& attempt) {
-  return request.method == "GET" && attempt.body != nullptr && !may_use_proxy(request);
+  return request.method == "GET" && attempt.body != nullptr && proxy_for(request).empty();
 }
 
 DirectTransfer::Channel& DirectTransfer::channel_to(const std::string& origin) {

@@ -156,6 +156,15 @@ bool is_loopback(const Url& url) {
   return address->family == AF_INET ? address->bytes[0] == 127 : address == parse_address("[::1]");
 }
 
+bool is_inside(const Url& url) {
+  if (is_loopback(url)) return true;
+  const auto address = parse_address(url.host);
+  if (!address) return false;
+  const auto& bytes = address->bytes;
+  return address->family == AF_INET ? bytes[0] == 169 && bytes[1] == 254
+                                    : bytes[0] == 0xFE && (bytes[1] & 0xC0) == 0x80;
+}
+
 bool is_host_label(std::string_view text) {
   constexpr std::string_view kDigits = "0123456789";
   constexpr std::string_view kLetters =

@@ -40,6 +40,10 @@ bool is_azure_account(const Url& url, std::string_view domain);
 // 127.0.0.0/8, ::1, or exactly "localhost".
 bool is_loopback(const Url& url);
 
+// A loopback or link-local address (169.254.0.0/16, fe80::/10): of this machine, or of services
+// that trust it.
+bool is_inside(const Url& url);
+
 // A label of a host name: 1 to 63 of a-z A-Z 0-9 -, without '-' at its ends, and not a number. Text
 // of settings, paths and servers must be one before it becomes a part of a host name.
 bool is_host_label(std::string_view text);

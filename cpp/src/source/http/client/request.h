@@ -17,12 +17,15 @@ struct Request {
   std::string method = "GET";  // GET, HEAD, POST or PUT
   std::string url;             // percent-encoded, sent as it is
   std::vector<Header> headers = {};
-  std::string body = {};       // of POST and PUT
-  bool secret_body = false;    // the body holds a password, a token or an assertion
-  bool own_query = true;       // false: the query is the caller's or another server's, and secret
-  bool proxy = true;           // false: connect directly (metadata services)
-  int timeout_ms = 0;          // of the whole attempt; 0: what the settings say
-  int connect_timeout_ms = 0;  // likewise
+  std::string body = {};     // of POST and PUT
+  bool secret_body = false;  // the body holds a password, a token or an assertion
+  bool own_query = true;     // false: the query is the caller's or another server's, and secret
+  bool proxy = true;         // false: connect directly (metadata services)
+  std::size_t text_limit = 16 << 20;  // bytes of a 2xx response that goes to Response::body
+  int timeout_ms = 0;                 // of the whole attempt; 0: what the settings say
+  int connect_timeout_ms = 0;         // likewise
+  bool slow_start = false;            // the server may take a minute until the response begins
+  std::int64_t signed_at = 0;         // seconds since the epoch that the signature has; 0: no date
 
   void set(std::string name, std::string value) {
     headers.push_back({std::move(name), std::move(value)});
@@ -30,7 +33,8 @@ struct Request {
 };
 
 struct Response {
-  std::string url;  // of the request
+  std::string url;             // of the request
+  std::int64_t signed_at = 0;  // likewise
   int status = 0;
   std::vector<Header> headers;  // of the last answer, names in lower case
   std::string body;             // unless it went to memory of the caller's; cut at a limit

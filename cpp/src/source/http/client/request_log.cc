@@ -6,7 +6,9 @@
 
 #include <cstdio>
 #include <ctime>
+#include <utility>
 
+#include "base/shown_text.h"
 #include "base/text.h"
 #include "text/encoding.h"
 
@@ -36,7 +38,7 @@ bool harmless(std::string_view name) {
 std::string word(std::string_view text) {
   std::string out;
   for (const char c : text) out += static_cast<unsigned char>(c) <= ' ' ? '_' : c;
-  return out.empty() ? "-" : out;
+  return out.empty() ? "-" : escape_controls(out);
 }
 
 std::string_view request_id(const Response& response) {
@@ -79,8 +81,14 @@ std::string redact_url(std::string_view url, bool own) {
   return out;
 }
 
-Trace::Trace(const std::string& file) {
-  if (!file.empty()) fd_ = ::open(file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+Trace::Trace(const std::string& file, bool follow_links) {
+  if (file.empty()) return;
+  const int links = follow_links ? 0 : O_NOFOLLOW | O_NONBLOCK;
+  fd_ = ::open(file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | links, 0600);
+  struct stat found {};
+  const bool own = follow_links || (fd_ >= 0 && ::fstat(fd_, &found) == 0 &&
+                                    S_ISREG(found.st_mode) && found.st_uid == ::geteuid());
+  if (fd_ >= 0 && !own) ::close(std::exchange(fd_, -1));
 }
 
 Trace::~Trace() {

@@ -17,7 +17,9 @@ std::string redact_url(std::string_view url, bool own = true);
 // Thread-safe. Lines are appended whole, so that processes can share a file.
 class Trace {
  public:
-  explicit Trace(const std::string& file);  // empty: off
+  // Appends to `file`; empty: off. Unless links are followed, nothing is written to what is not a
+  // regular file of this user.
+  Trace(const std::string& file, bool follow_links);
   ~Trace();
   Trace(const Trace&) = delete;
   Trace& operator=(const Trace&) = delete;

@@ -12,21 +12,54 @@ namespace {
 
 using std::chrono::milliseconds;
 constexpr milliseconds kFirst{100};
-constexpr milliseconds kLongest{20'000};
+constexpr milliseconds kLongest{5'000};
 constexpr milliseconds kLongestAsked{60'000};
+constexpr double kBurst = 100;       // retries
+constexpr double kPerSecond = 10;    // retries, once the burst is used up
+constexpr double kMostBehind = -50;  // so that no retry waits for longer than 5 s
 
 }  // namespace
 
 bool Backoff::another(int limit) {
   ++failures_;
-  return failures_ < (limit > 0 ? std::min(limit, max_attempts_) : max_attempts_);
+  if (limit > 0 && failures_ >= limit) return false;
+  return max_attempts_ == 0 || failures_ < max_attempts_;
 }
 
 milliseconds Backoff::pause(milliseconds retry_after) {
   const int doublings = std::min(std::max(failures_ - 1, 0), 16);
   const milliseconds longest = std::min(kLongest, kFirst * (1 << doublings));
   std::uniform_int_distribution<milliseconds::rep> spread(longest.count() / 2, longest.count());
-  return std::max(milliseconds(spread(random_)), retry_after);
+  const milliseconds pause(spread(random_));
+  if (retry_after <= milliseconds(0)) return pause;
+  std::uniform_int_distribution<milliseconds::rep> later(0, retry_after.count() / 2);
+  return std::max(pause, retry_after + milliseconds(later(random_)));
+}
+
+void RetryBudget::progress(Clock::time_point now) {
+  const std::lock_guard lock(mutex_);
+  progressed_ = std::max(progressed_.value_or(now), now);
+  tokens_ = std::min(tokens_ + 1, kBurst);
+}
+
+bool RetryBudget::exhausted(Clock::time_point since, Clock::time_point now) const {
+  const std::lock_guard lock(mutex_);
+  const Clock::time_point last = progressed_ ? std::max(*progressed_, since) : since;
+  return now - last >= patience_ || now - since >= 10 * patience_;
+}
+
+milliseconds RetryBudget::take(Clock::time_point now) {
+  const std::lock_guard lock(mutex_);
+  if (!refilled_) {
+    tokens_ = kBurst;
+  } else if (now > *refilled_) {
+    const double seconds = std::chrono::duration<double>(now - *refilled_).count();
+    tokens_ = std::min(tokens_ + seconds * kPerSecond, kBurst);
+  }
+  refilled_ = std::max(refilled_.value_or(now), now);
+  tokens_ = std::max(tokens_ - 1, kMostBehind);
+  if (tokens_ >= 0) return milliseconds(0);
+  return milliseconds(static_cast<milliseconds::rep>(-tokens_ / kPerSecond * 1000));
 }
 
 milliseconds parse_retry_after(std::string_view value) {

@@ -2,19 +2,24 @@
 #pragma once
 
 #include <chrono>
+#include <mutex>
+#include <optional>
 #include <random>
 #include <string_view>
+
+#include "base/clock.h"
 
 namespace streamer::http {
 
 // Exponential backoff with jitter: pause n lies between half and all of 100 ms * 2^(n-1), at most
-// 20 s. Not thread-safe.
+// 5 s. Not thread-safe.
 class Backoff {
  public:
-  explicit Backoff(int max_attempts) : max_attempts_(max_attempts) {}
+  explicit Backoff(int max_attempts) : max_attempts_(max_attempts) {}  // 0: no limit
   // After a failed attempt: whether another one is due, at most `limit` in all (0: as constructed).
   bool another(int limit = 0);
-  // How long to wait before it, no shorter than what the server asked for.
+  // How long to wait before it. If the server asked for a time: no shorter than that, and up to
+  // half of it longer, lest all clients come back at once.
   std::chrono::milliseconds pause(std::chrono::milliseconds retry_after);
   int failures() const { return failures_; }
   // The last attempt brought enough to be no failure.
@@ -24,6 +29,30 @@ class Backoff {
   const int max_attempts_;
   int failures_ = 0;
   std::minstd_rand random_{std::random_device{}()};
+};
+
+// The retries of all connections of a source together: when to give up, and how fast they may
+// follow one another. Thread-safe.
+class RetryBudget {
+ public:
+  // `patience`: how long requests are sent again while nothing arrives.
+  explicit RetryBudget(std::chrono::seconds patience) : patience_(patience) {}
+
+  // A request of the source was served, or brought a part of its bytes.
+  void progress(Clock::time_point now = Clock::now());
+  // Whether a request that has failed since `since` is to be given up: neither it nor any other
+  // brought anything for the patience, or it alone has failed for ten times as long.
+  bool exhausted(Clock::time_point since, Clock::time_point now = Clock::now()) const;
+  // Takes a retry out of the budget: how long to wait before it. A burst of retries is free, and so
+  // is one for every request that is served; others follow at a fixed rate.
+  std::chrono::milliseconds take(Clock::time_point now = Clock::now());
+
+ private:
+  const std::chrono::seconds patience_;
+  mutable std::mutex mutex_;
+  std::optional<Clock::time_point> progressed_;
+  std::optional<Clock::time_point> refilled_;
+  double tokens_ = 0;
 };
 
 // The value of Retry-After: seconds or a date. 0 where it says nothing; at most a minute.

@@ -26,16 +26,19 @@ Result<TransportSettings> TransportSettings::read(const Settings& settings, Sour
                                                   const std::string& trust_file) {
   TransportSettings out;
   std::int64_t deadline_seconds = 0;
+  std::int64_t patience = out.patience.count();
   for (Status status :
        {take(settings, "RUNAI_STREAMER_CONNECT_TIMEOUT_MS", &out.connect_timeout_ms),
         take(settings, "RUNAI_STREAMER_S3_REQUEST_TIMEOUT_MS", &out.request_timeout_ms),
         take(settings, "RUNAI_STREAMER_S3_LOW_SPEED_LIMIT", &out.low_speed_bytes),
         take(settings, "RUNAI_STREAMER_LOW_SPEED_SECONDS", &out.low_speed_seconds),
         take(settings, "RUNAI_STREAMER_MAX_ATTEMPTS", &out.max_attempts),
+        take(settings, "RUNAI_STREAMER_RETRY_SECONDS", &patience),
         take(settings, "RUNAI_STREAMER_MAX_BANDWIDTH", &out.max_bandwidth),
         take(settings, "RUNAI_STREAMER_DEADLINE_SECONDS", &deadline_seconds)}) {
     if (!status.ok()) return status;
   }
+  out.patience = std::chrono::seconds(patience);
   if (deadline_seconds > 0) out.deadline = Clock::now() + std::chrono::seconds(deadline_seconds);
 
   Result<TrustStore> store = find_trust_store(settings, kind, trust_file);
@@ -52,6 +55,7 @@ Result<TransportSettings> TransportSettings::read(const Settings& settings, Sour
   if (trace_file && trace->value_or(true)) {
     out.trace_file = *trace_file;
   } else if (trace->value_or(false)) {
+    out.trace_follows_links = false;
     out.trace_file = "runai_streamer_trace." + std::to_string(::getpid()) + ".log";
   }
   out.user_agent = std::string("model-streamer/") + version();
@@ -59,7 +63,10 @@ Result<TransportSettings> TransportSettings::read(const Settings& settings, Sour
 }
 
 Transport::Transport(TransportSettings given, const CancelToken& token)
-    : settings(std::move(given)), cancel(token), trace(settings.trace_file) {}
+    : settings(std::move(given)),
+      cancel(token),
+      trace(settings.trace_file, settings.trace_follows_links),
+      retries(settings.patience) {}
 
 void Transport::note_latency(double seconds) {
   double least = latency.load(std::memory_order_relaxed);

@@ -15,7 +15,6 @@ namespace streamer::http {
 namespace {
 
 constexpr int kMetadataTimeoutMs = 1000;
-constexpr int kStsAttempts = 4;
 
 Status failed(const std::string& what, const Response& response) {
   return Status::error(Code::kCredentials, what)
@@ -74,7 +73,7 @@ Result<Credentials> from_web_identity(const Settings& settings, const std::strin
   request.body =
       "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=" + percent_encode(role) +
       "&RoleSessionName=" + percent_encode(session) + "&WebIdentityToken=" + percent_encode(*token);
-  Result<Response> response = connection.fetch(request, kStsAttempts);
+  Result<Response> response = connection.fetch(request);
   if (!response.ok()) return response.status();
   const std::string from = "web identity (role " + role + ")";
   if (response->status != 200) {
@@ -127,8 +126,9 @@ Result<Credentials> from_container(const Settings& settings, const std::string& 
 }
 
 Result<Credentials> from_instance(const Settings& settings, Connection& connection) {
-  const std::string base =
-      settings.text("AWS_EC2_METADATA_SERVICE_ENDPOINT").value_or("http://169.254.169.254");
+  const auto named = settings.text("AWS_EC2_METADATA_SERVICE_ENDPOINT");
+  const std::string base = named.value_or("http://169.254.169.254");
+  const Patience patience = named ? Patience::kService : Patience::kProbe;
   Result<Url> url = parse_url(base, "http");
   if (!url.ok()) return url.status();
   const auto ask = [&](const char* method, const std::string& path, const std::string& token) {
@@ -139,7 +139,7 @@ Result<Credentials> from_instance(const Settings& settings, Connection& connecti
     } else {
       request.set("X-aws-ec2-metadata-token", token);
     }
-    return connection.fetch(request, 2);
+    return connection.fetch(request, patience);
   };
   const std::string from = "EC2 instance metadata";
   Result<Response> token = ask("PUT", "/latest/api/token", "");

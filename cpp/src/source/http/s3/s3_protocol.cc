@@ -1,11 +1,9 @@
 // S3 and what speaks like it.
 
-#include <atomic>
-#include <cstdlib>
-#include <ctime>
 #include <map>
 #include <mutex>
 
+#include "source/http/auth/server_clock.h"
 #include "source/http/client/origin.h"
 #include "source/http/protocol.h"
 #include "source/http/s3/addressing.h"
@@ -20,12 +18,15 @@ namespace streamer::http {
 namespace {
 
 constexpr const char* kStandardRegion = "us-east-1";
-constexpr std::time_t kSkewWorthCorrecting = 60;  // seconds
 
 Credentials anonymous() {
   Credentials nobody;
   nobody.identity = "anonymous (RUNAI_STREAMER_S3_UNSIGNED)";
   return nobody;
+}
+
+bool refused_for_its_date(const ServerError& error) {
+  return error.server_code == "RequestTimeTooSkewed" || error.server_code == "RequestExpired";
 }
 
 class S3Protocol : public Protocol {
@@ -76,8 +77,7 @@ class S3Protocol : public Protocol {
   bool requester_pays_ = false;
   SigV4Signer signer_;
   CredentialsCache base_;
-  CredentialsCache sessions_;                 // of directory buckets
-  std::atomic<std::time_t> clock_offset_{0};  // the server's clock minus ours, once it complained
+  CredentialsCache sessions_;  // of directory buckets
   mutable std::mutex mutex_;
   std::map<std::string, std::string> regions_;  // of buckets, as the server told
 };
@@ -166,7 +166,8 @@ void S3Protocol::sign(Request* request, const Url& url, const std::string& bucke
     scope.service = "s3express";
     if (session) scope.token_header = "x-amz-s3session-token";
   }
-  signer_.sign(request, url, scope, std::time(nullptr) + clock_offset_.load());
+  request->signed_at = server_time(request->url);
+  signer_.sign(request, url, scope, request->signed_at);
 }
 
 Result<Request> S3Protocol::make_read(const Location& location, std::optional<ByteRange> range,
@@ -226,14 +227,7 @@ ServerError S3Protocol::read_error(const Location& location, const Response& res
     error.verdict = Verdict::kAgain;
     return error;
   }
-  if (error.server_code == "RequestTimeTooSkewed") {
-    const auto theirs = parse_http_date(response.header("date"));
-    const std::time_t offset = theirs ? *theirs - std::time(nullptr) : 0;
-    if (theirs && std::abs(offset - clock_offset_.load()) > kSkewWorthCorrecting) {
-      clock_offset_.store(offset);
-      error.verdict = Verdict::kAgain;
-    }
-  }
+  if (refused_for_its_date(error) && learn_server_time(response)) error.verdict = Verdict::kAgain;
   return error;
 }
 
@@ -244,11 +238,18 @@ Result<Credentials> S3Protocol::create_session(const std::string& bucket, Connec
   Result<Url> url = url_of(bucket, "", who->get());
   if (!url.ok()) return url.status();
   url->query = "session=";
-  Request request{.url = url->to_string()};
-  request.set("x-amz-create-session-mode", "ReadOnly");
-  sign(&request, *url, bucket, who->get(), /*session=*/false);
-  Result<Response> response = connection.fetch(request);
+  const auto ask = [&] {
+    Request request{.url = url->to_string()};
+    request.set("x-amz-create-session-mode", "ReadOnly");
+    sign(&request, *url, bucket, who->get(), /*session=*/false);
+    return connection.fetch(request);
+  };
+  Result<Response> response = ask();
   if (!response.ok()) return response.status();
+  if (refused_for_its_date(read_s3_error(*response)) && learn_server_time(*response)) {
+    response = ask();
+    if (!response.ok()) return response.status();
+  }
   const auto xml = parse_xml(response->body);
   const XmlElement* element = xml ? xml->child("Credentials") : nullptr;
   if (response->status != 200 || element == nullptr) {

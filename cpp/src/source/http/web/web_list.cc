@@ -32,6 +32,20 @@ bool stays_below(std::string_view name) {
   return padded.find("/../") == std::string::npos && padded.find("/./") == std::string::npos;
 }
 
+// Replaces the entity of '&', which is the only one that matters in links.
+std::string decode_ampersands(std::string_view link) {
+  constexpr std::string_view kEntity = "&amp;";
+  std::string out;
+  while (!link.empty()) {
+    const std::size_t end = link.find(kEntity);
+    out += link.substr(0, end);
+    if (end == std::string_view::npos) break;
+    out += '&';
+    link.remove_prefix(end + kEntity.size());
+  }
+  return out;
+}
+
 void add(std::string address, std::uint64_t size, bool folder, ListPage* page,
          std::vector<std::string>* folders) {
   if (folder) {
@@ -54,9 +68,7 @@ void read_links(const std::string& folder_url, std::string_view html, ListPage* 
     if (end == std::string_view::npos) break;
     std::string link(html.substr(at + 1, end - at - 1));
     at = end;
-    for (std::size_t amp = 0; (amp = link.find("&amp;", amp)) != std::string::npos; ++amp) {
-      link.replace(amp, 5, "&");
-    }
+    link = decode_ampersands(link);
     if (link.starts_with("./")) link.erase(0, 2);
     const bool folder = link.ends_with('/');
     // One level below the folder; anything else is decoration of the page.

@@ -16,6 +16,8 @@ namespace streamer::http {
 namespace {
 
 constexpr int kMaxFolderDepth = 16;
+constexpr std::ptrdiff_t kMaxPending = 10'000;  // directories
+constexpr std::size_t kIndexLimit = 64 << 20;
 
 // ListPage::next of a recursive list: the directories that are still to be read, one a line, each
 // with its depth below the first.
@@ -107,6 +109,9 @@ Result<Request> Web::make_list(const Location& folder, bool /*recursive*/, const
   const std::string url = next.empty() ? folder.container + folder.key
                                        : parse_pending(next.substr(0, next.find('\n'))).url;
   Request request = redirects_.request(url, credentials);
+  if (folder.key.substr(0, folder.key.find('?')).ends_with(".json")) {
+    request.text_limit = kIndexLimit;
+  }
   // A listed file is there by being named; one byte of it tells its size.
   if (next.empty() && folder.key.substr(0, folder.key.find('?')).ends_with(".safetensors")) {
     request.set("Range", "bytes=0-0");
@@ -154,6 +159,11 @@ Result<ListPage> Web::read_list(const Location& folder, bool recursive, const st
   if (end != std::string::npos) page->next = next.substr(end + 1);
   if (current.depth >= kMaxFolderDepth) return page;
   for (const std::string& below : folders) page->next += to_line(current.depth + 1, below);
+  if (std::count(page->next.begin(), page->next.end(), '\n') > kMaxPending) {
+    return Status::error(Code::kUnsupported,
+                         "the list does not end: more than 10,000 directories are still to be read")
+        .with_hint("Name a directory further down");
+  }
   return page;
 }
 

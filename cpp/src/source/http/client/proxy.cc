@@ -1,0 +1,109 @@
+#include "source/http/client/proxy.h"
+
+#include <arpa/inet.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+#include <initializer_list>
+
+#include "base/text.h"
+
+namespace streamer::http {
+namespace {
+
+std::string first_of(std::initializer_list<const char*> names) {
+  for (const char* name : names) {
+    const char* value = std::getenv(name);
+    if (value != nullptr && *value != '\0') return std::string(trim(value));
+  }
+  return {};
+}
+
+std::string_view without_brackets(std::string_view host) {
+  return host.starts_with('[') && host.ends_with(']') ? host.substr(1, host.size() - 2) : host;
+}
+
+// The bytes of an address of `family`; empty: it is none.
+std::string address_bytes(int family, std::string_view text) {
+  unsigned char bytes[16];
+  if (inet_pton(family, std::string(text).c_str(), bytes) != 1) return {};
+  return std::string(reinterpret_cast<const char*>(bytes), family == AF_INET ? 4 : 16);
+}
+
+bool in_network(std::string_view host, std::string_view network) {
+  const std::size_t slash = network.find('/');
+  const std::string_view digits = network.substr(slash + 1);
+  std::size_t bits = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), bits);
+  if (error != std::errc() || end != digits.data() + digits.size()) return false;
+  for (const int family : {AF_INET, AF_INET6}) {
+    const std::string wanted = address_bytes(family, without_brackets(network.substr(0, slash)));
+    const std::string own = address_bytes(family, host);
+    if (wanted.empty() || own.empty() || bits > 8 * own.size()) continue;
+    const std::size_t whole = bits / 8;
+    if (own.substr(0, whole) != wanted.substr(0, whole)) return false;
+    if (bits % 8 == 0) return true;
+    const unsigned mask = 0xFF00u >> (bits % 8) & 0xFFu;
+    return ((static_cast<unsigned char>(own[whole]) ^ static_cast<unsigned char>(wanted[whole])) &
+            mask) == 0;
+  }
+  return false;
+}
+
+bool names_host(std::string_view host, int port, std::string_view entry) {
+  if (entry == "*") return true;
+  if (entry.find('/') != std::string_view::npos) return in_network(host, entry);
+  const std::size_t colon = entry.rfind(':');
+  const bool bracket = entry.starts_with('[');
+  const bool one = entry.find(':') == colon;
+  if (colon != std::string_view::npos && (bracket ? entry[colon - 1] == ']' : one)) {
+    if (entry.substr(colon + 1) != std::to_string(port)) return false;
+    entry = entry.substr(0, colon);
+  }
+  entry = without_brackets(entry);
+  for (const int family : {AF_INET, AF_INET6}) {
+    const std::string own = address_bytes(family, host);
+    if (!own.empty()) return own == address_bytes(family, entry);
+  }
+  if (entry.starts_with("*.")) entry.remove_prefix(1);
+  if (entry.starts_with('.')) entry.remove_prefix(1);
+  if (entry.ends_with('.')) entry.remove_suffix(1);
+  const std::string name = lower(entry);
+  return !name.empty() && (host == name || host.ends_with("." + name));
+}
+
+}  // namespace
+
+bool without_proxy(const Url& url, std::string_view list) {
+  std::string_view host = without_brackets(url.host);
+  if (host.ends_with('.')) host.remove_suffix(1);
+  const int port = url.port != 0 ? url.port : url.scheme == "https" ? 443 : 80;
+  while (!list.empty()) {
+    const std::size_t end = std::min(list.find_first_of(", \t"), list.size());
+    const std::string_view entry = list.substr(0, end);
+    if (!entry.empty() && names_host(host, port, entry)) return true;
+    list.remove_prefix(std::min(end + 1, list.size()));
+  }
+  return false;
+}
+
+std::string proxy_of(const Url& url) {
+  const std::string proxy = url.scheme == "https"
+                                ? first_of({"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"})
+                                : first_of({"http_proxy", "all_proxy", "ALL_PROXY"});
+  if (proxy.empty() || without_proxy(url, first_of({"no_proxy", "NO_PROXY"}))) return {};
+  return proxy;
+}
+
+std::string shown_proxy(std::string_view proxy) {
+  const std::size_t scheme = proxy.find("://");
+  if (scheme != std::string_view::npos) proxy.remove_prefix(scheme + 3);
+  proxy = proxy.substr(0, proxy.find_first_of("/?#", std::min(proxy.rfind('@'), proxy.size())));
+  if (const std::size_t user = proxy.rfind('@'); user != std::string_view::npos) {
+    proxy.remove_prefix(user + 1);
+  }
+  return std::string(proxy.substr(0, proxy.find_first_of("/?#")));
+}
+
+}  // namespace streamer::http

@@ -1,0 +1,23 @@
+// The proxy that the environment names.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "text/url.h"
+
+namespace streamer::http {
+
+// The proxy for `url`, as http_proxy, https_proxy, HTTPS_PROXY, all_proxy and ALL_PROXY name it;
+// empty: none, or no_proxy or NO_PROXY names the host. HTTP_PROXY is ignored, as libcurl does: a
+// CGI program would take it from a request.
+std::string proxy_of(const Url& url);
+
+// Whether `list`, in the form of NO_PROXY, names the host of `url`: "*", names (with all that ends
+// with ".NAME"), addresses, networks ("10.0.0.0/8"); names and addresses with ":PORT", too.
+bool without_proxy(const Url& url, std::string_view list);
+
+// The host and the port of a proxy, without its user and password.
+std::string shown_proxy(std::string_view proxy);
+
+}  // namespace streamer::http

@@ -1,0 +1,45 @@
+#include "source/http/client/proxy.h"
+
+#include <gtest/gtest.h>
+
+namespace streamer::http {
+namespace {
+
+bool direct(const char* url, const char* list) { return without_proxy(*parse_url(url), list); }
+
+TEST(NoProxy, NamesHosts) {
+  const char* const url = "http://minio.svc.local:9000/b";
+  for (const char* list :
+       {"*", "minio.svc.local", "svc.local", ".svc.local", "*.svc.local", "LOCAL",
+        "minio.svc.local:9000", "a,b svc.local:9000", "other, local ", "local."}) {
+    EXPECT_TRUE(direct(url, list)) << list;
+  }
+  for (const char* list : {"", ",", "inio.svc.local", "minio", "minio.svc.local:9001", "vc.local",
+                           "svc.local:80", "10.0.0.0/8", "a.minio.svc.local", "."}) {
+    EXPECT_FALSE(direct(url, list)) << list;
+  }
+}
+
+TEST(NoProxy, NamesAddressesAndNetworks) {
+  for (const char* list : {"10.1.2.3", "10.1.2.3:443", "10.0.0.0/8", "10.1.2.2/31", "0.0.0.0/0"}) {
+    EXPECT_TRUE(direct("https://10.1.2.3/b", list)) << list;
+  }
+  for (const char* list : {"10.1.2.3:80", "10.1.2.4/31", "11.0.0.0/8", "10.0.0.0/x", "10.0.0.0/33",
+                           "1.2.3", "::/0", "110.1.2.3"}) {
+    EXPECT_FALSE(direct("https://10.1.2.3/b", list)) << list;
+  }
+  EXPECT_TRUE(direct("http://[fd00::1]:9000/b", "fd00::1"));
+  EXPECT_TRUE(direct("http://[fd00::1]:9000/b", "[fd00:0::1]:9000"));
+  EXPECT_TRUE(direct("http://[fd00::1]:9000/b", "fd00::/8"));
+  EXPECT_FALSE(direct("http://[fd00::1]:9000/b", "[fd00::1]:80"));
+  EXPECT_FALSE(direct("http://[fd00::1]:9000/b", "fe80::/10"));
+}
+
+TEST(Proxy, IsShownWithoutItsPassword) {
+  EXPECT_EQ(shown_proxy("http://me:p@ss@proxy.local:3128/x"), "proxy.local:3128");
+  EXPECT_EQ(shown_proxy("me:p/w@proxy.local:3128"), "proxy.local:3128");
+  EXPECT_EQ(shown_proxy("socks5://127.0.0.1:9"), "127.0.0.1:9");
+}
+
+}  // namespace
+}  // namespace streamer::http
