@@ -86,7 +86,9 @@ class PyStream {
       } else if (name == "chunk_bytes") {
         chosen.chunk_bytes = value.cast<std::uint64_t>();
       } else if (name == "memory_limit") {
-        chosen.memory_limit = value.cast<std::int64_t>();
+        auto limit = MemoryLimit::from_setting(value.cast<std::int64_t>());
+        raise_if_failed(limit.status());
+        chosen.memory_limit = *limit;
       } else if (name == "fs_strategy") {
         auto preference = parse_fs_strategy(value.cast<std::string>());
         raise_if_failed(preference.status());

@@ -38,6 +38,7 @@ CXX = {
     "source_kind_name",
     "source_kind_of",
     "version",
+    "MemoryLimit::from_setting",
     "Options::from_environment",
     *(
         "Status::" + name

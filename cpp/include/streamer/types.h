@@ -46,6 +46,38 @@ struct FsPreference {
 // of other implementations are accepted, which put the system call first ("io_uring_direct").
 STREAMER_EXPORT Result<FsPreference> parse_fs_strategy(std::string_view text);
 
+// The most bytes that the engine holds at once.
+class MemoryLimit {
+ public:
+  enum class Kind {
+    kAutomatic,  // what the sources need to stay busy, and at least the largest block
+    kUnlimited,  // reading never waits for the consumer
+    kLeast,      // the largest block
+    kBytes,      // a number; a larger block is an error: kMemoryLimit
+  };
+  constexpr MemoryLimit() = default;  // automatic
+  static constexpr MemoryLimit unlimited() { return {Kind::kUnlimited, UINT64_MAX}; }
+  static constexpr MemoryLimit least() { return {Kind::kLeast, 0}; }
+  static constexpr MemoryLimit bytes(std::uint64_t bytes) { return {Kind::kBytes, bytes}; }
+  // From a value of RUNAI_STREAMER_MEMORY_LIMIT: -1 unlimited, 0 least, else bytes. kInvalid for
+  // other negative numbers.
+  STREAMER_EXPORT static Result<MemoryLimit> from_setting(std::int64_t value);
+
+  constexpr Kind kind() const { return kind_; }
+  // What holds before any block is known: UINT64_MAX for none, 0 if the engine raises it.
+  constexpr std::uint64_t initial() const { return bytes_; }
+  // The most bytes that one block may have.
+  constexpr std::uint64_t largest_block() const {
+    return kind_ == Kind::kBytes ? bytes_ : UINT64_MAX;
+  }
+  bool operator==(const MemoryLimit&) const = default;
+
+ private:
+  constexpr MemoryLimit(Kind kind, std::uint64_t bytes) : kind_(kind), bytes_(bytes) {}
+  Kind kind_ = Kind::kAutomatic;
+  std::uint64_t bytes_ = 0;
+};
+
 enum class DeviceType : int { kHost = 0, kCuda = 1 };
 struct Device {
   DeviceType type = DeviceType::kHost;
@@ -81,8 +113,7 @@ struct STREAMER_EXPORT Options {
   int concurrency = 0;              // threads and connections; 0: adaptive
   int object_concurrency = 0;       // the same for all but files; 0: as `concurrency`
   std::uint64_t chunk_bytes = 0;    // bytes of one read; 0: by kind of source
-  std::int64_t memory_limit = -2;   // -2: chosen by the engine; -1: never wait for the consumer;
-                                    // 0: the least that works; else bytes
+  MemoryLimit memory_limit;         // of everything that the engine holds
   FsPreference fs_strategy;         // how files are read
   CredentialsProvider credentials;  // may be empty
   // Asked some times a second while a call waits; true makes that call return kCancelled.

@@ -21,17 +21,17 @@ Status FlowControl::admit(const std::vector<Block>& blocks) {
     if (largest == nullptr || block.data_bytes > largest->data_bytes) largest = &block;
   }
   if (largest == nullptr) return {};
-  if (memory_limit_ > 0 && largest->bytes > static_cast<std::uint64_t>(memory_limit_)) {
+  if (largest->bytes > memory_limit_.largest_block()) {
     const Range& range = largest->range(0);
     return Status::error(Code::kMemoryLimit, "the memory limit of " +
-                                                 std::to_string(memory_limit_) +
+                                                 std::to_string(memory_limit_.largest_block()) +
                                                  " bytes is below the largest tensor")
         .with_path(largest->file().path)
         .with_range(range.offset, range.size)
         .with_hint("Set RUNAI_STREAMER_MEMORY_LIMIT to at least " + std::to_string(largest->bytes) +
                    ", or to 0 for the least that works");
   }
-  // 0 and the default mean at least the largest block.
+  // The automatic and the least limit are at least the largest block.
   const std::uint64_t capacity = MemoryPool::capacity_for(largest->data_bytes);
   if (budget_->limit() < capacity) budget_->set_limit(capacity);
   return {};

@@ -33,8 +33,7 @@ class FlowControl {
  public:
   using TimePoint = Clock::time_point;
 
-  // `memory_limit` as in Options.
-  FlowControl(std::shared_ptr<MemoryBudget> budget, std::int64_t memory_limit)
+  FlowControl(std::shared_ptr<MemoryBudget> budget, MemoryLimit memory_limit)
       : budget_(std::move(budget)), memory_limit_(memory_limit) {}
 
   void add_source(SourceKind kind, SourceLimits limits) { sources_.emplace(kind, Source{limits}); }
@@ -66,7 +65,7 @@ class FlowControl {
     int active = 0;  // reads under way
   };
   const std::shared_ptr<MemoryBudget> budget_;
-  const std::int64_t memory_limit_;
+  const MemoryLimit memory_limit_;
   std::map<SourceKind, Source> sources_;
   std::uint64_t views_ahead_ = 0;  // bytes of views that are scheduled and not delivered
   int last_concurrency_ = 0;

@@ -1,9 +1,10 @@
+#include "engine/options.h"
+
 #include <algorithm>
 
+#include "base/memory_units.h"
 #include "base/settings.h"
 #include "base/system.h"
-#include "engine/memory_limit.h"
-#include "streamer/types.h"
 
 namespace streamer {
 
@@ -23,7 +24,11 @@ Result<Options> Options::from_environment() {
   options.chunk_bytes = static_cast<std::uint64_t>(chunk->value_or(0));
   auto limit = settings.integer("RUNAI_STREAMER_MEMORY_LIMIT");
   if (!limit) return limit.status();
-  options.memory_limit = limit->value_or(-2);
+  if (*limit) {
+    auto memory_limit = MemoryLimit::from_setting(**limit);
+    if (!memory_limit.ok()) return memory_limit.status();
+    options.memory_limit = *memory_limit;
+  }
   constexpr const char* kStrategy = "RUNAI_STREAMER_FS_STRATEGY";
   if (const auto names = settings.text(kStrategy)) {
     const auto strategy = parse_fs_strategy(*names);
@@ -40,23 +45,14 @@ Status check_options(const Options& options) {
     return invalid("concurrency " + std::to_string(concurrency) +
                    " is not between 1 and 1024, or 0 for adaptive");
   }
-  if (options.chunk_bytes != 0 && (options.chunk_bytes < 4096 || options.chunk_bytes > 1 << 30)) {
+  if (options.chunk_bytes != 0 && (options.chunk_bytes < 4 * kKiB || options.chunk_bytes > kGiB)) {
     return invalid("chunk_bytes " + std::to_string(options.chunk_bytes) +
                    " is not between 4096 and 1 GiB, or 0 for the default");
-  }
-  if (options.memory_limit < -2) {
-    return invalid("memory_limit " + std::to_string(options.memory_limit) +
-                   " is not -1 (never wait), 0 (the least that works) or a number of bytes");
   }
   return {};
 }
 
-std::uint64_t initial_memory_limit(std::int64_t setting) {
-  if (setting == -1) return kNoLimit;
-  return setting > 0 ? static_cast<std::uint64_t>(setting) : 0;
-}
-
-std::uint64_t default_memory_limit(std::uint64_t window_bytes) {
+std::uint64_t automatic_memory_limit(std::uint64_t window_bytes) {
   return std::min(window_bytes, cgroup_memory_limit() / 4);
 }
 

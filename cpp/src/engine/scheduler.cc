@@ -8,7 +8,7 @@
 
 namespace streamer {
 Scheduler::Scheduler(std::shared_ptr<MemoryBudget> budget, std::shared_ptr<MemoryPool> pool,
-                     std::int64_t memory_limit, std::function<void(WorkerId)> start_worker)
+                     MemoryLimit memory_limit, std::function<void(WorkerId)> start_worker)
     : pool_(std::move(pool)),
       start_worker_(std::move(start_worker)),
       core_(std::move(budget), pool_, memory_limit),

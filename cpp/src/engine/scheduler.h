@@ -28,7 +28,7 @@ class Scheduler : public MemoryListener {
   // `start_worker` starts the worker of that number; it is called without the lock. `memory_limit`
   // as in Options.
   Scheduler(std::shared_ptr<MemoryBudget> budget, std::shared_ptr<MemoryPool> pool,
-            std::int64_t memory_limit, std::function<void(WorkerId)> start_worker);
+            MemoryLimit memory_limit, std::function<void(WorkerId)> start_worker);
 
   // See SchedulerCore.
   void add_source(SourceKind kind, SourceLimits limits) EXCLUDES(mutex_);

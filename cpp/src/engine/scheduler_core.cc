@@ -16,7 +16,7 @@ constexpr std::chrono::milliseconds kBetweenChecks{50};
 }  // namespace
 
 SchedulerCore::SchedulerCore(std::shared_ptr<MemoryBudget> budget, std::shared_ptr<MemoryPool> pool,
-                             std::int64_t memory_limit)
+                             MemoryLimit memory_limit)
     : pool_(std::move(pool)),
       queue_(pool_),
       cursor_(queue_),

@@ -82,9 +82,8 @@ class SchedulerCore {
  public:
   using TimePoint = Clock::time_point;
 
-  // `memory_limit` as in Options.
   SchedulerCore(std::shared_ptr<MemoryBudget> budget, std::shared_ptr<MemoryPool> pool,
-                std::int64_t memory_limit);
+                MemoryLimit memory_limit);
 
   // Must come before the first block or task of that kind.
   void add_source(SourceKind kind, SourceLimits limits) { flow_.add_source(kind, limits); }

@@ -13,8 +13,8 @@
 #include "base/system.h"
 #include "destination/destination.h"
 #include "engine/file_set.h"
-#include "engine/memory_limit.h"
 #include "engine/opener.h"
+#include "engine/options.h"
 #include "engine/scheduler.h"
 #include "engine/stats.h"
 #include "engine/statuses.h"
@@ -54,7 +54,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
  public:
   explicit Impl(Options options)
       : options_(prepared(std::move(options))),
-        budget_(std::make_shared<MemoryBudget>(initial_memory_limit(options_.memory_limit))),
+        budget_(std::make_shared<MemoryBudget>(options_.memory_limit.initial())),
         pool_(MemoryPool::create(budget_)),
         scheduler_(std::make_shared<Scheduler>(budget_, pool_, options_.memory_limit,
                                                [this](WorkerId worker) { start_worker(worker); })),
@@ -135,8 +135,8 @@ void Stream::Impl::start_worker(WorkerId worker) {
 }
 
 void Stream::Impl::add_source(SourceKind kind, const SourceTraits& traits) {
-  if (options_.memory_limit == -2) {
-    budget_->set_limit(std::max(budget_->limit(), default_memory_limit(traits.window_bytes)));
+  if (options_.memory_limit.kind() == MemoryLimit::Kind::kAutomatic) {
+    budget_->set_limit(std::max(budget_->limit(), automatic_memory_limit(traits.window_bytes)));
   }
   const std::uint64_t chunk = options_.chunk_bytes > 0 ? options_.chunk_bytes : traits.chunk_bytes;
   scheduler_->add_source(
@@ -177,9 +177,8 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
     }
   }
   std::vector<Block> blocks;
-  const auto limit = options_.memory_limit > 0 ? static_cast<std::uint64_t>(options_.memory_limit)
-                                               : MemoryBudget::kUnlimited;
-  if (Status status = plan_blocks(submission, limit, &blocks); !status.ok()) return status;
+  const std::uint64_t most = options_.memory_limit.largest_block();
+  if (Status status = plan_blocks(submission, most, &blocks); !status.ok()) return status;
   stats_.started();
   for (const auto& file : submission->files) {
     if (!file->object) continue;

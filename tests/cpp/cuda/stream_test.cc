@@ -62,7 +62,7 @@ struct Way {
   FsStrategy strategy;
   int concurrency;
   std::uint64_t chunk_bytes;
-  std::int64_t memory_limit;
+  MemoryLimit memory_limit = {};
 };
 
 class CudaWays : public CudaStreamTest, public ::testing::WithParamInterface<Way> {};
@@ -95,26 +95,24 @@ TEST_P(CudaWays, BytesAreWhereTheyBelong) {
   const Stats stats = load->stats();
   EXPECT_EQ(stats.bytes, kSize);
   EXPECT_GT(std::stoull(stats.notes.at("cuda:0 pinned bytes")), 0U);
-  if (way.memory_limit > 0) {
-    EXPECT_LE(stats.peak_memory, static_cast<std::uint64_t>(way.memory_limit));
+  if (way.memory_limit.kind() == MemoryLimit::Kind::kBytes) {
+    EXPECT_LE(stats.peak_memory, way.memory_limit.largest_block());
   }
   if (way.strategy == FsStrategy::kDirect && stats.bytes_by_strategy.count("direct") > 0) {
     EXPECT_GT(stats.bytes_by_strategy.at("direct"), kSize / 10 * 9);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Strategies, CudaWays,
-                         ::testing::Values(Way{"auto_many", FsStrategy::kAuto, 0, 0, -2},
-                                           Way{"one_thread", FsStrategy::kBuffered, 1, 0, -2},
-                                           Way{"direct", FsStrategy::kDirect, 4, 0, -2},
-                                           Way{"mapped", FsStrategy::kMapped, 2, 0, -2},
-                                           Way{"small_chunks", FsStrategy::kBuffered, 8, 4096, -2},
-                                           Way{"large_chunks", FsStrategy::kDirect, 3, 32 * kMiB,
-                                               -1},
-                                           Way{"little_memory", FsStrategy::kAuto, 4, 0,
-                                               static_cast<std::int64_t>(2 * kMiB)},
-                                           Way{"least_memory", FsStrategy::kBuffered, 4, 0, 0}),
-                         [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Strategies, CudaWays,
+    ::testing::Values(
+        Way{"auto_many", FsStrategy::kAuto, 0, 0}, Way{"one_thread", FsStrategy::kBuffered, 1, 0},
+        Way{"direct", FsStrategy::kDirect, 4, 0}, Way{"mapped", FsStrategy::kMapped, 2, 0},
+        Way{"small_chunks", FsStrategy::kBuffered, 8, 4096},
+        Way{"large_chunks", FsStrategy::kDirect, 3, 32 * kMiB, MemoryLimit::unlimited()},
+        Way{"little_memory", FsStrategy::kAuto, 4, 0, MemoryLimit::bytes(2 * kMiB)},
+        Way{"least_memory", FsStrategy::kBuffered, 4, 0, MemoryLimit::least()}),
+    [](const auto& info) { return std::string(info.param.name); });
 
 TEST_F(CudaStreamTest, ManyFilesAndSubmissions) {
   std::vector<std::string> paths;

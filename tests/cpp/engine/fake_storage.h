@@ -56,7 +56,7 @@ class FakeObject final : public Object {
 class Crew {
  public:
   struct Setup {
-    std::int64_t memory_limit = -1;  // as in Options
+    MemoryLimit memory_limit = MemoryLimit::unlimited();
     std::uint64_t chunk_bytes = kMiB;
     int concurrency = 4;
     // Runs on the worker before a chunk is filled; what it returns is the chunk's outcome.
@@ -68,9 +68,8 @@ class Crew {
   };
 
   explicit Crew(Setup setup) : setup_(std::move(setup)) {
-    const std::int64_t limit = setup_.memory_limit;
-    budget_ = std::make_shared<MemoryBudget>(limit < 0 ? MemoryBudget::kUnlimited
-                                                       : static_cast<std::uint64_t>(limit));
+    const MemoryLimit limit = setup_.memory_limit;
+    budget_ = std::make_shared<MemoryBudget>(limit.initial());
     pool_ = MemoryPool::create(budget_);
     scheduler_ = std::make_shared<Scheduler>(budget_, pool_, limit,
                                              [this](WorkerId worker) { start_worker(worker); });
@@ -115,9 +114,7 @@ class Crew {
     auto submission = std::make_shared<Submission>();
     submission->entries = std::move(entries);
     std::vector<Block> blocks;
-    const std::uint64_t group = setup_.memory_limit > 0
-                                    ? static_cast<std::uint64_t>(setup_.memory_limit)
-                                    : MemoryBudget::kUnlimited;
+    const std::uint64_t group = setup_.memory_limit.largest_block();
     if (Status status = find_files(files_, submission.get()); !status.ok()) return status;
     if (Status status = plan_blocks(submission, group, &blocks); !status.ok()) return status;
     return scheduler_->add_blocks(std::move(blocks));

@@ -34,7 +34,7 @@ class ViewedObject final : public Object {
 // Workers, a storage and a consumer, of which any may come next.
 class Play : public MemoryListener {
  public:
-  static std::shared_ptr<Play> create(std::uint64_t seed, std::int64_t memory_limit,
+  static std::shared_ptr<Play> create(std::uint64_t seed, MemoryLimit memory_limit,
                                       SourceLimits limits) {
     auto play = std::shared_ptr<Play>(new Play(seed, memory_limit, limits));
     play->pool_->set_listener(play);
@@ -63,7 +63,7 @@ class Play : public MemoryListener {
     submission->entries = std::move(entries);
     std::vector<Block> blocks;
     if (Status status = find_files(files_, submission.get()); !status.ok()) return status;
-    const std::uint64_t group = memory_limit_ > 0 ? memory_limit_ : MemoryBudget::kUnlimited;
+    const std::uint64_t group = memory_limit_.largest_block();
     if (Status status = plan_blocks(submission, group, &blocks); !status.ok()) return status;
     Signals signals;
     Status status = core_.add_blocks(std::move(blocks), &signals);
@@ -116,11 +116,9 @@ class Play : public MemoryListener {
 
  private:
   using TimePoint = Clock::time_point;
-  Play(std::uint64_t seed, std::int64_t memory_limit, SourceLimits limits)
+  Play(std::uint64_t seed, MemoryLimit memory_limit, SourceLimits limits)
       : random_(seed),
-        budget_(std::make_shared<MemoryBudget>(memory_limit < 0
-                                                   ? MemoryBudget::kUnlimited
-                                                   : static_cast<std::uint64_t>(memory_limit))),
+        budget_(std::make_shared<MemoryBudget>(memory_limit.initial())),
         pool_(MemoryPool::create(budget_, space_)),
         core_(budget_, pool_, memory_limit),
         memory_limit_(memory_limit) {
@@ -264,7 +262,7 @@ class Play : public MemoryListener {
   const std::shared_ptr<MemoryBudget> budget_;
   const std::shared_ptr<MemoryPool> pool_;
   SchedulerCore core_;
-  const std::int64_t memory_limit_;
+  const MemoryLimit memory_limit_;
   FileTable files_;
   TimePoint now_{1h};
   std::vector<WorkerId> ready_;  // workers that ask next
@@ -291,8 +289,8 @@ TEST_P(SchedulerCorePlays, DeliverEverythingInOrderWithinTheBudget) {
     return std::uniform_int_distribution<std::uint64_t>(low, high)(random);
   };
   const std::uint64_t largest = pick(1, 12'000) * kKiB;
-  const std::int64_t memory_limits[] = {
-      -1, 0, static_cast<std::int64_t>(largest + pick(0, 20'000) * kKiB)};
+  const MemoryLimit memory_limits[] = {MemoryLimit::unlimited(), MemoryLimit::least(),
+                                       MemoryLimit::bytes(largest + pick(0, 20'000) * kKiB)};
   const auto play = Play::create(
       random(), memory_limits[pick(0, 2)],
       limits(pick(4, 4096) * kKiB, static_cast<int>(pick(1, 8)), /*stragglers=*/pick(0, 1) == 0));
@@ -349,7 +347,7 @@ class SchedulerCoreTest : public ::testing::Test {
     signals_ = {};
     play_->core().complete(chunk, {}, {}, now, &signals_);
   }
-  void use(std::int64_t memory_limit, int concurrency, bool stragglers = false) {
+  void use(MemoryLimit memory_limit, int concurrency, bool stragglers = false) {
     play_ = Play::create(1, memory_limit, limits(kMiB, concurrency, stragglers));
   }
   void submit(int blocks) {
@@ -362,7 +360,7 @@ class SchedulerCoreTest : public ::testing::Test {
 };
 
 TEST_F(SchedulerCoreTest, WorkersStartOneAnother) {
-  use(-1, 3);
+  use(MemoryLimit::unlimited(), 3);
   submit(8);
   (void)read(0);
   EXPECT_EQ(signals_.start, 1);
@@ -373,7 +371,7 @@ TEST_F(SchedulerCoreTest, WorkersStartOneAnother) {
 }
 
 TEST_F(SchedulerCoreTest, OneWorkerAtATimeFindsMemoryAndTheOthersPark) {
-  use(-1, 2);
+  use(MemoryLimit::unlimited(), 2);
   submit(8);
   Step placing = next(0);
   ASSERT_EQ(placing.kind, Step::Kind::kPlace);
@@ -387,7 +385,7 @@ TEST_F(SchedulerCoreTest, OneWorkerAtATimeFindsMemoryAndTheOthersPark) {
 }
 
 TEST_F(SchedulerCoreTest, AFullBudgetParksAWorkerUntilMemoryReturns) {
-  use(static_cast<std::int64_t>(kMiB), 2);
+  use(MemoryLimit::bytes(kMiB), 2);
   submit(2);
   const Step first = read(0);
   ASSERT_EQ(next(1).kind, Step::Kind::kPark);
@@ -402,7 +400,7 @@ TEST_F(SchedulerCoreTest, AFullBudgetParksAWorkerUntilMemoryReturns) {
 }
 
 TEST_F(SchedulerCoreTest, TheTimeOfAPauseIsCounted) {
-  use(static_cast<std::int64_t>(kMiB), 1);
+  use(MemoryLimit::bytes(kMiB), 1);
   submit(2);
   complete(read(0).chunk);
   ASSERT_EQ(next(0, kStart + 1s).kind, Step::Kind::kPark);
@@ -414,7 +412,7 @@ TEST_F(SchedulerCoreTest, TheTimeOfAPauseIsCounted) {
 }
 
 TEST_F(SchedulerCoreTest, TheTimeThatTheConsumerWaitsIsCounted) {
-  use(-1, 1);
+  use(MemoryLimit::unlimited(), 1);
   submit(1);
   SchedulerCore::Delivery delivery;
   EXPECT_FALSE(play_->core().deliver(kStart, false, &delivery, &signals_));
@@ -425,7 +423,7 @@ TEST_F(SchedulerCoreTest, TheTimeThatTheConsumerWaitsIsCounted) {
 }
 
 TEST_F(SchedulerCoreTest, ARequeuedTailIsForAWorkerAtFullSpeed) {
-  use(-1, 3, /*stragglers=*/true);
+  use(MemoryLimit::unlimited(), 3, /*stragglers=*/true);
   submit(20);
   // Worker 1 has ended reads by itself, worker 2 has not.
   (void)read(0);
@@ -445,7 +443,7 @@ TEST_F(SchedulerCoreTest, ARequeuedTailIsForAWorkerAtFullSpeed) {
 }
 
 TEST_F(SchedulerCoreTest, AParkedWorkerChecksForStragglersNowAndThen) {
-  use(-1, 2, /*stragglers=*/true);
+  use(MemoryLimit::unlimited(), 2, /*stragglers=*/true);
   submit(1);
   (void)read(0);
   play_->add_tasks(1, 2);
@@ -457,7 +455,7 @@ TEST_F(SchedulerCoreTest, AParkedWorkerChecksForStragglersNowAndThen) {
 }
 
 TEST_F(SchedulerCoreTest, CancellingEndsWorkersAndReturnsTheTasks) {
-  use(-1, 2);
+  use(MemoryLimit::unlimited(), 2);
   submit(4);
   (void)read(0);
   play_->add_tasks(3, 2);

@@ -63,7 +63,7 @@ TEST(Scheduler, LeavesOutWhatNobodyWants) {
 }
 
 TEST(Scheduler, NeverExceedsTheBudgetOfAConsumerThatDropsWhatItGot) {
-  Crew crew({.memory_limit = static_cast<std::int64_t>(3 * kMiB), .chunk_bytes = 256 * kKiB});
+  Crew crew({.memory_limit = MemoryLimit::bytes(3 * kMiB), .chunk_bytes = 256 * kKiB});
   const auto file = crew.add_file(64 * kMiB);
   ASSERT_TRUE(crew.submit({row(file, 64, kMiB)}).ok());
   int blocks = 0;
@@ -76,7 +76,7 @@ TEST(Scheduler, NeverExceedsTheBudgetOfAConsumerThatDropsWhatItGot) {
 }
 
 TEST(Scheduler, ReadsOnForAConsumerThatKeepsEverything) {
-  Crew crew({.memory_limit = static_cast<std::int64_t>(kMiB), .chunk_bytes = 256 * kKiB});
+  Crew crew({.memory_limit = MemoryLimit::bytes(kMiB), .chunk_bytes = 256 * kKiB});
   const auto file = crew.add_file(32 * kMiB);
   ASSERT_TRUE(crew.submit({row(file, 32, kMiB)}).ok());
   std::vector<Block> kept;
@@ -87,7 +87,7 @@ TEST(Scheduler, ReadsOnForAConsumerThatKeepsEverything) {
 }
 
 TEST(Scheduler, ALimitOfZeroMeansTheLargestBlock) {
-  Crew crew({.memory_limit = 0, .chunk_bytes = 256 * kKiB});
+  Crew crew({.memory_limit = MemoryLimit::least(), .chunk_bytes = 256 * kKiB});
   const auto file = crew.add_file(16 * kMiB);
   ASSERT_TRUE(crew.submit({{file, {{0, kMiB}, {kMiB, 3 * kMiB}, {4 * kMiB, 2 * kMiB}}}}).ok());
   ASSERT_TRUE(crew.drain());
@@ -96,7 +96,7 @@ TEST(Scheduler, ALimitOfZeroMeansTheLargestBlock) {
 }
 
 TEST(Scheduler, RefusesALimitBelowTheLargestBlock) {
-  Crew crew({.memory_limit = static_cast<std::int64_t>(kMiB - 1)});
+  Crew crew({.memory_limit = MemoryLimit::bytes(kMiB - 1)});
   const auto file = crew.add_file(2 * kMiB);
   const Status status = crew.submit({row(file, 2, kMiB)});
   EXPECT_EQ(status.code(), Code::kMemoryLimit);
@@ -109,7 +109,7 @@ TEST(Scheduler, RefusesALimitBelowTheLargestBlock) {
 
 TEST(Scheduler, TakesALimitOfExactlyTheLargestBlock) {
   for (const bool mapped : {false, true}) {
-    Crew crew({.memory_limit = static_cast<std::int64_t>(300'001)});
+    Crew crew({.memory_limit = MemoryLimit::bytes(300'001)});
     const auto file = crew.add_file(kMiB, mapped);
     ASSERT_TRUE(crew.submit({row(file, 2, 300'001, 17)}).ok());
     EXPECT_TRUE(crew.drain());
@@ -117,7 +117,7 @@ TEST(Scheduler, TakesALimitOfExactlyTheLargestBlock) {
 }
 
 TEST(Scheduler, SmallRangesShareBlocksThatFitTheLimit) {
-  Crew crew({.memory_limit = 100'000});
+  Crew crew({.memory_limit = MemoryLimit::bytes(100'000)});
   const auto file = crew.add_file(kMiB);
   ASSERT_TRUE(crew.submit({row(file, 15, 60'000)}).ok());
   ASSERT_TRUE(crew.drain([](const Block& block) { EXPECT_LE(block.data_bytes, 100'000u); }));
@@ -240,7 +240,7 @@ TEST(Scheduler, TakesMoreWorkAfterEverythingWasDelivered) {
 }
 
 TEST(Scheduler, TakesMoreWorkWhileItReads) {
-  Crew crew({.memory_limit = static_cast<std::int64_t>(2 * kMiB)});
+  Crew crew({.memory_limit = MemoryLimit::bytes(2 * kMiB)});
   const auto file = crew.add_file(8 * kMiB);
   ASSERT_TRUE(crew.submit({row(file, 8, kMiB)}).ok());
   ASSERT_TRUE(crew.submit({row(file, 8, kMiB)}).ok());
@@ -315,7 +315,7 @@ TEST(Scheduler, MakesDoWithTheThreadsThatItGets) {
 }
 
 TEST(Scheduler, HandsOutViewsWithoutTakingMemory) {
-  Crew crew({.memory_limit = static_cast<std::int64_t>(4 * kMiB)});
+  Crew crew({.memory_limit = MemoryLimit::bytes(4 * kMiB)});
   const auto file = crew.add_file(16 * kMiB, /*mapped=*/true);
   ASSERT_TRUE(crew.submit({row(file, 16, kMiB)}).ok());
   ASSERT_TRUE(crew.drain([](const Block& block) {
@@ -354,7 +354,7 @@ TEST(Scheduler, ReadsIntoDestinationsOfTheCaller) {
 
 // Whoever drops memory runs into the scheduler's lock; the scheduler must not do it under the lock.
 TEST(Scheduler, MemoryMayBeDroppedByOtherThreadsAtAnyMoment) {
-  Crew crew({.memory_limit = static_cast<std::int64_t>(512 * kKiB),
+  Crew crew({.memory_limit = MemoryLimit::bytes(512 * kKiB),
              .chunk_bytes = 256 * kKiB,
              .concurrency = 2});
   constexpr int kBlocks = 1500;
@@ -389,7 +389,7 @@ TEST(Scheduler, MemoryMayBeDroppedByOtherThreadsAtAnyMoment) {
 }
 
 TEST(Scheduler, CountsTheTimeThatReadingPausedForTheConsumer) {
-  Crew crew({.memory_limit = static_cast<std::int64_t>(kMiB)});
+  Crew crew({.memory_limit = MemoryLimit::bytes(kMiB)});
   const auto file = crew.add_file(4 * kMiB);
   ASSERT_TRUE(crew.submit({row(file, 4, kMiB)}).ok());
   bool finished = false;
@@ -404,7 +404,7 @@ TEST(Scheduler, CountsTheTimeThatReadingPausedForTheConsumer) {
 // Two connections stall: each is told to end, and another brings the rest.
 TEST(Scheduler, StragglersAreAbortedAndOtherWorkersGoOn) {
   std::atomic<int> reads{0};
-  Crew crew({.memory_limit = static_cast<std::int64_t>(8 * kMiB),
+  Crew crew({.memory_limit = MemoryLimit::bytes(8 * kMiB),
              .chunk_bytes = 512 * kKiB,
              .concurrency = 4,
              .stragglers = true,

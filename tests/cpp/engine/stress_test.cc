@@ -20,8 +20,9 @@ TEST_P(Stress, EveryByteArrivesInOrderWithinTheBudget) {
     return std::uniform_int_distribution<std::uint64_t>(low, high)(random);
   };
   const std::uint64_t largest = pick(1, 3000) * kKiB;
-  const std::int64_t limits[] = {-1, 0, static_cast<std::int64_t>(largest + pick(0, 4000) * kKiB)};
-  const std::int64_t limit = limits[pick(0, 2)];
+  const MemoryLimit limits[] = {MemoryLimit::unlimited(), MemoryLimit::least(),
+                                MemoryLimit::bytes(largest + pick(0, 4000) * kKiB)};
+  const MemoryLimit limit = limits[pick(0, 2)];
   const std::uint64_t fault_every = pick(0, 1) == 0 ? 0 : pick(3, 40);
   std::atomic<std::uint64_t> reads{0};
   Crew crew({.memory_limit = limit,
