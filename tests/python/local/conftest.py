@@ -47,7 +47,7 @@ Faulty = Callable[..., str]
 def faulty(shim: str) -> Faulty:
     """python() where reads of files named *.safetensors behind the first 4 KiB fail or hang."""
 
-    def run(code: str, *arguments: str, **variables: str) -> str:
+    def run(code: str, *arguments: object, **variables: str) -> str:
         return python(code, *arguments, LD_PRELOAD=shim, **variables)
 
     return run

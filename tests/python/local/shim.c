@@ -1,7 +1,9 @@
 /* Loaded before libc: reads behind byte SHIM_FROM of files named *.safetensors fail with SHIM_ERRNO,
- * or hang for SHIM_SECONDS, once the file that SHIM_WHEN names exists. */
+ * or hang for SHIM_SECONDS, once the file that SHIM_WHEN names exists. A read that hangs creates the
+ * file that SHIM_FLAG names. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +32,8 @@ static int is_model(int fd) {
 static int fault(void) {
   const char* seconds = getenv("SHIM_SECONDS");
   if (seconds != NULL) {
+    const char* flag = getenv("SHIM_FLAG");
+    if (flag != NULL) close(open(flag, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
     struct timespec rest = {atoi(seconds), 0};
     while (nanosleep(&rest, &rest) != 0) {
     }

@@ -87,10 +87,17 @@ def test_few_file_descriptors(files: list[str], limit: int) -> None:
 
 
 @pytest.mark.servers
-def test_few_file_descriptors_for_connections(served: tuple[list[str], str]) -> None:
+def test_a_connection_has_at_most_five_descriptors(served: tuple[list[str], str]) -> None:
+    """Its socket, and what libcurl needs to wait for it, to resolve a name and to probe IPv6."""
     addresses, ca = served
-    code = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
-    env = bare_environment(SSL_CERT_FILE=ca, RUNAI_STREAMER_CONCURRENCY="64")
+    connections, others = 64, 48
+    limit = 5 * connections + others
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))\n"
+    env = bare_environment(
+        SSL_CERT_FILE=ca,
+        RUNAI_STREAMER_CONCURRENCY=str(connections),
+        RUNAI_STREAMER_MAX_ATTEMPTS="1",
+    )
     assert run("import torch\n" + code + LOAD, *addresses, env=env) == "200"
 
 
