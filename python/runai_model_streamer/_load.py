@@ -93,6 +93,16 @@ class Load:
                 pass
         self.ranges = 0
 
+    @property
+    def complete(self) -> bool:
+        """Whether everything was taken or dropped."""
+        return self._complete
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended early, by an error or by close()."""
+        return self._failure is not None or self._closed
+
     def close(self) -> None:
         """Frees what was fetched. The next step of every iterator raises StreamerClosedError."""
         self._closed = True

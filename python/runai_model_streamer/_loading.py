@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import torch
 
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.into import place_of
 from runai_model_streamer._paths import Path, is_remote, to_text
@@ -15,7 +15,9 @@ from runai_model_streamer._storage.listing import list_safetensors
 
 
 def load_file(
-    filename: Path, device: str | torch.device | int = "cpu", s3_credentials: Any = None
+    filename: Path,
+    device: str | torch.device | int = "cpu",
+    s3_credentials: S3Credentials | None = None,
 ) -> dict[str, torch.Tensor]:
     """All tensors of the file or object `filename`, by name."""
     target = f"cuda:{device}" if isinstance(device, int) else device
@@ -29,7 +31,7 @@ def load_model(
     path: Path,
     strict: bool = True,
     device: str | torch.device | int = "cpu",
-    s3_credentials: Any = None,
+    s3_credentials: S3Credentials | None = None,
 ) -> tuple[set[str], list[str]]:
     """Fills `model` from a file or from the safetensors files of a folder.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
+from runai_model_streamer._device import registry
 from runai_model_streamer._distributed.streamer import DistributedStreamer
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
@@ -24,13 +26,13 @@ from runai_model_streamer._formats.safetensors.headers import (
 )
 from runai_model_streamer._formats.safetensors.into import Into, resolve
 from runai_model_streamer._formats.safetensors.selection import TensorNames, select
-from runai_model_streamer._formats.safetensors.tensor_slice import TensorSlice
+from runai_model_streamer._formats.safetensors.tensor_slice import SliceReader, TensorSlice
 from runai_model_streamer._formats.safetensors.tensors import tensors_of_run
-from runai_model_streamer._gc import collection_spaced
+from runai_model_streamer._gc import collection_paused, collection_spaced
 from runai_model_streamer._load import Load
 from runai_model_streamer._logging import logger
 from runai_model_streamer._paths import Path, to_text
-from runai_model_streamer._reader import Reader
+from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Run
 from runai_model_streamer._stats import StreamStats
@@ -43,8 +45,8 @@ Progress = Callable[[int, int], None]
 
 @dataclasses.dataclass(slots=True)
 class _Wanted:
-    """What tensors a load makes of its runs: fixed when it begins, whatever the streamer does
-    next. It does not refer to the load, which owns a generator that refers to it."""
+    """The tensors that a load makes of its runs. They stay as they are when the streamer starts
+    another load. It has no reference to the load, which owns a generator that refers to it."""
 
     files: dict[int, list[SafetensorMetadata]]
     """Of each request, by its id."""
@@ -54,7 +56,26 @@ class _Wanted:
     """Whether the engine writes to the destinations itself."""
     progress: Progress | None = None
     total_size: int = 0
+    unfilled: int = 0
+    """Destinations of `into` that were not filled yet."""
     logged: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Opened:
+    """Files whose headers open_files() has read, and that are still open."""
+
+    reader: LocalReader
+    paths: list[str]
+    credentials: S3Credentials | None
+    process: int = dataclasses.field(default_factory=os.getpid)
+
+    def serves(self, paths: list[str], credentials: S3Credentials | None) -> bool:
+        return (
+            (self.paths, self.credentials, self.process) == (paths, credentials, os.getpid())
+            and self.reader.session is not None
+            and self.reader.load is None
+        )
 
 
 class SafetensorsStreamer:
@@ -76,6 +97,9 @@ class SafetensorsStreamer:
         self._files: list[SafetensorsMetadata] = []
         self._credentials: S3Credentials | None = None
         self._begun: tuple[Load, _Wanted] | None = None
+        self._opened: _Opened | None = None
+        self._slices = SliceReader()
+        self._by_name: dict[str, tuple[SafetensorsMetadata, SafetensorMetadata]] | None = None
 
     def __enter__(self) -> Self:
         self.file_streamer.__enter__()
@@ -87,8 +111,46 @@ class SafetensorsStreamer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.file_streamer.__exit__(kind, error, traceback)
+        """close(). Raises if destinations of `into` were not filled, unless an exception is
+        under way or the load has failed."""
+        unfilled = total = 0
+        if kind is None and self._begun is not None:
+            load, wanted = self._begun
+            total = len(wanted.into)
+            if not load.failed and not (load.complete and wanted.written):
+                unfilled = wanted.unfilled
+        self.close()
+        if unfilled:
+            raise RunaiStreamerInvalidInputException(
+                f"into: {unfilled} of {total} destinations were not filled: call wait(), or "
+                "iterate over get_tensors() to its end, inside the with block"
+            )
+
+    def close(self) -> None:
+        """Stops reading and releases what the engine holds. No-op when repeated.
+
+        Tensors that were yielded stay valid.
+        """
+        self.file_streamer.close()
         self._begun = None
+
+    def __len__(self) -> int:
+        """The number of tensors in the files: of keys()."""
+        return sum(len(file.tensors_metadata) for file in self._files)
+
+    def __bool__(self) -> bool:
+        """True, also without tensors."""
+        return True
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the files have a tensor of this name."""
+        return name in self._tensors_by_name()
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__}: {len(self)} tensors in {len(self._files)} files, "
+            f"{self.total_size} bytes to {self.device_str}>"
+        )
 
     def stream_file(
         self,
@@ -134,15 +196,15 @@ class SafetensorsStreamer:
         Args:
             paths: files, or URIs of objects. No mixture of both.
             s3_credentials: an S3Credentials, or None for the environment's.
-            device: where tensors go: "cpu" (or None), "cuda:0", ...
+            device: the device of the tensors: "cpu" (or None), "cuda:0", ...
             is_distributed: share the reading with the other ranks of torch.distributed; every rank
                 must call with the same paths. See docs/guides/distributed.md.
-            tensor_names: only these: names and glob patterns, or a function from a name to a bool.
-                What is not wanted is not read.
-            owned: accepted; tensors are the caller's either way.
-            into: a mapping of names to tensors, or a module: their bytes are read straight into
-                that memory, which is then what get_tensors() yields. Tensors without a destination
-                are yielded as ever.
+            tensor_names: reads only these: names and glob patterns, or a function from a name to a
+                bool.
+            owned: ignored, and accepted for compatibility: the caller always owns the tensors.
+            into: a mapping of names to tensors, or a module. Reads into their memory, and
+                get_tensors() yields them. They are filled when get_tensors() or wait() has come to
+                the end. Tensors without a destination are yielded as usual.
             progress: called with (bytes so far, total_size) after each delivery.
             process_group: the ranks that share the reading; without, those of
                 RUNAI_STREAMER_DIST_GLOBAL.
@@ -154,26 +216,40 @@ class SafetensorsStreamer:
         names = [to_text(path) for path in _as_list(paths)]
         self.start_time = time.monotonic()
         self.device_str = "cpu" if device is None else str(device)
-        self._credentials = s3_credentials
-        self._begun = None
-        reader = self.file_streamer.open_reader(
-            names, s3_credentials, device, is_distributed, process_group
-        )
+        opened = self._opened
+        self._forget(s3_credentials)
+        if opened is not None and not is_distributed and opened.serves(names, s3_credentials):
+            reader: Reader = opened.reader
+            opened.reader.sink = registry.sink_for(device)
+            found: Sequence[SafetensorsMetadata] | None = self._files
+        else:
+            reader = self.file_streamer.open_reader(
+                names, s3_credentials, device, is_distributed, process_group
+            )
+            found = None
         try:
-            self._start(reader, names, tensor_names, into, progress)
+            headers = read_headers(reader, names) if found is None else iter(found)
+            self._start(reader, headers, tensor_names, into, progress)
         except BaseException as error:
             self.file_streamer.end(error)  # other ranks wait for this one
             raise
 
+    def _forget(self, credentials: S3Credentials | None) -> None:
+        """What was known of the files of the last load, for files with `credentials`."""
+        self._credentials = credentials
+        self._begun = None
+        self._opened = None
+        self._by_name = None
+        self._slices = SliceReader(credentials)
+
     def _start(
         self,
         reader: Reader,
-        names: list[str],
+        headers: Iterator[SafetensorsMetadata],
         tensor_names: TensorNames | None,
         into: Into | None,
         progress: Progress | None,
     ) -> None:
-        headers = read_headers(reader, names)
         targets: dict[str, torch.Tensor] = {}
         written = reader.sink.writes_destinations
         if into is None and tensor_names is None:
@@ -194,7 +270,7 @@ class SafetensorsStreamer:
         files = self.files_to_tensors_metadata
         self._begun = (
             load,
-            _Wanted(files, load.device, targets, written, progress, self.total_size),
+            _Wanted(files, load.device, targets, written, progress, self.total_size, len(targets)),
         )
 
     def _requests_of_everything(
@@ -246,10 +322,20 @@ class SafetensorsStreamer:
         wanted = self._begun[1]
         return self._take(load, wanted, load.view("tensors", partial(_tensors, wanted=wanted)))
 
+    def wait(self) -> None:
+        """Reads the load to its end, so that every destination of `into` is filled.
+
+        Drops the tensors without a destination that were not taken. No-op at the end of the load.
+        Raises what get_tensors() raises.
+        """
+        if not self.file_streamer.load().complete:
+            for _ in self.get_tensors():
+                pass
+
     def _take(
         self, load: Load, wanted: _Wanted, tensors: Iterator[tuple[str, torch.Tensor]]
     ) -> Iterator[tuple[str, torch.Tensor]]:
-        """`self` stays alive, and with it what reads, as long as the consumer iterates."""
+        """Keeps `self` alive, and with it the reader, while the consumer iterates."""
         count = sum(map(len, wanted.files.values()))
         with collection_spaced(count, wanted.total_size), load.taking("tensors"):
             yield from tensors
@@ -275,10 +361,11 @@ class SafetensorsStreamer:
     ) -> None:
         """Reads only the headers of `paths`: for keys(), metadata() and get_slice()."""
         names = [to_text(path) for path in _as_list(paths)]
-        self._begun = None
-        self._credentials = s3_credentials
+        self._forget(s3_credentials)
         reader = self.file_streamer.open_local(s3_credentials)  # ends the load, without names too
         self._files = list(read_headers(reader, names))
+        self._tensors_by_name()
+        self._opened = _Opened(reader, names, s3_credentials)
         self.files_to_tensors_metadata = {
             index: list(file.tensors_metadata) for index, file in enumerate(self._files)
         }
@@ -286,13 +373,20 @@ class SafetensorsStreamer:
     def get_slice(self, name: str) -> TensorSlice:
         """A tensor whose parts are read on demand: ``get_slice(name)[10:20]``.
 
-        KeyError where the files have no such tensor.
+        Slices stay usable after close(). Raises KeyError if the files have no such tensor.
         """
-        for file in self._files:
-            for tensor in file.tensors_metadata:
-                if tensor.name == name:
-                    return TensorSlice(file.path, file.offset, tensor, self._credentials)
-        raise KeyError(name)
+        file, tensor = self._tensors_by_name()[name]
+        return TensorSlice(self._slices, file, tensor)
+
+    def _tensors_by_name(self) -> dict[str, tuple[SafetensorsMetadata, SafetensorMetadata]]:
+        if self._by_name is None:
+            with collection_paused():
+                self._by_name = {
+                    tensor.name: (file, tensor)
+                    for file in reversed(self._files)  # of equal names, the first one counts
+                    for tensor in file.tensors_metadata
+                }
+        return self._by_name
 
     def stats(self) -> StreamStats:
         """Counters of the load under way, or of the last one."""
@@ -334,6 +428,8 @@ def _tensors(
         pairs = tensors_of_run(run, tensors, wanted.device)
         del run
         if wanted.into:
+            if wanted.written:
+                wanted.unfilled -= sum(tensor.name in wanted.into for tensor in tensors[first:last])
             pairs = _filled(tensors[first:last], pairs, wanted)
         yield from pairs
         if wanted.progress is not None:
@@ -359,6 +455,7 @@ def _filled(
         if not wanted.written:
             with torch.no_grad():
                 target.copy_(own)
+            wanted.unfilled -= 1
         return name, target
 
     return map(fill, fresh)

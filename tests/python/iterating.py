@@ -76,7 +76,7 @@ class Iterating(RuleBasedStateMachine):
         self.known: Pairs = []
 
     def teardown(self) -> None:
-        self.streamer.__exit__(None, None, None)
+        self.streamer.close()  # destinations may be unfilled
 
     def paths(self, names: Sequence[str]) -> list[str]:
         return [f"{self.base}/{name}" for name in names]

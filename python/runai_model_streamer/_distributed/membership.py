@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._device.host import HostMemory
-from runai_model_streamer._distributed.probe import MOSTLY, cached_fraction
+from runai_model_streamer._distributed.probe import CACHED_THRESHOLD, cached_fraction
 from runai_model_streamer._distributed.processes import (
     host_name,
     node_identity,
@@ -145,7 +145,7 @@ def reason_to_read_alone(
     """Why the ranks agree not to share the reading; empty where they do share it."""
     if any(one["free"] is not None and one["free"] < needed_device_bytes for one in hellos):
         return f"a rank has less than {needed_device_bytes} bytes of device memory left for staging"
-    if settings.mode == "auto" and all(one["cached"] >= MOSTLY for one in hellos):
+    if settings.mode == "auto" and all(one["cached"] >= CACHED_THRESHOLD for one in hellos):
         return "the files are in the page cache of every rank"
     return ""
 

@@ -10,7 +10,7 @@ from runai_model_streamer._paths import is_remote
 
 _FILES = 32
 # From here on, reading is copying: a rank does that by itself faster than by way of others.
-MOSTLY = 0.95
+CACHED_THRESHOLD = 0.95
 
 
 def cached_fraction(paths: Sequence[str]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
@@ -9,6 +10,7 @@ from runai_model_streamer._device.base import DeviceSink
 from runai_model_streamer._distributed.agreement import pack_prefixes, unpack_prefixes
 from runai_model_streamer._distributed.shared_stream import SharedStream
 from runai_model_streamer._load import Load
+from runai_model_streamer._paths import is_remote
 from runai_model_streamer._reader import Prefix, PrefixEnd, read_prefixes
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
@@ -49,6 +51,10 @@ class SharedReader:
         prefixes = read_prefixes(session, mine, first_bytes, end_of)
         values = channel.exchange("headers", pack_prefixes(prefixes))
         found = {prefix.path: prefix for value in values for prefix in unpack_prefixes(value)}
+        for path in paths:
+            if path not in session.files and not is_remote(path):
+                # Another node may have another version of a file with equal contents.
+                found[path] = dataclasses.replace(found[path], version="")
         return [found[path] for path in paths]
 
     def start(self, requests: Iterable[FileChunks]) -> None:

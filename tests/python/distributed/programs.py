@@ -19,6 +19,7 @@ from runai_model_streamer._distributed import (
     transport,
 )
 from runai_model_streamer._distributed import streamer as module
+from runai_model_streamer._formats.safetensors.headers import prepare_request
 from tests.python.distributed.job import JOB, digest, my_rank, stream
 from tests.support.cuda_standin import Standin, StandinMemory
 
@@ -209,6 +210,19 @@ def shared_after_another() -> dict[str, Any]:
             rings.append(inner.ring_info())
             chunks = [digest(chunk) for _, _, chunk in inner.get_chunks()]
     return {"tensors": first, "rings": rings, "chunks": chunks}
+
+
+def headers_after_a_shared_stream() -> dict[str, Any]:
+    """Rank 0 alone reads headers with a streamer whose last stream was shared."""
+    with SafetensorsStreamer() as streamer:
+        stream(streamer)
+        ring = streamer.file_streamer.ring_info()
+        names = [name for name, _ in streamer.get_tensors()]
+        if my_rank() == 0:
+            streamer.open_files(JOB["files"])
+            assert streamer.keys() == names
+            assert len(prepare_request(streamer.file_streamer, JOB["files"])) == len(JOB["files"])
+    return {"ring": ring}
 
 
 def into() -> dict[str, Any]:

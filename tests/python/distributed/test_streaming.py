@@ -240,6 +240,12 @@ def test_a_stream_is_shared_whatever_came_before_it(cluster: Make, tmp_path: Pat
         assert result["chunks"] == found[0]["chunks"]
 
 
+def test_headers_after_a_shared_stream_are_read_alone(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=2, tensors=3)
+    found = cluster(2).load(files, program="headers_after_a_shared_stream")
+    assert all(result["ring"] is not None for result in found.values())
+
+
 def test_the_default_group_may_be_made_anew(cluster: Make, tmp_path: Path) -> None:
     files = models.dense(tmp_path, files=1, tensors=3)
     for result in cluster(2).load(files, program="reborn").values():

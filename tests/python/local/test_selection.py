@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,16 @@ import torch
 
 from runai_model_streamer import (
     SafetensorsStreamer,
+    StreamerChangedError,
     StreamerError,
     list_safetensors,
     load_file,
     load_model,
 )
+from runai_model_streamer._device import registry
+from runai_model_streamer._device.moved import MovedSink
+from runai_model_streamer._formats.safetensors import tensor_slice
+from runai_model_streamer._session import Session
 from tests.support.models import load, same, save_floats
 
 
@@ -187,8 +194,6 @@ class TestSlices:
             assert streamer.get_slice("layers.1.none")[:].shape == (0, 2)
 
     def test_only_its_bytes_are_read(self, model, monkeypatch) -> None:
-        from runai_model_streamer._formats.safetensors import tensor_slice
-
         read: list[int] = []
         init = tensor_slice.FileChunks.__init__
 
@@ -215,6 +220,81 @@ class TestSlices:
                 streamer.get_slice("layers.1.weight")[index]
             with pytest.raises(KeyError):
                 streamer.get_slice("nothing")
+
+    @pytest.mark.parametrize("before", [True, False], ids=["before any read", "after a read"])
+    def test_a_file_that_was_replaced(self, strategy, model, tmp_path, before) -> None:
+        path, tensors = model
+        other = {name: tensor + 1 for name, tensor in tensors.items()}
+        safetensors.torch.save_file(other, tmp_path / "other")
+        with SafetensorsStreamer() as streamer:
+            streamer.open_files([path])
+            part = streamer.get_slice("layers.1.weight")
+            if not before:
+                assert same(part[0], tensors["layers.1.weight"][0])
+            os.replace(tmp_path / "other", path)
+            if before:
+                with pytest.raises(StreamerChangedError, match="after its header was read"):
+                    part[1:3]
+                with pytest.raises(StreamerChangedError):
+                    part[1:3]
+            else:
+                try:
+                    assert same(part[1:3], tensors["layers.1.weight"][1:3])
+                except StreamerChangedError:
+                    pass
+
+    def test_a_file_that_was_written_to(self, model) -> None:
+        path, _ = model
+        with SafetensorsStreamer() as streamer:
+            streamer.open_files([path])
+            part = streamer.get_slice("layers.1.weight")
+            part[0]
+            with open(path, "ab") as file:
+                file.write(b"more")
+            with pytest.raises(StreamerChangedError):
+                part[0]
+
+    def test_all_slices_open_a_file_once(self, model, monkeypatch) -> None:
+        path, tensors = model
+        made = []
+        session = tensor_slice.Session
+        monkeypatch.setattr(
+            tensor_slice, "Session", lambda *a, **k: made.append(session(*a, **k)) or made[-1]
+        )
+        with SafetensorsStreamer() as streamer:
+            streamer.open_files([path])
+            for name in tensors:
+                assert same(streamer.get_slice(name)[...], tensors[name])
+        assert len(made) == 1
+
+    def test_from_threads_and_after_the_streamer_was_closed(self, model) -> None:
+        path, tensors = model
+        with SafetensorsStreamer() as streamer:
+            streamer.open_files([path])
+            parts = {name: streamer.get_slice(name) for name in tensors if "none" not in name}
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda name: (name, parts[name][...]), [*parts] * 20))
+        assert all(same(tensor, tensors[name]) for name, tensor in found)
+
+    def test_in_a_forked_process(self, model) -> None:
+        path, tensors = model
+        with SafetensorsStreamer() as streamer:
+            streamer.open_files([path])
+            part = streamer.get_slice("layers.1.bias")
+            part[0]
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if same(part[...], tensors["layers.1.bias"]) else 1)
+            assert os.waitpid(child, 0)[1] == 0
+
+    def test_of_equal_names_the_first_file_counts(self, tmp_path) -> None:
+        for value in (1.0, 2.0):
+            safetensors.torch.save_file(
+                {"t": torch.full((3,), value)}, tmp_path / f"{value}.safetensors"
+            )
+        with SafetensorsStreamer() as streamer:
+            streamer.open_files(list_safetensors(tmp_path))
+            assert streamer.get_slice("t")[0] == 1.0
 
     def test_a_slice_stays_valid_while_others_are_streamed(self, model) -> None:
         path, tensors = model
@@ -413,3 +493,128 @@ class TestOneLiners:
     def test_a_folder_without_files(self, tmp_path: Path) -> None:
         with pytest.raises(StreamerError, match="no safetensors files"):
             load_model(torch.nn.Linear(1, 1), tmp_path)
+
+
+class TestDestinationsThatAreNotFilled:
+    @pytest.fixture(params=["host", "moved"])
+    def into(self, request, model, monkeypatch) -> dict[str, torch.Tensor]:
+        if request.param == "moved":
+            monkeypatch.setattr(
+                registry, "sink_for", lambda _: MovedSink(torch.device("cpu"), "elsewhere")
+            )
+        return {name: torch.full_like(t, 9) for name, t in model[1].items() if "bias" not in name}
+
+    def test_leaving_the_block_is_an_error(self, strategy, model, into) -> None:
+        streamer = SafetensorsStreamer()
+        with pytest.raises(ValueError, match="6 of 6 destinations were not filled"), streamer:
+            streamer.stream_files([model[0]], into=into)
+        with pytest.raises(ValueError, match="nothing is being streamed"):
+            streamer.get_tensors()  # it was closed
+
+    def test_after_a_part_of_the_tensors(self, model, into) -> None:
+        """Every number of tensors is taken once; only the last destination makes the difference."""
+        last = max(i for i, name in enumerate(sorted_names(model[0])) if name in into)
+        for taken in range(len(model[1]) + 1):
+            streamer = SafetensorsStreamer()
+            try:
+                with streamer:
+                    streamer.stream_files([model[0]], into=into)
+                    list(itertools.islice(streamer.get_tensors(), taken))
+                complete = True
+            except ValueError as error:
+                assert "were not filled" in str(error)
+                complete = False
+            if complete:
+                assert all(same(into[name], model[1][name]) for name in into)
+            if taken > last:
+                assert complete
+            for tensor in into.values():
+                tensor.fill_(9)
+
+    def test_wait_fills_them(self, strategy, model, into) -> None:
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([model[0]], into=into)
+            streamer.wait()
+            streamer.wait()
+        assert all(same(into[name], model[1][name]) for name in into)
+
+    def test_wait_behind_an_iterator(self, model, into) -> None:
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([model[0]], into=into)
+            next(streamer.get_tensors())
+            streamer.wait()
+        assert all(same(into[name], model[1][name]) for name in into)
+
+    def test_wait_without_a_load(self) -> None:
+        with SafetensorsStreamer() as streamer, pytest.raises(ValueError, match="stream_files"):
+            streamer.wait()
+
+    def test_an_exception_of_the_block_stays(self, model, into) -> None:
+        with pytest.raises(KeyError, match="mine"), SafetensorsStreamer() as streamer:
+            streamer.stream_files([model[0]], into=into)
+            raise KeyError("mine")
+
+    def test_a_close_inside_the_block_is_a_choice(self, model, into) -> None:
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([model[0]], into=into)
+            streamer.close()
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([model[0]], into=into)
+            streamer.file_streamer.close()
+
+
+def sorted_names(path: Path) -> list[str]:
+    with SafetensorsStreamer() as streamer:
+        streamer.open_files([path])
+        return streamer.keys()
+
+
+class TestAsACollection:
+    def test_length_and_names(self, model) -> None:
+        streamer = SafetensorsStreamer()
+        assert len(streamer) == 0 and streamer and "layers.0.bias" not in streamer
+        with streamer:
+            streamer.stream_files([model[0]], tensor_names=["layers.0.bias"])
+            assert len(streamer) == len(streamer.keys()) == 9
+            assert "layers.1.bias" in streamer and "layers.9.bias" not in streamer
+            assert repr(streamer) == "<SafetensorsStreamer: 9 tensors in 1 files, 28 bytes to cpu>"
+
+
+class TestFilesThatAreOpen:
+    """stream_files() behind open_files() of the same files reads the headers once."""
+
+    @pytest.mark.parametrize("same_files", [True, False])
+    def test_headers_are_read_once(self, model, tmp_path, monkeypatch, same_files) -> None:
+        path, tensors = model
+        save_floats(tmp_path / "other.safetensors", [3])
+        opened = []
+        session = Session.open
+        monkeypatch.setattr(
+            Session,
+            "open",
+            lambda self, paths, *rest: opened.extend(paths) or session(self, paths, *rest),
+        )
+        with SafetensorsStreamer() as streamer:
+            streamer.open_files([path if same_files else tmp_path / "other.safetensors"])
+            streamer.stream_files([path])
+            assert {name: t.shape for name, t in streamer.get_tensors()} == {
+                name: t.shape for name, t in tensors.items()
+            }
+        assert opened.count(str(path)) == 1
+
+    def test_every_load_is_of_its_own(self, model) -> None:
+        path, tensors = model
+        with SafetensorsStreamer() as streamer:
+            streamer.open_files([path])
+            for _ in range(2):
+                streamer.stream_files([path])
+                found = dict(streamer.get_tensors())
+                assert all(same(found[name], tensors[name]) for name in tensors)
+
+    def test_the_streamer_was_closed_in_between(self, model) -> None:
+        path, tensors = model
+        with SafetensorsStreamer() as streamer:
+            streamer.open_files([path])
+            streamer.close()
+            streamer.stream_files([path])
+            assert len(dict(streamer.get_tensors())) == len(tensors)

@@ -3,31 +3,89 @@
 from __future__ import annotations
 
 import operator
+import os
+import threading
 from typing import Any
 
 import torch
 
-from runai_model_streamer._errors import RunaiStreamerInvalidInputException
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
+from runai_model_streamer._errors import (
+    RunaiStreamerInvalidInputException,
+    StreamerChangedError,
+)
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.headers import SafetensorsMetadata
 from runai_model_streamer._requests import FileChunks
-from runai_model_streamer._session import Session, as_bytes
+from runai_model_streamer._session import Session
+
+
+class SliceReader:
+    """Reads ranges of files whose headers are known. Slices share it, and its open files.
+
+    Thread-safe, and usable in a forked process: that opens the files again.
+    """
+
+    def __init__(self, credentials: S3Credentials | None = None) -> None:
+        self._credentials = credentials
+        self._process = 0
+        self._lock = threading.Lock()
+        self._session: Session | None = None
+
+    def read(self, file: SafetensorsMetadata, offset: int, tensor: torch.Tensor) -> None:
+        """Fills `tensor`, which is contiguous, with the bytes from `offset` of `file` on.
+
+        Raises StreamerChangedError if the file is not the one whose header was read.
+        """
+        if self._process != os.getpid():
+            self._process, self._lock, self._session = os.getpid(), threading.Lock(), None
+        with self._lock:
+            if self._session is None:
+                self._session = Session([file.path], credentials=self._credentials)
+            try:
+                _read(self._session, file, offset, tensor)
+            except BaseException:
+                session, self._session = self._session, None
+                session.close()
+                raise
+
+
+def _read(session: Session, file: SafetensorsMetadata, offset: int, tensor: torch.Tensor) -> None:
+    path = file.path
+    if path not in session.files:
+        session.open([path])
+    size, version = session.sizes[path], session.versions[path]
+    if size != file.size or (file.version and version != file.version):
+        raise StreamerChangedError(
+            f"{path}: the file changed after its header was read: it had {file.size} bytes, "
+            f"{file.version!r}, now it has {size}, {version!r}",
+            code="changed",
+            path=path,
+        )
+    request = FileChunks(
+        0, path, [offset], [tensor.nbytes], destinations=[tensor.data_ptr()], keep=tensor
+    )
+    session.submit([request])
+    for _ in session.runs():
+        pass
+    session.stream.check(session.files[path])
 
 
 class TensorSlice:
-    """One tensor of a file that was not read yet: ``slice[2:5]``, ``slice[7]``, ``slice[...]``.
+    """One tensor of a file, read on demand: ``slice[2:5]``, ``slice[7]``, ``slice[...]``.
 
-    The leading dimension is cut before reading; an index of later dimensions is applied to what
-    was read. Indices must be known to be valid: out of range raises IndexError, a step other than
-    1 on the leading dimension a ValueError.
+    An index of the leading dimension limits the bytes that are read; an index of later dimensions
+    is applied to the result. An index out of range raises IndexError, a step other than 1 on the
+    leading dimension ValueError. If the file changed after its header was read, reading raises
+    StreamerChangedError.
     """
 
     def __init__(
-        self, path: str, data_start: int, tensor: SafetensorMetadata, credentials: Any
+        self, reader: SliceReader, file: SafetensorsMetadata, tensor: SafetensorMetadata
     ) -> None:
-        self._path = path
-        self._data_start = data_start
+        self._reader = reader
+        self._file = file
         self._tensor = tensor
-        self._credentials = credentials
 
     def get_shape(self) -> list[int]:
         return list(self._tensor.get_torch_shape())
@@ -73,17 +131,8 @@ class TensorSlice:
         full = tensor.get_torch_shape()
         rows = full[0] if full else 1
         row_bytes = (tensor.end - tensor.start) // rows if rows else 0
-        size = (stop - start) * row_bytes
-        if size == 0:
-            return torch.empty(shape, dtype=dtype, device="cpu")
-        offset = self._data_start + tensor.start + start * row_bytes
-        session = Session([self._path], credentials=self._credentials)
-        try:
-            request = FileChunks(
-                0, self._path, [offset], [size], alignments=[tensor.get_element_size()]
-            )
-            session.submit([request])
-            (run,) = session.runs()
-            return as_bytes(run.data)[run.positions[0] :].view(dtype).view(shape)
-        finally:
-            session.close()
+        made = torch.empty(shape, dtype=dtype, device="cpu")
+        if made.numel() > 0:
+            offset = self._file.offset + tensor.start + start * row_bytes
+            self._reader.read(self._file, offset, made)
+        return made
