@@ -237,13 +237,9 @@ std::string escape_controls(std::string_view text) {
       out += text.substr(0, size);
     } else if (size == 0) {
       out += text[0];  // of another encoding: shown as it is
-    } else if (code == '\n' || code == '\r' || code == '\t') {
-      out += '\\';
-      out += code == '\n' ? 'n' : code == '\r' ? 'r' : 't';
     } else {
       char escape[16];
-      std::snprintf(escape, sizeof escape, code < 0x100 ? "\\x%02x" : "\\u%04x",
-                    static_cast<unsigned>(code));
+      std::snprintf(escape, sizeof escape, "\\u%04x", static_cast<unsigned>(code));
       out += escape;
     }
     text.remove_prefix(std::max<std::size_t>(size, 1));

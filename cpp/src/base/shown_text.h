@@ -14,7 +14,7 @@ namespace streamer {
 std::string mask_secrets(std::string_view text);
 
 // Escapes line breaks, other control characters (C0, DEL, C1), U+2028, U+2029 and the controls of
-// bidirectional text as \n, \x1b or \u202e.
+// bidirectional text as \u000a or \u202e.
 std::string escape_controls(std::string_view text);
 
 // The first `limit` bytes, at the border of a character of UTF-8, and "..." if that is not all.

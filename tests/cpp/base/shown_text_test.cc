@@ -89,8 +89,8 @@ TEST(ShownText, WhatIsNoSecretStays) {
 }
 
 TEST(ShownText, ControlsAreEscaped) {
-  EXPECT_EQ(escape_controls("a\nb\r\t\x1b[2J\x7f"), "a\\nb\\r\\t\\x1b[2J\\x7f");
-  EXPECT_EQ(escape_controls("\xc2\x9b \xe2\x80\xa8 \xe2\x80\xae"), "\\x9b \\u2028 \\u202e");
+  EXPECT_EQ(escape_controls("a\nb\r\t\x1b[2J\x7f"), "a\\u000ab\\u000d\\u0009\\u001b[2J\\u007f");
+  EXPECT_EQ(escape_controls("\xc2\x9b \xe2\x80\xa8 \xe2\x80\xae"), "\\u009b \\u2028 \\u202e");
   EXPECT_EQ(escape_controls("ünï \xf0\x9f\x98\x80 \xff\xc3"), "ünï \xf0\x9f\x98\x80 \xff\xc3");
   const std::string evil("denied\n[INFO] root\x1b[2J\0x", 22);
   const std::string text = Status::error(Code::kIo, evil)
