@@ -1,4 +1,4 @@
-"""Section 6: the public API of the original, and the C ABI inside the package."""
+"""The public API of the original, and the C ABI inside the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 2.2: which files a folder has."""
+"""Which files of a directory are found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 4, is_distributed: the rows that need several ranks are in tests/python/distributed."""
+"""is_distributed in one process or two; tests/python/distributed has the tests of more ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 3, errors: their types, and the words that tests of consumers match."""
+"""The types of errors, and the words that tests of consumers match."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ HEADERS = [
 
 
 @pytest.mark.parametrize(("text", "header", "data"), HEADERS, ids=[row[0] for row in HEADERS])
-def test_headers(tmp_path: Path, text: str, header: object, data: bytes) -> None:
+def test_a_broken_header_is_an_error_in_the_words_that_consumers_match(
+    tmp_path: Path, text: str, header: object, data: bytes
+) -> None:
     path = write(tmp_path / "bad.safetensors", header, data)
     with pytest.raises(ValueError, match=text) as caught:
         load(path)
@@ -81,7 +83,7 @@ def test_a_file_that_may_not_be_read(folder: Path, public_directory: Path) -> No
     assert out == "True True"
 
 
-def test_mixed_schemes(files) -> None:
+def test_local_and_remote_paths_in_one_load_are_refused(files) -> None:
     with pytest.raises(RunaiStreamerInvalidInputException):
         load([files[0], "s3://bucket/model.safetensors"])
 

@@ -1,4 +1,4 @@
-"""Section 1: what consumers import, and how importing behaves."""
+"""The names that consumers import, and what an import does and does not do."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ PRIVATE = [
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_public_symbols(name: str) -> None:
+def test_a_public_symbol_is_exported_by_the_package(name: str) -> None:
     package = importlib.import_module("runai_model_streamer")
     assert name in package.__all__
     assert callable(getattr(package, name))
 
 
 @pytest.mark.parametrize(("module", "name"), PRIVATE)
-def test_private_paths_that_are_used(module: str, name: str) -> None:
+def test_a_private_path_that_consumers_import_has_its_name(module: str, name: str) -> None:
     assert getattr(importlib.import_module(module), name)
 
 

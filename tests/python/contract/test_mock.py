@@ -1,4 +1,4 @@
-"""Section 1: StreamerPatcher, as vLLM's own test of object storage uses it."""
+"""StreamerPatcher, used like in vLLM's own test of object storage."""
 
 from __future__ import annotations
 

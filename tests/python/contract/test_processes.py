@@ -1,4 +1,4 @@
-"""Section 4: environment, logging, fork, and no collective that nobody asked for."""
+"""The package in its process: environment, logging, fork, and no collective without request."""
 
 from __future__ import annotations
 

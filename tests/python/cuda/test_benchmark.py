@@ -39,7 +39,9 @@ def raw_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_RAW_READER", str(program))
 
 
-def test_every_row(standin: Standin, raw_reader: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_runs_on_the_stand_in_driver(
+    standin: Standin, raw_reader: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = set(gpu_rows.ROWS)
     lines = ["pinned copy", "registered mapping", "a group of one"]
     if has_object_storage(monkeypatch):

@@ -99,7 +99,7 @@ def test_no_such_device(standin: Standin, checkpoint: list[Path]) -> None:
         streamer.stream_files([str(path) for path in checkpoint], device="cuda:5")
 
 
-def test_no_driver(
+def test_a_machine_without_a_driver_is_told_so(
     standin: Standin, checkpoint: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNAI_STREAMER_CUDA_LIBRARY", "/nonexistent/libcuda.so.1")

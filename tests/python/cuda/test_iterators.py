@@ -50,7 +50,9 @@ def test_runs_that_were_taken_elsewhere_are_missing(standin: Standin, tmp_path: 
             list(streamer.get_tensors())
 
 
-def test_random_use(standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_use_on_a_device_yields_every_tensor_once(
+    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RUNAI_STREAMER_CUDA_MEMORY_LIMIT", str(MIB))
     memory = StandinMemory(torch.device("cuda", 0))
 

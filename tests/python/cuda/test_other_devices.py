@@ -13,7 +13,7 @@ from tests.python.cuda.loads import expected
 from tests.support.models import check_same
 
 
-def test_meta(checkpoint: list[Path]) -> None:
+def test_tensors_of_the_meta_device_have_dtype_and_shape(checkpoint: list[Path]) -> None:
     wanted = expected(checkpoint)
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([str(path) for path in checkpoint], device="meta")

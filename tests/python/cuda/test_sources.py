@@ -31,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("memory_limit", ["0", "8388608", ""])
-def test_http(
+def test_a_load_over_http_to_a_device_has_every_byte(
     standin: Standin,
     checkpoint: list[Path],
     server: str,

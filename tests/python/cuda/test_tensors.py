@@ -37,7 +37,7 @@ def test_order_is_that_of_the_files(standin: Standin, checkpoint: list[Path]) ->
 
 
 @pytest.mark.parametrize("alignment", ["16", "256", "4096", "65536"])
-def test_alignment(
+def test_tensors_are_aligned_as_the_setting_says(
     standin: Standin, checkpoint: list[Path], monkeypatch: pytest.MonkeyPatch, alignment: str
 ) -> None:
     monkeypatch.setenv("RUNAI_STREAMER_CUDA_ALIGNMENT", alignment)
@@ -49,7 +49,7 @@ def test_alignment(
 
 
 @pytest.mark.parametrize("alignment", ["48", "7", "none"])
-def test_alignment_that_is_none(
+def test_an_invalid_alignment_is_refused(
     standin: Standin, checkpoint: list[Path], monkeypatch: pytest.MonkeyPatch, alignment: str
 ) -> None:
     monkeypatch.setenv("RUNAI_STREAMER_CUDA_ALIGNMENT", alignment)
@@ -155,7 +155,9 @@ def test_into_writes_where_the_tensors_are(standin: Standin, checkpoint: list[Pa
     )
 
 
-def test_into_some(standin: Standin, checkpoint: list[Path]) -> None:
+def test_into_for_one_tensor_leaves_the_others_to_the_load(
+    standin: Standin, checkpoint: list[Path]
+) -> None:
     wanted = expected(checkpoint)
     memory = standin.allocate(0, 700 * 1024 * 4)
     assert memory is not None

@@ -61,7 +61,7 @@ def test_is_equal_on_all_ranks(wanted: list[list[list[tuple[int, int]]]], policy
 
 @pytest.mark.parametrize("ranks", [2, 3, 8])
 @pytest.mark.parametrize("policy", ["spans", "chunks"])
-def test_is_balanced(ranks: int, policy: str) -> None:
+def test_the_ranks_read_equal_shares(ranks: int, policy: str) -> None:
     wanted = [[[(1000, 50_000_000)], [(8, 30_000_001)]]] * ranks
     plan = Plan(wanted, 8 << 20, policy)
     read = [plan.read_bytes(rank) for rank in range(ranks)]

@@ -122,7 +122,7 @@ def on_nodes(cluster: Make, two_nodes: dict[str, list[str]]) -> Make:
 
 @pytest.mark.needs("network namespaces")
 @pytest.mark.parametrize("everywhere", [False, True])
-def test_two_nodes(
+def test_two_nodes_share_by_their_setting(
     on_nodes: Make, tmp_path: Path, two_nodes: dict[str, list[str]], everywhere: bool
 ) -> None:
     files = models.dense(tmp_path, files=2, tensors=24)

@@ -63,7 +63,7 @@ def test_other_policies_yield_the_same(
         assert sum(sizes) == found[0]["bytes"]
 
 
-def test_by_torchrun(cluster: Make, tmp_path: Path) -> None:
+def test_ranks_of_torchrun_get_every_tensor(cluster: Make, tmp_path: Path) -> None:
     files, expected = models.mixture(tmp_path)
     found = cluster(2).torchrun("load", files)
     for result in found.values():

@@ -104,7 +104,7 @@ def test_an_end_that_raises_is_reported_and_harms_nobody(stream, monkeypatch) ->
     assert reported.wait(30)
 
 
-def test_only_once(stream) -> None:
+def test_a_second_delivery_of_a_stream_is_refused(stream) -> None:
     consumer = Consumer()
     stream.deliver(consumer.ready, consumer.end)
     with pytest.raises(ValueError, match="deliver"):

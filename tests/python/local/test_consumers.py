@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,18 +48,33 @@ def test_two_streamers_at_once(strategy: str, tmp_path: Path) -> None:
             assert same(left, tensors[name]) and same(right, tensors[name])
 
 
-def test_use_after_close(strategy: str, tmp_path: Path) -> None:
+@pytest.fixture
+def closed(strategy: str, tmp_path: Path) -> tuple[SafetensorsStreamer, Iterator[Any]]:
+    """A streamer that was closed after its first tensor, and its iterator."""
     path = tmp_path / "a.safetensors"
     save_floats(path, [200_000] * 10)
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([path])
         tensors = streamer.get_tensors()
         next(tensors)
+    return streamer, tensors
+
+
+def test_an_iterator_of_a_closed_streamer_ends_in_an_error(closed) -> None:
+    _, tensors = closed
     with pytest.raises(StreamerError, match="closed"):
         for _ in range(20):
             next(tensors)
+
+
+def test_a_closed_streamer_has_no_load_to_iterate(closed) -> None:
+    streamer, _ = closed
     with pytest.raises(StreamerError, match="stream_files"):
         next(streamer.get_tensors())
+
+
+def test_a_closed_streamer_keeps_its_statistics(closed) -> None:
+    streamer, _ = closed
     assert streamer.stats().bytes > 0
 
 

@@ -41,7 +41,7 @@ def test_a_missing_file_among_others(strategy: str, tmp_path: Path) -> None:
         load([tmp_path / "a.safetensors", tmp_path / "gone.safetensors"])
 
 
-def test_a_folder(strategy: str, tmp_path: Path) -> None:
+def test_a_directory_is_an_error_with_its_errno(strategy: str, tmp_path: Path) -> None:
     with pytest.raises(StreamerError, match="directory") as caught:
         load(str(tmp_path))
     assert caught.value.errno == errno.EISDIR
@@ -54,7 +54,9 @@ def test_a_pipe_is_refused_at_once(strategy: str, tmp_path: Path) -> None:
         load(path)
 
 
-def test_no_permission(strategy: str, tmp_path: Path) -> None:
+def test_a_file_without_permission_is_an_error_with_its_errno(
+    strategy: str, tmp_path: Path
+) -> None:
     path = tmp_path / "a.safetensors"
     save_floats(path, [10])
     path.chmod(0)
@@ -265,7 +267,9 @@ with SafetensorsStreamer() as streamer:
 
 @pytest.mark.needs("another user")
 @pytest.mark.parametrize(("allowed", "said"), [(0, "out_of_memory True"), (2, "10 True")])
-def test_few_threads(strategy: str, public_directory: Path, allowed: int, said: str) -> None:
+def test_a_limit_of_threads_is_kept_or_an_error_that_says_so(
+    strategy: str, public_directory: Path, allowed: int, said: str
+) -> None:
     """As another user, whose processes are counted: root's are not."""
     path = public_directory / "a.safetensors"
     save_floats(path, [300_000] * 10)

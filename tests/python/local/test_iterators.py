@@ -84,7 +84,7 @@ class TestContinuing:
         assert list(one) == list(other) == []
         check([*found, *streamer.get_tensors()], tensors)
 
-    def test_chunks(self, tmp_path: Path) -> None:
+    def test_iterators_of_chunks_share_one_sequence(self, tmp_path: Path) -> None:
         content = bytes(range(256)) * 40
         (tmp_path / "blob").write_bytes(content)
         with FileStreamer() as streamer:
@@ -336,7 +336,7 @@ class TestNumbers:
         assert found == [b"aaaa", b"bbbb", b"cccc"]
 
 
-def test_random_use(strategy: str, tmp_path: Path) -> None:
+def test_random_use_yields_every_tensor_once(strategy: str, tmp_path: Path) -> None:
     files = iterating.write_files(tmp_path)
     iterating.explore(iterating.Iterating, 120, base=str(tmp_path), files=files)
 

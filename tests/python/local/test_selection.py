@@ -90,7 +90,7 @@ class TestNames:
             ([3], "3 is not text"),
         ],
     )
-    def test_errors(self, model, wanted, message) -> None:
+    def test_a_selection_that_fits_nothing_is_an_error(self, model, wanted, message) -> None:
         with pytest.raises(StreamerError, match=message):
             load(model[0], tensor_names=wanted)
 
@@ -107,7 +107,7 @@ class TestNames:
 
 
 class TestInto:
-    def test_a_mapping(self, strategy, model) -> None:
+    def test_a_mapping_is_filled_in_place(self, strategy, model) -> None:
         path, tensors = model
         into = {name: torch.full_like(tensor, 9) for name, tensor in tensors.items()}
         with SafetensorsStreamer() as streamer:
@@ -124,7 +124,7 @@ class TestInto:
         assert all(same(found[name], tensors[name]) for name in tensors)
         assert all(found[name] is into[name] for name in into)
 
-    def test_a_module(self, strategy, tmp_path: Path) -> None:
+    def test_a_module_is_filled_and_stays_trainable(self, strategy, tmp_path: Path) -> None:
         source, target = torch.nn.Linear(300, 400), torch.nn.Linear(300, 400)
         safetensors.torch.save_file(source.state_dict(), tmp_path / "a.safetensors")
         load(tmp_path / "a.safetensors", into=target)
@@ -148,11 +148,11 @@ class TestInto:
             load(model[0], into={"layers.0.bias": target})
         assert "layers.0.bias" in str(caught.value)
 
-    def test_unknown_names(self, model) -> None:
+    def test_a_destination_that_no_file_has_is_an_error(self, model) -> None:
         with pytest.raises(StreamerError, match=r"no tensor 'layers\.7'"):
             load(model[0], into={"layers.7": torch.zeros(1)})
 
-    def test_overlapping_destinations(self, model) -> None:
+    def test_overlapping_destinations_are_refused(self, model) -> None:
         memory = torch.zeros(10)
         into = {"layers.0.bias": memory[:7], "layers.1.bias": memory[3:]}
         with pytest.raises(StreamerError, match="overlap"):
@@ -213,7 +213,7 @@ class TestSlices:
         ("index", "error"),
         [(300, IndexError), (-301, IndexError), (slice(0, 9, 2), ValueError), ("x", ValueError)],
     )
-    def test_errors(self, model, index, error) -> None:
+    def test_an_index_out_of_range_is_an_error(self, model, index, error) -> None:
         with SafetensorsStreamer() as streamer:
             streamer.open_files([model[0]])
             with pytest.raises(error):
@@ -306,7 +306,7 @@ class TestSlices:
 
 
 class TestReports:
-    def test_metadata(self, tmp_path: Path) -> None:
+    def test_metadata_is_merged_and_available_by_file(self, tmp_path: Path) -> None:
         for name, value in {"a": "1", "b": "2"}.items():
             safetensors.torch.save_file(
                 {name: torch.zeros(1)},
@@ -322,7 +322,7 @@ class TestReports:
             with pytest.raises(KeyError):
                 streamer.metadata("other")
 
-    def test_progress(self, strategy, model) -> None:
+    def test_progress_grows_to_the_total(self, strategy, model) -> None:
         path, tensors = model
         calls: list[tuple[int, int]] = []
         load(path, progress=lambda done, total: calls.append((done, total)))
@@ -331,7 +331,7 @@ class TestReports:
         assert {end for _, end in calls} == {total}
         assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
-    def test_stats(self, strategy, model) -> None:
+    def test_statistics_stay_after_the_load(self, strategy, model) -> None:
         path, tensors = model
         with SafetensorsStreamer() as streamer:
             streamer.stream_files([path])
@@ -399,7 +399,7 @@ class OfShapes(torch.nn.Module):
 
 
 class TestOneLiners:
-    def test_load_file(self, strategy, model) -> None:
+    def test_load_file_returns_what_safetensors_does(self, strategy, model) -> None:
         path, tensors = model
         found = load_file(path)
         assert list(found) == list(safetensors.torch.load_file(path)) or set(found) == set(tensors)

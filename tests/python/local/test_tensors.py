@@ -26,7 +26,7 @@ PLAIN = [name for name in BITS if name not in ("F4", "F6_E2M3", "F6_E3M2")]
 
 
 @pytest.mark.parametrize("dtype", PLAIN)
-def test_every_dtype(dtype: str, tmp_path: Path) -> None:
+def test_a_tensor_of_each_dtype_has_its_bytes(dtype: str, tmp_path: Path) -> None:
     bits = BITS[dtype]
     count = 6
     raw = bytes((i * 37) % 256 for i in range(count * bits // 8))
@@ -339,7 +339,7 @@ class TestFileStreamer:
             with pytest.raises(StreamerError, match="memory_limit -7"):
                 streamer.stream_files([FileChunks(1, path, 0, [MIB])], memory_limit=-7)
 
-    def test_listing(self, tmp_path: Path) -> None:
+    def test_list_files_selects_by_patterns(self, tmp_path: Path) -> None:
         (tmp_path / "sub").mkdir()
         for name in ("b.bin", "a.txt", "sub/c.bin"):
             (tmp_path / name).write_bytes(b"123")

@@ -119,7 +119,7 @@ def test_signature_covers_the_precondition(use):
             assert seen.headers["authorization"] == expected
 
 
-def test_shared_key(azurite, stored, use, tmp_path):
+def test_a_shared_key_loads_lists_and_pulls(azurite, stored, use, tmp_path):
     use({STRING: connection_string(azurite.url)})
     check_same(MODEL, load(stored))
     assert list_safetensors("az://models/t/") == [stored]
@@ -127,7 +127,7 @@ def test_shared_key(azurite, stored, use, tmp_path):
     assert (tmp_path / "m.safetensors").read_bytes() == save(MODEL)
 
 
-def test_wrong_key(azurite, stored, use):
+def test_a_wrong_key_is_an_error_that_names_the_account(azurite, stored, use):
     key = base64.b64encode(b"x" * 64).decode()
     use({STRING: connection_string(azurite.url, key)})
     with pytest.raises(StreamerError, match=r"Auth[a-z]+Fail") as caught:
@@ -160,15 +160,23 @@ def test_signature_that_does_not_allow_it(azurite, stored, use, options):
     assert "sig=" not in str(caught.value)
 
 
-def test_missing(azurite, stored, use):
+@pytest.mark.parametrize(
+    ("uri", "server_code"),
+    [("az://models/none", "BlobNotFound"), ("az://nothing/none", "ContainerNotFound")],
+)
+def test_a_missing_blob_or_container_is_not_found(azurite, stored, use, uri, server_code):
     use({STRING: connection_string(azurite.url)})
     with pytest.raises(StreamerError) as caught:
-        load("az://models/none")
-    assert (caught.value.code, caught.value.server_code) == ("not_found", "BlobNotFound")
-    with pytest.raises(StreamerError) as caught:
-        load("az://nothing/none")
-    assert caught.value.server_code == "ContainerNotFound"
+        load(uri)
+    assert (caught.value.code, caught.value.server_code) == ("not_found", server_code)
+
+
+def test_a_missing_directory_lists_nothing(azurite, stored, use):
+    use({STRING: connection_string(azurite.url)})
     assert list_safetensors("az://models/none") == []
+
+
+def test_no_account_is_an_error_that_names_the_setting(use):
     use({STRING: ""})
     with pytest.raises(StreamerError, match="AZURE_STORAGE_ACCOUNT_NAME"):
         load("az://models/none")
@@ -194,7 +202,7 @@ def managed_identity(request, monkeypatch, use):
         yield tokens
 
 
-def test_bearer_token(azurite, stored, managed_identity, authority, use):
+def test_a_managed_identity_loads_and_lists(azurite, stored, managed_identity, authority, use):
     managed_identity.append(bearer_token())
     use({STRING: connection_string(azurite.tls_url, None), "SSL_CERT_FILE": str(authority.ca)})
     check_same(MODEL, load(stored))
@@ -213,7 +221,9 @@ def test_expired_bearer_token_is_replaced_once(azurite, stored, managed_identity
 
 
 @pytest.mark.parametrize("kind", ["secret", "federated"])
-def test_application(azurite, stored, authority, certificate, use, monkeypatch, tmp_path, kind):
+def test_an_application_loads_and_its_refusal_is_quoted(
+    azurite, stored, authority, certificate, use, monkeypatch, tmp_path, kind
+):
     """The core's own: a client secret, and a workload identity's token."""
     monkeypatch.setattr(azure_credentials, "_installed", lambda: False)
     forms = []
@@ -251,7 +261,7 @@ def test_application(azurite, stored, authority, certificate, use, monkeypatch, 
     assert "application client" in caught.value.identity
 
 
-def test_no_credentials(azurite, stored, use, monkeypatch):
+def test_no_credentials_is_an_error_that_names_the_extra(azurite, stored, use, monkeypatch):
     monkeypatch.setattr(azure_credentials, "_installed", lambda: False)
     use({STRING: connection_string(azurite.tls_url, None)})
     use({"AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1:1"})
@@ -261,7 +271,7 @@ def test_no_credentials(azurite, stored, use, monkeypatch):
     assert caught.value.code == "credentials"
 
 
-def test_anonymous(azurite, use):
+def test_anonymous_requests_reach_public_containers_only(azurite, use):
     client = azurite.client().create_container(
         f"public{random.randrange(1 << 30)}", public_access="container"
     )
@@ -273,7 +283,7 @@ def test_anonymous(azurite, use):
         load("az://models/t/m.safetensors")
 
 
-def test_replaced_blob(azurite, use):
+def test_a_blob_replaced_during_the_load_is_an_error(azurite, use):
     big = save(make_model(60))
     blob = azurite.client().get_blob_client("models", "replaced")
     blob.upload_blob(big, overwrite=True)
@@ -342,7 +352,7 @@ def test_directories_of_hierarchical_namespaces_are_left_out(use):
         assert FileStreamer().list_files("az://c/") == [("az://c/d/x", 7)]
 
 
-def test_busy_service(use):
+def test_a_busy_service_is_throttled_with_its_message(use):
     """The XML body names the error where no header does."""
     body = (
         b"<?xml version='1.0'?><Error><Code>ServerBusy</Code><Message>Later.\nId</Message></Error>"

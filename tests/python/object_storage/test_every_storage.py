@@ -32,25 +32,30 @@ def load(uri):
         return streamer.stats()
 
 
-def test_statistics_and_trace(storage, model, use, tmp_path):
-    trace = tmp_path / "trace"
-    use({"RUNAI_STREAMER_TRACE_FILE": str(trace), "RUNAI_STREAMER_CONCURRENCY": "3"})
+def test_statistics_count_bytes_threads_and_requests(storage, model, use):
+    use({"RUNAI_STREAMER_CONCURRENCY": "3"})
     stats = load(model)
     size = sum(tensor.numel() for tensor in MODEL.values())
     assert stats.bytes == size
     assert stats.bytes_by_source == {storage.source: size}
     assert set(stats.bytes_by_strategy) == {storage.source}
     assert (stats.retries, stats.threads, stats.concurrency) == (0, 3, 3)
+    assert stats.requests >= len(BYTES) // (5 << 20)
+
+
+def test_the_trace_has_each_read_its_connection_and_no_secret(storage, model, use, tmp_path):
+    trace = tmp_path / "trace"
+    use({"RUNAI_STREAMER_TRACE_FILE": str(trace), "RUNAI_STREAMER_CONCURRENCY": "3"})
+    load(model)
     lines = trace.read_text().splitlines()
     reads = [line for line in lines if re.search(r"range=bytes=\d+-\d+ status=206 ", line)]
     assert len(reads) >= len(BYTES) // (5 << 20)
     assert len(set(re.findall(r"connection=(\d+)", "".join(reads)))) <= 3 * storage.hosts
-    assert stats.requests >= len(BYTES) // (5 << 20)
     for secret in storage.secrets:
         assert secret not in trace.read_text()
 
 
-def test_concurrency_adapts(storage, model, use):
+def test_concurrency_falls_when_the_server_asks_to_slow_down(storage, model, use):
     """Nothing fixes it, and the server asks to slow down."""
     use(storage.proxied)
     match = storage.read_match + ".* bytes=[1-9]"
@@ -60,7 +65,7 @@ def test_concurrency_adapts(storage, model, use):
     assert stats.concurrency < 4  # where it starts
 
 
-def test_memory_limit(storage, model, use):
+def test_memory_stays_within_the_limit(storage, model, use):
     limit = 24 << 20
     use({"RUNAI_STREAMER_MEMORY_LIMIT": str(limit)})
     stats = load(model)
@@ -69,7 +74,7 @@ def test_memory_limit(storage, model, use):
 
 
 @pytest.mark.parametrize(("change", "text"), [(-1, "truncated"), (1, "trailing")])
-def test_declared_size(storage, use, change, text):
+def test_a_header_that_contradicts_the_size_is_an_error(storage, use, change, text):
     """The header's sizes are compared with the object's."""
     small = save(make_model(1))
     storage.put(f"{text}.safetensors", small[:-1] if change < 0 else small + b"x")
@@ -78,7 +83,7 @@ def test_declared_size(storage, use, change, text):
         streamer.stream_files([f"{storage.uri}/{text}.safetensors"])
 
 
-def test_identity_in_errors(storage, model, use):
+def test_an_error_names_the_identity_and_no_secret(storage, model, use):
     with pytest.raises(FileNotFoundError) as caught, SafetensorsStreamer() as streamer:
         streamer.stream_files([model + ".none"])
     error = caught.value
@@ -88,24 +93,47 @@ def test_identity_in_errors(storage, model, use):
         assert secret not in str(error)
 
 
-def test_lists(storage, use):
-    sizes = {"a.safetensors": 3, "b.safetensors": 1, "deep/c.safetensors": 2, "deep/d.txt": 4}
-    for name, size in sizes.items():
+SIZES = {"a.safetensors": 3, "b.safetensors": 1, "deep/c.safetensors": 2, "deep/d.txt": 4}
+
+
+@pytest.fixture
+def listed(storage, use):
+    """A directory with objects of SIZES, and (path, size) of each, sorted."""
+    for name, size in SIZES.items():
         storage.put(f"lists/{name}", b"x" * size)
     use(storage.env)
-    folder = f"{storage.uri}/lists"
-    expected = [f"{folder}/a.safetensors", f"{folder}/b.safetensors"]
-    assert list_safetensors(folder) == list_safetensors(folder + "/") == expected
+    directory = f"{storage.uri}/lists"
+    return directory, sorted((f"{directory}/{name}", size) for name, size in SIZES.items())
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_list_safetensors_finds_the_models_directly_in_a_directory(listed, slash):
+    directory, _ = listed
+    expected = [f"{directory}/a.safetensors", f"{directory}/b.safetensors"]
+    assert list_safetensors(directory + slash) == expected
+
+
+def test_list_files_finds_every_object_below_a_directory_and_its_size(listed):
+    directory, every = listed
     with FileStreamer() as streamer:
-        every = streamer.list_files(folder)
-        assert every == sorted((f"{folder}/{name}", size) for name, size in sizes.items())
-        assert streamer.list_files(folder, is_recursive=False) == every[:2]
-        text = [f"{object_key(folder)}/*.txt"]
-        assert streamer.list_files(folder, allow_patterns=text) == [every[3]]
-        assert streamer.list_files(folder, ignore_patterns=["*.safetensors"]) == [every[3]]
+        assert streamer.list_files(directory) == every
 
 
-def test_to_device_memory(storage, model, standin):
+def test_list_files_that_is_not_recursive_stays_in_the_directory(listed):
+    directory, every = listed
+    with FileStreamer() as streamer:
+        assert streamer.list_files(directory, is_recursive=False) == every[:2]
+
+
+def test_list_files_selects_whole_keys_by_patterns(listed):
+    directory, every = listed
+    text = [f"{object_key(directory)}/*.txt"]
+    with FileStreamer() as streamer:
+        assert streamer.list_files(directory, allow_patterns=text) == [every[3]]
+        assert streamer.list_files(directory, ignore_patterns=["*.safetensors"]) == [every[3]]
+
+
+def test_a_load_to_a_device_copies_each_byte_once(storage, model, standin):
     """Through pinned slots, on the stand-in driver."""
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([model], device="cuda:0")

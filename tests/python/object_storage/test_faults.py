@@ -51,7 +51,9 @@ RUN = {"stream": stream, "header": header, "list": listing, "pull": pull}
 
 
 @pytest.mark.parametrize(("fault", "operation"), CASES)
-def test_fault(storage, use, tmp_path, fault, operation):
+def test_a_fault_ends_in_the_right_bytes_or_the_right_error(
+    storage, use, tmp_path, fault, operation
+):
     storage.put(NAME, BYTES)
     use(storage.proxied)
     use({"RUNAI_STREAMER_CHUNK_BYTESIZE": str(5 << 20), "RUNAI_STREAMER_MAX_ATTEMPTS": "3"})

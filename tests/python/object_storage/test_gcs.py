@@ -90,7 +90,7 @@ def test_official_client_accepts_the_standin(private_gcs):
 @pytest.mark.parametrize(
     "by", ["RUNAI_STREAMER_GCS_CREDENTIAL_FILE", "GOOGLE_APPLICATION_CREDENTIALS"]
 )
-def test_service_account(private_gcs, service_account, use, resolver, by):
+def test_a_service_account_loads_and_lists(private_gcs, service_account, use, resolver, by):
     private_gcs.put("models", "m.safetensors", save(MODEL))
     use({"RUNAI_STREAMER_GCS_ENDPOINT": private_gcs.url, by: str(service_account)})
     check_same(MODEL, load("gs://models/m.safetensors"))
@@ -102,7 +102,9 @@ def test_service_account(private_gcs, service_account, use, resolver, by):
     assert "PRIVATE" not in str(caught.value)
 
 
-def test_chosen_file_comes_first(private_gcs, service_account, tmp_path, use, resolver):
+def test_the_chosen_credential_file_comes_first(
+    private_gcs, service_account, tmp_path, use, resolver
+):
     private_gcs.put("models", "m.safetensors", save(MODEL))
     wrong = tmp_path / "wrong.json"
     wrong.write_text("{}")
@@ -112,7 +114,9 @@ def test_chosen_file_comes_first(private_gcs, service_account, tmp_path, use, re
     check_same(MODEL, load("gs://models/m.safetensors"))
 
 
-def test_gcloud_login(private_gcs, authorized_user, tmp_path, use, resolver, monkeypatch):
+def test_the_login_of_gcloud_loads(
+    private_gcs, authorized_user, tmp_path, use, resolver, monkeypatch
+):
     # google-auth asks Google itself, whatever the file says.
     address = "google.oauth2.credentials._GOOGLE_OAUTH2_TOKEN_ENDPOINT"
     monkeypatch.setattr(address, f"{private_gcs.url}/token")
@@ -122,7 +126,7 @@ def test_gcloud_login(private_gcs, authorized_user, tmp_path, use, resolver, mon
     check_same(MODEL, load("gs://models/m.safetensors"))
 
 
-def test_metadata_server(private_gcs, tmp_path, use, resolver):
+def test_the_metadata_server_gives_a_token(private_gcs, tmp_path, use, resolver):
     private_gcs.put("models", "m.safetensors", save(MODEL))
     host = private_gcs.url.removeprefix("http://")
     use({"GCE_METADATA_HOST": host, "GCE_METADATA_IP": host, "GCE_METADATA_ROOT": host})
@@ -245,7 +249,9 @@ class TestWorkloadIdentity:
         ('{"type": "external_account"}', "package", "runai-model-streamer[gcs]"),
     ],
 )
-def test_unusable_files(private_gcs, tmp_path, use, resolver, content, code, text):
+def test_an_unusable_credential_file_is_an_error(
+    private_gcs, tmp_path, use, resolver, content, code, text
+):
     file = tmp_path / "file.json"
     file.write_text(content)
     use({"RUNAI_STREAMER_GCS_ENDPOINT": private_gcs.url})
@@ -267,7 +273,7 @@ def test_wrong_signature_is_refused_by_the_token_service(
     assert caught.value.code == "credentials"
 
 
-def test_no_credentials(private_gcs, use, tmp_path, resolver):
+def test_no_credentials_is_an_error_that_names_the_setting(private_gcs, use, tmp_path, resolver):
     use({"RUNAI_STREAMER_GCS_ENDPOINT": private_gcs.url, "CLOUDSDK_CONFIG": str(tmp_path)})
     use(
         {
@@ -282,7 +288,7 @@ def test_no_credentials(private_gcs, use, tmp_path, resolver):
     assert caught.value.code == "credentials"
 
 
-def test_anonymous(private_gcs, gcs, use):
+def test_anonymous_requests_carry_no_authorization(private_gcs, gcs, use):
     gcs.put("models", "public", b"12345678")
     use({"RUNAI_STREAMER_GCS_USE_ANONYMOUS_CREDENTIALS": "true"})
     use({"RUNAI_STREAMER_GCS_ENDPOINT": gcs.url})
@@ -296,7 +302,7 @@ def test_anonymous(private_gcs, gcs, use):
 
 
 @pytest.mark.parametrize("variable", ["STORAGE_EMULATOR_HOST", "CLOUD_STORAGE_EMULATOR_ENDPOINT"])
-def test_emulator(gcs_emulator, use, variable, tmp_path):
+def test_the_emulator_is_reached_by_its_variable(gcs_emulator, use, variable, tmp_path):
     bucket = gcs_emulator.client().bucket("models")
     bucket.blob("t/m.safetensors").upload_from_string(save(MODEL))
     bucket.blob("t/config.json").upload_from_string(b"{}")
@@ -307,7 +313,7 @@ def test_emulator(gcs_emulator, use, variable, tmp_path):
     assert (tmp_path / "t/config.json").read_bytes() == b"{}"
 
 
-def test_replaced_object(gcs, use):
+def test_an_object_replaced_during_the_load_is_an_error(gcs, use):
     big = make_model(24)
     gcs.put("models", "replaced", save(big))
     use({"STORAGE_EMULATOR_HOST": gcs.url, "RUNAI_STREAMER_CHUNK_BYTESIZE": str(5 << 20)})
@@ -321,7 +327,7 @@ def test_replaced_object(gcs, use):
 
 
 @pytest.mark.parametrize("megabytes", [1, 24])
-def test_damaged_object(gcs, use, tmp_path, megabytes):
+def test_a_damaged_object_fails_its_checksum(gcs, use, tmp_path, megabytes):
     name = f"damaged-{megabytes}"
     gcs.put("models", name, save(make_model(megabytes)))
     gcs.damage.add(name)
@@ -361,7 +367,7 @@ def test_empty_and_tiny_objects(gcs, use, tmp_path):
     assert (tmp_path / "1").read_bytes() == b"x"
 
 
-def test_requester_pays(gcs, use):
+def test_the_quota_project_is_sent(gcs, use):
     gcs.put("models", "paid", b"x")
     use({"STORAGE_EMULATOR_HOST": gcs.url, "GOOGLE_CLOUD_QUOTA_PROJECT": "payer"})
     FileStreamer().list_files("gs://models/paid")

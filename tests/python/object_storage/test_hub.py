@@ -52,7 +52,7 @@ def test_pages_of_lists(repo):
     assert len(repo.seen) == 4
 
 
-def test_revisions(repo):
+def test_a_revision_is_a_branch_a_pull_request_or_a_commit(repo):
     other = make_model(3, seed=9)
     commit = repo.push("org/repo", {"m.safetensors": save(other)}, revision="refs/pr/1")
     check_same(other, load("hf://org/repo@refs%2Fpr%2F1/m.safetensors"))
@@ -72,33 +72,42 @@ def test_files_of_a_load_come_from_one_commit(repo):
     assert all(first in seen.path for seen in repo.store.seen)
 
 
-def test_tokens(repo, use, tmp_path):
+@pytest.fixture
+def private_uri(repo):
+    """A file of a private repository."""
     repo.private.add("org/repo")
-    uri = "hf://org/repo/m.safetensors"
+    return "hf://org/repo/m.safetensors"
+
+
+def test_a_private_repository_without_a_token_is_an_error_that_names_the_setting(private_uri):
     with pytest.raises(StreamerError, match="HF_TOKEN") as caught:
-        load(uri)
+        load(private_uri)
     assert (caught.value.code, caught.value.server_code) == ("permission", "RepoNotFound")
+
+
+def test_a_wrong_token_is_an_error_without_the_token(private_uri, use):
     use({"HF_TOKEN": "hf_wrong"})
     with pytest.raises(StreamerError, match="owner of the token") as caught:
-        load(uri)
+        load(private_uri)
     assert caught.value.server_code == "GatedRepo"
     assert "the hub's token of HF_TOKEN" in caught.value.identity
     assert "hf_wrong" not in str(caught.value)
+
+
+def test_the_token_of_the_environment_loads_and_lists(repo, private_uri, use):
     use({"HF_TOKEN": repo.token})
-    check_same(MODEL, load(uri))
-    assert list_safetensors("hf://org/repo") == [uri]
-    use({"HF_TOKEN": ""})
-    home = tmp_path / "hf"
-    home.mkdir()
-    (home / "token").write_text(repo.token + "\n")
-    use({"HF_HOME": str(home)})
-    check_same(MODEL, load(uri))
-    (home / "token").rename(home / "other")
-    use({"HF_TOKEN_PATH": str(home / "other")})
-    check_same(MODEL, load(uri))
+    check_same(MODEL, load(private_uri))
+    assert list_safetensors("hf://org/repo") == [private_uri]
 
 
-def test_renamed_repository(repo):
+@pytest.mark.parametrize(("setting", "file"), [("HF_HOME", ""), ("HF_TOKEN_PATH", "other")])
+def test_the_token_of_a_file_loads(repo, private_uri, use, tmp_path, setting, file):
+    (tmp_path / (file or "token")).write_text(repo.token + "\n")
+    use({"HF_TOKEN": "", setting: str(tmp_path / file)})
+    check_same(MODEL, load(private_uri))
+
+
+def test_a_renamed_repository_is_followed(repo):
     repo.renamed["old/name"] = "org/repo"
     check_same(MODEL, load("hf://old/name/m.safetensors"))
     assert list_safetensors("hf://old/name") == ["hf://old/name/m.safetensors"]
@@ -117,7 +126,7 @@ def test_what_is_not_there(repo):
         load("hf://org")
 
 
-def test_local_cache(repo, use, tmp_path):
+def test_the_local_cache_of_the_hub_is_read(repo, use, tmp_path):
     """Laid out as the hub's own library does."""
     commit = repo.commits["org/repo", "main"]
     cache = tmp_path / "hub" / "models--org--repo"

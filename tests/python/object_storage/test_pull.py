@@ -50,7 +50,7 @@ def key_of(uri: str) -> str:
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_everything(source, tmp_path, slash):
+def test_all_objects_below_the_prefix_are_copied(source, tmp_path, slash):
     assert pull_files(source + slash, str(tmp_path / "out")) is None
     assert files_below(tmp_path / "out") == FILES
 
@@ -72,7 +72,7 @@ def test_patterns_are_for_the_whole_key(source, tmp_path):
     assert names(["*.nothing"]) == set()
 
 
-def test_in_parallel(storage, source, use, tmp_path):
+def test_objects_are_copied_over_several_connections(storage, source, use, tmp_path):
     trace = tmp_path / "trace"
     use({**storage.proxied, "RUNAI_STREAMER_CONCURRENCY": "3"})
     use({"RUNAI_STREAMER_TRACE_FILE": str(trace)})
@@ -83,7 +83,7 @@ def test_in_parallel(storage, source, use, tmp_path):
     assert storage.hosts < len(connections) <= 3 * storage.hosts
 
 
-def test_over_what_is_there(source, tmp_path):
+def test_a_pull_replaces_files_of_its_names_and_keeps_others(source, tmp_path):
     (tmp_path / "config.json").write_text("old and longer")
     (tmp_path / "mine").write_text("kept")
     pull_files(source, str(tmp_path), ["*.json"])
@@ -94,7 +94,7 @@ def test_over_what_is_there(source, tmp_path):
     assert stat.S_IMODE((tmp_path / "config.json").stat().st_mode) == 0o666 & ~umask
 
 
-def test_missing_folder(storage, use, tmp_path):
+def test_a_pull_of_a_missing_folder_writes_nothing(storage, use, tmp_path):
     use(storage.env)
     if not storage.knows_folders:
         with pytest.raises(FileNotFoundError):
@@ -147,7 +147,7 @@ def test_a_file_that_can_not_be_written(source, tmp_path):
     assert list(out.iterdir()) == [out / "config.json"]
 
 
-def test_local_paths(tmp_path):
+def test_a_local_path_is_refused(tmp_path):
     with pytest.raises(NotImplementedError):
         pull_files(str(tmp_path), str(tmp_path / "out"))
     with pytest.raises(ValueError, match="local"):
@@ -200,7 +200,7 @@ class TestObjectStorageModel:
             with ObjectStorageModel(source, tmp_path / "cache") as model:
                 model.pull_files()
 
-    def test_nothing_found(self, source, tmp_path):
+    def test_a_model_without_files_is_an_error_and_can_be_tried_again(self, source, tmp_path):
         with pytest.raises(RuntimeError, match="no files"):
             with ObjectStorageModel(source, tmp_path / "cache") as model:
                 model.pull_files(["*.nothing"])

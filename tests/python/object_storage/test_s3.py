@@ -56,7 +56,7 @@ class TestAddresses:
     @pytest.mark.parametrize(
         "variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "RUNAI_STREAMER_S3_ENDPOINT"]
     )
-    def test_endpoint_variables(self, model, ceph, use, monkeypatch, variable):
+    def test_each_variable_of_the_endpoint_is_used(self, model, ceph, use, monkeypatch, variable):
         monkeypatch.delenv("AWS_ENDPOINT_URL")
         use({variable: ceph.url})
         check_same(MODEL, load(model))
@@ -75,7 +75,7 @@ class TestAddresses:
         use({"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "p"})
         check_same(MODEL, load(model))
 
-    def test_virtual_hosts(self, model, ceph, use):
+    def test_buckets_can_be_host_names(self, model, ceph, use):
         trace = {"AWS_ENDPOINT_URL": ceph.virtual_url}
         use({**trace, "RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "1"})
         check_same(MODEL, load(model))
@@ -89,7 +89,9 @@ class TestAddresses:
 
     @pytest.mark.parametrize("operation", OPERATIONS)
     @pytest.mark.parametrize("endpoint", ["http://nowhere.invalid", "http://127.0.0.1:9"])
-    def test_nobody_there(self, s3_storage, use, tmp_path, endpoint, operation):
+    def test_an_endpoint_without_a_server_is_an_error_after_all_attempts(
+        self, s3_storage, use, tmp_path, endpoint, operation
+    ):
         """A name that does not resolve; a port that nobody listens at."""
         use({**S3_ENV, "AWS_ENDPOINT_URL": endpoint})
         use({"RUNAI_STREAMER_MAX_ATTEMPTS": "2"})
@@ -115,7 +117,7 @@ class TestIdentities:
         check_same(MODEL, load(model))
 
     @pytest.mark.parametrize("boto3", ["0", "1"])
-    def test_profiles(self, model, use, monkeypatch, tmp_path, boto3):
+    def test_a_profile_gives_keys_and_region(self, model, use, monkeypatch, tmp_path, boto3):
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         monkeypatch.delenv("AWS_REGION")
@@ -139,14 +141,16 @@ class TestIdentities:
         monkeypatch.delenv("AWS_ENDPOINT_URL")
         check_same(MODEL, load(model, S3Credentials(endpoint=ceph.url)))
 
-    def test_unsigned(self, model, use, monkeypatch):
+    def test_unsigned_requests_reach_a_public_object(self, model, use, monkeypatch):
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         use({"RUNAI_STREAMER_S3_UNSIGNED": "1"})
         check_same(MODEL, load(model))
 
     @pytest.mark.parametrize("boto3", ["0", "1"])
-    def test_none_found(self, model, use, monkeypatch, boto3):
+    def test_no_credentials_is_an_error_that_names_the_setting(
+        self, model, use, monkeypatch, boto3
+    ):
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         use({"RUNAI_STREAMER_NO_BOTO3_SESSION": boto3})
@@ -155,7 +159,7 @@ class TestIdentities:
         assert caught.value.code == "credentials"
 
     @pytest.mark.parametrize("boto3", ["0", "1"])
-    def test_wrong_secret(self, model, use, boto3):
+    def test_a_wrong_secret_is_an_error_without_the_secret(self, model, use, boto3):
         secret = "a-secret-that-is-wrong-0123456789abcdef"
         use({"AWS_SECRET_ACCESS_KEY": secret, "RUNAI_STREAMER_NO_BOTO3_SESSION": boto3})
         with pytest.raises(PermissionError) as caught:
@@ -254,7 +258,7 @@ class TestObjects:
             "'\"<>;:@=",
         ],
     )
-    def test_keys(self, s3_storage, use, name):
+    def test_an_odd_key_loads_and_lists(self, s3_storage, use, name):
         use(s3_storage.env)
         s3_storage.put(f"keys/{name}.safetensors", BYTES)
         path = f"{s3_storage.uri}/keys/{name}.safetensors"
@@ -262,7 +266,7 @@ class TestObjects:
         with FileStreamer() as streamer:
             assert (path, len(BYTES)) in streamer.list_files(f"{s3_storage.uri}/keys")
 
-    def test_keys_as_files(self, s3_storage, use, tmp_path):
+    def test_odd_keys_become_safe_file_names(self, s3_storage, use, tmp_path):
         use(s3_storage.env)
         for name in ("a//b", "deep/", "deep/c", "d?e", "\\f"):
             s3_storage.put(f"files/{name}", name.encode())

@@ -36,7 +36,9 @@ class TestRefusals:
             (405, "MethodNotAllowed", "io", "405"),
         ],
     )
-    def test_at_once(self, canned, status, code, expected, words):
+    def test_a_lasting_error_is_raised_at_the_first_attempt(
+        self, canned, status, code, expected, words
+    ):
         server = canned(lambda seen: error(status, code))
         with pytest.raises(ValueError, match=words) as caught:
             read()
@@ -55,7 +57,7 @@ class TestRefusals:
             (400, "KMS.ThrottlingException", "throttled"),
         ],
     )
-    def test_after_some_attempts(self, canned, status, code, expected):
+    def test_a_passing_error_is_raised_after_all_attempts(self, canned, status, code, expected):
         server = canned(lambda seen: error(status, code))
         with pytest.raises(ValueError, match="3 attempts") as caught:
             read()
@@ -65,7 +67,9 @@ class TestRefusals:
 
     @pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (400, "RequestTimeout")])
     @pytest.mark.parametrize("operation", ["header", "stream", "list", "pull"])
-    def test_they_pass(self, canned, tmp_path, status, code, operation):
+    def test_an_error_that_passes_fails_no_operation(
+        self, canned, tmp_path, status, code, operation
+    ):
         """What a server says for a moment keeps no operation from its end."""
         data = save(make_model(1))
         refused = []
@@ -91,7 +95,7 @@ class TestRefusals:
             check_same(make_model(1), load(uri))
         assert len(refused) == 2
 
-    def test_requester_pays(self, canned, use):
+    def test_the_requester_pays_if_the_setting_says_so(self, canned, use):
         def handler(seen):
             if seen.headers.get("x-amz-request-payer") != "requester":
                 return error(403, "AccessDenied")
@@ -153,7 +157,9 @@ class TestTokens:
 class TestRegions:
     @pytest.mark.parametrize("without_boto3", ["0", "1"])
     @pytest.mark.parametrize("source", ["AWS_REGION", "AWS_DEFAULT_REGION", "profile"])
-    def test_settings(self, canned, use, monkeypatch, tmp_path, source, without_boto3):
+    def test_the_region_comes_from_each_setting(
+        self, canned, use, monkeypatch, tmp_path, source, without_boto3
+    ):
         server = canned(serve)
         monkeypatch.delenv("AWS_REGION")
         config = tmp_path / "config"
@@ -290,7 +296,7 @@ class TestExpress:
         assert read(f"s3://{self.BUCKET}/d/key") == DATA
         assert self.sessions == 2
 
-    def test_no_session(self, canned):
+    def test_a_refused_session_is_an_error_that_says_so(self, canned):
         canned(lambda seen: error(403, "AccessDenied"))
         with pytest.raises(PermissionError, match="session"):
             read(f"s3://{self.BUCKET}/d/key")

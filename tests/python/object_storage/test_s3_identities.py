@@ -141,7 +141,7 @@ class TestChain:
         b' "Expiration": "2099-01-01T00:00:00Z"}'
     )
 
-    def test_container(self, resolver, use, tmp_path):
+    def test_the_endpoint_of_a_container_gives_credentials(self, resolver, use, tmp_path):
         def handler(seen):
             assert seen.path == "/v1/credentials"
             assert seen.headers["authorization"] == "Bearer of the pod"
@@ -160,7 +160,7 @@ class TestChain:
         with pytest.raises(ValueError, match="not allowed"):
             read()
 
-    def test_instance_metadata(self, resolver, use):
+    def test_instance_metadata_gives_credentials_unless_disabled(self, resolver, use):
         def handler(seen):
             if seen.path == "/latest/api/token":
                 assert seen.method == "PUT"
@@ -181,7 +181,7 @@ class TestChain:
             assert len(server.seen) == asked
 
     @pytest.mark.parametrize("by", ["environment", "profile"])
-    def test_web_identity(self, resolver, use, tmp_path, by):
+    def test_a_web_identity_is_exchanged_for_credentials(self, resolver, use, tmp_path, by):
         def handler(seen):
             assert seen.method == "POST"
             assert b"Action=AssumeRoleWithWebIdentity" in seen.body

@@ -38,7 +38,7 @@ def named(authority, tmp_path_factory, www, ceph):
 
 
 @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "SSL_CERT_FILE"])
-def test_over_ceph(model, ceph, authority, use, variable):
+def test_a_bundle_of_either_variable_verifies_the_server(model, ceph, authority, use, variable):
     use({"AWS_ENDPOINT_URL": ceph.tls_url, variable: str(authority.ca)})
     check_same(MODEL, load(model))
 
@@ -51,7 +51,7 @@ def test_ca_bundle_of_the_profile(model, ceph, authority, use, tmp_path):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_bad_certificates(named, authority, use, tmp_path, operation):
+def test_a_bad_certificate_fails_each_operation(named, authority, use, tmp_path, operation):
     use({**S3_ENV, "AWS_CA_BUNDLE": str(authority.ca)})
     path = "s3://models/tls.safetensors"
     use({"AWS_ENDPOINT_URL": named["good"]})
@@ -64,7 +64,7 @@ def test_bad_certificates(named, authority, use, tmp_path, operation):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_unknown_authority(model, ceph, use, tmp_path, operation):
+def test_an_unknown_authority_fails_each_operation(model, ceph, use, tmp_path, operation):
     use({"AWS_ENDPOINT_URL": ceph.tls_url})
     with pytest.raises(OSError, match="AWS_CA_BUNDLE") as caught:
         OPERATIONS[operation](model, tmp_path / "pulled")

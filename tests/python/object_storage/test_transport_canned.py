@@ -144,7 +144,7 @@ class TestRoundTrips:
 
 
 class TestTransport:
-    def test_trace(self, canned, use, tmp_path):
+    def test_the_trace_has_each_request_and_no_secret(self, canned, use, tmp_path):
         server = canned(serve)
         use({"RUNAI_STREAMER_S3_TRACE": "1", "RUNAI_STREAMER_TRACE_FILE": str(tmp_path / "trace")})
         assert read() == DATA
@@ -174,13 +174,13 @@ class TestTransport:
         read()
         assert len(list(tmp_path.glob("runai_streamer_trace.*.log"))) == 1
 
-    def test_deadline(self, canned, use):
+    def test_the_deadline_ends_the_attempts(self, canned, use):
         canned(lambda seen: error(503, "SlowDown"))
         use({"RUNAI_STREAMER_DEADLINE_SECONDS": "1", "RUNAI_STREAMER_MAX_ATTEMPTS": "100"})
         with pytest.raises(TimeoutError, match="RUNAI_STREAMER_DEADLINE_SECONDS"):
             read()
 
-    def test_bandwidth_cap(self, canned, use):
+    def test_loads_share_the_bandwidth_limit(self, canned, use):
         """Of the process: two loads share it."""
         canned(serve)
         use({"RUNAI_STREAMER_MAX_BANDWIDTH": "20000"})
@@ -203,7 +203,7 @@ class TestTransport:
         assert read() == DATA
         assert asked[1] - asked[0] >= 1
 
-    def test_proxies(self, canned, use):
+    def test_a_proxy_gets_the_whole_url_unless_no_proxy_names_the_host(self, canned, use):
         """HTTP through a proxy carries the whole URL in the request line."""
         with Canned(serve) as proxy:
             canned(lambda seen: error(500, "NotThroughTheProxy"))
@@ -225,7 +225,7 @@ class TestTransport:
         assert "hidden" not in str(caught.value)
 
     @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
-    def test_tunnels(self, use, authority, variable):
+    def test_tls_goes_through_the_tunnel_of_a_proxy(self, use, authority, variable):
         """TLS through a proxy: it knows the name, which does not resolve here."""
         name = "s3.store.invalid"
         certificate = authority.issue(f"tunnel-{variable}", [name], [])

@@ -46,7 +46,7 @@ def folder(www, tmp_path):
     return made
 
 
-def test_nginx(nginx, folder, tmp_path):
+def test_a_directory_of_nginx_loads_lists_and_pulls(nginx, folder, tmp_path):
     (folder / "m.safetensors").write_bytes(DATA)
     (folder / "sub").mkdir()
     (folder / "sub" / "ä b+%.json").write_bytes(b"{}")
@@ -62,7 +62,7 @@ def test_nginx(nginx, folder, tmp_path):
     assert (tmp_path / "pulled/empty.txt").read_bytes() == b""
 
 
-def test_tls(nginx, folder, authority, use):
+def test_a_private_authority_needs_its_certificate(nginx, folder, authority, use):
     (folder / "m.safetensors").write_bytes(DATA)
     uri = f"{nginx.tls_url}/{folder.name}/m.safetensors"
     with pytest.raises(StreamerError) as caught:
@@ -72,7 +72,7 @@ def test_tls(nginx, folder, authority, use):
     check_same(MODEL, load(uri))
 
 
-def test_checkpoint_index(nginx, folder):
+def test_an_index_lists_its_shards(nginx, folder):
     other = make_model(1, seed=5)
     shards = {"1 of 2.safetensors": MODEL, "2 of 2.safetensors": other}
     weight_map = {f"{name}{key}": name for name, model in shards.items() for key in model}
@@ -136,7 +136,7 @@ def test_a_query_that_grants_access_to_a_directory_is_sent_for_all_below(
     assert (tmp_path / "pulled/s/t/c.json").read_bytes() == DATA
 
 
-def test_missing(nginx):
+def test_a_missing_file_or_index_is_not_found(nginx):
     with pytest.raises(StreamerError) as caught:
         load(f"{nginx.url}/none/none.safetensors")
     assert (caught.value.code, caught.value.http_status) == ("not_found", 404)
@@ -145,7 +145,7 @@ def test_missing(nginx):
     assert caught.value.code == "not_found"
 
 
-def test_presigned(use, tmp_path):
+def test_a_presigned_query_goes_to_its_server_only(use, tmp_path):
     """The query gets to the server, and nowhere else; no other way to authenticate is mixed in."""
     trace = tmp_path / "trace"
     use({"RUNAI_STREAMER_HTTP_AUTHORIZATION": "Bearer other"})
@@ -216,7 +216,7 @@ def test_presigned_address_is_listed_and_pulled_by_its_name(tmp_path):
     assert pulled == {"a b.safetensors": DATA, "plain.safetensors": DATA}
 
 
-def test_authorization(use, tmp_path):
+def test_authorization_comes_from_the_setting_or_netrc(use, tmp_path):
     def answer(seen):
         good = seen.headers.get("authorization") == expected
         return ranged(seen) if good else Answer(401)
@@ -344,7 +344,7 @@ def test_address_that_expires_in_mid_stream(use):
 
 
 @pytest.mark.parametrize("version", ["etag", "weak", "date"])
-def test_replaced_file(version):
+def test_a_file_replaced_during_the_load_is_an_error(version):
     model = make_model(24)
     data = save(model)
     state = {"n": 1}
@@ -414,7 +414,7 @@ def test_server_without_ranges(plain_server, tmp_path, use):
     assert caught.value.code == "unsupported"
 
 
-def test_no_list():
+def test_a_response_without_a_list_is_unsupported():
     with Canned(lambda seen: Answer(200, {"Content-Type": "text/plain"}, b"hello")) as server:
         with pytest.raises(StreamerError, match=r"index\.json") as caught:
             list_safetensors(f"{server.url}/folder")

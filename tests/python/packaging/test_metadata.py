@@ -1,4 +1,4 @@
-"""Section 5: names, versions and extras that consumers' requirements ask for."""
+"""Names, versions and extras that the requirements of consumers ask for."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_no_file_descriptors_is_an_error_that_says_so(files: list[str]) -> None:
 
 
 @pytest.mark.servers
-def test_another_allocator(files: list[str]) -> None:
+def test_jemalloc_in_the_place_of_malloc(files: list[str]) -> None:
     with available("jemalloc"):
         root = debian.unpack("jemalloc", "libjemalloc2")
     library = next(root.glob("**/libjemalloc.so.2"))
@@ -164,7 +164,7 @@ def test_threads_of_asyncio(files: list[str]) -> None:
     assert asyncio.run(load_all()) == [50] * 4
 
 
-def test_gevent(files: list[str]) -> None:
+def test_a_load_under_gevent(files: list[str]) -> None:
     pytest.importorskip("gevent")
     assert run("from gevent import monkey; monkey.patch_all()\n" + LOAD, *files) == "200"
 
@@ -206,7 +206,7 @@ def test_names_that_are_not_ascii_under_the_plain_locale(files: list[str], tmp_p
 
 
 @pytest.mark.needs("another user")
-def test_nobody_in_particular(files: list[str]) -> None:
+def test_a_load_as_the_user_nobody(files: list[str]) -> None:
     code = "import os, torch; os.setgid(65534); os.setuid(65534); os.chdir('/')\n"
     assert run(code + LOAD, *files, env=bare_environment(LC_ALL="C")) == "200"
 
