@@ -9,7 +9,7 @@ import torch
 from runai_model_streamer import DistributedStreamer, S3Credentials, SafetensorsStreamer
 from runai_model_streamer._device import registry
 from runai_model_streamer._distributed import membership
-from runai_model_streamer._distributed.rendezvous import Channel
+from runai_model_streamer._distributed.meeting import Call
 from runai_model_streamer._distributed.settings import DistSettings
 from runai_model_streamer._distributed.shared_reader import SharedReader
 from runai_model_streamer._distributed.shared_stream import SharedStream
@@ -25,10 +25,10 @@ def share_with_nobody(streamer: SafetensorsStreamer, device: str) -> None:
         *_: object,
     ) -> SharedReader:
         store = membership.default_store()
-        prefix = membership.next_stream([0])
-        channel = Channel(store, prefix, [0], 0, 60)
+        settings = DistSettings.read()
+        channel = Call(store, [0], 0, []).meet([0], settings.join_limit, settings.timeout)
         sink = registry.sink_for(device)
-        shared = SharedStream(channel, DistSettings.read(), False, prefix, store, sink.memory, 1)
+        shared = SharedStream(channel, settings, False, store, sink.memory, 1)
         return SharedReader(shared, sink, credentials)
 
     streamer.file_streamer = DistributedStreamer(find_reader)

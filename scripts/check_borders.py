@@ -91,8 +91,6 @@ ALLOWED: dict[str, str] = {
     ),
     f"python/{PACKAGE}/_distributed/membership: imports torch.distributed.distributed_c10d inside "
     "a function": "its private functions are used, which a build of torch may lack",
-    f"python/{PACKAGE}/_distributed/rendezvous: imports torch.distributed.PrefixStore inside a "
-    "function": "to be imported with the module",
 }
 
 

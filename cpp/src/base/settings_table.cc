@@ -41,6 +41,8 @@ constexpr SettingInfo kTable[] = {
      "All ranks divide the reading, instead of the ranks of each node."},
     {"Distributed", "RUNAI_STREAMER_DIST_TIMEOUT", kInteger, "600", "seconds", 1, 604800,
      "Maximum wait for another rank."},
+    {"Distributed", "RUNAI_STREAMER_DIST_JOIN_TIMEOUT", kInteger, "25", "seconds", 1, 604800,
+     "Maximum wait for the other ranks to call stream_files(). RUNAI_STREAMER_DIST_TIMEOUT applies if it is shorter."},
     {"Distributed", "RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE", kBytes, "16 MiB per rank up to 256 MiB; on a GPU 64 MiB per rank up to 1 GiB", "bytes", 1, kMax,
      "Bytes that the ranks exchange in one round. The staging memory is twice as large."},
     {"Distributed", "RUNAI_STREAMER_PARTITION_POLICY", kChoice, "spans",

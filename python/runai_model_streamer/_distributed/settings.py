@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from runai_model_streamer import _native_api as native
+from runai_model_streamer._distributed.store_client import Limit
 
 _MIB = 1 << 20
 DEFAULT_MEMORY_LIMIT = 384 * _MIB
@@ -22,6 +23,8 @@ class DistSettings:
     """All ranks divide the reading; else those of each node."""
     timeout: float
     """Seconds."""
+    join_timeout: float
+    """Of the wait for other ranks to call, in seconds."""
     buffer_bytes: int | None
     policy: str
     """``spans``, ``chunks`` or ``files``."""
@@ -38,10 +41,19 @@ class DistSettings:
             mode=get("RUNAI_STREAMER_DIST") or "auto",
             everywhere=bool(get("RUNAI_STREAMER_DIST_GLOBAL")),
             timeout=float(get("RUNAI_STREAMER_DIST_TIMEOUT") or 600),
+            join_timeout=float(get("RUNAI_STREAMER_DIST_JOIN_TIMEOUT") or 25),
             buffer_bytes=get("RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE"),
             policy=get("RUNAI_STREAMER_PARTITION_POLICY") or "spans",
             processes=get("RUNAI_STREAMER_PROCESS_GROUP_SIZE"),
             memory_limit=get("RUNAI_STREAMER_MEMORY_LIMIT"),
+        )
+
+    @property
+    def join_limit(self) -> Limit:
+        """Of the wait of ranks for each other's calls."""
+        return min(
+            (self.timeout, "RUNAI_STREAMER_DIST_TIMEOUT"),
+            (self.join_timeout, "RUNAI_STREAMER_DIST_JOIN_TIMEOUT"),
         )
 
     def shared(self) -> dict[str, object]:

@@ -48,7 +48,6 @@ class SharedStream:
     channel: Channel
     settings: DistSettings
     on_one_node: bool
-    prefix: str
     store: Any
     memory: HostMemory
     local_ranks: int
@@ -123,18 +122,11 @@ class SharedStream:
     def _wishes(
         self, session: Session, requests: Sequence[FileChunks], paths: Sequence[str]
     ) -> list[list[list[tuple[int, int]]]]:
-        """What each rank wants of each of `paths`. Raises where they opened different objects."""
+        """What each rank wants of each of `paths`. Raises if they opened different objects."""
         missing = [path for path in paths if path not in session.files]
         if missing:
             session.open(missing)
         wanted = [wanted_of(requests, path) for path in paths]
-        for path, intervals in zip(paths, wanted, strict=True):
-            if intervals and intervals[-1][1] > session.sizes[path]:
-                raise RunaiStreamerInvalidInputException(
-                    f"{path}: a range ends at byte {intervals[-1][1]}, the file has "
-                    f"{session.sizes[path]}",
-                    path=path,
-                )
         described = {
             "wanted": wanted,
             "objects": [[session.sizes[path], session.versions[path]] for path in paths],
@@ -144,6 +136,13 @@ class SharedStream:
             json.loads(zlib.decompress(value)) for value in self.channel.exchange("wanted", packed)
         ]
         check_objects(self.channel, paths, [answer["objects"] for answer in answers])
+        for path, intervals in zip(paths, wanted, strict=True):
+            if intervals and intervals[-1][1] > session.sizes[path]:
+                raise RunaiStreamerInvalidInputException(
+                    f"{path}: a range ends at byte {intervals[-1][1]}, the file has "
+                    f"{session.sizes[path]}",
+                    path=path,
+                )
         return [answer["wanted"] for answer in answers]
 
     def _make_transport(
@@ -151,7 +150,7 @@ class SharedStream:
     ) -> Transport:
         # Groups of the same stream differ in their first rank.
         store = self.store.clone() if hasattr(self.store, "clone") else self.store
-        part = dist.PrefixStore(f"{self.prefix}/data/{ranks[0]}", store)
+        part = dist.PrefixStore(f"{self.channel.prefix}/data/{ranks[0]}", store)
         timeout = self.settings.timeout
         if self.memory.backend == "nccl":
             return NcclTransport(part, member, len(ranks), timeout, self.device, stopped)

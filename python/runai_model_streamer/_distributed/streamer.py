@@ -16,14 +16,12 @@ from runai_model_streamer._device import registry
 from runai_model_streamer._device.base import DeviceSink
 from runai_model_streamer._device.host import HostMemory
 from runai_model_streamer._distributed import membership
-from runai_model_streamer._distributed.peer_errors import located
-from runai_model_streamer._distributed.processes import host_name
-from runai_model_streamer._distributed.rendezvous import Channel
+from runai_model_streamer._distributed.meeting import Call
 from runai_model_streamer._distributed.settings import DistSettings
 from runai_model_streamer._distributed.shared_reader import SharedReader
 from runai_model_streamer._distributed.shared_stream import SharedStream
 from runai_model_streamer._distributed.staging import PrivateStaging
-from runai_model_streamer._errors import RunaiStreamerInvalidInputException, StreamerError
+from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._file_streamer import ByteStreamer
 from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
@@ -38,12 +36,12 @@ class _distributedStreamerParams:  # the name that hosts know
         self,
         settings: DistSettings | None = None,
         group: Any = None,
-        prefix: str = "runai_model_streamer",
+        call: Call | None = None,
     ) -> None:
         self.settings = settings or DistSettings.read()
         self.group = group
-        self.prefix = prefix
-        """The stream's part of the key-value store."""
+        self.call = call
+        """The call of stream_files() that asks."""
 
     def find_local_ranks(self) -> tuple[int, int, list[list[int]]]:
         """(ranks of this node, first of them, the ranks of every node).
@@ -51,10 +49,9 @@ class _distributedStreamerParams:  # the name that hosts know
         Hosts replace this method to decide by themselves who shares: a list of one rank reads
         alone, and nothing is sent.
         """
-        rank, world = dist.get_rank(), dist.get_world_size()
-        groups = membership.nodes(
-            membership.default_store(), self.prefix, rank, world, self.settings.timeout
-        )
+        rank = dist.get_rank()
+        call = self.call or Call(membership.default_store(), None, rank, [])
+        groups = call.nodes(dist.get_world_size(), self.settings.join_limit)
         mine = next(group for group in groups if rank in group)
         return len(mine), mine[0], groups
 
@@ -64,7 +61,8 @@ class _distributedStreamerParams:  # the name that hosts know
             return list(dist.get_process_group_ranks(self.group))
         rank = dist.get_rank()
         if self.settings.everywhere:
-            membership.announce_everywhere(membership.default_store(), self.prefix, rank)
+            if self.call is not None:
+                self.call.share_everywhere()
             return list(range(dist.get_world_size()))
         _, _, groups = self.find_local_ranks()
         return next((list(group) for group in groups if rank in group), [rank])
@@ -79,13 +77,15 @@ def find_reader(
 ) -> Reader:
     """The reader of a load of `paths`: finds out which ranks share the reading.
 
-    `process_group`: those who share, instead of the ranks of a node or of the default group.
+    `process_group`: the ranks that share, instead of those of a node or of the default group; a
+    process group, or a DeviceMesh of one dimension.
     Without `is_distributed`, nothing is sent to any rank.
     """
     if not is_distributed or not dist.is_available() or not dist.is_initialized():
         return LocalReader(credentials, registry.sink_for(device))
     logs.configure()
     rank = dist.get_rank()
+    process_group = membership.group_of(process_group)
     if process_group is not None and dist.get_rank(process_group) < 0:
         raise RunaiStreamerInvalidInputException(
             f"process_group: rank {rank} is not one of its ranks"
@@ -93,39 +93,44 @@ def find_reader(
     if dist.get_world_size(process_group) <= 1:
         return LocalReader(credentials, registry.sink_for(device))
     store = membership.default_store()
+    if store is None:  # as MPI leaves it
+        reason = "the default process group has no key-value store"
+        return _read_alone(reason, credentials, registry.sink_for(device))
     group_ranks = (
         None if process_group is None else list(dist.get_process_group_ranks(process_group))
     )
-    prefix = membership.next_stream(group_ranks)
-    try:
-        settings, sink = DistSettings.read(), registry.sink_for(device)
-    except StreamerError as error:
-        membership.announce_absence(store, prefix, rank, f"it failed: {error}")
-        located(error, rank, host_name())
-        raise
+    with Call(store, group_ranks, rank, paths) as call:
+        return _meet(call, store, paths, credentials, device, process_group)
+
+
+def _meet(
+    call: Call,
+    store: Any,
+    paths: Sequence[str],
+    credentials: S3Credentials | None,
+    device: str | torch.device | None,
+    process_group: dist.ProcessGroup | None,
+) -> Reader:
+    settings, sink = DistSettings.read(), registry.sink_for(device)
     memory = sink.memory
     reason = _reason_against(settings, process_group, memory)
     if reason:
-        membership.announce_absence(store, prefix, rank, reason)
+        call.read_alone(reason)
         return _read_alone(reason, credentials, sink)
-    ranks = _distributedStreamerParams(settings, process_group, prefix).ranks()
+    ranks = _distributedStreamerParams(settings, process_group, call).ranks()
     if len(ranks) <= 1:
         return _read_alone("no other rank shares this one's reading", credentials, sink)
-    channel = Channel(store, prefix, ranks, rank, settings.timeout)
-    try:
-        hellos = membership.greet(channel, membership.hello(settings, memory, paths))
-    except StreamerError as error:
-        channel.abort(error)
-        raise
+    channel = call.meet(ranks, settings.join_limit, settings.timeout)
+    hellos = membership.greet(
+        channel, membership.hello(settings, memory, paths), settings.join_limit
+    )
     # The greatest of all nodes, so that every rank comes to the same sizes.
     local = max(Counter(one["host"] for one in hellos).values())
     size = settings.round_bytes(len(ranks), local, memory.native_type != 0)
     alone = membership.reason_to_read_alone(settings, hellos, PrivateStaging.buffers * size)
     if alone:
         return _read_alone(alone, credentials, sink)
-    shared = SharedStream(
-        channel, settings, membership.on_one_node(hellos), prefix, store, memory, local
-    )
+    shared = SharedStream(channel, settings, membership.on_one_node(hellos), store, memory, local)
     logger.info(
         "[RunAI Streamer][Distributed] Using distributed streaming between %d processes",
         len(ranks),

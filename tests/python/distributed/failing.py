@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import torch.distributed as dist
 
 from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer._distributed import (
@@ -66,6 +70,14 @@ def other_files() -> dict[str, Any]:
     return load()
 
 
+def some_come() -> dict[str, Any]:
+    """The ranks JOB["come"] load, the others do not."""
+    if JOB.get("first"):
+        load()
+    dist.barrier()
+    return load() if my_rank() in JOB["come"] else {}
+
+
 def truncated() -> dict[str, Any]:
     """A file loses its end while it is streamed."""
     count = 0
@@ -104,6 +116,9 @@ def dropped() -> dict[str, Any]:
 
 def suspended() -> dict[str, Any]:
     """Rank JOB["who"] is stopped by a signal after JOB["tensors"], until the others have ended."""
+    Path(f"{JOB['flag']}-began-{my_rank()}").touch()
+    for rank in range(3):  # the default group of each rank is complete
+        wait_for(f"{JOB['flag']}-began-{rank}")
     with SafetensorsStreamer() as streamer:
         try:
             if JOB["tensors"] == 0:
@@ -158,3 +173,46 @@ def abandon() -> dict[str, Any]:
             wait_for(JOB["flag"])  # the rest: it keeps the generator, and does nothing
             return {"count": 1}
         return the_rest_of(iterator)
+
+
+def fails_then_loads() -> dict[str, Any]:
+    """Rank 1 raises JOB["failure"] in JOB["where"] once; then every rank loads."""
+    module, owner, name = JOB["where"]
+    place = importlib.import_module(f"runai_model_streamer.{module}")
+    place = getattr(place, owner) if owner else place
+    work = getattr(place, name)
+    failure = {"RuntimeError": RuntimeError, "KeyboardInterrupt": KeyboardInterrupt}[JOB["failure"]]
+
+    def fail(*arguments: Any, **more: Any) -> Any:
+        setattr(place, name, work)
+        raise failure("the first attempt")
+
+    if my_rank() == 1:
+        setattr(place, name, fail)
+    began = time.monotonic()
+    first: dict[str, Any] = {}
+    try:
+        load()
+    except (Exception, KeyboardInterrupt) as error:
+        first = {"error": type(error).__name__, "text": str(error)}
+    first["seconds"] = time.monotonic() - began
+    return {"first": first, **load()}
+
+
+def interrupted() -> dict[str, Any]:
+    """Rank 1 gets SIGINT while it waits for rank 2, which comes when the others have failed. Then
+    every rank loads."""
+    began = time.monotonic()
+    first: dict[str, Any] = {}
+    if my_rank() == 2:
+        for rank in (0, 1):
+            wait_for(f"{JOB['flag']}{rank}")
+    elif my_rank() == 1:
+        mine = threading.get_ident()
+        threading.Timer(1.0, lambda: signal.pthread_kill(mine, signal.SIGINT)).start()
+    try:
+        load()
+    except (Exception, KeyboardInterrupt) as error:
+        first = {"kind": type(error).__name__, "text": str(error)}
+    Path(f"{JOB['flag']}{my_rank()}").touch()
+    return {"first": first, "seconds": time.monotonic() - began, **load()}

@@ -255,6 +255,75 @@ def replaced() -> dict[str, Any]:
     return only_first()
 
 
+def headers_alone() -> dict[str, Any]:
+    """Rank 0 looks at files by itself: behind a shared stream, in the middle of one, and behind one
+    that failed. The others do not call."""
+    inspected = []
+
+    def inspect(streamer: SafetensorsStreamer) -> None:
+        if my_rank() == 0:
+            streamer.open_files(JOB["files"])
+            inspected.append(streamer.keys())
+            inspected.append(
+                [t.name for _, file, _ in prepare_request(streamer, JOB["files"]) for t in file]
+            )
+            streamer.file_streamer.open_files(JOB["files"])
+
+    with SafetensorsStreamer() as streamer:
+        stream(streamer)
+        names = [name for name, _ in streamer.get_tensors()]
+        dist.barrier()
+        inspect(streamer)
+        dist.barrier()
+        with contextlib.suppress(StreamerError):
+            stream(streamer, tensor_names=["no.such.tensor"])
+        dist.barrier()
+        inspect(streamer)
+        dist.barrier()
+        stream(streamer)
+        iterator = streamer.get_tensors()
+        next(iterator)
+        inspect(streamer)
+        error = ""
+        if my_rank() != 0:
+            try:
+                for _ in iterator:
+                    pass
+            except StreamerError as left:
+                error = str(left)
+        del iterator
+    return {"names": names, "inspected": inspected, "left": error, **load()}
+
+
+def group_without_a_store() -> dict[str, Any]:
+    """As init_process_group("mpi") leaves it."""
+    from torch.distributed import distributed_c10d
+
+    default = distributed_c10d._get_default_group()
+    backend, store = distributed_c10d._world.pg_map[default]
+    distributed_c10d._world.pg_map[default] = (backend, None)
+    try:
+        return load()
+    finally:
+        distributed_c10d._world.pg_map[default] = (backend, store)
+
+
+def mesh() -> dict[str, Any]:
+    """Two rows of ranks of a DeviceMesh, each a group."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    made = init_device_mesh("cpu", (2, dist.get_world_size() // 2), mesh_dim_names=("dp", "tp"))
+    errors = []
+    with SafetensorsStreamer() as streamer:
+        try:
+            stream(streamer, process_group=made)
+        except StreamerError as error:
+            errors.append(str(error))
+        stream(streamer, process_group=made["tp"])
+        tensors = [(name, digest(tensor)) for name, tensor in streamer.get_tensors()]
+        return {"tensors": tensors, "notes": streamer.stats().notes, "errors": errors}
+
+
 def group() -> dict[str, Any]:
     """The ranks of JOB["ranks"] only, in a group of theirs."""
     made = dist.new_group(JOB["ranks"], backend="gloo")

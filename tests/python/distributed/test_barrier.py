@@ -85,7 +85,7 @@ class Waiting:
 def channels(store: Any, ranks: list[int], timeout: float = 60) -> dict[int, Channel]:
     made = {rank: Channel(store, "stream", ranks, rank, timeout) for rank in ranks}
     for channel in made.values():
-        channel._store = Counted(channel._store)
+        channel.store = Counted(channel.store)
     return made
 
 
@@ -95,7 +95,7 @@ def test_a_barrier_holds_until_the_last_member_has_come(store: Any) -> None:
     for _ in range(4):
         early = {rank: Waiting(barriers[rank]) for rank in (0, 2)}
         for rank, waiting in early.items():
-            waiting.still_waits(made[rank]._store)
+            waiting.still_waits(made[rank].store)
         barriers[1].wait()
         for waiting in early.values():
             waiting.ends()
@@ -115,7 +115,7 @@ def test_others_do_not_count(store: Any) -> None:
     for one in passing:
         one.ends()
     made[0].barrier([0]).wait()
-    waiting.still_waits(made[1]._store)
+    waiting.still_waits(made[1].store)
     made[2].barrier([2, 1]).wait()
     waiting.ends()
 
@@ -126,8 +126,8 @@ def test_a_repeated_arrival_counts_once(store: Any) -> None:
     barriers = {rank: channel.barrier() for rank, channel in made.items()}
     waiting = Waiting(barriers[0])
     for _ in range(3):
-        assert not made[1]._call(barriers[1]._arrive)
-    waiting.still_waits(made[0]._store)
+        assert not made[1].call(barriers[1]._arrive)
+    waiting.still_waits(made[0].store)
     second = Waiting(barriers[1])
     barriers[2].wait()
     waiting.ends()
@@ -140,9 +140,9 @@ def test_a_rank_that_came_last_and_ended_holds_nobody(store: Any) -> None:
     """Before it could open the gate."""
     made = channels(store, [0, 1])
     waiting = Waiting(made[0].barrier())
-    made[0]._store.wait_for_calls(4)
+    made[0].store.wait_for_calls(4)
     last = made[1].barrier()
-    made[1]._store.set(f"{last._at}/1", "0")
+    made[1].store.set(f"{last._at}/1", "0")
     waiting.ends()
 
 
@@ -154,7 +154,7 @@ def test_a_rank_that_aborts_wakes_those_at_a_barrier(store: Any) -> None:
         barriers[1].wait()
         waiting.ends()
     waiting = Waiting(barriers[0])
-    made[0]._store.wait_for_calls(4)
+    made[0].store.wait_for_calls(4)
     made[1].abort(StreamerError("no luck"))
     with pytest.raises(StreamerError, match=r"rank 1 on .*no luck"):
         waiting.ends()
@@ -163,7 +163,7 @@ def test_a_rank_that_aborts_wakes_those_at_a_barrier(store: Any) -> None:
 def test_members_that_are_missing_are_named(store: Any) -> None:
     made = channels(store, [0, 1, 2], timeout=1)
     waiting = Waiting(made[0].barrier())
-    assert not made[1]._call(made[1].barrier()._arrive)
+    assert not made[1].call(made[1].barrier()._arrive)
     with pytest.raises(PeerError, match=r"no word from rank 2 for 1 s"):
         waiting.ends()
 
@@ -177,13 +177,13 @@ def test_the_store_is_asked_little_and_keeps_nothing(members: int) -> None:
     sizes = []
     for _ in range(6):
         for barrier in barriers:
-            before = barrier._channel._store.calls.total()
-            barrier._channel._call(barrier._arrive)
-            assert barrier._channel._store.calls.total() - before <= 2 + -(-members // 32)
+            before = barrier._channel.store.calls.total()
+            barrier._channel.call(barrier._arrive)
+            assert barrier._channel.store.calls.total() - before <= 2 + -(-members // 32)
         for barrier in barriers:
-            before = barrier._channel._store.calls.total()
+            before = barrier._channel.store.calls.total()
             barrier.wait()
-            assert barrier._channel._store.calls.total() - before <= 2 + -(-members // 32)
+            assert barrier._channel.store.calls.total() - before <= 2 + -(-members // 32)
         sizes.append(store.num_keys())
     assert len(set(sizes)) == 1
 

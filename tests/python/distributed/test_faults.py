@@ -49,7 +49,7 @@ def test_settings_that_differ_are_named(
     ("program", "what"),
     [
         ("other_version", "the version of this package"),
-        ("other_files", "the list of files"),
+        ("other_files", "the first difference is file 1: "),
         ("other_device", "the kind of device: cpu and cuda"),
     ],
 )
@@ -62,9 +62,12 @@ def test_what_else_differs_is_named(cluster: Make, tmp_path: Path, program: str,
         assert result["works"]
 
 
-def test_a_file_that_differs_between_ranks_is_named(cluster: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sizes", [(2, 3), (3, 2)])
+def test_a_file_that_differs_between_ranks_is_named(
+    cluster: Make, tmp_path: Path, sizes: tuple[int, int]
+) -> None:
     folders = [tmp_path / "one", tmp_path / "other"]
-    for folder, tensors in zip(folders, (2, 3), strict=True):
+    for folder, tensors in zip(folders, sizes, strict=True):
         folder.mkdir()
         models.dense(folder, files=1, tensors=tensors)
     job = {"folders": [str(folder) for folder in folders]}
@@ -81,6 +84,27 @@ def test_a_missing_file_is_missing_on_every_rank(cluster: Make, tmp_path: Path) 
         assert "none.safetensors" in result["text"]
         assert "rank 1 on " in result["text"]
         assert result["works"]
+
+
+def test_ranks_that_never_come_are_all_named(cluster: Make, tmp_path: Path) -> None:
+    """A group that is wider than those who load. The limit is 25 s by default."""
+    files = models.dense(tmp_path, files=1, tensors=3)
+    ranks = cluster(4, {"RUNAI_STREAMER_DIST_JOIN_TIMEOUT": "5"})
+    found = ranks.run("some_come", files, come=[2, 3])
+    for rank in (2, 3):
+        assert "TimeoutError" in found[rank]["bases"]
+        assert "no word from ranks 0, 1 for 5 s" in found[rank]["text"]
+        assert "RUNAI_STREAMER_DIST_JOIN_TIMEOUT" in found[rank]["text"]
+    assert all(result["works"] for result in found.values())
+
+
+def test_ranks_that_do_not_come_again_are_all_named(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=1, tensors=3)
+    ranks = cluster(4, {"RUNAI_STREAMER_DIST_JOIN_TIMEOUT": "5"})
+    found = ranks.run("some_come", files, come=[2, 3], first=True)
+    for rank in (2, 3):
+        assert re.search(r"no word from ranks 0 on \S+, 1 on \S+ for 5 s", found[rank]["text"])
+    assert all(result["works"] for result in found.values())
 
 
 def test_a_bad_header_fails_on_every_rank(cluster: Make, tmp_path: Path) -> None:
@@ -216,3 +240,56 @@ def test_a_generator_that_nobody_asks_ends_in_a_timeout(cluster: Make, tmp_path:
         assert "rank 1 on " in found[rank]["text"]
         assert found[rank]["works"]
     assert found[1]["works"]
+
+
+# Where a rank can fail between the call of stream_files() and the end of its stream.
+STEPS = [
+    ("_device.registry", "", "sink_for"),
+    ("_distributed.streamer", "_distributedStreamerParams", "find_local_ranks"),
+    ("_distributed.meeting", "Call", "nodes"),
+    ("_distributed.meeting", "Call", "meet"),
+    ("_distributed.membership", "", "hello"),
+    ("_distributed.membership", "", "greet"),
+    ("_safetensors_streamer", "", "check_dtypes"),
+    ("_distributed.shared_reader", "", "pack_prefixes"),
+    ("_distributed.shared_stream", "", "wanted_of"),
+    ("_distributed.shared_stream", "", "agree_on_plan"),
+    ("_distributed.shared_stream", "", "Pump"),
+    ("_distributed.reader", "PieceReader", "start"),
+    ("_distributed.reader", "PieceReader", "wait"),
+    ("_distributed.transport", "GlooTransport", "exchange"),
+    ("_distributed.pump", "Pump", "_hand_over"),
+]
+
+
+@pytest.mark.parametrize("failure", ["RuntimeError", "KeyboardInterrupt"])
+@pytest.mark.parametrize("where", STEPS, ids=lambda where: where[-1])
+def test_whatever_fails_reaches_the_others_and_the_next_load_works(
+    cluster: Make, tmp_path: Path, where: tuple[str, str, str], failure: str
+) -> None:
+    """The timeouts would be 25 and 600 s."""
+    files = models.dense(tmp_path, files=2, tensors=4)
+    way = "gloo" if where[1] == "GlooTransport" else "shared memory"
+    found = cluster(3).load(
+        files, program="fails_then_loads", where=where, failure=failure, way=way
+    )
+    # What the transport raises is taken for a lost connection.
+    assert found[1]["first"]["error"] == failure or "exchange with" in found[1]["first"]["text"]
+    for rank in (0, 2):
+        assert "rank 1 on " in found[rank]["first"]["text"]
+        assert "the first attempt" in found[rank]["first"]["text"]
+    for result in found.values():
+        assert result["first"]["seconds"] < 20
+        assert len(result["tensors"]) == 8
+
+
+def test_ctrl_c_on_a_rank_that_waits_reaches_the_others(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=1, tensors=3)
+    env = {"RUNAI_STREAMER_DIST_JOIN_TIMEOUT": "200"}
+    found = cluster(3, env).load(files, program="interrupted")
+    assert found[1]["first"]["kind"] == "KeyboardInterrupt"
+    for rank in (0, 2):
+        assert "rank 1 on " in found[rank]["first"]["text"]
+        assert "KeyboardInterrupt" in found[rank]["first"]["text"]
+    for result in found.values():
+        assert len(result["tensors"]) == 3

@@ -62,7 +62,7 @@ def test_a_rank_that_took_the_store_with_it_is_named() -> None:
     ended.wait()
     channel = Channel(dist.HashStore(), "stream", [0, 1], 0, timeout=60)
     channel.introduce(host_name(), 1, {**process_identity(), "pid": ended.pid, "started": "1"})
-    channel._store = _StoreIsGone()
+    channel.store = _StoreIsGone()
     with pytest.raises(PeerError, match=r"rank 1 on .* ended before the stream did"):
         channel.check()
 

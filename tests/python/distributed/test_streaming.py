@@ -290,3 +290,29 @@ def test_a_group_of_one_reads_alone(cluster: Make, tmp_path: Path) -> None:
     files = models.dense(tmp_path, files=1, tensors=2)
     found = cluster(2).run("group", files, ranks=[1])
     assert found[1]["tensors"] == [list(pair) for pair in digests_of(files)]
+
+
+def test_headers_alone_wait_for_nobody(cluster: Make, tmp_path: Path) -> None:
+    """Whatever was shared before."""
+    files = models.dense(tmp_path, files=2, tensors=30)
+    env = {"RUNAI_STREAMER_MEMORY_LIMIT": "2000000"}
+    found = cluster(2, env).load(files, program="headers_alone")
+    assert found[0]["inspected"] == [found[0]["names"]] * 6
+    assert "rank 0 on " in found[1]["left"]
+    for result in found.values():
+        assert len(result["tensors"]) == 60
+
+
+def test_a_group_without_a_store_reads_alone(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=1, tensors=2)
+    for result in cluster(2).load(files, program="group_without_a_store").values():
+        assert result["tensors"] == [list(pair) for pair in digests_of(files)]
+        assert result["notes"]["distributed"] == "the default process group has no key-value store"
+
+
+def test_a_device_mesh_is_a_group(cluster: Make, tmp_path: Path) -> None:
+    files = models.dense(tmp_path, files=1, tensors=4)
+    for result in cluster(4).load(files, program="mesh").values():
+        assert result["tensors"] == [list(pair) for pair in digests_of(files)]
+        assert result["notes"]["distributed"].startswith("2 ranks")
+        assert "a DeviceMesh of one dimension, not of 2" in result["errors"][0]
