@@ -1,6 +1,7 @@
 // The module runai_model_streamer._native: translates between Python and streamer/stream.h.
 #include <pybind11/pybind11.h>
 
+#include "buffer.h"
 #include "convert.h"
 #include "streamer/stream.h"
 
@@ -11,5 +12,7 @@ PYBIND11_MODULE(_native, module) {
   streamer::python::bind_list(module);
   streamer::python::bind_settings(module);
   streamer::python::bind_header(module);
+  streamer::python::bind_buffer(module);
+  streamer::python::bind_dlpack(module);
   streamer::python::bind_stream(module);
 }

@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "buffer.h"
 #include "callbacks.h"
 #include "convert.h"
 #include "streamer/stream.h"
@@ -17,24 +18,6 @@ namespace py = pybind11;
 
 namespace streamer::python {
 namespace {
-
-// Memory of the engine as a writable buffer. torch keeps the object for as long as the storage.
-class Buffer {
- public:
-  Buffer(std::byte* data, std::uint64_t size, bool view, std::shared_ptr<void> memory)
-      : data_(data), size_(size), view_(view), memory_(std::move(memory)) {}
-  bool view() const { return view_; }
-  py::buffer_info info() const {
-    return {static_cast<void*>(data_),         1,  py::format_descriptor<std::uint8_t>::format(), 1,
-            {static_cast<py::ssize_t>(size_)}, {1}};
-  }
-
- private:
-  std::byte* data_;
-  std::uint64_t size_;
-  bool view_;
-  std::shared_ptr<void> memory_;
-};
 
 py::object exception_or_none(const Status& status) {
   return status.ok() ? py::object(py::none()) : to_exception(status);
@@ -45,7 +28,7 @@ py::list to_python(Batch* batch) {
   for (Ready& run : batch->ready) {
     py::object buffer = py::none();
     if (run.data != nullptr && run.data_size > 0) {
-      buffer = py::cast(Buffer(run.data, run.data_size, run.view, std::move(run.memory)));
+      buffer = py::cast(Buffer(&run));
     }
     ready.append(py::make_tuple(run.submission, run.entry, run.file, run.first_range, run.count,
                                 buffer, run.positions, exception_or_none(run.status)));
@@ -185,6 +168,16 @@ class PyStream {
   // Raises where the file is not what it was when it was opened, or the streamer is closed.
   void check(std::uint32_t file) { raise_if_failed(get()->unchanged(file)); }
 
+  // check() of one file, to be called for each tensor: it costs little more than its system call.
+  static py::object checker(const py::object& stream, std::uint32_t file) {
+    static PyMethodDef definition{"check", &PyStream::call_check, METH_NOARGS, nullptr};
+    const py::capsule self(new Check{stream, &stream.cast<PyStream&>(), file},
+                           [](void* check) { delete static_cast<Check*>(check); });
+    PyObject* const made = PyCFunction_New(&definition, self.ptr());
+    if (made == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(made);
+  }
+
   // Calls on_ready(ready) from a thread of its own, until everything submitted was delivered or
   // something failed, on_ready itself included; then on_end(None or exception) once.
   void deliver(const py::function& on_ready, const py::function& on_end) {
@@ -255,6 +248,25 @@ class PyStream {
   }
 
  private:
+  struct Check {
+    py::object keep;
+    PyStream* stream;
+    std::uint32_t file;
+  };
+  static PyObject* call_check(PyObject* self, PyObject* /*no arguments*/) {
+    const auto* check = static_cast<Check*>(PyCapsule_GetPointer(self, nullptr));
+    try {
+      check->stream->check(check->file);
+    } catch (py::error_already_set& error) {
+      error.restore();
+      return nullptr;
+    } catch (const std::exception& error) {
+      PyErr_SetString(PyExc_RuntimeError, error.what());
+      return nullptr;
+    }
+    Py_RETURN_NONE;
+  }
+
   std::shared_ptr<Stream> get() {
     if (!stream_) {
       raise_if_failed(Status::error(Code::kInvalid, "the streamer is closed")
@@ -294,11 +306,6 @@ class PyStream {
 }  // namespace
 
 void bind_stream(py::module_& module) {
-  py::class_<Buffer>(module, "Buffer", py::buffer_protocol(),
-                     "Writable memory that holds ready ranges; alive until the last view dies.")
-      .def_buffer([](const Buffer& buffer) { return buffer.info(); })
-      .def_property_readonly("view", &Buffer::view, "Whether it is the file's own pages.");
-
   py::class_<PyStream>(module, "Stream",
                        "One load: open files, submit ranges, take what is ready in order.")
       .def(py::init<const py::dict&, const py::object&>(), py::arg("options") = py::dict(),
@@ -310,6 +317,7 @@ void bind_stream(py::module_& module) {
       .def("next", &PyStream::next, py::arg("timeout_ms") = -1)
       .def("deliver", &PyStream::deliver, py::arg("on_ready"), py::arg("on_end"))
       .def("check", &PyStream::check, py::arg("file"))
+      .def("checker", &PyStream::checker, py::arg("file"))
       .def("cancel", &PyStream::cancel)
       .def("close", &PyStream::close)
       .def("stats", &PyStream::stats);

@@ -11,11 +11,12 @@ import torch
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device import registry
+from runai_model_streamer._device.dlpack import byte_factory
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._load import Load
 from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
-from runai_model_streamer._session import Run, Session, as_bytes
+from runai_model_streamer._session import Run, Session
 from runai_model_streamer._stats import StreamStats
 from runai_model_streamer._storage.listing import list_files
 
@@ -187,20 +188,23 @@ def _chunks_of(
     run: Run, device: torch.device
 ) -> Generator[tuple[int, int, torch.Tensor], None, None]:
     """The ranges of `run`. The last one has no other reference to its memory than the caller's."""
-    request_id, first, count, positions = run.request_id, run.first, run.count, run.positions
-    sizes, check = run.sizes, run.check
-    data = None if run.data is None else as_bytes(run.data)
+    request_id, first, check = run.request_id, run.first, run.check
+    chunks = _bytes_of(run, device)[::-1]
     del run
-    made: list[torch.Tensor] = []
-    for index in range(count):
-        size = sizes[first + index]
-        if size == 0 or data is None:
-            made.append(torch.empty((1, 0), dtype=torch.uint8, device=device))
-        else:
-            if check is not None:
-                check()
-            start = positions[index]
-            made.append(data[start : start + size].view(1, size))
-        if index == count - 1:
-            data = None
-        yield request_id, first + index, made.pop()
+    for index in range(first, first + len(chunks)):
+        if check is not None:
+            check()
+        yield request_id, index, chunks.pop()
+
+
+def _bytes_of(run: Run, device: torch.device) -> list[torch.Tensor]:
+    """Each range of `run` as a tensor of shape (1, size) with a storage of its own."""
+    if isinstance(run.data, list):
+        return run.data
+    sizes = run.sizes[run.first : run.first + run.count]
+    if run.data is None:
+        return [torch.empty((1, 0), dtype=torch.uint8, device=device) for _ in sizes]
+    make = byte_factory().tensor
+    places = zip(run.positions, sizes, strict=True)
+    host = [make(run.data, position, "U8", (1, size)) for position, size in places]
+    return host if device.type == "cpu" else [chunk.to(device) for chunk in host]

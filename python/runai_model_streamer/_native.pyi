@@ -13,12 +13,50 @@ _Provider = Callable[[str, str, bool], tuple[dict[str, str], int, str] | None]
 _Tensor = TypeVar("_Tensor")
 
 class Buffer:
-    """Writable memory that holds ready ranges; alive until the last view dies."""
+    """Writable memory that holds ranges; alive until the last view dies."""
 
     view: bool
     """Whether it is the file's own pages."""
 
+    positions: list[int]
+    """Where each range starts, in bytes."""
+
+    @staticmethod
+    def allocate(sizes: Sequence[int]) -> Buffer:
+        """Memory for ranges of `sizes` bytes, each aligned to 64 bytes."""
+    def put(self, start: int, address: int, size: int) -> None:
+        """Copies `size` bytes at `address` to where they belong: `start` counts the bytes of all
+        ranges, one behind the other."""
+
     def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class TensorFactory:
+    """Makes tensors over Buffers. Each has a storage of its own, exactly as large as the tensor."""
+
+    def __init__(
+        self,
+        take: Callable[[Any], Any],
+        make_empty: Callable[[str, tuple[int, ...]], Any],
+    ) -> None:
+        """`take` makes a tensor of a DLPack capsule; `make_empty` one without elements, of the name
+        of a type and a shape."""
+    def add_type(
+        self,
+        name: str,
+        code: int,
+        bits: int,
+        lanes: int,
+        packed: int,
+        convert: Callable[[Any, tuple[int, ...]], Any] | None = None,
+    ) -> None:
+        """`code`, `bits` and `lanes` as DLPack defines them; `packed` elements of the last
+        dimension of a shape are one element of torch. If there is `convert`, `take` gets flat
+        bytes, and `convert` makes the tensor of them and of the shape."""
+    def tensor(self, buffer: Buffer, position: int, type: str, shape: tuple[int, ...]) -> Any:
+        """The tensor whose bytes start at `position` of `buffer`."""
+    def tensors(self, buffer: Buffer, descriptions: list[Any], first: int) -> list[tuple[str, Any]]:
+        """Name and tensor of each range of `buffer`, the last one first. The ranges are described
+        by `descriptions`, from `first` on: their attributes are name, dtype and shape."""
 
 class Stream:
     """One load. open(), submit() and next() belong to one thread at a time."""
@@ -50,6 +88,8 @@ class Stream:
         once on_end, with None or with what ended it early."""
     def check(self, file: int) -> None:
         """Raises where `file` is not what it was when it was opened, or the stream is closed."""
+    def checker(self, file: int) -> Callable[[], None]:
+        """check() of `file`."""
     def cancel(self) -> None: ...
     def close(self) -> None: ...
     def stats(self) -> dict[str, Any]: ...

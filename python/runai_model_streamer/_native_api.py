@@ -9,6 +9,7 @@ _native.set_error_factory(errors.from_native)
 
 Stream = _native.Stream
 Buffer = _native.Buffer
+TensorFactory = _native.TensorFactory
 list_objects = _native.list_objects
 plain_header = _native.plain_header
 azure_settings_sign = _native.azure_settings_sign

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
+
+import torch
 
 from runai_model_streamer._errors import RunaiStreamerMemoryLimitException, shown_path
 from runai_model_streamer._paths import Path, to_text
@@ -31,6 +33,8 @@ class FileChunks:
     alignments: list[int] | None
     destinations: list[int] | None
     keep: Any
+    describe: Callable[[int], tuple[tuple[int, ...], torch.dtype]] | None = None
+    """Shape and dtype of the tensor of each range; None: ranges are bytes."""
 
     def __init__(
         self,
@@ -57,6 +61,13 @@ class FileChunks:
         self.alignments = None if alignments is None else list(alignments)
         self.destinations = None if destinations is None else list(destinations)
         self.keep = keep
+        self.describe = None
+
+    def tensor_of(self, index: int) -> tuple[tuple[int, ...], torch.dtype]:
+        """Shape and dtype of what range `index` is delivered as, if not as a part of a buffer."""
+        if self.describe is None:
+            return (1, self.sizes[index]), torch.uint8
+        return self.describe(index)
 
     @classmethod
     def contiguous(cls, id: int, path: Path, offset: int, sizes: Sequence[int]) -> FileChunks:

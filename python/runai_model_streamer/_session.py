@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -25,23 +24,16 @@ class Run:
     first: int
     """Index of the first range."""
     count: int
-    data: Any
-    """The memory that holds them all: an object with the buffer protocol or a flat uint8 tensor;
-    None where the ranges went to destinations of the caller's, or are empty."""
+    data: native.Buffer | list[torch.Tensor] | None
+    """The memory that holds them all; or, on a device, a tensor for each range. None if the ranges
+    have destinations of the caller, or no bytes."""
     positions: list[int]
-    """Of each range in `data`, in bytes."""
+    """Of each range in a buffer, in bytes."""
     sizes: list[int]
     """Of all ranges of the request, in bytes."""
     check: Callable[[], None] | None = None
     """Where `data` is the file's own pages: raises when they may not be touched any more. To be
     called before each range is handed out: pages that a truncation took away are a SIGBUS."""
-
-
-def as_bytes(data: Any) -> torch.Tensor:
-    """`data` of a Run as a flat uint8 tensor that shares its memory."""
-    if isinstance(data, torch.Tensor):
-        return data
-    return torch.frombuffer(data, dtype=torch.uint8)
 
 
 class Session:
@@ -67,7 +59,7 @@ class Session:
         self.stream = native.Stream(chosen, provider)
         # Memory that reads write to, by a number of its owner's. Nothing here is freed before the
         # stream has ended, however the session dies.
-        self.memory: dict[int, torch.Tensor] = {}
+        self.memory: dict[int, list[torch.Tensor]] = {}
         self.files: dict[str, int] = {}
         self.sizes: dict[str, int] = {}
         self.versions: dict[str, str] = {}
@@ -146,7 +138,7 @@ class Session:
             raise error
         check = None
         if data is not None and data.view:
-            check = partial(self.stream.check, file)
+            check = self.stream.checker(file)
             check()
         request_id, sizes = self._entries[submission][entry]
         return Run(request_id, first, count, data, positions, sizes, check)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 
@@ -80,6 +81,9 @@ class TorchMemory(HostMemory):
         """`size` bytes, aligned to 512. torch.OutOfMemoryError where the device has no more."""
         return torch.empty(size, dtype=torch.uint8, device=self.device)
 
+    def tensor(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
     def at(self, address: int, size: int) -> torch.Tensor:
         return torch.as_tensor(_AddressOnDevice(address, size), device=self.device)
 
@@ -105,16 +109,16 @@ memory_factory: Callable[[torch.device], HostMemory] = TorchMemory
 
 @dataclasses.dataclass(slots=True)
 class _Block:
-    """Consecutive ranges of one request that share an allocation; or, with `destinations`, ranges
-    whose memory is the caller's."""
+    """Consecutive ranges of one request that are submitted together."""
 
     number: int
     request: FileChunks
     first: int
     count: int = 0
     size: int = 0
-    positions: list[int] = dataclasses.field(default_factory=list)
+    """Bytes of the memory that it needs."""
     in_place: bool = False
+    """Whether its memory is the caller's."""
     delivered: int = 0
     stream: int = 0
 
@@ -145,7 +149,7 @@ class CudaSink:
         self._ahead = 0  # bytes that are allocated and were not yielded
 
     def submit(self, session: Session, requests: Iterable[FileChunks]) -> None:
-        self._waiting = deque(_cut(requests, self._alignment))
+        self._waiting = deque(_cut(requests, self._slack))
         self._under_way = {}
         self._ahead = 0
         session.submit([], self.memory.native_type, self.memory.ordinal, self.memory.stream())
@@ -174,21 +178,20 @@ class CudaSink:
         block = self._under_way[ready.request_id]
         request, first = block.request, block.first + ready.first
         data = None
-        positions: list[int] = []
         if not block.in_place:
-            data = session.memory[block.number]
+            # Of those that were not delivered, the first ones are ready.
+            waiting = session.memory[block.number]
+            data = waiting[: ready.count]
+            del waiting[: ready.count]
             if block.stream != self.memory.stream():
-                self.memory.used_by_current_stream(data)
-            positions = block.positions[ready.first : ready.first + ready.count]
-            if ready.count == 1:
-                data = data[positions[0] : positions[0] + request.sizes[first]]
-                positions = [0]
+                for tensor in data:
+                    self.memory.used_by_current_stream(tensor)
         block.delivered += ready.count
         if block.delivered == block.count:
             del self._under_way[block.number]
             if session.memory.pop(block.number, None) is not None:
-                self._ahead -= block.size + self._slack
-        return Run(request.id, first, ready.count, data, positions, request.sizes)
+                self._ahead -= block.size
+        return Run(request.id, first, ready.count, data, [], request.sizes)
 
     def _submit_more(self, session: Session, must: bool) -> None:
         """Submits what fits; `must`: raises where the device has no memory for any of it. To call
@@ -199,7 +202,7 @@ class CudaSink:
         chunks = []
         while self._waiting:
             block = self._waiting[0]
-            full = self._ahead > 0 and self._ahead + block.size + self._slack > self._limit
+            full = self._ahead > 0 and self._ahead + block.size > self._limit
             if not block.in_place and full:
                 break
             if not block.in_place and not self._allocate(session, block, stream, must):
@@ -213,7 +216,10 @@ class CudaSink:
     def _allocate(self, session: Session, block: _Block, stream: int, must: bool) -> bool:
         """Whether the device has memory for `block`, now."""
         try:
-            memory = self.memory.allocate(block.size + self._slack)
+            memory = [
+                self._tensor(*block.request.tensor_of(index))
+                for index in range(block.first, block.first + block.count)
+            ]
         except torch.cuda.OutOfMemoryError as error:
             if self._under_way or not must:
                 return False  # the consumer may free some before it asks again
@@ -235,11 +241,18 @@ class CudaSink:
                 path=block.request.path,
                 hint=native.sticky_device_hint,
             ) from error
-        start = -memory.data_ptr() % self._alignment if self._slack else 0
-        session.memory[block.number] = memory[start : start + block.size]
+        session.memory[block.number] = memory
         block.stream = stream
-        self._ahead += block.size + self._slack
+        self._ahead += block.size
         return True
+
+    def _tensor(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        if self._slack == 0:
+            return self.memory.tensor(shape, dtype)
+        size = math.prod(shape) * dtype.itemsize
+        memory = self.memory.allocate(size + self._slack)
+        start = -memory.data_ptr() % self._alignment
+        return memory[start : start + size].view(dtype).view(shape)
 
     def _chunks(self, session: Session, block: _Block) -> FileChunks:
         request = block.request
@@ -248,8 +261,7 @@ class CudaSink:
             assert request.destinations is not None
             destinations = request.destinations[block.first : last]
         else:
-            base = session.memory[block.number].data_ptr()
-            destinations = [base + position for position in block.positions]
+            destinations = [tensor.data_ptr() for tensor in session.memory[block.number]]
         return FileChunks(
             block.number,
             request.path,
@@ -259,27 +271,25 @@ class CudaSink:
         )
 
 
-def _cut(requests: Iterable[FileChunks], alignment: int) -> Iterator[_Block]:
-    """The blocks of `requests`, in order."""
+def _cut(requests: Iterable[FileChunks], slack: int) -> Iterator[_Block]:
+    """The blocks of `requests`, in order. Each range takes `slack` bytes more than PyTorch does."""
     number = 0
     for request in requests:
         block: _Block | None = None
         destinations = request.destinations
         for index, size in enumerate(request.sizes):
             in_place = destinations is not None and destinations[index] != 0
-            position = 0 if block is None else -(-block.size // alignment) * alignment
-            joins = block is not None and block.in_place == in_place
-            if not in_place:
-                joins = joins and size < SMALL_BYTES and position + size <= GROUP_BYTES
-            if block is None or not joins:
-                if block is not None:
-                    yield block
+            needed = 0 if in_place else -(-size // _ALIGNMENT) * _ALIGNMENT + slack
+            if block is not None and (
+                block.in_place != in_place
+                or not (in_place or (size < SMALL_BYTES and block.size + needed <= GROUP_BYTES))
+            ):
+                yield block
+                block = None
+            if block is None:
                 block = _Block(number, request, index, in_place=in_place)
                 number += 1
-                position = 0
             block.count += 1
-            if not in_place:
-                block.positions.append(position)
-                block.size = position + size
+            block.size += needed
         if block is not None:
             yield block

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import mmap
+import math
 from collections.abc import Generator, Iterable, Iterator
 
 import torch
 
+from runai_model_streamer import _native_api as native
+from runai_model_streamer._device.dlpack import byte_factory
 from runai_model_streamer._errors import StreamerOutOfMemoryError
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Run, Session
@@ -34,18 +36,28 @@ class HostMemory:
 
     def allocate(self, size: int) -> torch.Tensor:
         """`size` bytes."""
-        if size <= GROUP_BYTES:
-            return torch.empty(size, dtype=torch.uint8, device="cpu")
-        # Straight from the system, and straight back to it when the last tensor goes: the
-        # allocator would keep a good part of what other threads free.
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        return torch.frombuffer(memory, dtype=torch.uint8)
+        return byte_factory().tensor(native.Buffer.allocate([size]), 0, "U8", (size,))
+
+    def tensor(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """A contiguous tensor, uninitialised."""
+        size = math.prod(shape) * torch.empty(0, dtype=dtype, device="cpu").element_size()
+        return self.allocate(size).view(dtype).view(shape)
 
     def claim(self, size: int) -> torch.Tensor:
         """allocate(), with an error that says how much there was no memory for."""
-        try:
+        with self._out_of_memory(size):
             return self.allocate(size)
-        except (OSError, RuntimeError) as error:
+
+    def claim_buffer(self, sizes: list[int]) -> native.Buffer:
+        """Memory of the host for ranges of `sizes` bytes, with the same error."""
+        with self._out_of_memory(sum(sizes)):
+            return native.Buffer.allocate(sizes)
+
+    @contextlib.contextmanager
+    def _out_of_memory(self, size: int) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, MemoryError) as error:
             if self.native_type == 0:
                 owner, hint = "the system", "Keep fewer tensors, or give the process more memory"
             elif isinstance(error, torch.cuda.OutOfMemoryError):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 
+from runai_model_streamer import _native_api as native
 from runai_model_streamer._device.host import GROUP_BYTES, SMALL_BYTES, HostMemory
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Run
@@ -17,6 +17,7 @@ class _Block:
     """Consecutive ranges of a request with memory of their own."""
 
     __slots__ = (
+        "buffer",
         "destination",
         "empty_after",
         "end",
@@ -36,7 +37,9 @@ class _Block:
         self.left = 0
         self.positions: list[int] = []  # of each range
         self.destination = destination
+        self.buffer: native.Buffer | None = None
         self.memory: torch.Tensor | None = None
+        """The caller's, or a device's; else there is a buffer."""
         self.empty_after: list[_Block] = []
 
 
@@ -85,10 +88,7 @@ class Assembler:
                 first, stop = max(start, block.start), min(end, block.end)
                 if first >= stop:
                     continue
-                if block.memory is None:
-                    block.memory = self._allocate(block)
-                part = block.memory[first - block.start : stop - block.start]
-                part.copy_(data[first - start : stop - start], non_blocking=True)
+                self._write(block, first - block.start, data[first - start : stop - start])
                 block.left -= stop - first
                 if block.left == 0:
                     size = block.end - block.start
@@ -96,18 +96,49 @@ class Assembler:
                     for empty in block.empty_after:
                         yield self._run(empty), 0
 
-    def _allocate(self, block: _Block) -> torch.Tensor:
+    def _write(self, block: _Block, position: int, data: torch.Tensor) -> None:
+        if block.memory is None and block.buffer is None:
+            self._allocate(block)
+        if block.buffer is not None:
+            block.buffer.put(position, data.data_ptr(), data.numel())
+        elif block.memory is not None:
+            part = block.memory[position : position + data.numel()]
+            part.copy_(data, non_blocking=True)
+
+    def _allocate(self, block: _Block) -> None:
         size = block.end - block.start
         if block.destination:
-            return self.memory.at(block.destination, size)
-        return self.memory.claim(size)
+            block.memory = self.memory.at(block.destination, size)
+        elif self.memory.native_type == 0:
+            sizes = self._requests[block.request].sizes
+            last = block.first + len(block.positions)
+            block.buffer = self.memory.claim_buffer(sizes[block.first : last])
+        else:
+            block.memory = self.memory.claim(size)
 
     def _run(self, block: _Block) -> Run:
-        data: Any = None if block.destination else block.memory
-        block.memory = None
         request = self._requests[block.request]
-        positions = block.positions
-        return Run(request.id, block.first, len(positions), data, positions, request.sizes)
+        count, positions = len(block.positions), block.positions
+        data: native.Buffer | list[torch.Tensor] | None = block.buffer
+        if block.buffer is not None:
+            positions = block.buffer.positions
+        elif block.memory is not None and not block.destination:
+            data = self._tensors(block, request)
+        block.memory = block.buffer = None
+        return Run(request.id, block.first, count, data, positions, request.sizes)
+
+    def _tensors(self, block: _Block, request: FileChunks) -> list[torch.Tensor]:
+        """The ranges of `block`, on a device, each with memory of its own."""
+        assert block.memory is not None
+        indices = range(block.first, block.first + len(block.positions))
+        kinds = [request.tensor_of(index) for index in indices]
+        if len(kinds) == 1:
+            shape, dtype = kinds[0]
+            return [block.memory.view(dtype).view(shape)]
+        made = [self.memory.tensor(shape, dtype) for shape, dtype in kinds]
+        parts = block.memory.split_with_sizes([request.sizes[index] for index in indices])
+        torch._foreach_copy_([one.reshape(-1).view(torch.uint8) for one in made], parts)
+        return made
 
 
 def _blocks_of(index: int, request: FileChunks) -> Iterator[_Block]:

@@ -171,7 +171,8 @@ class Pump:
     def _next(self) -> Run | None:
         run = self._queue.take(self._look_around)
         if run is not None and run.data is not None and self._memory.stream() != self._stream:
-            self._memory.used_by_current_stream(run.data)
+            for tensor in run.data if isinstance(run.data, list) else ():
+                self._memory.used_by_current_stream(tensor)
         return run
 
     def _look_around(self) -> None:

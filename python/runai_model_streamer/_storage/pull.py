@@ -253,6 +253,7 @@ def _copy(wanted: Sequence[tuple[str, str, int]], credentials: Any) -> None:
             part = parts[run.request_id]
             with system_errors(request.path, part.target):
                 if run.data is not None:
+                    assert not isinstance(run.data, list)  # it is memory of the host
                     data = memoryview(run.data)
                     for index, position in enumerate(run.positions, start=run.first):
                         size = request.sizes[index]

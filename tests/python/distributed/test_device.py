@@ -27,6 +27,7 @@ def test_each_byte_goes_to_one_device_and_from_there_to_the_others(
         assert "error" not in result, result
         assert result["notes"]["distributed_way"] == "gloo"
         assert result["tensors"] == [list(pair) for pair in expected]
+        assert result["storages"] == result["owned"]
         assert result["violations"] == 0, result["violation"]
         assert result["copied"] > 0
         assert result["pinned"] == 0

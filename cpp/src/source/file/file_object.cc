@@ -39,11 +39,6 @@ bool is_local(int fd) {
   }
 }
 
-std::string version_of(const struct stat& info) {
-  return std::to_string(info.st_mtim.tv_sec) + "." + std::to_string(info.st_mtim.tv_nsec) + "-" +
-         std::to_string(info.st_size);
-}
-
 }  // namespace
 
 // What is known of a range. `assume_cold`: it is not in the page cache, which is not asked.
@@ -64,8 +59,12 @@ class FileObject::Facts final : public RangeFacts {
   const bool assume_cold_;
 };
 
-FileObject::FileObject(std::string path, std::uint64_t size, std::string version, int fd)
-    : Object(std::move(path), size, std::move(version)), fd_(fd), page_cache_(fd, this->path()) {}
+FileObject::FileObject(std::string path, const struct stat& info, int fd)
+    : Object(std::move(path), static_cast<std::uint64_t>(info.st_size), FileStamp::version(info)),
+      fd_(fd),
+      local_(is_local(fd)),
+      stamp_(info, local_),
+      page_cache_(fd, this->path()) {}
 
 FileObject::~FileObject() {
   if (direct_fd_ >= 0) ::close(direct_fd_);
@@ -88,8 +87,7 @@ Result<std::shared_ptr<const FileObject>> FileObject::open(const std::string& pa
     if (S_ISDIR(info.st_mode)) return file_error("cannot read a directory", path, EISDIR);
     return Status::error(Code::kInvalid, "not a regular file").with_path(path);
   }
-  auto object = std::shared_ptr<FileObject>(
-      new FileObject(path, static_cast<std::uint64_t>(info.st_size), version_of(info), fd));
+  auto object = std::shared_ptr<FileObject>(new FileObject(path, info, fd));
   object->only_ = preference.only;
   object->choose(preference.strategy);
   if (preference.only) {
@@ -108,7 +106,7 @@ void FileObject::choose(FsStrategy wanted) {
     return;
   }
   if (wanted == FsStrategy::kAuto) {
-    if (!is_local(fd_)) return;
+    if (!local_) return;
     costly_cache_ = usable_processors() < kProcessorsForCache || size() > available_memory() / 2;
     announce_reader(fd_);
   }
@@ -191,7 +189,7 @@ DirectIo FileObject::direct_io() const {
 Status FileObject::unchanged() const {
   struct stat info {};
   if (fstat(fd_, &info) != 0) return file_error("cannot stat the file", path(), errno);
-  if (version_of(info) == version()) return {};
+  if (stamp_.matches(info, path())) return {};
   return Status::error(Code::kChanged, "the file was modified while it was read")
       .with_path(path())
       .with_hint("Write a new file and rename it over the old one, then load again");

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "source/file/direct_io.h"
+#include "source/file/file_stamp.h"
 #include "source/file/file_view.h"
 #include "source/file/page_cache.h"
 #include "source/file/read_way.h"
@@ -42,13 +43,15 @@ class FileObject final : public Object {
 
  private:
   class Facts;
-  FileObject(std::string path, std::uint64_t size, std::string version, int fd);
+  FileObject(std::string path, const struct stat& info, int fd);
   void choose(FsStrategy wanted);
   Status check_strategy() const;
   void open_direct() const;
   bool mostly_cached(std::uint64_t offset, std::uint64_t size) const;
 
   const int fd_;
+  const bool local_;  // the file system is no other machine's
+  const FileStamp stamp_;
   const PageCacheProbe page_cache_;
   FsStrategy strategy_ = FsStrategy::kBuffered;
   bool only_ = false;

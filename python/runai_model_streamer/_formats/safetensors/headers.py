@@ -118,4 +118,9 @@ def make_request(
     sizes = [tensor.end - tensor.start for tensor in tensors]
     offsets = [data_start + tensor.start for tensor in tensors]
     alignments = [ELEMENT_BYTES[tensor.dtype] for tensor in tensors]
-    return FileChunks(request_id, path, offsets, sizes, alignments=alignments)
+    request = FileChunks(request_id, path, offsets, sizes, alignments=alignments)
+    request.describe = lambda index: (
+        tensors[index].get_torch_shape(),
+        tensors[index].get_torch_dtype(),
+    )
+    return request
