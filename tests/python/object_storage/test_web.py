@@ -19,7 +19,7 @@ from runai_model_streamer import (
 )
 from runai_model_streamer._requests import FileChunks
 from tests.support.models import check_same, load, make_model, save
-from tests.support.servers.canned import Answer, Canned
+from tests.support.servers.canned import Answer, Canned, HttpServer
 from tests.support.servers.process import free_port
 
 pytestmark = pytest.mark.servers
@@ -389,7 +389,7 @@ def plain_server(tmp_path):
         def log_message(self, *arguments):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
+    server = HttpServer(("127.0.0.1", free_port()), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
