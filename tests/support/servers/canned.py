@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import http.server
+import re
 import ssl
 import sys
 import threading
@@ -27,6 +28,17 @@ class Answer:
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     body: bytes = b""
     interim: bytes = b""  # sent as it is before the answer
+
+
+def ranged(seen: Seen, data: bytes, etag: str = '"1"', **headers: str) -> Answer:
+    """`data`, or the range of it that the request asks for; an empty `etag` is not sent."""
+    headers = {"ETag": etag, **headers} if etag else headers
+    found = re.fullmatch(r"bytes=(\d+)-(\d+)", seen.headers.get("range", ""))
+    if found is None:
+        return Answer(200, headers, data)
+    first, last = int(found[1]), min(int(found[2]), len(data) - 1)
+    span = {"Content-Range": f"bytes {first}-{last}/{len(data)}"}
+    return Answer(206, {**headers, **span}, data[first : last + 1])
 
 
 class HttpServer(http.server.ThreadingHTTPServer):
