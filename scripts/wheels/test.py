@@ -12,12 +12,13 @@ import argparse
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import venv
 from pathlib import Path
 
 from scripts.wheels.check import check_contents
+from tests.support.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
+from tests.support.servers.tls import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = Path(__file__).with_name("smoke.py")
@@ -91,10 +92,6 @@ def main() -> None:
     options = parser.parse_args()
     wheel = options.wheel.resolve()
     check_contents(wheel)
-    sys.path.insert(0, str(ROOT))
-    from tests.support.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
-    from tests.support.servers.tls import Authority
-
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         venv.create(folder / "venv", with_pip=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +15,13 @@ from benchmarks.gpu_rows import RangeServer
 from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer._errors import StreamerUnsupportedError
 from tests.support.cuda_standin import Standin
+from tests.support.servers.canned import HttpServer
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     handler = functools.partial(RangeServer, directory=str(tmp_path))
-    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    made = HttpServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=made.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{made.server_port}/"

@@ -6,7 +6,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,18 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.python.distributed import rank as rank_module
+from tests.support.processes import ROOT
+from tests.support.servers import free_port
 
-HERE = Path(__file__).parent
 # A process that has imported everything once, and is forked for each rank: importing torch takes
 # longer than most tests.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["pytest", rank_module.__name__])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Cluster:
@@ -50,6 +44,7 @@ class Cluster:
             **{k: v for k, v in os.environ.items() if not k.startswith("RUNAI_STREAMER_")},
             "RUNAI_STREAMER_DIST": "1",
             "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             # torch looks up a name for each address that it connects to.
             "RES_OPTIONS": "timeout:1",
             **(env or {}),
@@ -68,7 +63,7 @@ class Cluster:
             "flag": str(results / "flag"),
             **job,
         }
-        port = _free_port()
+        port = free_port()
         with contextlib.ExitStack() as stack:
             processes = []
             for rank in range(self.ranks):
@@ -102,7 +97,7 @@ class Cluster:
     def _start(self, rank: int, job: dict[str, Any], env: dict[str, str], log: Path) -> Any:
         prefix = self.prefixes[rank]
         if prefix:
-            command = [*prefix, sys.executable, str(HERE / "rank.py"), json.dumps(job)]
+            command = [*prefix, sys.executable, "-m", rank_module.__name__, json.dumps(job)]
             process: Any = _FORKS.Process(target=rank_module.execute, args=(command, env, str(log)))
         else:
             process = _FORKS.Process(target=rank_module.forked, args=(job, env, str(log)))
@@ -127,7 +122,7 @@ class Cluster:
             [
                 *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
                 f"--nproc-per-node={self.ranks}",
-                HERE / "rank.py",
+                *("-m", rank_module.__name__),
                 json.dumps(job),
             ],
             env=self.env,

@@ -18,8 +18,6 @@ from runai_model_streamer._distributed import (
     membership,
     staging,
 )
-
-sys.path.insert(0, str(Path(__file__).parents[3]))
 from tests.python.distributed import delays, failing, programs
 from tests.python.distributed.job import JOB, my_rank, wait_for
 

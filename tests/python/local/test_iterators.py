@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import threading
 import weakref
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from runai_model_streamer._errors import (
 )
 from tests.python import iterating
 from tests.support.models import MIB, same, save_floats
-from tests.support.servers.canned import Answer, Canned, Seen
+from tests.support.servers.canned import Answer, Canned, Seen, ranged
 
 SIZES = [100 + index for index in range(40)] + [300_000] * 4 + [7] * 20
 Model = tuple[SafetensorsStreamer, dict[str, torch.Tensor]]
@@ -362,13 +361,7 @@ def test_random_use_of_objects(tmp_path: Path) -> None:
     files = iterating.write_files(tmp_path)
 
     def serve(seen: Seen) -> Answer:
-        data = (tmp_path / seen.path.strip("/")).read_bytes()
-        found = re.fullmatch(r"bytes=(\d+)-(\d+)", seen.headers.get("range", ""))
-        if not found:
-            return Answer(200, {"ETag": '"1"'}, data)
-        first, last = int(found[1]), min(int(found[2]), len(data) - 1)
-        headers = {"ETag": '"1"', "Content-Range": f"bytes {first}-{last}/{len(data)}"}
-        return Answer(206, headers, data[first : last + 1])
+        return ranged(seen, (tmp_path / seen.path.strip("/")).read_bytes())
 
     with Canned(serve) as server:
         iterating.explore(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from runai_model_streamer import FileChunks, FileStreamer
-from tests.support.servers.canned import Answer, Seen
+from tests.support.servers.canned import Answer, Seen, ranged
 
 DATA = bytes(range(256)) * 40
 
@@ -17,12 +15,7 @@ def error(status: int, code: str, extra: str = "", **headers: str) -> Answer:
 
 def serve(seen: Seen, data: bytes = DATA) -> Answer:
     """The object, or a range of it."""
-    found = re.fullmatch(r"bytes=(\d+)-(\d+)", seen.headers.get("range", ""))
-    if not found:
-        return Answer(200, {"ETag": '"1"'}, data)
-    first, last = int(found[1]), min(int(found[2]), len(data) - 1)
-    headers = {"ETag": '"1"', "Content-Range": f"bytes {first}-{last}/{len(data)}"}
-    return Answer(206, headers, data[first : last + 1])
+    return ranged(seen, data)
 
 
 def listed(objects: dict[str, int]) -> Answer:

@@ -24,7 +24,7 @@ from tests.support.servers.azurite import (
     connection_string,
     container_signature,
 )
-from tests.support.servers.canned import Answer, Canned
+from tests.support.servers.canned import Answer, Canned, ranged
 from tests.support.servers.connect_proxy import ConnectProxy
 from tests.support.servers.nginx import Nginx
 
@@ -102,10 +102,7 @@ def test_signature_covers_the_precondition(use):
     data = save(make_model(12))
 
     def answer(seen):
-        first, last = map(int, seen.headers["range"].removeprefix("bytes=").split("-"))
-        part = data[first : last + 1]
-        span = f"bytes {first}-{first + len(part) - 1}/{len(data)}"
-        return Answer(206, {"Content-Range": span, "ETag": '"0x1"'}, part)
+        return ranged(seen, data, '"0x1"')
 
     key = base64.b64encode(b"k" * 64).decode()
     with Canned(answer) as server:

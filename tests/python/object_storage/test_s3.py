@@ -16,6 +16,7 @@ from runai_model_streamer import (
     pull_files,
 )
 from runai_model_streamer.s3_utils import S3Credentials
+from tests.python.object_storage.canned_s3 import read
 from tests.python.object_storage.storages import OPERATIONS
 from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support.models import check_same, load, make_model, save
@@ -36,12 +37,6 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 SHARED_FOLDER = True
 MODEL = make_model(12, seed=3)
 BYTES = save(MODEL)
-
-
-def read(path: str, size: int) -> bytes:
-    with FileStreamer() as streamer:
-        streamer.stream_files([FileChunks(0, path, 0, [size])])
-        return b"".join(chunk.numpy().tobytes() for _, _, chunk in streamer.get_chunks())
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from runai_model_streamer import (
 )
 from runai_model_streamer._requests import FileChunks
 from tests.support.models import check_same, load, make_model, save
-from tests.support.servers.canned import Answer, Canned
+from tests.support.servers import canned
+from tests.support.servers.canned import Answer, Canned, HttpServer
 from tests.support.servers.process import free_port
 
 pytestmark = pytest.mark.servers
@@ -28,14 +29,7 @@ DATA = save(MODEL)
 
 
 def ranged(seen, data=DATA, etag='"1"', **headers):
-    """What a server with ranges answers."""
-    tags = {"ETag": etag, **headers} if etag else headers
-    if "range" not in seen.headers:
-        return Answer(200, tags, data)
-    first, last = map(int, seen.headers["range"].removeprefix("bytes=").split("-"))
-    part = data[first : last + 1]
-    span = f"bytes {first}-{first + len(part) - 1}/{len(data)}"
-    return Answer(206, {**tags, "Content-Range": span}, part)
+    return canned.ranged(seen, data, etag, **headers)
 
 
 @pytest.fixture
@@ -389,7 +383,7 @@ def plain_server(tmp_path):
         def log_message(self, *arguments):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
+    server = HttpServer(("127.0.0.1", free_port()), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"

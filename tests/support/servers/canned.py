@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import http.server
+import re
 import ssl
+import sys
 import threading
 from collections.abc import Callable
 
@@ -26,6 +28,27 @@ class Answer:
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     body: bytes = b""
     interim: bytes = b""  # sent as it is before the answer
+
+
+def ranged(seen: Seen, data: bytes, etag: str = '"1"', **headers: str) -> Answer:
+    """`data`, or the range of it that the request asks for; an empty `etag` is not sent."""
+    headers = {"ETag": etag, **headers} if etag else headers
+    found = re.fullmatch(r"bytes=(\d+)-(\d+)", seen.headers.get("range", ""))
+    if found is None:
+        return Answer(200, headers, data)
+    first, last = int(found[1]), min(int(found[2]), len(data) - 1)
+    span = {"Content-Range": f"bytes {first}-{last}/{len(data)}"}
+    return Answer(206, {**headers, **span}, data[first : last + 1])
+
+
+class HttpServer(http.server.ThreadingHTTPServer):
+    """A server in threads that is silent about clients that leave early, as those of tests do."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError | ssl.SSLError):
+            super().handle_error(request, client_address)
 
 
 class Canned:
@@ -68,8 +91,7 @@ class Canned:
             def log_message(self, *arguments: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer((host, self.port), Handler)
-        self._server.daemon_threads = True
+        self._server = HttpServer((host, self.port), Handler)
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate.chain, certificate.key)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pathlib
+import random
 import shutil
 import socket
 import subprocess
@@ -23,18 +25,34 @@ class Unavailable(RuntimeError):
     """This machine can't run the server; the text says what is missing."""
 
 
-_given_ports: set[int] = set()
+# Below the ports that systems give to outgoing connections, which would take one before its server
+# does.
+_PORTS = range(15_000, 32_000)
+_PORT_LOCKS = pathlib.Path(tempfile.gettempdir()) / f"streamer-ports-{os.getuid()}"
+_locked_ports: dict[int, int] = {}
+_random = random.SystemRandom()
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on; never the same twice."""
+    """A port that nobody listens on. No other caller of this function gets it before this process
+    ends, also in other processes of this user.
+    """
+    _PORT_LOCKS.mkdir(mode=0o700, exist_ok=True)
     while True:
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            port: int = probe.getsockname()[1]
-        if port not in _given_ports:
-            _given_ports.add(port)
-            return port
+        port = _random.choice(_PORTS)
+        if port in _locked_ports:
+            continue
+        lock = os.open(_PORT_LOCKS / str(port), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+        except OSError:
+            os.close(lock)
+            continue
+        _locked_ports[port] = lock
+        return port
 
 
 class Server:
