@@ -87,7 +87,7 @@ Ending load(const std::string& path, const Plan& plan) {
   Options options;
   options.fs_strategy.strategy = plan.strategy;
   options.concurrency = 2;
-  options.memory_limit = 4 << 20;
+  options.memory_limit = MemoryLimit::bytes(4 << 20);
   auto stream = Stream::create(options);
   if (!stream.ok()) return verdict(stream.status().code());
   auto files = (*stream)->open({path}, 100);
