@@ -102,6 +102,8 @@ Job Scheduler::take(WorkerId worker) noexcept {
                          &dropped);
       switch (step.kind) {
         case Step::Kind::kPark:
+          // A worker that parks may have failed the rest of a block.
+          if (actions.consumer) ready_.notify_all();
           if (actions.worker != nullptr) actions.worker->notify_one();
           wait_for_work(worker, step.until);
           break;

@@ -33,6 +33,22 @@ TEST(Scheduler, DeliversInTheOrderOfSubmissionWhateverEndsFirst) {
   EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
 }
 
+// The worker that fails the rest of the block finds nothing else to do, and parks.
+TEST(Scheduler, WakesTheConsumerWhenTheRestOfABlockFailsWithoutARead) {
+  for (int round = 0; round < 20; ++round) {
+    Crew crew({.chunk_bytes = kMiB, .concurrency = 1, .on_read = [](const Chunk&) {
+                 return Status::error(Code::kIo, "no");
+               }});
+    const auto file = crew.add_file(4 * kMiB);
+    ASSERT_TRUE(crew.submit({row(file, 1, 4 * kMiB)}).ok());
+    bool finished = false;
+    const auto blocks = crew.next(&finished, milliseconds(20000));
+    ASSERT_EQ(blocks.size(), 1U);
+    EXPECT_EQ(blocks[0].status.code(), Code::kIo);
+    EXPECT_EQ(crew.chunk_sizes().size(), 1U);
+  }
+}
+
 TEST(Scheduler, SplitsALargeRangeOverReads) {
   Crew crew({.chunk_bytes = kMiB});
   const auto file = crew.add_file(10 * kMiB + 5);
