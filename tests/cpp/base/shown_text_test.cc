@@ -9,7 +9,7 @@
 namespace streamer {
 namespace {
 
-constexpr const char* kSecret = "SECRET/+sig==";
+[[maybe_unused]] constexpr const char* kSecret = "SECRET/+sig==";
 
 // Texts with kSecret in a place where secrets stand.
 const char* const kHolders[] = {

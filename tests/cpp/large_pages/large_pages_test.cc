@@ -45,7 +45,7 @@ class NothingRefused {
 };
 
 class LargePages : public Streaming {
-  const NothingRefused check_;
+  NothingRefused check_;
 };
 
 // Ranges that start and end anywhere: in a page, in the last page, over huge pages.
@@ -126,7 +126,7 @@ TEST(LargePagePool, SplitsAndJoinsMemory) {
 }
 
 class LargePageDevice : public StandinTest {
-  const NothingRefused check_;
+  NothingRefused check_;
 };
 
 TEST_F(LargePageDevice, PinnedMemoryIsMappedAndUnmapped) {

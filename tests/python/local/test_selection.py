@@ -226,6 +226,7 @@ class TestSlices:
         path, tensors = model
         other = {name: tensor + 1 for name, tensor in tensors.items()}
         safetensors.torch.save_file(other, tmp_path / "other")
+        os.utime(tmp_path / "other", (1, 1))  # not within the same tick of the clock
         with SafetensorsStreamer() as streamer:
             streamer.open_files([path])
             part = streamer.get_slice("layers.1.weight")

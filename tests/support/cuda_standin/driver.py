@@ -163,6 +163,8 @@ class StandinMemory(HostMemory):
         self.ordinal = device.index or 0
 
     def allocate(self, size: int) -> torch.Tensor:
+        if size == 0:  # PyTorch allocates nothing either
+            return torch.empty(0, dtype=torch.uint8, device="cpu")
         memory = self.standin.allocate(self.ordinal, size)
         if memory is None:
             raise torch.cuda.OutOfMemoryError(f"tried to allocate {size} bytes")

@@ -4,7 +4,7 @@
 --   every   each Nth matching request (1)          first   only so many of them
 --   skip    so many matching requests pass before
 --   match   a Lua pattern on "METHOD URI RANGE"
---   status, code, message, retry_after             of mode status
+--   status, code, message, retry_after, body, times (of the body)   of mode status
 --   ms      of delay: milliseconds before the answer
 --   bps     of rate: bytes per second
 --   bytes   of truncate: of the body that pass
@@ -36,6 +36,7 @@ if mode == "status" then
   ngx.header["x-ms-error-code"] = d:get("code")
   local body = d:get("body") or ('<?xml version="1.0" encoding="UTF-8"?><Error><Code>' .. code ..
       "</Code><Message>" .. message .. "</Message></Error>")
+  body = string.rep(body, number("times", 1))
   ngx.header["Content-Length"] = #body
   if ngx.req.get_method() ~= "HEAD" then ngx.print(body) end
   return ngx.exit(ngx.HTTP_OK)
