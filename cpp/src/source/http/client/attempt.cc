@@ -14,7 +14,8 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr std::size_t kErrorTextLimit = 64 << 10;  // of the body of an error or a redirect
-constexpr int kSlowStartSeconds = 60;
+// A list may take this many times as long to begin: a retry still fits into the time of the load.
+constexpr int kSlowStartFactor = 3;
 constexpr std::size_t kHeaderLimit = 256 << 10;
 
 bool good(const Response& response) { return response.status >= 200 && response.status <= 299; }
@@ -177,9 +178,8 @@ bool StallWatch::stalled(Attempt* attempt) {
   if (settings_.low_speed_seconds <= 0) return false;
   const Clock::time_point now = Clock::now();
   window_ += std::exchange(attempt->paused, {});
-  const int patience = attempt->slow_start && attempt->bytes == 0
-                           ? std::max(settings_.low_speed_seconds, kSlowStartSeconds)
-                           : settings_.low_speed_seconds;
+  const bool slow_start = attempt->slow_start && attempt->bytes == 0;
+  const int patience = settings_.low_speed_seconds * (slow_start ? kSlowStartFactor : 1);
   if (now - window_ < std::chrono::seconds(patience)) return false;
   const std::uint64_t least = static_cast<std::uint64_t>(settings_.low_speed_bytes) *
                               static_cast<std::uint64_t>(settings_.low_speed_seconds);

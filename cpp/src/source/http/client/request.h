@@ -24,7 +24,7 @@ struct Request {
   std::size_t text_limit = 16 << 20;  // bytes of a 2xx response that goes to Response::body
   int timeout_ms = 0;                 // of the whole attempt; 0: what the settings say
   int connect_timeout_ms = 0;         // likewise
-  bool slow_start = false;            // the server may take a minute until the response begins
+  bool slow_start = false;            // the server may take longer until the response begins
   std::int64_t signed_at = 0;         // seconds since the epoch that the signature has; 0: no date
 
   void set(std::string name, std::string value) {
