@@ -73,7 +73,9 @@ FAULTS = [
     Fault("400", _status(400), "io", at_once=True),
     Fault("501", _status(501), "io", at_once=True),
     Fault("407", _status(407), "io", at_once=True),
-    Fault("403 with a long page", _status(403, body="x" * 1000, times=200), "permission", at_once=True),
+    Fault(
+        "403 with a long page", _status(403, body="x" * 1000, times=200), "permission", at_once=True
+    ),
     # Servers that do not do what they were asked to.
     Fault(
         "Range ignored",
