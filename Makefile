@@ -31,6 +31,8 @@ STAMPS := .cache/stamps
 STEP := scripts/step.sh
 # An absent ccache is the empty launcher, which is none.
 CCACHE = CMAKE_C_COMPILER_LAUNCHER=$$(command -v ccache) CMAKE_CXX_COMPILER_LAUNCHER=$$(command -v ccache)
+CLANG_FORMAT ?= clang-format-14
+export CLANG_TIDY ?= clang-tidy-14
 SECONDS_TO_FUZZ ?= 60
 # Loads of test-delays by each way of sharing.
 SEEDS ?= 1000
@@ -115,7 +117,7 @@ test-consumers: $(STAMPS)/package $(STAMPS)/dev  ## vLLM's and SGLang's own load
 lint: lint-cpp lint-python lint-text  ## clang-format, clang-tidy, borders of the layers, ruff, mypy, shellcheck, codespell
 
 lint-cpp: $(STAMPS)/system-test
-	@clang-format-14 --dry-run -Werror $(CXX_FILES)
+	@$(CLANG_FORMAT) --dry-run -Werror $(CXX_FILES)
 	@$(CONFIGURE) plain >/dev/null
 	@python3 scripts/clang_tidy.py build/plain
 
@@ -130,7 +132,7 @@ lint-text: $(STAMPS)/dev
 	@$(VENV)/bin/codespell
 
 format: $(STAMPS)/dev $(STAMPS)/system-test  ## Rewrite the sources in the project's style
-	@clang-format-14 -i $(CXX_FILES)
+	@$(CLANG_FORMAT) -i $(CXX_FILES)
 	@$(PY) -m ruff check --quiet --fix . || true
 	@$(PY) -m ruff format --quiet .
 

@@ -5,6 +5,7 @@ skipped tests by reason in the last lines.
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.needs import obstacle
+
+
+def pytest_configure() -> None:
+    # A shell ignores this signal in what it starts in the background, and processes inherit that.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from runai_model_streamer import SafetensorsStreamer, StreamerError
-from tests.python import iterating
 from tests.python.cuda.loads import expected, large_file
+from tests.support import iterating
 from tests.support.cuda_standin import Standin, StandinMemory
 from tests.support.models import MIB, check_same
 

@@ -20,7 +20,7 @@ from runai_model_streamer._errors import (
     StreamerClosedError,
     StreamerError,
 )
-from tests.python import iterating
+from tests.support import iterating
 from tests.support.models import MIB, same, save_floats
 from tests.support.servers.canned import Answer, Canned, Seen, ranged
 

@@ -45,6 +45,7 @@ def test_statistics_count_bytes_threads_and_requests(storage, model, use):
 
 def test_the_trace_has_each_read_its_connection_and_no_secret(storage, model, use, tmp_path):
     trace = tmp_path / "trace"
+    use(storage.proxied)  # which closes no connection of a client that is slow
     use({"RUNAI_STREAMER_TRACE_FILE": str(trace), "RUNAI_STREAMER_CONCURRENCY": "3"})
     load(model)
     lines = trace.read_text().splitlines()
