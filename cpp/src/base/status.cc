@@ -44,6 +44,8 @@ Status& Status::operator=(const Status& other) {
   return *this;
 }
 
+// The parameters are values, as the header declares them: they are a part of the ABI.
+// NOLINTBEGIN(performance-unnecessary-value-param)
 Status Status::error(Code code, std::string message) {
   Status status;
   status.rep_ = std::make_unique<Rep>();
@@ -96,6 +98,8 @@ Status&& Status::with_hint(std::string hint) && {
   if (rep_ && rep_->detail.hint.empty()) rep_->detail.hint = shown_text(hint);
   return std::move(*this);
 }
+
+// NOLINTEND(performance-unnecessary-value-param)
 
 Status&& Status::with_attempts(int attempts) && {
   if (rep_) rep_->detail.attempts = attempts;
