@@ -24,7 +24,7 @@ bool good(const Response& response) { return response.status >= 200 && response.
 // none.
 std::string coding_of(const Response& response) {
   for (const char* name : {"content-encoding", "x-goog-stored-content-encoding"}) {
-    const std::string coding = lower(response.header(name));
+    std::string coding = lower(response.header(name));
     // "aws-chunked" is a coding of uploads that stores keep by mistake.
     if (!coding.empty() && coding != "identity" && coding != "aws-chunked") return coding;
   }
