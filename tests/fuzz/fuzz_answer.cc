@@ -8,14 +8,6 @@
 
 #include "source/http/client/answer_reader.h"
 
-namespace streamer::http {
-// Of the transport only what an attempt needs.
-Transport::Transport(TransportSettings given, const CancelToken& token)
-    : settings(std::move(given)), cancel(token), trace({}) {}
-Status Transport::interrupted() const { return {}; }
-bool Transport::sleep(std::chrono::milliseconds) const { return true; }
-}  // namespace streamer::http
-
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace streamer::http;
   if (size < 2) return 0;

@@ -26,9 +26,6 @@
 namespace streamer::http {
 
 // No connection is made.
-Transport::Transport(TransportSettings given, const CancelToken& token)
-    : settings(std::move(given)), cancel(token), trace({}, false), retries(settings.patience) {}
-Status Transport::interrupted() const { return {}; }
 struct Connection::Impl {};
 Connection::Connection(Transport& transport) : transport_(transport) {}
 Connection::~Connection() = default;

@@ -8,8 +8,6 @@
 
 namespace streamer {
 
-const char* version() noexcept { return STREAMER_VERSION; }
-
 Result<Options> Options::from_environment() {
   const Settings settings;
   Options options;

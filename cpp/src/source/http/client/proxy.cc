@@ -89,9 +89,9 @@ bool without_proxy(const Url& url, std::string_view list) {
 }
 
 std::string proxy_of(const Url& url) {
-  const std::string proxy = url.scheme == "https"
-                                ? first_of({"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"})
-                                : first_of({"http_proxy", "all_proxy", "ALL_PROXY"});
+  std::string proxy = url.scheme == "https"
+                          ? first_of({"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"})
+                          : first_of({"http_proxy", "all_proxy", "ALL_PROXY"});
   if (proxy.empty() || without_proxy(url, first_of({"no_proxy", "NO_PROXY"}))) return {};
   return proxy;
 }
