@@ -74,6 +74,7 @@ LAYERS: list[set[str]] = [
     {"_formats"},
     {"_distributed"},
     {"_safetensors_streamer"},
+    {"_module_plan"},
     {"_loading", "_streamer_mock"},
     {"__init__"},
 ]
