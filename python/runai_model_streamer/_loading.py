@@ -8,6 +8,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 import torch
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
+from runai_model_streamer._dtensor import shard_like
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.dtypes import safetensors_to_torch_dtype
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
@@ -45,7 +46,8 @@ def load_model(
     called, dtypes are converted. Tensors that nothing but the module looks at are read straight
     into its memory. Tensors that share memory need to be in the files once. `device` is where the
     tensors are read to, best that of the model's. With `assign`, the module gets the tensors of the
-    files instead of their values; a module on "meta" needs that.
+    files instead of their values; a module on "meta" needs that. A DTensor takes its shard of the
+    tensor, without communication.
 
     Returns the names that are missing in the files and those that the model does not have.
 
@@ -76,7 +78,7 @@ def load_model(
             )
             for name, tensor in streamer.get_tensors():
                 if name not in plan.in_place and not _copied(plan.copied.get(name), tensor):
-                    state[name] = tensor
+                    state[name] = shard_like(plan.own.get(name), tensor)
         return _finish(model, state, ties, strict, assign)
 
 

@@ -6,6 +6,7 @@ import copy
 import itertools
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from runai_model_streamer import SafetensorsStreamer, StreamerError, load_model
 from runai_model_streamer._formats.safetensors.into import has_plain_memory
 from runai_model_streamer._session import Session
 from tests.support.models import same
+from tests.support.processes import python
 
 Tensors = dict[str, torch.Tensor]
 
@@ -618,3 +620,45 @@ def test_the_zoo_can_tell(tmp_path: Path) -> None:
         other.scale[0] = 5
     assert not equal(contents(one), contents(other))
     assert not equal(contents(one), contents(copy.deepcopy(one).requires_grad_(False)))
+
+
+SHARDED = """
+import sys, torch, torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from runai_model_streamer import load_model
+rank, path = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method="file://" + sys.argv[3], rank=rank, world_size=2)
+mesh = init_device_mesh("cpu", (2, 1))
+whole = {name: torch.arange(15.0).view(5, 3) for name in "abcd"}
+placements = {"a": [Shard(0), Replicate()], "b": [Shard(1), Shard(0)], "c": [Replicate()] * 2,
+              "d": [Shard(1), Shard(1)]}
+for assign in (False, True):
+    model = torch.nn.Module()
+    for name, places in placements.items():
+        own = distribute_tensor(torch.zeros(5, 3), mesh, places)
+        model.register_parameter(name, torch.nn.Parameter(own))
+    assert load_model(model, path, assign=assign) == (set(), [])
+    for name, parameter in model.named_parameters():
+        assert isinstance(parameter.data, DTensor)
+        assert parameter.placements == tuple(placements[name])
+        assert torch.equal(parameter.full_tensor(), whole[name]), name
+model.register_parameter("e", torch.nn.Parameter(torch.zeros(1)))
+try:
+    load_model(model, path)
+except RuntimeError as error:
+    assert 'Missing key(s) in state_dict: "e"' in str(error)
+else:
+    raise AssertionError
+dist.destroy_process_group()
+"""
+
+
+def test_distributed_tensors_take_their_shards(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    whole = {name: torch.arange(15.0).view(5, 3) for name in "abcd"}
+    safetensors.torch.save_file(whole, path)
+    with ThreadPoolExecutor(2) as pool:
+        ranks = [pool.submit(python, SHARDED, rank, path, tmp_path / "store") for rank in range(2)]
+        for rank in ranks:
+            rank.result()
