@@ -25,7 +25,7 @@ from runai_model_streamer._formats.safetensors.headers import (
     read_headers,
 )
 from runai_model_streamer._formats.safetensors.into import Into, note_writes, resolve
-from runai_model_streamer._formats.safetensors.selection import TensorNames, select
+from runai_model_streamer._formats.safetensors.selection import Selection, TensorNames, select
 from runai_model_streamer._formats.safetensors.tensor_slice import SliceReader, TensorSlice
 from runai_model_streamer._formats.safetensors.tensors import tensors_of_run
 from runai_model_streamer._gc import collection_paused, collection_spaced
@@ -214,6 +214,30 @@ class SafetensorsStreamer:
                 safetensors file; an argument or a setting can't be used.
         """
         names = [to_text(path) for path in _as_list(paths)]
+        self._stream(
+            names,
+            s3_credentials,
+            device,
+            tensor_names,
+            into,
+            progress,
+            is_distributed=is_distributed,
+            process_group=process_group,
+        )
+
+    def _stream(
+        self,
+        names: list[str],
+        s3_credentials: S3Credentials | None,
+        device: str | torch.device | None,
+        selection: Selection | None,
+        into: Into | None = None,
+        progress: Progress | None = None,
+        *,
+        is_distributed: bool = False,
+        process_group: dist.ProcessGroup | None = None,
+    ) -> None:
+        """stream_files(), also of a selection by files."""
         self.start_time = time.monotonic()
         self.device_str = "cpu" if device is None else str(device)
         opened = self._opened
@@ -229,7 +253,7 @@ class SafetensorsStreamer:
             found = None
         try:
             headers = read_headers(reader, names) if found is None else iter(found)
-            self._start(reader, headers, tensor_names, into, progress)
+            self._start(reader, headers, selection, into, progress)
         except BaseException as error:
             self.file_streamer.end(error)  # other ranks wait for this one
             raise
@@ -246,18 +270,18 @@ class SafetensorsStreamer:
         self,
         reader: Reader,
         headers: Iterator[SafetensorsMetadata],
-        tensor_names: TensorNames | None,
+        selection: Selection | None,
         into: Into | None,
         progress: Progress | None,
     ) -> None:
         targets: dict[str, torch.Tensor] = {}
         written = reader.sink.writes_destinations
-        if into is None and tensor_names is None:
+        if into is None and selection is None:
             # Made while they are submitted: the first file is read while the next header is parsed.
             reader.start(self._requests_of_everything(headers))
         else:
             self._files = list(headers)
-            wanted = select([file.tensors_metadata for file in self._files], tensor_names)
+            wanted = select(self._files, selection)
             for tensors in wanted:
                 check_dtypes(tensors)  # before anything is read
             if into is not None:
