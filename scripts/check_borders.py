@@ -75,6 +75,7 @@ LAYERS: list[set[str]] = [
     {"_formats"},
     {"_distributed"},
     {"_safetensors_streamer"},
+    {"_module_plan", "_dtensor"},
     {"_loading", "_streamer_mock"},
     {"__init__"},
 ]
