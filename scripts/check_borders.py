@@ -30,6 +30,7 @@ ROOMS: dict[str, set[str]] = {
     **{
         f"src/source/{registry}.cc": {
             "src/base",
+            "src/text",
             "src/source",
             "src/source/file",
             "src/source/http",

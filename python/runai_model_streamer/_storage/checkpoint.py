@@ -24,7 +24,7 @@ from runai_model_streamer._errors import (
 from runai_model_streamer._paths import Path, is_remote, to_text
 from runai_model_streamer._session import Session
 from runai_model_streamer._storage.local import is_weights, names_in
-from runai_model_streamer._storage.pull import is_address, list_objects, object_key
+from runai_model_streamer._storage.pull import is_address, list_objects, name_of
 
 _INDEX = re.compile(r"(?P<base>.+)\.safetensors\.index(?:\.(?P<variant>[^.]+))?\.json")
 _FILE = re.compile(
@@ -117,7 +117,7 @@ def _list_local(path: str) -> _Directory:
 def _list_remote(path: str, credentials: S3Credentials | None) -> _Directory:
     paths = {}
     for found, _ in list_objects(path, False, credentials):
-        paths[object_key(found).rpartition("/")[2]] = found
+        paths[name_of(found)] = found
     return _Directory(path.rstrip("/"), frozenset(paths), paths)
 
 

@@ -59,7 +59,12 @@ def list_objects(
 def list_safetensors_objects(folder: str, credentials: Any = None) -> list[str]:
     """The safetensors objects directly in `folder`, sorted."""
     found = list_objects(folder, False, credentials)
-    return [path for path, _ in found if is_weights(object_key(path).rpartition("/")[2])]
+    return [path for path, _ in found if is_weights(name_of(path))]
+
+
+def name_of(path: str) -> str:
+    """The last part of the key of an object."""
+    return native.object_key(path).rpartition("/")[2]
 
 
 def pull_objects(
@@ -76,7 +81,7 @@ def pull_objects(
     base = _base(source)
     wanted: list[tuple[str, str, int]] = []
     for path, size in list_objects(source, True, credentials):
-        key = object_key(path)
+        key = native.object_key(path)
         if not any(matches(key, *choice) for choice in ((allow, ignore), *also)):
             continue
         relative = _decoded(path, path[len(base) :])
@@ -89,15 +94,6 @@ def pull_objects(
     for start in range(0, len(wanted), _FILES_AT_ONCE):
         _copy(wanted[start : start + _FILES_AT_ONCE], credentials)
     return len(wanted)
-
-
-def object_key(path: str) -> str:
-    """The key of an object: its path without scheme and bucket, host or repository."""
-    scheme, _, rest = path.partition("://")
-    key = rest.partition("/")[2]
-    if scheme.lower() == "hf":
-        key = key.partition("/")[2]
-    return _decoded(path, key)
 
 
 def _base(source: str) -> str:
