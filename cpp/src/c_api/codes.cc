@@ -90,7 +90,7 @@ const char* describe(int code) {
       return "Paths of different kinds of storage in one request";
     case RUNAI_FILE_STREAMER_CREDENTIALS_SET: return "Other credentials are already set";
     case RUNAI_FILE_STREAMER_RETRYABLE: return "Storage or network error that may pass";
-    case RUNAI_FILE_STREAMER_STRATEGY_UNKNOWN: return "Unknown file system strategy";
+    case RUNAI_FILE_STREAMER_STRATEGY_SET: return "Another file system strategy is already set";
     case RUNAI_FILE_STREAMER_STRATEGY_UNAVAILABLE: return "File system strategy not available";
     case RUNAI_FILE_STREAMER_STRATEGY_FAILED: return "File system strategy failed";
     case RUNAI_FILE_STREAMER_DEVICE_TYPE: return "Device type not supported";
