@@ -12,6 +12,10 @@ if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
 endif()
 target_link_libraries(streamer PRIVATE $<LINK_LIBRARY:WHOLE_ARCHIVE,streamer_core>)
 
+if(STREAMER_OBJECT_STORAGE)
+  target_compile_definitions(streamer PRIVATE STREAMER_OBJECT_STORAGE)
+endif()
+
 set(STREAMER_MAP ${CMAKE_CURRENT_BINARY_DIR}/libstreamer.map)
 configure_file(libstreamer.map.in ${STREAMER_MAP} @ONLY)
 # The map keeps in what comes out of static archives (libcurl, OpenSSL, libstdc++). -Bsymbolic:

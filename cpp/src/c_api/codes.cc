@@ -8,6 +8,10 @@ namespace {
 int unsupported(SourceKind kind, DeviceType device, int os_error) {
   if (kind == SourceKind::kFile && os_error != 0) return RUNAI_FILE_STREAMER_STRATEGY_FAILED;
   if (device == DeviceType::kCuda) return RUNAI_FILE_STREAMER_NO_DEVICE;
+#ifdef STREAMER_OBJECT_STORAGE
+  // A server that does not do what a read needs.
+  if (kind != SourceKind::kFile) return RUNAI_FILE_STREAMER_FILE_ACCESS;
+#endif
   switch (kind) {
     case SourceKind::kS3: return RUNAI_FILE_STREAMER_S3_NOT_SUPPORTED;
     case SourceKind::kGcs: return RUNAI_FILE_STREAMER_GCS_NOT_SUPPORTED;
