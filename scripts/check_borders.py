@@ -30,6 +30,7 @@ ROOMS: dict[str, set[str]] = {
     **{
         f"src/source/{registry}.cc": {
             "src/base",
+            "src/text",
             "src/source",
             "src/source/file",
             "src/source/http",
@@ -74,6 +75,7 @@ LAYERS: list[set[str]] = [
     {"_formats"},
     {"_distributed"},
     {"_safetensors_streamer"},
+    {"_module_plan", "_dtensor"},
     {"_loading", "_streamer_mock"},
     {"__init__"},
 ]

@@ -11,6 +11,7 @@ Stream = _native.Stream
 Buffer = _native.Buffer
 TensorFactory = _native.TensorFactory
 list_objects = _native.list_objects
+object_key = _native.object_key
 azure_settings_sign = _native.azure_settings_sign
 cached_fraction = _native.cached_fraction
 safetensors_dtype_bits = _native.safetensors_dtype_bits

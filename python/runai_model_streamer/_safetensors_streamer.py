@@ -24,7 +24,7 @@ from runai_model_streamer._formats.safetensors.headers import (
     make_request,
     read_headers,
 )
-from runai_model_streamer._formats.safetensors.into import Into, resolve
+from runai_model_streamer._formats.safetensors.into import Into, note_writes, resolve
 from runai_model_streamer._formats.safetensors.selection import TensorNames, select
 from runai_model_streamer._formats.safetensors.tensor_slice import SliceReader, TensorSlice
 from runai_model_streamer._formats.safetensors.tensors import tensors_of_run
@@ -265,6 +265,8 @@ class SafetensorsStreamer:
             self.files_to_tensors_metadata = dict(enumerate(wanted))
             requests = self._requests_of(wanted, targets if written else {})
             self.total_size = sum(request.total_size() for request in requests)
+            if written:
+                note_writes(targets.values())  # also where the load fails half way
             reader.start(requests)
         load = self.file_streamer.load()
         files = self.files_to_tensors_metadata
@@ -429,7 +431,10 @@ def _tensors(
         del run
         if wanted.into:
             if wanted.written:
-                wanted.unfilled -= sum(tensor.name in wanted.into for tensor in tensors[first:last])
+                filled = [t.name for t in tensors[first:last] if t.name in wanted.into]
+                note_writes(wanted.into[name] for name in filled)
+                wanted.unfilled -= len(filled)
+                del filled
             pairs = _filled(tensors[first:last], pairs, wanted)
         yield from pairs
         if wanted.progress is not None:

@@ -38,6 +38,7 @@ CXX = {
     "parse_fs_strategy",
     "settings_sign",
     "settings_table",
+    "object_key",
     "source_kind_name",
     "source_kind_of",
     "version",

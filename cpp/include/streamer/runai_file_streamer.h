@@ -120,9 +120,9 @@ RUNAI_FILE_STREAMER_API int runai_file_streamer_response(void* streamer, uint64_
 /* What a code means, in a few words. Static memory; never null. */
 RUNAI_FILE_STREAMER_API const char* runai_file_streamer_response_str(int code);
 
-/* Calls `found` for every file or object below the folder `prefix`, sorted by path, in this thread.
- * `path` is valid during the call. Patterns are Python's fnmatch, against the whole path of a file
- * or the key of an object (without the bucket); no `allow` patterns allow everything. */
+/* Calls `found` for every file or object below the directory `prefix`, sorted by path, in this
+ * thread. `path` is valid during the call. Patterns are Python's fnmatch, against the whole path of
+ * a file or the key of an object (without the bucket); no `allow` patterns allow everything. */
 RUNAI_FILE_STREAMER_API int runai_file_streamer_list_files(
     void* streamer, const char* prefix, int recursive, const char** allow, unsigned num_allow,
     const char** ignore, unsigned num_ignore,

@@ -137,14 +137,6 @@ CallResult request(void* streamer, uint64_t* submission, uint32_t num_files, con
   return handle_of(streamer)->request(std::move(files), target, submission);
 }
 
-// What patterns are matched against: a file's whole path, an object's key.
-std::string_view key_of(std::string_view path) {
-  const size_t scheme = path.find("://");
-  if (scheme == std::string_view::npos) return path;
-  const size_t slash = path.find('/', scheme + 3);
-  return slash == std::string_view::npos ? std::string_view() : path.substr(slash + 1);
-}
-
 bool any_matches(const char** patterns, unsigned count, std::string_view text) {
   for (unsigned i = 0; i < count; ++i) {
     if (streamer::c_api::matches(patterns[i], text)) return true;
@@ -158,8 +150,8 @@ struct Filter {
   const char** ignore;
   unsigned num_ignore;
 
-  bool wants(std::string_view path) const {
-    const std::string_view key = key_of(path);
+  bool wants(const std::string& path) const {
+    const std::string key = streamer::object_key(path);
     return (num_allow == 0 || any_matches(allow, num_allow, key)) &&
            !any_matches(ignore, num_ignore, key);
   }

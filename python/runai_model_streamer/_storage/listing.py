@@ -13,7 +13,6 @@ from runai_model_streamer._storage.patterns import matches
 from runai_model_streamer._storage.pull import (
     list_objects,
     list_safetensors_objects,
-    object_key,
     pull_objects,
 )
 
@@ -61,7 +60,7 @@ def list_files(
     folder = to_text(prefix)
     if is_remote(folder):
         found = list_objects(folder, is_recursive, s3_credentials)
-        keys = [object_key(path) for path, _ in found]
+        keys = [native.object_key(path) for path, _ in found]
     else:
         found = native.list_objects(folder, is_recursive)
         keys = [path for path, _ in found]

@@ -58,7 +58,7 @@ def list_objects(
 def list_safetensors_objects(folder: str, credentials: Any = None) -> list[str]:
     """The safetensors objects directly in `folder`, sorted."""
     found = list_objects(folder, False, credentials)
-    return [path for path, _ in found if object_key(path).endswith(".safetensors")]
+    return [path for path, _ in found if native.object_key(path).endswith(".safetensors")]
 
 
 def pull_objects(
@@ -75,7 +75,7 @@ def pull_objects(
     base = _base(source)
     wanted: list[tuple[str, str, int]] = []
     for path, size in list_objects(source, True, credentials):
-        key = object_key(path)
+        key = native.object_key(path)
         if not any(matches(key, *choice) for choice in ((allow, ignore), *also)):
             continue
         relative = _decoded(path, path[len(base) :])
@@ -88,15 +88,6 @@ def pull_objects(
     for start in range(0, len(wanted), _FILES_AT_ONCE):
         _copy(wanted[start : start + _FILES_AT_ONCE], credentials)
     return len(wanted)
-
-
-def object_key(path: str) -> str:
-    """The key of an object: its path without scheme and bucket, host or repository."""
-    scheme, _, rest = path.partition("://")
-    key = rest.partition("/")[2]
-    if scheme.lower() == "hf":
-        key = key.partition("/")[2]
-    return _decoded(path, key)
 
 
 def _base(source: str) -> str:
