@@ -1,8 +1,8 @@
 // The functions of runai_safetensors.h.
 #include "streamer/safetensors.h"
 
-#include <memory>
 #include <string_view>
+#include <utility>
 
 #include "c_api/codes.h"
 #include "c_api/report.h"
@@ -56,7 +56,7 @@ int runai_safetensors_parse(const void* first_bytes, size_t size, uint64_t file_
     }
     auto parsed = streamer::safetensors::parse_header(text_of(first_bytes, size), file_size);
     if (!parsed.ok()) return result_of(parsed.status());
-    *header = std::make_unique<RunaiSafetensorsHeader>(std::move(*parsed)).release();
+    *header = new RunaiSafetensorsHeader{std::move(*parsed)};
     return {};
   });
 }

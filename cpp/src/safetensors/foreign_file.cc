@@ -5,7 +5,7 @@
 namespace streamer::safetensors {
 namespace {
 
-using std::string_view_literals::operator""sv;
+using namespace std::string_view_literals;
 
 struct Magic {
   std::string_view bytes;
