@@ -3,6 +3,7 @@
 #include "streamer/device.h"
 #include "streamer/response_code.h"
 #include "streamer/runai_file_streamer.h"
+#include "streamer/runai_safetensors.h"
 #include "streamer/streamer.h"
 #include "streamer/submission_id.h"
 

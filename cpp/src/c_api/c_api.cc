@@ -5,9 +5,7 @@
 #endif
 
 #include <cstdio>
-#include <exception>
 #include <limits>
-#include <new>
 #include <string>
 #include <vector>
 
@@ -15,6 +13,7 @@
 #include "c_api/direct_block.h"
 #include "c_api/handle.h"
 #include "c_api/pattern.h"
+#include "c_api/report.h"
 #include "streamer/runai_file_streamer.h"
 #include "streamer/stream.h"
 
@@ -27,39 +26,11 @@ using streamer::Result;
 using streamer::SourceKind;
 using streamer::c_api::CallResult;
 using streamer::c_api::FileRequest;
+using streamer::c_api::guarded;
 using streamer::c_api::Handle;
+using streamer::c_api::invalid;
+using streamer::c_api::last_error;
 using streamer::c_api::Response;
-
-std::string& last_error() {
-  thread_local std::string text;
-  return text;
-}
-
-int report(const CallResult& result) {
-  last_error() = result.code == RUNAI_FILE_STREAMER_SUCCESS ? std::string() : result.message;
-  return result.code;
-}
-
-CallResult invalid(const char* message) { return {RUNAI_FILE_STREAMER_INVALID, message}; }
-
-// Runs `body` and reports its result. Out of memory must not throw again here.
-template <typename Body>
-int guarded(Body body) noexcept {
-  try {
-    return report(body());
-  } catch (const std::bad_alloc&) {
-    last_error().clear();
-    return RUNAI_FILE_STREAMER_ALLOCATION;
-  } catch (const std::exception& error) {
-    try {
-      return report({RUNAI_FILE_STREAMER_UNKNOWN, error.what()});
-    } catch (...) {
-      return RUNAI_FILE_STREAMER_UNKNOWN;
-    }
-  } catch (...) {
-    return RUNAI_FILE_STREAMER_UNKNOWN;
-  }
-}
 
 // The oldest C library that this one is made for.
 constexpr int kOldestGlibc[] = {2, 28};

@@ -45,7 +45,8 @@ int code_of(const Status& status, SourceKind kind, DeviceType device) {
   }
   switch (status.code()) {
     case Code::kOk: return RUNAI_FILE_STREAMER_SUCCESS;
-    case Code::kInvalid: return RUNAI_FILE_STREAMER_INVALID;
+    case Code::kInvalid:
+    case Code::kFormat: return RUNAI_FILE_STREAMER_INVALID;
     case Code::kNotFound:
     case Code::kPermission:
     case Code::kCredentials:

@@ -14,15 +14,10 @@
 
 #include "base/clock.h"
 #include "base/mutex.h"
+#include "c_api/report.h"
 #include "streamer/stream.h"
 
 namespace streamer::c_api {
-
-// A code of the C ABI, and the message if it is a failure.
-struct CallResult {
-  int code = 0;
-  std::string message;
-};
 
 struct FileRequest {
   std::string path;
