@@ -20,12 +20,16 @@ from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.headers import (
     SafetensorsMetadata,
-    check_dtypes,
     make_request,
     read_headers,
 )
 from runai_model_streamer._formats.safetensors.into import Into, note_writes, resolve
-from runai_model_streamer._formats.safetensors.selection import Selection, TensorNames, select
+from runai_model_streamer._formats.safetensors.selection import (
+    Selection,
+    TensorNames,
+    check_tensors,
+    select,
+)
 from runai_model_streamer._formats.safetensors.tensor_slice import SliceReader, TensorSlice
 from runai_model_streamer._formats.safetensors.tensors import tensors_of_run
 from runai_model_streamer._gc import collection_paused, collection_spaced
@@ -282,8 +286,8 @@ class SafetensorsStreamer:
         else:
             self._files = list(headers)
             wanted = select(self._files, selection)
-            for tensors in wanted:
-                check_dtypes(tensors)  # before anything is read
+            for file, tensors in zip(self._files, wanted, strict=True):
+                check_tensors(tensors, file.path)  # before anything is read
             if into is not None:
                 targets = resolve(into, wanted, reader.sink.device)
             self.files_to_tensors_metadata = dict(enumerate(wanted))
@@ -305,7 +309,7 @@ class SafetensorsStreamer:
         self._files, self.files_to_tensors_metadata, self.total_size = [], {}, 0
         for index, file in enumerate(headers):
             tensors = list(file.tensors_metadata)
-            check_dtypes(tensors)
+            check_tensors(tensors, file.path)
             request = make_request(index, file.path, file.offset, tensors)
             self.files_to_tensors_metadata[index] = tensors
             self._files.append(file)
@@ -402,6 +406,7 @@ class SafetensorsStreamer:
         Slices stay usable after close(). Raises KeyError if the files have no such tensor.
         """
         file, tensor = self._tensors_by_name()[name]
+        check_tensors([tensor], file.path)
         return TensorSlice(self._slices, file, tensor)
 
     def _tensors_by_name(self) -> dict[str, tuple[SafetensorsMetadata, SafetensorMetadata]]:
