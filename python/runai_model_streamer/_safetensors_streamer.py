@@ -400,14 +400,14 @@ class SafetensorsStreamer:
             index: list(file.tensors_metadata) for index, file in enumerate(self._files)
         }
 
-    def get_slice(self, name: str) -> TensorSlice:
+    def get_slice(self, name: str) -> TensorSlice[torch.Tensor]:
         """A tensor whose parts are read on demand: ``get_slice(name)[10:20]``.
 
         Slices stay usable after close(). Raises KeyError if the files have no such tensor.
         """
         file, tensor = self._tensors_by_name()[name]
         check_tensors([tensor], file.path)
-        return TensorSlice(self._slices, file, tensor)
+        return TensorSlice(self._slices, file, tensor, _as_it_is)
 
     def _tensors_by_name(self) -> dict[str, tuple[SafetensorsMetadata, SafetensorMetadata]]:
         if self._by_name is None:
@@ -493,6 +493,10 @@ def _filled(
         return name, target
 
     return map(fill, fresh)
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
 
 
 def _as_list(paths: Any) -> list[Any]:
