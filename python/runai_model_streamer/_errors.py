@@ -169,6 +169,7 @@ _BY_CODE: dict[str, type[StreamerError]] = {
     "unsupported": StreamerUnsupportedError,
     "device": StreamerDeviceError,
     "package": StreamerImportError,
+    "format": SafetensorsHeaderError,
 }
 
 
