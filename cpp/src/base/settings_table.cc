@@ -74,6 +74,8 @@ constexpr SettingInfo kTable[] = {
      "The file of the request log. Setting it enables the log."},
     {"Network", "RUNAI_STREAMER_VERIFY_CHECKSUMS", kBool, "1", kSwitch, 0, 0,
      "Compare objects that are read as a whole with the checksum that the server reports (gs://)."},
+    {"Network", "RUNAI_STREAMER_HTTP_REQUIRE_VALIDATOR", kBool, "0", kSwitch, 0, 0,
+     "Refuse servers that send neither ETag nor Last-Modified: a change of an object while it is read would stay unnoticed."},
     {"Network", "RUNAI_STREAMER_ALLOW_PLAIN_TOKENS", kBool, "0", kSwitch, 0, 0,
      "Send access tokens, passwords and shared access signatures over plain http to other machines too. Everyone on the network can read them."},
     {"Network", "SSL_CERT_FILE", kText, "the system's certificates", "a path", 0, 0,

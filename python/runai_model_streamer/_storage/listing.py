@@ -60,12 +60,10 @@ def list_files(
     folder = to_text(prefix)
     if is_remote(folder):
         found = list_objects(folder, is_recursive, s3_credentials)
-        keys = [native.object_key(path) for path, _ in found]
     else:
         found = native.list_objects(folder, is_recursive)
-        keys = [path for path, _ in found]
     return [
-        entry
-        for key, entry in zip(keys, found, strict=True)
-        if matches(key, allow_patterns, ignore_patterns)
+        (path, size)
+        for path, size, _ in found
+        if matches(native.object_key(path), allow_patterns, ignore_patterns)
     ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
+import re
 import secrets
 import urllib.parse
 from collections.abc import Collection, Sequence
@@ -45,12 +47,17 @@ from runai_model_streamer._storage.patterns import matches
 
 _FILES_AT_ONCE = 64
 _PART_BYTES = 8 << 20
+_HUB = re.compile(
+    r"^(hf://(?:(?:models|datasets)/)?[^/@]+/[^/@]+)(?:@(?:refs/[^/]+/[^/]+|[^/]+))?(?=/|$)",
+    re.IGNORECASE,
+)
 
 
 def list_objects(
     folder: str, is_recursive: bool = True, credentials: Any = None
-) -> list[tuple[str, int]]:
-    """(path, size) of the objects below `folder`, sorted by path."""
+) -> list[tuple[str, int, str]]:
+    """(path, size, version) of the objects below `folder`, sorted by path. An empty version: the
+    list does not tell."""
     provider = make_provider(credentials)
     return native.list_objects(folder, is_recursive, provider, certificates.fallback())
 
@@ -58,7 +65,7 @@ def list_objects(
 def list_safetensors_objects(folder: str, credentials: Any = None) -> list[str]:
     """The safetensors objects directly in `folder`, sorted."""
     found = list_objects(folder, False, credentials)
-    return [path for path, _ in found if native.object_key(path).endswith(".safetensors")]
+    return [path for path, _, _ in found if native.object_key(path).endswith(".safetensors")]
 
 
 def pull_objects(
@@ -69,25 +76,35 @@ def pull_objects(
     credentials: Any = None,
     leave_out: Collection[str] = (),
     also: Sequence[Choice] = (),
-) -> int:
+) -> tuple[int, str]:
     """Copies the objects below `source` whose keys the patterns select, or those of one of `also`,
-    into the directory `destination`, except files named in `leave_out`. How many they are."""
+    into the directory `destination`, except files named in `leave_out`.
+
+    All of them are of the versions that the list tells: one that was replaced since is an error.
+    Returns how many they are, and `source` at the snapshot that was read."""
     base = _base(source)
-    wanted: list[tuple[str, str, int]] = []
-    for path, size in list_objects(source, True, credentials):
+    wanted: list[_Wanted] = []
+    snapshot = source
+    for path, size, version in list_objects(source, True, credentials):
+        snapshot = _at_version(source, version)
         key = native.object_key(path)
         if not any(matches(key, *choice) for choice in ((allow, ignore), *also)):
             continue
         relative = _decoded(path, path[len(base) :])
         if relative in leave_out:
             continue
-        wanted.append((path, _target(destination, relative, path), size))
+        wanted.append(_Wanted(path, _target(destination, relative, path), size, version))
     _check_targets(wanted)
     with system_errors(source, destination):
-        _check_space(destination, [(target, size) for _, target, size in wanted])
+        _check_space(destination, [(one.target, one.size) for one in wanted])
     for start in range(0, len(wanted), _FILES_AT_ONCE):
         _copy(wanted[start : start + _FILES_AT_ONCE], credentials)
-    return len(wanted)
+    return len(wanted), snapshot
+
+
+def _at_version(source: str, version: str) -> str:
+    """A directory of the hub at the commit that its list told; other sources keep no snapshots."""
+    return _HUB.sub(rf"\g<1>@{version}", source, count=1) if version else source
 
 
 def _base(source: str) -> str:
@@ -128,9 +145,9 @@ def _target(destination: str, relative: str, path: str) -> str:
     return target
 
 
-def _check_targets(wanted: Sequence[tuple[str, str, int]]) -> None:
+def _check_targets(wanted: Sequence[_Wanted]) -> None:
     seen: dict[str, str] = {}
-    for path, target, _ in wanted:
+    for path, target in ((one.path, one.target) for one in wanted):
         try:
             target.encode()
         except UnicodeEncodeError:
@@ -144,7 +161,7 @@ def _check_targets(wanted: Sequence[tuple[str, str, int]]) -> None:
             )
         seen[target] = path
     folders: set[str] = set()
-    for path, target, _ in wanted:
+    for path, target in ((one.path, one.target) for one in wanted):
         folder = os.path.dirname(target)
         while folder and folder not in folders:
             if folder in seen:
@@ -175,6 +192,17 @@ def _check_space(destination: str, files: Sequence[tuple[str, int]]) -> None:
         raise OSError(
             errno.ENOSPC, f"the objects have {needed} bytes, the file system has {free} bytes free"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """An object to copy."""
+
+    path: str
+    target: str
+    size: int
+    """As listed."""
+    version: str
 
 
 class _Part:
@@ -208,17 +236,18 @@ class _Part:
                     os.unlink(self.name)
 
 
-def _copy(wanted: Sequence[tuple[str, str, int]], credentials: Any) -> None:
+def _copy(wanted: Sequence[_Wanted], credentials: Any) -> None:
     """Copies objects to files, all at once; each file is complete or absent."""
     if not wanted:
         return
-    paths = [path for path, _, _ in wanted]
+    paths = [one.path for one in wanted]
     session = Session(paths, credentials=credentials)
     parts: dict[int, _Part] = {}
     try:
-        session.open(paths)
+        session.open(paths, versions=[one.version for one in wanted])
         requests = []
-        for path, _, listed in wanted:
+        for one in wanted:
+            path, listed = one.path, one.size
             size = session.sizes[path]
             # Web servers list rounded sizes, or none.
             if listed not in (0, size) and not _is_address(path):
@@ -227,12 +256,13 @@ def _copy(wanted: Sequence[tuple[str, str, int]], credentials: Any) -> None:
                     f"{path}: the object has {size} bytes, the list says {listed}",
                     {"path": path},
                 )
-        with system_errors(paths[0], wanted[0][1]):
+        with system_errors(paths[0], wanted[0].target):
             _check_space(
-                os.path.dirname(wanted[0][1]),
-                [(target, session.sizes[path]) for path, target, _ in wanted],
+                os.path.dirname(wanted[0].target),
+                [(one.target, session.sizes[one.path]) for one in wanted],
             )
-        for index, (path, target, _) in enumerate(wanted):
+        for index, one in enumerate(wanted):
+            path, target = one.path, one.target
             size = session.sizes[path]
             with system_errors(path, target):
                 parts[index] = _Part(target, size)
@@ -289,6 +319,7 @@ class ObjectStorageModel:
         self._lock_path = self.dir + ".lock"
         self._directory = os.path.realpath(self.dir)
         self._pid = os.getpid()
+        self._snapshot = self._model_path  # as the first list found it
         self._done: list[Choice] = []  # what the directory holds by now
         self._filled: tuple[int, int] | None = None  # its identity, once it has files
         if not given.strip():
@@ -345,7 +376,9 @@ class ObjectStorageModel:
         target = self._directory
         if self._filled is None:
             self._stage = target = self._stage or make_stage(self._directory)
-        found = pull_objects(self._model_path, target, *choice, self._credentials, MARKS, also)
+        found, self._snapshot = pull_objects(
+            self._snapshot, target, *choice, self._credentials, MARKS, also
+        )
         self._skip = False
         if found and self._stage:
             put_in_place(self._stage, self._directory, self.dir)

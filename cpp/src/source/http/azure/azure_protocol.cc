@@ -48,11 +48,14 @@ class Azure : public SingleIdentity {
 
   Result<Location> locate(const std::string& path, bool directory) const override;
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
-                            const std::string& version,
-                            const CredentialsRef& credentials) override {
+                            const Version& version, const CredentialsRef& credentials) override {
     Request request{.url = address(location.container) + "/" + percent_encode(location.key, "/")};
     if (range) request.set("Range", range->header());
-    if (!version.empty()) request.set("If-Match", version);
+    if (version.by_id) {
+      request.url += "?versionid=" + percent_encode(version.id);
+    } else if (!version.validator.empty()) {
+      request.set("If-Match", version.validator);
+    }
     if (Status status = authorize(&request, credentials); !status.ok()) return status;
     return request;
   }
@@ -69,6 +72,10 @@ class Azure : public SingleIdentity {
 
   Result<ListPage> read_list(const Location&, bool, const std::string&,
                              const Response& response) override;
+  Version version_of(const Response& response) const override {
+    return {std::string(response.header("etag")), std::string(response.header("x-ms-version-id")),
+            false};
+  }
   ServerError read_error(const Location& location, const Response& response) override;
 
  private:
@@ -181,7 +188,8 @@ Result<ListPage> Azure::read_list(const Location& directory, bool, const std::st
     if (blob.name != "Blob" || properties == nullptr) continue;
     // Accounts with a hierarchical namespace list their directories as well.
     if (properties->child_text("ResourceType") == "directory") continue;
-    add_listed(&page, blob.child_text("Name"), properties->child_text("Content-Length"));
+    add_listed(&page, blob.child_text("Name"), properties->child_text("Content-Length"),
+               quoted_etag(properties->child_text("Etag")));
   }
   if (lower(directory.path).starts_with("https")) encode_listed(directory, &page);
   return page;

@@ -17,6 +17,7 @@
 namespace streamer::http {
 namespace {
 
+constexpr std::string_view kVersionQuery = "?versionId=";
 constexpr const char* kStandardRegion = "us-east-1";
 
 Credentials anonymous() {
@@ -37,7 +38,11 @@ class S3Protocol : public Protocol {
   Result<CredentialsRef> credentials(const Location& location, Connection& connection) override;
   void refused(const Location& location, const CredentialsRef& used) override;
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
-                            const std::string& version, const CredentialsRef& who) override;
+                            const Version& version, const CredentialsRef& who) override;
+  Version version_of(const Response& response) const override {
+    return {std::string(response.header("etag")), std::string(response.header("x-amz-version-id")),
+            false};
+  }
   Result<Request> make_list(const Location& directory, bool recursive, const std::string& next,
                             const CredentialsRef& who) override;
   Result<ListPage> read_list(const Location& directory, bool recursive, const std::string& next,
@@ -100,7 +105,14 @@ Result<std::unique_ptr<Protocol>> S3Protocol::make(const ProtocolContext& contex
 Result<Location> S3Protocol::locate(const std::string& path, bool directory) const {
   const std::size_t mark = path.find("://");
   const std::size_t start = mark == std::string::npos ? path.size() : mark + 3;
-  return locate_in_container(path, start, directory, "s3://BUCKET/KEY");
+  Result<Location> location = locate_in_container(path, start, directory, "s3://BUCKET/KEY");
+  if (!location.ok() || directory) return location;
+  const std::size_t query = location->key.rfind(kVersionQuery);
+  if (query != std::string::npos && query > 0) {
+    location->version_id = percent_decode(location->key.substr(query + kVersionQuery.size()));
+    location->key.resize(query);
+  }
+  return location;
 }
 
 std::string S3Protocol::standard_region() const {
@@ -171,12 +183,13 @@ void S3Protocol::sign(Request* request, const Url& url, const std::string& bucke
 }
 
 Result<Request> S3Protocol::make_read(const Location& location, std::optional<ByteRange> range,
-                                      const std::string& version, const CredentialsRef& who) {
+                                      const Version& version, const CredentialsRef& who) {
   Result<Url> url = url_of(location.container, location.key, who.get());
   if (!url.ok()) return url.status();
+  if (version.by_id) url->query = "versionId=" + percent_encode(version.id);
   Request request{.url = url->to_string()};
   if (range) request.set("Range", range->header());
-  if (!version.empty()) request.set("If-Match", version);
+  if (!version.by_id && !version.validator.empty()) request.set("If-Match", version.validator);
   sign(&request, *url, location.container, who.get(), /*session=*/true);
   return request;
 }
@@ -202,7 +215,8 @@ Result<ListPage> S3Protocol::read_list(const Location& /*directory*/, bool /*rec
   ListPage page;
   for (const XmlElement& element : xml->children) {
     if (element.name == "Contents") {
-      add_listed(&page, element.child_text("Key"), element.child_text("Size"));
+      add_listed(&page, element.child_text("Key"), element.child_text("Size"),
+                 quoted_etag(element.child_text("ETag")));
     }
   }
   if (xml->child_text("IsTruncated") == "true") {
