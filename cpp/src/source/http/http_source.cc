@@ -276,6 +276,10 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
     if (status.code() == Code::kInvalid && *credentials) {  // which of them was not sent
       status = std::move(status).with_identity((*credentials)->identity);
     }
+    if (outcome.unresolved && !transport.reached.load(std::memory_order_relaxed) &&
+        protocol_.unresolved(operation.location, *request) && ++again <= kMaxAgain) {
+      continue;
+    }
     std::chrono::milliseconds retry_after{0};
     if (status.ok()) {
       if (good || (operation.tolerate && operation.tolerate(*response))) {

@@ -155,6 +155,10 @@ class Protocol {
   }
   // Understands any response that is not 2xx, redirects included. Bodies may be cut or missing.
   virtual ServerError read_error(const Location& location, const Response& response) = 0;
+  // The host of a request does not resolve. Whether make_read() and make_list() will name another.
+  virtual bool unresolved(const Location& /*location*/, const Request& /*request*/) {
+    return false;
+  }
   // Objects up to this size may be read from servers that ignore Range, by reading past the rest.
   virtual std::uint64_t whole_read_limit() const { return 0; }
   // A file of certificates that the protocol's own configuration names; empty: none.

@@ -36,6 +36,8 @@ constexpr KnownError kKnown[] = {
 };
 // clang-format on
 
+constexpr const char* kHadoopExample = "abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/BLOB";
+
 class Azure : public SingleIdentity {
  public:
   Azure(const ProtocolContext& context, AzureAccount account, bool anonymous)
@@ -105,6 +107,22 @@ Result<Location> Azure::locate(const std::string& path, bool directory) const {
     }
     host = url->authority() + "/";
     start = std::min(end + 1, path.size());
+  } else if (const std::size_t at = path.find('@', start);
+             at < path.find('/', start) && lower(path.substr(0, 2)) != "az") {
+    // abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/BLOB, as Hadoop writes it: the endpoint of
+    // blobs has another name.
+    std::string account = path.substr(at + 1, std::min(path.find('/', at), path.size()) - at - 1);
+    if (const std::size_t dfs = account.find(".dfs."); dfs != std::string::npos) {
+      account.replace(dfs, 5, ".blob.");
+    }
+    const std::optional<Url> url = azure_host_of("https://" + account);
+    if (!url || !account_.is_azure(*url)) {
+      return Status::error(Code::kInvalid, "not a host of Azure Blob Storage").with_path(path);
+    }
+    Result<Location> location = locate_in_container(path, start, directory, kHadoopExample);
+    if (!location.ok()) return location;
+    location->container = url->authority() + "/" + path.substr(start, at - start);
+    return location;
   } else if (account_.endpoint.empty()) {
     return Status::error(Code::kInvalid, "no Azure storage account is named")
         .with_path(path)

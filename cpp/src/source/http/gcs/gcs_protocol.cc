@@ -16,7 +16,6 @@ namespace streamer::http {
 namespace {
 
 constexpr const char* kStandardEndpoint = "https://storage.googleapis.com";
-constexpr std::string_view kScheme = "gs://";
 
 bool is_generation(std::string_view version) {
   return !version.empty() && version.find_first_not_of("0123456789") == std::string_view::npos;
@@ -33,7 +32,8 @@ class Gcs : public SingleIdentity {
         billed_project_(context.settings.text("GOOGLE_CLOUD_QUOTA_PROJECT").value_or("")) {}
 
   Result<Location> locate(const std::string& path, bool directory) const override {
-    return locate_in_container(path, kScheme.size(), directory, "gs://BUCKET/OBJECT");
+    const std::size_t start = std::min(path.find("://"), path.size() - 3) + 3;
+    return locate_in_container(path, start, directory, "gs://BUCKET/OBJECT");
   }
 
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,

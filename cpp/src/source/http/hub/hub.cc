@@ -60,6 +60,11 @@ Result<HubPath> parse_hub_path(const std::string& path) {
   } else if (rest.starts_with("models/")) {
     take_part(&rest);
   }
+  if (rest.starts_with("buckets/")) {
+    return Status::error(Code::kUnsupported, "buckets of the hub are not supported")
+        .with_path(path)
+        .with_hint("Only repositories are: hf://ORG/REPO[@REVISION][/PATH]");
+  }
   const std::string organisation = take_part(&rest);
   std::string name = take_part(&rest);
   if (const std::size_t at = name.find('@'); at != std::string::npos) {
