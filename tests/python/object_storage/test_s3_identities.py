@@ -241,13 +241,6 @@ class TestChain:
         assert "not-to-be-seen" not in str(caught.value)
         assert "jwt.of.pod" not in str(caught.value)
 
-    def test_profiles_that_need_boto3(self, core, use, tmp_path):
-        config = tmp_path / "config"
-        config.write_text("[default]\nsso_session = s\n")
-        use({"AWS_CONFIG_FILE": str(config)})
-        with pytest.raises(PermissionError, match="boto3"):
-            read()
-
     def test_a_profile_that_does_not_exist(self, resolver, use):
         use({"AWS_PROFILE": "nobody"})
         with pytest.raises(PermissionError, match="nobody"):
