@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string>
+#include <utility>
 
 namespace streamer::http {
 namespace {
@@ -12,8 +13,17 @@ namespace {
 constexpr const char* kFile = "/proc/self/status";
 constexpr const char* kOther = "/proc/self/stat";
 
-TrustStore chosen(const std::map<std::string, std::string>& settings) {
-  return *find_trust_store(Settings(settings), SourceKind::kHttp, "");
+Result<TrustStore> find(std::map<std::string, std::string> settings) {
+  // Nothing of the environment of the test.
+  for (const char* name :
+       {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}) {
+    settings.try_emplace(name, "");
+  }
+  return find_trust_store(Settings(std::move(settings)), SourceKind::kHttp, "");
+}
+
+TrustStore chosen(std::map<std::string, std::string> settings) {
+  return *find(std::move(settings));
 }
 
 TEST(TrustStore, VariablesHaveAnOrder) {
@@ -35,10 +45,7 @@ TEST(TrustStore, ABundleMayBeADirectory) {
 
 TEST(TrustStore, AFileThatIsNotThereIsAnErrorThatNamesItsVariable) {
   for (const char* name : {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}) {
-    const Status status =
-        find_trust_store(Settings(std::map<std::string, std::string>{{name, "/nonexistent"}}),
-                         SourceKind::kHttp, "")
-            .status();
+    const Status status = find({{name, "/nonexistent"}}).status();
     EXPECT_EQ(status.code(), Code::kInvalid);
     EXPECT_NE(status.to_string().find(name), std::string::npos);
   }

@@ -107,7 +107,7 @@ Request sts_request(const Url& url, std::string form) {
   return request;
 }
 
-std::string session_name(std::string given) {
+std::string session_name(const std::string& given) {
   return given.empty() ? "model-streamer-" + std::to_string(std::time(nullptr)) : given;
 }
 
