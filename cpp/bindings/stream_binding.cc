@@ -93,8 +93,9 @@ class PyStream {
   PyStream(const PyStream&) = delete;
   PyStream& operator=(const PyStream&) = delete;
 
-  py::list open(const std::vector<std::string>& paths, std::uint64_t prefix_bytes) {
-    auto files = call([&](Stream& stream) { return stream.open(paths, prefix_bytes); });
+  py::list open(const std::vector<std::string>& paths, std::uint64_t prefix_bytes,
+                const std::vector<std::string>& versions) {
+    auto files = call([&](Stream& stream) { return stream.open(paths, prefix_bytes, versions); });
     py::list opened;
     for (const OpenedFile& file : *files) {
       opened.append(py::make_tuple(
@@ -310,7 +311,8 @@ void bind_stream(py::module_& module) {
                        "One load: open files, submit ranges, take what is ready in order.")
       .def(py::init<const py::dict&, const py::object&>(), py::arg("options") = py::dict(),
            py::arg("credentials") = py::none())
-      .def("open", &PyStream::open, py::arg("paths"), py::arg("prefix_bytes") = 0)
+      .def("open", &PyStream::open, py::arg("paths"), py::arg("prefix_bytes") = 0,
+           py::arg("versions") = std::vector<std::string>())
       .def("read", &PyStream::read, py::arg("ranges"))
       .def("submit", &PyStream::submit, py::arg("entries"), py::arg("device_type") = 0,
            py::arg("device_ordinal") = 0, py::arg("device_stream") = 0)

@@ -65,7 +65,7 @@ class Stream:
         self, options: dict[str, Any] = ..., credentials: _Provider | None = None
     ) -> None: ...
     def open(
-        self, paths: Sequence[str | bytes], prefix_bytes: int = 0
+        self, paths: Sequence[str | bytes], prefix_bytes: int = 0, versions: Sequence[str] = ...
     ) -> list[tuple[int, str, bytes, Exception | None]]:
         """Size, version and first bytes of each file, or its error."""
     def read(self, ranges: Sequence[tuple[int, int, int]]) -> list[bytes]:
@@ -134,7 +134,9 @@ def list_objects(
     recursive: bool = True,
     credentials: _Provider | None = None,
     source: Mapping[str, str] = ...,
-) -> list[tuple[str, int]]: ...
+) -> list[tuple[str, int, str]]:
+    """Path, size and version of each object."""
+
 def cached_fraction(path: str | bytes) -> float:
     """The part of a file that is in the page cache, from 0 to 1."""
 

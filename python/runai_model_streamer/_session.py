@@ -66,9 +66,14 @@ class Session:
         self._opened = 0  # files that the engine has numbers for: failed ones, too
         self._entries: list[list[tuple[int, list[int]]]] = []  # id and sizes, by submission
 
-    def open(self, paths: Sequence[str], prefix_bytes: int = 0) -> list[bytes]:
-        """Opens `paths` and returns the first bytes of each; raises the first one's error."""
-        opened = self.stream.open(list(map(to_native, paths)), prefix_bytes)
+    def open(
+        self, paths: Sequence[str], prefix_bytes: int = 0, versions: Sequence[str] = ()
+    ) -> list[bytes]:
+        """Opens `paths` and returns the first bytes of each; raises the first one's error.
+
+        `versions` are those that a list told, one for each path, or none.
+        """
+        opened = self.stream.open(list(map(to_native, paths)), prefix_bytes, list(versions))
         first = self._opened
         self._opened += len(opened)
         prefixes = []

@@ -40,9 +40,11 @@ class STREAMER_EXPORT Stream {
   Stream& operator=(const Stream&) = delete;
 
   // Opens `paths` concurrently and reads up to `prefix_bytes` from the start of each. A file that
-  // can't be opened says so in its own status.
+  // can't be opened says so in its own status. `versions` are those of ListedObject, one for each
+  // path, or empty: a path that is at another version by now is kChanged.
   Result<std::vector<OpenedFile>> open(const std::vector<std::string>& paths,
-                                       std::uint64_t prefix_bytes = 0);
+                                       std::uint64_t prefix_bytes = 0,
+                                       const std::vector<std::string>& versions = {});
   // Reads ranges of opened files into their destinations, concurrently, now.
   Status read(const std::vector<FileRanges>& wanted);
   // Adds work. Returns its number: 0, 1, ... Zero-size ranges are delivered like others.

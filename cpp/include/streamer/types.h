@@ -202,6 +202,7 @@ struct Stats {
 struct ListedObject {
   std::string path;  // as open() takes it
   std::uint64_t size = 0;
+  std::string version;  // for Stream::open(): what it must be then; empty: the list does not tell
 };
 
 }  // namespace streamer

@@ -85,8 +85,9 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
   void wake() noexcept { scheduler_->wake(); }
 
   Result<std::vector<OpenedFile>> open(const std::vector<std::string>& paths,
-                                       std::uint64_t prefix_bytes) {
-    return opener_.open(paths, prefix_bytes);
+                                       std::uint64_t prefix_bytes,
+                                       const std::vector<std::string>& versions) {
+    return opener_.open(paths, prefix_bytes, versions);
   }
   Status read(const std::vector<FileRanges>& wanted) { return opener_.read(wanted); }
   Result<std::uint64_t> submit(std::vector<FileRanges> entries, Device device)
@@ -257,6 +258,7 @@ Stats Stream::Impl::stats() const {
   Stats stats = stats_.snapshot(scheduler_->times(), *budget_);
   stats.threads = scheduler_->workers();
   stats.concurrency = scheduler_->concurrency();
+  files_.describe(&stats.notes);
   const MutexLock lock(destinations_mutex_);
   for (const auto& [ordinal, destination] : destinations_) destination->describe(&stats.notes);
   return stats;
@@ -302,9 +304,10 @@ Result<std::unique_ptr<Stream>> Stream::create(Options options) {
 }
 
 Result<std::vector<OpenedFile>> Stream::open(const std::vector<std::string>& paths,
-                                             std::uint64_t prefix_bytes) {
+                                             std::uint64_t prefix_bytes,
+                                             const std::vector<std::string>& versions) {
   if (impl_->foreign()) return forked();
-  return guarded([&] { return impl_->open(paths, prefix_bytes); });
+  return guarded([&] { return impl_->open(paths, prefix_bytes, versions); });
 }
 Status Stream::read(const std::vector<FileRanges>& wanted) {
   if (impl_->foreign()) return forked();

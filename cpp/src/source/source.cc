@@ -21,13 +21,4 @@ bool settings_sign([[maybe_unused]] SourceKind kind,
 #endif
 }
 
-std::string find_local_copy(const std::string& path, [[maybe_unused]] bool directory,
-                            [[maybe_unused]] const Options& options) {
-#ifdef STREAMER_OBJECT_STORAGE
-  return find_in_hub_cache(path, directory, Settings(options.source)).value_or(path);
-#else
-  return path;
-#endif
-}
-
 }  // namespace streamer

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -94,7 +95,7 @@ struct ReadReport {
   std::uint64_t missing = 0;         // bytes at the end that a read that was cut did not get
 };
 
-using ListCallback = std::function<void(std::string path, std::uint64_t size)>;
+using ListCallback = std::function<void(ListedObject object)>;
 
 // One connection. Used by one thread; blocking calls return soon after the token is cancelled.
 class Reader {
@@ -102,6 +103,17 @@ class Reader {
   virtual ~Reader() = default;
   // Opens `path` and reads its first bytes into `prefix`, in one request where possible.
   virtual Result<Opened> open(const std::string& path, std::span<std::byte> prefix) = 0;
+  // The same of an object that a list told, with ListedObject::version: kChanged if it is another
+  // one by now. An empty version is any.
+  virtual Result<Opened> open_listed(const std::string& path, const std::string& /*version*/,
+                                     std::span<std::byte> prefix) {
+    return open(path, prefix);
+  }
+  // Where `path` is read or, as a directory, listed: a file or directory with a copy of it (hf://
+  // paths), else `path` itself. All copies of a source are of one snapshot. May ask the storage.
+  virtual Result<std::string> local_copy(const std::string& path, bool /*directory*/) {
+    return path;
+  }
   // Fills `segments` with consecutive bytes of `object` from `offset`: all of them, or those before
   // it was cut, or an error that carries path and range.
   virtual Status read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
@@ -120,6 +132,8 @@ class Source {
   virtual Result<std::unique_ptr<Reader>> make_reader() = 0;  // thread-safe
   // As seen by what was opened so far.
   virtual Distance distance() const { return {}; }
+  // Adds what the statistics should say, by topic. Thread-safe.
+  virtual void describe(std::map<std::string, std::string>* /*notes*/) const {}
 };
 
 // What a source is made from. `cancel` outlives the source.
@@ -127,10 +141,6 @@ struct SourceContext {
   const Options& options;
   const CancelToken& cancel;
 };
-
-// Where `path` is read or, as a directory, listed: a local copy of it (hf:// paths), else `path`
-// itself.
-std::string find_local_copy(const std::string& path, bool directory, const Options& options);
 
 // kUnsupported where this build leaves the kind out.
 Result<std::unique_ptr<Source>> make_source(SourceKind kind, const SourceContext& context);
