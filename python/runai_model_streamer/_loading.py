@@ -11,6 +11,7 @@ from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.into import place_of
 from runai_model_streamer._paths import Path, is_remote, to_text
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
+from runai_model_streamer._session import Ownership
 from runai_model_streamer._storage.listing import list_safetensors
 
 
@@ -19,10 +20,11 @@ def load_file(
     device: str | torch.device | int = "cpu",
     s3_credentials: S3Credentials | None = None,
 ) -> dict[str, torch.Tensor]:
-    """All tensors of the file or object `filename`, by name."""
+    """All tensors of the file or object `filename`, by name, in memory of their own."""
     target = f"cuda:{device}" if isinstance(device, int) else device
     with SafetensorsStreamer() as streamer:
-        streamer.stream_file(filename, s3_credentials, target)
+        # Every tensor is kept: a view would be copied in the end, too, and later.
+        streamer._stream([filename], s3_credentials, target, ownership=Ownership.COPIED)
         return dict(streamer.get_tensors())
 
 
@@ -94,8 +96,13 @@ def load_model(
             ):
                 into[name] = tensor
                 taken.add(place_of(tensor))
-        streamer.stream_files(
-            paths, s3_credentials, target_device, tensor_names=wanted, into=into or None
+        streamer._stream(
+            paths,
+            s3_credentials,
+            target_device,
+            tensor_names=wanted,
+            ownership=Ownership.COPIED,  # converted here: a truncation must be no signal
+            into=into or None,
         )
         with torch.no_grad():
             for name, tensor in streamer.get_tensors():
