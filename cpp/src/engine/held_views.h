@@ -28,6 +28,9 @@ class HeldViews {
                                  std::uint64_t size, std::byte* data, Ownership ownership)
       EXCLUDES(mutex_);
 
+  // The consumer was told that `object` has changed: detaching need not tell it again.
+  void told(const Object* object) EXCLUDES(mutex_);
+
   // Whether the consumer seems to keep what it gets: it holds many bytes of Ownership::kOwned that
   // are older than two batches. Further views would only be copied later, too.
   bool many_are_kept() const;
@@ -61,6 +64,7 @@ class HeldViews {
   Entries batch_before_ GUARDED_BY(mutex_);
   Entries kept_ GUARDED_BY(mutex_);
   const Object* last_ GUARDED_BY(mutex_) = nullptr;  // of the present batch
+  std::vector<const Object*> told_ GUARDED_BY(mutex_);
 };
 
 }  // namespace streamer

@@ -101,7 +101,10 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
   Status detach_views() { return views_->detach_all({}); }
   Status unchanged(std::uint32_t index) const {
     const auto file = files_.at(index);
-    return file && file->object ? file->object->unchanged() : Status();
+    if (!file || !file->object) return {};
+    Status status = file->object->unchanged();
+    if (!status.ok()) views_->told(file->object.get());
+    return status;
   }
   Stats stats() const EXCLUDES(destinations_mutex_);
 
@@ -251,7 +254,11 @@ Ready Stream::Impl::ready_of(Block& block, const Status& unchanged) {
   ready.status = std::move(block.status);
   const FileState& file = block.file();
   if (ready.status.ok() && file.object) ready.status = unchanged;
-  if (!ready.status.ok()) return ready;
+  if (!ready.status.ok()) {
+    const Code code = ready.status.code();
+    if (code == Code::kChanged || code == Code::kShortRead) views_->told(file.object.get());
+    return ready;
+  }
   stats_.delivered(file.kind, block.bytes);
   if (block.memory != BlockMemory::kPool && block.memory != BlockMemory::kView) return ready;
   ready.data = block.data;
