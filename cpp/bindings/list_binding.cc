@@ -15,6 +15,14 @@ namespace py = pybind11;
 namespace streamer::python {
 namespace {
 
+// Names of objects are bytes from outside: those that are not UTF-8 are as the names of files.
+py::str to_text(const std::string& name) {
+  auto text = py::reinterpret_steal<py::str>(
+      PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()), "surrogateescape"));
+  if (!text) throw py::error_already_set();
+  return text;
+}
+
 py::list list_objects(const std::string& prefix, bool recursive, const py::object& credentials,
                       const std::map<std::string, std::string>& source) {
   auto options = Options::from_environment();
@@ -31,11 +39,7 @@ py::list list_objects(const std::string& prefix, bool recursive, const py::objec
   raise_if_failed(found.status());
   py::list result;
   for (const ListedObject& object : *found) {
-    // Names of objects are bytes from outside: those that are not UTF-8 are as the names of files.
-    auto path = py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(
-        object.path.data(), static_cast<Py_ssize_t>(object.path.size()), "surrogateescape"));
-    if (!path) throw py::error_already_set();
-    result.append(py::make_tuple(std::move(path), object.size));
+    result.append(py::make_tuple(to_text(object.path), object.size));
   }
   return result;
 }
@@ -64,7 +68,17 @@ void bind_list(py::module_& module) {
         raise_if_failed(kind.status());
         return std::string(source_kind_name(*kind));
       },
-      py::arg("path"), "file, s3, gcs, azure or http, by the path's scheme.");
+      py::arg("path"), "file, s3, gcs, azure, http or hub, by the path's scheme.");
+  module.def(
+      "object_key",
+      [](const py::str& path) {
+        // Names of objects that are not UTF-8 are as the names of files.
+        const auto bytes = py::reinterpret_steal<py::bytes>(
+            PyUnicode_AsEncodedString(path.ptr(), "utf-8", "surrogateescape"));
+        if (!bytes) throw py::error_already_set();
+        return to_text(object_key(bytes.cast<std::string>()));
+      },
+      py::arg("path"), "The key of an object; of a file its path.");
 }
 
 }  // namespace streamer::python

@@ -27,10 +27,11 @@ from runai_model_streamer._errors import (
     StreamerUnsupportedError,
 )
 from runai_model_streamer._file_streamer import FileStreamer
-from runai_model_streamer._loading import load_file, load_model
+from runai_model_streamer._loading import load_checkpoint, load_file, load_model
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
 from runai_model_streamer._stats import StreamStats
+from runai_model_streamer._storage.checkpoint import list_checkpoint
 from runai_model_streamer._storage.listing import list_safetensors, pull_files
 from runai_model_streamer._storage.pull import ObjectStorageModel
 
@@ -56,7 +57,9 @@ __all__ = [
     "StreamerShortReadError",
     "StreamerTimeoutError",
     "StreamerUnsupportedError",
+    "list_checkpoint",
     "list_safetensors",
+    "load_checkpoint",
     "load_file",
     "load_model",
     "pull_files",

@@ -162,6 +162,7 @@ _BY_CODE: dict[str, type[StreamerError]] = {
     "unsupported": StreamerUnsupportedError,
     "device": StreamerDeviceError,
     "package": StreamerImportError,
+    "format": SafetensorsHeaderError,
 }
 
 

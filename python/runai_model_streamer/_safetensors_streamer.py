@@ -27,8 +27,8 @@ from runai_model_streamer._formats.safetensors.headers import (
     make_request,
     read_headers,
 )
-from runai_model_streamer._formats.safetensors.into import Into, resolve
-from runai_model_streamer._formats.safetensors.selection import TensorNames, select
+from runai_model_streamer._formats.safetensors.into import Into, note_writes, resolve
+from runai_model_streamer._formats.safetensors.selection import Selection, TensorNames, select
 from runai_model_streamer._formats.safetensors.tensor_slice import SliceReader, TensorSlice
 from runai_model_streamer._formats.safetensors.tensors import tensors_of_run
 from runai_model_streamer._gc import collection_paused, collection_spaced
@@ -227,31 +227,33 @@ class SafetensorsStreamer:
             StreamerError: (a ValueError) a file is missing, can't be read, or is no valid
                 safetensors file; an argument or a setting can't be used.
         """
+        names = [to_text(path) for path in _as_list(paths)]
         self._stream(
-            paths,
+            names,
             s3_credentials,
             device,
-            is_distributed,
             tensor_names,
-            Ownership.OWNED if owned else Ownership.SHARED,
             into,
             progress,
-            process_group,
+            is_distributed=is_distributed,
+            process_group=process_group,
+            ownership=Ownership.OWNED if owned else Ownership.SHARED,
         )
 
     def _stream(
         self,
-        paths: Sequence[Path],
-        s3_credentials: S3Credentials | None = None,
-        device: str | torch.device | None = "cpu",
-        is_distributed: bool = False,
-        tensor_names: TensorNames | None = None,
-        ownership: Ownership = Ownership.OWNED,
+        names: list[str],
+        s3_credentials: S3Credentials | None,
+        device: str | torch.device | None,
+        selection: Selection | None,
         into: Into | None = None,
         progress: Progress | None = None,
+        *,
+        is_distributed: bool = False,
         process_group: dist.ProcessGroup | None = None,
+        ownership: Ownership = Ownership.OWNED,
     ) -> None:
-        names = [to_text(path) for path in _as_list(paths)]
+        """stream_files(), also of a selection by files, and of tensors that are never views."""
         self.start_time = time.monotonic()
         self.device_str = "cpu" if device is None else str(device)
         opened = self._opened
@@ -268,7 +270,7 @@ class SafetensorsStreamer:
             found = None
         try:
             headers = read_headers(reader, names) if found is None else iter(found)
-            self._start(reader, headers, tensor_names, into, progress)
+            self._start(reader, headers, selection, into, progress)
         except BaseException as error:
             self.file_streamer.end(error)  # other ranks wait for this one
             raise
@@ -285,18 +287,18 @@ class SafetensorsStreamer:
         self,
         reader: Reader,
         headers: Iterator[SafetensorsMetadata],
-        tensor_names: TensorNames | None,
+        selection: Selection | None,
         into: Into | None,
         progress: Progress | None,
     ) -> None:
         targets: dict[str, torch.Tensor] = {}
         written = reader.sink.writes_destinations
-        if into is None and tensor_names is None:
+        if into is None and selection is None:
             # Made while they are submitted: the first file is read while the next header is parsed.
             reader.start(self._requests_of_everything(headers))
         else:
             self._files = list(headers)
-            wanted = select([file.tensors_metadata for file in self._files], tensor_names)
+            wanted = select(self._files, selection)
             for tensors in wanted:
                 check_dtypes(tensors)  # before anything is read
             if into is not None:
@@ -304,6 +306,8 @@ class SafetensorsStreamer:
             self.files_to_tensors_metadata = dict(enumerate(wanted))
             requests = self._requests_of(wanted, targets if written else {})
             self.total_size = sum(request.total_size() for request in requests)
+            if written:
+                note_writes(targets.values())  # also where the load fails half way
             reader.start(requests)
         load = self.file_streamer.load()
         files = self.files_to_tensors_metadata
@@ -468,7 +472,10 @@ def _tensors(
         del run
         if wanted.into:
             if wanted.written:
-                wanted.unfilled -= sum(tensor.name in wanted.into for tensor in tensors[first:last])
+                filled = [t.name for t in tensors[first:last] if t.name in wanted.into]
+                note_writes(wanted.into[name] for name in filled)
+                wanted.unfilled -= len(filled)
+                del filled
             pairs = _filled(tensors[first:last], pairs, wanted)
         yield from pairs
         if wanted.progress is not None:

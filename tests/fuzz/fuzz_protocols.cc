@@ -91,10 +91,10 @@ void check_request(SourceKind kind, const Request& request, const std::string& p
   (void)check_plaintext(request);
 }
 
-void check_entries(const Location& folder, const ListPage& page) {
-  if (folder.container.find("://") == std::string::npos) return;
+void check_entries(const Location& directory, const ListPage& page) {
+  if (directory.container.find("://") == std::string::npos) return;
   // Paths of https begin as the caller wrote the directory; the index and files stand beside it.
-  std::string base = folder.path.substr(0, folder.path.find_first_of("?#"));
+  std::string base = directory.path.substr(0, directory.path.find_first_of("?#"));
   if (base.ends_with(".safetensors")) return;
   if (base.ends_with(".json")) base.resize(base.rfind('/'));
   while (base.ends_with('/')) base.pop_back();
@@ -107,20 +107,20 @@ void read_range(const Protocol& protocol, const Response& response) {
   std::array<char, 16> memory{};
   const iovec segment{memory.data(), memory.size()};
   RangeRead range(protocol, 3, {&segment, 1}, std::nullopt, "");
-  Body* body = range.next_body();
+  BodySink* body = range.next_body();
   if (body->accept) (void)body->accept(response);
 }
 
 void list(SourceKind kind, Protocol& protocol, const std::string& path, bool recursive,
           const CredentialsRef& who, std::string_view rest) {
-  const Result<Location> folder = protocol.locate(path, /*folder=*/true);
-  if (!folder.ok()) {
-    (void)folder.status().to_string();
+  const Result<Location> directory = protocol.locate(path, /*directory=*/true);
+  if (!directory.ok()) {
+    (void)directory.status().to_string();
     return;
   }
   std::string next;
   for (int count = 0; count < kMostPages && !rest.empty(); ++count) {
-    const Result<Request> request = protocol.make_list(*folder, recursive, next, who);
+    const Result<Request> request = protocol.make_list(*directory, recursive, next, who);
     if (!request.ok()) return;
     check_request(kind, *request, path);
     Response response = take_response(&rest, request->url);
@@ -130,16 +130,16 @@ void list(SourceKind kind, Protocol& protocol, const std::string& path, bool rec
     (void)protocol.is_empty_list(response);
     (void)parse_retry_after(response.header("retry-after"));
     if (response.status < 200 || response.status > 299) {
-      (void)protocol.read_error(*folder, response);
+      (void)protocol.read_error(*directory, response);
       continue;
     }
-    const Result<ListPage> page = protocol.read_list(*folder, recursive, next, response);
+    const Result<ListPage> page = protocol.read_list(*directory, recursive, next, response);
     if (!page.ok()) return;
-    check_entries(*folder, *page);
+    check_entries(*directory, *page);
     next = page->next;
     if (next.empty()) break;
   }
-  const Result<Request> read = protocol.make_read(*folder, ByteRange{1, 2}, "\"1\"", who);
+  const Result<Request> read = protocol.make_read(*directory, ByteRange{1, 2}, "\"1\"", who);
   if (read.ok()) check_request(kind, *read, path);
 }
 

@@ -19,7 +19,7 @@ enum class Code : int {
   kInvalid,      // the caller's arguments or settings
   kNotFound,     // no such file, object, bucket
   kPermission,   // refused by the file system or the server
-  kIo,           // the storage failed (errno, or an HTTP answer that no other code fits)
+  kIo,           // the storage failed (errno, or an HTTP response that no other code fits)
   kShortRead,    // the object ended before the range did
   kChanged,      // the object was replaced or modified while it was read
   kMemoryLimit,  // the memory limit is below what the plan needs
@@ -33,6 +33,7 @@ enum class Code : int {
   kDevice,       // a GPU or its driver
   kInternal,     // a defect of this library
   kPackage,      // an optional package that this needs is not installed
+  kFormat,       // the content of a file is not of its format
 };
 
 // Stable lower-case name of `code` ("not_found").

@@ -34,7 +34,7 @@ class STREAMER_EXPORT Stream {
   // Cancels what is under way, detaches views, and joins the workers. One that the storage does not
   // let go (a read of a file server that hangs) is waited for only while it writes to a destination
   // without FileRanges::keep; else it is left behind after half a second, with the memory that it
-  // writes to, and ends when the storage answers.
+  // writes to, and ends when the storage responds.
   ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
@@ -75,7 +75,7 @@ class STREAMER_EXPORT Stream {
   std::shared_ptr<Impl> impl_;
 };
 
-// Objects whose path starts with the folder `prefix`, sorted by path. Folders are left out.
+// Objects whose path starts with the directory `prefix`, sorted by path. Directories are left out.
 STREAMER_EXPORT Result<std::vector<ListedObject>> list(const std::string& prefix, bool recursive,
                                                        const Options& options);
 

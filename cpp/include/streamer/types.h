@@ -28,6 +28,10 @@ STREAMER_EXPORT const char* source_kind_name(SourceKind kind) noexcept;
 // The kind that serves `path`, by its scheme: no scheme is a file. kInvalid for an unknown scheme.
 STREAMER_EXPORT Result<SourceKind> source_kind_of(const std::string& path);
 
+// The key of an object, which patterns of names are compared with: what follows the bucket, host or
+// repository, decoded where the path is a URL. Of a file: its path.
+STREAMER_EXPORT std::string object_key(const std::string& path);
+
 // How files are read. Their names are "auto", "mapped", "buffered" and "direct".
 enum class FsStrategy : int {
   kAuto = 0,  // what is in the page cache as views; the rest as it suits the machine
@@ -98,7 +102,7 @@ struct Credentials {
 struct CredentialsRequest {
   SourceKind kind;
   std::string container;  // bucket, container or host
-  bool refresh;           // the last answer was refused by the server or is about to expire
+  bool refresh;           // the last identity was refused by the server or is about to expire
 };
 // Called from worker threads, never concurrently for one stream. An empty `values` means: resolve
 // them yourself (environment, files, metadata services). What it throws is an error: kCredentials.

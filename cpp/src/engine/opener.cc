@@ -79,7 +79,7 @@ Result<std::vector<OpenedFile>> Opener::open(const std::vector<std::string>& pat
   std::vector<Place> places;
   places.reserve(paths.size());
   for (const std::string& path : paths) {
-    std::string local = find_local_copy(path, /*folder=*/false, options_);
+    std::string local = find_local_copy(path, /*directory=*/false, options_);
     auto kind = source_kind_of(local);
     if (!kind.ok()) return kind.status();
     auto source = files_.source(*kind);

@@ -2,7 +2,6 @@
 
 #include "base/memory_map.h"
 #include "base/settings.h"
-#include "source/file/file_source.h"
 #include "source/http/factory.h"
 
 namespace streamer {
@@ -30,23 +29,12 @@ bool settings_sign([[maybe_unused]] SourceKind kind,
 #endif
 }
 
-std::string find_local_copy(const std::string& path, [[maybe_unused]] bool folder,
+std::string find_local_copy(const std::string& path, [[maybe_unused]] bool directory,
                             [[maybe_unused]] const Options& options) {
 #ifdef STREAMER_OBJECT_STORAGE
-  return find_in_hub_cache(path, folder, Settings(options.source)).value_or(path);
+  return find_in_hub_cache(path, directory, Settings(options.source)).value_or(path);
 #else
   return path;
-#endif
-}
-
-Result<std::unique_ptr<Source>> make_source(SourceKind kind, const SourceContext& context) {
-  if (kind == SourceKind::kFile) return make_file_source(context);
-#ifdef STREAMER_OBJECT_STORAGE
-  return make_http_source(kind, context);
-#else
-  return Status::error(Code::kUnsupported,
-                       std::string("this build has no support for ") + source_kind_name(kind))
-      .with_hint("Build with -DSTREAMER_OBJECT_STORAGE=ON (needs libcurl and OpenSSL)");
 #endif
 }
 

@@ -104,7 +104,7 @@ struct ReadReport {
   std::uint64_t retries = 0;
   bool congested = false;            // the server asked to slow down
   double seconds = 0;                // that requests took
-  double waited = 0;                 // of them, until answers began
+  double waited = 0;                 // of them, until responses began
   ReadProgress* progress = nullptr;  // set by the caller; null: nobody watches
   std::uint64_t missing = 0;         // bytes at the end that a read that was cut did not get
 };
@@ -124,7 +124,7 @@ class Reader {
   // Makes [offset, offset + size) of object.view() present in memory.
   virtual Status fault_in(const Object& object, std::uint64_t offset, std::uint64_t size,
                           ReadReport* report);
-  // Calls `found` for every object below the folder `prefix`, in no order.
+  // Calls `found` for every object below the directory `prefix`, in no order.
   virtual Status list(const std::string& prefix, bool recursive, const ListCallback& found) = 0;
 };
 
@@ -143,9 +143,9 @@ struct SourceContext {
   const CancelToken& cancel;
 };
 
-// Where `path` is read or, as a folder, listed: a local copy of it (hf:// paths), else `path`
+// Where `path` is read or, as a directory, listed: a local copy of it (hf:// paths), else `path`
 // itself.
-std::string find_local_copy(const std::string& path, bool folder, const Options& options);
+std::string find_local_copy(const std::string& path, bool directory, const Options& options);
 
 // kUnsupported where this build leaves the kind out.
 Result<std::unique_ptr<Source>> make_source(SourceKind kind, const SourceContext& context);

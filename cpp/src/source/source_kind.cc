@@ -1,17 +1,106 @@
-#include "base/settings.h"
+// The registry of the kinds of storage: one row of kRows adds one.
+#include <algorithm>
+#include <array>
+#include <iterator>
+#include <string_view>
+
 #include "base/text.h"
-#include "source/http/factory.h"
+#include "source/file/file_source.h"
+#include "source/source.h"
 #include "streamer/types.h"
+#ifdef STREAMER_OBJECT_STORAGE
+#include "source/http/factory.h"
+#include "source/http/protocol.h"
+#include "text/encoding.h"
+#endif
 
 namespace streamer {
 namespace {
 
-bool is_azure_blob([[maybe_unused]] const std::string& path) {
+constexpr std::size_t kMostSchemes = 4;
+
+using Maker = Result<std::unique_ptr<Source>> (*)(const SourceContext&);
+
+struct Row {
+  SourceKind kind;
+  const char* label;                                      // source_kind_name()
+  std::array<std::string_view, kMostSchemes> schemes;     // in lower case; unused ones are empty
+  Maker make;                                             // null: this build leaves the kind out
+  std::string (*key)(const std::string& path) = nullptr;  // object_key(); null: after the container
+  bool (*claims)(const std::string& path) = nullptr;      // whether it serves a URL of another row
+};
+
+std::string whole_path(const std::string& path) { return path; }
+
+// BUCKET/KEY behind the scheme.
+std::string after_container(const std::string& path) {
+  const std::size_t scheme = path.find("://");
+  const std::size_t start = scheme == std::string::npos ? 0 : scheme + 3;
+  const std::size_t slash = path.find('/', start);
+  return slash == std::string::npos ? std::string() : path.substr(slash + 1);
+}
+
 #ifdef STREAMER_OBJECT_STORAGE
-  return is_azure_path(path, Settings());
+
+// URLs are percent-encoded, and may have a query.
+std::string url_key(const std::string& url) {
+  return http::percent_decode(after_container(url.substr(0, url.find('?'))));
+}
+
+bool is_https(const std::string& path) { return lower(path.substr(0, 6)) == "https:"; }
+
+std::string azure_key(const std::string& path) {
+  return is_https(path) ? url_key(path) : after_container(path);
+}
+
+bool is_azure_url(const std::string& path) {
+  return is_https(path) && is_azure_path(path, Settings());
+}
+
+template <SourceKind kind, http::ProtocolMaker maker>
+Result<std::unique_ptr<Source>> over_http(const SourceContext& context) {
+  return make_http_source(kind, maker, context);
+}
+
+#define STREAMER_REMOTE(kind, maker) &over_http<SourceKind::kind, &http::maker>
+#define STREAMER_REMOTE_RULE(function) &(function)
+
 #else
-  return false;
+
+#define STREAMER_REMOTE(kind, maker) nullptr
+#define STREAMER_REMOTE_RULE(function) nullptr
+
 #endif
+
+// clang-format off
+constexpr Row kRows[] = {
+    {SourceKind::kFile, "file", {}, &make_file_source, &whole_path},
+    {SourceKind::kS3, "s3", {"s3"}, STREAMER_REMOTE(kS3, make_s3)},
+    {SourceKind::kGcs, "gcs", {"gs"}, STREAMER_REMOTE(kGcs, make_gcs)},
+    {SourceKind::kAzure, "azure", {"az"}, STREAMER_REMOTE(kAzure, make_azure), STREAMER_REMOTE_RULE(azure_key), STREAMER_REMOTE_RULE(is_azure_url)},
+    {SourceKind::kHttp, "http", {"https", "http"}, STREAMER_REMOTE(kHttp, make_web), STREAMER_REMOTE_RULE(url_key)},
+    {SourceKind::kHub, "hub", {"hf"}, STREAMER_REMOTE(kHub, make_hub), STREAMER_REMOTE_RULE(hub_key)},
+};
+// clang-format on
+
+constexpr bool rows_are_in_order() {
+  for (std::size_t i = 0; i < std::size(kRows); ++i) {
+    if (static_cast<std::size_t>(kRows[i].kind) != i) return false;
+  }
+  return std::size(kRows) == kSourceKinds;
+}
+static_assert(rows_are_in_order());
+
+const Row& row_of(SourceKind kind) { return kRows[static_cast<int>(kind)]; }
+
+std::string known_schemes() {
+  std::string known = "a path of a file";
+  for (const Row& row : kRows) {
+    for (const std::string_view scheme : row.schemes) {
+      if (!scheme.empty()) known.append(", ").append(scheme).append("://");
+    }
+  }
+  return known;
 }
 
 }  // namespace
@@ -20,27 +109,34 @@ Result<SourceKind> source_kind_of(const std::string& path) {
   const std::size_t colon = path.find("://");
   if (colon == std::string::npos || path.find('/') < colon) return SourceKind::kFile;
   const std::string scheme = lower(path.substr(0, colon));
-  if (scheme == "s3") return SourceKind::kS3;
-  if (scheme == "gs") return SourceKind::kGcs;
-  if (scheme == "az") return SourceKind::kAzure;
-  if (scheme == "https" && is_azure_blob(path)) return SourceKind::kAzure;
-  if (scheme == "http" || scheme == "https") return SourceKind::kHttp;
-  if (scheme == "hf") return SourceKind::kHub;
+  for (const Row& row : kRows) {
+    if (row.claims != nullptr && row.claims(path)) return row.kind;
+    if (std::find(row.schemes.begin(), row.schemes.end(), scheme) != row.schemes.end() &&
+        !scheme.empty()) {
+      return row.kind;
+    }
+  }
   return Status::error(Code::kInvalid, "unknown scheme '" + scheme + "://'")
       .with_path(path)
-      .with_hint("Known: a path of a file, s3://, gs://, az://, https://, http://, hf://");
+      .with_hint("Known: " + known_schemes());
 }
 
 const char* source_kind_name(SourceKind kind) noexcept {
-  switch (kind) {
-    case SourceKind::kFile: return "file";
-    case SourceKind::kS3: return "s3";
-    case SourceKind::kGcs: return "gcs";
-    case SourceKind::kAzure: return "azure";
-    case SourceKind::kHttp: return "http";
-    case SourceKind::kHub: return "hub";
-  }
-  return "unknown";
+  const int index = static_cast<int>(kind);
+  return index >= 0 && index < kSourceKinds ? row_of(kind).label : "unknown";
+}
+
+std::string object_key(const std::string& path) {
+  const Result<SourceKind> kind = source_kind_of(path);
+  if (!kind.ok() || row_of(*kind).key == nullptr) return after_container(path);
+  return row_of(*kind).key(path);
+}
+
+Result<std::unique_ptr<Source>> make_source(SourceKind kind, const SourceContext& context) {
+  if (const Maker make = row_of(kind).make; make != nullptr) return make(context);
+  return Status::error(Code::kUnsupported,
+                       std::string("this build has no support for ") + source_kind_name(kind))
+      .with_hint("Build with -DSTREAMER_OBJECT_STORAGE=ON (needs libcurl and OpenSSL)");
 }
 
 }  // namespace streamer

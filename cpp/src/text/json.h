@@ -1,4 +1,4 @@
-// A reader for the JSON that metadata services and listings answer with.
+// A reader for the JSON that metadata services and listings send.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// A reader for the small XML documents that object storages answer with. No DTDs, no namespaces
+// A reader for the small XML documents that object storages send. No DTDs, no namespaces
 // (prefixes are dropped), no attributes.
 #pragma once
 

@@ -118,7 +118,7 @@ TEST_F(CredentialsCacheTest, RefusedOnesAreReplacedOnceForAllThreads) {
   const CredentialsRef used = current();
   cache_.refused("bucket", used);
   EXPECT_EQ(get(), "2");
-  cache_.refused("bucket", used);  // another thread, with the same answer to an older request
+  cache_.refused("bucket", used);  // another thread, refused likewise for an older request
   EXPECT_EQ(get(), "2");
   broken_ = true;
   cache_.refused("bucket", current());

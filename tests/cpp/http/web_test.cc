@@ -96,42 +96,42 @@ TEST(CheckpointIndex, RefusesWhatLeavesTheFolder) {
 }
 
 TEST(FolderPage, LinksThatLeadBelow) {
-  std::vector<std::string> folders;
-  const auto page = read_folder_page(
+  std::vector<std::string> directories;
+  const auto page = read_directory_page(
       "https://h/m/",
       page_of(R"(<a href="../">up</a><A HREF='a.safetensors'>a</A><a href="sub/">s</a>
                  <a href="?C=M;O=A">sort</a><a href="/icons/x.png">i</a><a href="https://e/x">e</a>
                  <a href="./b&amp;c.json">b</a><a href="a.safetensors">again</a><a href="#top">t</a>
                  <a href="%2e%2e/x">u</a><a href="mailto:x@e">m</a><a href=unquoted>)",
               "text/html; charset=utf-8"),
-      &folders);
+      &directories);
   ASSERT_TRUE(page.ok());
   EXPECT_EQ(paths_of(*page),
             (std::vector<std::string>{"https://h/m/a.safetensors", "https://h/m/b&c.json"}));
-  EXPECT_EQ(folders, std::vector<std::string>{"https://h/m/sub/"});
+  EXPECT_EQ(directories, std::vector<std::string>{"https://h/m/sub/"});
 }
 
 TEST(FolderPage, JsonOfNginx) {
-  std::vector<std::string> folders;
-  const auto page = read_folder_page(
+  std::vector<std::string> directories;
+  const auto page = read_directory_page(
       "https://h/m/",
       page_of(R"([{"name":"sub","type":"directory"},{"name":"a b","type":"file","size":7},
                   {"name":"..","type":"directory"}])",
               "application/json"),
-      &folders);
+      &directories);
   ASSERT_TRUE(page.ok());
   EXPECT_EQ(paths_of(*page), std::vector<std::string>{"https://h/m/a%20b"});
   EXPECT_EQ(page->entries[0].size, 7u);
-  EXPECT_EQ(folders, std::vector<std::string>{"https://h/m/sub/"});
+  EXPECT_EQ(directories, std::vector<std::string>{"https://h/m/sub/"});
 }
 
 // Whose cost were to grow with the square would not end in the time that a test has.
 TEST(FolderPage, EntitiesCostNoMoreThanTheirLength) {
   std::string link;
   for (int i = 0; i < 3'000'000; ++i) link += "&amp;";
-  std::vector<std::string> folders;
-  const auto page =
-      read_folder_page("https://h/d/", page_of("<a href=\"" + link + "\">", "text/html"), &folders);
+  std::vector<std::string> directories;
+  const auto page = read_directory_page(
+      "https://h/d/", page_of("<a href=\"" + link + "\">", "text/html"), &directories);
   ASSERT_TRUE(page.ok());
   ASSERT_EQ(page->entries.size(), 1u);
   EXPECT_EQ(page->entries[0].path, "https://h/d/" + std::string(3'000'000, '&'));
@@ -158,7 +158,7 @@ TEST(Redirects, ReferencesAreResolvedAsRfc3986Says) {
     response.headers.push_back({"location", link});
     ServerError error;
     EXPECT_TRUE(redirects.handle(asked, response, &error));
-    EXPECT_EQ(error.verdict, Verdict::kAgain) << link;
+    EXPECT_EQ(error.decision, RetryDecision::kAgain) << link;
     EXPECT_EQ(redirects.request(asked, nullptr).url, target) << link;
   }
 }
@@ -175,45 +175,46 @@ TEST(Redirects, ThoseToTheInsideAreNotFollowed) {
       ServerError error;
       EXPECT_TRUE(redirects.handle(asked, response, &error));
       const bool inside = std::string(asked) == "http://127.0.0.3/a" && target[0] == 'h';
-      EXPECT_EQ(error.verdict == Verdict::kAgain, inside) << asked << " " << target;
+      EXPECT_EQ(error.decision == RetryDecision::kAgain, inside) << asked << " " << target;
     }
   }
 }
 
 TEST(FolderPage, AnythingElseIsNoList) {
-  std::vector<std::string> folders;
-  EXPECT_EQ(
-      read_folder_page("https://h/m/", page_of("hello", "text/plain"), &folders).status().code(),
-      Code::kUnsupported);
+  std::vector<std::string> directories;
+  EXPECT_EQ(read_directory_page("https://h/m/", page_of("hello", "text/plain"), &directories)
+                .status()
+                .code(),
+            Code::kUnsupported);
 }
 
 TEST(FolderPage, TheQueryIsForEverythingBelow) {
   for (const char* query : {"?sig=abcd", "?/", "?a/b/c/"}) {
-    std::vector<std::string> folders;
-    const auto page = read_folder_page(
+    std::vector<std::string> directories;
+    const auto page = read_directory_page(
         std::string("https://h/m/") + query,
-        page_of(R"(<a href="a.json">a</a><a href="sub/">s</a>)", "text/html"), &folders);
+        page_of(R"(<a href="a.json">a</a><a href="sub/">s</a>)", "text/html"), &directories);
     ASSERT_TRUE(page.ok());
     EXPECT_EQ(paths_of(*page), std::vector<std::string>{std::string("https://h/m/a.json") + query});
-    EXPECT_EQ(folders, std::vector<std::string>{std::string("https://h/m/sub/") + query});
+    EXPECT_EQ(directories, std::vector<std::string>{std::string("https://h/m/sub/") + query});
   }
 }
 
-// Lists `url` from a server that answers every request with `response`; returns the URLs that were
-// asked for.
+// Lists `url` from a server that responds to every request with `response`; returns the URLs that
+// were asked for.
 std::vector<std::string> walk(const std::string& url, const Response& response, bool recursive,
                               std::size_t most, std::size_t* entries) {
   const Settings settings;
   const CredentialsProvider none;
   const auto web = make_web({settings, none});
-  const auto folder = (*web)->locate(url, /*folder=*/true);
+  const auto directory = (*web)->locate(url, /*directory=*/true);
   std::vector<std::string> asked;
   std::string next;
   do {
-    const auto request = (*web)->make_list(*folder, recursive, next, nullptr);
+    const auto request = (*web)->make_list(*directory, recursive, next, nullptr);
     EXPECT_TRUE(request.ok());
     asked.push_back(request->url);
-    const auto page = (*web)->read_list(*folder, recursive, next, response);
+    const auto page = (*web)->read_list(*directory, recursive, next, response);
     EXPECT_TRUE(page.ok()) << page.status().to_string();
     *entries += page->entries.size();
     next = page->next;
@@ -245,12 +246,12 @@ TEST(WebList, TooManyDirectoriesAreAnError) {
   Result<std::unique_ptr<Protocol>> made = make_web({settings, nobody});
   ASSERT_TRUE(made.ok());
   const std::unique_ptr<Protocol>& web = *made;
-  const Location folder = *web->locate("https://h/m/", /*folder=*/true);
+  const Location directory = *web->locate("https://h/m/", /*directory=*/true);
   std::string html;
   for (int i = 0; i < 10'001; ++i) html += "<a href=\"" + std::to_string(i) + "/\">x</a>";
   const Response response = page_of(html, "text/html");
-  EXPECT_EQ(web->read_list(folder, true, "", response).status().code(), Code::kUnsupported);
-  EXPECT_TRUE(web->read_list(folder, false, "", response).ok());
+  EXPECT_EQ(web->read_list(directory, true, "", response).status().code(), Code::kUnsupported);
+  EXPECT_TRUE(web->read_list(directory, false, "", response).ok());
 }
 
 TEST(WebList, DirectoriesAreReadOneAfterTheOther) {

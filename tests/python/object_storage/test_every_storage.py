@@ -7,7 +7,7 @@ import re
 import pytest
 
 from runai_model_streamer import FileStreamer, SafetensorsStreamer, list_safetensors
-from runai_model_streamer._storage.pull import object_key
+from runai_model_streamer._native_api import object_key
 from tests.support.models import check_same, make_model, save
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]

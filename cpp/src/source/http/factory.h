@@ -9,13 +9,24 @@
 #include "source/source.h"
 
 namespace streamer {
+namespace http {
 
-Result<std::unique_ptr<Source>> make_http_source(SourceKind kind, const SourceContext& context);
+class Protocol;
+struct ProtocolContext;
+using ProtocolMaker = Result<std::unique_ptr<Protocol>> (*)(const ProtocolContext&);
 
-// The local copy of a file of the model hub, where its tools keep one. Of a folder only where
+}  // namespace http
+
+Result<std::unique_ptr<Source>> make_http_source(SourceKind kind, http::ProtocolMaker maker,
+                                                 const SourceContext& context);
+
+// The local copy of a file of the model hub, where its tools keep one. Of a directory only where
 // HF_HUB_OFFLINE forbids to ask the hub.
-std::optional<std::string> find_in_hub_cache(const std::string& path, bool folder,
+std::optional<std::string> find_in_hub_cache(const std::string& path, bool directory,
                                              const Settings& settings);
+
+// What object_key() is of a path of the hub: the name in the repository.
+std::string hub_key(const std::string& path);
 
 // Whether `path` is the https:// URL of a blob, without a query: in Azure Blob Storage, or at the
 // endpoint that the settings name.

@@ -85,10 +85,10 @@ class HttpSource : public Source {
 struct Operation {
   const Location& location;
   std::function<Result<Request>(const CredentialsRef&)> make;
-  std::function<Body*()> body;  // for the next attempt; may be empty
+  std::function<BodySink*()> body;  // for the next attempt; may be empty
   // Counts what an attempt has brought, in bytes; `done` where nothing is missing any more.
   std::function<std::uint64_t(bool* done)> progress;
-  // Answers with an error status that are fine.
+  // Responses with an error status that are fine.
   std::function<bool(const Response&)> tolerate;
   ReadProgress* watched = nullptr;  // what is told of pauses
 };
@@ -189,8 +189,8 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
     if (!request.ok()) return request.status();
 
     const Clock::time_point began = Clock::now();
-    Outcome outcome = connection_.perform(*request, response,
-                                          operation.body ? operation.body() : nullptr, attempt);
+    TransferResult outcome = connection_.perform(
+        *request, response, operation.body ? operation.body() : nullptr, attempt);
     report->seconds += response->seconds;
     report->waited += response->waited;
     bool done = false;
@@ -218,13 +218,13 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
       }
       const ServerError error = protocol_.read_error(operation.location, *response);
       status = to_status(error, *response, *credentials);
-      if (error.verdict == Verdict::kAgain && ++again <= kMaxAgain) continue;
-      if (error.verdict == Verdict::kRefresh && !refreshed) {
+      if (error.decision == RetryDecision::kAgain && ++again <= kMaxAgain) continue;
+      if (error.decision == RetryDecision::kRefresh && !refreshed) {
         refreshed = true;
         protocol_.refused(operation.location, *credentials);
         continue;
       }
-      retry = error.verdict == Verdict::kRetry;
+      retry = error.decision == RetryDecision::kRetry;
       report->congested |= error.code == Code::kThrottled;
       retry_after = parse_retry_after(response->header("retry-after"));
     }
@@ -274,7 +274,7 @@ Status HttpReader::read_range(const Location& location, RangeRead* range, Respon
 }
 
 Result<Opened> HttpReader::open(const std::string& path, std::span<std::byte> prefix) {
-  Result<Location> location = protocol_.locate(path, /*folder=*/false);
+  Result<Location> location = protocol_.locate(path, /*directory=*/false);
   if (!location.ok()) return location.status();
   std::byte one{};
   iovec target{&one, 1};  // the size comes with at least one byte
@@ -306,7 +306,7 @@ Result<Opened> HttpReader::open(const std::string& path, std::span<std::byte> pr
 Result<Opened> HttpReader::open_empty(Location location) {
   Response response;
   ReadReport report;
-  Body body;
+  BodySink body;
   body.accept = [](const Response& head) {
     if (head.header("content-length") == "0") return Status();
     return Status::error(Code::kIo, "the server refuses ranges of an object that is not empty");
@@ -380,8 +380,8 @@ class ListBudget {
 };
 
 Status HttpReader::list(const std::string& prefix, bool recursive, const ListCallback& found) {
-  Result<Location> folder = protocol_.locate(prefix, /*folder=*/true);
-  if (!folder.ok()) return folder.status();
+  Result<Location> directory = protocol_.locate(prefix, /*directory=*/true);
+  if (!directory.ok()) return directory.status();
   std::string base = prefix;
   while (base.ends_with('/')) base.pop_back();
   std::string next;
@@ -389,11 +389,11 @@ Status HttpReader::list(const std::string& prefix, bool recursive, const ListCal
   ListBudget budget;
   do {
     Response response;
-    Operation operation{.location = *folder,
+    Operation operation{.location = *directory,
                         .make =
                             [&](const CredentialsRef& credentials) {
                               auto request =
-                                  protocol_.make_list(*folder, recursive, next, credentials);
+                                  protocol_.make_list(*directory, recursive, next, credentials);
                               if (request.ok()) request->slow_start = true;
                               return request;
                             },
@@ -405,14 +405,15 @@ Status HttpReader::list(const std::string& prefix, bool recursive, const ListCal
       return std::move(status).with_path(prefix);
     }
     if (protocol_.is_empty_list(response)) return {};
-    Result<ListPage> page = protocol_.read_list(*folder, recursive, next, response);
+    Result<ListPage> page = protocol_.read_list(*directory, recursive, next, response);
     if (!page.ok()) return page.status().with_path(prefix);
     if (Status status = budget.add(*page); !status.ok()) return std::move(status).with_path(prefix);
     for (ListPage::Entry& entry : page->entries) {
       if (!entry.path.empty()) {
         found(std::move(entry.path), entry.size);
-      } else if (entry.key.starts_with(folder->key) && entry.key.size() > folder->key.size()) {
-        found(base + "/" + entry.key.substr(folder->key.size()), entry.size);
+      } else if (entry.key.starts_with(directory->key) &&
+                 entry.key.size() > directory->key.size()) {
+        found(base + "/" + entry.key.substr(directory->key.size()), entry.size);
       }
     }
     next = std::move(page->next);
@@ -424,27 +425,14 @@ Result<std::unique_ptr<Reader>> HttpSource::make_reader() {
   return std::unique_ptr<Reader>(std::make_unique<HttpReader>(*this));
 }
 
-Result<std::unique_ptr<Protocol>> make_protocol(SourceKind kind, const ProtocolContext& context) {
-  switch (kind) {
-    case SourceKind::kS3: return make_s3(context);
-    case SourceKind::kGcs: return make_gcs(context);
-    case SourceKind::kAzure: return make_azure(context);
-    case SourceKind::kHttp: return make_web(context);
-    case SourceKind::kHub: return make_hub(context);
-    default:
-      return Status::error(Code::kUnsupported,
-                           std::string("there is no support for ") + source_kind_name(kind));
-  }
-}
-
 }  // namespace
 
 }  // namespace http
 
-Result<std::unique_ptr<Source>> make_http_source(SourceKind kind, const SourceContext& context) {
+Result<std::unique_ptr<Source>> make_http_source(SourceKind kind, http::ProtocolMaker maker,
+                                                 const SourceContext& context) {
   const Settings settings(context.options.source);
-  Result<std::unique_ptr<http::Protocol>> protocol =
-      http::make_protocol(kind, {settings, context.options.credentials});
+  Result<std::unique_ptr<http::Protocol>> protocol = maker({settings, context.options.credentials});
   if (!protocol.ok()) return protocol.status();
   Result<http::TransportSettings> transport =
       http::TransportSettings::read(settings, kind, (*protocol)->trust_file());

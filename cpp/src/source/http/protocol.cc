@@ -19,7 +19,7 @@ ServerError error_by_status(int status) {
     default: error.code = Code::kIo; break;
   }
   const bool transient = status >= 500 && status != 501 && status != 505;
-  if (status == 408 || status == 429 || transient) error.verdict = Verdict::kRetry;
+  if (status == 408 || status == 429 || transient) error.decision = RetryDecision::kRetry;
   return error;
 }
 
@@ -30,26 +30,26 @@ bool apply_known(std::span<const KnownError> table, ServerError* error) {
     error->message = known.message;
     error->hint = known.hint;
     // A status that is worth a retry stays so whatever the code.
-    if (error->verdict == Verdict::kFail) error->verdict = known.verdict;
+    if (error->decision == RetryDecision::kFail) error->decision = known.decision;
     return true;
   }
   return false;
 }
 
-Result<Location> locate_in_container(const std::string& path, std::size_t start, bool folder,
+Result<Location> locate_in_container(const std::string& path, std::size_t start, bool directory,
                                      const char* example) {
   start = std::min(start, path.size());
   const std::size_t slash = std::min(path.find('/', start), path.size());
   Location location{path, path.substr(start, slash - start),
                     path.substr(std::min(slash + 1, path.size()))};
   const bool nowhere = location.container.empty();
-  if (nowhere || (location.key.empty() && !folder)) {
+  if (nowhere || (location.key.empty() && !directory)) {
     return Status::error(Code::kInvalid,
                          nowhere ? "the path names no bucket" : "the path names no object")
         .with_path(path)
         .with_hint(std::string("Paths look like ") + example);
   }
-  if (folder) {
+  if (directory) {
     while (location.key.ends_with('/')) location.key.pop_back();
     if (!location.key.empty()) location.key += '/';
   }
@@ -57,7 +57,7 @@ Result<Location> locate_in_container(const std::string& path, std::size_t start,
 }
 
 void add_listed(ListPage* page, std::string_view key, std::string_view size) {
-  if (key.empty() || key.ends_with('/')) return;  // the placeholder of a folder
+  if (key.empty() || key.ends_with('/')) return;  // the placeholder of a directory
   page->entries.push_back(
       {std::string(key), std::strtoull(std::string(size).c_str(), nullptr, 10), ""});
 }

@@ -1,5 +1,5 @@
 // A protocol of object storage: how to ask for bytes and lists, and how to understand refusals. It
-// makes requests and reads answers; connections, retries and memory belong to the transport.
+// makes requests and reads responses; connections, retries and memory belong to the transport.
 #pragma once
 
 #include <cstdint>
@@ -18,11 +18,11 @@
 
 namespace streamer::http {
 
-// An object or a folder, as a protocol understands its path.
+// An object or a directory, as a protocol understands its path.
 struct Location {
   std::string path;       // as the caller gave it
   std::string container;  // bucket, container or host
-  std::string key;        // not encoded; of a folder: empty, or ends with '/'
+  std::string key;        // not encoded; of a directory: empty, or ends with '/'
 };
 
 struct ByteRange {
@@ -37,14 +37,14 @@ struct ListPage {
   struct Entry {
     std::string key;  // not encoded
     std::uint64_t size = 0;
-    std::string path;  // empty: the folder's path and what follows its key
+    std::string path;  // empty: the directory's path and what follows its key
   };
-  std::vector<Entry> entries;  // objects only, no folders
+  std::vector<Entry> entries;  // objects only, no directories
   std::string next;            // what make_list() needs for the next page; empty: this is the last
 };
 
-// What to do about an answer that is not a success.
-enum class Verdict {
+// What to do about a response that is not a success.
+enum class RetryDecision {
   kFail,     // at once
   kRetry,    // after a pause
   kRefresh,  // with new credentials, once
@@ -52,7 +52,7 @@ enum class Verdict {
 };
 
 struct ServerError {
-  Verdict verdict = Verdict::kFail;
+  RetryDecision decision = RetryDecision::kFail;
   Code code = Code::kIo;       // of the error that the caller gets in the end
   std::string message;         // empty: made from the code
   std::string server_code;     //
@@ -61,7 +61,7 @@ struct ServerError {
   std::string hint;
 };
 
-// Verdict and code by the HTTP status alone, as RFC 9110 and common practice have it: 404
+// RetryDecision and code by the HTTP status alone, as RFC 9110 and common practice have it: 404
 // kNotFound, 401 and 403 kPermission, 412 kChanged, 408, 429 and 5xx (not 501, 505) kRetry, others
 // kFail.
 ServerError error_by_status(int status);
@@ -70,7 +70,7 @@ ServerError error_by_status(int status);
 struct KnownError {
   const char* code;
   Code meaning;
-  Verdict verdict;
+  RetryDecision decision;
   const char* message;
   const char* hint;
 };
@@ -79,10 +79,10 @@ bool apply_known(std::span<const KnownError> table, ServerError* error);
 
 // The container and the key that `path` has from `start` on (behind the scheme). kInvalid where
 // one is missing, with `example` as a hint.
-Result<Location> locate_in_container(const std::string& path, std::size_t start, bool folder,
+Result<Location> locate_in_container(const std::string& path, std::size_t start, bool directory,
                                      const char* example);
 
-// Adds an object to a page, unless its key is that of a folder. `size` is a number as text.
+// Adds an object to a page, unless its key is that of a directory. `size` is a number as text.
 void add_listed(ListPage* page, std::string_view key, std::string_view size);
 
 // One per stream and kind of storage. Thread-safe.
@@ -90,8 +90,8 @@ class Protocol {
  public:
   virtual ~Protocol() = default;
 
-  // Reads a path; with `folder` as the place to list. kInvalid where it makes no sense.
-  virtual Result<Location> locate(const std::string& path, bool folder) const = 0;
+  // Reads a path; with `directory` as the place to list. kInvalid where it makes no sense.
+  virtual Result<Location> locate(const std::string& path, bool directory) const = 0;
 
   // Who asks. Null: nobody (requests are not signed). May use the connection to find out.
   virtual Result<CredentialsRef> credentials(const Location& location, Connection& connection) = 0;
@@ -104,23 +104,23 @@ class Protocol {
                                     const std::string& version,
                                     const CredentialsRef& credentials) = 0;
   // A signed request for the page of a list that `next` names (empty: the first).
-  virtual Result<Request> make_list(const Location& folder, bool recursive, const std::string& next,
-                                    const CredentialsRef& credentials) = 0;
-  virtual Result<ListPage> read_list(const Location& folder, bool recursive,
+  virtual Result<Request> make_list(const Location& directory, bool recursive,
+                                    const std::string& next, const CredentialsRef& credentials) = 0;
+  virtual Result<ListPage> read_list(const Location& directory, bool recursive,
                                      const std::string& next, const Response& response) = 0;
 
-  // Whether a refused list says that there is no such folder, which is the same as an empty one.
+  // Whether a refused list says that there is no such directory, which is the same as an empty one.
   virtual bool is_empty_list(const Response& /*response*/) const { return false; }
 
   // What pins an object's content: by default the ETag.
   virtual std::string version_of(const Response& response) const {
     return std::string(response.header("etag"));
   }
-  // The checksum (CRC-32C) of the whole object, where the answer names it.
+  // The checksum (CRC-32C) of the whole object, where the response names it.
   virtual std::optional<std::uint32_t> crc32c_of(const Response& /*response*/) const {
     return std::nullopt;
   }
-  // Understands any answer that is not 2xx, redirects included. Bodies may be cut or missing.
+  // Understands any response that is not 2xx, redirects included. Bodies may be cut or missing.
   virtual ServerError read_error(const Location& location, const Response& response) = 0;
   // Objects up to this size may be read from servers that ignore Range, by reading past the rest.
   virtual std::uint64_t whole_read_limit() const { return 0; }

@@ -71,7 +71,7 @@ std::optional<ByteRange> RangeRead::missing() const {
   return ByteRange{offset_ + done_, size_ - done_};
 }
 
-Body* RangeRead::next_body() {
+BodySink* RangeRead::next_body() {
   body_.segments = segments_;
   body_.skip = 0;
   body_.cut_when_full = false;
@@ -99,7 +99,7 @@ std::uint64_t RangeRead::take() {
 Status RangeRead::accept(const Response& response) {
   if (response.status == 206) return accept_part(response);
   if (response.status == 200) return accept_whole(response);
-  return wrong("the server answered with a status that makes no sense for a range");
+  return wrong("the server responded with a status that makes no sense for a range");
 }
 
 Status RangeRead::learn(std::optional<std::uint64_t> total, const Response& response) {
@@ -121,16 +121,16 @@ Status RangeRead::learn(std::optional<std::uint64_t> total, const Response& resp
 
 Status RangeRead::accept_part(const Response& response) {
   const auto range = parse_content_range(response.header("content-range"));
-  // Some servers answer so for an empty object. The caller sees that nothing came.
+  // Some servers respond so for an empty object. The caller sees that nothing came.
   if (!object_size_ && response.header("content-length") == "0") return {};
-  if (!range || !range->first) return wrong("the answer has no usable Content-Range");
+  if (!range || !range->first) return wrong("the response has no usable Content-Range");
   if (*range->first != offset_ + done_ || *range->last >= offset_ + size_) {
     return wrong("the server sent another range than the one asked for (" +
                  std::string(response.header("content-range")) + ")");
   }
   const auto length = number(response.header("content-length"));
   if (length && *length != *range->last - *range->first + 1) {
-    return wrong("Content-Length and Content-Range of the answer do not agree");
+    return wrong("Content-Length and Content-Range of the response do not agree");
   }
   return learn(range->total, response);
 }

@@ -1,4 +1,4 @@
-// Reading one range of one object, in as many answers as it takes.
+// Reading one range of one object, in as many responses as it takes.
 #pragma once
 
 #include <sys/uio.h>
@@ -23,18 +23,18 @@ std::optional<ContentRange> parse_content_range(std::string_view value);
 std::vector<iovec> first_bytes(std::span<const iovec> segments, std::uint64_t bytes);
 
 // The state of a range that is being read: what has arrived, what is known about the object, and
-// whether an answer is the one that was asked for.
+// whether a response is the one that was asked for.
 class RangeRead {
  public:
   // Reads [offset, offset + size of segments). Size and version of an object that is not known yet
-  // are taken from the first answer; a range may then end where the object does.
+  // are taken from the first response; a range may then end where the object does.
   RangeRead(const Protocol& protocol, std::uint64_t offset, std::span<const iovec> segments,
             std::optional<std::uint64_t> object_size, std::string version);
 
   // What is missing, before an attempt and after it; nothing when all is there.
   std::optional<ByteRange> missing() const;
   // The body for the next attempt, which receives what is missing.
-  Body* next_body();
+  BodySink* next_body();
   // The read that this is may be cut from now on.
   void watch(ReadProgress* progress) { body_.progress = progress; }
   bool cut() const { return body_.progress != nullptr && body_.progress->cut; }
@@ -58,7 +58,7 @@ class RangeRead {
   std::optional<std::uint64_t> object_size_;
   std::string version_;
   std::vector<iovec> segments_;  // what is missing
-  Body body_;
+  BodySink body_;
 };
 
 }  // namespace streamer::http

@@ -68,7 +68,7 @@ std::string validator_of(const Response& response) {
 }
 
 void require_unchanged(Request* request, const std::string& validator) {
-  // A weak ETag never matches; versions are compared with those of answers all the same.
+  // A weak ETag never matches; versions are compared with those of responses all the same.
   if (validator.starts_with('"')) {
     request->set("If-Match", validator);
   } else if (parse_http_date(validator)) {
@@ -111,7 +111,7 @@ bool Redirects::handle(const std::string& requested, const Response& response, S
   }
   const bool refused = status == 401 || status == 403 || status == 404 || status == 410;
   if (!refused || !forget(response.url)) return false;
-  error->verdict = Verdict::kAgain;
+  error->decision = RetryDecision::kAgain;
   return true;
 }
 
@@ -151,7 +151,7 @@ void Redirects::follow(const std::string& requested, const Response& response, S
     }
     origins_[redirect.target] = asked;
   }
-  error->verdict = Verdict::kAgain;
+  error->decision = RetryDecision::kAgain;
 }
 
 // False where that has just been tried.

@@ -25,10 +25,10 @@ class CredentialsCache {
  public:
   // Seconds since the epoch.
   using Clock = std::function<std::int64_t()>;
-  // A protocol's own way to find credentials. An empty `values` is a valid answer: nobody.
+  // A protocol's own way to find credentials. An empty `values` is valid: nobody.
   using Resolver = std::function<Result<Credentials>(const std::string& container, Connection&)>;
 
-  // Asks `provider` first where there is one, and `own` where that has no answer. An answer without
+  // Asks `provider` first where there is one, and `own` where that finds none. An identity without
   // the value `required` only adds to what `own` finds.
   CredentialsCache(SourceKind kind, CredentialsProvider provider, Resolver own,
                    std::string required = {}, Clock clock = system_clock)

@@ -182,9 +182,9 @@ Result<Credentials> fetch_token(const Request& request, const std::string& ident
                                 Connection& connection, Patience patience) {
   Result<Response> response = connection.fetch(request, patience);
   if (!response.ok()) return response.status().with_identity(identity);
-  const std::optional<Json> answer = parse_json(response->body);
+  const std::optional<Json> parsed = parse_json(response->body);
   const Json nothing;
-  const Json& json = answer ? *answer : nothing;
+  const Json& json = parsed ? *parsed : nothing;
   Credentials credentials;
   credentials.identity = identity;
   std::string token = json.string("access_token");

@@ -1,4 +1,4 @@
-// Access tokens: forms, signed assertions and answers of OAuth 2.0 services.
+// Access tokens: forms, signed assertions and responses of OAuth 2.0 services.
 #pragma once
 
 #include <initializer_list>
@@ -40,7 +40,7 @@ Request token_request(const std::string& url, std::string form);
 // Asks a metadata service, which is near or not there, with the header that keeps others out.
 Request metadata_request(const std::string& url, const char* header, const std::string& value);
 
-// Makes the request and reads the token of the answer. kCredentials where the service refuses;
+// Makes the request and reads the token of the response. kCredentials where the service refuses;
 // `identity` and the service's own words are in the error.
 Result<Credentials> fetch_token(const Request& request, const std::string& identity,
                                 Connection& connection, Patience patience = Patience::kService);

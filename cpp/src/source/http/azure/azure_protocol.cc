@@ -26,13 +26,13 @@ constexpr const char* kSasToken = "sas_token";
 
 // clang-format off
 constexpr KnownError kKnown[] = {
-    {"AuthenticationFailed", Code::kCredentials, Verdict::kRefresh, "", "The key, token or signature is wrong or has expired, or this machine's clock is wrong"},
-    {"AuthorizationFailure", Code::kPermission, Verdict::kFail, "", kRole},
-    {"AuthorizationPermissionMismatch", Code::kPermission, Verdict::kFail, "", kRole},
-    {"BlobArchived", Code::kIo, Verdict::kFail, "", "The blob is in the archive tier; rehydrate it first"},
-    {"BlobBeingRehydrated", Code::kIo, Verdict::kFail, "", "The blob is in the archive tier; rehydrate it first"},
-    {"PublicAccessNotPermitted", Code::kPermission, Verdict::kFail, "", "The account does not permit anonymous access"},
-    {"OperationTimedOut", Code::kTimeout, Verdict::kRetry, "", ""},
+    {"AuthenticationFailed", Code::kCredentials, RetryDecision::kRefresh, "", "The key, token or signature is wrong or has expired, or this machine's clock is wrong"},
+    {"AuthorizationFailure", Code::kPermission, RetryDecision::kFail, "", kRole},
+    {"AuthorizationPermissionMismatch", Code::kPermission, RetryDecision::kFail, "", kRole},
+    {"BlobArchived", Code::kIo, RetryDecision::kFail, "", "The blob is in the archive tier; rehydrate it first"},
+    {"BlobBeingRehydrated", Code::kIo, RetryDecision::kFail, "", "The blob is in the archive tier; rehydrate it first"},
+    {"PublicAccessNotPermitted", Code::kPermission, RetryDecision::kFail, "", "The account does not permit anonymous access"},
+    {"OperationTimedOut", Code::kTimeout, RetryDecision::kRetry, "", ""},
 };
 // clang-format on
 
@@ -46,7 +46,7 @@ class Azure : public SingleIdentity {
                        }),
         account_(std::move(account)) {}
 
-  Result<Location> locate(const std::string& path, bool folder) const override;
+  Result<Location> locate(const std::string& path, bool directory) const override;
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
                             const std::string& version,
                             const CredentialsRef& credentials) override {
@@ -57,10 +57,10 @@ class Azure : public SingleIdentity {
     return request;
   }
 
-  Result<Request> make_list(const Location& folder, bool recursive, const std::string& next,
+  Result<Request> make_list(const Location& directory, bool recursive, const std::string& next,
                             const CredentialsRef& credentials) override {
-    Request request{.url = address(folder.container) + "?restype=container&comp=list"};
-    if (!folder.key.empty()) request.url += "&prefix=" + percent_encode(folder.key);
+    Request request{.url = address(directory.container) + "?restype=container&comp=list"};
+    if (!directory.key.empty()) request.url += "&prefix=" + percent_encode(directory.key);
     if (!recursive) request.url += "&delimiter=%2F";
     if (!next.empty()) request.url += "&marker=" + percent_encode(next);
     if (Status status = authorize(&request, credentials); !status.ok()) return status;
@@ -86,7 +86,7 @@ class Azure : public SingleIdentity {
   const AzureAccount account_;
 };
 
-Result<Location> Azure::locate(const std::string& path, bool folder) const {
+Result<Location> Azure::locate(const std::string& path, bool directory) const {
   const std::size_t mark = path.find("://");
   std::size_t start = mark == std::string::npos ? path.size() : mark + 3;
   std::string host;
@@ -103,7 +103,7 @@ Result<Location> Azure::locate(const std::string& path, bool folder) const {
         .with_path(path)
         .with_hint("Set AZURE_STORAGE_ACCOUNT_NAME or AZURE_STORAGE_CONNECTION_STRING");
   }
-  Result<Location> location = locate_in_container(path, start, folder, "az://CONTAINER/BLOB");
+  Result<Location> location = locate_in_container(path, start, directory, "az://CONTAINER/BLOB");
   if (!location.ok() || host.empty()) return location;
   location->container.insert(0, host);
   location->key = percent_decode(location->key);
@@ -160,20 +160,20 @@ Status Azure::authorize(Request* request, const CredentialsRef& credentials) con
 }
 
 // Paths below an https URL are encoded, as the reading decodes them.
-void encode_listed(const Location& folder, ListPage* page) {
-  std::string base = folder.path;
+void encode_listed(const Location& directory, ListPage* page) {
+  std::string base = directory.path;
   while (base.ends_with('/')) base.pop_back();
   for (ListPage::Entry& entry : page->entries) {
-    if (!entry.key.starts_with(folder.key)) continue;
-    entry.path = base + "/" + percent_encode(entry.key.substr(folder.key.size()), "/");
+    if (!entry.key.starts_with(directory.key)) continue;
+    entry.path = base + "/" + percent_encode(entry.key.substr(directory.key.size()), "/");
   }
 }
 
-Result<ListPage> Azure::read_list(const Location& folder, bool, const std::string&,
+Result<ListPage> Azure::read_list(const Location& directory, bool, const std::string&,
                                   const Response& response) {
   const std::optional<XmlElement> xml = parse_xml(response.body);
   const XmlElement* blobs = xml ? xml->child("Blobs") : nullptr;
-  if (blobs == nullptr) return Status::error(Code::kIo, "the answer is no list of blobs");
+  if (blobs == nullptr) return Status::error(Code::kIo, "the response is no list of blobs");
   ListPage page;
   page.next = xml->child_text("NextMarker");
   for (const XmlElement& blob : blobs->children) {
@@ -183,7 +183,7 @@ Result<ListPage> Azure::read_list(const Location& folder, bool, const std::strin
     if (properties->child_text("ResourceType") == "directory") continue;
     add_listed(&page, blob.child_text("Name"), properties->child_text("Content-Length"));
   }
-  if (lower(folder.path).starts_with("https")) encode_listed(folder, &page);
+  if (lower(directory.path).starts_with("https")) encode_listed(directory, &page);
   return page;
 }
 
@@ -202,16 +202,17 @@ ServerError Azure::read_error(const Location&, const Response& response) {
   apply_known(kKnown, &error);
   if (response.status == 403 && error.server_code == "AuthenticationFailed" &&
       learn_server_time(response)) {
-    error.verdict = Verdict::kAgain;
+    error.decision = RetryDecision::kAgain;
     return error;
   }
   if (response.status == 401) {  // a token that has expired, or the wrong kind of one
-    error.verdict = Verdict::kRefresh;
+    error.decision = RetryDecision::kRefresh;
     error.code = anonymous_ ? Code::kPermission : Code::kCredentials;
   } else if (response.status == 404 && anonymous_) {
     error.hint = "Requests are anonymous; the container may not be public";
   }
-  if (anonymous_ && error.verdict == Verdict::kRefresh) error.verdict = Verdict::kFail;
+  if (anonymous_ && error.decision == RetryDecision::kRefresh)
+    error.decision = RetryDecision::kFail;
   return error;
 }
 

@@ -33,7 +33,7 @@ std::string coding_of(const Response& response) {
 
 }  // namespace
 
-bool Attempt::begin_answer(std::string_view line) {
+bool Attempt::begin_response(std::string_view line) {
   response->headers.clear();
   response->body.clear();
   response->status = 0;
@@ -66,10 +66,10 @@ bool Attempt::end_header() {
 bool Attempt::header(std::string_view line) {
   header_bytes_ += line.size();
   if (header_bytes_ > kHeaderLimit) {
-    abort = Status::error(Code::kIo, "the header of the answer is too long");
+    abort = Status::error(Code::kIo, "the header of the response is too long");
     return false;
   }
-  if (line.starts_with("HTTP/")) return begin_answer(line);
+  if (line.starts_with("HTTP/")) return begin_response(line);
   line = trim(line);
   if (line.empty()) return end_header();
   const std::size_t colon = line.find(':');

@@ -1,4 +1,4 @@
-// One attempt at a request: what its callbacks know, and where the answer's bytes go.
+// One attempt at a request: what its callbacks know, and where the response's bytes go.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ namespace streamer::http {
 class Attempt {
  public:
   // All outlive it; `body` may be null.
-  Attempt(Transport* the_transport, Response* to, Body* into, const Request& request = {})
+  Attempt(Transport* the_transport, Response* to, BodySink* into, const Request& request = {})
       : transport(the_transport),
         response(to),
         body(into),
@@ -35,7 +35,7 @@ class Attempt {
 
   Transport* const transport;
   Response* const response;
-  Body* const body;
+  BodySink* const body;
   const bool slow_start;
   Status abort;              // why it was ended from here
   bool ended_early = false;  // it has all that it wanted
@@ -43,7 +43,7 @@ class Attempt {
   Clock::duration paused{};  // on behalf of the bandwidth cap, since the last look
 
  private:
-  bool begin_answer(std::string_view line);
+  bool begin_response(std::string_view line);
   bool end_header();
   bool store(const char* data, std::size_t size);
   void advance(std::size_t size);

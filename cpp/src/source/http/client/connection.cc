@@ -42,8 +42,8 @@ Connection::Connection(Transport& transport)
     : transport_(transport), impl_(std::make_unique<Impl>()) {}
 Connection::~Connection() = default;
 
-Outcome Connection::perform(const Request& request, Response* response, Body* body,
-                            int retry_number) {
+TransferResult Connection::perform(const Request& request, Response* response, BodySink* body,
+                                   int retry_number) {
   *response = Response();
   response->url = request.url;
   response->signed_at = request.signed_at;
@@ -56,9 +56,9 @@ Outcome Connection::perform(const Request& request, Response* response, Body* bo
   Attempt attempt(&transport_, response, body, request);
   TransferTimes times;
   const Clock::time_point start = Clock::now();
-  Outcome outcome = DirectTransfer::serves(request, attempt)
-                        ? impl_->reads.perform(request, &attempt, &times)
-                        : impl_->any.perform(request, &attempt, &times);
+  TransferResult outcome = DirectTransfer::serves(request, attempt)
+                               ? impl_->reads.perform(request, &attempt, &times)
+                               : impl_->any.perform(request, &attempt, &times);
   if (attempt.ended_early) {
     outcome = {};
   } else if (!attempt.abort.ok()) {
@@ -92,7 +92,7 @@ Result<Response> Connection::fetch(Request request, Patience patience) {
   const Clock::time_point start = Clock::now();
   for (int retry = 0;; ++retry) {
     Response response;
-    Outcome outcome = perform(request, &response, nullptr, retry);
+    TransferResult outcome = perform(request, &response, nullptr, retry);
     const bool busy = response.status == 429 ||
                       (response.status >= 500 && response.status != 501 && response.status != 505);
     if (outcome.status.ok() && !busy) return response;

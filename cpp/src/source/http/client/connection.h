@@ -52,9 +52,9 @@ struct Transport {
   const CancelToken& cancel;
   Trace trace;
   RetryBudget retries;
-  std::atomic<bool> reached{false};    // some server has answered
+  std::atomic<bool> reached{false};    // some server has responded
   std::atomic<bool> same_host{false};  // the server that reads went to last is on this machine
-  std::atomic<double> latency{0};      // seconds until an answer began, the least so far; 0: none
+  std::atomic<double> latency{0};      // seconds until a response began, the least so far; 0: none
   void note_latency(double seconds);
 
   // Waits; false when cancelled or past the deadline before that.
@@ -63,10 +63,10 @@ struct Transport {
   Status interrupted() const;
 };
 
-// Where the body of an answer goes. Bodies of error statuses always go to Response::body.
-struct Body {
-  // Called when the header of a 2xx answer is complete and before its body; not ok: the transfer is
-  // cut, and fails with that. It may change `segments` and `skip`.
+// Where the body of a response goes. Bodies of error statuses always go to Response::body.
+struct BodySink {
+  // Called when the header of a 2xx response is complete and before its body; not ok: the transfer
+  // is cut, and fails with that. It may change `segments` and `skip`.
   std::function<Status(const Response&)> accept;
   std::span<const iovec> segments;   // memory for the body; empty: Response::body
   std::uint64_t skip = 0;            // bytes of the body to drop first
@@ -75,8 +75,8 @@ struct Body {
   ReadProgress* progress = nullptr;  // of the read that this is a part of; may be null
 };
 
-// The outcome of an attempt below HTTP: an answer of any status is ok.
-struct Outcome {
+// The result of an attempt below HTTP: a response of any status is ok.
+struct TransferResult {
   Status status;
   bool retry = false;        // worth another attempt
   bool unreachable = false;  // no connection was made: DNS, refused, TLS
@@ -85,7 +85,7 @@ struct Outcome {
 
 // How long a service that is beside the storage is asked again.
 enum class Patience {
-  kProbe,    // it may not exist at all: twice, unless it answers that it is busy
+  kProbe,    // it may not exist at all: twice, unless it responds that it is busy
   kService,  // it was named, so that it has to be there: up to 30 s, or 3 times if the name does
              // not resolve or TLS fails
 };
@@ -99,7 +99,8 @@ class Connection {
   Connection& operator=(const Connection&) = delete;
 
   // Makes one attempt. `retry_number` is only for the trace. `body` may be null.
-  Outcome perform(const Request& request, Response* response, Body* body, int retry_number = 0);
+  TransferResult perform(const Request& request, Response* response, BodySink* body,
+                         int retry_number = 0);
   // The same with retries, for responses of at most 1 MiB of services beside the storage (tokens,
   // metadata): retries network failures, 429 and 5xx. Ok with any other status.
   Result<Response> fetch(Request request, Patience patience = Patience::kService);

@@ -59,7 +59,7 @@ CURLcode share_and_read_ahead(CURL* easy, void* context, void* certificates) {
   return share_certificates(easy, context, certificates);
 }
 
-// What OpenSSL says of a server that answers a handshake by something else.
+// What OpenSSL says of a server that responds to a handshake with something else.
 bool lacks_tls(const std::string& message) {
   return message.find("wrong version number") != message.npos ||
          message.find("http request") != message.npos ||
@@ -182,8 +182,8 @@ std::string CurlHandle::origin() const {
   return url.ok() ? url->origin() : std::string("this address");
 }
 
-Outcome CurlHandle::outcome(CURLcode result, bool connected, int os_error) const {
-  Outcome outcome{Status(), true, !connected};
+TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error) const {
+  TransferResult outcome{Status(), true, !connected};
   Code code = Code::kNetwork;
   std::string hint;
   switch (result) {
@@ -229,7 +229,7 @@ Outcome CurlHandle::outcome(CURLcode result, bool connected, int os_error) const
     outcome.retry = false;
   } else if (result == CURLE_UNSUPPORTED_PROTOCOL && message.find("HTTP/0.9") != message.npos) {
     code = Code::kNetwork;
-    message = "the server's answer is no HTTP";
+    message = "the server's response is no HTTP";
     hint = "If the server at " + origin() + " speaks TLS, use https:// in the endpoint";
   }
   if (!proxy_.empty() && !connected) {
@@ -238,7 +238,7 @@ Outcome CurlHandle::outcome(CURLcode result, bool connected, int os_error) const
   if (message.find("proxy") != std::string::npos) {
     hint = "Check HTTPS_PROXY, http_proxy and NO_PROXY";
   }
-  long tunnel = 0;  // what a proxy answered to CONNECT
+  long tunnel = 0;  // what a proxy responded to CONNECT
   curl_easy_getinfo(easy_.get(), CURLINFO_HTTP_CONNECTCODE, &tunnel);
   if (tunnel >= 300) hint = "The proxy of HTTPS_PROXY refuses; NO_PROXY names hosts without one";
   // Addresses are quoted with the user and the password that they hold.

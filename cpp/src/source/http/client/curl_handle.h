@@ -48,7 +48,7 @@ class CurlHandle {
   // only connects; those of others are kept for the next.
   void end();
   // The error that `result` stands for.
-  Outcome outcome(CURLcode result, bool connected, int os_error) const;
+  TransferResult outcome(CURLcode result, bool connected, int os_error) const;
 
  private:
   void trust(const TrustStore& store);

@@ -27,7 +27,8 @@ std::size_t on_body(char* data, std::size_t, std::size_t size, void* attempt) {
 
 }  // namespace
 
-Outcome CurlTransfer::perform(const Request& request, Attempt* attempt, TransferTimes* times) {
+TransferResult CurlTransfer::perform(const Request& request, Attempt* attempt,
+                                     TransferTimes* times) {
   if (const Status& status = handle_.status(); !status.ok()) return {status};
   const TransportSettings& settings = attempt->transport->settings;
   HeaderList headers;

@@ -15,7 +15,7 @@ struct TransferTimes {
 // Keeps its connections for the next attempt. Owned by one thread.
 class CurlTransfer {
  public:
-  Outcome perform(const Request& request, Attempt* attempt, TransferTimes* times);
+  TransferResult perform(const Request& request, Attempt* attempt, TransferTimes* times);
 
  private:
   CurlHandle handle_;

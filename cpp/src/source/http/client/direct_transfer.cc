@@ -23,7 +23,7 @@ bool wait_for(curl_socket_t socket, short what, std::chrono::milliseconds time) 
   return poll(&one, 1, static_cast<int>(time.count())) > 0;
 }
 
-Outcome network(Code code, std::string message, int os_error = 0) {
+TransferResult network(Code code, std::string message, int os_error = 0) {
   return {Status::error(code, std::move(message)).with_errno(os_error), true, false};
 }
 
@@ -75,8 +75,8 @@ DirectTransfer::Channel& DirectTransfer::channel_to(const std::string& origin) {
   return **oldest;
 }
 
-Outcome DirectTransfer::connect(Channel* channel, const Request& request, const Url& url,
-                                Attempt* attempt) {
+TransferResult DirectTransfer::connect(Channel* channel, const Request& request, const Url& url,
+                                       Attempt* attempt) {
   if (const Status& status = channel->handle.status(); !status.ok()) return {status};
   channel->close();
   CurlHandle& handle = channel->handle;
@@ -88,7 +88,8 @@ Outcome DirectTransfer::connect(Channel* channel, const Request& request, const 
   if (result != CURLE_OK) {
     long os_error = 0;
     curl_easy_getinfo(handle.easy(), CURLINFO_OS_ERRNO, &os_error);
-    Outcome outcome = handle.outcome(result, /*connected=*/false, static_cast<int>(os_error));
+    TransferResult outcome =
+        handle.outcome(result, /*connected=*/false, static_cast<int>(os_error));
     channel->close();
     return outcome;
   }
@@ -105,7 +106,8 @@ Outcome DirectTransfer::connect(Channel* channel, const Request& request, const 
   return {};
 }
 
-Outcome DirectTransfer::perform(const Request& request, Attempt* attempt, TransferTimes* times) {
+TransferResult DirectTransfer::perform(const Request& request, Attempt* attempt,
+                                       TransferTimes* times) {
   const TransportSettings& settings = attempt->transport->settings;
   const Result<Url> url = parse_url(request.url);
   if (!url.ok()) return {url.status()};
@@ -117,14 +119,14 @@ Outcome DirectTransfer::perform(const Request& request, Attempt* attempt, Transf
   channel.used = Clock::now();
   for (bool reused = channel.idle();; reused = false) {
     if (!reused) {
-      Outcome outcome = connect(&channel, request, *url, attempt);
+      TransferResult outcome = connect(&channel, request, *url, attempt);
       if (!outcome.status.ok()) return outcome;
     }
     times->connection = channel.port;
     times->reused = reused;
     if (attempt->body->progress != nullptr) attempt->body->progress->fresh = !reused;
-    AnswerReader reader(attempt);
-    Outcome outcome = exchange(&channel, text, &reader, attempt, end, times);
+    ResponseParser reader(attempt);
+    TransferResult outcome = exchange(&channel, text, &reader, attempt, end, times);
     const bool fine = outcome.status.ok() && reader.done() && reader.reusable();
     if (!fine) channel.close();
     // The server may have closed the connection while it was idle.
@@ -135,8 +137,9 @@ Outcome DirectTransfer::perform(const Request& request, Attempt* attempt, Transf
   }
 }
 
-Outcome DirectTransfer::exchange(Channel* channel, const std::string& text, AnswerReader* reader,
-                                 Attempt* attempt, Clock::time_point end, TransferTimes* times) {
+TransferResult DirectTransfer::exchange(Channel* channel, const std::string& text,
+                                        ResponseParser* reader, Attempt* attempt,
+                                        Clock::time_point end, TransferTimes* times) {
   StallWatch watch(attempt->transport->settings);
   CURL* easy = channel->handle.easy();
   std::array<char, kScratch> scratch;  // NOLINT: filled before it is read

@@ -1,14 +1,15 @@
-// Ranged reads: libcurl connects, proves who the server is and encrypts; the request and the answer
-// pass through here, so that bodies are received straight into the memory where they belong.
+// Ranged reads: libcurl connects, proves who the server is and encrypts; the request and the
+// response pass through here, so that bodies are received straight into the memory where they
+// belong.
 #pragma once
 
 #include <array>
 #include <memory>
 #include <string>
 
-#include "source/http/client/answer_reader.h"
 #include "source/http/client/curl_handle.h"
 #include "source/http/client/curl_transfer.h"
+#include "source/http/client/response_parser.h"
 
 namespace streamer::http {
 
@@ -22,15 +23,16 @@ class DirectTransfer {
 
   // Whether it can make `request`: a GET, without a proxy between.
   static bool serves(const Request& request, const Attempt& attempt);
-  Outcome perform(const Request& request, Attempt* attempt, TransferTimes* times);
+  TransferResult perform(const Request& request, Attempt* attempt, TransferTimes* times);
 
  private:
   struct Channel;
 
   Channel& channel_to(const std::string& origin);
-  Outcome connect(Channel* channel, const Request& request, const Url& url, Attempt* attempt);
-  Outcome exchange(Channel* channel, const std::string& text, AnswerReader* reader,
-                   Attempt* attempt, Clock::time_point end, TransferTimes* times);
+  TransferResult connect(Channel* channel, const Request& request, const Url& url,
+                         Attempt* attempt);
+  TransferResult exchange(Channel* channel, const std::string& text, ResponseParser* reader,
+                          Attempt* attempt, Clock::time_point end, TransferTimes* times);
 
   // A redirecting server and the one it redirects to.
   std::array<std::unique_ptr<Channel>, 2> channels_;

@@ -1,4 +1,4 @@
-// What goes over the wire: one request and its answer. Values, without behaviour.
+// What goes over the wire: one request and its response. Values, without behaviour.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 namespace streamer::http {
 
 struct Header {
-  std::string name;  // of requests: as it is sent; of answers: lower case
+  std::string name;  // of requests: as it is sent; of responses: lower case
   std::string value;
 };
 
@@ -36,7 +36,7 @@ struct Response {
   std::string url;             // of the request
   std::int64_t signed_at = 0;  // likewise
   int status = 0;
-  std::vector<Header> headers;  // of the last answer, names in lower case
+  std::vector<Header> headers;  // of the last response, names in lower case
   std::string body;             // unless it went to memory of the caller's; cut at a limit
   double seconds = 0;           // until all of it was there
   double waited = 0;            // until it began

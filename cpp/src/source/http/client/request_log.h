@@ -28,7 +28,7 @@ class Trace {
   struct Line {
     const Request* request = nullptr;
     const Response* response = nullptr;
-    std::string_view error;  // empty: an answer came
+    std::string_view error;  // empty: a response came
     std::uint64_t bytes = 0;
     std::int64_t connection = 0;  // the local port
     bool reused = false;

@@ -32,8 +32,8 @@ class Gcs : public SingleIdentity {
         endpoint_(std::move(endpoint)),
         billed_project_(context.settings.text("GOOGLE_CLOUD_QUOTA_PROJECT").value_or("")) {}
 
-  Result<Location> locate(const std::string& path, bool folder) const override {
-    return locate_in_container(path, kScheme.size(), folder, "gs://BUCKET/OBJECT");
+  Result<Location> locate(const std::string& path, bool directory) const override {
+    return locate_in_container(path, kScheme.size(), directory, "gs://BUCKET/OBJECT");
   }
 
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
@@ -52,12 +52,12 @@ class Gcs : public SingleIdentity {
     return request;
   }
 
-  Result<Request> make_list(const Location& folder, bool recursive, const std::string& next,
+  Result<Request> make_list(const Location& directory, bool recursive, const std::string& next,
                             const CredentialsRef& credentials) override {
-    Request request{.url = endpoint_ + "/storage/v1/b/" + percent_encode(folder.container) +
+    Request request{.url = endpoint_ + "/storage/v1/b/" + percent_encode(directory.container) +
                            "/o?fields=" + percent_encode("nextPageToken,items(name,size)") +
                            "&maxResults=1000"};
-    if (!folder.key.empty()) request.url += "&prefix=" + percent_encode(folder.key);
+    if (!directory.key.empty()) request.url += "&prefix=" + percent_encode(directory.key);
     if (!recursive) request.url += "&delimiter=%2F";
     if (!next.empty()) request.url += "&pageToken=" + percent_encode(next);
     if (Status status = authorize(&request, credentials); !status.ok()) return status;
@@ -68,7 +68,7 @@ class Gcs : public SingleIdentity {
                              const Response& response) override {
     const std::optional<Json> json = parse_json(response.body);
     if (!json || json->type != Json::Type::kObject) {
-      return Status::error(Code::kIo, "the answer is no list of objects");
+      return Status::error(Code::kIo, "the response is no list of objects");
     }
     ListPage page;
     page.next = json->string("nextPageToken");
@@ -132,12 +132,12 @@ ServerError Gcs::read_error(const Location& location, const Response& response) 
     error.server_code = xml->child_text("Code");
     error.server_message = xml->child_text("Message");
   } else if (response.body.size() < 512 && !response.body.starts_with('<')) {
-    error.server_message = trim(response.body);  // the media endpoint answers with plain text
+    error.server_message = trim(response.body);  // the media endpoint responds with plain text
   }
 
   switch (response.status) {
     case 401:
-      error.verdict = anonymous_ ? Verdict::kFail : Verdict::kRefresh;
+      error.decision = anonymous_ ? RetryDecision::kFail : RetryDecision::kRefresh;
       error.code = anonymous_ ? Code::kPermission : Code::kCredentials;
       error.hint = anonymous_ ? "Requests are anonymous; the bucket is not public"
                               : "The access token has expired or is not Google's";
@@ -145,7 +145,7 @@ ServerError Gcs::read_error(const Location& location, const Response& response) 
     case 403:
       if (error.server_code == "rateLimitExceeded" ||
           error.server_code == "userRateLimitExceeded") {
-        error.verdict = Verdict::kRetry;
+        error.decision = RetryDecision::kRetry;
         error.code = Code::kThrottled;
       } else if (anonymous_) {
         error.hint = "Requests are anonymous; the bucket is not public";

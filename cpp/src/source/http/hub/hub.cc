@@ -87,18 +87,19 @@ std::string hub_file_url(const std::string& endpoint, const HubPath& path) {
          percent_encode(path.file, "/");
 }
 
-std::string hub_tree_url(const std::string& endpoint, const HubPath& folder, bool recursive) {
-  std::string file = folder.file;
+std::string hub_tree_url(const std::string& endpoint, const HubPath& directory, bool recursive) {
+  std::string file = directory.file;
   while (file.ends_with('/')) file.pop_back();
-  return endpoint + "/api/" + folder.type + "/" + percent_encode(folder.repo, "/") + "/tree/" +
-         percent_encode(folder.revision) + (file.empty() ? "" : "/" + percent_encode(file, "/")) +
+  return endpoint + "/api/" + directory.type + "/" + percent_encode(directory.repo, "/") +
+         "/tree/" + percent_encode(directory.revision) +
+         (file.empty() ? "" : "/" + percent_encode(file, "/")) +
          "?recursive=" + (recursive ? "true" : "false");
 }
 
 Result<ListPage> read_hub_tree(const Response& response) {
   const std::optional<Json> json = parse_json(response.body);
   if (!json || json->type != Json::Type::kArray) {
-    return Status::error(Code::kIo, "the answer is no list of files");
+    return Status::error(Code::kIo, "the response is no list of files");
   }
   ListPage page;
   page.next = next_link(response.header("link"));
@@ -135,27 +136,32 @@ Result<Credentials> find_hub_token(const Settings& settings) {
 
 namespace streamer {
 
-std::optional<std::string> find_in_hub_cache(const std::string& path, bool is_folder,
+std::string hub_key(const std::string& path) {
+  const Result<http::HubPath> parsed = http::parse_hub_path(path);
+  return parsed.ok() ? parsed->file : std::string();
+}
+
+std::optional<std::string> find_in_hub_cache(const std::string& path, bool is_directory,
                                              const Settings& settings) {
   using namespace http;  // NOLINT: everything below is the hub's
   if (!is_hub_path(path)) return std::nullopt;
-  // A cached folder may lack files, so only the hub can list it.
+  // A cached directory may lack files, so only the hub can list it.
   const auto offline = settings.boolean("HF_HUB_OFFLINE");
-  if (is_folder && !(offline.ok() && offline->value_or(false))) return std::nullopt;
+  if (is_directory && !(offline.ok() && offline->value_or(false))) return std::nullopt;
   const Result<HubPath> parsed = parse_hub_path(path);
   if (!parsed.ok()) return std::nullopt;
-  std::string folder = settings.text("HF_HUB_CACHE").value_or(cache_home(settings) + "/hub") + "/" +
-                       parsed->type + "--" + parsed->repo;
-  const std::size_t slash = folder.size() - parsed->repo.size() + parsed->repo.find('/');
-  folder.replace(slash, 1, "--");
+  std::string directory = settings.text("HF_HUB_CACHE").value_or(cache_home(settings) + "/hub") +
+                          "/" + parsed->type + "--" + parsed->repo;
+  const std::size_t slash = directory.size() - parsed->repo.size() + parsed->repo.find('/');
+  directory.replace(slash, 1, "--");
   std::string commit = parsed->revision;
-  const std::string reference = folder + "/refs/" + parsed->revision;
+  const std::string reference = directory + "/refs/" + parsed->revision;
   if (::access(reference.c_str(), R_OK) == 0) {
     Result<std::string> text = read_credential_file(reference, "the hub's cache at");
     if (text.ok()) commit = trim(*text);
   }
   if (climbs(commit)) return std::nullopt;
-  std::string local = folder + "/snapshots/" + commit;
+  std::string local = directory + "/snapshots/" + commit;
   if (!parsed->file.empty()) local += "/" + parsed->file;
   if (::access(local.c_str(), R_OK) != 0) return std::nullopt;
   return local;

@@ -13,7 +13,7 @@ struct HubPath {
   std::string type = "models";  // or datasets, for hf://datasets/ORG/REPO
   std::string repo;             // ORG/REPO
   std::string revision = "main";
-  std::string file;  // or a folder's name; may be empty
+  std::string file;  // or a directory's name; may be empty
 };
 
 bool is_hub_path(const std::string& path);
@@ -21,7 +21,7 @@ Result<HubPath> parse_hub_path(const std::string& path);
 
 // Addresses at the hub `endpoint` (no '/' at its end).
 std::string hub_file_url(const std::string& endpoint, const HubPath& path);
-std::string hub_tree_url(const std::string& endpoint, const HubPath& folder, bool recursive);
+std::string hub_tree_url(const std::string& endpoint, const HubPath& directory, bool recursive);
 // A page of the tree; `next` is the address of the next one.
 Result<ListPage> read_hub_tree(const Response& response);
 

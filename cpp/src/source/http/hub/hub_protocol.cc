@@ -23,12 +23,12 @@ class Hub : public SingleIdentity {
         offline_(offline),
         whole_read_limit_(whole_read_limit) {}
 
-  Result<Location> locate(const std::string& path, bool folder) const override;
+  Result<Location> locate(const std::string& path, bool directory) const override;
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
                             const std::string& version, const CredentialsRef& credentials) override;
-  Result<Request> make_list(const Location& folder, bool recursive, const std::string& next,
+  Result<Request> make_list(const Location& directory, bool recursive, const std::string& next,
                             const CredentialsRef& credentials) override;
-  Result<ListPage> read_list(const Location& /*folder*/, bool /*recursive*/,
+  Result<ListPage> read_list(const Location& /*directory*/, bool /*recursive*/,
                              const std::string& /*next*/, const Response& response) override {
     return read_hub_tree(response);
   }
@@ -51,7 +51,7 @@ class Hub : public SingleIdentity {
   std::map<std::string, std::string> commits_;  // of repositories at a revision
 };
 
-Result<Location> Hub::locate(const std::string& path, bool folder) const {
+Result<Location> Hub::locate(const std::string& path, bool directory) const {
   Result<HubPath> parsed = parse_hub_path(path);
   if (!parsed.ok()) return parsed.status();
   if (offline_) {
@@ -59,11 +59,11 @@ Result<Location> Hub::locate(const std::string& path, bool folder) const {
         .with_path(path)
         .with_hint("HF_HUB_OFFLINE=1 forbids to ask the hub");
   }
-  if (!folder && (parsed->file.empty() || parsed->file.ends_with('/'))) {
+  if (!directory && (parsed->file.empty() || parsed->file.ends_with('/'))) {
     return Status::error(Code::kInvalid, "the path names no file of the repository")
         .with_path(path);
   }
-  if (folder && !parsed->file.empty() && !parsed->file.ends_with('/')) parsed->file += '/';
+  if (directory && !parsed->file.empty() && !parsed->file.ends_with('/')) parsed->file += '/';
   return Location{path, "hf://" + parsed->type + "/" + parsed->repo + "@" + parsed->revision,
                   parsed->file};
 }
@@ -88,9 +88,9 @@ Result<Request> Hub::make_read(const Location& location, std::optional<ByteRange
   return request;
 }
 
-Result<Request> Hub::make_list(const Location& folder, bool recursive, const std::string& next,
+Result<Request> Hub::make_list(const Location& directory, bool recursive, const std::string& next,
                                const CredentialsRef& credentials) {
-  Result<HubPath> path = parse_hub_path(folder.path);
+  Result<HubPath> path = parse_hub_path(directory.path);
   if (!path.ok()) return path.status();
   if (!next.empty() && !same_origin(next, endpoint_)) {
     return Status::error(Code::kIo, "the next page of the list is at another host");
@@ -117,14 +117,14 @@ ServerError Hub::read_error(const Location& location, const Response& response) 
   if (redirect && !commit.empty() && same_origin(response.url, endpoint_)) {
     // All files of a load come from the commit that the first one came from.
     if (!pin_commit(location, commit)) {
-      error.verdict = Verdict::kAgain;
+      error.decision = RetryDecision::kAgain;
       return error;
     }
     requested = *address(location);
   }
   if (redirects_.handle(requested, response, &error)) return error;
   if (response.status == 401) {
-    error.verdict = Verdict::kRefresh;
+    error.decision = RetryDecision::kRefresh;
     error.hint = "The repository does not exist, or is private or gated: set HF_TOKEN";
   } else if (response.status == 403) {
     error.hint = "Access to this repository must be granted to the owner of the token";

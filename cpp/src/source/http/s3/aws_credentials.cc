@@ -31,7 +31,7 @@ Credentials make(std::string access_key, std::string secret_key, std::string tok
   return out;
 }
 
-// What container endpoints and instance metadata answer.
+// What container endpoints and instance metadata send.
 Result<Credentials> from_json(const Response& response, const std::string& from) {
   const auto json = parse_json(response.body);
   if (!json || json->string("AccessKeyId").empty() || json->string("SecretAccessKey").empty()) {
@@ -92,7 +92,7 @@ Result<Credentials> from_web_identity(const Settings& settings, const std::strin
   const auto xml = parse_xml(response->body);
   const XmlElement* result = xml ? xml->child("AssumeRoleWithWebIdentityResult") : nullptr;
   const XmlElement* element = result != nullptr ? result->child("Credentials") : nullptr;
-  // Not with the answer's words: they may hold what is not to be seen.
+  // Not with the response's words: they may hold what is not to be seen.
   if (element == nullptr) {
     return Status::error(Code::kCredentials, "STS gave no usable credentials").with_identity(from);
   }
@@ -150,10 +150,10 @@ Result<Credentials> from_instance(const Settings& settings, Connection& connecti
   if (!roles.ok()) return roles.status();
   if (roles->status != 200) return failed("the instance has no role", *roles);
   const std::string role(trim(roles->body.substr(0, roles->body.find('\n'))));
-  Result<Response> answer = ask("GET", path + percent_encode(role), token->body);
-  if (!answer.ok()) return answer.status();
-  if (answer->status != 200) return failed(from + " gives no credentials", *answer);
-  return from_json(*answer, from + " (role " + role + ")");
+  Result<Response> keys = ask("GET", path + percent_encode(role), token->body);
+  if (!keys.ok()) return keys.status();
+  if (keys->status != 200) return failed(from + " gives no credentials", *keys);
+  return from_json(*keys, from + " (role " + role + ")");
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ inline constexpr const char* kEndpoint = "endpoint";
 Result<Credentials> find_aws_credentials(const Settings& settings, const AwsProfile& profile,
                                          const std::string& region, Connection& connection);
 
-// The <Credentials> element of answers of STS and CreateSession.
+// The <Credentials> element of responses of STS and CreateSession.
 Result<Credentials> credentials_from_xml(const XmlElement& element, const std::string& from);
 
 // How errors name an access key: its first and last characters.

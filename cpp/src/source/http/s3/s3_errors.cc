@@ -5,9 +5,9 @@
 namespace streamer::http {
 namespace {
 
-constexpr auto kFail = Verdict::kFail;
-constexpr auto kRetry = Verdict::kRetry;
-constexpr auto kRefresh = Verdict::kRefresh;
+constexpr auto kFail = RetryDecision::kFail;
+constexpr auto kRetry = RetryDecision::kRetry;
+constexpr auto kRefresh = RetryDecision::kRefresh;
 
 // clang-format off
 constexpr KnownError kKnown[] = {
@@ -58,7 +58,7 @@ ServerError read_s3_error(const Response& response) {
     if (error.request_id.empty()) error.request_id = xml->child_text("RequestId");
   }
   if (apply_known(kKnown, &error)) return error;
-  if (response.status == 401) error.verdict = Verdict::kRefresh;
+  if (response.status == 401) error.decision = RetryDecision::kRefresh;
   if (response.status >= 300 && response.status < 400) {
     error.message = "the server redirects to another endpoint";
     error.hint = "Check the endpoint and the region";
@@ -66,7 +66,7 @@ ServerError read_s3_error(const Response& response) {
   return error;
 }
 
-std::string region_in_answer(const Response& response) {
+std::string region_in_response(const Response& response) {
   if (const std::string_view region = response.header("x-amz-bucket-region"); !region.empty()) {
     return std::string(region);
   }

@@ -7,10 +7,10 @@
 
 namespace streamer::http {
 
-// By status, code and message of an answer; the body may be missing (HEAD, 304).
+// By status, code and message of a response; the body may be missing (HEAD, 304).
 ServerError read_s3_error(const Response& response);
 
-// The region that an answer says the bucket is in, or empty.
-std::string region_in_answer(const Response& response);
+// The region that a response says the bucket is in, or empty.
+std::string region_in_response(const Response& response);
 
 }  // namespace streamer::http

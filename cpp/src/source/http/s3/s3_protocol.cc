@@ -33,14 +33,14 @@ class S3Protocol : public Protocol {
  public:
   static Result<std::unique_ptr<Protocol>> make(const ProtocolContext& context);
 
-  Result<Location> locate(const std::string& path, bool folder) const override;
+  Result<Location> locate(const std::string& path, bool directory) const override;
   Result<CredentialsRef> credentials(const Location& location, Connection& connection) override;
   void refused(const Location& location, const CredentialsRef& used) override;
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
                             const std::string& version, const CredentialsRef& who) override;
-  Result<Request> make_list(const Location& folder, bool recursive, const std::string& next,
+  Result<Request> make_list(const Location& directory, bool recursive, const std::string& next,
                             const CredentialsRef& who) override;
-  Result<ListPage> read_list(const Location& folder, bool recursive, const std::string& next,
+  Result<ListPage> read_list(const Location& directory, bool recursive, const std::string& next,
                              const Response& response) override;
   ServerError read_error(const Location& location, const Response& response) override;
   std::string trust_file() const override { return profile_.value("ca_bundle"); }
@@ -97,10 +97,10 @@ Result<std::unique_ptr<Protocol>> S3Protocol::make(const ProtocolContext& contex
   return std::unique_ptr<Protocol>(std::move(protocol));
 }
 
-Result<Location> S3Protocol::locate(const std::string& path, bool folder) const {
+Result<Location> S3Protocol::locate(const std::string& path, bool directory) const {
   const std::size_t mark = path.find("://");
   const std::size_t start = mark == std::string::npos ? path.size() : mark + 3;
-  return locate_in_container(path, start, folder, "s3://BUCKET/KEY");
+  return locate_in_container(path, start, directory, "s3://BUCKET/KEY");
 }
 
 std::string S3Protocol::standard_region() const {
@@ -181,19 +181,19 @@ Result<Request> S3Protocol::make_read(const Location& location, std::optional<By
   return request;
 }
 
-Result<Request> S3Protocol::make_list(const Location& folder, bool recursive,
+Result<Request> S3Protocol::make_list(const Location& directory, bool recursive,
                                       const std::string& next, const CredentialsRef& who) {
-  Result<Url> url = url_of(folder.container, "", who.get());
+  Result<Url> url = url_of(directory.container, "", who.get());
   if (!url.ok()) return url.status();
   if (!next.empty()) url->query = "continuation-token=" + percent_encode(next) + "&";
   if (!recursive) url->query += "delimiter=%2F&";
-  url->query += "list-type=2&prefix=" + percent_encode(folder.key);
+  url->query += "list-type=2&prefix=" + percent_encode(directory.key);
   Request request{.url = url->to_string()};
-  sign(&request, *url, folder.container, who.get(), /*session=*/true);
+  sign(&request, *url, directory.container, who.get(), /*session=*/true);
   return request;
 }
 
-Result<ListPage> S3Protocol::read_list(const Location& /*folder*/, bool /*recursive*/,
+Result<ListPage> S3Protocol::read_list(const Location& /*directory*/, bool /*recursive*/,
                                        const std::string& /*next*/, const Response& response) {
   const auto xml = parse_xml(response.body);
   if (!xml || xml->name != "ListBucketResult") {
@@ -217,17 +217,18 @@ Result<ListPage> S3Protocol::read_list(const Location& /*folder*/, bool /*recurs
 
 ServerError S3Protocol::read_error(const Location& location, const Response& response) {
   ServerError error = read_s3_error(response);
-  const std::string region = region_in_answer(response);
+  const std::string region = region_in_response(response);
   const int status = response.status;
   // Servers add the region to other errors, too: an expired token is not a matter of region.
   const bool unknown = status == 400 && error.message.empty();
   if (is_host_label(region) && (status == 301 || status == 307 || unknown)) {
     const std::lock_guard lock(mutex_);
     regions_[location.container] = region;
-    error.verdict = Verdict::kAgain;
+    error.decision = RetryDecision::kAgain;
     return error;
   }
-  if (refused_for_its_date(error) && learn_server_time(response)) error.verdict = Verdict::kAgain;
+  if (refused_for_its_date(error) && learn_server_time(response))
+    error.decision = RetryDecision::kAgain;
   return error;
 }
 

@@ -22,7 +22,7 @@ std::string query_of(const std::string& url) {
   return url.substr(std::min(url.find('?'), url.size()));
 }
 
-// A name that stays below the folder: relative, without steps upwards.
+// A name that stays below the directory: relative, without steps upwards.
 bool stays_below(std::string_view name) {
   if (name.empty() || name.front() == '/' || name.find("://") != std::string_view::npos ||
       name.find('\\') != std::string_view::npos) {
@@ -46,17 +46,17 @@ std::string decode_ampersands(std::string_view link) {
   return out;
 }
 
-void add(std::string address, std::uint64_t size, bool folder, ListPage* page,
-         std::vector<std::string>* folders) {
-  if (folder) {
-    folders->push_back(std::move(address));
+void add(std::string address, std::uint64_t size, bool directory, ListPage* page,
+         std::vector<std::string>* directories) {
+  if (directory) {
+    directories->push_back(std::move(address));
   } else {
     page->entries.push_back({"", size, std::move(address)});
   }
 }
 
-void read_links(const std::string& folder_url, std::string_view html, ListPage* page,
-                std::vector<std::string>* folders) {
+void read_links(const std::string& directory_url, std::string_view html, ListPage* page,
+                std::vector<std::string>* directories) {
   std::set<std::string> seen;
   const std::string text = lower(html);
   for (std::size_t at = 0; (at = text.find("href=", at)) != std::string::npos;) {
@@ -70,13 +70,14 @@ void read_links(const std::string& folder_url, std::string_view html, ListPage* 
     at = end;
     link = decode_ampersands(link);
     if (link.starts_with("./")) link.erase(0, 2);
-    const bool folder = link.ends_with('/');
-    // One level below the folder; anything else is decoration of the page.
+    const bool directory = link.ends_with('/');
+    // One level below the directory; anything else is decoration of the page.
     if (!stays_below(link) || link.find_first_of("?#:") != std::string::npos ||
         link.find('/') < link.size() - 1 || !seen.insert(link).second) {
       continue;
     }
-    add(base_of(folder_url) + encode_unsafe(link) + query_of(folder_url), 0, folder, page, folders);
+    add(base_of(directory_url) + encode_unsafe(link) + query_of(directory_url), 0, directory, page,
+        directories);
   }
 }
 
@@ -89,37 +90,39 @@ Result<ListPage> read_checkpoint_index(const std::string& index_url, const std::
   }
   std::set<std::string> shards;
   for (const Json& shard : (*json)["weight_map"].items) shards.insert(shard.text);
-  // A query that grants access to a folder grants it to what the index names.
+  // A query that grants access to a directory grants it to what the index names.
   const std::string query = query_of(index_url);
   ListPage page;
   for (const std::string& shard : shards) {
     if (!stays_below(shard)) {
-      return Status::error(Code::kIo, "the index names a file outside its folder: " + shard);
+      return Status::error(Code::kIo, "the index names a file outside its directory: " + shard);
     }
     page.entries.push_back({"", 0, base_of(index_url) + percent_encode(shard, "/") + query});
   }
   return page;
 }
 
-Result<ListPage> read_folder_page(const std::string& folder_url, const Response& response,
-                                  std::vector<std::string>* folders) {
+Result<ListPage> read_directory_page(const std::string& directory_url, const Response& response,
+                                     std::vector<std::string>* directories) {
   ListPage page;
   const auto json = parse_json(response.body);
   if (json && json->type == Json::Type::kArray) {
     for (const Json& item : json->items) {
-      const bool folder = item.string("type") == "directory";
+      const bool directory = item.string("type") == "directory";
       const std::string name = item.string("name");
       if (!stays_below(percent_encode(name))) continue;
-      add(base_of(folder_url) + percent_encode(name) + (folder ? "/" : "") + query_of(folder_url),
-          static_cast<std::uint64_t>(item.integer("size").value_or(0)), folder, &page, folders);
+      add(base_of(directory_url) + percent_encode(name) + (directory ? "/" : "") +
+              query_of(directory_url),
+          static_cast<std::uint64_t>(item.integer("size").value_or(0)), directory, &page,
+          directories);
     }
     return page;
   }
   if (response.header("content-type").find("html") == std::string_view::npos) {
-    return Status::error(Code::kUnsupported, "the server does not list this folder")
+    return Status::error(Code::kUnsupported, "the server does not list this directory")
         .with_hint("Name the address of model.safetensors.index.json or of a .safetensors file");
   }
-  read_links(folder_url, response.body, &page, folders);
+  read_links(directory_url, response.body, &page, directories);
   return page;
 }
 

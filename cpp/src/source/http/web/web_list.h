@@ -1,4 +1,5 @@
-// Lists of what a plain web server has: index files of checkpoints and its own pages of folders.
+// Lists of what a plain web server has: index files of checkpoints and its own pages of
+// directories.
 #pragma once
 
 #include <string>
@@ -12,11 +13,11 @@ namespace streamer::http {
 // it. Their sizes are not known: 0.
 Result<ListPage> read_checkpoint_index(const std::string& index_url, const std::string& text);
 
-// The entries of a server's page of the directory at `folder_url`: nginx' JSON, or the links of
-// HTML that lead below the directory. Directories are added to `folders`, as URLs whose path ends
-// with
-// '/'. Each URL has the query of `folder_url`.
-Result<ListPage> read_folder_page(const std::string& folder_url, const Response& response,
-                                  std::vector<std::string>* folders);
+// The entries of a server's page of the directory at `directory_url`: nginx' JSON, or the links of
+// HTML that lead below the directory. Directories are added to `directories`, as URLs whose path
+// ends with
+// '/'. Each URL has the query of `directory_url`.
+Result<ListPage> read_directory_page(const std::string& directory_url, const Response& response,
+                                     std::vector<std::string>* directories);
 
 }  // namespace streamer::http

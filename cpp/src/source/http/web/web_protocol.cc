@@ -15,7 +15,7 @@
 namespace streamer::http {
 namespace {
 
-constexpr int kMaxFolderDepth = 16;
+constexpr int kMaxDirectoryDepth = 16;
 constexpr std::ptrdiff_t kMaxPending = 10'000;  // directories
 constexpr std::size_t kIndexLimit = 64 << 20;
 
@@ -69,7 +69,7 @@ class Web : public SingleIdentity {
                        }),
         whole_read_limit_(whole_read_limit) {}
 
-  Result<Location> locate(const std::string& path, bool folder) const override;
+  Result<Location> locate(const std::string& path, bool directory) const override;
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
                             const std::string& version,
                             const CredentialsRef& credentials) override {
@@ -78,9 +78,9 @@ class Web : public SingleIdentity {
     require_unchanged(&request, version);
     return request;
   }
-  Result<Request> make_list(const Location& folder, bool recursive, const std::string& next,
+  Result<Request> make_list(const Location& directory, bool recursive, const std::string& next,
                             const CredentialsRef& credentials) override;
-  Result<ListPage> read_list(const Location& folder, bool recursive, const std::string& next,
+  Result<ListPage> read_list(const Location& directory, bool recursive, const std::string& next,
                              const Response& response) override;
   std::string version_of(const Response& response) const override { return validator_of(response); }
   ServerError read_error(const Location& location, const Response& response) override;
@@ -91,7 +91,7 @@ class Web : public SingleIdentity {
   Redirects redirects_;
 };
 
-Result<Location> Web::locate(const std::string& path, bool folder) const {
+Result<Location> Web::locate(const std::string& path, bool directory) const {
   Result<Url> url = parse_url(encode_unsafe(path));
   if (!url.ok()) {
     return url.status().with_path(path).with_hint(
@@ -99,34 +99,34 @@ Result<Location> Web::locate(const std::string& path, bool folder) const {
   }
   std::string key = url->path.empty() ? "/" : url->path;
   const bool file = key.ends_with(".json") || key.ends_with(".safetensors");
-  if (folder && !file && !key.ends_with('/')) key += '/';
+  if (directory && !file && !key.ends_with('/')) key += '/';
   if (!url->query.empty()) key += "?" + url->query;
   return Location{path, url->origin(), std::move(key)};
 }
 
-Result<Request> Web::make_list(const Location& folder, bool /*recursive*/, const std::string& next,
-                               const CredentialsRef& credentials) {
-  const std::string url = next.empty() ? folder.container + folder.key
+Result<Request> Web::make_list(const Location& directory, bool /*recursive*/,
+                               const std::string& next, const CredentialsRef& credentials) {
+  const std::string url = next.empty() ? directory.container + directory.key
                                        : parse_pending(next.substr(0, next.find('\n'))).url;
   Request request = redirects_.request(url, credentials);
-  if (folder.key.substr(0, folder.key.find('?')).ends_with(".json")) {
+  if (directory.key.substr(0, directory.key.find('?')).ends_with(".json")) {
     request.text_limit = kIndexLimit;
   }
   // A listed file is there by being named; one byte of it tells its size.
-  if (next.empty() && folder.key.substr(0, folder.key.find('?')).ends_with(".safetensors")) {
+  if (next.empty() && directory.key.substr(0, directory.key.find('?')).ends_with(".safetensors")) {
     request.set("Range", "bytes=0-0");
   }
   return request;
 }
 
-// Paths of what is listed begin as the caller wrote the folder, not as it was encoded.
-void restore_base(const Location& folder, ListPage* page) {
+// Paths of what is listed begin as the caller wrote the directory, not as it was encoded.
+void restore_base(const Location& directory, ListPage* page) {
   const auto base_of = [](const std::string& address) {
     const std::string plain = address.substr(0, address.find('?'));
     return plain.ends_with(".json") ? plain.substr(0, plain.rfind('/')) : plain;
   };
-  std::string given = base_of(folder.path);
-  std::string asked = base_of(folder.container + folder.key);
+  std::string given = base_of(directory.path);
+  std::string asked = base_of(directory.container + directory.key);
   while (given.ends_with('/')) given.pop_back();
   while (asked.ends_with('/')) asked.pop_back();
   for (ListPage::Entry& entry : page->entries) {
@@ -134,31 +134,31 @@ void restore_base(const Location& folder, ListPage* page) {
   }
 }
 
-Result<ListPage> Web::read_list(const Location& folder, bool recursive, const std::string& next,
+Result<ListPage> Web::read_list(const Location& directory, bool recursive, const std::string& next,
                                 const Response& response) {
-  const std::string asked = folder.container + folder.key;
-  const std::string plain = folder.key.substr(0, folder.key.find('?'));
+  const std::string asked = directory.container + directory.key;
+  const std::string plain = directory.key.substr(0, directory.key.find('?'));
   if (plain.ends_with(".json")) {
     Result<ListPage> index = read_checkpoint_index(asked, response.body);
-    if (index.ok()) restore_base(folder, &*index);
+    if (index.ok()) restore_base(directory, &*index);
     return index;
   }
   if (plain.ends_with(".safetensors")) {
     const std::string_view range = response.header("content-range");
     const std::string size(range.substr(std::min(range.find('/') + 1, range.size())));
     ListPage page;
-    page.entries.push_back({"", std::strtoull(size.c_str(), nullptr, 10), folder.path});
+    page.entries.push_back({"", std::strtoull(size.c_str(), nullptr, 10), directory.path});
     return page;
   }
   const std::size_t end = next.find('\n');
   const Pending current = next.empty() ? Pending{0, asked} : parse_pending(next.substr(0, end));
-  std::vector<std::string> folders;
-  Result<ListPage> page = read_folder_page(current.url, response, &folders);
-  if (page.ok()) restore_base(folder, &*page);
+  std::vector<std::string> directories;
+  Result<ListPage> page = read_directory_page(current.url, response, &directories);
+  if (page.ok()) restore_base(directory, &*page);
   if (!page.ok() || !recursive) return page;
   if (end != std::string::npos) page->next = next.substr(end + 1);
-  if (current.depth >= kMaxFolderDepth) return page;
-  for (const std::string& below : folders) page->next += to_line(current.depth + 1, below);
+  if (current.depth >= kMaxDirectoryDepth) return page;
+  for (const std::string& below : directories) page->next += to_line(current.depth + 1, below);
   if (std::count(page->next.begin(), page->next.end(), '\n') > kMaxPending) {
     return Status::error(Code::kUnsupported,
                          "the list does not end: more than 10,000 directories are still to be read")
@@ -170,10 +170,10 @@ Result<ListPage> Web::read_list(const Location& folder, bool recursive, const st
 ServerError Web::read_error(const Location& /*location*/, const Response& response) {
   ServerError error = error_by_status(response.status);
   error.request_id = response.header("x-request-id");
-  // A listed folder is more than one address.
+  // A listed directory is more than one address.
   if (redirects_.handle(response.url, response, &error)) return error;
   if (response.status == 401) {
-    error.verdict = Verdict::kRefresh;
+    error.decision = RetryDecision::kRefresh;
     error.hint = "Set RUNAI_STREAMER_HTTP_AUTHORIZATION or an entry of ~/.netrc";
   } else if (response.status == 403) {
     error.hint = "A presigned address may have expired";

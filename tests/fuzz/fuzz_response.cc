@@ -1,4 +1,4 @@
-// Any bytes as the answer of a server, in pieces of any size: an answer or an error, and never a
+// Any bytes as the response of a server, in pieces of any size: a response or an error, and never a
 // byte outside of the memory for the body.
 #include <array>
 #include <cstddef>
@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "source/http/client/answer_reader.h"
+#include "source/http/client/response_parser.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace streamer::http;
@@ -17,11 +17,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const streamer::CancelToken cancel;
   Transport transport(TransportSettings(), cancel);
   Response response;
-  Body body;
+  BodySink body;
   const iovec segment{memory.data(), memory.size()};
   if (!memory.empty()) body.segments = {&segment, 1};
   Attempt attempt(&transport, &response, &body);
-  AnswerReader reader(&attempt);
+  ResponseParser reader(&attempt);
   while (!reader.done() && !left.empty()) {
     const std::span<char> room = reader.room();
     std::size_t part = std::min(piece, left.size());

@@ -1,4 +1,4 @@
-// An HTTP/1.1 answer, read from the bytes of a connection (RFC 9112).
+// An HTTP/1.1 response, read from the bytes of a connection (RFC 9112).
 #pragma once
 
 #include <cstddef>
@@ -24,11 +24,11 @@ std::string format_get(const Request& request, const Url& url, const std::string
 //     else { receive elsewhere; reader.feed(bytes); }
 //   }
 //
-// A false answer ends the transfer: problem(), Attempt::ended_early, Attempt::abort, or the
+// False ends the transfer: problem(), Attempt::ended_early, Attempt::abort, or the
 // transport's interruption say why. The connection then can't be used again.
-class AnswerReader {
+class ResponseParser {
  public:
-  explicit AnswerReader(Attempt* attempt) : attempt_(*attempt) {}
+  explicit ResponseParser(Attempt* attempt) : attempt_(*attempt) {}
 
   bool feed(std::span<const char> bytes);
   // Memory of the attempt for the next bytes of the body, as long as the connection brings these.
@@ -43,7 +43,7 @@ class AnswerReader {
   // Whether the connection can take another request, once done.
   bool reusable() const { return reusable_; }
   std::uint64_t missing() const { return left_; }          // bytes of a body of known length
-  const std::string& problem() const { return problem_; }  // what is no HTTP in the answer
+  const std::string& problem() const { return problem_; }  // what is no HTTP in the response
 
  private:
   enum class State {
@@ -66,7 +66,7 @@ class AnswerReader {
   Attempt& attempt_;
   State state_ = State::kHeader;
   bool begun_ = false;
-  bool status_line_ = false;  // seen, of the answer that is being read
+  bool status_line_ = false;  // seen, of the response that is being read
   bool reusable_ = false;
   std::uint64_t left_ = 0;  // of the body or of a chunk
   std::string line_;

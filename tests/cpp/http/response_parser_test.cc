@@ -1,4 +1,4 @@
-#include "source/http/client/answer_reader.h"
+#include "source/http/client/response_parser.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 namespace streamer::http {
 namespace {
 
-// One answer, read in pieces of `piece` bytes, as a connection might bring them.
+// One response, read in pieces of `piece` bytes, as a connection might bring them.
 class Reading {
  public:
   explicit Reading(std::size_t memory = 0) : memory_(memory, '.') {
@@ -42,17 +42,17 @@ class Reading {
   Transport transport_{TransportSettings(), cancel_};
   std::string memory_;
   iovec segment_{};
-  Body body_;
+  BodySink body_;
 
  public:
   Response response;
   Attempt attempt{&transport_, &response, &body_};
-  AnswerReader reader{&attempt};
+  ResponseParser reader{&attempt};
   std::size_t received = 0;  // into memory, without a copy
 };
 
 class InPieces : public ::testing::TestWithParam<std::size_t> {};
-INSTANTIATE_TEST_SUITE_P(AnswerReader, InPieces, ::testing::Values(1, 2, 7, 100000));
+INSTANTIATE_TEST_SUITE_P(ResponseParser, InPieces, ::testing::Values(1, 2, 7, 100000));
 
 TEST_P(InPieces, BodyOfKnownLengthGoesToMemory) {
   Reading reading(10);
@@ -119,13 +119,13 @@ TEST_P(InPieces, WhatIsNoHttpIsRefused) {
   }
 }
 
-TEST(AnswerReader, MoreThanThereIsMemoryForIsAnError) {
+TEST(ResponseParser, MoreThanThereIsMemoryForIsAnError) {
   Reading reading(3);
   EXPECT_FALSE(reading.read("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n0123", 100));
   EXPECT_FALSE(reading.attempt.abort.ok());
 }
 
-TEST(AnswerReader, AnEndBeforeTheLastByteIsAnError) {
+TEST(ResponseParser, AnEndBeforeTheLastByteIsAnError) {
   for (const char* text : {"", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n012",
                            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n012"}) {
     Reading reading(4);
@@ -134,7 +134,7 @@ TEST(AnswerReader, AnEndBeforeTheLastByteIsAnError) {
   }
 }
 
-TEST(AnswerReader, AConnectionThatTheServerClosesIsNotUsedAgain) {
+TEST(ResponseParser, AConnectionThatTheServerClosesIsNotUsedAgain) {
   for (const char* text : {"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n",
                            "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"}) {
     Reading reading(4);
@@ -143,14 +143,14 @@ TEST(AnswerReader, AConnectionThatTheServerClosesIsNotUsedAgain) {
   }
 }
 
-TEST(AnswerReader, WhatFollowsTheAnswerEndsTheConnection) {
+TEST(ResponseParser, WhatFollowsTheAnswerEndsTheConnection) {
   Reading reading;
   EXPECT_TRUE(reading.read("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200", 100));
   EXPECT_EQ(reading.response.body, "ok");
   EXPECT_FALSE(reading.reader.reusable());
 }
 
-TEST(AnswerReader, AnEndlessHeaderIsCut) {
+TEST(ResponseParser, AnEndlessHeaderIsCut) {
   Reading line;
   EXPECT_FALSE(line.read("HTTP/1.1 200 OK\r\nX: " + std::string(1 << 20, 'x'), 4096));
   Reading lines;
@@ -159,7 +159,7 @@ TEST(AnswerReader, AnEndlessHeaderIsCut) {
   EXPECT_FALSE(lines.read(text, 4096));
 }
 
-TEST(AnswerReader, OnlyTheFrontOfAnErrorIsRead) {
+TEST(ResponseParser, OnlyTheFrontOfAnErrorIsRead) {
   for (const char* status : {"403 No", "302 Found", "503 Busy"}) {
     Reading reading(10);
     const std::string head = std::string("HTTP/1.1 ") + status + "\r\n\r\n";
@@ -171,14 +171,14 @@ TEST(AnswerReader, OnlyTheFrontOfAnErrorIsRead) {
   }
 }
 
-TEST(AnswerReader, TextsHaveALimit) {
+TEST(ResponseParser, TextsHaveALimit) {
   Reading reading;
   EXPECT_FALSE(reading.read("HTTP/1.1 200 OK\r\n\r\n" + std::string(17 << 20, 'x'), 1 << 16));
   EXPECT_NE(reading.attempt.abort.detail().message.find("16777216"), std::string::npos);
   EXPECT_FALSE(reading.attempt.ended_early);
 }
 
-TEST(AnswerReader, CompressedContentIsRefused) {
+TEST(ResponseParser, CompressedContentIsRefused) {
   for (const char* header : {"Content-Encoding: gzip", "content-encoding: br, gzip",
                              "x-goog-stored-content-encoding: gzip"}) {
     for (const char* status : {"206 Partial Content", "200 OK"}) {
@@ -198,13 +198,13 @@ TEST(AnswerReader, CompressedContentIsRefused) {
   }
 }
 
-TEST(AnswerReader, AServerThatSpeaksTlsIsNamed) {
+TEST(ResponseParser, AServerThatSpeaksTlsIsNamed) {
   Reading reading;
   EXPECT_FALSE(reading.read("\x15\x03\x01", 1));
   EXPECT_NE(reading.reader.problem().find("TLS"), std::string::npos);
 }
 
-TEST(AnswerReader, TextOfARequest) {
+TEST(ResponseParser, TextOfARequest) {
   Request request;
   request.set("Range", "bytes=0-9");
   request.set("X-Empty", "");

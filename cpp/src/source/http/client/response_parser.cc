@@ -1,4 +1,4 @@
-#include "source/http/client/answer_reader.h"
+#include "source/http/client/response_parser.h"
 
 #include <algorithm>
 #include <charconv>
@@ -29,13 +29,13 @@ std::string format_get(const Request& request, const Url& url, const std::string
   return text + "\r\n";
 }
 
-bool AnswerReader::malformed(const char* what) {
-  problem_ = std::string("the server's answer is no HTTP: ") + what;
+bool ResponseParser::malformed(const char* what) {
+  problem_ = std::string("the server's response is no HTTP: ") + what;
   return false;
 }
 
 // Moves bytes to `line_` up to a newline, which is left out.
-bool AnswerReader::take_line(std::span<const char>* bytes, bool* complete) {
+bool ResponseParser::take_line(std::span<const char>* bytes, bool* complete) {
   const auto newline = std::find(bytes->begin(), bytes->end(), '\n');
   *complete = newline != bytes->end();
   line_.append(bytes->begin(), newline);
@@ -45,7 +45,7 @@ bool AnswerReader::take_line(std::span<const char>* bytes, bool* complete) {
   return true;
 }
 
-bool AnswerReader::feed(std::span<const char> bytes) {
+bool ResponseParser::feed(std::span<const char> bytes) {
   if (!begun_ && !bytes.empty() && bytes.front() == kTlsAlert) {
     return malformed("it speaks TLS. Use https:// in the endpoint");
   }
@@ -86,7 +86,7 @@ bool AnswerReader::feed(std::span<const char> bytes) {
   return true;
 }
 
-bool AnswerReader::header_line() {
+bool ResponseParser::header_line() {
   if (!status_line_) {
     if (!line_.starts_with("HTTP/1.")) return malformed("it has no status line");
     status_line_ = true;
@@ -94,21 +94,21 @@ bool AnswerReader::header_line() {
     return attempt_.header(line_) || malformed("its status line has no status");
   }
   if (!line_.empty()) {
-    // A line of this kind would be taken for the status line of another answer.
+    // A line of this kind would be taken for the status line of another response.
     if (line_.starts_with("HTTP/")) return malformed("it has two status lines");
     return attempt_.header(line_);
   }
-  if (attempt_.response->status < 200) {  // 1xx: the answer follows
+  if (attempt_.response->status < 200) {  // 1xx: the response follows
     status_line_ = false;
     return attempt_.response->status != 101 || malformed("it changes the protocol");
   }
   return begin_body();
 }
 
-bool AnswerReader::begin_body() {
+bool ResponseParser::begin_body() {
   const Response& response = *attempt_.response;
   if (lower(response.header("connection")).find("close") != std::string::npos) reusable_ = false;
-  // The attempt may refuse the answer by its header.
+  // The attempt may refuse the response by its header.
   if (!attempt_.header("\r\n")) return false;
   const std::string encoding = lower(response.header("transfer-encoding"));
   const std::string_view length = response.header("content-length");
@@ -133,26 +133,26 @@ bool AnswerReader::begin_body() {
   return true;
 }
 
-bool AnswerReader::chunk_size() {
+bool ResponseParser::chunk_size() {
   const std::string_view digits = trim(std::string_view(line_).substr(0, line_.find(';')));
   if (!parse(digits, 16, &left_)) return malformed("the size of a chunk is no number");
   state_ = left_ > 0 ? State::kChunk : State::kTrailer;
   return true;
 }
 
-std::span<char> AnswerReader::room() const {
+std::span<char> ResponseParser::room() const {
   if (state_ != State::kLength && state_ != State::kChunk) return {};
   const std::span<char> room = attempt_.room();
   return room.first(std::min<std::uint64_t>(room.size(), left_));
 }
 
-bool AnswerReader::stored(std::size_t size) {
+bool ResponseParser::stored(std::size_t size) {
   left_ -= size;
   if (left_ == 0) state_ = state_ == State::kLength ? State::kDone : State::kChunkEnd;
   return attempt_.stored(size);
 }
 
-bool AnswerReader::closed() {
+bool ResponseParser::closed() {
   reusable_ = false;
   if (state_ != State::kUntilClose) return false;
   state_ = State::kDone;

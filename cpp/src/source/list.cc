@@ -20,7 +20,7 @@ constexpr std::chrono::milliseconds kInterruptPoll{100};
 Result<std::vector<ListedObject>> list_until_cancelled(const std::string& prefix, bool recursive,
                                                        const Options& options,
                                                        const CancelToken& cancel) {
-  const std::string place = find_local_copy(prefix, /*folder=*/true, options);
+  const std::string place = find_local_copy(prefix, /*directory=*/true, options);
   auto kind = source_kind_of(place);
   if (!kind.ok()) return kind.status();
   auto source = make_source(*kind, {options, cancel});
