@@ -17,6 +17,7 @@ from runai_model_streamer._errors import (
     StreamerChangedError,
 )
 from runai_model_streamer._load import Load
+from runai_model_streamer._options import DEFAULTS, StreamOptions
 from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership, Run, Session
@@ -38,6 +39,9 @@ class ByteStreamer:
     the streamer is closed, their memory is never written again, and what happens to the file later
     does not change them.
     """
+
+    options: StreamOptions = DEFAULTS
+    """Of the loads that follow, instead of the settings of the environment."""
 
     def __init__(self) -> None:
         self._reader: Reader | None = None
@@ -81,6 +85,7 @@ class ByteStreamer:
     def use(self, reader: R) -> R:
         """Ends the load, and reads the next one with `reader`."""
         self.end()
+        reader.options = self.options
         self._reader = reader
         return reader
 

@@ -43,7 +43,17 @@ def _of_uri(uri: str) -> str:
 
 def is_remote(path: str) -> bool:
     """Whether `path` is a URI that is read over a network."""
-    return native.source_kind(path) != "file"
+    return native.source_kind(to_native(path)) != "file"
+
+
+def to_native(path: str) -> str | bytes:
+    """`path` for the native module: the bytes of a name that is not UTF-8."""
+    try:
+        return path if path.isascii() else path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise RunaiStreamerInvalidInputException(
+            f"a path is text that can be encoded: {path!r}"
+        ) from None
 
 
 def check_not_mixed(paths: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device.base import DeviceSink
 from runai_model_streamer._device.host import HostSink
 from runai_model_streamer._load import Load
+from runai_model_streamer._options import DEFAULTS, StreamOptions
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership, Session
 from runai_model_streamer._stats import StreamStats
@@ -41,6 +42,9 @@ class Reader(Protocol):
     @property
     def load(self) -> Load | None:
         """The load, from start() to close()."""
+
+    options: StreamOptions
+    """May be replaced until it reads."""
 
     def read_prefixes(
         self, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
@@ -89,7 +93,7 @@ def read_prefixes(
 
 
 class LocalReader:
-    """Reads by itself. `sink` may be replaced until start()."""
+    """Reads by itself. `sink` and `options` may be replaced until it reads."""
 
     def __init__(
         self,
@@ -109,6 +113,7 @@ class LocalReader:
         self.session: Session | None = None
         self.load: Load | None = None
         self._credentials = credentials
+        self.options = DEFAULTS
         self._memory_limit = memory_limit
         self._notes = dict(notes or {})
         self._stats = StreamStats()
@@ -152,7 +157,10 @@ class LocalReader:
     def _make_session(self, paths: Sequence[str]) -> Session:
         self.close()
         self.session = Session(
-            paths, credentials=self._credentials, memory_limit=self._memory_limit
+            paths,
+            credentials=self._credentials,
+            memory_limit=self._memory_limit,
+            options=self.options.to_native(),
         )
         return self.session
 

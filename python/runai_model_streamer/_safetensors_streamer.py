@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,17 +23,22 @@ from runai_model_streamer._errors import (
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.headers import (
     SafetensorsMetadata,
-    check_dtypes,
     make_request,
     read_headers,
 )
 from runai_model_streamer._formats.safetensors.into import Into, note_writes, resolve
-from runai_model_streamer._formats.safetensors.selection import Selection, TensorNames, select
+from runai_model_streamer._formats.safetensors.selection import (
+    Selection,
+    TensorNames,
+    check_tensors,
+    select,
+)
 from runai_model_streamer._formats.safetensors.tensor_slice import SliceReader, TensorSlice
 from runai_model_streamer._formats.safetensors.tensors import tensors_of_run
 from runai_model_streamer._gc import collection_paused, collection_spaced
 from runai_model_streamer._load import Load
 from runai_model_streamer._logging import logger
+from runai_model_streamer._options import StreamOptions
 from runai_model_streamer._paths import Path, to_text
 from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
@@ -91,8 +96,32 @@ class SafetensorsStreamer:
     ``total_size`` is the number of bytes to stream.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        memory_limit: int | None = None,
+        concurrency: int | None = None,
+        chunk_bytes: int | None = None,
+        fs_strategy: str | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """What is given counts for this streamer instead of the environment.
+
+        Args:
+            memory_limit: RUNAI_STREAMER_MEMORY_LIMIT, in bytes. Not of loads that ranks share.
+            concurrency: RUNAI_STREAMER_CONCURRENCY, for all kinds of storage.
+            chunk_bytes: RUNAI_STREAMER_CHUNK_BYTESIZE.
+            fs_strategy: RUNAI_STREAMER_FS_STRATEGY: "auto", "mapped", "buffered" or "direct".
+            settings: other settings of docs/reference/environment.md by name, of the network and
+                of the storages. The SDKs of the clouds read the environment.
+
+        Raises RunaiStreamerInvalidInputException for a name that is not such a setting. Values are
+        checked when a load starts.
+        """
         self.file_streamer = DistributedStreamer()
+        self.file_streamer.options = StreamOptions(
+            memory_limit, concurrency, chunk_bytes, fs_strategy, dict(settings or {})
+        )
         self.files_to_tensors_metadata: dict[int, list[SafetensorMetadata]] = {}
         self.total_size = 0
         self.device_str = "cpu"
@@ -281,7 +310,7 @@ class SafetensorsStreamer:
         self._begun = None
         self._opened = None
         self._by_name = None
-        self._slices = SliceReader(credentials)
+        self._slices = SliceReader(credentials, self.file_streamer.options)
 
     def _start(
         self,
@@ -299,8 +328,8 @@ class SafetensorsStreamer:
         else:
             self._files = list(headers)
             wanted = select(self._files, selection)
-            for tensors in wanted:
-                check_dtypes(tensors)  # before anything is read
+            for file, tensors in zip(self._files, wanted, strict=True):
+                check_tensors(tensors, file.path)  # before anything is read
             if into is not None:
                 targets = resolve(into, wanted, reader.sink.device)
             self.files_to_tensors_metadata = dict(enumerate(wanted))
@@ -322,7 +351,7 @@ class SafetensorsStreamer:
         self._files, self.files_to_tensors_metadata, self.total_size = [], {}, 0
         for index, file in enumerate(headers):
             tensors = list(file.tensors_metadata)
-            check_dtypes(tensors)
+            check_tensors(tensors, file.path)
             request = make_request(index, file.path, file.offset, tensors)
             self.files_to_tensors_metadata[index] = tensors
             self._files.append(file)
@@ -413,13 +442,14 @@ class SafetensorsStreamer:
             index: list(file.tensors_metadata) for index, file in enumerate(self._files)
         }
 
-    def get_slice(self, name: str) -> TensorSlice:
+    def get_slice(self, name: str) -> TensorSlice[torch.Tensor]:
         """A tensor whose parts are read on demand: ``get_slice(name)[10:20]``.
 
         Slices stay usable after close(). Raises KeyError if the files have no such tensor.
         """
         file, tensor = self._tensors_by_name()[name]
-        return TensorSlice(self._slices, file, tensor)
+        check_tensors([tensor], file.path)
+        return TensorSlice(self._slices, file, tensor, _as_it_is)
 
     def _tensors_by_name(self) -> dict[str, tuple[SafetensorsMetadata, SafetensorMetadata]]:
         if self._by_name is None:
@@ -505,6 +535,10 @@ def _filled(
         return name, target
 
     return map(fill, fresh)
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
 
 
 def _as_list(paths: Any) -> list[Any]:

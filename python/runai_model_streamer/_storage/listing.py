@@ -9,10 +9,12 @@ from typing import Any
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._errors import StreamerError
 from runai_model_streamer._logging import logger
-from runai_model_streamer._paths import Path, is_remote, to_text
+from runai_model_streamer._paths import Path, is_remote, to_native, to_text
+from runai_model_streamer._storage.checkpoint import find_checkpoint
 from runai_model_streamer._storage.local import is_weights, names_in
 from runai_model_streamer._storage.patterns import matches
 from runai_model_streamer._storage.pull import (
+    is_address,
     list_objects,
     list_safetensors_objects,
     pull_objects,
@@ -24,9 +26,12 @@ def list_safetensors(path: Path, s3_credentials: Any = None) -> list[str]:
 
     Each is the folder as it was given, and the name. Links that lead nowhere are listed; hidden
     files are not. A local folder that can't be listed is an empty list and a warning in the log.
-    list_checkpoint() follows an index, and raises.
+    The path of an index gives the files that it names. list_checkpoint() raises, and finds the
+    index of a folder.
     """
     folder = to_text(path)
+    if folder.endswith(".safetensors.index.json") and not is_address(folder):
+        return _of_index(folder, s3_credentials)
     if is_remote(folder):
         return list_safetensors_objects(folder, s3_credentials)
     try:
@@ -42,6 +47,16 @@ def list_safetensors(path: Path, s3_credentials: Any = None) -> list[str]:
             folder,
         )
     return sorted(os.path.join(folder, name) for name in found)
+
+
+def _of_index(path: str, credentials: Any) -> list[str]:
+    try:
+        return find_checkpoint(path, credentials).files
+    except StreamerError as error:
+        if is_remote(path):
+            raise
+        logger.warning("list_safetensors: %s", error)
+        return []
 
 
 def pull_files(
@@ -77,7 +92,7 @@ def list_files(
         found = list_objects(folder, is_recursive, s3_credentials)
         keys = [native.object_key(path) for path, _ in found]
     else:
-        found = native.list_objects(folder, is_recursive)
+        found = native.list_objects(to_native(folder), is_recursive)
         keys = [path for path, _ in found]
     return [
         entry

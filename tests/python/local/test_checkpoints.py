@@ -290,6 +290,17 @@ class TestPaths:
         with pytest.raises(StreamerError, match="zero byte"):
             load_file(str(folder / SHARDS[0]) + "\0.txt")
 
+    def test_a_name_that_is_not_utf_8(self, tmp_path: Path) -> None:
+        put(tmp_path / "a", x=1, w=2)
+        os.rename(tmp_path / "a", os.fsencode(tmp_path) + b"/\xff.safetensors")
+        (found,) = list_safetensors(tmp_path)
+        assert loaded(found) == loaded(tmp_path) == [1, 2]
+        os.truncate(found, 20)
+        with pytest.raises(StreamerError, match="truncated"):
+            load_file(found)
+        with pytest.raises(StreamerError, match="can be encoded"):
+            load_file(str(tmp_path / "\ud800"))
+
     def test_a_file_of_any_name(self, tmp_path: Path) -> None:
         put(tmp_path / "blob", x=1, w=2)
         assert loaded(tmp_path / "blob") == [1, 2]
@@ -303,6 +314,14 @@ class TestTheListOfSafetensors:
             with caplog.at_level(logging.WARNING, "runai_model_streamer"):
                 assert list_safetensors(path) == []
             assert str(path) in caplog.text and "can't be listed" in caplog.text
+
+    def test_the_files_of_an_index(self, folder: Path, caplog) -> None:
+        index = folder / "model.safetensors.index.json"
+        assert names(list_safetensors(index)) == SHARDS
+        (folder / SHARDS[1]).unlink()
+        with caplog.at_level(logging.WARNING, "runai_model_streamer"):
+            assert list_safetensors(index) == []
+        assert SHARDS[1] in caplog.text
 
     def test_other_capitals_are_a_warning(self, tmp_path: Path, caplog) -> None:
         (tmp_path / "M.SAFETENSORS").touch()
