@@ -89,7 +89,7 @@ class PyStream {
     raise_if_failed(stream.status());
     stream_ = std::shared_ptr<Stream>(std::move(*stream));
   }
-  ~PyStream() { close(); }
+  ~PyStream() { (void)end(); }
   PyStream(const PyStream&) = delete;
   PyStream& operator=(const PyStream&) = delete;
 
@@ -124,7 +124,7 @@ class PyStream {
 
   // entries: [(file, offsets, sizes, alignments or None, destinations or None, what owns them)]
   std::uint64_t submit(const py::list& entries, int device_type, int ordinal,
-                       std::uint64_t device_stream) {
+                       std::uint64_t device_stream, int ownership) {
     std::vector<FileRanges> wanted;
     for (const py::handle entry : entries) {
       const auto parts = py::reinterpret_borrow<py::tuple>(entry);
@@ -141,6 +141,7 @@ class PyStream {
           (!destinations.empty() && destinations.size() != sizes.size())) {
         throw py::value_error("the lists of an entry differ in length");
       }
+      one.ownership = static_cast<Ownership>(ownership);
       if (!parts[5].is_none()) one.keep = shared_object(py::object(parts[5]));
       one.ranges.reserve(sizes.size());
       for (std::size_t i = 0; i < sizes.size(); ++i) {
@@ -199,16 +200,18 @@ class PyStream {
     if (stream_) stream_->cancel();
   }
 
-  // A call that another thread is in ends, and takes the stream down when it does.
-  void close() {
+  // A call that another thread is in ends, and takes the stream down when it does. Raises where
+  // tensors could not be made independent of their files; the streamer is closed then, too.
+  void close() { raise_if_failed(end()); }
+
+  Status end() {
     std::shared_ptr<Stream> stream = std::move(stream_);
-    if (!stream) return;
+    if (!stream) return {};
     std::thread callbacks = std::move(callback_thread_);
     if (getpid() != process_) {
       new std::thread(std::move(callbacks));  // NOLINT: there is no such thread in a forked child
-      return;
+      return {};
     }
-    last_stats_ = stream->stats();
     const py::gil_scoped_release release;  // workers may be waiting for it, for credentials
     stream->cancel();
     if (callbacks.get_id() == std::this_thread::get_id()) {
@@ -216,7 +219,10 @@ class PyStream {
     } else if (callbacks.joinable()) {
       callbacks.join();
     }
+    Status status = stream->detach_views();
+    last_stats_ = stream->stats();
     stream.reset();
+    return status;
   }
 
   py::dict stats() const {
@@ -315,7 +321,7 @@ void bind_stream(py::module_& module) {
            py::arg("versions") = std::vector<std::string>())
       .def("read", &PyStream::read, py::arg("ranges"))
       .def("submit", &PyStream::submit, py::arg("entries"), py::arg("device_type") = 0,
-           py::arg("device_ordinal") = 0, py::arg("device_stream") = 0)
+           py::arg("device_ordinal") = 0, py::arg("device_stream") = 0, py::arg("ownership") = 0)
       .def("next", &PyStream::next, py::arg("timeout_ms") = -1)
       .def("deliver", &PyStream::deliver, py::arg("on_ready"), py::arg("on_end"))
       .def("check", &PyStream::check, py::arg("file"))

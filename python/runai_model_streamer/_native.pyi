@@ -76,7 +76,9 @@ class Stream:
         device_type: int = 0,
         device_ordinal: int = 0,
         device_stream: int = 0,
-    ) -> int: ...
+        ownership: int = 0,
+    ) -> int:
+        """`ownership`, of all entries, is one of streamer::Ownership."""
     def next(self, timeout_ms: int = -1) -> tuple[list[_Ready], bool]:
         """What is ready, and whether everything submitted was delivered."""
     def deliver(
@@ -91,7 +93,9 @@ class Stream:
     def checker(self, file: int) -> Callable[[], None]:
         """check() of `file`."""
     def cancel(self) -> None: ...
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Raises, once it is closed, where tensors of it could not be made independent of their
+        files."""
     def stats(self) -> dict[str, Any]: ...
 
 sticky_device_hint: str

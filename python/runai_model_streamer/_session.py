@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -14,6 +15,17 @@ from runai_model_streamer._credentials import certificates as certificates
 from runai_model_streamer._credentials import make_provider
 from runai_model_streamer._paths import check_not_mixed, is_remote, to_native
 from runai_model_streamer._requests import FileChunks
+
+
+class Ownership(enum.IntEnum):
+    """What the memory of ranges without a destination may be: streamer::Ownership."""
+
+    OWNED = 0
+    """Views of a file only until the stream is done with it."""
+    SHARED = 1
+    """Views of a file for as long as they are held."""
+    COPIED = 2
+    """Never a view."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -63,6 +75,8 @@ class Session:
         self.files: dict[str, int] = {}
         self.sizes: dict[str, int] = {}
         self.versions: dict[str, str] = {}
+        self.ownership = Ownership.OWNED
+        """Of what is submitted from now on."""
         self._opened = 0  # files that the engine has numbers for: failed ones, too
         self._entries: list[list[tuple[int, list[int]]]] = []  # id and sizes, by submission
 
@@ -113,7 +127,7 @@ class Session:
             for r in requests
         ]
         self._entries.append([(r.id, r.sizes) for r in requests])
-        self.stream.submit(entries, device_type, ordinal, device_stream)
+        self.stream.submit(entries, device_type, ordinal, device_stream, self.ownership)
 
     def runs(self) -> Generator[Run, None, None]:
         """What is ready, in the order of submission, until everything was delivered.
@@ -149,5 +163,9 @@ class Session:
         return Run(request_id, first, count, data, positions, sizes, check)
 
     def close(self) -> None:
-        self.stream.close()
-        self.memory.clear()
+        """Raises StreamerChangedError, once it is closed, if a file was changed while tensors in
+        use were still views of it."""
+        try:
+            self.stream.close()
+        finally:
+            self.memory.clear()

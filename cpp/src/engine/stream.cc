@@ -13,6 +13,7 @@
 #include "base/system.h"
 #include "destination/destination.h"
 #include "engine/file_set.h"
+#include "engine/held_views.h"
 #include "engine/opener.h"
 #include "engine/options.h"
 #include "engine/scheduler.h"
@@ -58,6 +59,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
         pool_(MemoryPool::create(budget_)),
         scheduler_(std::make_shared<Scheduler>(budget_, pool_, options_.memory_limit,
                                                [this](WorkerId worker) { start_worker(worker); })),
+        views_(std::make_shared<HeldViews>(budget_)),
         files_(options_, cancel_,
                [this](SourceKind kind, const SourceTraits& traits) { add_source(kind, traits); }),
         opener_(options_, files_, *scheduler_, cancel_),
@@ -72,6 +74,10 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
   // Ends the workers; see ~Stream().
   void shut_down() {
     cancel();
+    try {
+      (void)detach_views();
+    } catch (const std::bad_alloc&) {  // the views stay what they are
+    }
     threads_.end(writes_);
   }
 
@@ -93,9 +99,13 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
   Result<std::uint64_t> submit(std::vector<FileRanges> entries, Device device)
       EXCLUDES(submit_mutex_);
   Result<Batch> next(milliseconds timeout);
+  Status detach_views() { return views_->detach_all({}); }
   Status unchanged(std::uint32_t index) const {
     const auto file = files_.at(index);
-    return file && file->object ? file->object->unchanged() : Status();
+    if (!file || !file->object) return {};
+    Status status = file->object->unchanged();
+    if (!status.ok()) views_->told(file->object.get());
+    return status;
   }
   Stats stats() const EXCLUDES(destinations_mutex_);
 
@@ -113,6 +123,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
   const std::shared_ptr<MemoryPool> pool_;
   const std::shared_ptr<Scheduler> scheduler_;
   StatsCollector stats_;
+  const std::shared_ptr<HeldViews> views_;
   FileSet files_;
   Opener opener_;
 
@@ -166,6 +177,7 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
   submission->id = submissions_;
   submission->device = device;
   submission->entries = std::move(entries);
+  submission->views = views_;
   if (Status status = files_.find(submission.get()); !status.ok()) return status;
   if (device.type != DeviceType::kHost) {
     auto made = destination(device);
@@ -193,12 +205,17 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
 // What becomes ready is lost if there is no memory to describe it.
 Result<Batch> Stream::Impl::next(milliseconds timeout) try {
   const Clock::time_point deadline = after(timeout);
+  if (Status status = views_->detach_left(options_.interrupted); !status.ok()) return status;
   for (;;) {
     const Clock::time_point poll = Clock::now() + kInterruptPoll;
     const bool polls = options_.interrupted && poll < deadline;
     auto delivery = scheduler_->next(polls ? poll : deadline);
     if (!delivery.ok()) return delivery.status();
     if (!delivery->blocks.empty()) return batch_of(std::move(delivery->blocks));
+    if (delivery->finished) {
+      Status status = views_->detach_all(options_.interrupted);
+      if (!status.ok()) return status;
+    }
     if (delivery->finished || delivery->woken || !polls) {
       Batch batch;
       batch.finished = delivery->finished;
@@ -214,6 +231,7 @@ Result<Batch> Stream::Impl::next(milliseconds timeout) try {
 Batch Stream::Impl::batch_of(std::vector<Block> blocks) {
   Batch batch;
   batch.ready.reserve(blocks.size());
+  views_->begin_batch();
   const Object* checked = nullptr;
   Status unchanged;
   for (Block& block : blocks) {
@@ -237,7 +255,11 @@ Ready Stream::Impl::ready_of(Block& block, const Status& unchanged) {
   ready.status = std::move(block.status);
   const FileState& file = block.file();
   if (ready.status.ok() && file.object) ready.status = unchanged;
-  if (!ready.status.ok()) return ready;
+  if (!ready.status.ok()) {
+    const Code code = ready.status.code();
+    if (code == Code::kChanged || code == Code::kShortRead) views_->told(file.object.get());
+    return ready;
+  }
   stats_.delivered(file.kind, block.bytes);
   if (block.memory != BlockMemory::kPool && block.memory != BlockMemory::kView) return ready;
   ready.data = block.data;
@@ -248,9 +270,8 @@ Ready Stream::Impl::ready_of(Block& block, const Status& unchanged) {
     return ready;
   }
   ready.view = true;
-  ready.memory = std::shared_ptr<void>(
-      block.data, [object = file.object, offset = block.range(0).offset,
-                   size = block.bytes](void*) { object->drop_view(offset, size); });
+  ready.memory = views_->hand_out(file.object, block.range(0).offset, block.bytes, block.data,
+                                  block.ownership());
   return ready;
 }
 
@@ -320,6 +341,10 @@ Result<std::uint64_t> Stream::submit(std::vector<FileRanges> entries, Device dev
 Result<Batch> Stream::next(milliseconds timeout) {
   if (impl_->foreign()) return forked();
   return guarded([&] { return impl_->next(timeout); });
+}
+Status Stream::detach_views() {
+  if (impl_->foreign()) return forked();
+  return guarded([&] { return impl_->detach_views(); });
 }
 Status Stream::unchanged(std::uint32_t file) const {
   if (impl_->foreign()) return forked();

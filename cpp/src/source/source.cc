@@ -1,9 +1,17 @@
 #include "source/source.h"
 
+#include "base/memory_map.h"
 #include "base/settings.h"
 #include "source/http/factory.h"
 
 namespace streamer {
+
+Status Object::detach_view(std::uint64_t offset, std::uint64_t size, std::byte* memory) const {
+  unmap_memory(memory, size);
+  return Status::error(Code::kInternal, "this kind of storage has no views to detach")
+      .with_path(path())
+      .with_range(offset, size);
+}
 
 Status Reader::fault_in(const Object& object, std::uint64_t offset, std::uint64_t size,
                         ReadReport* /*report*/) {

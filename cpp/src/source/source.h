@@ -31,6 +31,15 @@ struct SourceTraits {
   bool hedge = false;                  // reads that lag may be cut; see ReadProgress
 };
 
+// The mapping behind views of an object. It outlives the object for as long as a view is held.
+class ViewMapping {
+ public:
+  virtual ~ViewMapping() = default;
+  // Takes back what Object::take_view() gave: it will not be touched any more. By any thread, also
+  // of a forked child.
+  virtual void drop(std::uint64_t offset, std::uint64_t size) = 0;
+};
+
 // An object that was opened: immutable, shared by all threads.
 class Object {
  public:
@@ -45,12 +54,18 @@ class Object {
   // Only addresses that Reader::fault_in() made present may be touched.
   virtual std::byte* view() const { return nullptr; }
   // Whether [offset, offset + size) is better handed out as a part of the view than read: then
-  // drop_view() follows. Asked once per block, when its turn comes; cheap.
+  // ViewMapping::drop() follows. Asked once per block, when its turn comes; cheap.
   virtual bool take_view(std::uint64_t /*offset*/, std::uint64_t /*size*/) const {
     return view() != nullptr;
   }
-  // Tells that what take_view() gave will not be touched any more.
-  virtual void drop_view(std::uint64_t /*offset*/, std::uint64_t /*size*/) const {}
+  // What view() belongs to; null where the object itself keeps it.
+  virtual std::shared_ptr<ViewMapping> mapping() const { return nullptr; }
+  // Puts memory of the process, of the same content, in the place of a part of the view. From then
+  // on whoever changes the object does not change the part, and nobody can take it away. Offset and
+  // size are whole pages; the last page may reach behind the end. `memory` is a fresh mapping of
+  // that size, which this call uses up. Other threads may read, write and drop parts of the view
+  // meanwhile, but for two calls of overlapping parts. An error says that some of it may be lost.
+  virtual Status detach_view(std::uint64_t offset, std::uint64_t size, std::byte* memory) const;
   // A descriptor for O_DIRECT, for devices that read files by themselves; -1: none.
   virtual int device_fd() const { return -1; }
   // Tells that ranges will be read once, into memory that is not the process's: there is no use in

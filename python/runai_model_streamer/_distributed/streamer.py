@@ -25,6 +25,7 @@ from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._file_streamer import ByteStreamer
 from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
+from runai_model_streamer._session import Ownership
 
 logger = logging.getLogger(__name__)
 
@@ -167,12 +168,17 @@ class DistributedStreamer(ByteStreamer):
         device: str | torch.device | None = "cpu",
         is_distributed: bool = False,
         process_group: dist.ProcessGroup | None = None,
+        ownership: Ownership = Ownership.OWNED,
     ) -> Reader:
-        """Ends the load, and finds the reader of the next one, of `paths`."""
+        """Ends the load, and finds the reader of the next one, of `paths`.
+
+        What ranks read together is always memory of the caller, whatever `ownership`.
+        """
         self.end()
-        return self.use(
-            self._find_reader(paths, credentials, device, is_distributed, process_group)
-        )
+        reader = self._find_reader(paths, credentials, device, is_distributed, process_group)
+        if isinstance(reader, LocalReader):
+            reader.ownership = ownership
+        return self.use(reader)
 
     def stream_files(
         self,
@@ -190,7 +196,8 @@ class DistributedStreamer(ByteStreamer):
         """
         requests = list(file_stream_requests)
         paths = list(dict.fromkeys(request.path for request in requests))
-        self.open_reader(paths, credentials, device, is_distributed, process_group)
+        ownership = Ownership.OWNED if owned else Ownership.SHARED
+        self.open_reader(paths, credentials, device, is_distributed, process_group, ownership)
         self.start(requests)
 
     def ring_info(self) -> tuple[int, int, int] | None:
