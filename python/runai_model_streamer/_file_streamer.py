@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -156,7 +156,7 @@ class ByteStreamer:
         if load is not None:
             load.drain()
 
-    def handle_object_store(self, path: str, streamer: Any, credentials: Any) -> None:
+    def handle_object_store(self, path: str, streamer: object, credentials: object) -> None:
         """Accepted for compatibility: credentials are resolved when they are needed."""
 
     @property

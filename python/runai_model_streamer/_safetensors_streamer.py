@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device import registry
@@ -47,6 +46,8 @@ from runai_model_streamer._stats import StreamStats
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from runai_model_streamer._distributed.streamer import Group
 
 Progress = Callable[[int, int], None]
 
@@ -201,7 +202,7 @@ class SafetensorsStreamer:
         *,
         into: Into | None = None,
         progress: Progress | None = None,
-        process_group: dist.ProcessGroup | None = None,
+        process_group: Group | None = None,
     ) -> None:
         """stream_files() of one file."""
         self.stream_files(
@@ -227,7 +228,7 @@ class SafetensorsStreamer:
         *,
         into: Into | None = None,
         progress: Progress | None = None,
-        process_group: dist.ProcessGroup | None = None,
+        process_group: Group | None = None,
     ) -> None:
         """Reads the headers of `paths` and starts reading the tensors.
 
@@ -279,7 +280,7 @@ class SafetensorsStreamer:
         progress: Progress | None = None,
         *,
         is_distributed: bool = False,
-        process_group: dist.ProcessGroup | None = None,
+        process_group: Group | None = None,
         ownership: Ownership = Ownership.OWNED,
     ) -> None:
         """stream_files(), also of a selection by files, and of tensors that are never views."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from runai_model_streamer import _native_api as native
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._errors import StreamerError
 from runai_model_streamer._logging import logger
 from runai_model_streamer._paths import Path, is_remote, to_native, to_text
@@ -21,7 +21,7 @@ from runai_model_streamer._storage.pull import (
 )
 
 
-def list_safetensors(path: Path, s3_credentials: Any = None) -> list[str]:
+def list_safetensors(path: Path, s3_credentials: S3Credentials | None = None) -> list[str]:
     """The safetensors files directly in the folder `path`, sorted; none: an empty list.
 
     Each is the folder as it was given, and the name. Links that lead nowhere are listed; hidden
@@ -49,7 +49,7 @@ def list_safetensors(path: Path, s3_credentials: Any = None) -> list[str]:
     return sorted(os.path.join(folder, name) for name in found)
 
 
-def _of_index(path: str, credentials: Any) -> list[str]:
+def _of_index(path: str, credentials: S3Credentials | None) -> list[str]:
     try:
         return find_checkpoint(path, credentials).files
     except StreamerError as error:
@@ -64,7 +64,7 @@ def pull_files(
     dst: Path,
     allow_pattern: Sequence[str] | None = None,
     ignore_pattern: Sequence[str] | None = None,
-    s3_credentials: Any = None,
+    s3_credentials: S3Credentials | None = None,
 ) -> None:
     """Copies the objects below the URI `model_path` into the folder `dst`.
 
@@ -84,7 +84,7 @@ def list_files(
     is_recursive: bool = True,
     allow_patterns: Sequence[str] | None = None,
     ignore_patterns: Sequence[str] | None = None,
-    s3_credentials: Any = None,
+    s3_credentials: S3Credentials | None = None,
 ) -> list[tuple[str, int]]:
     """(path, size in bytes) of what is below `prefix`, sorted; patterns as in pull_files()."""
     folder = to_text(prefix)

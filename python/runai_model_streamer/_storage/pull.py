@@ -10,11 +10,11 @@ import re
 import urllib.parse
 from collections.abc import Collection, Sequence
 from types import TracebackType
-from typing import Any
 
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials import certificates as certificates
 from runai_model_streamer._credentials import make_provider
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     from_native,
@@ -56,7 +56,7 @@ _HUB = re.compile(
 
 
 def list_objects(
-    folder: str, is_recursive: bool = True, credentials: Any = None
+    folder: str, is_recursive: bool = True, credentials: S3Credentials | None = None
 ) -> list[tuple[str, int, str]]:
     """(path, size, version) of the objects below `folder`, sorted by path. An empty version: the
     list does not tell."""
@@ -64,7 +64,7 @@ def list_objects(
     return native.list_objects(folder, is_recursive, provider, certificates.fallback())
 
 
-def list_safetensors_objects(folder: str, credentials: Any = None) -> list[str]:
+def list_safetensors_objects(folder: str, credentials: S3Credentials | None = None) -> list[str]:
     """The safetensors objects directly in `folder`, sorted."""
     found = list_objects(folder, False, credentials)
     return [path for path, _, _ in found if is_weights(name_of(path))]
@@ -80,7 +80,7 @@ def pull_objects(
     destination: str,
     allow: Patterns = None,
     ignore: Patterns = None,
-    credentials: Any = None,
+    credentials: S3Credentials | None = None,
     leave_out: Collection[str] = (),
     also: Sequence[Choice] = (),
     adopted: bool = False,
@@ -325,7 +325,7 @@ def _copy(session: Session, journal: Journal, destination: str, wanted: Sequence
             part.discard()
 
 
-def _copy_all(destination: str, wanted: Sequence[_Wanted], credentials: Any) -> None:
+def _copy_all(destination: str, wanted: Sequence[_Wanted], credentials: S3Credentials | None) -> None:
     """Copies objects in batches over the same connections."""
     if not wanted:
         return
@@ -364,7 +364,9 @@ class ObjectStorageModel:
 
     SENTINEL_NAME = COMPLETE
 
-    def __init__(self, model_path: Path, dst: Path, s3_credentials: Any = None) -> None:
+    def __init__(
+        self, model_path: Path, dst: Path, s3_credentials: S3Credentials | None = None
+    ) -> None:
         self._lock_fd, self._stage, self._closed = -1, "", True
         self._model_path = to_text(model_path)
         if not is_remote(self._model_path):
