@@ -325,7 +325,9 @@ def _copy(session: Session, journal: Journal, destination: str, wanted: Sequence
             part.discard()
 
 
-def _copy_all(destination: str, wanted: Sequence[_Wanted], credentials: S3Credentials | None) -> None:
+def _copy_all(
+    destination: str, wanted: Sequence[_Wanted], credentials: S3Credentials | None
+) -> None:
     """Copies objects in batches over the same connections."""
     if not wanted:
         return
