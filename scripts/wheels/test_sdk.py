@@ -1,6 +1,6 @@
 """Tries an SDK archive as its users do: `python -m scripts.wheels.test_sdk ARCHIVE ROOT` (root).
 
-In ROOT, a Debian that debootstrap makes there and that has a C compiler but no library of ours:
+In ROOT, a Debian that debootstrap (a package to install) makes there and that has a C compiler but no library of ours:
 unpacks the archive, builds examples/restore.c from what is in it alone, by pkg-config and by CMake,
 and restores a file. Also checks the archive's checksum, and what the library exports and needs.
 """
@@ -65,7 +65,7 @@ def check_archive(archive: Path) -> None:
     assert want == [hashlib.sha256(archive.read_bytes()).hexdigest(), archive.name], want
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(archive) as opened:
-            opened.extractall(folder, filter="data")
+            opened.extractall(folder)
         (top,) = Path(folder).iterdir()
         assert top.name == archive.name.removesuffix(".tar.gz")
         for header in ("streamer", "device", "response_code", "submission_id"):
@@ -85,7 +85,7 @@ def main() -> None:
     make_root(root)
     shutil.rmtree(root / "sdk", ignore_errors=True)
     with tarfile.open(options.archive) as opened:
-        opened.extractall(root, filter="data")
+        opened.extractall(root)
     (root / options.archive.name.removesuffix(".tar.gz")).rename(root / "sdk")
     (root / "sdk" / "examples" / "CMakeLists.txt").write_text(PROJECT)
     (root / "content.bin").write_bytes(CONTENT)
