@@ -66,7 +66,7 @@ def make_plan(
         if local == _EXTRA_STATE and _takes_extra_state(module):
             plan.given.add(name)
             continue
-        own = dict(_local_state(module)).get(local)
+        own = walk.state_of(module).get(local)
         if own is None:
             plan.unread.add(name)
             plan.unexpected |= not walk.is_below_none(name)
@@ -102,6 +102,14 @@ class _Walk:
             "": (model,) if usual else None
         }
         self._model = model
+
+        self._states: dict[int, dict[str, torch.Tensor]] = {}
+
+    def state_of(self, module: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """The parameters and the persistent buffers of `module` itself."""
+        if id(module) not in self._states:
+            self._states[id(module)] = dict(_local_state(module))
+        return self._states[id(module)]
 
     def _at(self, prefix: str) -> tuple[torch.nn.Module | None] | None:
         if prefix not in self._known:

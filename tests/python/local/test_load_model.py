@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from runai_model_streamer import SafetensorsStreamer, StreamerError, load_model
+from runai_model_streamer import SafetensorsStreamer, StreamerError, _module_plan, load_model
 from runai_model_streamer._formats.safetensors.into import has_plain_memory
 from runai_model_streamer._session import Session
 from tests.support.models import same
@@ -466,6 +466,17 @@ class TestWhatIsRead:
         with pytest.raises(RuntimeError):
             load_model(Plain(), path)
         assert not requested
+
+    def test_a_plan_costs_one_look_at_each_module(self, tmp_path, monkeypatch) -> None:
+        module = nn.Sequential(
+            nn.ParameterList(torch.zeros(2) for _ in range(300)), nn.Linear(2, 2)
+        )
+        safetensors.torch.save_file(values_for(module), tmp_path / "model.safetensors")
+        looks = []
+        look = _module_plan._local_state
+        monkeypatch.setattr(_module_plan, "_local_state", lambda m: looks.append(m) or look(m))
+        load_model(module, tmp_path / "model.safetensors")
+        assert len(looks) <= 2 * len(list(module.modules()))
 
     def test_nothing_that_nobody_looks_at(self, tmp_path, requested) -> None:
         path = tmp_path / "model.safetensors"
