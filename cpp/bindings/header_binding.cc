@@ -1,8 +1,12 @@
-// plain_header(): a parsed header as the objects that Python works with.
+// Headers of safetensors files as the objects that Python works with.
 #include <pybind11/pybind11.h>
 
+#include <array>
+#include <span>
+#include <string>
+
 #include "convert.h"
-#include "safetensors/plain_header.h"
+#include "streamer/safetensors.h"
 
 namespace py = pybind11;
 
@@ -10,15 +14,12 @@ namespace streamer::python {
 namespace {
 
 using safetensors::Dtype;
-using safetensors::PlainHeader;
-using safetensors::PlainTensor;
+using safetensors::Header;
+using safetensors::Tensor;
 
-py::object ascii(std::string_view text) {
-  PyObject* made = PyUnicode_New(static_cast<Py_ssize_t>(text.size()), 127);
-  if (made == nullptr) throw py::error_already_set();
-  std::copy(text.begin(), text.end(), static_cast<char*>(PyUnicode_DATA(made)));
-  return py::reinterpret_steal<py::object>(made);
-}
+py::str text_of(std::string_view text) { return {text.data(), text.size()}; }
+
+py::str dtype_text(Dtype dtype) { return text_of(safetensors::dtype_name(dtype)); }
 
 // The collector need not look at what holds only text and numbers: it would, again and again,
 // while many tensors are made.
@@ -34,74 +35,101 @@ class Maker {
         start_("start"),
         end_("end") {}
 
-  py::object make(const PlainTensor& tensor, const PlainHeader& header, const py::object& dtype) {
+  py::object make(const Tensor& tensor, const py::str& dtype) {
     auto made = py::reinterpret_steal<py::object>(type_->tp_alloc(type_, 0));
     if (!made) throw py::error_already_set();
-    py::setattr(made, name_, ascii(tensor.name));
-    py::setattr(made, shape_, shape_of(tensor, header));
+    py::setattr(made, name_, text_of(tensor.name));
+    py::setattr(made, shape_, shape_of(tensor.shape));
     py::setattr(made, dtype_, dtype);
-    py::setattr(made, start_, py::int_(tensor.start));
+    py::setattr(made, start_, py::int_(tensor.begin));
     py::setattr(made, end_, py::int_(tensor.end));
     untrack(made);
     return made;
   }
 
  private:
-  // Neighbours often have the same.
-  const py::tuple& shape_of(const PlainTensor& tensor, const PlainHeader& header) {
-    const std::uint64_t* dimensions = header.dimensions.data() + tensor.first_dimension;
-    if (last_ != nullptr && last_rank_ == tensor.rank &&
-        std::equal(dimensions, dimensions + tensor.rank, last_)) {
-      return last_shape_;
-    }
-    last_shape_ = py::tuple(tensor.rank);
-    for (std::uint32_t i = 0; i < tensor.rank; ++i) last_shape_[i] = py::int_(dimensions[i]);
-    if (tensor.rank > 0) untrack(last_shape_);  // () belongs to the interpreter
-    last_ = dimensions;
-    last_rank_ = tensor.rank;
+  // Neighbours of the same shape share it in the header, too.
+  const py::tuple& shape_of(std::span<const std::uint64_t> shape) {
+    if (last_.data() == shape.data() && last_.size() == shape.size()) return last_shape_;
+    last_shape_ = py::tuple(shape.size());
+    for (std::size_t i = 0; i < shape.size(); ++i) last_shape_[i] = py::int_(shape[i]);
+    if (!shape.empty()) untrack(last_shape_);  // () belongs to the interpreter
+    last_ = shape;
     return last_shape_;
   }
 
   PyTypeObject* type_;
   py::str name_, shape_, dtype_, start_, end_;
   py::tuple last_shape_;
-  const std::uint64_t* last_ = nullptr;
-  std::uint32_t last_rank_ = 0;
+  std::span<const std::uint64_t> last_;
 };
 
-// (tensors, metadata), or None. `bits` maps the dtypes' names to bits; `type` makes a tensor's
-// description: its attributes are name, shape, dtype, start and end.
-py::object plain_header(const py::bytes& blob, std::uint64_t data_size, const py::dict& bits,
-                        const py::type& type) {
-  std::vector<Dtype> dtypes;
-  std::vector<py::object> dtype_names;
-  for (const auto& [name, count] : bits) {
-    dtypes.emplace_back(name.cast<std::string_view>(), count.cast<std::uint32_t>());
-    dtype_names.push_back(py::reinterpret_borrow<py::object>(name));
-  }
-  const std::string_view text = blob;
-  const auto header = [&] {
-    const py::gil_scoped_release release;
-    return safetensors::parse_plain_header(text, data_size, dtypes);
-  }();
-  if (!header) return py::none();
-  py::list tensors(header->tensors.size());
-  Maker maker(type);
-  for (std::size_t i = 0; i < header->tensors.size(); ++i) {
-    const PlainTensor& tensor = header->tensors[i];
-    tensors[i] = maker.make(tensor, *header, dtype_names[tensor.dtype]);
-  }
+// The header of a file, in the objects that Python works with.
+struct PyHeader {
+  std::uint64_t data_offset;
+  py::list tensors;
   py::dict metadata;
-  for (const auto& [key, value] : header->metadata) metadata[ascii(key)] = ascii(value);
-  return py::make_tuple(tensors, metadata);
+};
+
+std::string path_bytes(const py::str& path) {
+  const auto bytes = py::reinterpret_steal<py::bytes>(PyUnicode_EncodeFSDefault(path.ptr()));
+  if (!bytes) throw py::error_already_set();
+  return bytes;
+}
+
+template <typename T>
+T value_of(Result<T> result, const py::str& path) {
+  if (!result.ok()) raise_if_failed(result.status().with_path(path_bytes(path)));
+  return std::move(*result);
+}
+
+std::uint64_t header_end(const py::bytes& first_bytes, const py::str& path,
+                         std::uint64_t file_size) {
+  return value_of(safetensors::header_end(first_bytes, file_size), path);
+}
+
+PyHeader parse_header(const py::bytes& first_bytes, const py::str& path, std::uint64_t file_size,
+                      const py::type& type) {
+  const std::string_view text = first_bytes;
+  const Header header = value_of(
+      [&] {
+        const py::gil_scoped_release release;
+        return safetensors::parse_header(text, file_size);
+      }(),
+      path);
+  std::array<py::str, safetensors::kDtypes> dtypes;
+  for (std::size_t i = 0; i < dtypes.size(); ++i) dtypes[i] = dtype_text(static_cast<Dtype>(i));
+  PyHeader made{header.data_offset, py::list(header.tensors.size()), py::dict()};
+  Maker maker(type);
+  for (std::size_t i = 0; i < header.tensors.size(); ++i) {
+    const Tensor& tensor = header.tensors[i];
+    made.tensors[i] = maker.make(tensor, dtypes[static_cast<std::size_t>(tensor.dtype)]);
+  }
+  for (const auto& [key, value] : header.metadata) made.metadata[text_of(key)] = text_of(value);
+  return made;
+}
+
+py::dict dtype_bits() {
+  py::dict bits;
+  for (std::size_t i = 0; i < safetensors::kDtypes; ++i) {
+    const auto dtype = static_cast<Dtype>(i);
+    bits[dtype_text(dtype)] = safetensors::dtype_bits(dtype);
+  }
+  return bits;
 }
 
 }  // namespace
 
 void bind_header(py::module_& module) {
-  module.def("plain_header", &plain_header, py::arg("blob"), py::arg("data_size"), py::arg("bits"),
-             py::arg("type"),
-             "Tensors and metadata of a common safetensors header; None for any other.");
+  py::class_<PyHeader>(module, "SafetensorsHeader")
+      .def_readonly("data_offset", &PyHeader::data_offset)
+      .def_readonly("tensors", &PyHeader::tensors)
+      .def_readonly("metadata", &PyHeader::metadata);
+  module.def("safetensors_header_end", &header_end, py::arg("first_bytes"), py::arg("path"),
+             py::arg("file_size"));
+  module.def("safetensors_header", &parse_header, py::arg("first_bytes"), py::arg("path"),
+             py::arg("file_size"), py::arg("type"));
+  module.attr("safetensors_dtype_bits") = dtype_bits();
 }
 
 }  // namespace streamer::python

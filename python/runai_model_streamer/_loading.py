@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import torch
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
-from runai_model_streamer._errors import RunaiStreamerInvalidInputException
-from runai_model_streamer._formats.safetensors.into import place_of
-from runai_model_streamer._paths import Path, is_remote, to_text
+from runai_model_streamer._dtensor import shard_like
+from runai_model_streamer._errors import RunaiStreamerInvalidInputException, shown_path
+from runai_model_streamer._formats.safetensors.dtypes import safetensors_to_torch_dtype
+from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.into import has_plain_memory, span_of
+from runai_model_streamer._formats.safetensors.selection import NamesOfFiles
+from runai_model_streamer._module_plan import Plan, make_plan
+from runai_model_streamer._paths import Path
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
-from runai_model_streamer._storage.listing import list_safetensors
+from runai_model_streamer._storage.checkpoint import Checkpoint, find_checkpoint
 
 
 def load_file(
@@ -20,9 +25,32 @@ def load_file(
     s3_credentials: S3Credentials | None = None,
 ) -> dict[str, torch.Tensor]:
     """All tensors of the file or object `filename`, by name."""
-    target = f"cuda:{device}" if isinstance(device, int) else device
+    target = _device_of(device)
     with SafetensorsStreamer() as streamer:
         streamer.stream_file(filename, s3_credentials, target)
+        return dict(streamer.get_tensors())
+
+
+def load_checkpoint(
+    path: Path,
+    device: str | torch.device | int = "cpu",
+    s3_credentials: S3Credentials | None = None,
+    *,
+    variant: str | None = None,
+) -> dict[str, torch.Tensor]:
+    """All tensors of the checkpoint at `path`, by name, in file order.
+
+    `path` and `variant` are those of list_checkpoint(). With an index, each tensor is read from the
+    file that the index names; what the index does not name is not read.
+    """
+    target = _device_of(device)
+    checkpoint = find_checkpoint(path, s3_credentials, variant)
+    with SafetensorsStreamer() as streamer:
+        streamer.open_files(checkpoint.files, s3_credentials)
+        found, selection = _tensors_of(streamer, checkpoint)
+        if not found:
+            return {}
+        streamer._stream(checkpoint.files, s3_credentials, target, selection)
         return dict(streamer.get_tensors())
 
 
@@ -32,89 +60,175 @@ def load_model(
     strict: bool = True,
     device: str | torch.device | int = "cpu",
     s3_credentials: S3Credentials | None = None,
+    *,
+    assign: bool = False,
+    variant: str | None = None,
 ) -> tuple[set[str], list[str]]:
-    """Fills `model` from a file or from the safetensors files of a folder.
+    """Fills `model` from the checkpoint at `path`: a file, an index, a directory, or a pattern.
 
-    `device` is that of the model's tensors. Tensors whose dtype fits are read straight into the
-    model's memory; others are converted. Tensors that share memory need to be in the files once.
+    `path` and `variant` are those of list_checkpoint(). With an index, each tensor is read from the
+    file that the index names; what the index does not name is not read.
+
+    The outcome is that of ``model.load_state_dict()``: hooks and methods of the model's own are
+    called, dtypes are converted. Tensors that nothing but the module looks at are read straight
+    into its memory. Tensors that share memory need to be in the files once. `device` is where the
+    tensors are read to, best that of the model's. With `assign`, the module gets the tensors of the
+    files instead of their values; a module on "meta" needs that. A DTensor takes its shard of the
+    tensor, without communication.
 
     Returns the names that are missing in the files and those that the model does not have.
 
     Raises:
-        RuntimeError: a tensor has another shape than the model's, or, with `strict`, names are
-            missing or unexpected. Nothing was read then. As Module.load_state_dict() does, this
-            takes one of shape (1,) for one without dimensions.
+        RuntimeError: load_state_dict() refuses a tensor or, with `strict`, names are missing or
+            unexpected; the text is that of torch or of safetensors. Unless hooks or methods of the
+            model's own decide about it, nothing was read then, and the model is as it was.
     """
-    target_device = torch.device(f"cuda:{device}" if isinstance(device, int) else device)
-    paths = _files_of(to_text(path))
-    state = {
-        name: tensor
-        for name, tensor in model.state_dict(keep_vars=True).items()
-        if isinstance(tensor, torch.Tensor)
-    }
+    target = _device_of(device)
+    checkpoint = find_checkpoint(path, s3_credentials, variant)
     with SafetensorsStreamer() as streamer:
-        streamer.open_files(paths, s3_credentials)
-        found = {
-            tensor.name: tensor
-            for tensors in streamer.files_to_tensors_metadata.values()
-            for tensor in tensors
-        }
-        filled = {place_of(state[name]) for name in found if name in state}
-        missing = {
-            name
-            for name, tensor in state.items()
-            if name not in found and (tensor.numel() == 0 or place_of(tensor) not in filled)
-        }
-        unexpected = sorted(name for name in found if name not in state)
-        problems = [
-            f"\n\tsize mismatch for {name}: copying a param with shape {torch.Size(shape)} from "
-            f"checkpoint, the shape in current model is {tensor.shape}."
-            for name, tensor in state.items()
-            if name in found and not _fits(shape := found[name].get_torch_shape(), tensor)
-        ]
-        if strict and (missing or unexpected):
-            problems.insert(0, f" missing: {sorted(missing)}, unexpected: {unexpected}")
-        if problems:
-            raise RuntimeError(
-                f"Error(s) in loading state_dict for {type(model).__name__}:" + "".join(problems)
+        streamer.open_files(checkpoint.files, s3_credentials)
+        found, _ = _tensors_of(streamer, checkpoint)
+        ties = [] if assign else _find_ties(model, found)
+        plan = make_plan(model, found, target, assign)
+        if plan.certain and (plan.mismatch or (strict and _misfits(plan, ties, found))):
+            # No tensor is needed for the error: a tensor that is copied to itself stays as it is.
+            _finish(model, _state(found, plan), ties, strict, assign)
+        state = _state(found, plan)
+        wanted = found.keys() - plan.unread
+        if wanted:
+            _, selection = _tensors_of(streamer, checkpoint, wanted)
+            streamer._stream(
+                checkpoint.files, s3_credentials, target, selection, plan.in_place or None
             )
-        wanted = [name for name in found if name in state]
-        if not wanted:
-            return missing, unexpected
-        into: dict[str, torch.Tensor] = {}
-        taken: set[int] = set()
-        for name in wanted:
-            tensor, described = state[name], found[name]
-            if (
-                tensor.dtype == described.get_torch_dtype()
-                and tuple(tensor.shape) == described.get_torch_shape()
-                and tensor.device == target_device
-                and tensor.is_contiguous()
-                and place_of(tensor) not in taken
-            ):
-                into[name] = tensor
-                taken.add(place_of(tensor))
-        streamer.stream_files(
-            paths, s3_credentials, target_device, tensor_names=wanted, into=into or None
-        )
-        with torch.no_grad():
             for name, tensor in streamer.get_tensors():
-                if name not in into:
-                    state[name].copy_(tensor.view(state[name].shape))
+                if name not in plan.in_place and not _copied(plan.copied.get(name), tensor):
+                    state[name] = shard_like(plan.own.get(name), tensor)
+        return _finish(model, state, ties, strict, assign)
+
+
+def _device_of(device: str | torch.device | int) -> torch.device:
+    return torch.device(f"cuda:{device}" if isinstance(device, int) else device)
+
+
+def _tensors_of(
+    streamer: SafetensorsStreamer, checkpoint: Checkpoint, wanted: Container[str] | None = None
+) -> tuple[dict[str, SafetensorMetadata], NamesOfFiles]:
+    """The tensors of a checkpoint, of which all files are open, and which file has which: all, or
+    those of the names `wanted`."""
+    place_of = checkpoint.place_of
+    found: dict[str, SafetensorMetadata] = {}
+    names: dict[str, set[str]] = {path: set() for path in checkpoint.files}
+    for path, tensors in zip(
+        checkpoint.files, streamer.files_to_tensors_metadata.values(), strict=True
+    ):
+        for tensor in tensors:
+            name = tensor.name
+            if place_of is not None and place_of.get(name) != path:
+                continue
+            if wanted is not None and name not in wanted:
+                continue
+            if name in found:
+                other = next(path for path in names if name in names[path])
+                raise RunaiStreamerInvalidInputException(
+                    f"{path}: {name!r} stands in {shown_path(other)!r} too, and no index says "
+                    "which one counts. Name the files of one model",
+                    path=path,
+                )
+            found[name] = tensor
+            names[path].add(name)
+    return found, NamesOfFiles(names)
+
+
+def _misfits(plan: Plan, ties: Sequence[list[str]], found: Container[str]) -> bool:
+    """Whether names are missing or unexpected."""
+    tied = {name for others in ties for name in others}
+    return plan.unexpected or not plan.missing <= tied or any(name in found for name in tied)
+
+
+def _state(found: Mapping[str, SafetensorMetadata], plan: Plan) -> dict[str, torch.Tensor]:
+    """A state dict of the tensors of the module itself, and of others of the right shape."""
+    own = plan.own
+    return {
+        name: own[name] if name in own else _without_memory(tensor)
+        for name, tensor in found.items()
+    }
+
+
+def _without_memory(tensor: SafetensorMetadata) -> torch.Tensor:
+    dtype = safetensors_to_torch_dtype.get(tensor.dtype, torch.uint8)
+    element = torch.empty((), dtype=dtype, device="cpu")
+    return element.expand(tensor.get_torch_shape())
+
+
+def _copied(own: torch.Tensor | None, tensor: torch.Tensor) -> bool:
+    """Copies `tensor`, as load_state_dict() does. False if that has to be told why it can't."""
+    if own is None:
+        return False
+    try:
+        with torch.no_grad():
+            own.copy_(tensor.view(own.shape))
+    except Exception:
+        return False
+    return True
+
+
+def _finish(
+    model: torch.nn.Module,
+    state: dict[str, torch.Tensor],
+    ties: Sequence[list[str]],
+    strict: bool,
+    assign: bool,
+) -> tuple[set[str], list[str]]:
+    options = {"assign": True} if assign else {}
+    result = model.load_state_dict(state, strict=False, **options)
+    missing, unexpected = set(result.missing_keys), list(result.unexpected_keys)
+    for others in ties:
+        for name in others:
+            if name in missing:
+                missing.remove(name)
+            else:
+                unexpected.append(name)
+    if strict and (missing or unexpected):
+        text = f"Error(s) in loading state_dict for {type(model).__name__}:"
+        if missing:
+            text += f"\n    Missing key(s) in state_dict: {_quoted(missing)}"
+        if unexpected:
+            text += f"\n    Unexpected key(s) in state_dict: {_quoted(unexpected)}"
+        raise RuntimeError(text)
     return missing, unexpected
 
 
-def _fits(shape: tuple[int, ...], tensor: torch.Tensor) -> bool:
-    """Whether `tensor` of a model takes one of `shape`: torch 0.3 had none without dimensions."""
-    return shape == tuple(tensor.shape) or (shape == (1,) and tensor.dim() == 0)
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in sorted(names))
 
 
-def _files_of(path: str) -> list[str]:
-    if path.endswith(".safetensors") or (not is_remote(path) and not os.path.isdir(path)):
-        return [path]
-    paths = list_safetensors(path)
-    if not paths:
-        raise RunaiStreamerInvalidInputException(
-            f"{path}: no safetensors files in this folder", path=path
-        )
-    return paths
+def _find_ties(model: torch.nn.Module, found: Mapping[str, SafetensorMetadata]) -> list[list[str]]:
+    """The names of tensors of `model` whose memory overlaps, without the one of each group that
+    the files are to have: as safetensors chooses it."""
+    groups: list[list[str]] = []
+    state = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if isinstance(tensor, torch.Tensor) and has_plain_memory(tensor) and tensor.numel() > 0
+    }
+    reach, at = 0, None
+    for device, (start, end), name in sorted(
+        (str(tensor.device), span_of(tensor), name) for name, tensor in state.items()
+    ):
+        if device == at and start < reach:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+            reach, at = 0, device
+        reach = max(reach, end)
+    ties = []
+    for group in groups:
+        if len(group) > 1:
+            whole = [name for name in group if _is_whole(state[name])] or group
+            kept = min([name for name in whole if name in found] or whole)
+            ties.append(sorted(set(group) - {kept}))
+    return ties
+
+
+def _is_whole(tensor: torch.Tensor) -> bool:
+    return tensor.nbytes == tensor.untyped_storage().nbytes()

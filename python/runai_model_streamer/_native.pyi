@@ -1,7 +1,7 @@
 """Native engine of runai_model_streamer. Use runai_model_streamer._native_api."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 # submission, entry, file, first range, count of ranges, memory, position of each range, error
 _Ready = tuple[int, int, int, int, int, Buffer | None, list[int], Exception | None]
@@ -65,7 +65,10 @@ class Stream:
         self, options: dict[str, Any] = ..., credentials: _Provider | None = None
     ) -> None: ...
     def open(
-        self, paths: Sequence[str], prefix_bytes: int = 0, versions: Sequence[str] = ...
+        self,
+        paths: Sequence[str | bytes],
+        prefix_bytes: int = 0,
+        versions: Sequence[str] = ...,
     ) -> list[tuple[int, str, bytes, Exception | None]]:
         """Size, version and first bytes of each file, or its error."""
     def read(self, ranges: Sequence[tuple[int, int, int]]) -> list[bytes]:
@@ -97,12 +100,30 @@ class Stream:
 sticky_device_hint: str
 """What to do where a GPU can't be used any more."""
 
-def plain_header(
-    blob: bytes, data_size: int, bits: Mapping[str, int], type: type[_Tensor]
-) -> tuple[list[_Tensor], dict[str, str]] | None:
-    """Tensors by place, and metadata, of a common safetensors header; None for any other: one with
-    an error, escapes, letters beyond ASCII. `bits` are those of each dtype; `type` makes a tensor's
-    description and has the attributes name, shape, dtype, start and end."""
+class SafetensorsHeader(Generic[_Tensor]):
+    """The header of a safetensors file."""
+
+    data_offset: int
+    """Of the data section in the file, in bytes."""
+    tensors: list[_Tensor]
+    """In the order of their place."""
+    metadata: dict[str, str]
+
+safetensors_dtype_bits: dict[str, int]
+"""Bits of one element of each type that the format defines."""
+
+def safetensors_header_end(first_bytes: bytes, path: str, file_size: int) -> int:
+    """The end of the header of a file of `file_size` bytes, from its first 8 bytes or more.
+
+    Raises SafetensorsHeaderError, or StreamerShortReadError if the file ends before that."""
+
+def safetensors_header(
+    first_bytes: bytes, path: str, file_size: int, type: type[_Tensor]
+) -> SafetensorsHeader[_Tensor]:
+    """The header of a file; `first_bytes` are at least those of the header. `type` describes a
+    tensor and has the attributes name, shape, dtype, start and end.
+
+    Raises SafetensorsHeaderError, or StreamerShortReadError if bytes are missing at the end."""
 
 def version() -> str: ...
 def shown_path(path: str) -> str: ...
@@ -112,15 +133,15 @@ def settings_table() -> list[dict[str, str]]: ...
 def setting(name: str) -> Any: ...
 def azure_settings_sign(container: str) -> bool: ...
 def list_objects(
-    prefix: str,
+    prefix: str | bytes,
     recursive: bool = True,
     credentials: _Provider | None = None,
     source: Mapping[str, str] = ...,
 ) -> list[tuple[str, int, str]]:
     """Path, size and version of each object."""
 
-def cached_fraction(path: str) -> float:
+def cached_fraction(path: str | bytes) -> float:
     """The part of a file that is in the page cache, from 0 to 1."""
 
-def source_kind(path: str) -> str: ...
+def source_kind(path: str | bytes) -> str: ...
 def object_key(path: str) -> str: ...

@@ -12,7 +12,7 @@ from runai_model_streamer import _logging as logs
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials import certificates as certificates
 from runai_model_streamer._credentials import make_provider
-from runai_model_streamer._paths import check_not_mixed, is_remote
+from runai_model_streamer._paths import check_not_mixed, is_remote, to_native
 from runai_model_streamer._requests import FileChunks
 
 
@@ -73,7 +73,7 @@ class Session:
 
         `versions` are those that a list told, one for each path, or none.
         """
-        opened = self.stream.open(list(paths), prefix_bytes, list(versions))
+        opened = self.stream.open(list(map(to_native, paths)), prefix_bytes, list(versions))
         first = self._opened
         self._opened += len(opened)
         prefixes = []

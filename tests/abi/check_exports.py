@@ -25,6 +25,9 @@ C_1_0 = {
     )
 }
 C_1_1 = {"runai_file_streamer_last_error", "runai_file_streamer_version"}
+C_1_2 = {
+    "runai_safetensors_" + name for name in ("header_end", "parse", "tensor", "metadata", "free")
+}
 CXX = {
     "cached_fraction",
     "code_name",
@@ -73,6 +76,10 @@ CXX = {
             "stats",
         )
     ),
+    *(
+        "safetensors::" + name
+        for name in ("dtype_name", "dtype_bits", "header_end", "parse_header")
+    ),
     *("Settings::" + name for name in ("text", "integer", "boolean", "choice")),
 }
 STATIC_NEEDS = re.compile(r"^(libc|libm|libdl|libpthread|librt|libgcc_s|ld-linux-[\w-]+)\.so")
@@ -106,7 +113,11 @@ def main() -> int:
     problems = []
     nodes = exported(library)
     cxx_nodes = [node for node in nodes if re.fullmatch(r"MODEL_STREAMER_CXX_\d+\.\d+", node)]
-    expected = {"RUNAI_FILE_STREAMER_1.0": C_1_0, "RUNAI_FILE_STREAMER_1.1": C_1_1}
+    expected = {
+        "RUNAI_FILE_STREAMER_1.0": C_1_0,
+        "RUNAI_FILE_STREAMER_1.1": C_1_1,
+        "RUNAI_FILE_STREAMER_1.2": C_1_2,
+    }
     expected |= dict.fromkeys(cxx_nodes[:1] or ["MODEL_STREAMER_CXX_?"], CXX)
     for node in sorted(set(nodes) | set(expected)):
         have, want = nodes.get(node, set()), expected.get(node, set())

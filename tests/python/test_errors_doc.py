@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "reference" / "errors.md"
 # Makers of errors in C++: their first argument, behind a code, is the text.
 CPP_CALL = re.compile(
-    r"\b(?:Status::error\(\s*Code::k\w+,|(?:file_error|strategy_error|unusable|fail|failed|invalid)\()"
+    r"\b(?:Status::error\(\s*Code::k\w+,|(?:file_error|strategy_error|unusable|fail|failed|invalid|truncated|not_safetensors)\()"
 )
 CPP_LITERAL = re.compile(r'"((?:[^"\\]|\\.)*)"')
 PYTHON_MAKERS = ("fail", "lost")

@@ -33,6 +33,7 @@ enum class Code : int {
   kDevice,       // a GPU or its driver
   kInternal,     // a defect of this library
   kPackage,      // an optional package that this needs is not installed
+  kFormat,       // the content of a file is not of its format
 };
 
 // Stable lower-case name of `code` ("not_found").

@@ -35,6 +35,7 @@ const char* code_name(Code code) noexcept {
     case Code::kDevice: return "device";
     case Code::kInternal: return "internal";
     case Code::kPackage: return "package";
+    case Code::kFormat: return "format";
   }
   return "unknown";
 }

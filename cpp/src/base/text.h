@@ -1,6 +1,8 @@
 // Words as users, files and servers write them.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -8,5 +10,10 @@ namespace streamer {
 
 std::string lower(std::string_view text);      // ASCII, in any locale
 std::string_view trim(std::string_view text);  // without the white space at both ends
+
+// Appends the character `code`, at most 0x10FFFF, in UTF-8.
+void append_utf8(std::uint32_t code, std::string* out);
+// The position of the first byte of `text` that is not UTF-8 (RFC 3629); npos if all of it is.
+std::size_t find_invalid_utf8(std::string_view text);
 
 }  // namespace streamer

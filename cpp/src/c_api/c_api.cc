@@ -5,9 +5,7 @@
 #endif
 
 #include <cstdio>
-#include <exception>
 #include <limits>
-#include <new>
 #include <string>
 #include <vector>
 
@@ -15,6 +13,7 @@
 #include "c_api/direct_block.h"
 #include "c_api/handle.h"
 #include "c_api/pattern.h"
+#include "c_api/report.h"
 #include "streamer/runai_file_streamer.h"
 #include "streamer/stream.h"
 
@@ -27,39 +26,11 @@ using streamer::Result;
 using streamer::SourceKind;
 using streamer::c_api::CallResult;
 using streamer::c_api::FileRequest;
+using streamer::c_api::guarded;
 using streamer::c_api::Handle;
+using streamer::c_api::invalid;
+using streamer::c_api::last_error;
 using streamer::c_api::Response;
-
-std::string& last_error() {
-  thread_local std::string text;
-  return text;
-}
-
-int report(const CallResult& result) {
-  last_error() = result.code == RUNAI_FILE_STREAMER_SUCCESS ? std::string() : result.message;
-  return result.code;
-}
-
-CallResult invalid(const char* message) { return {RUNAI_FILE_STREAMER_INVALID, message}; }
-
-// Runs `body` and reports its result. Out of memory must not throw again here.
-template <typename Body>
-int guarded(Body body) noexcept {
-  try {
-    return report(body());
-  } catch (const std::bad_alloc&) {
-    last_error().clear();
-    return RUNAI_FILE_STREAMER_ALLOCATION;
-  } catch (const std::exception& error) {
-    try {
-      return report({RUNAI_FILE_STREAMER_UNKNOWN, error.what()});
-    } catch (...) {
-      return RUNAI_FILE_STREAMER_UNKNOWN;
-    }
-  } catch (...) {
-    return RUNAI_FILE_STREAMER_UNKNOWN;
-  }
-}
 
 // The oldest C library that this one is made for.
 constexpr int kOldestGlibc[] = {2, 28};
@@ -94,14 +65,7 @@ CallResult credentials(void* streamer, const char** keys, const char** values, u
   }
   std::map<std::string, std::string> given;
   for (unsigned i = 0; i < count; ++i) {
-    const std::string key = keys[i];
-    if (key != "access_key_id" && key != "secret_access_key" && key != "session_token" &&
-        key != "region" && key != "endpoint") {
-      return {RUNAI_FILE_STREAMER_INVALID,
-              "set_credentials: unknown key '" + key +
-                  "'; known are access_key_id, secret_access_key, session_token, region, endpoint"};
-    }
-    given[key] = values[i];
+    given[keys[i]] = values[i];
   }
   return handle_of(streamer)->set_credentials(std::move(given));
 }
@@ -140,13 +104,12 @@ CallResult collect(uint32_t count, const char** paths, const RangeArrays& arrays
 CallResult request(void* streamer, uint64_t* submission, uint32_t num_files, const char** paths,
                    const RangeArrays& arrays, RunaiFileStreamerDevice device) {
   if (streamer == nullptr || submission == nullptr) return invalid("request: null argument");
-  if (num_files == 0) return {RUNAI_FILE_STREAMER_EMPTY_REQUEST, "request: no files"};
-  if (has_null(paths, num_files) || arrays.counts == nullptr) {
+  if (has_null(paths, num_files) || (num_files > 0 && arrays.counts == nullptr)) {
     return invalid("request: null argument");
   }
   uint64_t ranges = 0;
   for (uint32_t i = 0; i < num_files; ++i) ranges += arrays.counts[i];
-  if (ranges == 0) return {RUNAI_FILE_STREAMER_EMPTY_REQUEST, "request: no ranges"};
+  if (ranges == 0) return handle_of(streamer)->request_nothing(submission);
   if (arrays.offsets == nullptr || arrays.sizes == nullptr || arrays.destinations == nullptr) {
     return invalid("request: null argument");
   }
@@ -187,7 +150,7 @@ struct Filter {
 };
 
 CallResult list_files(void* streamer, const char* prefix, bool recursive, const Filter& filter,
-                      void (*found)(const char*, size_t, void*), void* user) {
+                      RunaiFileStreamerFileListCallback found, void* user) {
   if (streamer == nullptr || prefix == nullptr || found == nullptr ||
       has_null(filter.allow, filter.num_allow) || has_null(filter.ignore, filter.num_ignore)) {
     return invalid("list_files: null argument");
@@ -207,20 +170,6 @@ CallResult list_files(void* streamer, const char* prefix, bool recursive, const 
   for (const ListedObject& object : *objects) {
     if (filter.wants(object.path)) found(object.path.c_str(), object.size, user);
   }
-  return {};
-}
-
-CallResult set_fs_strategy(const char* strategy) {
-  const std::string value = strategy == nullptr ? "" : strategy;
-  if (value.empty()) {
-    streamer::c_api::set_strategy({});
-    return {};
-  }
-  const auto chosen = streamer::parse_fs_strategy(value);
-  if (!chosen.ok()) {
-    return {RUNAI_FILE_STREAMER_STRATEGY_UNKNOWN, chosen.status().to_string()};
-  }
-  streamer::c_api::set_strategy(*chosen);
   return {};
 }
 
@@ -281,8 +230,7 @@ const char* runai_file_streamer_response_str(int code) { return streamer::c_api:
 
 int runai_file_streamer_list_files(void* streamer, const char* prefix, int recursive,
                                    const char** allow, unsigned num_allow, const char** ignore,
-                                   unsigned num_ignore,
-                                   void (*found)(const char* path, size_t size, void* user),
+                                   unsigned num_ignore, RunaiFileStreamerFileListCallback found,
                                    void* user) {
   return guarded([&] {
     return list_files(streamer, prefix, recursive != 0, {allow, num_allow, ignore, num_ignore},
@@ -300,8 +248,13 @@ int runai_file_streamer_probe_direct_block_size(void* streamer, const char** pat
   });
 }
 
-int runai_file_streamer_set_fs_strategy(const char* strategy) {
-  return guarded([&] { return set_fs_strategy(strategy); });
+int runai_file_streamer_set_fs_strategy(void* streamer, const char* candidates) {
+  return guarded([&]() -> CallResult {
+    if (streamer == nullptr || candidates == nullptr) {
+      return invalid("set_fs_strategy: null argument");
+    }
+    return handle_of(streamer)->set_strategy(candidates);
+  });
 }
 
 const char* runai_file_streamer_last_error(void) { return last_error().c_str(); }

@@ -3,29 +3,13 @@
 #include <charconv>
 #include <cstdint>
 
+#include "base/text.h"
+
 namespace streamer::http {
 namespace {
 
 constexpr int kMaxDepth = 32;
 constexpr std::size_t kMaxElements = 1'000'000;  // each takes about 100 bytes
-
-void append_utf8(std::string* out, std::uint32_t code) {
-  if (code < 0x80) {
-    *out += static_cast<char>(code);
-  } else if (code < 0x800) {
-    *out += static_cast<char>(0xC0 | code >> 6);
-    *out += static_cast<char>(0x80 | (code & 63));
-  } else if (code < 0x10000) {
-    *out += static_cast<char>(0xE0 | code >> 12);
-    *out += static_cast<char>(0x80 | (code >> 6 & 63));
-    *out += static_cast<char>(0x80 | (code & 63));
-  } else {
-    *out += static_cast<char>(0xF0 | code >> 18);
-    *out += static_cast<char>(0x80 | (code >> 12 & 63));
-    *out += static_cast<char>(0x80 | (code >> 6 & 63));
-    *out += static_cast<char>(0x80 | (code & 63));
-  }
-}
 
 class Parser {
  public:
@@ -151,7 +135,7 @@ class Parser {
       const auto [end, error] =
           std::from_chars(name.data(), name.data() + name.size(), code, sixteen ? 16 : 10);
       if (error != std::errc() || end != name.data() + name.size() || code > 0x10FFFF) return false;
-      append_utf8(out, code);
+      append_utf8(code, out);
     } else {
       return false;
     }

@@ -51,8 +51,6 @@ def decode_error(data: bytes) -> StreamerError:
     fields = described.get("fields", {})
     if described["kind"] in ("Abandoned", "PeerError"):
         error: StreamerError = PeerError(described["text"], code="timeout", **fields)
-    elif described["kind"] == "SafetensorsHeaderError":
-        error = errors.SafetensorsHeaderError(described["text"], code=described["code"], **fields)
     elif described["code"]:
         error = errors.from_native(described["code"], described["text"], fields)
     else:

@@ -63,7 +63,7 @@ TEST(Status, CopiesAreApart) {
 
 TEST(Status, EveryCodeHasANameOfItsOwn) {
   std::set<std::string> names;
-  for (int code = 0; code <= static_cast<int>(Code::kPackage); ++code) {
+  for (int code = 0; code <= static_cast<int>(Code::kFormat); ++code) {
     const std::string name = code_name(static_cast<Code>(code));
     EXPECT_NE(name, "unknown") << code;
     EXPECT_TRUE(names.insert(name).second) << name;

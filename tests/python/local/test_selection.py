@@ -422,7 +422,7 @@ class TestOneLiners:
         )
         model = torch.nn.Linear(2, 2)
         before = model.weight.clone()
-        with pytest.raises(RuntimeError, match=r"missing.*bias.*unexpected.*other"):
+        with pytest.raises(RuntimeError, match=r"(?s)Missing.*bias.*Unexpected.*other"):
             load_model(model, tmp_path)
         assert torch.equal(model.weight, before)
 
@@ -458,16 +458,12 @@ class TestOneLiners:
                 assert torch.equal(mine.other, models[0].other)
         assert taken == 4 * (len(shapes) + 1)
 
-    def test_load_model_says_everything_that_is_wrong(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("strict", [True, False])
+    def test_load_model_names_the_sizes(self, strict, tmp_path: Path) -> None:
         path = tmp_path / "1.safetensors"
         safetensors.torch.save_file({"weight": torch.ones(3, 1), "more": torch.ones(1)}, path)
-        model = torch.nn.Linear(3, 3)
-        with pytest.raises(
-            RuntimeError, match=r"missing.*bias.*unexpected.*more.*\n\tsize mismatch"
-        ):
-            load_model(model, path)
         with pytest.raises(RuntimeError, match=r"Linear:\n\tsize mismatch for weight: copying"):
-            load_model(model, path, strict=False)
+            load_model(torch.nn.Linear(3, 3), path, strict)
 
     def test_load_model_converts_what_does_not_fit(self, tmp_path: Path) -> None:
         source = torch.nn.Linear(3, 4)

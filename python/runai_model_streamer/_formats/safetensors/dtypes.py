@@ -4,34 +4,10 @@ from __future__ import annotations
 
 import torch
 
-# Bits of one element. https://github.com/huggingface/safetensors, enum Dtype.
-BITS = {
-    "BOOL": 8,
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-    "U8": 8,
-    "I8": 8,
-    "F8_E5M2": 8,
-    "F8_E4M3": 8,
-    "F8_E8M0": 8,
-    "F8_E4M3FNUZ": 8,
-    "F8_E5M2FNUZ": 8,
-    "I16": 16,
-    "U16": 16,
-    "F16": 16,
-    "BF16": 16,
-    "I32": 32,
-    "U32": 32,
-    "F32": 32,
-    "C64": 64,
-    "F64": 64,
-    "I64": 64,
-    "U64": 64,
-}
+from runai_model_streamer._native_api import safetensors_dtype_bits
 
 # Bytes of one element of the torch dtype, which holds two of F4.
-ELEMENT_BYTES = {name: max(1, bits // 8) for name, bits in BITS.items()}
+ELEMENT_BYTES = {name: max(1, bits // 8) for name, bits in safetensors_dtype_bits.items()}
 
 _TORCH_NAMES = {
     "BOOL": "bool",

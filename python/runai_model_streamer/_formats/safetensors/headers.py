@@ -8,12 +8,9 @@ from typing import Any
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._file_streamer import ByteStreamer
 from runai_model_streamer._formats.safetensors.dtypes import ELEMENT_BYTES
-from runai_model_streamer._formats.safetensors.header import (
-    LENGTH_BYTES,
-    SafetensorMetadata,
-    header_length,
-    parse_header,
-)
+from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._gc import collection_paused
+from runai_model_streamer._native_api import safetensors_header, safetensors_header_end
 from runai_model_streamer._paths import Path, to_text
 from runai_model_streamer._reader import Prefix, Reader
 from runai_model_streamer._requests import FileChunks
@@ -70,12 +67,12 @@ def read_headers(reader: Reader, paths: Sequence[str]) -> Iterator[SafetensorsMe
 
     The iterator parses them one by one, and raises what is wrong with one.
     """
-    prefixes = reader.read_prefixes(list(dict.fromkeys(paths)), _FIRST_BYTES, _end) if paths else []
+    prefixes = (
+        reader.read_prefixes(list(dict.fromkeys(paths)), _FIRST_BYTES, safetensors_header_end)
+        if paths
+        else []
+    )
     return _parsed(paths, {prefix.path: prefix for prefix in prefixes})
-
-
-def _end(first_bytes: bytes, path: str, size: int) -> int:
-    return LENGTH_BYTES + header_length(first_bytes, path, size)
 
 
 def _parsed(paths: Sequence[str], prefixes: dict[str, Prefix]) -> Iterator[SafetensorsMetadata]:
@@ -83,10 +80,15 @@ def _parsed(paths: Sequence[str], prefixes: dict[str, Prefix]) -> Iterator[Safet
     for path in paths:
         if path not in parsed:
             prefix = prefixes.pop(path)
-            end = len(prefix.data)
-            tensors, metadata = parse_header(prefix.data[LENGTH_BYTES:], path, prefix.size - end)
+            with collection_paused():
+                header = safetensors_header(prefix.data, path, prefix.size, SafetensorMetadata)
             parsed[path] = SafetensorsMetadata(
-                tensors, end, metadata, path, prefix.size, prefix.version
+                header.tensors,
+                header.data_offset,
+                header.metadata,
+                path,
+                prefix.size,
+                prefix.version,
             )
         yield parsed[path]
 
@@ -106,9 +108,13 @@ def prepare_request(
 
 
 def check_dtypes(tensors: Sequence[SafetensorMetadata]) -> None:
-    """Raises if a tensor has a dtype that this version of torch lacks."""
-    for tensor in {tensor.dtype: tensor for tensor in tensors}.values():
+    """Raises if torch cannot represent a tensor."""
+    dtypes = {tensor.dtype: tensor for tensor in tensors}
+    for tensor in dtypes.values():
         tensor.get_torch_dtype()
+    if "F4" in dtypes:
+        for tensor in tensors:
+            tensor.get_torch_shape()
 
 
 def make_request(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
@@ -31,8 +32,8 @@ def resolve(
                 )
             found[tensor.name] = tensor
     if isinstance(into, torch.nn.Module):
-        targets = _of_module(into, found)
-    else:
+        targets = _of_module(into, found, device)
+    elif isinstance(into, Mapping):
         targets = dict(into)
         missing = [name for name in targets if name not in found]
         if missing:
@@ -40,27 +41,39 @@ def resolve(
                 f"into: the files have no tensor {missing[0]!r}"
                 + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
             )
-    for name, target in targets.items():
-        _check(name, target, found[name], device)
+        for name, target in targets.items():
+            _check(name, target, found[name], device)
+    else:
+        raise RunaiStreamerInvalidInputException(
+            f"into takes a mapping of names to tensors or a module, not {type(into).__name__}"
+        )
     _check_apart(targets)
     return targets
 
 
 def _of_module(
-    module: torch.nn.Module, found: Mapping[str, SafetensorMetadata]
+    module: torch.nn.Module, found: Mapping[str, SafetensorMetadata], device: torch.device
 ) -> dict[str, torch.Tensor]:
     parameters = dict(module.named_parameters(remove_duplicate=False))
+    own = {id(tensor) for tensor in itertools.chain(parameters.values(), module.buffers())}
     targets: dict[str, torch.Tensor] = {}
-    taken: set[int] = set()
+    taken: set[tuple[int, int]] = set()
     for name, tensor in module.state_dict(keep_vars=True).items():
-        if name in found and isinstance(tensor, torch.Tensor) and place_of(tensor) not in taken:
+        if name not in found:
+            continue
+        if id(tensor) not in own:
+            raise RunaiStreamerInvalidInputException(
+                f"into: the destination of {name!r} is not a parameter or a buffer of the module, "
+                "whose state_dict() makes it: load_model() loads it"
+            )
+        _check(name, tensor, found[name], device)
+        if tensor.numel() == 0 or span_of(tensor) not in taken:
             targets[name] = tensor
-            if tensor.numel() > 0:
-                taken.add(place_of(tensor))
+            taken.add(span_of(tensor))
     missing = [
         name
         for name, parameter in parameters.items()
-        if name not in found and parameter.numel() > 0 and place_of(parameter) not in taken
+        if name not in found and not _is_in(parameter, taken)
     ]
     if missing:
         raise RunaiStreamerInvalidInputException(
@@ -71,9 +84,66 @@ def _of_module(
     return targets
 
 
-def place_of(tensor: torch.Tensor) -> int:
-    """What tensors of the same memory have in common. Those of "meta" have none."""
-    return id(tensor) if tensor.is_meta else tensor.data_ptr()
+def _is_in(parameter: torch.Tensor, taken: set[tuple[int, int]]) -> bool:
+    if not has_plain_memory(parameter):
+        return False
+    return parameter.numel() == 0 or span_of(parameter) in taken
+
+
+def has_plain_memory(tensor: torch.Tensor) -> bool:
+    """Whether all elements of `tensor` are in memory at its data_ptr(), as they are.
+
+    Not so for meta and sparse tensors, lazy parameters, tensors that wrap others (DTensor), lazily
+    conjugated ones, and those whose storage was freed.
+    """
+    if is_lazy(tensor):
+        return False
+    if tensor.is_meta or tensor.layout != torch.strided or tensor.is_conj() or tensor.is_neg():
+        return False
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) and not _is_thin(tensor):
+        return False
+    if tensor.numel() == 0:
+        return True
+    try:
+        storage = tensor.untyped_storage()
+        held, start = storage.nbytes(), tensor.data_ptr()
+    except (RuntimeError, NotImplementedError):  # of a functorch transform
+        return False
+    needed = (tensor.storage_offset() + _extent(tensor)) * tensor.element_size()
+    return start != 0 and needed <= held
+
+
+def _is_thin(tensor: torch.Tensor) -> bool:
+    """Whether a subclass adds attributes or functions, but holds its elements itself."""
+    return type(tensor).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+
+
+def span_of(tensor: torch.Tensor) -> tuple[int, int]:
+    """Addresses of the first byte of a tensor with plain memory, and behind the last one."""
+    start = tensor.data_ptr()
+    return start, start + _extent(tensor) * tensor.element_size()
+
+
+def _extent(tensor: torch.Tensor) -> int:
+    """Elements from the first one to the last one in memory."""
+    if tensor.numel() == 0:
+        return 0
+    strides = zip(tensor.shape, tensor.stride(), strict=True)
+    return 1 + sum((size - 1) * stride for size, stride in strides)
+
+
+def same_device(own: torch.device, device: torch.device) -> bool:
+    """Whether a tensor on `own` is on `device`, which may have no index."""
+    return own.type == device.type and (
+        device.index is None or own.index is None or own.index == device.index
+    )
+
+
+def note_writes(tensors: Iterable[torch.Tensor]) -> None:
+    """Tells autograd that `tensors` are written to, as every function of torch does."""
+    for tensor in tensors:
+        if not tensor.is_inference():
+            torch.autograd.graph.increment_version(tensor)
 
 
 def _check(name: str, target: object, tensor: SafetensorMetadata, device: torch.device) -> None:
@@ -82,24 +152,25 @@ def _check(name: str, target: object, tensor: SafetensorMetadata, device: torch.
 
     if not isinstance(target, torch.Tensor):
         fail(f"is a {type(target).__name__}, not a tensor")
+    if is_lazy(target):
+        fail("is not initialised: run the module once, or use load_model()")
     if target.dtype != tensor.get_torch_dtype():
         fail(f"has dtype {target.dtype}, the file {tensor.get_torch_dtype()}")
     if tuple(target.shape) != tensor.get_torch_shape():
         fail(f"has shape {list(target.shape)}, the file {list(tensor.get_torch_shape())}")
-    if target.device.type != device.type or (
-        device.index is not None and target.device.index not in (None, device.index)
-    ):
+    if not same_device(target.device, device):
         fail(f"is on {target.device}, the stream goes to {device}")
     if target.layout != torch.strided or not target.is_contiguous():
         fail("is not contiguous")
+    if not has_plain_memory(target):
+        fail(
+            f"has no memory of its own, or another form of it ({type(target).__name__} on "
+            f"{target.device}): take the tensor from get_tensors() and copy it"
+        )
 
 
 def _check_apart(targets: Mapping[str, torch.Tensor]) -> None:
-    spans = sorted(
-        (target.data_ptr(), target.data_ptr() + target.numel() * target.element_size(), name)
-        for name, target in targets.items()
-        if target.numel() > 0 and not target.is_meta
-    )
+    spans = sorted((*span_of(target), name) for name, target in targets.items() if target.numel())
     for (_, end, name), (start, _, other) in itertools.pairwise(spans):
         if start < end:
             raise RunaiStreamerInvalidInputException(
