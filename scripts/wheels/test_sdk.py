@@ -1,6 +1,6 @@
 """Tries an SDK archive as its users do: `python -m scripts.wheels.test_sdk ARCHIVE ROOT` (root).
 
-In ROOT, a Debian that debootstrap (a package to install) makes there and that has a C compiler but no library of ours:
+In ROOT, a Debian that debootstrap makes, with a C compiler:
 unpacks the archive, builds examples/restore.c from what is in it alone, by pkg-config and by CMake,
 and restores a file. Also checks the archive's checksum, and what the library exports and needs.
 """
