@@ -5,9 +5,9 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from runai_model_streamer import _native_api as native
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._paths import Path, is_remote, to_text
 from runai_model_streamer._storage.patterns import matches
 from runai_model_streamer._storage.pull import (
@@ -17,7 +17,7 @@ from runai_model_streamer._storage.pull import (
 )
 
 
-def list_safetensors(path: Path, s3_credentials: Any = None) -> list[str]:
+def list_safetensors(path: Path, s3_credentials: S3Credentials | None = None) -> list[str]:
     """The safetensors files directly in the folder `path`, sorted; none: an empty list.
 
     Each is the folder as it was given, and the name.
@@ -34,7 +34,7 @@ def pull_files(
     dst: Path,
     allow_pattern: Sequence[str] | None = None,
     ignore_pattern: Sequence[str] | None = None,
-    s3_credentials: Any = None,
+    s3_credentials: S3Credentials | None = None,
 ) -> None:
     """Copies the objects below the URI `model_path` into the folder `dst`.
 
@@ -54,7 +54,7 @@ def list_files(
     is_recursive: bool = True,
     allow_patterns: Sequence[str] | None = None,
     ignore_patterns: Sequence[str] | None = None,
-    s3_credentials: Any = None,
+    s3_credentials: S3Credentials | None = None,
 ) -> list[tuple[str, int]]:
     """(path, size in bytes) of what is below `prefix`, sorted; patterns as in pull_files()."""
     folder = to_text(prefix)

@@ -9,11 +9,11 @@ import secrets
 import urllib.parse
 from collections.abc import Collection, Sequence
 from types import TracebackType
-from typing import Any
 
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials import certificates as certificates
 from runai_model_streamer._credentials import make_provider
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     from_native,
@@ -48,14 +48,14 @@ _PART_BYTES = 8 << 20
 
 
 def list_objects(
-    folder: str, is_recursive: bool = True, credentials: Any = None
+    folder: str, is_recursive: bool = True, credentials: S3Credentials | None = None
 ) -> list[tuple[str, int]]:
     """(path, size) of the objects below `folder`, sorted by path."""
     provider = make_provider(credentials)
     return native.list_objects(folder, is_recursive, provider, certificates.fallback())
 
 
-def list_safetensors_objects(folder: str, credentials: Any = None) -> list[str]:
+def list_safetensors_objects(folder: str, credentials: S3Credentials | None = None) -> list[str]:
     """The safetensors objects directly in `folder`, sorted."""
     found = list_objects(folder, False, credentials)
     return [path for path, _ in found if native.object_key(path).endswith(".safetensors")]
@@ -66,7 +66,7 @@ def pull_objects(
     destination: str,
     allow: Patterns = None,
     ignore: Patterns = None,
-    credentials: Any = None,
+    credentials: S3Credentials | None = None,
     leave_out: Collection[str] = (),
     also: Sequence[Choice] = (),
 ) -> int:
@@ -208,7 +208,7 @@ class _Part:
                     os.unlink(self.name)
 
 
-def _copy(wanted: Sequence[tuple[str, str, int]], credentials: Any) -> None:
+def _copy(wanted: Sequence[tuple[str, str, int]], credentials: S3Credentials | None) -> None:
     """Copies objects to files, all at once; each file is complete or absent."""
     if not wanted:
         return
@@ -276,7 +276,9 @@ class ObjectStorageModel:
 
     SENTINEL_NAME = COMPLETE
 
-    def __init__(self, model_path: Path, dst: Path, s3_credentials: Any = None) -> None:
+    def __init__(
+        self, model_path: Path, dst: Path, s3_credentials: S3Credentials | None = None
+    ) -> None:
         self._lock_fd, self._stage, self._closed = -1, "", True
         self._model_path = to_text(model_path)
         if not is_remote(self._model_path):
