@@ -154,6 +154,12 @@ wheel: $(STAMPS)/venv  ## A manylinux wheel for this Python in dist/, with stati
 test-wheel: wheel  ## Installs the wheel into a clean virtual environment and into a Debian chroot (root)
 	@$(PY) -m scripts.wheels.test $$(ls -t dist/*.whl | head -1) --chroot .cache/chroot
 
+sdk: $(STAMPS)/system-test  ## The archive for C and C++ programs in dist/, with static libcurl and OpenSSL
+	@$(CCACHE) scripts/wheels/sdk.sh
+
+test-sdk: sdk $(STAMPS)/dev  ## Builds and runs a program from that archive alone in a Debian chroot (root)
+	@$(PY) -m scripts.wheels.test_sdk $$(ls -t dist/*-sdk-*.tar.gz | head -1) .cache/chroot-sdk
+
 ##@ Benchmarks (ARGS=... is passed on; --help says what there is)
 bench: bench-setup  ## Local files: every loader, every row; writes benchmarks/results
 	@$(PY) -m benchmarks.local $(ARGS)
@@ -230,4 +236,4 @@ $(STAMPS)/bench: pyproject.toml $(STAMPS)/venv
 
 .PHONY: help setup demo test test-cpp test-asan test-tsan pytest fuzz test-builds test-examples \
   test-gpu test-delays simulate test-consumers lint lint-cpp lint-python lint-text format docs wheel \
-  test-wheel bench bench-s3 bench-clouds bench-dist bench-gpu bench-overlap bench-setup clean distclean
+  test-wheel sdk test-sdk bench bench-s3 bench-clouds bench-dist bench-gpu bench-overlap bench-setup clean distclean

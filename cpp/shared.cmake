@@ -12,6 +12,10 @@ if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
 endif()
 target_link_libraries(streamer PRIVATE $<LINK_LIBRARY:WHOLE_ARCHIVE,streamer_core>)
 
+if(STREAMER_OBJECT_STORAGE)
+  target_compile_definitions(streamer PRIVATE STREAMER_OBJECT_STORAGE)
+endif()
+
 set(STREAMER_MAP ${CMAKE_CURRENT_BINARY_DIR}/libstreamer.map)
 configure_file(libstreamer.map.in ${STREAMER_MAP} @ONLY)
 # The map keeps in what comes out of static archives (libcurl, OpenSSL, libstdc++). -Bsymbolic:
@@ -51,12 +55,26 @@ configure_package_config_file(
   ${CMAKE_CURRENT_BINARY_DIR}/model_streamerConfig.cmake INSTALL_DESTINATION ${STREAMER_CONFIG_DIR})
 write_basic_package_version_file(
   ${CMAKE_CURRENT_BINARY_DIR}/model_streamerConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+# Names that programs for the original's SDK ask for.
+set(STREAMER_SDK_CONFIG_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/runai-streamer)
+configure_package_config_file(
+  ${PROJECT_SOURCE_DIR}/cmake/package/runai-streamerConfig.cmake.in
+  ${CMAKE_CURRENT_BINARY_DIR}/runai-streamerConfig.cmake
+  INSTALL_DESTINATION ${STREAMER_SDK_CONFIG_DIR})
+write_basic_package_version_file(
+  ${CMAKE_CURRENT_BINARY_DIR}/runai-streamerConfigVersion.cmake COMPATIBILITY SameMajorVersion)
 # Relative, so that the installed tree can be moved.
 file(RELATIVE_PATH STREAMER_PC_PREFIX ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
-configure_file(${PROJECT_SOURCE_DIR}/cmake/package/model_streamer.pc.in
-               ${CMAKE_CURRENT_BINARY_DIR}/model_streamer.pc @ONLY)
+foreach(STREAMER_PC_NAME model_streamer runai-streamer)
+  configure_file(${PROJECT_SOURCE_DIR}/cmake/package/streamer.pc.in
+                 ${CMAKE_CURRENT_BINARY_DIR}/${STREAMER_PC_NAME}.pc @ONLY)
+endforeach()
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/model_streamerConfig.cmake
               ${CMAKE_CURRENT_BINARY_DIR}/model_streamerConfigVersion.cmake
         DESTINATION ${STREAMER_CONFIG_DIR})
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/runai-streamerConfig.cmake
+              ${CMAKE_CURRENT_BINARY_DIR}/runai-streamerConfigVersion.cmake
+        DESTINATION ${STREAMER_SDK_CONFIG_DIR})
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/model_streamer.pc
+              ${CMAKE_CURRENT_BINARY_DIR}/runai-streamer.pc
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

@@ -76,7 +76,7 @@ LAYERS: list[set[str]] = [
     {"_distributed"},
     {"_safetensors_streamer"},
     {"_module_plan", "_dtensor"},
-    {"_loading", "_streamer_mock"},
+    {"_loading", "_safe_open", "_streamer_mock"},
     {"__init__"},
 ]
 

@@ -7,6 +7,7 @@ where Ceph can't be had).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import subprocess
@@ -42,22 +43,42 @@ def run(*command: object, **options) -> str:
     return done.stdout
 
 
-def build(installed: Path, folder: Path) -> list[Path]:
-    programs = []
-    for language, name in (("c", "stream_file"), ("cpp", "stream_files")):
+def build(installed: Path, folder: Path) -> tuple[list[Path], list[Path]]:
+    """The programs that print a checksum, and those that restore."""
+    for language in ("c", "cpp"):
         target = folder / language
         source = ROOT / "examples" / language
         run("cmake", "-S", source, "-B", target, f"-DCMAKE_PREFIX_PATH={installed}")
         run("cmake", "--build", target)
-        programs.append(target / name)
-    (pc,) = installed.glob("lib*/**/model_streamer.pc")
-    copy = folder / "stream_file.c"
-    copy.write_bytes((ROOT / "examples" / "c" / "stream_file.c").read_bytes())
+    (pc,) = installed.glob("lib*/**/runai-streamer.pc")
+    made = folder / "make"
+    made.mkdir()
+    for name in ("stream_file.c", "restore.c"):
+        (made / name).write_bytes((ROOT / "examples" / "c" / name).read_bytes())
     run(
-        *("make", "-C", folder, "-f", ROOT / "examples" / "c" / "Makefile", "stream_file"),
+        *("make", "-C", made, "-f", ROOT / "examples" / "c" / "Makefile"),
         env={**os.environ, "PKG_CONFIG_PATH": str(pc.parent)},
     )
-    return [*programs, folder / "stream_file"]
+    return (
+        [folder / "c" / "stream_file", folder / "cpp" / "stream_files", made / "stream_file"],
+        [folder / "c" / "restore", made / "restore"],
+    )
+
+
+def restore(program: Path, folder: Path, path: Path | str, env: dict[str, str]) -> None:
+    """Calls it in every way, with a file of several submissions and an empty one."""
+    empty = folder / "empty.bin"
+    empty.touch()
+    paths = [str(path), str(len(CONTENT))]
+    if "://" not in paths[0]:
+        paths += [str(empty), "0"]
+    for options in ([], ["--thread"], ["--sessions=3", "--thread"], ["--strategy=buffered"]):
+        target = Path(tempfile.mkdtemp(dir=folder))
+        run(program, *options, target, *paths * 3, env=env)
+        restored = sorted(target.iterdir())
+        assert len(restored) == len(paths) // 2 * 3 * (3 if "--sessions=3" in options else 1)
+        want = {hashlib.sha256(CONTENT).digest(), hashlib.sha256(b"").digest()}
+        assert {hashlib.sha256(file.read_bytes()).digest() for file in restored} <= want, options
 
 
 @contextmanager
@@ -93,10 +114,10 @@ def main() -> None:
         folder = Path(temporary)
         installed = folder / "installed"
         run("cmake", "--install", sys.argv[1], "--prefix", installed)
-        programs = build(installed, folder)
+        programs, restorers = build(installed, folder)
         (library,) = installed.glob("lib*/**/libstreamer.so")
         env = {**os.environ, "LD_LIBRARY_PATH": str(library.parent)}
-        for program in programs:  # a program asks for the library by its SONAME
+        for program in programs + restorers:  # a program asks for the library by its SONAME
             assert "[libstreamer.so.0]" in run("readelf", "-d", program), program
         path = folder / "data.bin"
         path.write_bytes(CONTENT)
@@ -108,9 +129,13 @@ def main() -> None:
             )
             assert missing.returncode == 1, missing
             assert "missing" in missing.stderr, missing
+        for program in restorers:
+            restore(program, folder, path, env)
         with bucket(CONTENT) as (uri, environment):
             for program in programs:
                 assert want in run(program, uri, env=env | environment), program
+            for program in restorers:
+                restore(program, folder, uri, env | environment)
     print("the examples work")
 
 

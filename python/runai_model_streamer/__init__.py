@@ -8,11 +8,13 @@
 """
 
 from runai_model_streamer import _interpreter  # noqa: F401 - first: it may refuse
+from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._distributed.streamer import DistributedStreamer
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     RunaiStreamerMemoryLimitException,
+    SafetensorsHeaderError,
     StreamerChangedError,
     StreamerClosedError,
     StreamerDeviceError,
@@ -27,11 +29,13 @@ from runai_model_streamer._errors import (
     StreamerUnsupportedError,
 )
 from runai_model_streamer._file_streamer import FileStreamer
-from runai_model_streamer._loading import load_file, load_model
+from runai_model_streamer._loading import load_checkpoint, load_file, load_model
 from runai_model_streamer._requests import FileChunks
+from runai_model_streamer._safe_open import SafeOpen, safe_open
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
 from runai_model_streamer._stats import StreamStats
-from runai_model_streamer._storage.listing import list_safetensors, pull_files
+from runai_model_streamer._storage.checkpoint import list_checkpoint
+from runai_model_streamer._storage.listing import list_files, list_safetensors, pull_files
 from runai_model_streamer._storage.pull import ObjectStorageModel
 
 __all__ = [
@@ -42,6 +46,8 @@ __all__ = [
     "RunaiStreamerInvalidInputException",
     "RunaiStreamerMemoryLimitException",
     "S3Credentials",
+    "SafeOpen",
+    "SafetensorsHeaderError",
     "SafetensorsStreamer",
     "StreamStats",
     "StreamerChangedError",
@@ -56,8 +62,16 @@ __all__ = [
     "StreamerShortReadError",
     "StreamerTimeoutError",
     "StreamerUnsupportedError",
+    "__version__",
+    "list_checkpoint",
+    "list_files",
     "list_safetensors",
+    "load_checkpoint",
     "load_file",
     "load_model",
     "pull_files",
+    "safe_open",
 ]
+
+__version__: str = native.version()
+"""The version of the package."""

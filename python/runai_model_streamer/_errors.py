@@ -66,7 +66,7 @@ class StreamerError(ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         fields = {name: getattr(self, name) for name in FIELDS}
-        return _rebuild, (type(self), str(self), self.code, fields)
+        return _rebuild, (type(self), str(self), self.code, fields, self.rank, self.host)
 
 
 FIELDS = (
@@ -84,9 +84,16 @@ FIELDS = (
 
 
 def _rebuild(
-    kind: type[StreamerError], text: str, code: str, fields: dict[str, Any]
+    kind: type[StreamerError],
+    text: str,
+    code: str,
+    fields: dict[str, Any],
+    rank: int | None,
+    host: str | None,
 ) -> StreamerError:
-    return kind(text, code=code, **fields)
+    error = kind(text, code=code, **fields)
+    error.rank, error.host = rank, host
+    return error
 
 
 class RunaiStreamerInvalidInputException(StreamerError):

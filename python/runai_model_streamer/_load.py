@@ -125,9 +125,7 @@ def _ended(items: Generator[Any, None, None]) -> bool:
 def _to_raise_again(error: BaseException) -> StreamerError:
     """What later iterators raise: without the traceback, which holds the frames of a consumer."""
     if isinstance(error, StreamerError):
-        again = copy.copy(error)
-        again.rank, again.host = error.rank, error.host
-        return again
+        return copy.copy(error)
     return StreamerClosedError(
         f"the load ended early, by {type(error).__name__}: call stream_files() to read again",
         code="cancelled",

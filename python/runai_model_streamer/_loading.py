@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Container, Iterable, Mapping, Sequence
 
 import torch
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._dtensor import shard_like
-from runai_model_streamer._errors import RunaiStreamerInvalidInputException
+from runai_model_streamer._errors import RunaiStreamerInvalidInputException, shown_path
 from runai_model_streamer._formats.safetensors.dtypes import safetensors_to_torch_dtype
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.into import has_plain_memory, span_of
+from runai_model_streamer._formats.safetensors.selection import NamesOfFiles
 from runai_model_streamer._module_plan import Plan, make_plan
-from runai_model_streamer._paths import Path, is_remote, to_text
+from runai_model_streamer._paths import Path
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
-from runai_model_streamer._storage.listing import list_safetensors
+from runai_model_streamer._storage.checkpoint import Checkpoint, find_checkpoint
 
 
 def load_file(
@@ -25,9 +25,32 @@ def load_file(
     s3_credentials: S3Credentials | None = None,
 ) -> dict[str, torch.Tensor]:
     """All tensors of the file or object `filename`, by name."""
-    target = f"cuda:{device}" if isinstance(device, int) else device
+    target = _device_of(device)
     with SafetensorsStreamer() as streamer:
         streamer.stream_file(filename, s3_credentials, target)
+        return dict(streamer.get_tensors())
+
+
+def load_checkpoint(
+    path: Path,
+    device: str | torch.device | int = "cpu",
+    s3_credentials: S3Credentials | None = None,
+    *,
+    variant: str | None = None,
+) -> dict[str, torch.Tensor]:
+    """All tensors of the checkpoint at `path`, by name, in file order.
+
+    `path` and `variant` are those of list_checkpoint(). With an index, each tensor is read from the
+    file that the index names; what the index does not name is not read.
+    """
+    target = _device_of(device)
+    checkpoint = find_checkpoint(path, s3_credentials, variant)
+    with SafetensorsStreamer() as streamer:
+        streamer.open_files(checkpoint.files, s3_credentials)
+        found, selection = _tensors_of(streamer, checkpoint)
+        if not found:
+            return {}
+        streamer._stream(checkpoint.files, s3_credentials, target, selection)
         return dict(streamer.get_tensors())
 
 
@@ -39,8 +62,12 @@ def load_model(
     s3_credentials: S3Credentials | None = None,
     *,
     assign: bool = False,
+    variant: str | None = None,
 ) -> tuple[set[str], list[str]]:
-    """Fills `model` from a file or from the safetensors files of a folder.
+    """Fills `model` from the checkpoint at `path`: a file, an index, a directory, or a pattern.
+
+    `path` and `variant` are those of list_checkpoint(). With an index, each tensor is read from the
+    file that the index names; what the index does not name is not read.
 
     The outcome is that of ``model.load_state_dict()``: hooks and methods of the model's own are
     called, dtypes are converted. Tensors that nothing but the module looks at are read straight
@@ -56,30 +83,60 @@ def load_model(
             unexpected; the text is that of torch or of safetensors. Unless hooks or methods of the
             model's own decide about it, nothing was read then, and the model is as it was.
     """
-    target = torch.device(f"cuda:{device}" if isinstance(device, int) else device)
-    paths = _files_of(to_text(path))
+    target = _device_of(device)
+    checkpoint = find_checkpoint(path, s3_credentials, variant)
     with SafetensorsStreamer() as streamer:
-        streamer.open_files(paths, s3_credentials)
-        found = {
-            tensor.name: tensor
-            for tensors in streamer.files_to_tensors_metadata.values()
-            for tensor in tensors
-        }
+        streamer.open_files(checkpoint.files, s3_credentials)
+        found, _ = _tensors_of(streamer, checkpoint)
         ties = [] if assign else _find_ties(model, found)
         plan = make_plan(model, found, target, assign)
         if plan.certain and (plan.mismatch or (strict and _misfits(plan, ties, found))):
             # No tensor is needed for the error: a tensor that is copied to itself stays as it is.
             _finish(model, _state(found, plan), ties, strict, assign)
         state = _state(found, plan)
-        wanted = [name for name in found if name not in plan.unread]
+        wanted = found.keys() - plan.unread
         if wanted:
-            streamer.stream_files(
-                paths, s3_credentials, target, tensor_names=wanted, into=plan.in_place or None
+            _, selection = _tensors_of(streamer, checkpoint, wanted)
+            streamer._stream(
+                checkpoint.files, s3_credentials, target, selection, plan.in_place or None
             )
             for name, tensor in streamer.get_tensors():
                 if name not in plan.in_place and not _copied(plan.copied.get(name), tensor):
                     state[name] = shard_like(plan.own.get(name), tensor)
         return _finish(model, state, ties, strict, assign)
+
+
+def _device_of(device: str | torch.device | int) -> torch.device:
+    return torch.device(f"cuda:{device}" if isinstance(device, int) else device)
+
+
+def _tensors_of(
+    streamer: SafetensorsStreamer, checkpoint: Checkpoint, wanted: Container[str] | None = None
+) -> tuple[dict[str, SafetensorMetadata], NamesOfFiles]:
+    """The tensors of a checkpoint, of which all files are open, and which file has which: all, or
+    those of the names `wanted`."""
+    place_of = checkpoint.place_of
+    found: dict[str, SafetensorMetadata] = {}
+    names: dict[str, set[str]] = {path: set() for path in checkpoint.files}
+    for path, tensors in zip(
+        checkpoint.files, streamer.files_to_tensors_metadata.values(), strict=True
+    ):
+        for tensor in tensors:
+            name = tensor.name
+            if place_of is not None and place_of.get(name) != path:
+                continue
+            if wanted is not None and name not in wanted:
+                continue
+            if name in found:
+                other = next(path for path in names if name in names[path])
+                raise RunaiStreamerInvalidInputException(
+                    f"{path}: {name!r} stands in {shown_path(other)!r} too, and no index says "
+                    "which one counts. Name the files of one model",
+                    path=path,
+                )
+            found[name] = tensor
+            names[path].add(name)
+    return found, NamesOfFiles(names)
 
 
 def _misfits(plan: Plan, ties: Sequence[list[str]], found: Container[str]) -> bool:
@@ -175,14 +232,3 @@ def _find_ties(model: torch.nn.Module, found: Mapping[str, SafetensorMetadata]) 
 
 def _is_whole(tensor: torch.Tensor) -> bool:
     return tensor.nbytes == tensor.untyped_storage().nbytes()
-
-
-def _files_of(path: str) -> list[str]:
-    if path.endswith(".safetensors") or (not is_remote(path) and not os.path.isdir(path)):
-        return [path]
-    paths = list_safetensors(path)
-    if not paths:
-        raise RunaiStreamerInvalidInputException(
-            f"{path}: no safetensors files in this folder", path=path
-        )
-    return paths

@@ -16,21 +16,30 @@ _FORMAT = "%(asctime)s [%(levelname)s] %(message)s"
 _stderr: logging.Handler | None = None
 _file: logging.FileHandler | None = None
 _reported = False
+_level = logging.NOTSET  # what this module has set
+_propagated = True  # before lines went to standard error
 
 
 def configure() -> None:
-    """Applies RUNAI_STREAMER_LOG_LEVEL, _LOG_TO_STDERR and _LOG_FILE."""
-    global _stderr, _file
-    logger.setLevel((native.setting("RUNAI_STREAMER_LOG_LEVEL") or "info").upper())
+    """Applies RUNAI_STREAMER_LOG_LEVEL, _LOG_TO_STDERR and _LOG_FILE.
+
+    What is not set stays as the host has configured it.
+    """
+    global _stderr, _file, _level, _propagated
+    level = native.setting("RUNAI_STREAMER_LOG_LEVEL")
+    if os.environ.get("RUNAI_STREAMER_LOG_LEVEL") or logger.level in (logging.NOTSET, _level):
+        logger.setLevel((level or "info").upper())
+        _level = logger.level
     to_stderr = bool(native.setting("RUNAI_STREAMER_LOG_TO_STDERR"))
     if to_stderr and _stderr is None:
         _stderr = logging.StreamHandler(sys.stderr)
         _stderr.setFormatter(logging.Formatter(_FORMAT))
         logger.addHandler(_stderr)
+        _propagated, logger.propagate = logger.propagate, False
     elif not to_stderr and _stderr is not None:
         logger.removeHandler(_stderr)
         _stderr = None
-    logger.propagate = _stderr is None
+        logger.propagate = _propagated
     path = native.setting("RUNAI_STREAMER_LOG_FILE")
     if _file is not None and _file.baseFilename != (path and os.path.abspath(path)):
         logger.removeHandler(_file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import urllib.parse
 from collections.abc import Iterable
 
 from runai_model_streamer import _native_api as native
@@ -12,16 +13,47 @@ Path = str | os.PathLike[str]
 
 
 def to_text(path: Path) -> str:
-    """`path` as text, not normalised."""
-    text = os.fspath(path)
+    """`path` as text, not normalised; a file:// URI and a ~ that no file is named as the path that
+    they mean.
+
+    Raises RunaiStreamerInvalidInputException for what is no path.
+    """
+    text: object = path
+    if isinstance(path, os.PathLike):
+        text = os.fspath(path)
     if not isinstance(text, str):
         raise RunaiStreamerInvalidInputException(f"a path is text, not {type(text).__name__}")
+    if "\0" in text:
+        raise RunaiStreamerInvalidInputException(f"a path has no zero byte: {text!r}")
+    if text[:7].lower() == "file://":
+        return _of_uri(text)
+    if text.startswith("~") and not os.path.lexists(text):
+        return os.path.expanduser(text)
     return text
+
+
+def _of_uri(uri: str) -> str:
+    host, slash, path = uri[7:].partition("/")
+    if host not in ("", "localhost") or not slash:
+        raise RunaiStreamerInvalidInputException(
+            f"{uri}: a file URI is file:///directory/file, of this machine", path=uri
+        )
+    return "/" + urllib.parse.unquote(path, errors="surrogateescape")
 
 
 def is_remote(path: str) -> bool:
     """Whether `path` is a URI that is read over a network."""
-    return native.source_kind(path) != "file"
+    return native.source_kind(to_native(path)) != "file"
+
+
+def to_native(path: str) -> str | bytes:
+    """`path` for the native module: the bytes of a name that is not UTF-8."""
+    try:
+        return path if path.isascii() else path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise RunaiStreamerInvalidInputException(
+            f"a path is text that can be encoded: {path!r}"
+        ) from None
 
 
 def check_not_mixed(paths: Iterable[str]) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, SupportsIndex, cast
 
 import torch
 
-from runai_model_streamer._errors import RunaiStreamerMemoryLimitException, shown_path
+from runai_model_streamer._errors import (
+    RunaiStreamerInvalidInputException,
+    RunaiStreamerMemoryLimitException,
+    shown_path,
+)
 from runai_model_streamer._paths import Path, to_text
 
 __all__ = ["FileChunks", "RunaiStreamerMemoryLimitException"]
@@ -40,8 +45,8 @@ class FileChunks:
         self,
         id: int,
         path: Path,
-        offsets: int | Sequence[int],
-        sizes: Sequence[int],
+        offsets: SupportsIndex | Iterable[SupportsIndex],
+        sizes: Iterable[SupportsIndex],
         *,
         alignments: Sequence[int] | None = None,
         destinations: Sequence[int] | None = None,
@@ -49,15 +54,22 @@ class FileChunks:
     ) -> None:
         self.id = id
         self.path = to_text(path)
-        self.sizes = list(sizes)
-        if isinstance(offsets, int):
-            self.offsets = list(accumulate(self.sizes[:-1], initial=offsets)) if self.sizes else []
+        self.sizes = _numbers(sizes)
+        if isinstance(offsets, Iterable):
+            self.offsets = _numbers(offsets)
         else:
-            self.offsets = list(offsets)
+            (start,) = _numbers([offsets])
+            self.offsets = list(accumulate(self.sizes[:-1], initial=start)) if self.sizes else []
         if len(self.offsets) != len(self.sizes):
-            raise ValueError(f"{len(self.offsets)} offsets do not go with {len(self.sizes)} sizes")
+            raise RunaiStreamerInvalidInputException(
+                f"{len(self.offsets)} offsets do not go with {len(self.sizes)} sizes",
+                path=self.path,
+            )
         if min(self.offsets, default=0) < 0 or min(self.sizes, default=0) < 0:
-            raise ValueError(f"offsets and sizes of {shown_path(self.path)} must not be negative")
+            raise RunaiStreamerInvalidInputException(
+                f"offsets and sizes of {shown_path(self.path)} must not be negative",
+                path=self.path,
+            )
         self.alignments = None if alignments is None else list(alignments)
         self.destinations = None if destinations is None else list(destinations)
         self.keep = keep
@@ -81,3 +93,16 @@ class FileChunks:
     def max_chunk_size(self) -> int:
         """The largest size in bytes; 0 where there is none."""
         return max(self.sizes, default=0)
+
+
+def _numbers(given: Iterable[SupportsIndex]) -> list[int]:
+    """`given` as numbers of Python: those of numpy, too."""
+    numbers = list(given)
+    if all(kind is int for kind in set(map(type, numbers))):
+        return cast("list[int]", numbers)
+    try:
+        return [operator.index(number) for number in numbers]
+    except TypeError:
+        raise RunaiStreamerInvalidInputException(
+            "offsets and sizes are whole numbers of bytes"
+        ) from None

@@ -20,12 +20,16 @@ from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.headers import (
     SafetensorsMetadata,
-    check_dtypes,
     make_request,
     read_headers,
 )
 from runai_model_streamer._formats.safetensors.into import Into, note_writes, resolve
-from runai_model_streamer._formats.safetensors.selection import TensorNames, select
+from runai_model_streamer._formats.safetensors.selection import (
+    Selection,
+    TensorNames,
+    check_tensors,
+    select,
+)
 from runai_model_streamer._formats.safetensors.tensor_slice import SliceReader, TensorSlice
 from runai_model_streamer._formats.safetensors.tensors import tensors_of_run
 from runai_model_streamer._gc import collection_paused, collection_spaced
@@ -214,6 +218,30 @@ class SafetensorsStreamer:
                 safetensors file; an argument or a setting can't be used.
         """
         names = [to_text(path) for path in _as_list(paths)]
+        self._stream(
+            names,
+            s3_credentials,
+            device,
+            tensor_names,
+            into,
+            progress,
+            is_distributed=is_distributed,
+            process_group=process_group,
+        )
+
+    def _stream(
+        self,
+        names: list[str],
+        s3_credentials: S3Credentials | None,
+        device: str | torch.device | None,
+        selection: Selection | None,
+        into: Into | None = None,
+        progress: Progress | None = None,
+        *,
+        is_distributed: bool = False,
+        process_group: dist.ProcessGroup | None = None,
+    ) -> None:
+        """stream_files(), also of a selection by files."""
         self.start_time = time.monotonic()
         self.device_str = "cpu" if device is None else str(device)
         opened = self._opened
@@ -229,7 +257,7 @@ class SafetensorsStreamer:
             found = None
         try:
             headers = read_headers(reader, names) if found is None else iter(found)
-            self._start(reader, headers, tensor_names, into, progress)
+            self._start(reader, headers, selection, into, progress)
         except BaseException as error:
             self.file_streamer.end(error)  # other ranks wait for this one
             raise
@@ -246,20 +274,20 @@ class SafetensorsStreamer:
         self,
         reader: Reader,
         headers: Iterator[SafetensorsMetadata],
-        tensor_names: TensorNames | None,
+        selection: Selection | None,
         into: Into | None,
         progress: Progress | None,
     ) -> None:
         targets: dict[str, torch.Tensor] = {}
         written = reader.sink.writes_destinations
-        if into is None and tensor_names is None:
+        if into is None and selection is None:
             # Made while they are submitted: the first file is read while the next header is parsed.
             reader.start(self._requests_of_everything(headers))
         else:
             self._files = list(headers)
-            wanted = select([file.tensors_metadata for file in self._files], tensor_names)
-            for tensors in wanted:
-                check_dtypes(tensors)  # before anything is read
+            wanted = select(self._files, selection)
+            for file, tensors in zip(self._files, wanted, strict=True):
+                check_tensors(tensors, file.path)  # before anything is read
             if into is not None:
                 targets = resolve(into, wanted, reader.sink.device)
             self.files_to_tensors_metadata = dict(enumerate(wanted))
@@ -281,7 +309,7 @@ class SafetensorsStreamer:
         self._files, self.files_to_tensors_metadata, self.total_size = [], {}, 0
         for index, file in enumerate(headers):
             tensors = list(file.tensors_metadata)
-            check_dtypes(tensors)
+            check_tensors(tensors, file.path)
             request = make_request(index, file.path, file.offset, tensors)
             self.files_to_tensors_metadata[index] = tensors
             self._files.append(file)
@@ -372,13 +400,14 @@ class SafetensorsStreamer:
             index: list(file.tensors_metadata) for index, file in enumerate(self._files)
         }
 
-    def get_slice(self, name: str) -> TensorSlice:
+    def get_slice(self, name: str) -> TensorSlice[torch.Tensor]:
         """A tensor whose parts are read on demand: ``get_slice(name)[10:20]``.
 
         Slices stay usable after close(). Raises KeyError if the files have no such tensor.
         """
         file, tensor = self._tensors_by_name()[name]
-        return TensorSlice(self._slices, file, tensor)
+        check_tensors([tensor], file.path)
+        return TensorSlice(self._slices, file, tensor, _as_it_is)
 
     def _tensors_by_name(self) -> dict[str, tuple[SafetensorsMetadata, SafetensorMetadata]]:
         if self._by_name is None:
@@ -464,6 +493,10 @@ def _filled(
         return name, target
 
     return map(fill, fresh)
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
 
 
 def _as_list(paths: Any) -> list[Any]:

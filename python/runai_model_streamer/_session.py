@@ -12,7 +12,7 @@ from runai_model_streamer import _logging as logs
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials import certificates as certificates
 from runai_model_streamer._credentials import make_provider
-from runai_model_streamer._paths import check_not_mixed, is_remote
+from runai_model_streamer._paths import check_not_mixed, is_remote, to_native
 from runai_model_streamer._requests import FileChunks
 
 
@@ -68,7 +68,7 @@ class Session:
 
     def open(self, paths: Sequence[str], prefix_bytes: int = 0) -> list[bytes]:
         """Opens `paths` and returns the first bytes of each; raises the first one's error."""
-        opened = self.stream.open(list(paths), prefix_bytes)
+        opened = self.stream.open(list(map(to_native, paths)), prefix_bytes)
         first = self._opened
         self._opened += len(opened)
         prefixes = []

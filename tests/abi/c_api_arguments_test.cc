@@ -27,7 +27,6 @@ TEST_F(CApiArguments, RefusesBadArguments) {
   const char* paths[] = {path.c_str()};
   const char* null_path[] = {nullptr};
   const uint32_t one[] = {1};
-  const uint32_t none[] = {0};
   const size_t zero[] = {0};
   const size_t hundred[] = {100};
   const size_t huge[] = {SIZE_MAX};
@@ -42,8 +41,6 @@ TEST_F(CApiArguments, RefusesBadArguments) {
     EXPECT_STRNE(runai_file_streamer_last_error(), "");
     return code;
   };
-  EXPECT_EQ(request(0, paths, one, zero, hundred, destination), RUNAI_FILE_STREAMER_EMPTY_REQUEST);
-  EXPECT_EQ(request(1, paths, none, zero, hundred, destination), RUNAI_FILE_STREAMER_EMPTY_REQUEST);
   EXPECT_EQ(request(1, nullptr, one, zero, hundred, destination), RUNAI_FILE_STREAMER_INVALID);
   EXPECT_EQ(request(1, null_path, one, zero, hundred, destination), RUNAI_FILE_STREAMER_INVALID);
   EXPECT_EQ(request(1, paths, nullptr, zero, hundred, destination), RUNAI_FILE_STREAMER_INVALID);
@@ -151,28 +148,133 @@ TEST_F(CApiArguments, TakesCredentialsOnceAndTheSameAgain) {
   EXPECT_EQ(runai_file_streamer_set_credentials(streamer.get(), keys, others, 5),
             RUNAI_FILE_STREAMER_CREDENTIALS_SET);
   EXPECT_EQ(std::string(runai_file_streamer_last_error()).find("s3cr3t"), std::string::npos);
-  const char* unknown[] = {"password"};
-  EXPECT_EQ(runai_file_streamer_set_credentials(streamer.get(), unknown, values, 1),
-            RUNAI_FILE_STREAMER_INVALID);
+  const char* fewer[] = {"password"};
+  EXPECT_EQ(runai_file_streamer_set_credentials(streamer.get(), fewer, values, 1),
+            RUNAI_FILE_STREAMER_CREDENTIALS_SET);
   EXPECT_EQ(runai_file_streamer_set_credentials(streamer.get(), nullptr, nullptr, 1),
             RUNAI_FILE_STREAMER_INVALID);
   Streamer another;
   EXPECT_EQ(runai_file_streamer_set_credentials(another.get(), keys, others, 5), 0);
 }
 
+TEST_F(CApiArguments, CarriesAlongCredentialsOfUnknownKeys) {
+  const std::string path = folder_.write("a", noise(100, 1));
+  Streamer streamer;
+  const char* keys[] = {"password", "region"};
+  const char* values[] = {"s3cr3t", "eu-west-1"};
+  EXPECT_EQ(runai_file_streamer_set_credentials(streamer.get(), keys, values, 2), 0);
+  EXPECT_EQ(runai_file_streamer_set_credentials(streamer.get(), keys, values, 2), 0);
+  std::vector<char> into;
+  ASSERT_EQ(streamer.request(path, {{0, 100}}, &into), 0);
+  EXPECT_EQ(streamer.take().code, 0);
+}
+
+TEST_F(CApiArguments, EmptyRequestsHaveANumberAndOweNothing) {
+  const std::vector<char> content = noise(100, 1);
+  const std::string path = folder_.write("a", content);
+  const std::string missing = folder_.at("missing");
+  Streamer streamer;
+  const char* paths[] = {path.c_str(), missing.c_str()};
+  const uint32_t none[] = {0, 0};
+  std::set<uint64_t> ids;
+  const auto empty = [&](uint32_t files, const char** names, const uint32_t* counts) {
+    uint64_t id = ~0ULL;
+    EXPECT_EQ(runai_file_streamer_request(streamer.get(), &id, files, names, counts, nullptr,
+                                          nullptr, nullptr, kCpu),
+              RUNAI_FILE_STREAMER_SUCCESS);
+    EXPECT_TRUE(ids.insert(id).second) << id;
+  };
+  const auto nothing_is_owed = [&] {
+    uint64_t id = 0;
+    uint32_t file = 0;
+    uint32_t range = 0;
+    int done = 0;
+    EXPECT_EQ(runai_file_streamer_response(streamer.get(), &id, &file, &range, &done, 25),
+              RUNAI_FILE_STREAMER_TIMED_OUT);
+  };
+  empty(0, nullptr, nullptr);
+  empty(2, paths, none);
+  nothing_is_owed();
+  // Between requests that owe something, in any order.
+  std::vector<char> first;
+  std::vector<char> second;
+  ASSERT_EQ(streamer.request(path, {{0, 100}}, &first), 0);
+  empty(1, paths, none);
+  ASSERT_EQ(streamer.request(path, {{50, 50}, {0, 0}}, &second), 0);
+  empty(0, paths, none);
+  int done = 0;
+  for (int i = 0; i < 3; ++i) {
+    const Taken answer = streamer.take();
+    EXPECT_EQ(answer.code, 0);
+    EXPECT_EQ(ids.count(answer.submission), 0U);
+    done += answer.done;
+  }
+  EXPECT_EQ(done, 2);
+  EXPECT_EQ(std::memcmp(first.data(), content.data(), 100), 0);
+  nothing_is_owed();
+}
+
 TEST_F(CApiArguments, StrategyIsKnownByNameAndUsed) {
   const std::vector<char> content = noise(1 << 20, 9);
   const std::string path = folder_.write("a", content);
-  for (const char* strategy : {"auto", "mapped", "buffered", "direct"}) {
-    ASSERT_EQ(runai_file_streamer_set_fs_strategy(strategy), 0);
+  for (const char* strategy :
+       {"auto", "mapped", "buffered", "direct", "io_uring_direct,libaio_direct,sync_buffered"}) {
     Streamer streamer;
+    ASSERT_EQ(runai_file_streamer_set_fs_strategy(streamer.get(), strategy), 0);
     std::vector<char> memory;
     ASSERT_EQ(streamer.request(path, {{3, (1 << 20) - 3}}, &memory), 0);
     ASSERT_EQ(streamer.take().code, 0) << strategy << ": " << runai_file_streamer_last_error();
     EXPECT_EQ(std::memcmp(memory.data(), content.data() + 3, content.size() - 3), 0) << strategy;
+    EXPECT_EQ(runai_file_streamer_set_fs_strategy(streamer.get(), strategy), 0);
   }
-  EXPECT_EQ(runai_file_streamer_set_fs_strategy("psychic"), RUNAI_FILE_STREAMER_STRATEGY_UNKNOWN);
-  EXPECT_EQ(runai_file_streamer_set_fs_strategy(nullptr), 0);
+}
+
+TEST_F(CApiArguments, StrategyIsSetOnce) {
+  const std::string path = folder_.write("a", noise(100, 1));
+  Streamer streamer;
+  const auto set = [&](const char* candidates) {
+    return runai_file_streamer_set_fs_strategy(streamer.get(), candidates);
+  };
+  for (const char* wrong : {"", " ", "psychic", "direct,", ",direct", "direct,psychic",
+                            "direct,direct", "direct, DIRECT"}) {
+    EXPECT_EQ(set(wrong), RUNAI_FILE_STREAMER_INVALID) << wrong;
+    EXPECT_STRNE(runai_file_streamer_last_error(), "");
+  }
+  EXPECT_EQ(set(nullptr), RUNAI_FILE_STREAMER_INVALID);
+  EXPECT_EQ(runai_file_streamer_set_fs_strategy(nullptr, "direct"), RUNAI_FILE_STREAMER_INVALID);
+  EXPECT_EQ(set("direct,buffered"), 0);
+  EXPECT_EQ(set(" Direct, buffered"), 0);
+  EXPECT_EQ(set("buffered,direct"), RUNAI_FILE_STREAMER_STRATEGY_SET);
+  EXPECT_EQ(set("direct"), RUNAI_FILE_STREAMER_STRATEGY_SET);
+  EXPECT_EQ(set("psychic"), RUNAI_FILE_STREAMER_INVALID);
+  EXPECT_EQ(set("direct,buffered"), 0);
+
+  Streamer started;
+  std::vector<char> memory;
+  ASSERT_EQ(started.request(path, {{0, 100}}, &memory), 0);
+  EXPECT_EQ(runai_file_streamer_set_fs_strategy(started.get(), "direct"),
+            RUNAI_FILE_STREAMER_STRATEGY_SET);
+  EXPECT_EQ(started.take().code, 0);
+}
+
+TEST_F(CApiArguments, StreamersHaveTheirOwnStrategies) {
+  // A file of sysfs has neither O_DIRECT nor mappings.
+  const char* const path = "/sys/kernel/mm/transparent_hugepage/enabled";
+  Streamer direct;
+  Streamer buffered;
+  Streamer mapped;
+  ASSERT_EQ(runai_file_streamer_set_fs_strategy(direct.get(), "direct"), 0);
+  ASSERT_EQ(runai_file_streamer_set_fs_strategy(buffered.get(), "buffered"), 0);
+  ASSERT_EQ(runai_file_streamer_set_fs_strategy(mapped.get(), "mapped"), 0);
+  const auto read = [&](Streamer& streamer) {
+    std::vector<char> memory;
+    EXPECT_EQ(streamer.request(path, {{0, 1}}, &memory), 0);
+    return streamer.take().code;
+  };
+  EXPECT_EQ(read(direct), RUNAI_FILE_STREAMER_STRATEGY_UNAVAILABLE);
+  EXPECT_EQ(read(buffered), RUNAI_FILE_STREAMER_SUCCESS);
+  EXPECT_EQ(read(mapped), RUNAI_FILE_STREAMER_STRATEGY_FAILED);
+  EXPECT_EQ(read(direct), RUNAI_FILE_STREAMER_STRATEGY_UNAVAILABLE);
 }
 
 TEST_F(CApiArguments, ListsFilesWithPatterns) {

@@ -14,7 +14,7 @@
 #include "streamer/runai_file_streamer.h"
 #include "temporary.h"
 
-extern "C" int call_from_c(void** streamer);
+extern "C" int start_by_c(void** streamer);
 
 namespace {
 
@@ -264,7 +264,7 @@ TEST_F(CApi, AForkedChildMayEndAStreamerWhoseResponseIsAwaited) {
 
 TEST_F(CApi, CallableFromC) {
   void* streamer = nullptr;
-  ASSERT_EQ(call_from_c(&streamer), 0);
+  ASSERT_EQ(start_by_c(&streamer), 0);
   runai_file_streamer_end(streamer);
   EXPECT_STREQ(runai_file_streamer_version(), STREAMER_TEST_VERSION);
 }

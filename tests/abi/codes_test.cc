@@ -69,13 +69,12 @@ TEST_F(Codes, ACLibraryThatIsTooOld) {
 
 // The code of the first byte of a file of sysfs, which has neither O_DIRECT nor mappings.
 int code_of_strategy(const char* strategy, std::string* why = nullptr) {
-  EXPECT_EQ(runai_file_streamer_set_fs_strategy(strategy), RUNAI_FILE_STREAMER_SUCCESS);
   Streamer streamer;
+  EXPECT_EQ(runai_file_streamer_set_fs_strategy(streamer.get(), strategy), 0);
   std::vector<char> memory;
   EXPECT_EQ(streamer.request("/sys/kernel/mm/transparent_hugepage/enabled", {{0, 1}}, &memory), 0);
   const int code = streamer.take().code;
   if (why != nullptr) *why = last_error();
-  runai_file_streamer_set_fs_strategy(nullptr);
   return code;
 }
 
@@ -136,13 +135,20 @@ TEST_F(Codes, ALibcurlThatCantBeInitialisedIsBackendLoad) {
   EXPECT_EXIT(load(), testing::ExitedWithCode(RUNAI_FILE_STREAMER_BACKEND_LOAD), "libcurl");
 }
 
-TEST_F(Codes, AServerThatFailsOrIsAwayIsRetryable) {
+// Embedders go on after code 2, and end the session on code 19.
+TEST_F(Codes, AReadThatIsGivenUpIsFileAccessAndAListIsRetryable) {
   const Environment once("RUNAI_STREAMER_MAX_ATTEMPTS", "1");
   const TinyServer server([](const std::string&) {
     return "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
   });
-  EXPECT_EQ(code_of_range(server.url() + "/file", 0, 1), RUNAI_FILE_STREAMER_RETRYABLE);
-  EXPECT_EQ(code_of_range("http://127.0.0.1:1/file", 0, 1), RUNAI_FILE_STREAMER_RETRYABLE);
+  EXPECT_EQ(code_of_range(server.url() + "/file", 0, 1), RUNAI_FILE_STREAMER_FILE_ACCESS);
+  EXPECT_EQ(code_of_range("http://127.0.0.1:1/file", 0, 1), RUNAI_FILE_STREAMER_FILE_ACCESS);
+  EXPECT_NE(last_error().find("127.0.0.1:1"), std::string::npos) << last_error();
+  Streamer streamer;
+  EXPECT_EQ(runai_file_streamer_list_files(
+                streamer.get(), (server.url() + "/folder/").c_str(), 0, nullptr, 0, nullptr, 0,
+                [](const char*, size_t, void*) {}, nullptr),
+            RUNAI_FILE_STREAMER_RETRYABLE);
 }
 #endif
 

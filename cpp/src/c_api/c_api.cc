@@ -65,14 +65,7 @@ CallResult credentials(void* streamer, const char** keys, const char** values, u
   }
   std::map<std::string, std::string> given;
   for (unsigned i = 0; i < count; ++i) {
-    const std::string key = keys[i];
-    if (key != "access_key_id" && key != "secret_access_key" && key != "session_token" &&
-        key != "region" && key != "endpoint") {
-      return {RUNAI_FILE_STREAMER_INVALID,
-              "set_credentials: unknown key '" + key +
-                  "'; known are access_key_id, secret_access_key, session_token, region, endpoint"};
-    }
-    given[key] = values[i];
+    given[keys[i]] = values[i];
   }
   return handle_of(streamer)->set_credentials(std::move(given));
 }
@@ -111,13 +104,12 @@ CallResult collect(uint32_t count, const char** paths, const RangeArrays& arrays
 CallResult request(void* streamer, uint64_t* submission, uint32_t num_files, const char** paths,
                    const RangeArrays& arrays, RunaiFileStreamerDevice device) {
   if (streamer == nullptr || submission == nullptr) return invalid("request: null argument");
-  if (num_files == 0) return {RUNAI_FILE_STREAMER_EMPTY_REQUEST, "request: no files"};
-  if (has_null(paths, num_files) || arrays.counts == nullptr) {
+  if (has_null(paths, num_files) || (num_files > 0 && arrays.counts == nullptr)) {
     return invalid("request: null argument");
   }
   uint64_t ranges = 0;
   for (uint32_t i = 0; i < num_files; ++i) ranges += arrays.counts[i];
-  if (ranges == 0) return {RUNAI_FILE_STREAMER_EMPTY_REQUEST, "request: no ranges"};
+  if (ranges == 0) return handle_of(streamer)->request_nothing(submission);
   if (arrays.offsets == nullptr || arrays.sizes == nullptr || arrays.destinations == nullptr) {
     return invalid("request: null argument");
   }
@@ -158,7 +150,7 @@ struct Filter {
 };
 
 CallResult list_files(void* streamer, const char* prefix, bool recursive, const Filter& filter,
-                      void (*found)(const char*, size_t, void*), void* user) {
+                      RunaiFileStreamerFileListCallback found, void* user) {
   if (streamer == nullptr || prefix == nullptr || found == nullptr ||
       has_null(filter.allow, filter.num_allow) || has_null(filter.ignore, filter.num_ignore)) {
     return invalid("list_files: null argument");
@@ -178,20 +170,6 @@ CallResult list_files(void* streamer, const char* prefix, bool recursive, const 
   for (const ListedObject& object : *objects) {
     if (filter.wants(object.path)) found(object.path.c_str(), object.size, user);
   }
-  return {};
-}
-
-CallResult set_fs_strategy(const char* strategy) {
-  const std::string value = strategy == nullptr ? "" : strategy;
-  if (value.empty()) {
-    streamer::c_api::set_strategy({});
-    return {};
-  }
-  const auto chosen = streamer::parse_fs_strategy(value);
-  if (!chosen.ok()) {
-    return {RUNAI_FILE_STREAMER_STRATEGY_UNKNOWN, chosen.status().to_string()};
-  }
-  streamer::c_api::set_strategy(*chosen);
   return {};
 }
 
@@ -252,8 +230,7 @@ const char* runai_file_streamer_response_str(int code) { return streamer::c_api:
 
 int runai_file_streamer_list_files(void* streamer, const char* prefix, int recursive,
                                    const char** allow, unsigned num_allow, const char** ignore,
-                                   unsigned num_ignore,
-                                   void (*found)(const char* path, size_t size, void* user),
+                                   unsigned num_ignore, RunaiFileStreamerFileListCallback found,
                                    void* user) {
   return guarded([&] {
     return list_files(streamer, prefix, recursive != 0, {allow, num_allow, ignore, num_ignore},
@@ -271,8 +248,13 @@ int runai_file_streamer_probe_direct_block_size(void* streamer, const char** pat
   });
 }
 
-int runai_file_streamer_set_fs_strategy(const char* strategy) {
-  return guarded([&] { return set_fs_strategy(strategy); });
+int runai_file_streamer_set_fs_strategy(void* streamer, const char* candidates) {
+  return guarded([&]() -> CallResult {
+    if (streamer == nullptr || candidates == nullptr) {
+      return invalid("set_fs_strategy: null argument");
+    }
+    return handle_of(streamer)->set_strategy(candidates);
+  });
 }
 
 const char* runai_file_streamer_last_error(void) { return last_error().c_str(); }

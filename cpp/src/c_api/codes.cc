@@ -8,6 +8,10 @@ namespace {
 int unsupported(SourceKind kind, DeviceType device, int os_error) {
   if (kind == SourceKind::kFile && os_error != 0) return RUNAI_FILE_STREAMER_STRATEGY_FAILED;
   if (device == DeviceType::kCuda) return RUNAI_FILE_STREAMER_NO_DEVICE;
+#ifdef STREAMER_OBJECT_STORAGE
+  // A server that does not do what a read needs.
+  if (kind != SourceKind::kFile) return RUNAI_FILE_STREAMER_FILE_ACCESS;
+#endif
   switch (kind) {
     case SourceKind::kS3: return RUNAI_FILE_STREAMER_S3_NOT_SUPPORTED;
     case SourceKind::kGcs: return RUNAI_FILE_STREAMER_GCS_NOT_SUPPORTED;
@@ -91,7 +95,7 @@ const char* describe(int code) {
       return "Paths of different kinds of storage in one request";
     case RUNAI_FILE_STREAMER_CREDENTIALS_SET: return "Other credentials are already set";
     case RUNAI_FILE_STREAMER_RETRYABLE: return "Storage or network error that may pass";
-    case RUNAI_FILE_STREAMER_STRATEGY_UNKNOWN: return "Unknown file system strategy";
+    case RUNAI_FILE_STREAMER_STRATEGY_SET: return "Another file system strategy is already set";
     case RUNAI_FILE_STREAMER_STRATEGY_UNAVAILABLE: return "File system strategy not available";
     case RUNAI_FILE_STREAMER_STRATEGY_FAILED: return "File system strategy failed";
     case RUNAI_FILE_STREAMER_DEVICE_TYPE: return "Device type not supported";

@@ -8,6 +8,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "base/text.h"
 #include "c_api/codes.h"
 
 namespace streamer::c_api {
@@ -15,14 +16,18 @@ namespace {
 
 using std::chrono::milliseconds;
 
-Mutex strategy_mutex;
-std::optional<FsPreference> strategy GUARDED_BY(strategy_mutex);  // none: the environment's
-
 CallResult failure(int code, std::string message) { return {code, std::move(message)}; }
 
 CallResult from_status(const Status& status, SourceKind kind,
                        DeviceType device = DeviceType::kHost) {
   return {code_of(status, kind, device), status.to_string()};
+}
+
+// Of a range: programs go on after codes 2, 3 and 15, and end the session on any other one.
+CallResult of_range(const Status& status, SourceKind kind, DeviceType device = DeviceType::kHost) {
+  CallResult result = from_status(status, kind, device);
+  if (result.code == RUNAI_FILE_STREAMER_RETRYABLE) result.code = RUNAI_FILE_STREAMER_FILE_ACCESS;
+  return result;
 }
 
 // Without a bundle that a setting names, TLS would fail later with a text about certificates.
@@ -46,11 +51,6 @@ CallResult behind_end(const std::string& path, std::uint64_t size, const Range& 
 }
 
 }  // namespace
-
-void set_strategy(std::optional<FsPreference> value) {
-  const MutexLock lock(strategy_mutex);
-  strategy = value;
-}
 
 class Handle::Visit {
  public:
@@ -101,12 +101,39 @@ CallResult Handle::set_credentials(std::map<std::string, std::string> values) {
   return {};
 }
 
-Result<Options> Handle::options() const {
+CallResult Handle::set_strategy(std::string_view candidates) {
+  std::vector<std::string> names;
+  for (std::size_t start = 0; start <= candidates.size();) {
+    const std::size_t end = std::min(candidates.find(',', start), candidates.size());
+    names.push_back(lower(trim(candidates.substr(start, end - start))));
+    if (std::count(names.begin(), names.end(), names.back()) > 1) {
+      return failure(RUNAI_FILE_STREAMER_INVALID,
+                     "set_fs_strategy: '" + names.back() + "' stands there twice");
+    }
+    start = end + 1;
+  }
+  const auto chosen = parse_fs_strategy(candidates);
+  if (!chosen.ok()) return failure(RUNAI_FILE_STREAMER_INVALID, chosen.status().to_string());
+  const Visit visit(*this, nullptr);
+  if (visit.refused()) return visit.refusal();
+  const MutexLock lock(mutex_);
+  if (candidates_ == names) return {};
+  if (!candidates_.empty() || strategy_in_use_) {
+    return failure(RUNAI_FILE_STREAMER_STRATEGY_SET,
+                   strategy_in_use_ ? "this streamer reads by another strategy; start another one"
+                                    : "this streamer has another strategy; start another one");
+  }
+  candidates_ = std::move(names);
+  strategy_ = *chosen;
+  return {};
+}
+
+Result<Options> Handle::options() {
   Result<Options> options = Options::from_environment();
   if (!options.ok()) return options;
   {
-    const MutexLock lock(strategy_mutex);
-    if (strategy) options->fs_strategy = *strategy;
+    const MutexLock lock(mutex_);
+    if (!candidates_.empty()) options->fs_strategy = strategy_;
   }
   options->credentials = [state = credentials_](const CredentialsRequest& request) {
     Credentials credentials;
@@ -127,14 +154,41 @@ CallResult Handle::start_stream() {
   {
     const MutexLock lock(mutex_);
     if (stream_ != nullptr) return {};
+    strategy_in_use_ = true;
   }
   Result<Options> chosen = options();
-  if (!chosen.ok()) return from_status(chosen.status(), SourceKind::kFile);
-  auto stream = Stream::create(std::move(*chosen));
-  if (!stream.ok()) return from_status(stream.status(), SourceKind::kFile);
+  Status status = chosen.ok() ? Status() : chosen.status();
+  std::unique_ptr<Stream> made;
+  if (status.ok()) {
+    auto stream = Stream::create(std::move(*chosen));
+    if (stream.ok()) {
+      made = std::move(*stream);
+    } else {
+      status = stream.status();
+    }
+  }
   const MutexLock lock(mutex_);
-  stream_ = std::move(*stream);
+  if (!status.ok()) {
+    strategy_in_use_ = false;
+    return from_status(status, SourceKind::kFile);
+  }
+  stream_ = std::move(made);
   if (ending_) stream_->cancel();
+  return {};
+}
+
+CallResult Handle::request_nothing(std::uint64_t* id) {
+  const Visit visit(*this, &Handle::requesting_);
+  if (visit.refused()) return visit.refusal();
+  if (CallResult bad = start_stream(); bad.code != 0) return bad;
+  const auto submitted = stream()->submit({});
+  if (!submitted.ok()) return from_status(submitted.status(), SourceKind::kFile);
+  *id = *submitted;
+  {
+    const MutexLock lock(mutex_);
+    next_submission_ = *id + 1;
+  }
+  changed_.notify_all();
   return {};
 }
 
@@ -166,7 +220,7 @@ CallResult Handle::open_files(Stream& stream, const std::vector<FileRequest>& fi
       if (file.status.ok()) {
         opened_.emplace(paths[i], File{file.index, file.size});
       } else {
-        failed.emplace(paths[i], from_status(file.status, kind));
+        failed.emplace(paths[i], of_range(file.status, kind));
       }
     }
   }
@@ -279,7 +333,7 @@ bool Handle::take_arrived(Response* response) {
     const Entry& entry = submission.entries[ready.entry];
     CallResult result = ready.status.ok()
                             ? CallResult{}
-                            : from_status(ready.status, submission.kind, submission.device);
+                            : of_range(ready.status, submission.kind, submission.device);
     const std::uint32_t range = entry.ranges[ready.first_range + next_range_];
     ++next_range_;
     if (answer(found, entry.file, range, std::move(result), response)) return true;

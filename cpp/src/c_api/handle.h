@@ -37,13 +37,17 @@ struct Response {
 class Handle {
  public:
   CallResult set_credentials(std::map<std::string, std::string> values) EXCLUDES(mutex_);
+  // `candidates`: names of strategies, separated by commas; fixed by the first call or request.
+  CallResult set_strategy(std::string_view candidates) EXCLUDES(mutex_);
   CallResult request(std::vector<FileRequest> files, Device device, std::uint64_t* submission)
       EXCLUDES(mutex_);
+  // A submission that owes no response.
+  CallResult request_nothing(std::uint64_t* submission) EXCLUDES(mutex_);
   // Waits at most `timeout_ms`; 0: without limit. `taken`: whether `response` was filled; else the
   // result is that of the call.
   CallResult respond(unsigned timeout_ms, Response* response, bool* taken) EXCLUDES(mutex_);
   // The options that a stream of this handle gets.
-  Result<Options> options() const;
+  Result<Options> options() EXCLUDES(mutex_);
   // Makes every call return, waits until it did, and frees the handle. In a forked child nobody can
   // be waited for: the handle is left to the end of the process.
   static void end(Handle* handle);
@@ -99,7 +103,10 @@ class Handle {
 
   Mutex mutex_;
   CondVar changed_;
-  std::unique_ptr<Stream> stream_ GUARDED_BY(mutex_);  // made by the first request
+  std::unique_ptr<Stream> stream_ GUARDED_BY(mutex_);       // made by the first request
+  std::vector<std::string> candidates_ GUARDED_BY(mutex_);  // none: the environment's strategy
+  FsPreference strategy_ GUARDED_BY(mutex_);                // of the candidates
+  bool strategy_in_use_ GUARDED_BY(mutex_) = false;
   // By the stream's number. Those from next_submission_ on are not known here yet.
   Submissions submissions_ GUARDED_BY(mutex_);
   std::uint64_t next_submission_ GUARDED_BY(mutex_) = 0;
@@ -119,8 +126,5 @@ class Handle {
   bool requesting_ GUARDED_BY(mutex_) = false;
   bool responding_ GUARDED_BY(mutex_) = false;
 };
-
-// How streams that are started later read files; none: as the environment says.
-void set_strategy(std::optional<FsPreference> strategy);
 
 }  // namespace streamer::c_api

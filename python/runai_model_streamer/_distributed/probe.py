@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._errors import StreamerError
-from runai_model_streamer._paths import is_remote
+from runai_model_streamer._paths import is_remote, to_native
 
 _FILES = 32
 # From here on, reading is copying: a rank does that by itself faster than by way of others.
@@ -22,6 +22,6 @@ def cached_fraction(paths: Sequence[str]) -> float:
         return 0.0
     sample = paths[:: max(1, len(paths) // _FILES)]
     try:
-        return sum(map(native.cached_fraction, sample)) / len(sample)
+        return sum(native.cached_fraction(to_native(path)) for path in sample) / len(sample)
     except StreamerError:
         return 0.0

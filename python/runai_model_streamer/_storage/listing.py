@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Sequence
 
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
-from runai_model_streamer._paths import Path, is_remote, to_text
+from runai_model_streamer._errors import StreamerError
+from runai_model_streamer._logging import logger
+from runai_model_streamer._paths import Path, is_remote, to_native, to_text
+from runai_model_streamer._storage.checkpoint import find_checkpoint
+from runai_model_streamer._storage.local import is_weights, names_in
 from runai_model_streamer._storage.patterns import matches
 from runai_model_streamer._storage.pull import (
+    is_address,
     list_objects,
     list_safetensors_objects,
     pull_objects,
@@ -20,13 +24,39 @@ from runai_model_streamer._storage.pull import (
 def list_safetensors(path: Path, s3_credentials: S3Credentials | None = None) -> list[str]:
     """The safetensors files directly in the folder `path`, sorted; none: an empty list.
 
-    Each is the folder as it was given, and the name.
+    Each is the folder as it was given, and the name. Links that lead nowhere are listed; hidden
+    files are not. A local folder that can't be listed is an empty list and a warning in the log.
+    The path of an index gives the files that it names. list_checkpoint() raises, and finds the
+    index of a folder.
     """
     folder = to_text(path)
-    if not is_remote(folder):
-        pattern = os.path.join(glob.escape(folder), "*.safetensors")
-        return sorted(name for name in glob.glob(pattern) if os.path.isfile(name))
-    return list_safetensors_objects(folder, s3_credentials)
+    if folder.endswith(".safetensors.index.json") and not is_address(folder):
+        return _of_index(folder, s3_credentials)
+    if is_remote(folder):
+        return list_safetensors_objects(folder, s3_credentials)
+    try:
+        names = names_in(folder)
+    except StreamerError as error:
+        logger.warning("list_safetensors: %s", error)
+        return []
+    found = [name for name in names if is_weights(name)]
+    if not found and any(name.lower().endswith(".safetensors") for name in names):
+        logger.warning(
+            "list_safetensors: %s: names end in .safetensors, in small letters, and do not begin "
+            "with a dot: there are others",
+            folder,
+        )
+    return sorted(os.path.join(folder, name) for name in found)
+
+
+def _of_index(path: str, credentials: S3Credentials | None) -> list[str]:
+    try:
+        return find_checkpoint(path, credentials).files
+    except StreamerError as error:
+        if is_remote(path):
+            raise
+        logger.warning("list_safetensors: %s", error)
+        return []
 
 
 def pull_files(
@@ -62,7 +92,7 @@ def list_files(
         found = list_objects(folder, is_recursive, s3_credentials)
         keys = [native.object_key(path) for path, _ in found]
     else:
-        found = native.list_objects(folder, is_recursive)
+        found = native.list_objects(to_native(folder), is_recursive)
         keys = [path for path, _ in found]
     return [
         entry

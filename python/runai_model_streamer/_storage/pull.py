@@ -22,6 +22,7 @@ from runai_model_streamer._errors import (
 from runai_model_streamer._paths import Path, is_remote, to_text
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
+from runai_model_streamer._storage.local import is_weights
 from runai_model_streamer._storage.model_directory import (
     COMPLETE,
     MARKS,
@@ -58,7 +59,12 @@ def list_objects(
 def list_safetensors_objects(folder: str, credentials: S3Credentials | None = None) -> list[str]:
     """The safetensors objects directly in `folder`, sorted."""
     found = list_objects(folder, False, credentials)
-    return [path for path, _ in found if native.object_key(path).endswith(".safetensors")]
+    return [path for path, _ in found if is_weights(name_of(path))]
+
+
+def name_of(path: str) -> str:
+    """The last part of the key of an object."""
+    return native.object_key(path).rpartition("/")[2]
 
 
 def pull_objects(
@@ -93,20 +99,21 @@ def pull_objects(
 def _base(source: str) -> str:
     """What the paths of objects below `source` begin with. An https:// address may be that of a
     file, or of a checkpoint's index, which lists what lies beside it."""
-    if _is_address(source):
+    if is_address(source):
         source = source.partition("?")[0]
         if source.endswith((".json", ".safetensors")):
             source = source.rpartition("/")[0]
     return source.rstrip("/") + "/"
 
 
-def _is_address(path: str) -> bool:
+def is_address(path: str) -> bool:
+    """Whether `path` is an http:// or https:// address."""
     return path[:8].lower().startswith(("http://", "https://"))
 
 
 def _decoded(path: str, name: str) -> str:
     """A name out of `path`: addresses hold them percent-encoded."""
-    return urllib.parse.unquote(name.partition("?")[0]) if _is_address(path) else name
+    return urllib.parse.unquote(name.partition("?")[0]) if is_address(path) else name
 
 
 def _target(destination: str, relative: str, path: str) -> str:
@@ -221,7 +228,7 @@ def _copy(wanted: Sequence[tuple[str, str, int]], credentials: S3Credentials | N
         for path, _, listed in wanted:
             size = session.sizes[path]
             # Web servers list rounded sizes, or none.
-            if listed not in (0, size) and not _is_address(path):
+            if listed not in (0, size) and not is_address(path):
                 raise from_native(
                     "changed",
                     f"{path}: the object has {size} bytes, the list says {listed}",

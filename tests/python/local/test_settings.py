@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runai_model_streamer import SafetensorsStreamer, StreamerError
+from runai_model_streamer import FileChunks, FileStreamer, SafetensorsStreamer, StreamerError
 from runai_model_streamer import _errors as errors
 from tests.support.models import load, save_floats
 from tests.support.processes import environment, python
@@ -124,6 +124,76 @@ def test_a_level_is_obeyed(path: str, monkeypatch, caplog) -> None:
     assert not [record for record in caplog.records if record.name.startswith("runai_model")]
 
 
+class TestTheLoggerOfTheHost:
+    @pytest.fixture
+    def logger(self, monkeypatch):
+        logger = logging.getLogger("runai_model_streamer")
+        monkeypatch.delenv("RUNAI_STREAMER_LOG_LEVEL", raising=False)
+        before = logger.level, logger.propagate
+        yield logger
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+    def test_its_level_and_its_propagation_stay(self, path: str, logger) -> None:
+        logger.setLevel(logging.CRITICAL)
+        logger.propagate = False
+        load(path)
+        assert (logger.level, logger.propagate) == (logging.CRITICAL, False)
+
+    def test_the_variable_decides_where_it_is_set(self, path: str, logger, monkeypatch) -> None:
+        logger.setLevel(logging.ERROR)
+        monkeypatch.setenv("RUNAI_STREAMER_LOG_LEVEL", "warning")
+        load(path)
+        assert logger.level == logging.WARNING
+
+    def test_without_either_it_is_info(self, path: str, logger, monkeypatch) -> None:
+        logger.setLevel(logging.NOTSET)
+        load(path)
+        assert logger.level == logging.INFO
+        monkeypatch.setenv("RUNAI_STREAMER_LOG_LEVEL", "debug")
+        load(path)
+        assert logger.level == logging.DEBUG
+        monkeypatch.delenv("RUNAI_STREAMER_LOG_LEVEL")
+        load(path)
+        assert logger.level == logging.INFO
+
+    @pytest.mark.parametrize("propagates", [True, False])
+    def test_standard_error_for_a_time(self, path: str, logger, monkeypatch, propagates) -> None:
+        logger.propagate = propagates
+        monkeypatch.setenv("RUNAI_STREAMER_LOG_TO_STDERR", "1")
+        load(path)
+        assert logger.propagate is False
+        monkeypatch.delenv("RUNAI_STREAMER_LOG_TO_STDERR")
+        load(path)
+        assert logger.propagate is propagates
+
+
+class TestRequests:
+    @pytest.mark.parametrize(
+        ("offsets", "sizes", "text"),
+        [
+            ([1], [1, 2], "1 offsets do not go with 2 sizes"),
+            ([-1], [1], "must not be negative"),
+            (0, [-1], "must not be negative"),
+            (0.5, [1], "whole numbers"),
+            (0, ["a"], "whole numbers"),
+        ],
+    )
+    def test_what_is_no_request(self, offsets, sizes, text) -> None:
+        with pytest.raises(StreamerError, match=text):
+            FileChunks(0, "x", offsets, sizes)
+
+    def test_numbers_of_numpy(self, path: str) -> None:
+        numpy = pytest.importorskip("numpy")
+        for offsets in (numpy.int64(8), numpy.array([8, 9]), [numpy.int64(8), 9]):
+            sizes = numpy.array([1, 2], dtype=numpy.uint32)
+            request = FileChunks(0, path, offsets, sizes)
+            assert (request.offsets, request.sizes) == ([8, 9], [1, 2])
+            with FileStreamer() as streamer:
+                streamer.stream_files([request])
+                assert [chunk.numel() for _, _, chunk in streamer.get_chunks()] == [1, 2]
+
+
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type)
          and issubclass(kind, StreamerError)]  # fmt: skip
 
@@ -131,7 +201,9 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type)
 @pytest.mark.parametrize("kind", KINDS)
 def test_errors_are_value_errors_that_travel(kind: type[StreamerError]) -> None:
     error = kind("what happened", code="io", path="/a", offset=0, size=7, errno=5, hint="do this")
+    error.rank, error.host = 3, "node7"
     for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert (other.rank, other.host) == (3, "node7")
         assert type(other) is kind and isinstance(other, ValueError)
         assert str(other) == "what happened"
         assert (other.code, other.path, other.offset, other.size) == ("io", "/a", 0, 7)

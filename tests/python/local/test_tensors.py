@@ -353,3 +353,30 @@ def test_messages_have_no_bytes_in_them(tmp_path: Path) -> None:
         load(tmp_path / "n\u00e4me.safetensors")
     assert not re.search(r"\bb['\"]", str(caught.value))
     assert "n\u00e4me.safetensors" in str(caught.value)
+
+
+class TestPairsOfF4:
+    @pytest.mark.parametrize("shape", [[2, 3], [2000, 603], [6, 1]])
+    @pytest.mark.parametrize("way", ["all", "names", "into", "slice"])
+    def test_an_odd_last_dimension_is_refused(self, way, shape, tmp_path: Path) -> None:
+        size = math.prod(shape) // 2
+        entry = {"dtype": "F4", "shape": shape, "data_offsets": [0, size]}
+        path = write(tmp_path / "m.safetensors", {"odd": entry}, bytes(size))
+        with SafetensorsStreamer() as streamer:
+            with pytest.raises(StreamerError, match=r"'odd' of F4.*must be even") as caught:
+                if way == "slice":
+                    streamer.open_files([path])
+                    streamer.get_slice("odd")
+                elif way == "into":
+                    streamer.stream_file(path, into={"odd": torch.zeros(1)})
+                else:
+                    streamer.stream_file(path, tensor_names=["odd"] if way == "names" else None)
+            assert caught.value.path == path
+
+    def test_one_that_is_not_wanted_is_no_obstacle(self, tmp_path: Path) -> None:
+        header = {
+            "odd": {"dtype": "F4", "shape": [2, 3], "data_offsets": [0, 3]},
+            "fine": {"dtype": "U8", "shape": [2], "data_offsets": [3, 5]},
+        }
+        path = write(tmp_path / "m.safetensors", header, bytes(range(5)))
+        assert load(path, tensor_names=["fine"])["fine"].tolist() == [3, 4]

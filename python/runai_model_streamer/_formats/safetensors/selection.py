@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
-from runai_model_streamer._errors import RunaiStreamerInvalidInputException
+from runai_model_streamer._errors import (
+    RunaiStreamerInvalidInputException,
+    StreamerUnsupportedError,
+)
+from runai_model_streamer._formats.safetensors.dtypes import safetensors_to_torch_dtype
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.headers import SafetensorsMetadata
 
 TensorNames = Iterable[str] | Callable[[str], bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class NamesOfFiles:
+    """The wanted names of each file, by its path. Files may have further tensors of these names."""
+
+    names: Mapping[str, Container[str]]
+
+
+Tensors = list[list[SafetensorMetadata]]
+Selection = TensorNames | NamesOfFiles
 _PATTERN = frozenset("*?[")
 
 
-def select(
-    files: Sequence[list[SafetensorMetadata]], wanted: TensorNames | None
-) -> list[list[SafetensorMetadata]]:
-    """The wanted tensors of each file, in the order of `files`.
+def select(files: Sequence[SafetensorsMetadata], wanted: Selection | None) -> Tensors:
+    """The wanted tensors of each of `files`.
 
     `wanted`: names and glob patterns (``*``, ``?``, ``[...]``, over the whole name), or a function
     from a name to whether it is wanted; None is everything. A name or pattern without a tensor,
     and a name that stands in two files, is an error.
     """
+    if isinstance(wanted, NamesOfFiles):
+        return [_named(file, wanted.names.get(file.path, ())) for file in files]
+    return _select([file.tensors_metadata for file in files], wanted)
+
+
+def _named(file: SafetensorsMetadata, names: Container[str]) -> list[SafetensorMetadata]:
+    return [tensor for tensor in file.tensors_metadata if tensor.name in names]
+
+
+def _select(files: Sequence[list[SafetensorMetadata]], wanted: TensorNames | None) -> Tensors:
     if wanted is None:
         return [list(file) for file in files]
     if callable(wanted):
@@ -66,3 +91,27 @@ def _checked_names(wanted: Iterable[str]) -> list[str]:
         if not isinstance(name, str):
             raise RunaiStreamerInvalidInputException(f"tensor_names: {name!r} is not text")
     return names
+
+
+def check_tensors(tensors: Sequence[SafetensorMetadata], path: str) -> None:
+    """Raises if this version of torch has no tensor for one of `tensors` of the file at `path`."""
+    for tensor in {tensor.dtype: tensor for tensor in tensors}.values():
+        if tensor.dtype not in safetensors_to_torch_dtype:
+            raise StreamerUnsupportedError(
+                f"{path}: Unsupported dtype '{tensor.dtype}' of tensor '{tensor.name}'",
+                code="unsupported",
+                path=path,
+            )
+        if tensor.dtype == "F4":
+            _check_pairs(tensors, path)
+
+
+def _check_pairs(tensors: Sequence[SafetensorMetadata], path: str) -> None:
+    for tensor in tensors:
+        if tensor.dtype == "F4" and (not tensor.shape or tensor.shape[-1] % 2 != 0):
+            raise StreamerUnsupportedError(
+                f"{path}: tensor '{tensor.name}' of F4 has the shape {list(tensor.shape)}: torch "
+                "holds pairs of F4, so that its last dimension must be even",
+                code="unsupported",
+                path=path,
+            )

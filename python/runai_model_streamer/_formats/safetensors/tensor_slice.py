@@ -5,7 +5,9 @@ from __future__ import annotations
 import operator
 import os
 import threading
-from typing import Any
+from collections.abc import Callable
+from types import EllipsisType
+from typing import Any, Generic, SupportsIndex, TypeVar
 
 import torch
 
@@ -13,11 +15,16 @@ from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     StreamerChangedError,
+    StreamerClosedError,
 )
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.headers import SafetensorsMetadata
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
+
+Index = (
+    SupportsIndex | slice | EllipsisType | tuple[SupportsIndex | slice | EllipsisType | None, ...]
+)
 
 
 class SliceReader:
@@ -31,6 +38,21 @@ class SliceReader:
         self._process = 0
         self._lock = threading.Lock()
         self._session: Session | None = None
+        self._closed = False
+
+    def take(self, session: Session) -> None:
+        """Reads by `session`, whose files are open, from now on. The reader closes it."""
+        self._process, self._session = os.getpid(), session
+
+    def close(self) -> None:
+        """Closes the files. Slices can't be read any more."""
+        self._closed = True
+        if self._process != os.getpid():
+            return  # what is open belongs to the parent
+        with self._lock:
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
     def read(self, file: SafetensorsMetadata, offset: int, tensor: torch.Tensor) -> None:
         """Fills `tensor`, which is contiguous, with the bytes from `offset` of `file` on.
@@ -40,6 +62,8 @@ class SliceReader:
         if self._process != os.getpid():
             self._process, self._lock, self._session = os.getpid(), threading.Lock(), None
         with self._lock:
+            if self._closed:
+                raise StreamerClosedError("the files were closed: open them again")
             if self._session is None:
                 self._session = Session([file.path], credentials=self._credentials)
             try:
@@ -71,7 +95,10 @@ def _read(session: Session, file: SafetensorsMetadata, offset: int, tensor: torc
     session.stream.check(session.files[path])
 
 
-class TensorSlice:
+T = TypeVar("T")
+
+
+class TensorSlice(Generic[T]):
     """One tensor of a file, read on demand: ``slice[2:5]``, ``slice[7]``, ``slice[...]``.
 
     An index of the leading dimension limits the bytes that are read; an index of later dimensions
@@ -81,8 +108,14 @@ class TensorSlice:
     """
 
     def __init__(
-        self, reader: SliceReader, file: SafetensorsMetadata, tensor: SafetensorMetadata
+        self,
+        reader: SliceReader,
+        file: SafetensorsMetadata,
+        tensor: SafetensorMetadata,
+        convert: Callable[[torch.Tensor], T],
     ) -> None:
+        """`convert` makes what an index returns."""
+        self._convert = convert
         self._reader = reader
         self._file = file
         self._tensor = tensor
@@ -94,7 +127,10 @@ class TensorSlice:
         """The name of the dtype in the format: F32, BF16, ..."""
         return self._tensor.dtype
 
-    def __getitem__(self, index: Any) -> torch.Tensor:
+    def __getitem__(self, index: Index) -> T:
+        return self._convert(self._at(index))
+
+    def _at(self, index: Any) -> torch.Tensor:
         shape = self._tensor.get_torch_shape()
         parts = index if isinstance(index, tuple) else (index,)
         if not parts or parts[0] is Ellipsis or parts[0] is None:

@@ -1,0 +1,204 @@
+"""Random access to the tensors of a checkpoint, in the style of safetensors.safe_open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
+
+import torch
+
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
+from runai_model_streamer._errors import (
+    RunaiStreamerInvalidInputException,
+    StreamerImportError,
+    StreamerUnsupportedError,
+)
+from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.headers import SafetensorsMetadata, read_headers
+from runai_model_streamer._formats.safetensors.selection import check_tensors
+from runai_model_streamer._formats.safetensors.tensor_slice import SliceReader, TensorSlice
+from runai_model_streamer._gc import collection_paused
+from runai_model_streamer._paths import Path
+from runai_model_streamer._reader import LocalReader
+from runai_model_streamer._storage.checkpoint import find_checkpoint
+
+if TYPE_CHECKING:
+    import numpy
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+
+class SafeOpen(Generic[T]):
+    """The tensors of a checkpoint, read one by one or in parts. safe_open() makes it.
+
+    A context manager. Thread-safe, and usable in a forked process. The headers are read once, and
+    the files stay open until close(). Tensors belong to the caller. A loop over all tensors is
+    faster with a SafetensorsStreamer, which reads ahead.
+
+    Methods raise StreamerChangedError if a file was replaced, StreamerClosedError after close().
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        convert: Callable[[torch.Tensor], T],
+        s3_credentials: S3Credentials | None = None,
+        variant: str | None = None,
+    ) -> None:
+        self._convert = convert
+        self._slices = SliceReader(s3_credentials)
+        checkpoint = find_checkpoint(path, s3_credentials, variant)
+        reader = LocalReader(s3_credentials)
+        try:
+            files = list(read_headers(reader, checkpoint.files))
+        except BaseException:
+            reader.close()
+            raise
+        if reader.session is not None:
+            self._slices.take(reader.session)
+        self._files = files
+        self._tensors: dict[str, tuple[SafetensorsMetadata, SafetensorMetadata]] = {}
+        with collection_paused():
+            for file in files:
+                for tensor in file.tensors_metadata:
+                    self._add(file, tensor, checkpoint.place_of)
+
+    def _add(
+        self,
+        file: SafetensorsMetadata,
+        tensor: SafetensorMetadata,
+        place_of: Mapping[str, str] | None,
+    ) -> None:
+        name = tensor.name
+        if place_of is not None and place_of.get(name) != file.path:
+            return
+        if name in self._tensors:
+            self.close()
+            raise RunaiStreamerInvalidInputException(
+                f"{file.path}: {name!r} stands in {self._tensors[name][0].path!r} too, and no "
+                "index says which one counts. Name the files of one model",
+                path=file.path,
+            )
+        self._tensors[name] = file, tensor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files. No-op when repeated. Tensors stay valid, slices do not."""
+        self._slices.close()
+
+    def keys(self) -> list[str]:
+        """The names of all tensors, sorted."""
+        return sorted(self._tensors)
+
+    def offset_keys(self) -> list[str]:
+        """The names of all tensors, in the order of the files and of their places in them."""
+        return list(self._tensors)
+
+    def metadata(self) -> dict[str, str] | None:
+        """``__metadata__`` of all files, later ones winning; None if no file has any."""
+        merged: dict[str, str] = {}
+        for file in self._files:
+            merged.update(file.metadata)
+        return merged or None
+
+    def get_tensor(self, name: str) -> T:
+        """The tensor `name`. Raises KeyError if there is none."""
+        return self.get_slice(name)[...]
+
+    def get_slice(self, name: str) -> TensorSlice[T]:
+        """A tensor whose parts are read on demand: ``get_slice(name)[10:20]``.
+
+        Raises KeyError if there is none.
+        """
+        file, tensor = self._tensors[name]
+        check_tensors([tensor], file.path)
+        return TensorSlice(self._slices, file, tensor, self._convert)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, as offset_keys()."""
+        return iter(self._tensors)
+
+    def __repr__(self) -> str:
+        return f"<SafeOpen: {len(self)} tensors in {len(self._files)} files>"
+
+
+@overload
+def safe_open(
+    filename: Path,
+    framework: Literal["pt", "torch", "pytorch"] = "pt",
+    device: str | torch.device | int = "cpu",
+    *,
+    s3_credentials: S3Credentials | None = None,
+    variant: str | None = None,
+) -> SafeOpen[torch.Tensor]: ...
+
+
+@overload
+def safe_open(
+    filename: Path,
+    framework: Literal["np", "numpy"],
+    device: str | torch.device | int = "cpu",
+    *,
+    s3_credentials: S3Credentials | None = None,
+    variant: str | None = None,
+) -> SafeOpen[numpy.ndarray]: ...
+
+
+def safe_open(
+    filename: Path,
+    framework: str = "pt",
+    device: str | torch.device | int = "cpu",
+    *,
+    s3_credentials: S3Credentials | None = None,
+    variant: str | None = None,
+) -> SafeOpen[torch.Tensor] | SafeOpen[numpy.ndarray]:
+    """Opens a file, an index, a directory or a pattern, local or remote: see list_checkpoint().
+
+    `framework` is "pt" or "np": what get_tensor() and slices return. `device` is that of tensors of
+    PyTorch.
+    """
+    if framework in ("pt", "torch", "pytorch"):
+        target = torch.device(f"cuda:{device}" if isinstance(device, int) else device)
+        return SafeOpen(filename, lambda tensor: tensor.to(target), s3_credentials, variant)
+    if framework in ("np", "numpy"):
+        if str(device) != "cpu":
+            raise RunaiStreamerInvalidInputException(
+                f"safe_open: arrays of numpy are in host memory, not on {device}"
+            )
+        return SafeOpen(filename, _to_numpy, s3_credentials, variant)
+    raise RunaiStreamerInvalidInputException(
+        f"safe_open: the framework {framework!r} is neither 'pt' nor 'np'"
+    )
+
+
+def _to_numpy(tensor: torch.Tensor) -> numpy.ndarray:
+    """An array over the memory of `tensor`."""
+    try:
+        return tensor.numpy()
+    except TypeError:
+        raise StreamerUnsupportedError(
+            f"numpy has no {str(tensor.dtype).removeprefix('torch.')}: use the framework 'pt'",
+            code="unsupported",
+        ) from None
+    except RuntimeError as error:
+        raise StreamerImportError(
+            f"numpy can't be used: {error}", code="package", hint="Install numpy"
+        ) from error

@@ -1,0 +1,57 @@
+"""Checkpoints of every storage: their index decides."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+from runai_model_streamer import StreamerNotFoundError, list_checkpoint, load_checkpoint
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
+
+
+def tensors(**values: float) -> bytes:
+    return safetensors.torch.save({name: torch.full((2,), value) for name, value in values.items()})
+
+
+def index(**files: str) -> bytes:
+    return json.dumps({"weight_map": files}).encode()
+
+
+@pytest.fixture
+def model(storage, use):
+    use(storage.env)
+    storage.put("m/a.safetensors", tensors(x=1, w=7))
+    storage.put("m/b.safetensors", tensors(w=2))
+    storage.put("m/z.safetensors", tensors(w=9))
+    storage.put("m/consolidated.safetensors", tensors(y=9))
+    storage.put("m/model.safetensors.index.json", index(x="a.safetensors", w="b.safetensors"))
+    return f"{storage.uri}/m"
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/model.safetensors.index.json"])
+def test_the_index_decides(model, suffix):
+    files = [f"{model}/a.safetensors", f"{model}/b.safetensors"]
+    assert list_checkpoint(model + suffix) == files
+    found = load_checkpoint(model + suffix)
+    assert {name: float(tensor[0]) for name, tensor in found.items()} == {"x": 1, "w": 2}
+
+
+def test_a_missing_shard_is_named(storage, use):
+    use(storage.env)
+    storage.put("n/a.safetensors", tensors(x=1))
+    storage.put("n/model.safetensors.index.json", index(x="a.safetensors", w="gone.safetensors"))
+    for suffix in ("", "/model.safetensors.index.json"):
+        with pytest.raises(StreamerNotFoundError, match=r"gone\.safetensors"):
+            load_checkpoint(f"{storage.uri}/n{suffix}")
+
+
+def test_a_pattern(storage, model):
+    if storage.name == "web":
+        pytest.skip("in an address, a star is a letter of a name")
+    files = [f"{model}/a.safetensors", f"{model}/b.safetensors"]
+    assert list_checkpoint(f"{model}/[ab].safe*") == files
+    assert list_checkpoint(f"{model}/*.safetensors")[-1] == f"{model}/z.safetensors"
