@@ -66,7 +66,7 @@ LAYERS: list[set[str]] = [
     {"_interpreter", "_native", "_gc"},
     {"_errors"},
     {"_native_api"},
-    {"_logging", "_paths", "_stats", "_credentials"},
+    {"_logging", "_options", "_paths", "_stats", "_credentials"},
     {"_requests"},
     {"_session"},
     {"_device", "_storage", "_load"},

@@ -14,6 +14,7 @@ from runai_model_streamer._device import registry
 from runai_model_streamer._device.dlpack import byte_factory
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._load import Load
+from runai_model_streamer._options import DEFAULTS, StreamOptions
 from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Run, Session
@@ -34,6 +35,9 @@ class ByteStreamer:
     A context manager. One thread at a time. Tensors belong to the caller: they stay valid after
     the streamer is closed, and their memory is never written again.
     """
+
+    options: StreamOptions = DEFAULTS
+    """Of the loads that follow, instead of the settings of the environment."""
 
     def __init__(self) -> None:
         self._reader: Reader | None = None
@@ -64,6 +68,7 @@ class ByteStreamer:
     def use(self, reader: R) -> R:
         """Ends the load, and reads the next one with `reader`."""
         self.end()
+        reader.options = self.options
         self._reader = reader
         return reader
 

@@ -11,6 +11,7 @@ from runai_model_streamer._device.base import DeviceSink
 from runai_model_streamer._device.host import HostSink
 from runai_model_streamer._load import Load
 from runai_model_streamer._native_api import FileRanges
+from runai_model_streamer._options import DEFAULTS, StreamOptions
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
 from runai_model_streamer._stats import StreamStats
@@ -42,6 +43,9 @@ class Reader(Protocol):
     @property
     def load(self) -> Load | None:
         """The load, from start() to close()."""
+
+    options: StreamOptions
+    """May be replaced until it reads."""
 
     def read_prefixes(
         self, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
@@ -90,7 +94,7 @@ def read_prefixes(
 
 
 class LocalReader:
-    """Reads by itself. `sink` may be replaced until start()."""
+    """Reads by itself. `sink` and `options` may be replaced until it reads."""
 
     def __init__(
         self,
@@ -105,6 +109,7 @@ class LocalReader:
         self.session: Session | None = None
         self.load: Load | None = None
         self._credentials = credentials
+        self.options = DEFAULTS
         self._memory_limit = memory_limit
         self._notes = dict(notes or {})
         self._stats = StreamStats()
@@ -143,7 +148,10 @@ class LocalReader:
     def _make_session(self, paths: Sequence[str]) -> Session:
         self.close()
         self.session = Session(
-            paths, credentials=self._credentials, memory_limit=self._memory_limit
+            paths,
+            credentials=self._credentials,
+            memory_limit=self._memory_limit,
+            options=self.options.to_native(),
         )
         return self.session
 

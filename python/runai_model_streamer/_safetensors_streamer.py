@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from runai_model_streamer._formats.safetensors.tensors import tensors_of_run
 from runai_model_streamer._gc import collection_paused, collection_spaced
 from runai_model_streamer._load import Load
 from runai_model_streamer._logging import logger
+from runai_model_streamer._options import StreamOptions
 from runai_model_streamer._paths import Path, to_text
 from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
@@ -91,8 +92,32 @@ class SafetensorsStreamer:
     when stream_files() returns. ``total_size`` is the number of bytes to stream.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        memory_limit: int | None = None,
+        concurrency: int | None = None,
+        chunk_bytes: int | None = None,
+        fs_strategy: str | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """What is given counts for this streamer instead of the environment.
+
+        Args:
+            memory_limit: RUNAI_STREAMER_MEMORY_LIMIT, in bytes. Not of loads that ranks share.
+            concurrency: RUNAI_STREAMER_CONCURRENCY, for all kinds of storage.
+            chunk_bytes: RUNAI_STREAMER_CHUNK_BYTESIZE.
+            fs_strategy: RUNAI_STREAMER_FS_STRATEGY: "auto", "mapped", "buffered" or "direct".
+            settings: other settings of docs/reference/environment.md by name, of the network and
+                of the storages. The SDKs of the clouds read the environment.
+
+        Raises RunaiStreamerInvalidInputException for a name that is not such a setting. Values are
+        checked when a load starts.
+        """
         self.file_streamer = DistributedStreamer()
+        self.file_streamer.options = StreamOptions(
+            memory_limit, concurrency, chunk_bytes, fs_strategy, dict(settings or {})
+        )
         self.files_to_tensors_metadata: dict[int, list[SafetensorMetadata]] = {}
         self.total_size = 0
         self.device_str = "cpu"
@@ -268,7 +293,7 @@ class SafetensorsStreamer:
         self._begun = None
         self._opened = None
         self._by_name = None
-        self._slices = SliceReader(credentials)
+        self._slices = SliceReader(credentials, self.file_streamer.options)
 
     def _start(
         self,

@@ -10,6 +10,7 @@ from runai_model_streamer._device.base import DeviceSink
 from runai_model_streamer._distributed.agreement import pack_prefixes, unpack_prefixes
 from runai_model_streamer._distributed.shared_stream import SharedStream
 from runai_model_streamer._load import Load
+from runai_model_streamer._options import DEFAULTS
 from runai_model_streamer._paths import is_remote
 from runai_model_streamer._reader import Prefix, PrefixEnd, read_prefixes
 from runai_model_streamer._requests import FileChunks
@@ -28,6 +29,7 @@ class SharedReader:
     ) -> None:
         """`sink` has the memory that the ranks of `shared` have agreed on."""
         self.sink = sink
+        self.options = DEFAULTS
         self.session: Session | None = None
         self.load: Load | None = None
         self._shared: SharedStream | None = shared
@@ -102,5 +104,10 @@ class SharedReader:
 
     def _session_of(self, paths: Sequence[str]) -> Session:
         if self.session is None:
-            self.session = Session(paths, credentials=self._credentials, memory_limit=-1)
+            self.session = Session(
+                paths,
+                credentials=self._credentials,
+                memory_limit=-1,
+                options=self.options.to_native(),
+            )
         return self.session

@@ -296,7 +296,7 @@ class TestPaths:
         (found,) = list_safetensors(tmp_path)
         assert loaded(found) == loaded(tmp_path) == [1, 2]
         os.truncate(found, 20)
-        with pytest.raises(StreamerError, match=r"xff|udcff"):
+        with pytest.raises(StreamerError, match="truncated"):
             load_file(found)
         with pytest.raises(StreamerError, match="can be encoded"):
             load_file(str(tmp_path / "\ud800"))

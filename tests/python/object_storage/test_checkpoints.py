@@ -8,7 +8,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from runai_model_streamer import StreamerNotFoundError, list_checkpoint, load_checkpoint
+from runai_model_streamer import (
+    SafetensorsStreamer,
+    StreamerNotFoundError,
+    list_checkpoint,
+    load_checkpoint,
+)
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
 
@@ -55,3 +60,14 @@ def test_a_pattern(storage, model):
     files = [f"{model}/a.safetensors", f"{model}/b.safetensors"]
     assert list_checkpoint(f"{model}/[ab].safe*") == files
     assert list_checkpoint(f"{model}/*.safetensors")[-1] == f"{model}/z.safetensors"
+
+
+def test_settings_of_one_streamer(storage):
+    """Nothing in the environment leads to the server."""
+    if storage.name == "azure":
+        pytest.skip("its SDK finds the identity, and reads the environment")
+    storage.put("one.safetensors", tensors(x=1))
+    with SafetensorsStreamer(settings=storage.env) as streamer:
+        streamer.stream_files([f"{storage.uri}/one.safetensors"])
+        assert float(dict(streamer.get_tensors())["x"][0]) == 1
+        assert float(streamer.get_slice("x")[0]) == 1

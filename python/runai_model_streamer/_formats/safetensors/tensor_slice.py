@@ -19,6 +19,7 @@ from runai_model_streamer._errors import (
 )
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.headers import SafetensorsMetadata
+from runai_model_streamer._options import DEFAULTS, StreamOptions
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
 
@@ -33,8 +34,11 @@ class SliceReader:
     Thread-safe, and usable in a forked process: that opens the files again.
     """
 
-    def __init__(self, credentials: S3Credentials | None = None) -> None:
+    def __init__(
+        self, credentials: S3Credentials | None = None, options: StreamOptions = DEFAULTS
+    ) -> None:
         self._credentials = credentials
+        self._options = options
         self._process = 0
         self._lock = threading.Lock()
         self._session: Session | None = None
@@ -65,7 +69,11 @@ class SliceReader:
             if self._closed:
                 raise StreamerClosedError("the files were closed: open them again")
             if self._session is None:
-                self._session = Session([file.path], credentials=self._credentials)
+                self._session = Session(
+                    [file.path],
+                    credentials=self._credentials,
+                    options=self._options.to_native(),
+                )
             try:
                 _read(self._session, file, offset, tensor)
             except BaseException:

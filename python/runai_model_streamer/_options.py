@@ -1,0 +1,70 @@
+"""What one streamer uses instead of the settings of the environment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from runai_model_streamer import _native_api as native
+from runai_model_streamer._errors import RunaiStreamerInvalidInputException
+
+# Settings of these are read once for a process, or where there is no streamer.
+_OF_THE_PROCESS = ("Distributed", "GPU", "Logging", "Ignored")
+_ARGUMENTS = {
+    "RUNAI_STREAMER_MEMORY_LIMIT": "memory_limit",
+    "RUNAI_STREAMER_CONCURRENCY": "concurrency",
+    "RUNAI_STREAMER_OBJ_CONCURRENCY": "concurrency",
+    "RUNAI_STREAMER_CHUNK_BYTESIZE": "chunk_bytes",
+    "RUNAI_STREAMER_FS_STRATEGY": "fs_strategy",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamOptions:
+    """None, or a name that `settings` lacks: as the environment says when a load starts."""
+
+    memory_limit: int | None = None
+    concurrency: int | None = None
+    chunk_bytes: int | None = None
+    fs_strategy: str | None = None
+    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("memory_limit", "concurrency", "chunk_bytes"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise RunaiStreamerInvalidInputException(f"{name} is a number, not {value!r}")
+        if self.fs_strategy is not None and not isinstance(self.fs_strategy, str):
+            raise RunaiStreamerInvalidInputException(
+                f"fs_strategy is text, not {type(self.fs_strategy).__name__}"
+            )
+        if self.settings:
+            self._check_settings()
+
+    def _check_settings(self) -> None:
+        groups = {row["name"]: row["group"] for row in native.settings_table()}
+        for name, value in self.settings.items():
+            if name in _ARGUMENTS:
+                raise RunaiStreamerInvalidInputException(
+                    f"settings: give {name} as the argument {_ARGUMENTS[name]}"
+                )
+            if name not in groups or groups[name] in _OF_THE_PROCESS:
+                raise RunaiStreamerInvalidInputException(
+                    f"settings: {name!r} is not a setting of one streamer"
+                )
+            if not isinstance(value, str):
+                raise RunaiStreamerInvalidInputException(f"settings: the value of {name} is text")
+
+    def to_native(self) -> dict[str, Any]:
+        chosen = {
+            name: getattr(self, name)
+            for name in ("memory_limit", "concurrency", "chunk_bytes", "fs_strategy")
+            if getattr(self, name) is not None
+        }
+        if self.settings:
+            chosen["source"] = dict(self.settings)
+        return chosen
+
+
+DEFAULTS = StreamOptions()
