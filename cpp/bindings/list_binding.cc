@@ -39,7 +39,7 @@ py::list list_objects(const std::string& prefix, bool recursive, const py::objec
   raise_if_failed(found.status());
   py::list result;
   for (const ListedObject& object : *found) {
-    result.append(py::make_tuple(to_text(object.path), object.size));
+    result.append(py::make_tuple(to_text(object.path), object.size, object.version));
   }
   return result;
 }

@@ -134,12 +134,13 @@ class PyStream {
     raise_if_failed(stream.status());
     stream_ = std::shared_ptr<Stream>(std::move(*stream));
   }
-  ~PyStream() { close(); }
+  ~PyStream() { (void)end(); }
   PyStream(const PyStream&) = delete;
   PyStream& operator=(const PyStream&) = delete;
 
-  py::list open(const std::vector<std::string>& paths, std::uint64_t prefix_bytes) {
-    auto files = call([&](Stream& stream) { return stream.open(paths, prefix_bytes); });
+  py::list open(const std::vector<std::string>& paths, std::uint64_t prefix_bytes,
+                const std::vector<std::string>& versions) {
+    auto files = call([&](Stream& stream) { return stream.open(paths, prefix_bytes, versions); });
     py::list opened;
     for (const OpenedFile& file : *files) {
       opened.append(PyOpenedFile{
@@ -167,7 +168,8 @@ class PyStream {
   }
 
   std::uint64_t submit(std::vector<FileRanges> wanted, int device_type, int ordinal,
-                       std::uint64_t device_stream) {
+                       std::uint64_t device_stream, int ownership) {
+    for (FileRanges& file : wanted) file.ownership = static_cast<Ownership>(ownership);
     const Device device{static_cast<DeviceType>(device_type), ordinal, address(device_stream)};
     return *call([&](Stream& stream) { return stream.submit(std::move(wanted), device); });
   }
@@ -212,16 +214,18 @@ class PyStream {
     if (stream_) stream_->cancel();
   }
 
-  // A call that another thread is in ends, and takes the stream down when it does.
-  void close() {
+  // A call that another thread is in ends, and takes the stream down when it does. Raises where
+  // tensors could not be made independent of their files; the streamer is closed then, too.
+  void close() { raise_if_failed(end()); }
+
+  Status end() {
     std::shared_ptr<Stream> stream = std::move(stream_);
-    if (!stream) return;
+    if (!stream) return {};
     std::thread callbacks = std::move(callback_thread_);
     if (getpid() != process_) {
       new std::thread(std::move(callbacks));  // NOLINT: there is no such thread in a forked child
-      return;
+      return {};
     }
-    last_stats_ = stream->stats();
     const py::gil_scoped_release release;  // workers may be waiting for it, for credentials
     stream->cancel();
     if (callbacks.get_id() == std::this_thread::get_id()) {
@@ -229,7 +233,10 @@ class PyStream {
     } else if (callbacks.joinable()) {
       callbacks.join();
     }
+    Status status = stream->detach_views();
+    last_stats_ = stream->stats();
     stream.reset();
+    return status;
   }
 
   py::dict stats() const {
@@ -342,10 +349,11 @@ void bind_stream(py::module_& module) {
                        "One load: open files, submit ranges, take what is ready in order.")
       .def(py::init<const py::dict&, const py::object&>(), py::arg("options") = py::dict(),
            py::arg("credentials") = py::none())
-      .def("open", &PyStream::open, py::arg("paths"), py::arg("prefix_bytes") = 0)
+      .def("open", &PyStream::open, py::arg("paths"), py::arg("prefix_bytes") = 0,
+           py::arg("versions") = std::vector<std::string>())
       .def("read", &PyStream::read, py::arg("ranges"))
       .def("submit", &PyStream::submit, py::arg("wanted"), py::arg("device_type") = 0,
-           py::arg("device_ordinal") = 0, py::arg("device_stream") = 0)
+           py::arg("device_ordinal") = 0, py::arg("device_stream") = 0, py::arg("ownership") = 0)
       .def("next", &PyStream::next, py::arg("timeout_ms") = -1)
       .def("deliver", &PyStream::deliver, py::arg("on_ready"), py::arg("on_end"))
       .def("check", &PyStream::check, py::arg("file"))

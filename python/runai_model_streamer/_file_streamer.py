@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device import registry
 from runai_model_streamer._device.dlpack import byte_factory
-from runai_model_streamer._errors import RunaiStreamerInvalidInputException
+from runai_model_streamer._errors import (
+    RunaiStreamerInvalidInputException,
+    StreamerChangedError,
+)
 from runai_model_streamer._load import Load
 from runai_model_streamer._options import DEFAULTS, StreamOptions
 from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
-from runai_model_streamer._session import Run, Session
+from runai_model_streamer._session import Ownership, Run, Session
 from runai_model_streamer._stats import StreamStats
 from runai_model_streamer._storage.listing import list_files
 
@@ -33,7 +36,8 @@ class ByteStreamer:
     """Delivers what a reader reads, in order: each range as a tensor of bytes.
 
     A context manager. One thread at a time. Tensors belong to the caller: they stay valid after
-    the streamer is closed, and their memory is never written again.
+    the streamer is closed, their memory is never written again, and what happens to the file later
+    does not change them.
     """
 
     options: StreamOptions = DEFAULTS
@@ -52,18 +56,31 @@ class ByteStreamer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except StreamerChangedError:
+            if error is None:
+                raise
 
     def close(self) -> None:
-        """Stops reading and releases what the engine holds. No-op when repeated."""
+        """Stops reading and releases what the engine holds. No-op when repeated.
+
+        Raises StreamerChangedError, once it is closed, if a file was changed while it was
+        streamed, and tensors in use may show it.
+        """
         self.end()
 
     def end(self, error: BaseException | None = None) -> None:
         """close(). `error` is the reason: ranks that share the load raise it."""
         reader, self._reader = self._reader, None
         if reader is not None:
-            reader.close(error)
-            self._stats = reader.stats()
+            try:
+                reader.close(error)
+            except StreamerChangedError:
+                if error is None:  # else that one is on its way
+                    raise
+            finally:
+                self._stats = reader.stats()
 
     def use(self, reader: R) -> R:
         """Ends the load, and reads the next one with `reader`."""
@@ -139,7 +156,7 @@ class ByteStreamer:
         if load is not None:
             load.drain()
 
-    def handle_object_store(self, path: str, streamer: Any, credentials: Any) -> None:
+    def handle_object_store(self, path: str, streamer: object, credentials: object) -> None:
         """Accepted for compatibility: credentials are resolved when they are needed."""
 
     @property
@@ -165,8 +182,9 @@ class FileStreamer(ByteStreamer):
     ) -> None:
         """Starts reading. Empty lists are accepted.
 
-        `memory_limit`, in bytes, overrides RUNAI_STREAMER_MEMORY_LIMIT. `owned` is ignored, and
-        accepted for compatibility: the caller always owns the tensors.
+        `memory_limit`, in bytes, overrides RUNAI_STREAMER_MEMORY_LIMIT. `owned=False`: tensors of
+        local files may be views of the page cache for as long as they are held; see
+        SafetensorsStreamer.stream_files().
         """
         sink = registry.sink_for(device)
         reader = self._reader
@@ -177,6 +195,7 @@ class FileStreamer(ByteStreamer):
         ):
             reader = self.use(LocalReader(credentials, memory_limit=memory_limit))
         reader.sink = sink
+        reader.ownership = Ownership.OWNED if owned else Ownership.SHARED
         self.start(list(file_stream_requests))
 
 

@@ -14,8 +14,9 @@ from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.into import has_plain_memory, span_of
 from runai_model_streamer._formats.safetensors.selection import NamesOfFiles
 from runai_model_streamer._module_plan import Plan, make_plan
-from runai_model_streamer._paths import Path
+from runai_model_streamer._paths import Path, to_text
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
+from runai_model_streamer._session import Ownership
 from runai_model_streamer._storage.checkpoint import Checkpoint, find_checkpoint
 
 
@@ -24,10 +25,12 @@ def load_file(
     device: str | torch.device | int = "cpu",
     s3_credentials: S3Credentials | None = None,
 ) -> dict[str, torch.Tensor]:
-    """All tensors of the file or object `filename`, by name."""
+    """All tensors of the file or object `filename`, by name, in memory of their own."""
     target = _device_of(device)
     with SafetensorsStreamer() as streamer:
-        streamer.stream_file(filename, s3_credentials, target)
+        # Every tensor is kept: a view would be copied in the end, too, and later.
+        names = [to_text(filename)]
+        streamer._stream(names, s3_credentials, target, None, ownership=Ownership.COPIED)
         return dict(streamer.get_tensors())
 
 
@@ -98,7 +101,12 @@ def load_model(
         if wanted:
             _, selection = _tensors_of(streamer, checkpoint, wanted)
             streamer._stream(
-                checkpoint.files, s3_credentials, target, selection, plan.in_place or None
+                checkpoint.files,
+                s3_credentials,
+                target,
+                selection,
+                plan.in_place or None,
+                ownership=Ownership.COPIED,  # converted here: a truncation must be no signal
             )
             for name, tensor in streamer.get_tensors():
                 if name not in plan.in_place and not _copied(plan.copied.get(name), tensor):

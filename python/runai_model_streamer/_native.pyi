@@ -101,7 +101,9 @@ class Stream:
     def __init__(
         self, options: dict[str, Any] = ..., credentials: _Provider | None = None
     ) -> None: ...
-    def open(self, paths: Sequence[str | bytes], prefix_bytes: int = 0) -> list[OpenedFile]:
+    def open(
+        self, paths: Sequence[str | bytes], prefix_bytes: int = 0, versions: Sequence[str] = ...
+    ) -> list[OpenedFile]:
         """Opens each file. A failure is in its OpenedFile."""
     def read(self, ranges: Sequence[FileRanges]) -> list[bytes]:
         """The bytes of each range, now. Ignores destinations."""
@@ -111,8 +113,10 @@ class Stream:
         device_type: int = 0,
         device_ordinal: int = 0,
         device_stream: int = 0,
+        ownership: int = 0,
     ) -> int:
-        """Adds ranges, in this order. Returns the number of the submission."""
+        """Adds ranges, in this order. Returns the number of the submission. `ownership`, of all
+        ranges, is one of streamer::Ownership."""
     def next(self, timeout_ms: int = -1) -> tuple[list[Ready], bool]:
         """What is ready, and whether everything submitted was delivered."""
     def deliver(
@@ -127,7 +131,9 @@ class Stream:
     def checker(self, file: int) -> Callable[[], None]:
         """check() of `file`."""
     def cancel(self) -> None: ...
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Raises, once it is closed, where tensors of it could not be made independent of their
+        files."""
     def stats(self) -> dict[str, Any]: ...
 
 sticky_device_hint: str
@@ -170,7 +176,9 @@ def list_objects(
     recursive: bool = True,
     credentials: _Provider | None = None,
     source: Mapping[str, str] = ...,
-) -> list[tuple[str, int]]: ...
+) -> list[tuple[str, int, str]]:
+    """Path, size and version of each object."""
+
 def cached_fraction(path: str | bytes) -> float:
     """The part of a file that is in the page cache, from 0 to 1."""
 

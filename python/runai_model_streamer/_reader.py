@@ -13,7 +13,7 @@ from runai_model_streamer._load import Load
 from runai_model_streamer._native_api import FileRanges
 from runai_model_streamer._options import DEFAULTS, StreamOptions
 from runai_model_streamer._requests import FileChunks
-from runai_model_streamer._session import Session
+from runai_model_streamer._session import Ownership, Session
 from runai_model_streamer._stats import StreamStats
 
 
@@ -102,9 +102,14 @@ class LocalReader:
         sink: DeviceSink | None = None,
         *,
         memory_limit: int | None = None,
+        ownership: Ownership = Ownership.OWNED,
         notes: Mapping[str, str] | None = None,
     ) -> None:
-        """`memory_limit` overrides RUNAI_STREAMER_MEMORY_LIMIT; `notes` are added to stats()."""
+        """`memory_limit` overrides RUNAI_STREAMER_MEMORY_LIMIT; `notes` are added to stats().
+
+        `ownership` may be replaced until start().
+        """
+        self.ownership = ownership
         self.sink: DeviceSink = HostSink() if sink is None else sink
         self.session: Session | None = None
         self.load: Load | None = None
@@ -129,6 +134,9 @@ class LocalReader:
             requests = list(requests)
             self._make_session([request.path for request in requests])
         assert self.session is not None
+        # Tensors that are moved from the host are read here, where a truncation must be no signal.
+        reads = not self.sink.writes_destinations
+        self.session.ownership = Ownership.COPIED if reads else self.ownership
         counted = _Counted(requests)
         self.sink.submit(self.session, counted.requests)
         self.load = Load(self.sink.runs(self.session), self.sink.device, counted.ranges)
@@ -139,8 +147,10 @@ class LocalReader:
             load.close()
         session, self.session = self.session, None
         if session is not None:
-            session.close()
-            self._stats = self._stats_of(session)
+            try:
+                session.close()
+            finally:
+                self._stats = self._stats_of(session)
 
     def stats(self) -> StreamStats:
         return self._stats if self.session is None else self._stats_of(self.session)

@@ -6,7 +6,7 @@ import dataclasses
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
-from typing import Any, SupportsIndex, cast
+from typing import SupportsIndex, cast
 
 import torch
 
@@ -37,7 +37,7 @@ class FileChunks:
     sizes: list[int]
     alignments: list[int] | None
     destinations: list[int] | None
-    keep: Any
+    keep: object
     describe: Callable[[int], tuple[tuple[int, ...], torch.dtype]] | None = None
     """Shape and dtype of the tensor of each range; None: ranges are bytes."""
 
@@ -50,7 +50,7 @@ class FileChunks:
         *,
         alignments: Sequence[int] | None = None,
         destinations: Sequence[int] | None = None,
-        keep: Any = None,
+        keep: object = None,
     ) -> None:
         self.id = id
         self.path = to_text(path)

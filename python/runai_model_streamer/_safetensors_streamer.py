@@ -11,12 +11,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device import registry
 from runai_model_streamer._distributed.streamer import DistributedStreamer
-from runai_model_streamer._errors import RunaiStreamerInvalidInputException
+from runai_model_streamer._errors import (
+    RunaiStreamerInvalidInputException,
+    StreamerChangedError,
+)
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.headers import (
     SafetensorsMetadata,
@@ -39,11 +41,13 @@ from runai_model_streamer._options import StreamOptions
 from runai_model_streamer._paths import Path, to_text
 from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
-from runai_model_streamer._session import Run
+from runai_model_streamer._session import Ownership, Run
 from runai_model_streamer._stats import StreamStats
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from runai_model_streamer._distributed.streamer import Group
 
 Progress = Callable[[int, int], None]
 
@@ -87,9 +91,10 @@ class SafetensorsStreamer:
     """Streams the tensors of safetensors files, in file order.
 
     A context manager; one thread at a time. Every yielded tensor is the caller's: it stays valid
-    for as long as it is held, also after the streamer is closed, and its memory is never written
-    again. ``files_to_tensors_metadata`` maps the index of each file to its tensors; it is complete
-    when stream_files() returns. ``total_size`` is the number of bytes to stream.
+    for as long as it is held, also after the streamer is closed, its memory is never written again,
+    and what happens to its file after the load does not change it. ``files_to_tensors_metadata``
+    maps the index of each file to its tensors; it is complete when stream_files() returns.
+    ``total_size`` is the number of bytes to stream.
     """
 
     def __init__(
@@ -148,7 +153,11 @@ class SafetensorsStreamer:
             total = len(wanted.into)
             if not load.failed and not (load.complete and wanted.written):
                 unfilled = wanted.unfilled
-        self.close()
+        try:
+            self.close()
+        except StreamerChangedError:
+            if error is None:
+                raise
         if unfilled:
             raise RunaiStreamerInvalidInputException(
                 f"into: {unfilled} of {total} destinations were not filled: call wait(), or "
@@ -158,10 +167,11 @@ class SafetensorsStreamer:
     def close(self) -> None:
         """Stops reading and releases what the engine holds. No-op when repeated.
 
-        Tensors that were yielded stay valid.
+        Tensors that were yielded stay valid. Raises StreamerChangedError, once it is closed, if a
+        file was changed while it was streamed, and tensors in use may show it.
         """
-        self.file_streamer.close()
         self._begun = None
+        self.file_streamer.close()
 
     def __len__(self) -> int:
         """The number of tensors in the files: of keys()."""
@@ -192,7 +202,7 @@ class SafetensorsStreamer:
         *,
         into: Into | None = None,
         progress: Progress | None = None,
-        process_group: dist.ProcessGroup | None = None,
+        process_group: Group | None = None,
     ) -> None:
         """stream_files() of one file."""
         self.stream_files(
@@ -218,7 +228,7 @@ class SafetensorsStreamer:
         *,
         into: Into | None = None,
         progress: Progress | None = None,
-        process_group: dist.ProcessGroup | None = None,
+        process_group: Group | None = None,
     ) -> None:
         """Reads the headers of `paths` and starts reading the tensors.
 
@@ -230,7 +240,12 @@ class SafetensorsStreamer:
                 must call with the same paths. See docs/guides/distributed.md.
             tensor_names: reads only these: names and glob patterns, or a function from a name to a
                 bool.
-            owned: ignored, and accepted for compatibility: the caller always owns the tensors.
+            owned: True: the tensors have nothing to do with their file once it was streamed. Those
+                of local files may be views of the page cache until then; what is still held is
+                copied, in place, before the end of get_tensors() and in close(). False: they may
+                stay views for as long as they are held, and are not copied. Then whoever overwrites
+                the file (cp does) changes them, and whoever truncates it ends the process that
+                touches them, by SIGBUS. Replace files by renaming only.
             into: a mapping of names to tensors, or a module. Reads into their memory, and
                 get_tensors() yields them. They are filled when get_tensors() or wait() has come to
                 the end. Tensors without a destination are yielded as usual.
@@ -252,6 +267,7 @@ class SafetensorsStreamer:
             progress,
             is_distributed=is_distributed,
             process_group=process_group,
+            ownership=Ownership.OWNED if owned else Ownership.SHARED,
         )
 
     def _stream(
@@ -264,9 +280,10 @@ class SafetensorsStreamer:
         progress: Progress | None = None,
         *,
         is_distributed: bool = False,
-        process_group: dist.ProcessGroup | None = None,
+        process_group: Group | None = None,
+        ownership: Ownership = Ownership.OWNED,
     ) -> None:
-        """stream_files(), also of a selection by files."""
+        """stream_files(), also of a selection by files, and of tensors that are never views."""
         self.start_time = time.monotonic()
         self.device_str = "cpu" if device is None else str(device)
         opened = self._opened
@@ -274,10 +291,11 @@ class SafetensorsStreamer:
         if opened is not None and not is_distributed and opened.serves(names, s3_credentials):
             reader: Reader = opened.reader
             opened.reader.sink = registry.sink_for(device)
+            opened.reader.ownership = ownership
             found: Sequence[SafetensorsMetadata] | None = self._files
         else:
             reader = self.file_streamer.open_reader(
-                names, s3_credentials, device, is_distributed, process_group
+                names, s3_credentials, device, is_distributed, process_group, ownership
             )
             found = None
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -14,6 +15,17 @@ from runai_model_streamer._credentials import certificates as certificates
 from runai_model_streamer._credentials import make_provider
 from runai_model_streamer._paths import check_not_mixed, is_remote, to_native
 from runai_model_streamer._requests import FileChunks
+
+
+class Ownership(enum.IntEnum):
+    """What the memory of ranges without a destination may be: streamer::Ownership."""
+
+    OWNED = 0
+    """Views of a file only until the stream is done with it."""
+    SHARED = 1
+    """Views of a file for as long as they are held."""
+    COPIED = 2
+    """Never a view."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -63,12 +75,19 @@ class Session:
         self.files: dict[str, int] = {}
         self.sizes: dict[str, int] = {}
         self.versions: dict[str, str] = {}
+        self.ownership = Ownership.OWNED
+        """Of what is submitted from now on."""
         self._opened = 0  # files that the engine has numbers for: failed ones, too
         self._entries: list[list[tuple[int, list[int]]]] = []  # id and sizes, by submission
 
-    def open(self, paths: Sequence[str], prefix_bytes: int = 0) -> list[bytes]:
-        """Opens `paths` and returns the first bytes of each; raises the first one's error."""
-        opened = self.stream.open(list(map(to_native, paths)), prefix_bytes)
+    def open(
+        self, paths: Sequence[str], prefix_bytes: int = 0, versions: Sequence[str] = ()
+    ) -> list[bytes]:
+        """Opens `paths` and returns the first bytes of each; raises the first one's error.
+
+        `versions` are those that a list told, one for each path, or none.
+        """
+        opened = self.stream.open(list(map(to_native, paths)), prefix_bytes, list(versions))
         first = self._opened
         self._opened += len(opened)
         prefixes = []
@@ -108,7 +127,7 @@ class Session:
             for r in requests
         ]
         self._entries.append([(r.id, r.sizes) for r in requests])
-        self.stream.submit(wanted, device_type, ordinal, device_stream)
+        self.stream.submit(wanted, device_type, ordinal, device_stream, self.ownership)
 
     def runs(self) -> Generator[Run, None, None]:
         """What is ready, in the order of submission, until everything was delivered.
@@ -137,5 +156,9 @@ class Session:
         )
 
     def close(self) -> None:
-        self.stream.close()
-        self.memory.clear()
+        """Raises StreamerChangedError, once it is closed, if a file was changed while tensors in
+        use were still views of it."""
+        try:
+            self.stream.close()
+        finally:
+            self.memory.clear()

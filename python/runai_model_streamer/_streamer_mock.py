@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._paths import Path, is_remote, to_text
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
 from runai_model_streamer._storage.listing import list_safetensors
@@ -37,7 +38,9 @@ class StreamerPatcher:
         _, _, key = text.partition("://")[2].partition("/")
         return os.path.join(self.local_root, key)
 
-    def shim_list_safetensors(self, path: Path, s3_credentials: Any = None) -> list[str]:
+    def shim_list_safetensors(
+        self, path: Path, s3_credentials: S3Credentials | None = None
+    ) -> list[str]:
         """list_safetensors(), with URIs as the bucket would give them."""
         uri = to_text(path)
         found = list_safetensors(self.local_path(uri))
@@ -51,7 +54,7 @@ class StreamerPatcher:
         dst: Path,
         allow_pattern: Sequence[str] | None = None,
         ignore_pattern: Sequence[str] | None = None,
-        s3_credentials: Any = None,
+        s3_credentials: S3Credentials | None = None,
     ) -> None:
         """pull_files(): copies what matches from the folder."""
         source = self.local_path(model_path)

@@ -103,10 +103,10 @@ void check_entries(const Location& directory, const ListPage& page) {
   }
 }
 
-void read_range(const Protocol& protocol, const Response& response) {
+void read_range(Protocol& protocol, const Location& location, const Response& response) {
   std::array<char, 16> memory{};
   const iovec segment{memory.data(), memory.size()};
-  RangeRead range(protocol, 3, {&segment, 1}, std::nullopt, "");
+  RangeRead range(protocol, location, 3, {&segment, 1}, std::nullopt, {});
   BodySink* body = range.next_body();
   if (body->accept) (void)body->accept(response);
 }
@@ -124,7 +124,7 @@ void list(SourceKind kind, Protocol& protocol, const std::string& path, bool rec
     if (!request.ok()) return;
     check_request(kind, *request, path);
     Response response = take_response(&rest, request->url);
-    read_range(protocol, response);
+    read_range(protocol, *directory, response);
     (void)protocol.version_of(response);
     (void)protocol.crc32c_of(response);
     (void)protocol.is_empty_list(response);
@@ -139,7 +139,8 @@ void list(SourceKind kind, Protocol& protocol, const std::string& path, bool rec
     next = page->next;
     if (next.empty()) break;
   }
-  const Result<Request> read = protocol.make_read(*directory, ByteRange{1, 2}, "\"1\"", who);
+  const Result<Request> read =
+      protocol.make_read(*directory, ByteRange{1, 2}, {"\"1\"", "", false}, who);
   if (read.ok()) check_request(kind, *read, path);
 }
 

@@ -31,18 +31,20 @@ class STREAMER_EXPORT Stream {
  public:
   // kInvalid where an option is out of its range.
   static Result<std::unique_ptr<Stream>> create(Options options);
-  // Cancels what is under way and joins the workers. One that the storage does not let go (a read
-  // of a file server that hangs) is waited for only while it writes to a destination without
-  // FileRanges::keep; else it is left behind after half a second, with the memory that it writes
-  // to, and ends when the storage responds.
+  // Cancels what is under way, detaches views, and joins the workers. One that the storage does not
+  // let go (a read of a file server that hangs) is waited for only while it writes to a destination
+  // without FileRanges::keep; else it is left behind after half a second, with the memory that it
+  // writes to, and ends when the storage responds.
   ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
   // Opens `paths` concurrently and reads up to `prefix_bytes` from the start of each. A file that
-  // can't be opened says so in its own status.
+  // can't be opened says so in its own status. `versions` are those of ListedObject, one for each
+  // path, or empty: a path that is at another version by now is kChanged.
   Result<std::vector<OpenedFile>> open(const std::vector<std::string>& paths,
-                                       std::uint64_t prefix_bytes = 0);
+                                       std::uint64_t prefix_bytes = 0,
+                                       const std::vector<std::string>& versions = {});
   // Reads ranges of opened files into their destinations, concurrently, now.
   Status read(const std::vector<FileRanges>& wanted);
   // Adds work. Returns its number: 0, 1, ... Zero-size ranges are delivered like others.
@@ -54,6 +56,14 @@ class STREAMER_EXPORT Stream {
   // Makes one call of next() return without waiting: the one that waits, or else the next one. It
   // returns what is ready, perhaps nothing.
   void wake() noexcept;
+  // Puts private memory in the place of the views of Ownership::kOwned that are still held: at the
+  // same addresses, while other threads may use them. From then on they have nothing to do with
+  // their files. next() does so by itself for a file when the consumer comes back from the first
+  // batch of another one, and for all before it returns a batch that is finished; the destructor
+  // does, too, but can't say what failed. kChanged names a file that was changed before its views
+  // were detached: their content is unknown, and pages that a truncation took away must not be
+  // touched. Any thread, also after cancel(). Takes as long as it takes to copy what is held.
+  Status detach_views();
   // Whether a file is still what open() found. next() checks that; a view (Ready::view) that is
   // used later than that may want to be checked again.
   Status unchanged(std::uint32_t file) const;

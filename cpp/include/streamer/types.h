@@ -151,11 +151,26 @@ struct Range {
   std::uint32_t alignment = 1;
 };
 
+// What the memory of a range without a destination may be. Views are pages of a file in the page
+// cache, which cost nothing; only files have them.
+enum class Ownership : int {
+  // Memory of whoever holds it. It is a view at first, perhaps; Stream::detach_views() tells when
+  // it
+  // is no more. Most views are dropped before, and cost nothing.
+  kOwned = 0,
+  // A view for as long as it is held, also after the stream. Whoever changes the file in place
+  // changes it, and whoever truncates the file ends the processes that touch it (SIGBUS).
+  kShared,
+  // Never a view: for whoever keeps everything, and for memory that must not vanish for a moment.
+  kCopied,
+};
+
 struct FileRanges {
   std::uint32_t file = 0;  // OpenedFile::index: counted over all calls of open(), from 0
   std::vector<Range> ranges;
   // May own the destinations: it is dropped, by any thread, when nothing writes to them any more.
   std::shared_ptr<void> keep = {};
+  Ownership ownership = Ownership::kOwned;
 };
 
 // Consecutive ranges of one file that are ready together.
@@ -167,7 +182,7 @@ struct Ready {
   std::uint32_t count = 0;
   std::byte* data = nullptr;  // engine memory that holds all of them; null where the caller's
   std::uint64_t data_size = 0;
-  bool view = false;  // `data` is the file's own pages: who truncates the file takes them away
+  bool view = false;                     // `data` is the file's own pages: see Ownership
   std::vector<std::uint64_t> positions;  // of each range in `data`; empty where the caller's
   std::shared_ptr<void>
       memory;     // keeps `data` alive, also after the stream; any thread may drop it
@@ -202,6 +217,7 @@ struct Stats {
 struct ListedObject {
   std::string path;  // as open() takes it
   std::uint64_t size = 0;
+  std::string version;  // for Stream::open(): what it must be then; empty: the list does not tell
 };
 
 }  // namespace streamer

@@ -6,6 +6,7 @@ namespace streamer {
 namespace {
 
 constexpr std::uint64_t kBatchMemory = 8 * kMiB;
+constexpr std::uint64_t kBatchViews = 32 * kMiB;
 constexpr std::size_t kBatchBlocks = 64;
 
 }  // namespace
@@ -23,11 +24,16 @@ void DeliveryQueue::add(std::vector<Block> blocks) {
 std::vector<Block> DeliveryQueue::take_batch() {
   std::size_t count = 0;
   std::uint64_t memory = 0;
+  std::uint64_t views = 0;
   for (const Block& block : blocks_) {
     const std::uint64_t needs = block.buffer ? block.buffer->capacity : 0;
+    const std::uint64_t viewed = block.memory == BlockMemory::kView ? block.bytes : 0;
     if (!block.done() || count == kBatchBlocks) break;
-    if (count > 0 && memory + needs > kBatchMemory) break;
+    if (count > 0 && (memory + needs > kBatchMemory || views + viewed > kBatchViews)) break;
+    // The consumer has left a file when it comes back from the first batch of another one.
+    if (views > 0 && block.file().object != blocks_.front().file().object) break;
     memory += needs;
+    views += viewed;
     ++count;
   }
   std::vector<Block> batch;

@@ -29,6 +29,13 @@ std::shared_ptr<const FileState> FileSet::at(std::uint32_t index) const {
   return index < files_.size() ? files_[index] : nullptr;
 }
 
+void FileSet::describe(std::map<std::string, std::string>* notes) const {
+  const MutexLock lock(mutex_);
+  for (const auto& source : sources_) {
+    if (source) source->describe(notes);
+  }
+}
+
 Status FileSet::find(Submission* submission) const {
   const MutexLock lock(mutex_);
   return find_files(files_, submission);

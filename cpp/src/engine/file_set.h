@@ -4,7 +4,9 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/cancel.h"
@@ -31,6 +33,8 @@ class FileSet {
   std::uint32_t add(FileTable files) EXCLUDES(mutex_);
   // Null if there is none of that index.
   std::shared_ptr<const FileState> at(std::uint32_t index) const EXCLUDES(mutex_);
+  // Adds what the sources have to say, by topic.
+  void describe(std::map<std::string, std::string>* notes) const EXCLUDES(mutex_);
   // See find_files().
   Status find(Submission* submission) const EXCLUDES(mutex_);
 

@@ -63,38 +63,45 @@ int Opener::width(SourceKind kind, const Source& source) const {
 }
 
 Result<std::vector<OpenedFile>> Opener::open(const std::vector<std::string>& paths,
-                                             std::uint64_t prefix_bytes) {
+                                             std::uint64_t prefix_bytes,
+                                             const std::vector<std::string>& versions) {
+  if (!versions.empty() && versions.size() != paths.size()) {
+    return Status::error(Code::kInvalid, "the paths and the versions differ in number");
+  }
   struct Work {
-    explicit Work(std::size_t files) : latch(files), opened(files), objects(files) {}
+    explicit Work(std::size_t files) : latch(files), opened(files), kinds(files), objects(files) {}
     Latch latch;
     std::vector<OpenedFile> opened;
+    std::vector<SourceKind> kinds;  // a file of the hub may be one of the local cache
     std::vector<std::shared_ptr<const Object>> objects;
   };
   auto work = std::make_shared<Work>(paths.size());
-  struct Place {
-    std::string path;  // that the file is read from
-    SourceKind kind;
-    int width;
-  };
-  std::vector<Place> places;
-  places.reserve(paths.size());
-  for (const std::string& path : paths) {
-    std::string local = find_local_copy(path, /*directory=*/false, options_);
-    auto kind = source_kind_of(local);
+  std::vector<int> widths;
+  widths.reserve(paths.size());
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    auto kind = source_kind_of(paths[i]);
     if (!kind.ok()) return kind.status();
     auto source = files_.source(*kind);
-    if (!source.ok()) return source.status().with_path(path);
-    places.push_back({std::move(local), *kind, width(*kind, **source)});
+    if (!source.ok()) return source.status().with_path(paths[i]);
+    work->kinds[i] = *kind;
+    widths.push_back(width(*kind, **source));
   }
   for (std::size_t i = 0; i < paths.size(); ++i) {
     scheduler_.add_task(
-        [work, i, path = paths[i], place = places[i], prefix_bytes] {
+        [work, i, path = paths[i], version = versions.empty() ? "" : versions[i], prefix_bytes] {
           OpenedFile& file = work->opened[i];
           file.status = or_no_memory([&]() -> Status {
-            auto reader = Worker::current().reader(place.kind);
+            auto reader = Worker::current().reader(work->kinds[i]);
             if (!reader.ok()) return reader.status();
+            const auto place = (*reader)->local_copy(path, /*directory=*/false);
+            if (!place.ok()) return place.status();
+            if (*place != path) {
+              work->kinds[i] = SourceKind::kFile;
+              reader = Worker::current().reader(SourceKind::kFile);
+              if (!reader.ok()) return reader.status();
+            }
             file.prefix.resize(prefix_bytes);
-            auto opened = (*reader)->open(place.path, file.prefix);
+            auto opened = (*reader)->open_listed(*place, version, file.prefix);
             file.prefix.resize(opened.ok() ? opened->prefix_size : 0);
             if (!opened.ok()) return opened.status();
             file.size = opened->object->size();
@@ -105,14 +112,14 @@ Result<std::vector<OpenedFile>> Opener::open(const std::vector<std::string>& pat
           file.status = std::move(file.status).with_path(path);
           work->latch.task_ended();
         },
-        places[i].width);
+        widths[i]);
   }
   if (Status status = wait(work->latch); !status.ok()) return status;
   FileTable files;
   files.reserve(paths.size());
   for (std::size_t i = 0; i < paths.size(); ++i) {
     files.push_back(std::make_shared<FileState>(FileState{
-        paths[i], places[i].kind, std::move(work->objects[i]), work->opened[i].status, 0}));
+        paths[i], work->kinds[i], std::move(work->objects[i]), work->opened[i].status, 0}));
   }
   std::uint32_t index = files_.add(std::move(files));
   for (OpenedFile& file : work->opened) file.index = index++;

@@ -24,7 +24,8 @@ class Opener {
 
   // See Stream.
   Result<std::vector<OpenedFile>> open(const std::vector<std::string>& paths,
-                                       std::uint64_t prefix_bytes);
+                                       std::uint64_t prefix_bytes,
+                                       const std::vector<std::string>& versions);
   Status read(const std::vector<FileRanges>& wanted);
 
  private:

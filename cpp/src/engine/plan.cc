@@ -45,7 +45,8 @@ void lay_out(Block* block, FileState& file) {
     end = range.offset + range.size;
   }
   block->viewable = contiguous && aligned && block->bytes > 0 && file.object &&
-                    file.object->view() != nullptr && start >= file.viewed;
+                    block->ownership() != Ownership::kCopied && file.object->view() != nullptr &&
+                    start >= file.viewed;
   if (block->viewable) file.viewed = end;
   const std::uint64_t unit = block->bytes >= kDirectBytes ? kDirectAlignment : kMaxAlignment;
   block->page_offset = block->viewable ? start % unit : 0;

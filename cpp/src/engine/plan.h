@@ -17,6 +17,7 @@
 namespace streamer {
 
 class Destination;
+class HeldViews;
 
 // Number of a worker thread of a stream: 0, 1, ..., in the order in which they were started.
 using WorkerId = int;
@@ -45,7 +46,8 @@ struct Submission {
   Destination* destination = nullptr;           // of a device
   std::uint64_t max_chunk = ~std::uint64_t{0};  // most bytes of one read
   std::vector<FileRanges> entries;
-  FileTable files;  // of each entry
+  FileTable files;                         // of each entry
+  std::shared_ptr<const HeldViews> views;  // what the consumer holds; null: nobody counts
 };
 
 // Ranges smaller than kSmallRange share blocks of up to kGroupBytes, so that a kept tensor never
@@ -75,6 +77,7 @@ struct Block {
   const Range& range(std::uint32_t index) const {
     return submission->entries[entry].ranges[first + index];
   }
+  Ownership ownership() const { return submission->entries[entry].ownership; }
   const FileState& file() const { return *submission->files[entry]; }
   std::uint32_t file_index() const { return submission->entries[entry].file; }
   bool has_memory() const { return memory != BlockMemory::kPool || data != nullptr || bytes == 0; }

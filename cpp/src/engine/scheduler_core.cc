@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "engine/held_views.h"
+
 namespace streamer {
 namespace {
 
@@ -53,6 +55,12 @@ void SchedulerCore::call_worker(Signals* signals) {
 void SchedulerCore::start_worker(int wanted, Signals* signals) {
   signals->start = workers_.start(wanted);
   if (signals->start) stragglers_.add_worker();
+}
+
+// Whether the consumer keeps the views that it gets.
+bool SchedulerCore::consumer_keeps(const Block& block) {
+  const HeldViews* const views = block.submission->views.get();
+  return views != nullptr && views->many_are_kept();
 }
 
 // Whether a worker that asks now probably gets a chunk.
@@ -130,6 +138,10 @@ bool SchedulerCore::form_chunk(WorkerId worker, TimePoint now, Step* step, Signa
     if (!block->status.ok()) {  // what was not read yet fails without a read
       fail_rest(*block, signals);
       continue;
+    }
+    // A view that is kept is copied in the end, too, and later.
+    if (block->viewable && block->ownership() == Ownership::kOwned && consumer_keeps(*block)) {
+      block->viewable = false;
     }
     if (block->viewable) {
       step->placing.block = block;

@@ -136,6 +136,7 @@ class SchedulerCore {
  private:
   enum class Placed { kYes, kNo, kInProgress };
 
+  static bool consumer_keeps(const Block& block);
   bool read_may_begin();
   int wanted_workers() const;
   void call_worker(Signals* signals);

@@ -13,6 +13,7 @@
 #include "base/system.h"
 #include "destination/destination.h"
 #include "engine/file_set.h"
+#include "engine/held_views.h"
 #include "engine/opener.h"
 #include "engine/options.h"
 #include "engine/scheduler.h"
@@ -58,6 +59,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
         pool_(MemoryPool::create(budget_)),
         scheduler_(std::make_shared<Scheduler>(budget_, pool_, options_.memory_limit,
                                                [this](WorkerId worker) { start_worker(worker); })),
+        views_(std::make_shared<HeldViews>(budget_)),
         files_(options_, cancel_,
                [this](SourceKind kind, const SourceTraits& traits) { add_source(kind, traits); }),
         opener_(options_, files_, *scheduler_, cancel_),
@@ -72,6 +74,10 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
   // Ends the workers; see ~Stream().
   void shut_down() {
     cancel();
+    try {
+      (void)detach_views();
+    } catch (const std::bad_alloc&) {  // the views stay what they are
+    }
     threads_.end(writes_);
   }
 
@@ -85,16 +91,21 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
   void wake() noexcept { scheduler_->wake(); }
 
   Result<std::vector<OpenedFile>> open(const std::vector<std::string>& paths,
-                                       std::uint64_t prefix_bytes) {
-    return opener_.open(paths, prefix_bytes);
+                                       std::uint64_t prefix_bytes,
+                                       const std::vector<std::string>& versions) {
+    return opener_.open(paths, prefix_bytes, versions);
   }
   Status read(const std::vector<FileRanges>& wanted) { return opener_.read(wanted); }
   Result<std::uint64_t> submit(std::vector<FileRanges> entries, Device device)
       EXCLUDES(submit_mutex_);
   Result<Batch> next(milliseconds timeout);
+  Status detach_views() { return views_->detach_all({}); }
   Status unchanged(std::uint32_t index) const {
     const auto file = files_.at(index);
-    return file && file->object ? file->object->unchanged() : Status();
+    if (!file || !file->object) return {};
+    Status status = file->object->unchanged();
+    if (!status.ok()) views_->told(file->object.get());
+    return status;
   }
   Stats stats() const EXCLUDES(destinations_mutex_);
 
@@ -112,6 +123,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
   const std::shared_ptr<MemoryPool> pool_;
   const std::shared_ptr<Scheduler> scheduler_;
   StatsCollector stats_;
+  const std::shared_ptr<HeldViews> views_;
   FileSet files_;
   Opener opener_;
 
@@ -165,6 +177,7 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
   submission->id = submissions_;
   submission->device = device;
   submission->entries = std::move(entries);
+  submission->views = views_;
   if (Status status = files_.find(submission.get()); !status.ok()) return status;
   if (device.type != DeviceType::kHost) {
     auto made = destination(device);
@@ -192,12 +205,17 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
 // What becomes ready is lost if there is no memory to describe it.
 Result<Batch> Stream::Impl::next(milliseconds timeout) try {
   const Clock::time_point deadline = after(timeout);
+  if (Status status = views_->detach_left(options_.interrupted); !status.ok()) return status;
   for (;;) {
     const Clock::time_point poll = Clock::now() + kInterruptPoll;
     const bool polls = options_.interrupted && poll < deadline;
     auto delivery = scheduler_->next(polls ? poll : deadline);
     if (!delivery.ok()) return delivery.status();
     if (!delivery->blocks.empty()) return batch_of(std::move(delivery->blocks));
+    if (delivery->finished) {
+      Status status = views_->detach_all(options_.interrupted);
+      if (!status.ok()) return status;
+    }
     if (delivery->finished || delivery->woken || !polls) {
       Batch batch;
       batch.finished = delivery->finished;
@@ -213,6 +231,7 @@ Result<Batch> Stream::Impl::next(milliseconds timeout) try {
 Batch Stream::Impl::batch_of(std::vector<Block> blocks) {
   Batch batch;
   batch.ready.reserve(blocks.size());
+  views_->begin_batch();
   const Object* checked = nullptr;
   Status unchanged;
   for (Block& block : blocks) {
@@ -236,7 +255,11 @@ Ready Stream::Impl::ready_of(Block& block, const Status& unchanged) {
   ready.status = std::move(block.status);
   const FileState& file = block.file();
   if (ready.status.ok() && file.object) ready.status = unchanged;
-  if (!ready.status.ok()) return ready;
+  if (!ready.status.ok()) {
+    const Code code = ready.status.code();
+    if (code == Code::kChanged || code == Code::kShortRead) views_->told(file.object.get());
+    return ready;
+  }
   stats_.delivered(file.kind, block.bytes);
   if (block.memory != BlockMemory::kPool && block.memory != BlockMemory::kView) return ready;
   ready.data = block.data;
@@ -247,9 +270,8 @@ Ready Stream::Impl::ready_of(Block& block, const Status& unchanged) {
     return ready;
   }
   ready.view = true;
-  ready.memory = std::shared_ptr<void>(
-      block.data, [object = file.object, offset = block.range(0).offset,
-                   size = block.bytes](void*) { object->drop_view(offset, size); });
+  ready.memory = views_->hand_out(file.object, block.range(0).offset, block.bytes, block.data,
+                                  block.ownership());
   return ready;
 }
 
@@ -257,6 +279,7 @@ Stats Stream::Impl::stats() const {
   Stats stats = stats_.snapshot(scheduler_->times(), *budget_);
   stats.threads = scheduler_->workers();
   stats.concurrency = scheduler_->concurrency();
+  files_.describe(&stats.notes);
   const MutexLock lock(destinations_mutex_);
   for (const auto& [ordinal, destination] : destinations_) destination->describe(&stats.notes);
   return stats;
@@ -302,9 +325,10 @@ Result<std::unique_ptr<Stream>> Stream::create(Options options) {
 }
 
 Result<std::vector<OpenedFile>> Stream::open(const std::vector<std::string>& paths,
-                                             std::uint64_t prefix_bytes) {
+                                             std::uint64_t prefix_bytes,
+                                             const std::vector<std::string>& versions) {
   if (impl_->foreign()) return forked();
-  return guarded([&] { return impl_->open(paths, prefix_bytes); });
+  return guarded([&] { return impl_->open(paths, prefix_bytes, versions); });
 }
 Status Stream::read(const std::vector<FileRanges>& wanted) {
   if (impl_->foreign()) return forked();
@@ -317,6 +341,10 @@ Result<std::uint64_t> Stream::submit(std::vector<FileRanges> entries, Device dev
 Result<Batch> Stream::next(milliseconds timeout) {
   if (impl_->foreign()) return forked();
   return guarded([&] { return impl_->next(timeout); });
+}
+Status Stream::detach_views() {
+  if (impl_->foreign()) return forked();
+  return guarded([&] { return impl_->detach_views(); });
 }
 Status Stream::unchanged(std::uint32_t file) const {
   if (impl_->foreign()) return forked();

@@ -1,13 +1,11 @@
 #include "engine/worker_threads.h"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <chrono>
 #include <new>
 #include <system_error>
 #include <utility>
 
+#include "base/blocked_signals.h"
 #include "base/clock.h"
 
 namespace streamer {
@@ -17,19 +15,6 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kEndWithin{500};
 constexpr milliseconds kBetweenLooks{20};  // at the writes, whose end nobody reports
-
-class BlockedSignals {
- public:
-  BlockedSignals() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-  sigset_t before_;
-};
 
 }  // namespace
 

@@ -20,17 +20,26 @@ constexpr std::chrono::milliseconds kInterruptPoll{100};
 Result<std::vector<ListedObject>> list_until_cancelled(const std::string& prefix, bool recursive,
                                                        const Options& options,
                                                        const CancelToken& cancel) {
-  const std::string place = find_local_copy(prefix, /*directory=*/true, options);
-  auto kind = source_kind_of(place);
+  auto kind = source_kind_of(prefix);
   if (!kind.ok()) return kind.status();
   auto source = make_source(*kind, {options, cancel});
   if (!source.ok()) return source.status();
   auto reader = (*source)->make_reader();
   if (!reader.ok()) return reader.status();
+  const auto place = (*reader)->local_copy(prefix, /*directory=*/true);
+  if (!place.ok()) return place.status().with_path(prefix);
+  if (*place != prefix) {
+    source = make_source(SourceKind::kFile, {options, cancel});
+    if (!source.ok()) return source.status();
+    reader = (*source)->make_reader();
+    if (!reader.ok()) return reader.status();
+  }
   std::vector<ListedObject> found;
-  Status status = (*reader)->list(place, recursive, [&](std::string path, std::uint64_t size) {
-    if (place != prefix) path = prefix + path.substr(std::min(place.size(), path.size()));
-    found.push_back({std::move(path), size});
+  Status status = (*reader)->list(*place, recursive, [&](ListedObject object) {
+    if (*place != prefix) {
+      object.path = prefix + object.path.substr(std::min(place->size(), object.path.size()));
+    }
+    found.push_back(std::move(object));
   });
   if (!status.ok()) return std::move(status).with_path(prefix);
   std::sort(found.begin(), found.end(),

@@ -1,9 +1,17 @@
 #include "source/source.h"
 
+#include "base/memory_map.h"
 #include "base/settings.h"
 #include "source/http/factory.h"
 
 namespace streamer {
+
+Status Object::detach_view(std::uint64_t offset, std::uint64_t size, std::byte* memory) const {
+  unmap_memory(memory, size);
+  return Status::error(Code::kInternal, "this kind of storage has no views to detach")
+      .with_path(path())
+      .with_range(offset, size);
+}
 
 Status Reader::fault_in(const Object& object, std::uint64_t offset, std::uint64_t size,
                         ReadReport* /*report*/) {
@@ -18,15 +26,6 @@ bool settings_sign([[maybe_unused]] SourceKind kind,
   return kind == SourceKind::kAzure && azure_settings_sign(container, Settings());
 #else
   return false;
-#endif
-}
-
-std::string find_local_copy(const std::string& path, [[maybe_unused]] bool directory,
-                            [[maybe_unused]] const Options& options) {
-#ifdef STREAMER_OBJECT_STORAGE
-  return find_in_hub_cache(path, directory, Settings(options.source)).value_or(path);
-#else
-  return path;
 #endif
 }
 

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -30,6 +31,15 @@ struct SourceTraits {
   bool hedge = false;                  // reads that lag may be cut; see ReadProgress
 };
 
+// The mapping behind views of an object. It outlives the object for as long as a view is held.
+class ViewMapping {
+ public:
+  virtual ~ViewMapping() = default;
+  // Takes back what Object::take_view() gave: it will not be touched any more. By any thread, also
+  // of a forked child.
+  virtual void drop(std::uint64_t offset, std::uint64_t size) = 0;
+};
+
 // An object that was opened: immutable, shared by all threads.
 class Object {
  public:
@@ -44,12 +54,18 @@ class Object {
   // Only addresses that Reader::fault_in() made present may be touched.
   virtual std::byte* view() const { return nullptr; }
   // Whether [offset, offset + size) is better handed out as a part of the view than read: then
-  // drop_view() follows. Asked once per block, when its turn comes; cheap.
+  // ViewMapping::drop() follows. Asked once per block, when its turn comes; cheap.
   virtual bool take_view(std::uint64_t /*offset*/, std::uint64_t /*size*/) const {
     return view() != nullptr;
   }
-  // Tells that what take_view() gave will not be touched any more.
-  virtual void drop_view(std::uint64_t /*offset*/, std::uint64_t /*size*/) const {}
+  // What view() belongs to; null where the object itself keeps it.
+  virtual std::shared_ptr<ViewMapping> mapping() const { return nullptr; }
+  // Puts memory of the process, of the same content, in the place of a part of the view. From then
+  // on whoever changes the object does not change the part, and nobody can take it away. Offset and
+  // size are whole pages; the last page may reach behind the end. `memory` is a fresh mapping of
+  // that size, which this call uses up. Other threads may read, write and drop parts of the view
+  // meanwhile, but for two calls of overlapping parts. An error says that some of it may be lost.
+  virtual Status detach_view(std::uint64_t offset, std::uint64_t size, std::byte* memory) const;
   // A descriptor for O_DIRECT, for devices that read files by themselves; -1: none.
   virtual int device_fd() const { return -1; }
   // Tells that ranges will be read once, into memory that is not the process's: there is no use in
@@ -94,7 +110,7 @@ struct ReadReport {
   std::uint64_t missing = 0;         // bytes at the end that a read that was cut did not get
 };
 
-using ListCallback = std::function<void(std::string path, std::uint64_t size)>;
+using ListCallback = std::function<void(ListedObject object)>;
 
 // One connection. Used by one thread; blocking calls return soon after the token is cancelled.
 class Reader {
@@ -102,6 +118,17 @@ class Reader {
   virtual ~Reader() = default;
   // Opens `path` and reads its first bytes into `prefix`, in one request where possible.
   virtual Result<Opened> open(const std::string& path, std::span<std::byte> prefix) = 0;
+  // The same of an object that a list told, with ListedObject::version: kChanged if it is another
+  // one by now. An empty version is any.
+  virtual Result<Opened> open_listed(const std::string& path, const std::string& /*version*/,
+                                     std::span<std::byte> prefix) {
+    return open(path, prefix);
+  }
+  // Where `path` is read or, as a directory, listed: a file or directory with a copy of it (hf://
+  // paths), else `path` itself. All copies of a source are of one snapshot. May ask the storage.
+  virtual Result<std::string> local_copy(const std::string& path, bool /*directory*/) {
+    return path;
+  }
   // Fills `segments` with consecutive bytes of `object` from `offset`: all of them, or those before
   // it was cut, or an error that carries path and range.
   virtual Status read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
@@ -120,6 +147,8 @@ class Source {
   virtual Result<std::unique_ptr<Reader>> make_reader() = 0;  // thread-safe
   // As seen by what was opened so far.
   virtual Distance distance() const { return {}; }
+  // Adds what the statistics should say, by topic. Thread-safe.
+  virtual void describe(std::map<std::string, std::string>* /*notes*/) const {}
 };
 
 // What a source is made from. `cancel` outlives the source.
@@ -127,10 +156,6 @@ struct SourceContext {
   const Options& options;
   const CancelToken& cancel;
 };
-
-// Where `path` is read or, as a directory, listed: a local copy of it (hf:// paths), else `path`
-// itself.
-std::string find_local_copy(const std::string& path, bool directory, const Options& options);
 
 // kUnsupported where this build leaves the kind out.
 Result<std::unique_ptr<Source>> make_source(SourceKind kind, const SourceContext& context);

@@ -17,7 +17,7 @@
 namespace streamer {
 namespace {
 
-constexpr std::size_t kMostSchemes = 4;
+constexpr std::size_t kMostSchemes = 5;
 
 using Maker = Result<std::unique_ptr<Source>> (*)(const SourceContext&);
 
@@ -41,6 +41,14 @@ std::string after_container(const std::string& path) {
 }
 
 #ifdef STREAMER_OBJECT_STORAGE
+
+// The ARN of an access point has a slash.
+std::string s3_key(const std::string& path) {
+  const std::string key = after_container(path);
+  const std::string container = path.substr(0, path.size() - std::min(key.size() + 1, path.size()));
+  if (!container.ends_with(":accesspoint")) return key;
+  return key.substr(std::min(key.find('/'), key.size() - 1) + 1);
+}
 
 // URLs are percent-encoded, and may have a query.
 std::string url_key(const std::string& url) {
@@ -75,9 +83,9 @@ Result<std::unique_ptr<Source>> over_http(const SourceContext& context) {
 // clang-format off
 constexpr Row kRows[] = {
     {SourceKind::kFile, "file", {}, &make_file_source, &whole_path},
-    {SourceKind::kS3, "s3", {"s3"}, STREAMER_REMOTE(kS3, make_s3)},
-    {SourceKind::kGcs, "gcs", {"gs"}, STREAMER_REMOTE(kGcs, make_gcs)},
-    {SourceKind::kAzure, "azure", {"az"}, STREAMER_REMOTE(kAzure, make_azure), STREAMER_REMOTE_RULE(azure_key), STREAMER_REMOTE_RULE(is_azure_url)},
+    {SourceKind::kS3, "s3", {"s3", "s3a"}, STREAMER_REMOTE(kS3, make_s3), STREAMER_REMOTE_RULE(s3_key)},
+    {SourceKind::kGcs, "gcs", {"gs", "gcs"}, STREAMER_REMOTE(kGcs, make_gcs)},
+    {SourceKind::kAzure, "azure", {"az", "abfs", "abfss", "wasb", "wasbs"}, STREAMER_REMOTE(kAzure, make_azure), STREAMER_REMOTE_RULE(azure_key), STREAMER_REMOTE_RULE(is_azure_url)},
     {SourceKind::kHttp, "http", {"https", "http"}, STREAMER_REMOTE(kHttp, make_web), STREAMER_REMOTE_RULE(url_key)},
     {SourceKind::kHub, "hub", {"hf"}, STREAMER_REMOTE(kHub, make_hub), STREAMER_REMOTE_RULE(hub_key)},
 };

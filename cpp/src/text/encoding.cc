@@ -116,13 +116,20 @@ std::optional<std::string> base64_decode(std::string_view text) {
   return out;
 }
 
-std::string sha256(std::string_view data) {
-  std::string digest(SHA256_DIGEST_LENGTH, '\0');
+namespace {
+
+std::string digest_of(std::string_view data, const EVP_MD* kind) {
+  std::string digest(static_cast<std::size_t>(EVP_MD_size(kind)), '\0');
   unsigned int size = 0;
-  EVP_Digest(data.data(), data.size(), reinterpret_cast<unsigned char*>(digest.data()), &size,
-             EVP_sha256(), nullptr);
+  EVP_Digest(data.data(), data.size(), reinterpret_cast<unsigned char*>(digest.data()), &size, kind,
+             nullptr);
   return digest;
 }
+
+}  // namespace
+
+std::string sha1(std::string_view data) { return digest_of(data, EVP_sha1()); }
+std::string sha256(std::string_view data) { return digest_of(data, EVP_sha256()); }
 
 std::string hmac_sha256(std::string_view key, std::string_view data) {
   std::string digest(SHA256_DIGEST_LENGTH, '\0');

@@ -17,6 +17,7 @@ std::string hex(std::string_view bytes);
 std::string base64(std::string_view bytes);
 std::optional<std::string> base64_decode(std::string_view text);
 
+std::string sha1(std::string_view data);                               // 20 bytes
 std::string sha256(std::string_view data);                             // 32 bytes
 std::string hmac_sha256(std::string_view key, std::string_view data);  // 32 bytes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -25,6 +25,12 @@ from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._file_streamer import ByteStreamer
 from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
+from runai_model_streamer._session import Ownership
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    Group = dist.ProcessGroup | DeviceMesh
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +79,7 @@ def find_reader(
     credentials: S3Credentials | None = None,
     device: str | torch.device | None = "cpu",
     is_distributed: bool = False,
-    process_group: dist.ProcessGroup | None = None,
+    process_group: Group | None = None,
 ) -> Reader:
     """The reader of a load of `paths`: finds out which ranks share the reading.
 
@@ -85,22 +91,20 @@ def find_reader(
         return LocalReader(credentials, registry.sink_for(device))
     logs.configure()
     rank = dist.get_rank()
-    process_group = membership.group_of(process_group)
-    if process_group is not None and dist.get_rank(process_group) < 0:
+    group = membership.group_of(process_group)
+    if group is not None and dist.get_rank(group) < 0:
         raise RunaiStreamerInvalidInputException(
             f"process_group: rank {rank} is not one of its ranks"
         )
-    if dist.get_world_size(process_group) <= 1:
+    if dist.get_world_size(group) <= 1:
         return LocalReader(credentials, registry.sink_for(device))
     store = membership.default_store()
     if store is None:  # as MPI leaves it
         reason = "the default process group has no key-value store"
         return _read_alone(reason, credentials, registry.sink_for(device))
-    group_ranks = (
-        None if process_group is None else list(dist.get_process_group_ranks(process_group))
-    )
+    group_ranks = None if group is None else list(dist.get_process_group_ranks(group))
     with Call(store, group_ranks, rank, paths) as call:
-        return _meet(call, store, paths, credentials, device, process_group)
+        return _meet(call, store, paths, credentials, device, group)
 
 
 def _meet(
@@ -166,13 +170,18 @@ class DistributedStreamer(ByteStreamer):
         credentials: S3Credentials | None = None,
         device: str | torch.device | None = "cpu",
         is_distributed: bool = False,
-        process_group: dist.ProcessGroup | None = None,
+        process_group: Group | None = None,
+        ownership: Ownership = Ownership.OWNED,
     ) -> Reader:
-        """Ends the load, and finds the reader of the next one, of `paths`."""
+        """Ends the load, and finds the reader of the next one, of `paths`.
+
+        What ranks read together is always memory of the caller, whatever `ownership`.
+        """
         self.end()
-        return self.use(
-            self._find_reader(paths, credentials, device, is_distributed, process_group)
-        )
+        reader = self._find_reader(paths, credentials, device, is_distributed, process_group)
+        if isinstance(reader, LocalReader):
+            reader.ownership = ownership
+        return self.use(reader)
 
     def stream_files(
         self,
@@ -181,7 +190,7 @@ class DistributedStreamer(ByteStreamer):
         device: str | torch.device | None = "cpu",
         is_distributed: bool = False,
         owned: bool = True,
-        process_group: dist.ProcessGroup | None = None,
+        process_group: Group | None = None,
     ) -> None:
         """FileStreamer.stream_files(), of ranges that may differ from rank to rank.
 
@@ -190,7 +199,8 @@ class DistributedStreamer(ByteStreamer):
         """
         requests = list(file_stream_requests)
         paths = list(dict.fromkeys(request.path for request in requests))
-        self.open_reader(paths, credentials, device, is_distributed, process_group)
+        ownership = Ownership.OWNED if owned else Ownership.SHARED
+        self.open_reader(paths, credentials, device, is_distributed, process_group, ownership)
         self.start(requests)
 
     def ring_info(self) -> tuple[int, int, int] | None:

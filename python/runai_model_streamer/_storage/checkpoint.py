@@ -117,7 +117,7 @@ def _list_local(path: str) -> _Directory:
 
 def _list_remote(path: str, credentials: S3Credentials | None) -> _Directory:
     paths = {}
-    for found, _ in list_objects(path, False, credentials):
+    for found, _, _ in list_objects(path, False, credentials):
         paths[name_of(found)] = found
     return _Directory(path.rstrip("/"), frozenset(paths), paths)
 

@@ -90,12 +90,12 @@ def list_files(
     folder = to_text(prefix)
     if is_remote(folder):
         found = list_objects(folder, is_recursive, s3_credentials)
-        keys = [native.object_key(path) for path, _ in found]
+        keys = [native.object_key(path) for path, _, _ in found]
     else:
         found = native.list_objects(to_native(folder), is_recursive)
-        keys = [path for path, _ in found]
+        keys = [path for path, _, _ in found]
     return [
-        entry
-        for key, entry in zip(keys, found, strict=True)
+        (path, size)
+        for key, (path, size, _) in zip(keys, found, strict=True)
         if matches(key, allow_patterns, ignore_patterns)
     ]

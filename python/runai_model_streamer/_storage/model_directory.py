@@ -90,8 +90,12 @@ def _plain(choice: Choice) -> Choice:
 
 def read_mark(directory: str) -> Mark | None:
     """The mark of a complete directory; None if it is not complete."""
+    return _mark_in(directory, COMPLETE)
+
+
+def _mark_in(directory: str, name: str) -> Mark | None:
     try:
-        with open(os.path.join(directory, COMPLETE), encoding="utf-8", errors="replace") as file:
+        with open(os.path.join(directory, name), encoding="utf-8", errors="replace") as file:
             text = file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -215,27 +219,33 @@ def identity(directory: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def make_stage(directory: str) -> str:
-    """A new directory beside `directory`, marked as unfinished."""
+def make_stage(directory: str, uri: str) -> str:
+    """A new directory beside `directory`, marked as unfinished and of `uri`."""
     stage = f"{directory}.partial-{secrets.token_hex(8)}"
     os.mkdir(stage)
-    with open(os.path.join(stage, PARTIAL), "x"):
-        pass
+    with open(os.path.join(stage, PARTIAL), "x", encoding="utf-8") as file:
+        file.write(mark_of(uri, ()).text())
     with contextlib.suppress(OSError):
         shutil.copymode(directory, stage)
     return stage
 
 
-def remove_stages(directory: str) -> None:
-    """Removes the stages that processes that were killed have left. Needs the lock."""
+def adopt_stage(directory: str, uri: str) -> str:
+    """A stage of the same source that a process that was killed has left; empty if there is none.
+    Removes the other ones. Needs the lock."""
     parent, name = os.path.split(directory)
+    adopted = ""
     for other in os.listdir(parent):
         path = os.path.join(parent, other)
         if re.fullmatch(re.escape(name) + r"\.partial-[0-9a-f]{16}", other) and not os.path.islink(
             path
         ):
+            if not adopted and _mark_in(path, PARTIAL) == mark_of(uri, ()):
+                adopted = path
+                continue
             with contextlib.suppress(OSError):
                 remove(path)
+    return adopted
 
 
 def remove(directory: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
-import secrets
+import re
 import urllib.parse
 from collections.abc import Collection, Sequence
 from types import TracebackType
@@ -22,12 +23,14 @@ from runai_model_streamer._errors import (
 from runai_model_streamer._paths import Path, is_remote, to_text
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
+from runai_model_streamer._storage.journal import JOURNAL, Copy, Journal
 from runai_model_streamer._storage.local import is_weights
 from runai_model_streamer._storage.model_directory import (
     COMPLETE,
     MARKS,
     Choice,
     Patterns,
+    adopt_stage,
     check_destination,
     check_ours,
     empty,
@@ -38,7 +41,6 @@ from runai_model_streamer._storage.model_directory import (
     put_in_place,
     read_mark,
     remove,
-    remove_stages,
     system_errors,
     write_mark,
 )
@@ -46,12 +48,18 @@ from runai_model_streamer._storage.patterns import matches
 
 _FILES_AT_ONCE = 64
 _PART_BYTES = 8 << 20
+_SMALL_BYTES = 256 << 10  # an object up to this size comes with the response that opens it
+_HUB = re.compile(
+    r"^(hf://(?:(?:models|datasets)/)?[^/@]+/[^/@]+)(?:@(?:refs/[^/]+/[^/]+|[^/]+))?(?=/|$)",
+    re.IGNORECASE,
+)
 
 
 def list_objects(
     folder: str, is_recursive: bool = True, credentials: S3Credentials | None = None
-) -> list[tuple[str, int]]:
-    """(path, size) of the objects below `folder`, sorted by path."""
+) -> list[tuple[str, int, str]]:
+    """(path, size, version) of the objects below `folder`, sorted by path. An empty version: the
+    list does not tell."""
     provider = make_provider(credentials)
     return native.list_objects(folder, is_recursive, provider, certificates.fallback())
 
@@ -59,7 +67,7 @@ def list_objects(
 def list_safetensors_objects(folder: str, credentials: S3Credentials | None = None) -> list[str]:
     """The safetensors objects directly in `folder`, sorted."""
     found = list_objects(folder, False, credentials)
-    return [path for path, _ in found if is_weights(name_of(path))]
+    return [path for path, _, _ in found if is_weights(name_of(path))]
 
 
 def name_of(path: str) -> str:
@@ -75,25 +83,52 @@ def pull_objects(
     credentials: S3Credentials | None = None,
     leave_out: Collection[str] = (),
     also: Sequence[Choice] = (),
-) -> int:
+    adopted: bool = False,
+) -> tuple[int, str]:
     """Copies the objects below `source` whose keys the patterns select, or those of one of `also`,
-    into the directory `destination`, except files named in `leave_out`. How many they are."""
+    into the directory `destination`, except files named in `leave_out`.
+
+    All of them are of the versions that the list tells: one that was replaced since is an error.
+    A pull that was killed is continued. If the directory is `adopted` from one, files that are not
+    wanted are removed.
+
+    Returns how many they are, and `source` at the snapshot that was read."""
     base = _base(source)
-    wanted: list[tuple[str, str, int]] = []
-    for path, size in list_objects(source, True, credentials):
+    wanted: list[_Wanted] = []
+    snapshot = source
+    for path, size, version in list_objects(source, True, credentials):
+        snapshot = _at_version(source, version)
         key = native.object_key(path)
         if not any(matches(key, *choice) for choice in ((allow, ignore), *also)):
             continue
         relative = _decoded(path, path[len(base) :])
         if relative in leave_out:
             continue
-        wanted.append((path, _target(destination, relative, path), size))
+        if relative == JOURNAL:
+            raise RunaiStreamerInvalidInputException(
+                f"{path}: a pull uses this name itself; ignore_pattern can leave it out", path=path
+            )
+        wanted.append(_Wanted(path, _target(destination, relative, path), size, version))
     _check_targets(wanted)
-    with system_errors(source, destination):
-        _check_space(destination, [(target, size) for _, target, size in wanted])
-    for start in range(0, len(wanted), _FILES_AT_ONCE):
-        _copy(wanted[start : start + _FILES_AT_ONCE], credentials)
-    return len(wanted)
+    if adopted:
+        _remove_others(destination, {one.target for one in wanted})
+    _copy_all(destination, wanted, credentials)
+    return len(wanted), snapshot
+
+
+def _remove_others(destination: str, targets: set[str]) -> None:
+    """Removes what a pull that was killed has left of files that are not wanted any more."""
+    for root, _, names in os.walk(destination):
+        for name in names:
+            path = os.path.join(root, name)
+            ours = root == destination and name in {*MARKS, JOURNAL}
+            if path not in targets and not ours and not name.endswith(".part"):
+                os.unlink(path)
+
+
+def _at_version(source: str, version: str) -> str:
+    """A directory of the hub at the commit that its list told; other sources keep no snapshots."""
+    return _HUB.sub(rf"\g<1>@{version}", source, count=1) if version else source
 
 
 def _base(source: str) -> str:
@@ -135,9 +170,9 @@ def _target(destination: str, relative: str, path: str) -> str:
     return target
 
 
-def _check_targets(wanted: Sequence[tuple[str, str, int]]) -> None:
+def _check_targets(wanted: Sequence[_Wanted]) -> None:
     seen: dict[str, str] = {}
-    for path, target, _ in wanted:
+    for path, target in ((one.path, one.target) for one in wanted):
         try:
             target.encode()
         except UnicodeEncodeError:
@@ -151,7 +186,7 @@ def _check_targets(wanted: Sequence[tuple[str, str, int]]) -> None:
             )
         seen[target] = path
     folders: set[str] = set()
-    for path, target, _ in wanted:
+    for path, target in ((one.path, one.target) for one in wanted):
         folder = os.path.dirname(target)
         while folder and folder not in folders:
             if folder in seen:
@@ -164,9 +199,10 @@ def _check_targets(wanted: Sequence[tuple[str, str, int]]) -> None:
             folder = os.path.dirname(folder)
 
 
-def _check_space(destination: str, files: Sequence[tuple[str, int]]) -> None:
-    """OSError if the file system of `destination` can't hold files of these names and sizes."""
-    needed = 0
+def _check_space(destination: str, files: Sequence[tuple[str, int]], held: int) -> None:
+    """OSError if the file system of `destination` can't hold files of these names and sizes, of
+    which it has `held` bytes."""
+    needed = -held
     for target, size in files:
         with contextlib.suppress(OSError):
             size -= os.stat(target).st_size  # is replaced
@@ -184,15 +220,31 @@ def _check_space(destination: str, files: Sequence[tuple[str, int]]) -> None:
         )
 
 
-class _Part:
-    """A file that is being written under another name."""
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """An object to copy."""
 
-    def __init__(self, target: str, size: int) -> None:
-        self.target, self.missing = target, size
-        folder = os.path.dirname(target)
-        os.makedirs(folder, exist_ok=True)
-        self.name = os.path.join(folder, f".streamer-{secrets.token_hex(8)}.part")
-        self.fd = os.open(self.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    path: str
+    target: str
+    size: int
+    """As listed."""
+    version: str
+
+
+class _Part:
+    """A file that is being written under another name, from its front."""
+
+    def __init__(self, directory: str, journal: Journal, copy: Copy) -> None:
+        self._journal, self._copy = journal, copy
+        self.target = os.path.join(directory, copy.name)
+        os.makedirs(os.path.dirname(self.target) or ".", exist_ok=True)
+        self.name = os.path.join(directory, journal.part_of(copy))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self.fd = os.open(self.name, flags, 0o666)
+        # Whole parts only: the last one may be cut.
+        self.begin = min(os.fstat(self.fd).st_size, copy.size) // _PART_BYTES * _PART_BYTES
+        os.ftruncate(self.fd, self.begin)
+        self.missing = copy.size - self.begin
 
     def write(self, data: memoryview, offset: int) -> None:
         self.missing -= len(data)
@@ -204,6 +256,7 @@ class _Part:
         """Gives the complete file its name."""
         os.replace(self.name, self.target)
         self.name = ""
+        self._journal.finished(self._copy)
         self.discard()
 
     def discard(self) -> None:
@@ -213,42 +266,50 @@ class _Part:
             if self.name:
                 with contextlib.suppress(OSError):
                     os.unlink(self.name)
+                self._journal.discarded(self._copy)
 
 
-def _copy(wanted: Sequence[tuple[str, str, int]], credentials: S3Credentials | None) -> None:
+def _copy(session: Session, journal: Journal, destination: str, wanted: Sequence[_Wanted]) -> None:
     """Copies objects to files, all at once; each file is complete or absent."""
-    if not wanted:
-        return
-    paths = [path for path, _, _ in wanted]
-    session = Session(paths, credentials=credentials)
     parts: dict[int, _Part] = {}
     try:
-        session.open(paths)
-        requests = []
-        for path, _, listed in wanted:
-            size = session.sizes[path]
+        firsts = session.open(
+            [one.path for one in wanted], _SMALL_BYTES, [one.version for one in wanted]
+        )
+        requests: dict[int, FileChunks] = {}
+        for one in wanted:
+            size = session.sizes[one.path]
             # Web servers list rounded sizes, or none.
-            if listed not in (0, size) and not is_address(path):
+            if one.size not in (0, size) and not is_address(one.path):
                 raise from_native(
                     "changed",
-                    f"{path}: the object has {size} bytes, the list says {listed}",
-                    {"path": path},
+                    f"{one.path}: the object has {size} bytes, the list says {one.size}",
+                    {"path": one.path},
                 )
-        with system_errors(paths[0], wanted[0][1]):
-            _check_space(
-                os.path.dirname(wanted[0][1]),
-                [(target, session.sizes[path]) for path, target, _ in wanted],
-            )
-        for index, (path, target, _) in enumerate(wanted):
-            size = session.sizes[path]
-            with system_errors(path, target):
-                parts[index] = _Part(target, size)
-            sizes = [min(_PART_BYTES, size - at) for at in range(0, size, _PART_BYTES)] or [0]
-            requests.append(FileChunks(index, path, 0, sizes))
-        session.submit(requests)
+        with system_errors(wanted[0].path, wanted[0].target):
+            files = [(one.target, session.sizes[one.path]) for one in wanted]
+            _check_space(destination, files, journal.bytes_of_parts())
+        for index, (one, first) in enumerate(zip(wanted, firsts, strict=True)):
+            path, size = one.path, session.sizes[one.path]
+            name = os.path.relpath(one.target, destination)
+            copy = Copy(name, path, session.versions[path], size)
+            with system_errors(path, one.target):
+                if journal.is_complete(copy):
+                    continue
+                part = parts[index] = _Part(destination, journal, copy)
+                if size <= len(first):
+                    os.ftruncate(part.fd, 0)
+                    part.write(memoryview(first), 0)
+                if size <= len(first) or part.missing == 0:
+                    part.finish()
+                    continue
+            sizes = [min(_PART_BYTES, size - at) for at in range(part.begin, size, _PART_BYTES)]
+            requests[index] = FileChunks(index, path, part.begin, sizes)
+        if not requests:
+            return
+        session.submit(list(requests.values()))
         for run in session.runs():
-            request = requests[run.request_id]
-            part = parts[run.request_id]
+            request, part = requests[run.request_id], parts[run.request_id]
             with system_errors(request.path, part.target):
                 if run.data is not None:
                     assert not isinstance(run.data, list)  # it is memory of the host
@@ -257,12 +318,34 @@ def _copy(wanted: Sequence[tuple[str, str, int]], credentials: S3Credentials | N
                         size = request.sizes[index]
                         part.write(data[position : position + size], request.offsets[index])
                     data.release()
-                if part.missing == 0 and run.first + run.count == len(request.sizes):
+                if part.missing == 0:
                     part.finish()
     finally:
         for part in parts.values():
             part.discard()
-        session.close()
+
+
+def _copy_all(
+    destination: str, wanted: Sequence[_Wanted], credentials: S3Credentials | None
+) -> None:
+    """Copies objects in batches over the same connections."""
+    if not wanted:
+        return
+    with system_errors(wanted[0].path, destination):
+        os.makedirs(destination, exist_ok=True)
+        journal = Journal(destination)
+    try:
+        with system_errors(wanted[0].path, destination):
+            sizes = [(one.target, one.size) for one in wanted]
+            _check_space(destination, sizes, journal.bytes_of_parts())
+        session = Session([one.path for one in wanted], credentials=credentials)
+        try:
+            for start in range(0, len(wanted), _FILES_AT_ONCE):
+                _copy(session, journal, destination, wanted[start : start + _FILES_AT_ONCE])
+        finally:
+            session.close()
+    finally:
+        journal.end()
 
 
 class ObjectStorageModel:
@@ -298,6 +381,8 @@ class ObjectStorageModel:
         self._lock_path = self.dir + ".lock"
         self._directory = os.path.realpath(self.dir)
         self._pid = os.getpid()
+        self._snapshot = self._model_path  # as the first list found it
+        self._adopted = ""  # a stage that a process that was killed has left
         self._done: list[Choice] = []  # what the directory holds by now
         self._filled: tuple[int, int] | None = None  # its identity, once it has files
         if not given.strip():
@@ -327,7 +412,8 @@ class ObjectStorageModel:
                 check_ours(self.dir, self._directory)
                 os.makedirs(self._directory, exist_ok=True)
             if alone:
-                remove_stages(self._directory)
+                adopted = adopt_stage(self._directory, self._model_path)
+                self._stage = self._adopted = adopted
             if alone and self._mark is None:
                 empty(self._directory)  # a copy that was never finished
             return complete
@@ -353,8 +439,12 @@ class ObjectStorageModel:
             also = self._mark.choices  # of one time with what is new
         target = self._directory
         if self._filled is None:
-            self._stage = target = self._stage or make_stage(self._directory)
-        found = pull_objects(self._model_path, target, *choice, self._credentials, MARKS, also)
+            self._stage = target = self._stage or make_stage(self._directory, self._model_path)
+        adopted = bool(self._adopted) and target == self._adopted
+        self._adopted = ""
+        found, self._snapshot = pull_objects(
+            self._snapshot, target, *choice, self._credentials, MARKS, also, adopted
+        )
         self._skip = False
         if found and self._stage:
             put_in_place(self._stage, self._directory, self.dir)

@@ -1,10 +1,12 @@
 // Streams of files, end to end, by each strategy.
 #include "streamer/stream.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cstring>
 #include <random>
 #include <thread>
 
@@ -214,6 +216,70 @@ TEST_P(Streaming, TwoStreamsDoNotDisturbEachOther) {
   ASSERT_EQ(pieces.size(), 4u);
   for (const Piece& piece : pieces) {
     EXPECT_TRUE(matches(piece.data, 0, piece.offset, piece.size));
+  }
+}
+
+TEST_P(Streaming, WhatIsHeldIsDetachedFromItsFile) {
+  const std::string path = folder_.write("a", 0, 24 * kMiB);
+  std::vector<FileRanges> wanted{{0, {}, {}}};
+  for (int i = 0; i < 24; ++i) wanted[0].ranges.push_back({i * kMiB + 5, kMiB - 10, nullptr, 1});
+  auto stream = make();
+  ASSERT_TRUE(stream->open({path}).ok());
+  ASSERT_TRUE(stream->submit(wanted).ok());
+  std::vector<Piece> pieces;
+  ASSERT_TRUE(drain(*stream, wanted, &pieces).ok());
+  pieces.erase(pieces.begin() + 3, pieces.begin() + 7);
+  ASSERT_EQ(truncate(path.c_str(), 0), 0);
+  for (const Piece& piece : pieces) {
+    EXPECT_TRUE(matches(piece.data, 0, piece.offset, piece.size)) << piece.offset;
+  }
+  EXPECT_TRUE(stream->detach_views().ok());  // nothing is left to detach
+}
+
+TEST_P(Streaming, SharedViewsStayViews) {
+  const std::string path = folder_.write("a", 0, 4 * kMiB);
+  std::vector<FileRanges> wanted{{0, {{0, 4 * kMiB}}, {}, Ownership::kShared}};
+  auto stream = make();
+  ASSERT_TRUE(stream->open({path}).ok());
+  ASSERT_TRUE(stream->submit(wanted).ok());
+  auto batch = stream->next();
+  ASSERT_TRUE(batch.ok() && batch->ready.size() == 1);
+  const Ready ready = std::move(batch->ready[0]);
+  ASSERT_TRUE(stream->detach_views().ok());
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  ASSERT_EQ(pwrite(fd, "changed", 7, 4096), 7);
+  ::close(fd);
+  const bool seen = std::memcmp(ready.data + ready.positions[0] + 4096, "changed", 7) == 0;
+  EXPECT_EQ(seen, ready.view);
+}
+
+TEST_P(Streaming, CopiedRangesAreNoViews) {
+  const std::string path = folder_.write("a", 0, 4 * kMiB);
+  std::vector<FileRanges> wanted{{0, {{0, 4 * kMiB}}, {}, Ownership::kCopied}};
+  auto stream = make();
+  ASSERT_TRUE(stream->open({path}).ok());
+  ASSERT_TRUE(stream->submit(wanted).ok());
+  auto batch = stream->next();
+  ASSERT_TRUE(batch.ok() && batch->ready.size() == 1);
+  EXPECT_FALSE(batch->ready[0].view);
+}
+
+TEST_P(Streaming, AFileThatChangesBeforeItsViewsAreDetachedIsAnError) {
+  const std::string path = folder_.write("a", 0, 4 * kMiB);
+  std::vector<FileRanges> wanted{{0, {{0, 4 * kMiB}}, {}}};
+  auto stream = make();
+  ASSERT_TRUE(stream->open({path}).ok());
+  ASSERT_TRUE(stream->submit(wanted).ok());
+  auto batch = stream->next();
+  ASSERT_TRUE(batch.ok() && batch->ready.size() == 1);
+  std::this_thread::sleep_for(milliseconds(20));  // the clock of modification times is coarse
+  ASSERT_EQ(truncate(path.c_str(), 0), 0);
+  const Status status = stream->detach_views();
+  if (!batch->ready[0].view) {
+    EXPECT_TRUE(status.ok()) << status.to_string();
+  } else {
+    EXPECT_EQ(status.code(), Code::kChanged);
+    EXPECT_EQ(status.detail().path, path);
   }
 }
 

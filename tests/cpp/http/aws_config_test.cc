@@ -26,7 +26,7 @@ S3Addressing at(const char* endpoint, std::optional<bool> virtual_hosts = std::n
 }
 
 std::string url(const S3Addressing& addressing, const char* bucket, const char* key = "k") {
-  return addressing.url(bucket, key, "eu-west-1").to_string();
+  return addressing.url(bucket, key, "eu-west-1")->to_string();
 }
 
 TEST(S3Addressing, Aws) {
@@ -34,7 +34,7 @@ TEST(S3Addressing, Aws) {
   EXPECT_EQ(url(at(""), "bucket", ""), "https://bucket.s3.eu-west-1.amazonaws.com/");
   EXPECT_EQ(url(at(""), "my.bucket"), "https://s3.eu-west-1.amazonaws.com/my.bucket/k");
   EXPECT_EQ(url(at("", false), "bucket"), "https://s3.eu-west-1.amazonaws.com/bucket/k");
-  EXPECT_EQ(at("").url("b-x", "k", "cn-north-1").to_string(),
+  EXPECT_EQ(at("").url("b-x", "k", "cn-north-1")->to_string(),
             "https://b-x.s3.cn-north-1.amazonaws.com.cn/k");
 }
 

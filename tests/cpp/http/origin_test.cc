@@ -202,7 +202,7 @@ TEST(Origin, ZonesOfDirectoryBucketsAreLabels) {
                                  "x@attacker.test", "x:8", "X", ""}) {
     const std::string bucket = "models--" + zone + "--x-s3";
     EXPECT_FALSE(is_express_bucket(bucket)) << bucket;
-    const std::string host = parse_url(aws.url(bucket, "k", "us-east-1").to_string())->host;
+    const std::string host = parse_url(aws.url(bucket, "k", "us-east-1")->to_string())->host;
     EXPECT_TRUE(("." + host).ends_with(".s3.us-east-1.amazonaws.com")) << host;
   }
 }

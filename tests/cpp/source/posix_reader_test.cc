@@ -392,7 +392,7 @@ TEST_F(FaultingIn, DroppingARangeLeavesItsNeighbours) {
   ASSERT_TRUE(object_->take_view(4 * kMiB + 101, 7));
   view[100] = std::byte{1};
   view[4 * kMiB + 101] = std::byte{2};
-  object_->drop_view(101, 4 * kMiB);
+  object_->mapping()->drop(101, 4 * kMiB);
   EXPECT_EQ(view[100], std::byte{1});
   EXPECT_EQ(view[4 * kMiB + 101], std::byte{2});
 }
@@ -404,9 +404,9 @@ TEST_F(FaultingIn, WhatWasWrittenGoesWithTheLastHolderOfItsHugePage) {
   ASSERT_TRUE(object_->take_view(0, kMiB));
   ASSERT_TRUE(object_->take_view(kMiB, kMiB + 5));
   view[7] = view[2 * kMiB + 1] = ~testing::pattern(kSeed, 7);
-  object_->drop_view(0, kMiB);
+  object_->mapping()->drop(0, kMiB);
   EXPECT_EQ(view[7], ~testing::pattern(kSeed, 7));
-  object_->drop_view(kMiB, kMiB + 5);
+  object_->mapping()->drop(kMiB, kMiB + 5);
   EXPECT_TRUE(matches(view, kSeed, 0, 2 * kMiB + 5));
 }
 

@@ -17,10 +17,18 @@ TEST(SourceKinds, EveryKindHasAName) {
 
 TEST(SourceKinds, TheSchemeChoosesTheKind) {
   const std::pair<const char*, SourceKind> rows[] = {
-      {"/models/a", SourceKind::kFile},      {"a/s3://b", SourceKind::kFile},
-      {"s3://bucket/a", SourceKind::kS3},    {"S3://bucket/a", SourceKind::kS3},
-      {"gs://bucket/a", SourceKind::kGcs},   {"az://container/a", SourceKind::kAzure},
-      {"https://host/a", SourceKind::kHttp}, {"http://host/a", SourceKind::kHttp},
+      {"/models/a", SourceKind::kFile},
+      {"a/s3://b", SourceKind::kFile},
+      {"s3://bucket/a", SourceKind::kS3},
+      {"S3://bucket/a", SourceKind::kS3},
+      {"gs://bucket/a", SourceKind::kGcs},
+      {"az://container/a", SourceKind::kAzure},
+      {"s3a://bucket/a", SourceKind::kS3},
+      {"gcs://bucket/a", SourceKind::kGcs},
+      {"abfss://c@a.dfs.core.windows.net/b", SourceKind::kAzure},
+      {"wasb://c@a.blob.core.windows.net/b", SourceKind::kAzure},
+      {"https://host/a", SourceKind::kHttp},
+      {"http://host/a", SourceKind::kHttp},
       {"hf://org/name/a", SourceKind::kHub},
   };
   for (const auto& [path, kind] : rows) {
@@ -45,6 +53,10 @@ TEST(SourceKinds, KeysAreWhatFollowsTheContainer) {
       {"/models/a", "/models/a"},
       {"s3://bucket/a/b", "a/b"},
       {"s3://bucket", ""},
+      {"s3://arn:aws:s3:r:1:accesspoint/name/a/b", "a/b"},
+      {"s3://arn:aws:s3:r:1:accesspoint/name", ""},
+      {"s3://arn:aws:s3:r:1:accesspoint:name/a", "a"},
+      {"abfss://c@a.dfs.core.windows.net/a/b", "a/b"},
       {"s3://bucket/a%20b?c", "a%20b?c"},
       {"gs://bucket/a", "a"},
       {"az://container/a", "a"},

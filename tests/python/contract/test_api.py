@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import inspect
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,24 @@ def test_the_library_of_the_package_by_ctypes(files) -> None:
     finally:
         library.runai_file_streamer_end(handle)
     assert memory.raw == content
+
+
+def test_no_public_signature_says_any() -> None:
+    """A type checker that is strict has something to check in the code of consumers."""
+    said, seen = [], 0
+    for name in runai_model_streamer.__all__:
+        made = getattr(runai_model_streamer, name)
+        if inspect.isclass(made) and not issubclass(made, Exception):
+            functions = [
+                function
+                for method, function in inspect.getmembers(made, inspect.isfunction)
+                if not method.startswith("_") or method == "__init__"
+            ]
+        else:
+            functions = [made] if inspect.isfunction(made) else []
+        for function in functions:
+            seen += 1
+            notes = map(str, function.__annotations__.values())
+            said += [function.__qualname__ for note in notes if re.search(r"\bAny\b", note)]
+    assert seen > 40
+    assert not said

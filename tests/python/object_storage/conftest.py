@@ -43,6 +43,7 @@ STORAGES = ["s3", "gcs", "azure", "web", "hf"]
 
 _PREFIXES = ("AWS_", "RUNAI_STREAMER_", "GOOGLE_", "AZURE_", "STORAGE_", "HF_", "SSL_CERT_")
 _PREFIXES += ("CLOUD_STORAGE_", "CLOUDSDK_", "GCE_METADATA_", "IDENTITY_", "XDG_CACHE_", "NETRC")
+_PREFIXES += ("REQUESTS_CA_", "CURL_CA_")
 _counter = itertools.count()
 _stored: dict[tuple[str, str], bytes] = {}  # what objects hold: a digest
 

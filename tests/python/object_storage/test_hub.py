@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runai_model_streamer import (
+    FileChunks,
     FileStreamer,
     ObjectStorageModel,
     SafetensorsStreamer,
@@ -49,7 +50,7 @@ def test_pages_of_lists(repo):
     repo.push("org/many", {f"{number:02d}.safetensors": b"x" * number for number in range(10)})
     found = FileStreamer().list_files("hf://org/many@main")
     assert found == [(f"hf://org/many@main/{n:02d}.safetensors", n) for n in range(10)]
-    assert len(repo.seen) == 4
+    assert len([seen for seen in repo.seen if "/tree/" in seen.path]) == 4
 
 
 def test_a_revision_is_a_branch_a_pull_request_or_a_commit(repo):
@@ -126,26 +127,36 @@ def test_what_is_not_there(repo):
         load("hf://org")
 
 
-def test_the_local_cache_of_the_hub_is_read(repo, use, tmp_path):
-    """Laid out as the hub's own library does."""
-    commit = repo.commits["org/repo", "main"]
-    cache = tmp_path / "hub" / "models--org--repo"
-    (cache / "refs").mkdir(parents=True)
-    (cache / "refs" / "main").write_text(commit)
-    (cache / "blobs").mkdir()
-    (cache / "blobs" / "1").write_bytes(DATA)
-    snapshot = cache / "snapshots" / commit
-    snapshot.mkdir(parents=True)
-    (snapshot / "m.safetensors").symlink_to("../../blobs/1")
+@pytest.fixture
+def cache(repo, use, tmp_path):
+    """Adds a file to the local cache, laid out as the hub's own library does."""
+    directory = tmp_path / "hub" / "models--org--repo"
+    (directory / "refs").mkdir(parents=True)
+    (directory / "blobs").mkdir()
+
+    def add(name, data, commit):
+        (directory / "refs" / "main").write_text(commit)
+        (directory / "blobs" / name).write_bytes(data)
+        snapshot = directory / "snapshots" / commit
+        snapshot.mkdir(parents=True, exist_ok=True)
+        (snapshot / name).symlink_to(f"../../blobs/{name}")
+
     use({"HF_HUB_CACHE": str(tmp_path / "hub")})
-    for uri in ("hf://org/repo/m.safetensors", f"hf://org/repo@{commit}/m.safetensors"):
-        repo.seen.clear()
-        check_same(MODEL, load(uri))
-        assert not repo.seen
+    return add
+
+
+def test_the_local_cache_of_the_hub_is_read(repo, use, cache, tmp_path):
+    commit = repo.commits["org/repo", "main"]
+    cache("m.safetensors", DATA, commit)
+    repo.seen.clear()
+    check_same(MODEL, load(f"hf://org/repo@{commit}/m.safetensors"))
+    assert not repo.seen
+    # A branch may have moved.
+    check_same(MODEL, load("hf://org/repo/m.safetensors"))
+    assert [seen.method for seen in repo.seen] == ["HEAD"]
     # What it lacks comes from the hub, and so do lists.
     pull_files("hf://org/repo", str(tmp_path / "p"), ["*.json"])
     assert (tmp_path / "p/config.json").read_bytes() == b"{}"
-    assert repo.seen
     # Offline, the copy is all there is.
     repo.seen.clear()
     use({"HF_HUB_OFFLINE": "1"})
@@ -155,3 +166,64 @@ def test_the_local_cache_of_the_hub_is_read(repo, use, tmp_path):
         load("hf://org/repo/config.json")
     assert caught.value.code == "not_found"
     assert not repo.seen
+
+
+def load_all(*uris):
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files(list(uris))
+        return dict(streamer.get_tensors())
+
+
+def test_a_cached_file_of_a_former_commit_is_not_mixed_with_files_of_the_hub(repo, cache):
+    """As after a download that was interrupted, and a push."""
+    old, new = ({name: make_model(3, seed=seed) for name in "ab"} for seed in (1, 2))
+    cache("a.safetensors", save(old["a"]), repo.commits["org/repo", "main"])
+    parts = {
+        f"{name}.safetensors": save({f"{name}.{k}": t for k, t in new[name].items()})
+        for name in "ab"
+    }
+    repo.push("org/repo", parts)
+    loaded = load_all("hf://org/repo/a.safetensors", "hf://org/repo/b.safetensors")
+    check_same({f"{name}.{k}": t for name in "ab" for k, t in new[name].items()}, loaded)
+
+
+def test_a_hub_that_is_out_of_reach_leaves_the_cache(repo, use, cache):
+    cache("m.safetensors", DATA, repo.commits["org/repo", "main"])
+    use({"HF_ENDPOINT": "http://127.0.0.1:9"})
+    check_same(MODEL, load("hf://org/repo/m.safetensors"))
+
+
+def test_a_list_and_what_is_pulled_by_it_are_of_one_commit(repo, tmp_path, monkeypatch):
+    """Also where a push comes between them, and between two pulls of one model."""
+    first = repo.commits["org/repo", "main"]
+    answer = repo.handler
+
+    def push_after_lists(seen):
+        found = answer(seen)
+        if "/tree/" in seen.path:
+            repo.push("org/repo", {"config.json": b"{1}", "m.safetensors": b"new"})
+        return found
+
+    monkeypatch.setattr(repo, "handler", push_after_lists)
+    with ObjectStorageModel("hf://org/repo", tmp_path / "o") as model:
+        model.pull_files(["*.json"])
+        model.pull_files(["*.safetensors"])
+    assert (tmp_path / "o/config.json").read_bytes() == b"{}"
+    assert (tmp_path / "o/m.safetensors").read_bytes() == DATA
+    assert all(first in seen.path for seen in repo.seen if "/resolve/" in seen.path)
+
+
+def test_small_files_that_the_hub_sends_itself_are_of_one_commit(repo, monkeypatch):
+    repo.push("org/repo", {"a": b"old a", "b": b"old b"})
+    answer = repo.handler
+    monkeypatch.setattr(
+        repo,
+        "handler",
+        lambda seen: (answer(seen), repo.push("org/repo", {"a": b"new a", "b": b"new b"}))[0],
+    )
+    with FileStreamer() as streamer:
+        streamer.stream_files(
+            [FileChunks(i, f"hf://org/repo/{n}", 0, [5]) for i, n in enumerate("ab")]
+        )
+        read = {i: chunk.numpy().tobytes() for i, _, chunk in streamer.get_chunks()}
+    assert read == {0: b"old a", 1: b"old b"}

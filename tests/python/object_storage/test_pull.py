@@ -108,7 +108,7 @@ def test_names_that_lead_out(tmp_path, monkeypatch):
     listed = ["s3://b/m/../../evil", "s3://b/m/a/../../../evil", "s3://b/m/.."]
     for path in listed:
         monkeypatch.setattr(
-            "runai_model_streamer._storage.pull.list_objects", lambda *_, p=path: [(p, 4)]
+            "runai_model_streamer._storage.pull.list_objects", lambda *_, p=path: [(p, 4, "")]
         )
         with pytest.raises(ValueError, match="outside"):
             pull_files("s3://b/m", str(tmp_path / "out"))
@@ -119,7 +119,8 @@ def test_links_that_lead_out(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "link").symlink_to(tmp_path)
     monkeypatch.setattr(
-        "runai_model_streamer._storage.pull.list_objects", lambda *_: [("s3://b/m/link/evil", 4)]
+        "runai_model_streamer._storage.pull.list_objects",
+        lambda *_: [("s3://b/m/link/evil", 4, "")],
     )
     with pytest.raises(ValueError, match="link"):
         pull_files("s3://b/m", str(tmp_path / "out"))
@@ -129,7 +130,7 @@ def test_links_that_lead_out(tmp_path, monkeypatch):
 def test_names_of_a_file_and_of_a_folder(tmp_path, monkeypatch, names):
     monkeypatch.setattr(
         "runai_model_streamer._storage.pull.list_objects",
-        lambda *_: [(f"s3://b/m/{name}", 4) for name in names],
+        lambda *_: [(f"s3://b/m/{name}", 4, "") for name in names],
     )
     with pytest.raises(StreamerError, match="folder and a file"):
         pull_files("s3://b/m", str(tmp_path / "out"))
@@ -194,7 +195,7 @@ class TestObjectStorageModel:
 
     def test_an_object_with_the_name_of_the_mark(self, source, tmp_path, monkeypatch):
         """It would say that a folder is complete."""
-        listed = [(f"{source}/.runai_complete", 1)]
+        listed = [(f"{source}/.runai_complete", 1, "")]
         monkeypatch.setattr("runai_model_streamer._storage.pull.list_objects", lambda *_: listed)
         with pytest.raises(RuntimeError, match="no files"):
             with ObjectStorageModel(source, tmp_path / "cache") as model:

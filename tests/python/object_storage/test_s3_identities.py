@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from runai_model_streamer import SafetensorsStreamer, StreamerError, list_safetensors
+from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer._credentials import s3
 from runai_model_streamer.s3_utils import S3Credentials
 from tests.python.object_storage.canned_s3 import DATA as SMALL
@@ -241,13 +241,6 @@ class TestChain:
         assert "not-to-be-seen" not in str(caught.value)
         assert "jwt.of.pod" not in str(caught.value)
 
-    def test_profiles_that_need_boto3(self, core, use, tmp_path):
-        config = tmp_path / "config"
-        config.write_text("[default]\nsso_session = s\n")
-        use({"AWS_CONFIG_FILE": str(config)})
-        with pytest.raises(PermissionError, match="boto3"):
-            read()
-
     def test_a_profile_that_does_not_exist(self, resolver, use):
         use({"AWS_PROFILE": "nobody"})
         with pytest.raises(PermissionError, match="nobody"):
@@ -348,30 +341,6 @@ class TestWithoutBoto3:
             lambda name, *a: None if name == "boto3" else find(name, *a),
         )
         use({"AWS_REGION": "us-east-1"})
-
-    @pytest.mark.parametrize(
-        "lines",
-        [
-            "sso_session = company",
-            "role_arn = arn:aws:iam::1:role/r\nsource_profile = other",
-            "credential_process = /bin/true",
-        ],
-        ids=["sso", "role", "process"],
-    )
-    def test_profiles_that_need_it_are_an_import_error(self, use, tmp_path, lines):
-        config = tmp_path / "config"
-        config.write_text(f"[profile work]\n{lines}\n")
-        use({"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "work"})
-        for call in (
-            lambda: SafetensorsStreamer().stream_files([PATH]),
-            lambda: list_safetensors("s3://bucket/"),
-        ):
-            with pytest.raises(
-                ImportError, match=r"needs boto3.*pip install 'runai-model-streamer\[s3\]'"
-            ) as caught:
-                call()
-            assert isinstance(caught.value, StreamerError)
-            assert caught.value.code == "package"
 
     def test_keys_do_not_need_it(self, use):
         use({"AWS_ACCESS_KEY_ID": "AKIASIMPLE012345", "AWS_SECRET_ACCESS_KEY": "s"})

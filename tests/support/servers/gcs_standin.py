@@ -54,6 +54,8 @@ class GcsStandIn(Canned):
         self.refresh_tokens: set[str] = set()
         self.subjects: set[str] = set()
         self.tokens: dict[str, float] = {}
+        self.versioned = False  # whether former generations are kept
+        self.kept: dict[tuple[str, str, str], Blob] = {}  # by bucket, name and generation
         self.damage: set[str] = set()  # objects whose bytes are not those of their checksum
         self._numbers = itertools.count(int(time.time() * 1e6))
         self._lock = threading.Lock()
@@ -62,6 +64,8 @@ class GcsStandIn(Canned):
         with self._lock:
             blob = Blob(data, next(self._numbers))
             self.buckets.setdefault(bucket, {})[name] = blob
+            if self.versioned:
+                self.kept[bucket, name, str(blob.generation)] = blob
             return blob
 
     def issue(self) -> str:
@@ -182,6 +186,7 @@ class GcsStandIn(Canned):
     ) -> Answer:
         blob = self.buckets[bucket].get(name)
         wanted = query.get("generation")
+        blob = self.kept.get((bucket, name, wanted or ""), blob)
         if blob is None or (wanted and wanted != str(blob.generation)):
             message = f"No such object: {bucket}/{name}"
             if media:

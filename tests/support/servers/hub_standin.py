@@ -73,14 +73,14 @@ class HubStandIn(Canned):
         url = urllib.parse.urlsplit(seen.path)
         query = dict(urllib.parse.parse_qsl(url.query))
         parts = [urllib.parse.unquote(part) for part in url.path.strip("/").split("/")]
-        tree = parts[:2] == ["api", "models"]
-        if tree:
+        api = parts[:2] == ["api", "models"]
+        if api:
             parts = parts[2:]
         repo = "/".join(parts[:2])
         if repo in self.renamed:
             new = seen.path.replace(repo, self.renamed[repo], 1)
             return Answer(307, {"Location": new}, b"renamed")
-        if len(parts) < 4 or parts[2] != ("tree" if tree else "resolve"):
+        if len(parts) < 4 or parts[2] not in (("tree", "revision") if api else ("resolve",)):
             return _error(404, "", "Not Found")
         refusal = self._refuse(repo, seen)
         if refusal:
@@ -89,7 +89,9 @@ class HubStandIn(Canned):
         if commit is None:
             return _error(404, "RevisionNotFound", "Invalid rev id")
         name = "/".join(parts[4:])
-        if tree:
+        if parts[2] == "revision":
+            return Answer(200, {}, json.dumps({"sha": commit}).encode())
+        if api:
             return self._tree(commit, name, query, seen)
         data = self.files[commit].get(name)
         if data is None:

@@ -147,8 +147,12 @@ bool FileObject::take_view(std::uint64_t offset, std::uint64_t size) const {
   return true;
 }
 
-void FileObject::drop_view(std::uint64_t offset, std::uint64_t size) const {
-  view_->drop(offset, size);
+Status FileObject::detach_view(std::uint64_t offset, std::uint64_t size, std::byte* memory) const {
+  const int os_error = view_->detach(offset, size, memory);
+  if (os_error == 0) return {};
+  if (Status status = unchanged(); !status.ok()) return status;
+  return file_error("cannot copy the file's pages that tensors still use", path(), os_error)
+      .with_range(offset, size);
 }
 
 int FileObject::populate(std::uint64_t offset, std::uint64_t size) const {

@@ -24,7 +24,8 @@ class FileObject final : public Object {
 
   std::byte* view() const override { return view_ ? view_->data() : nullptr; }
   bool take_view(std::uint64_t offset, std::uint64_t size) const override;
-  void drop_view(std::uint64_t offset, std::uint64_t size) const override;
+  std::shared_ptr<ViewMapping> mapping() const override { return view_; }
+  Status detach_view(std::uint64_t offset, std::uint64_t size, std::byte* memory) const override;
   int device_fd() const override;
   void expect_passing_reads() const override { passing_.store(true, std::memory_order_relaxed); }
   Status unchanged() const override;
@@ -55,7 +56,7 @@ class FileObject final : public Object {
   const PageCacheProbe page_cache_;
   FsStrategy strategy_ = FsStrategy::kBuffered;
   bool only_ = false;
-  std::unique_ptr<FileView> view_;
+  std::shared_ptr<FileView> view_;
   int view_errno_ = 0;                        // why there is no view
   bool costly_cache_ = false;                 // kAuto: see RangeFacts
   mutable std::atomic<bool> passing_{false};  // the bytes go to a device

@@ -8,9 +8,11 @@
 
 #include "base/memory_map.h"
 #include "base/memory_units.h"
+#include "source/file/page_swap.h"
 
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22  // Linux 5.14
+#ifndef MADV_POPULATE_READ  // Linux 5.14
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
 #endif
 
 namespace streamer {
@@ -25,7 +27,8 @@ bool can_populate() {
   static const bool can = [] {
     std::byte* const page = map_memory(page_size());
     if (page == nullptr) return false;
-    const bool works = madvise(page, page_size(), MADV_POPULATE_READ) == 0;
+    const bool works = madvise(page, page_size(), MADV_POPULATE_READ) == 0 &&
+                       madvise(page, page_size(), MADV_POPULATE_WRITE) == 0;
     unmap_memory(page, page_size());
     return works;
   }();
@@ -37,6 +40,14 @@ std::uint64_t thread_nanoseconds() {
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
   return static_cast<std::uint64_t>(used.tv_sec) * 1'000'000'000 +
          static_cast<std::uint64_t>(used.tv_nsec);
+}
+
+// Makes the pages private to the process, and present: 0 or an errno.
+int populate_private(std::byte* pages, std::uint64_t size) {
+  while (madvise(pages, size, MADV_POPULATE_WRITE) != 0) {
+    if (errno != EINTR && errno != EAGAIN) return errno;
+  }
+  return 0;
 }
 
 }  // namespace
@@ -121,6 +132,24 @@ void FileView::drop(std::uint64_t offset, std::uint64_t size) {
   }
   // Pages in the middle of a range are always free, so what is free is consecutive.
   if (free_start < free_end) madvise(data_ + free_start, free_end - free_start, MADV_DONTNEED);
+}
+
+// Private pages of a mapping of a file go when the file is truncated, whoever has written to them.
+// Hence the mapping itself is replaced.
+int FileView::detach(std::uint64_t offset, std::uint64_t size, std::byte* memory) {
+  PageSwap swap;
+  std::uint64_t done = 0;
+  int os_error = 0;
+  while (done < size && os_error == 0) {
+    std::byte* const pages = data_ + offset + done;
+    const std::uint64_t part = std::min(size - done, PageSwap::kMostBytes);
+    os_error = populate_private(pages, part);
+    std::uint64_t swapped = 0;
+    if (os_error == 0) os_error = swap.replace(pages, part, memory + done, &swapped);
+    done += swapped;
+  }
+  unmap_memory(memory + done, size - done);
+  return os_error;
 }
 
 }  // namespace streamer

@@ -10,15 +10,16 @@
 #include <vector>
 
 #include "base/mutex.h"
+#include "source/source.h"
 
 namespace streamer {
 
 // Thread-safe. Writable, since tensors are; private, so that the file never is.
-class FileView {
+class FileView final : public ViewMapping {
  public:
   // Null where the file can't be mapped, with the errno, or the kernel can't populate mappings (0).
   static std::unique_ptr<FileView> map(int fd, std::uint64_t size, int* os_error);
-  ~FileView();
+  ~FileView() override;
   FileView(const FileView&) = delete;
   FileView& operator=(const FileView&) = delete;
 
@@ -33,7 +34,10 @@ class FileView {
   // goes back to the system by the huge page, once nobody holds any byte of it. A forked child may
   // drop what its parent took.
   void take(std::uint64_t offset, std::uint64_t size);
-  void drop(std::uint64_t offset, std::uint64_t size);
+  void drop(std::uint64_t offset, std::uint64_t size) override;
+
+  // See Object::detach_view(): 0 or an errno, of which EFAULT says that the file has lost bytes.
+  int detach(std::uint64_t offset, std::uint64_t size, std::byte* memory);
 
  private:
   FileView(std::byte* data, std::uint64_t size);

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "base/settings.h"
@@ -19,11 +18,6 @@ using ProtocolMaker = Result<std::unique_ptr<Protocol>> (*)(const ProtocolContex
 
 Result<std::unique_ptr<Source>> make_http_source(SourceKind kind, http::ProtocolMaker maker,
                                                  const SourceContext& context);
-
-// The local copy of a file of the model hub, where its tools keep one. Of a directory only where
-// HF_HUB_OFFLINE forbids to ask the hub.
-std::optional<std::string> find_in_hub_cache(const std::string& path, bool directory,
-                                             const Settings& settings);
 
 // What object_key() is of a path of the hub: the name in the repository.
 std::string hub_key(const std::string& path);

@@ -11,6 +11,7 @@
 #include "source/http/factory.h"
 #include "source/http/protocol.h"
 #include "source/http/range_read.h"
+#include "source/http/snapshot.h"
 
 namespace streamer {
 namespace http {
@@ -32,25 +33,57 @@ constexpr std::size_t kShownText = 120;  // characters of an error page
 
 class HttpObject : public Object {
  public:
-  HttpObject(Location location, std::uint64_t size, std::string version,
+  HttpObject(Location location, std::uint64_t size, Version version,
              std::unique_ptr<ContentCheck> check)
-      : Object(location.path, size, std::move(version)),
+      : Object(location.path, size, version.validator),
         location_(std::move(location)),
+        pinned_(std::move(version)),
         check_(std::move(check)) {}
   const Location& location() const { return location_; }
+  Version pinned() const {
+    Version version = pinned_;
+    version.by_id |= replaced_.load(std::memory_order_relaxed);
+    return version;
+  }
+  // Something else has the object's name by now: later reads ask for the version by its id.
+  void note_replaced() const { replaced_.store(true, std::memory_order_relaxed); }
   ContentCheck* check() const { return check_.get(); }  // null: the server names no checksum
 
  private:
   const Location location_;
+  const Version pinned_;
+  mutable std::atomic<bool> replaced_{false};
   const std::unique_ptr<ContentCheck> check_;
 };
+
+struct HttpSourceSettings {
+  bool verify = true;              // checksums that servers name
+  bool hedge = true;               // see SourceTraits
+  bool require_validator = false;  // refuse objects whose content can't be pinned
+
+  static Result<HttpSourceSettings> read(const Settings& settings);
+};
+
+Result<HttpSourceSettings> HttpSourceSettings::read(const Settings& settings) {
+  HttpSourceSettings out;
+  const std::pair<const char*, bool*> switches[] = {
+      {"RUNAI_STREAMER_VERIFY_CHECKSUMS", &out.verify},
+      {"RUNAI_STREAMER_HEDGE", &out.hedge},
+      {"RUNAI_STREAMER_HTTP_REQUIRE_VALIDATOR", &out.require_validator}};
+  for (const auto& [name, value] : switches) {
+    const auto set = settings.boolean(name);
+    if (!set.ok()) return set.status();
+    *value = set->value_or(*value);
+  }
+  return out;
+}
 
 class HttpSource : public Source {
  public:
   HttpSource(SourceKind kind, std::unique_ptr<Protocol> protocol, TransportSettings settings,
-             bool verify, bool hedge, const SourceContext& context)
+             const HttpSourceSettings& chosen, const SourceContext& context)
       : kind_(kind),
-        verify_(verify),
+        chosen_(chosen),
         transport_(std::move(settings), context.cancel),
         protocol_(std::move(protocol)) {
     traits_.remote = true;
@@ -62,20 +95,26 @@ class HttpSource : public Source {
     traits_.max_concurrency = kMaxConcurrency;
     traits_.reader_bytes = kConnectionBytes;
     // Under a cap of bandwidth reads wait for one another, and not for their connections.
-    traits_.hedge = hedge && transport_.settings.max_bandwidth == 0;
+    traits_.hedge = chosen.hedge && transport_.settings.max_bandwidth == 0;
   }
   const SourceTraits& traits() const override { return traits_; }
   Result<std::unique_ptr<Reader>> make_reader() override;
   Distance distance() const override { return {transport_.same_host, transport_.latency}; }
 
   const char* name() const { return source_kind_name(kind_); }
-  bool verify() const { return verify_; }  // checksums that servers name
+  const HttpSourceSettings& chosen() const { return chosen_; }
+  void describe(std::map<std::string, std::string>* notes) const override {
+    snapshot_.describe(notes);
+  }
+  // Takes note of an object that was opened. Not ok if the settings refuse it.
+  Status note_opened(const Location& location, const Version& version, const Response& response);
   Transport& transport() { return transport_; }
   Protocol& protocol() { return *protocol_; }
 
  private:
   const SourceKind kind_;
-  const bool verify_;
+  const HttpSourceSettings chosen_;
+  Snapshot snapshot_;
   Transport transport_;
   const std::unique_ptr<Protocol> protocol_;
   SourceTraits traits_;
@@ -88,6 +127,8 @@ struct Operation {
   std::function<BodySink*()> body;  // for the next attempt; may be empty
   // Counts what an attempt has brought, in bytes; `done` where nothing is missing any more.
   std::function<std::uint64_t(bool* done)> progress;
+  // After a refusal, or a response of another snapshot: whether `make` makes another request now.
+  std::function<bool(const ServerError*)> changed;
   // Responses with an error status that are fine.
   std::function<bool(const Response&)> tolerate;
   ReadProgress* watched = nullptr;  // what is told of pauses
@@ -98,7 +139,14 @@ class HttpReader : public Reader {
   explicit HttpReader(HttpSource& source)
       : source_(source), protocol_(source.protocol()), connection_(source.transport()) {}
 
-  Result<Opened> open(const std::string& path, std::span<std::byte> prefix) override;
+  Result<Opened> open(const std::string& path, std::span<std::byte> prefix) override {
+    return open_listed(path, "", prefix);
+  }
+  Result<Opened> open_listed(const std::string& path, const std::string& version,
+                             std::span<std::byte> prefix) override;
+  Result<std::string> local_copy(const std::string& path, bool directory) override {
+    return protocol_.local_copy(path, directory, connection_);
+  }
   Status read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
               ReadReport* report) override;
   Status list(const std::string& prefix, bool recursive, const ListCallback& found) override;
@@ -124,6 +172,20 @@ const char* standard_message(Code code) {
     case Code::kTimeout: return "the server reports a timeout";
     default: return "the server reports an error";
   }
+}
+
+// The error of an object that was replaced, by that of asking for its former version.
+Status replaced(Status status) {
+  const bool gone = status.code() == Code::kNotFound || status.code() == Code::kPermission ||
+                    status.code() == Code::kInvalid;
+  if (!gone) return status;
+  const ErrorDetail& detail = status.detail();
+  return Status::error(Code::kChanged,
+                       "the object was replaced while it was read, and the store does not give the "
+                       "former version")
+      .with_http(detail.http_status, detail.server_code, detail.server_message, detail.request_id)
+      .with_identity(detail.identity)
+      .with_hint("Load again; reading former versions needs a permission of its own");
 }
 
 Status wrong_content() {
@@ -207,8 +269,16 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
     const bool good = response->status >= 200 && response->status <= 299;
     Status status = std::move(outcome.status);
     bool retry = outcome.retry;
+    if (status.code() == Code::kChanged && operation.changed && operation.changed(nullptr) &&
+        ++again <= kMaxAgain) {
+      continue;
+    }
     if (status.code() == Code::kInvalid && *credentials) {  // which of them was not sent
       status = std::move(status).with_identity((*credentials)->identity);
+    }
+    if (outcome.unresolved && !transport.reached.load(std::memory_order_relaxed) &&
+        protocol_.unresolved(operation.location, *request) && ++again <= kMaxAgain) {
+      continue;
     }
     std::chrono::milliseconds retry_after{0};
     if (status.ok()) {
@@ -219,6 +289,7 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
       const ServerError error = protocol_.read_error(operation.location, *response);
       status = to_status(error, *response, *credentials);
       if (error.decision == RetryDecision::kAgain && ++again <= kMaxAgain) continue;
+      if (operation.changed && operation.changed(&error) && ++again <= kMaxAgain) continue;
       if (error.decision == RetryDecision::kRefresh && !refreshed) {
         refreshed = true;
         protocol_.refused(operation.location, *credentials);
@@ -246,6 +317,10 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
 
 Status HttpReader::read_range(const Location& location, RangeRead* range, Response* response,
                               ReadReport* report, bool tolerate_416) {
+  const auto replaced = [&](const ServerError* error) {
+    if (error == nullptr) return range->other_snapshot();
+    return (error->code == Code::kChanged || error->code == Code::kNotFound) && range->read_by_id();
+  };
   Operation operation{
       .location = location,
       .make =
@@ -259,6 +334,7 @@ Status HttpReader::read_range(const Location& location, RangeRead* range, Respon
             *done = !range->missing() || range->cut();
             return bytes;
           },
+      .changed = replaced,
       .tolerate = [&](const Response& r) { return tolerate_416 && r.status == 416; },
       .watched = report->progress};
   // A server may send less than was asked for, as long as it sends something.
@@ -273,13 +349,17 @@ Status HttpReader::read_range(const Location& location, RangeRead* range, Respon
   return {};
 }
 
-Result<Opened> HttpReader::open(const std::string& path, std::span<std::byte> prefix) {
+Result<Opened> HttpReader::open_listed(const std::string& path, const std::string& version,
+                                       std::span<std::byte> prefix) {
   Result<Location> location = protocol_.locate(path, /*directory=*/false);
   if (!location.ok()) return location.status();
   std::byte one{};
   iovec target{&one, 1};  // the size comes with at least one byte
   if (!prefix.empty()) target = {prefix.data(), prefix.size()};
-  RangeRead range(protocol_, 0, {&target, 1}, std::nullopt, "");
+  Version listed = protocol_.listed_version(*location, version);
+  listed.id = location->version_id;
+  listed.by_id = !listed.id.empty();
+  RangeRead range(protocol_, *location, 0, {&target, 1}, std::nullopt, std::move(listed));
   Response response;
   ReadReport report;
   Status status = read_range(*location, &range, &response, &report, /*tolerate_416=*/true);
@@ -291,9 +371,12 @@ Result<Opened> HttpReader::open(const std::string& path, std::span<std::byte> pr
   if (!status.ok()) return std::move(status).with_path(path);
   const std::uint64_t size = *range.object_size();
   const std::uint64_t prefix_size = prefix.empty() ? 0 : range.received();
+  if (Status known = source_.note_opened(*location, range.version(), response); !known.ok()) {
+    return std::move(known).with_path(path);
+  }
   std::unique_ptr<ContentCheck> check;
   const auto checksum = protocol_.crc32c_of(response);
-  if (checksum && source_.verify()) {
+  if (checksum && source_.chosen().verify) {
     check = std::make_unique<ContentCheck>(*checksum, size, prefix.first(prefix_size));
     if (check->failed()) return wrong_content().with_path(path);
   }
@@ -314,16 +397,17 @@ Result<Opened> HttpReader::open_empty(Location location) {
   Operation operation{.location = location,
                       .make =
                           [&](const CredentialsRef& credentials) {
-                            return protocol_.make_read(location, std::nullopt, "", credentials);
+                            return protocol_.make_read(location, std::nullopt, {}, credentials);
                           },
                       .body = [&] { return &body; },
                       .progress = {},
+                      .changed = {},
                       .tolerate = {},
                       .watched = nullptr};
   if (Status status = execute(operation, &response, &report); !status.ok()) {
     return std::move(status).with_path(location.path);
   }
-  std::string version = protocol_.version_of(response);
+  Version version = protocol_.version_of(response);
   return Opened{std::make_shared<HttpObject>(std::move(location), 0, std::move(version), nullptr),
                 0};
 }
@@ -340,11 +424,18 @@ Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<co
         .with_path(object.path())
         .with_range(offset, size);
   }
-  RangeRead range(protocol_, offset, segments, object.size(), object.version());
+  const Version pinned = known.pinned();
+  RangeRead range(protocol_, known.location(), offset, segments, object.size(), pinned);
   range.watch(report->progress);
   Response response;
   Status status = read_range(known.location(), &range, &response, report, /*tolerate_416=*/false);
   report->missing = size - range.received();
+  if (range.version().by_id && !pinned.by_id) {
+    if (status.ok())
+      known.note_replaced();
+    else
+      status = replaced(std::move(status));
+  }
   if (status.ok() && known.check() != nullptr &&
       !known.check()->add(offset, first_bytes(segments, range.received()))) {
     status = wrong_content();
@@ -361,7 +452,7 @@ class ListBudget {
       return Status::error(Code::kIo, "the server repeats a page of the list");
     }
     for (const ListPage::Entry& entry : page.entries)
-      bytes_ += entry.key.size() + entry.path.size();
+      bytes_ += entry.key.size() + entry.path.size() + entry.version.size();
     listed_ += page.entries.size();
     if (++pages_ <= kMaxPages && listed_ <= kMaxListed && bytes_ <= kMaxListedBytes) return {};
     return Status::error(Code::kUnsupported, "the list does not end: " + std::to_string(pages_) +
@@ -384,6 +475,11 @@ Status HttpReader::list(const std::string& prefix, bool recursive, const ListCal
   if (!directory.ok()) return directory.status();
   std::string base = prefix;
   while (base.ends_with('/')) base.pop_back();
+  Result<CredentialsRef> who = protocol_.credentials(*directory, connection_);
+  if (!who.ok()) return who.status().with_path(prefix);
+  if (Status status = protocol_.prepare_list(*directory, *who, connection_); !status.ok()) {
+    return std::move(status).with_path(prefix);
+  }
   std::string next;
   ReadReport report;
   ListBudget budget;
@@ -399,6 +495,7 @@ Status HttpReader::list(const std::string& prefix, bool recursive, const ListCal
                             },
                         .body = {},
                         .progress = {},
+                        .changed = {},
                         .tolerate = [&](const Response& r) { return protocol_.is_empty_list(r); },
                         .watched = nullptr};
     if (Status status = execute(operation, &response, &report); !status.ok()) {
@@ -410,14 +507,30 @@ Status HttpReader::list(const std::string& prefix, bool recursive, const ListCal
     if (Status status = budget.add(*page); !status.ok()) return std::move(status).with_path(prefix);
     for (ListPage::Entry& entry : page->entries) {
       if (!entry.path.empty()) {
-        found(std::move(entry.path), entry.size);
+        found({std::move(entry.path), entry.size, std::move(entry.version)});
       } else if (entry.key.starts_with(directory->key) &&
                  entry.key.size() > directory->key.size()) {
-        found(base + "/" + entry.key.substr(directory->key.size()), entry.size);
+        found({base + "/" + entry.key.substr(directory->key.size()), entry.size,
+               std::move(entry.version)});
       }
     }
     next = std::move(page->next);
   } while (!next.empty());
+  return {};
+}
+
+Status HttpSource::note_opened(const Location& location, const Version& version,
+                               const Response& response) {
+  if (version.validator.empty()) {
+    if (chosen_.require_validator) {
+      return Status::error(Code::kUnsupported,
+                           "the server sends neither ETag nor Last-Modified: a change of the "
+                           "object while it is read would stay unnoticed")
+          .with_hint("RUNAI_STREAMER_HTTP_REQUIRE_VALIDATOR=1 refuses such servers");
+    }
+    snapshot_.unpinned(location.path);
+  }
+  snapshot_.opened(location.path, version, response);
   return {};
 }
 
@@ -437,13 +550,10 @@ Result<std::unique_ptr<Source>> make_http_source(SourceKind kind, http::Protocol
   Result<http::TransportSettings> transport =
       http::TransportSettings::read(settings, kind, (*protocol)->trust_file());
   if (!transport.ok()) return transport.status();
-  const auto verify = settings.boolean("RUNAI_STREAMER_VERIFY_CHECKSUMS");
-  if (!verify.ok()) return verify.status();
-  const auto hedge = settings.boolean("RUNAI_STREAMER_HEDGE");
-  if (!hedge.ok()) return hedge.status();
-  return std::unique_ptr<Source>(
-      std::make_unique<http::HttpSource>(kind, std::move(*protocol), std::move(*transport),
-                                         verify->value_or(true), hedge->value_or(true), context));
+  const Result<http::HttpSourceSettings> chosen = http::HttpSourceSettings::read(settings);
+  if (!chosen.ok()) return chosen.status();
+  return std::unique_ptr<Source>(std::make_unique<http::HttpSource>(
+      kind, std::move(*protocol), std::move(*transport), *chosen, context));
 }
 
 }  // namespace streamer

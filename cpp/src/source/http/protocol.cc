@@ -40,8 +40,8 @@ Result<Location> locate_in_container(const std::string& path, std::size_t start,
                                      const char* example) {
   start = std::min(start, path.size());
   const std::size_t slash = std::min(path.find('/', start), path.size());
-  Location location{path, path.substr(start, slash - start),
-                    path.substr(std::min(slash + 1, path.size()))};
+  Location location{
+      path, path.substr(start, slash - start), path.substr(std::min(slash + 1, path.size())), {}};
   const bool nowhere = location.container.empty();
   if (nowhere || (location.key.empty() && !directory)) {
     return Status::error(Code::kInvalid,
@@ -56,10 +56,16 @@ Result<Location> locate_in_container(const std::string& path, std::size_t start,
   return location;
 }
 
-void add_listed(ListPage* page, std::string_view key, std::string_view size) {
+std::string quoted_etag(std::string_view etag) {
+  if (etag.empty() || etag.ends_with('"')) return std::string(etag);
+  return "\"" + std::string(etag) + "\"";
+}
+
+void add_listed(ListPage* page, std::string_view key, std::string_view size,
+                std::string_view version) {
   if (key.empty() || key.ends_with('/')) return;  // the placeholder of a directory
-  page->entries.push_back(
-      {std::string(key), std::strtoull(std::string(size).c_str(), nullptr, 10), ""});
+  page->entries.push_back({std::string(key), std::strtoull(std::string(size).c_str(), nullptr, 10),
+                           "", std::string(version)});
 }
 
 }  // namespace streamer::http

@@ -20,9 +20,17 @@ namespace streamer::http {
 
 // An object or a directory, as a protocol understands its path.
 struct Location {
-  std::string path;       // as the caller gave it
-  std::string container;  // bucket, container or host
-  std::string key;        // not encoded; of a directory: empty, or ends with '/'
+  std::string path;             // as the caller gave it
+  std::string container;        // bucket, container or host
+  std::string key;              // not encoded; of a directory: empty, or ends with '/'
+  std::string version_id = {};  // that the path names; empty: the newest
+};
+
+// What is read of an object, however often it is replaced meanwhile.
+struct Version {
+  std::string validator;  // ETag, generation or modification time: reads of another content fail
+  std::string id;         // of a store that keeps what was replaced; empty: it does not
+  bool by_id = false;     // ask for `id`: what has the object's name by now is something else
 };
 
 struct ByteRange {
@@ -37,7 +45,8 @@ struct ListPage {
   struct Entry {
     std::string key;  // not encoded
     std::uint64_t size = 0;
-    std::string path;  // empty: the directory's path and what follows its key
+    std::string path = {};     // empty: the directory's path and what follows its key
+    std::string version = {};  // see ListedObject::version; empty: the list does not tell
   };
   std::vector<Entry> entries;  // objects only, no directories
   std::string next;            // what make_list() needs for the next page; empty: this is the last
@@ -82,8 +91,12 @@ bool apply_known(std::span<const KnownError> table, ServerError* error);
 Result<Location> locate_in_container(const std::string& path, std::size_t start, bool directory,
                                      const char* example);
 
+// An ETag as header fields have it: some lists leave its quotes out.
+std::string quoted_etag(std::string_view etag);
+
 // Adds an object to a page, unless its key is that of a directory. `size` is a number as text.
-void add_listed(ListPage* page, std::string_view key, std::string_view size);
+void add_listed(ListPage* page, std::string_view key, std::string_view size,
+                std::string_view version = {});
 
 // One per stream and kind of storage. Thread-safe.
 class Protocol {
@@ -98,11 +111,31 @@ class Protocol {
   // The server refused them: the next call of credentials() should bring others.
   virtual void refused(const Location& location, const CredentialsRef& credentials) = 0;
 
+  // The path of a local copy of what `path` names, or `path` itself.
+  virtual Result<std::string> local_copy(const std::string& path, bool /*directory*/,
+                                         Connection& /*connection*/) {
+    return path;
+  }
+  // Finds out what requests for `location` need to know and can't ask for themselves. Called once
+  // before a list.
+  virtual Status prepare_list(const Location& /*directory*/, const CredentialsRef& /*credentials*/,
+                              Connection& /*connection*/) {
+    return {};
+  }
+  // Takes the version that a list told: what the first read of the object must find.
+  virtual Version listed_version(const Location& /*location*/, const std::string& listed) {
+    return {listed, "", false};
+  }
+
   // A signed request for `range`, or for the whole object where there is none, that fails if the
-  // object is not at `version` (unless that is empty).
+  // object is not at `version` (unless its validator is empty).
   virtual Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
-                                    const std::string& version,
-                                    const CredentialsRef& credentials) = 0;
+                                    const Version& version, const CredentialsRef& credentials) = 0;
+  // Whether a successful response is of the same snapshot as those before it. If it is not, the
+  // request is made again, and make_read() makes another one.
+  virtual bool same_snapshot(const Location& /*location*/, const Response& /*response*/) {
+    return true;
+  }
   // A signed request for the page of a list that `next` names (empty: the first).
   virtual Result<Request> make_list(const Location& directory, bool recursive,
                                     const std::string& next, const CredentialsRef& credentials) = 0;
@@ -113,8 +146,8 @@ class Protocol {
   virtual bool is_empty_list(const Response& /*response*/) const { return false; }
 
   // What pins an object's content: by default the ETag.
-  virtual std::string version_of(const Response& response) const {
-    return std::string(response.header("etag"));
+  virtual Version version_of(const Response& response) const {
+    return {std::string(response.header("etag")), "", false};
   }
   // The checksum (CRC-32C) of the whole object, where the response names it.
   virtual std::optional<std::uint32_t> crc32c_of(const Response& /*response*/) const {
@@ -122,6 +155,10 @@ class Protocol {
   }
   // Understands any response that is not 2xx, redirects included. Bodies may be cut or missing.
   virtual ServerError read_error(const Location& location, const Response& response) = 0;
+  // The host of a request does not resolve. Whether make_read() and make_list() will name another.
+  virtual bool unresolved(const Location& /*location*/, const Request& /*request*/) {
+    return false;
+  }
   // Objects up to this size may be read from servers that ignore Range, by reading past the rest.
   virtual std::uint64_t whole_read_limit() const { return 0; }
   // A file of certificates that the protocol's own configuration names; empty: none.

@@ -50,10 +50,11 @@ std::vector<iovec> first_bytes(std::span<const iovec> segments, std::uint64_t by
   return first;
 }
 
-RangeRead::RangeRead(const Protocol& protocol, std::uint64_t offset,
+RangeRead::RangeRead(Protocol& protocol, const Location& location, std::uint64_t offset,
                      std::span<const iovec> segments, std::optional<std::uint64_t> object_size,
-                     std::string version)
+                     Version version)
     : protocol_(protocol),
+      location_(location),
       offset_(offset),
       size_(0),
       object_size_(object_size),
@@ -72,6 +73,7 @@ std::optional<ByteRange> RangeRead::missing() const {
 }
 
 BodySink* RangeRead::next_body() {
+  other_snapshot_ = false;
   body_.segments = segments_;
   body_.skip = 0;
   body_.cut_when_full = false;
@@ -96,21 +98,33 @@ std::uint64_t RangeRead::take() {
   return received;
 }
 
+bool RangeRead::read_by_id() {
+  if (version_.by_id || version_.id.empty()) return false;
+  version_.by_id = true;
+  return true;
+}
+
 Status RangeRead::accept(const Response& response) {
+  other_snapshot_ = !protocol_.same_snapshot(location_, response);
+  if (other_snapshot_) {
+    return Status::error(Code::kChanged, "the files changed while they were read");
+  }
   if (response.status == 206) return accept_part(response);
   if (response.status == 200) return accept_whole(response);
   return wrong("the server responded with a status that makes no sense for a range");
 }
 
 Status RangeRead::learn(std::optional<std::uint64_t> total, const Response& response) {
-  const std::string version = protocol_.version_of(response);
-  if (!version_.empty() && !version.empty() && version != version_) {
+  Version version = protocol_.version_of(response);
+  if (!version_.validator.empty() && !version.validator.empty() &&
+      version.validator != version_.validator) {
     return Status::error(Code::kChanged, "the object was replaced while it was read");
   }
   if (object_size_ && total && *total != *object_size_) {
     return Status::error(Code::kChanged, "the object's size changed while it was read");
   }
-  if (version_.empty()) version_ = version;
+  if (version_.validator.empty()) version_.validator = std::move(version.validator);
+  if (version_.id.empty()) version_.id = std::move(version.id);
   if (!object_size_) {
     if (!total) return wrong("the server does not tell the object's size");
     object_size_ = total;

@@ -28,8 +28,10 @@ class RangeRead {
  public:
   // Reads [offset, offset + size of segments). Size and version of an object that is not known yet
   // are taken from the first response; a range may then end where the object does.
-  RangeRead(const Protocol& protocol, std::uint64_t offset, std::span<const iovec> segments,
-            std::optional<std::uint64_t> object_size, std::string version);
+  // `location` and `protocol` outlive it.
+  RangeRead(Protocol& protocol, const Location& location, std::uint64_t offset,
+            std::span<const iovec> segments, std::optional<std::uint64_t> object_size,
+            Version version);
 
   // What is missing, before an attempt and after it; nothing when all is there.
   std::optional<ByteRange> missing() const;
@@ -43,7 +45,11 @@ class RangeRead {
 
   std::uint64_t received() const { return done_; }
   std::optional<std::uint64_t> object_size() const { return object_size_; }
-  const std::string& version() const { return version_; }
+  const Version& version() const { return version_; }
+  // Asks for the version by its id from now on. False where there is none, or that was done.
+  bool read_by_id();
+  // Whether the last response was of another snapshot; see Protocol::same_snapshot().
+  bool other_snapshot() const { return other_snapshot_; }
 
  private:
   Status accept(const Response& response);
@@ -51,12 +57,14 @@ class RangeRead {
   Status accept_whole(const Response& response);
   Status learn(std::optional<std::uint64_t> total, const Response& response);
 
-  const Protocol& protocol_;
+  Protocol& protocol_;
+  const Location& location_;
   const std::uint64_t offset_;
   std::uint64_t size_;
   std::uint64_t done_ = 0;
   std::optional<std::uint64_t> object_size_;
-  std::string version_;
+  Version version_;
+  bool other_snapshot_ = false;
   std::vector<iovec> segments_;  // what is missing
   BodySink body_;
 };

@@ -36,6 +36,8 @@ constexpr KnownError kKnown[] = {
 };
 // clang-format on
 
+constexpr const char* kHadoopExample = "abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/BLOB";
+
 class Azure : public SingleIdentity {
  public:
   Azure(const ProtocolContext& context, AzureAccount account, bool anonymous)
@@ -48,11 +50,14 @@ class Azure : public SingleIdentity {
 
   Result<Location> locate(const std::string& path, bool directory) const override;
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
-                            const std::string& version,
-                            const CredentialsRef& credentials) override {
+                            const Version& version, const CredentialsRef& credentials) override {
     Request request{.url = address(location.container) + "/" + percent_encode(location.key, "/")};
     if (range) request.set("Range", range->header());
-    if (!version.empty()) request.set("If-Match", version);
+    if (version.by_id) {
+      request.url += "?versionid=" + percent_encode(version.id);
+    } else if (!version.validator.empty()) {
+      request.set("If-Match", version.validator);
+    }
     if (Status status = authorize(&request, credentials); !status.ok()) return status;
     return request;
   }
@@ -69,6 +74,10 @@ class Azure : public SingleIdentity {
 
   Result<ListPage> read_list(const Location&, bool, const std::string&,
                              const Response& response) override;
+  Version version_of(const Response& response) const override {
+    return {std::string(response.header("etag")), std::string(response.header("x-ms-version-id")),
+            false};
+  }
   ServerError read_error(const Location& location, const Response& response) override;
 
  private:
@@ -98,6 +107,22 @@ Result<Location> Azure::locate(const std::string& path, bool directory) const {
     }
     host = url->authority() + "/";
     start = std::min(end + 1, path.size());
+  } else if (const std::size_t at = path.find('@', start);
+             at < path.find('/', start) && lower(path.substr(0, 2)) != "az") {
+    // abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/BLOB, as Hadoop writes it: the endpoint of
+    // blobs has another name.
+    std::string account = path.substr(at + 1, std::min(path.find('/', at), path.size()) - at - 1);
+    if (const std::size_t dfs = account.find(".dfs."); dfs != std::string::npos) {
+      account.replace(dfs, 5, ".blob.");
+    }
+    const std::optional<Url> url = azure_host_of("https://" + account);
+    if (!url || !account_.is_azure(*url)) {
+      return Status::error(Code::kInvalid, "not a host of Azure Blob Storage").with_path(path);
+    }
+    Result<Location> location = locate_in_container(path, start, directory, kHadoopExample);
+    if (!location.ok()) return location;
+    location->container = url->authority() + "/" + path.substr(start, at - start);
+    return location;
   } else if (account_.endpoint.empty()) {
     return Status::error(Code::kInvalid, "no Azure storage account is named")
         .with_path(path)
@@ -181,7 +206,8 @@ Result<ListPage> Azure::read_list(const Location& directory, bool, const std::st
     if (blob.name != "Blob" || properties == nullptr) continue;
     // Accounts with a hierarchical namespace list their directories as well.
     if (properties->child_text("ResourceType") == "directory") continue;
-    add_listed(&page, blob.child_text("Name"), properties->child_text("Content-Length"));
+    add_listed(&page, blob.child_text("Name"), properties->child_text("Content-Length"),
+               quoted_etag(properties->child_text("Etag")));
   }
   if (lower(directory.path).starts_with("https")) encode_listed(directory, &page);
   return page;

@@ -183,7 +183,7 @@ std::string CurlHandle::origin() const {
 }
 
 TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error) const {
-  TransferResult outcome{Status(), true, !connected};
+  TransferResult outcome{.status = Status(), .retry = true, .unreachable = !connected};
   Code code = Code::kNetwork;
   std::string hint;
   switch (result) {
@@ -203,6 +203,7 @@ TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_CONNECT:
       hint = "Check the endpoint's address";
+      outcome.unresolved = result == CURLE_COULDNT_RESOLVE_HOST;
       outcome.refused = result == CURLE_COULDNT_CONNECT && os_error == ECONNREFUSED;
       if (const int none = descriptor_errno(); none != 0) {
         code = Code::kIo;

@@ -22,8 +22,21 @@ Result<TrustStore> find_trust_store(const Settings& settings, SourceKind kind,
     return choose(*file, "AWS_CA_BUNDLE");
   }
   if (!trust_file.empty()) return choose(trust_file, "ca_bundle of the profile");
-  if (const auto file = settings.text("SSL_CERT_FILE")) return choose(*file, "SSL_CERT_FILE");
-  if (const auto directory = settings.text("SSL_CERT_DIR")) {
+  // As OpenSSL does, both are used. The names of other tools come after them.
+  const auto directory = settings.text("SSL_CERT_DIR");
+  for (const char* name : {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}) {
+    const auto file = settings.text(name);
+    if (!file || (directory && name != std::string_view("SSL_CERT_FILE"))) continue;
+    struct stat info {};
+    if (stat(file->c_str(), &info) == 0 && S_ISDIR(info.st_mode)) {  // requests takes those, too
+      store.directory = *file;
+      return store;
+    }
+    Result<TrustStore> chosen = choose(*file, name);
+    if (chosen.ok() && directory) chosen->directory = *directory;
+    return chosen;
+  }
+  if (directory) {
     store.directory = *directory;
     return store;
   }
@@ -50,17 +63,21 @@ std::shared_ptr<X509_STORE> load_certificates(const TrustStore& store) {
   static std::mutex mutex;
   static std::string known;
   static std::shared_ptr<X509_STORE> certificates;
-  struct stat info {};
-  const std::string& place = store.file.empty() ? store.directory : store.file;
-  if (place.empty() || stat(place.c_str(), &info) != 0) return nullptr;
-  const std::string key = place + '\n' + std::to_string(info.st_mtim.tv_sec) + '.' +
-                          std::to_string(info.st_mtim.tv_nsec) + '-' +
-                          std::to_string(info.st_size) + '-' + std::to_string(info.st_ino);
+  std::string key;
+  for (const std::string& place : {store.file, store.directory}) {
+    struct stat info {};
+    if (place.empty()) continue;
+    if (stat(place.c_str(), &info) != 0) return nullptr;
+    key += place + '\n' + std::to_string(info.st_mtim.tv_sec) + '.' +
+           std::to_string(info.st_mtim.tv_nsec) + '-' + std::to_string(info.st_size) + '-' +
+           std::to_string(info.st_ino) + '\n';
+  }
+  if (key.empty()) return nullptr;
   const std::lock_guard lock(mutex);
   if (certificates && key == known) return certificates;
   std::shared_ptr<X509_STORE> loaded(X509_STORE_new(), X509_STORE_free);
   const char* file = store.file.empty() ? nullptr : store.file.c_str();
-  const char* directory = store.file.empty() ? store.directory.c_str() : nullptr;
+  const char* directory = store.directory.empty() ? nullptr : store.directory.c_str();
   if (!loaded || X509_STORE_load_locations(loaded.get(), file, directory) != 1) return nullptr;
   // As libcurl sets them: an intermediate certificate may be trusted by itself.
   X509_STORE_set_flags(loaded.get(), X509_V_FLAG_TRUSTED_FIRST | X509_V_FLAG_PARTIAL_CHAIN);

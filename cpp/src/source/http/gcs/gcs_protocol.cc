@@ -16,7 +16,6 @@ namespace streamer::http {
 namespace {
 
 constexpr const char* kStandardEndpoint = "https://storage.googleapis.com";
-constexpr std::string_view kScheme = "gs://";
 
 bool is_generation(std::string_view version) {
   return !version.empty() && version.find_first_not_of("0123456789") == std::string_view::npos;
@@ -33,19 +32,21 @@ class Gcs : public SingleIdentity {
         billed_project_(context.settings.text("GOOGLE_CLOUD_QUOTA_PROJECT").value_or("")) {}
 
   Result<Location> locate(const std::string& path, bool directory) const override {
-    return locate_in_container(path, kScheme.size(), directory, "gs://BUCKET/OBJECT");
+    const std::size_t start = std::min(path.find("://"), path.size() - 3) + 3;
+    return locate_in_container(path, start, directory, "gs://BUCKET/OBJECT");
   }
 
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
-                            const std::string& version,
-                            const CredentialsRef& credentials) override {
+                            const Version& version, const CredentialsRef& credentials) override {
     Request request{.url = endpoint_ + "/download/storage/v1/b/" +
                            percent_encode(location.container) + "/o/" +
                            percent_encode(location.key) + "?alt=media"};
-    if (is_generation(version)) {
-      request.url += "&ifGenerationMatch=" + version;
-    } else if (!version.empty()) {
-      request.set("If-Match", version);
+    if (version.by_id) {
+      request.url += "&generation=" + percent_encode(version.id);
+    } else if (is_generation(version.validator)) {
+      request.url += "&ifGenerationMatch=" + version.validator;
+    } else if (!version.validator.empty()) {
+      request.set("If-Match", version.validator);
     }
     if (range) request.set("Range", range->header());
     if (Status status = authorize(&request, credentials); !status.ok()) return status;
@@ -54,9 +55,10 @@ class Gcs : public SingleIdentity {
 
   Result<Request> make_list(const Location& directory, bool recursive, const std::string& next,
                             const CredentialsRef& credentials) override {
-    Request request{.url = endpoint_ + "/storage/v1/b/" + percent_encode(directory.container) +
-                           "/o?fields=" + percent_encode("nextPageToken,items(name,size)") +
-                           "&maxResults=1000"};
+    Request request{.url =
+                        endpoint_ + "/storage/v1/b/" + percent_encode(directory.container) +
+                        "/o?fields=" + percent_encode("nextPageToken,items(name,size,generation)") +
+                        "&maxResults=1000"};
     if (!directory.key.empty()) request.url += "&prefix=" + percent_encode(directory.key);
     if (!recursive) request.url += "&delimiter=%2F";
     if (!next.empty()) request.url += "&pageToken=" + percent_encode(next);
@@ -73,16 +75,16 @@ class Gcs : public SingleIdentity {
     ListPage page;
     page.next = json->string("nextPageToken");
     for (const Json& item : (*json)["items"].items) {
-      add_listed(&page, item.string("name"), item.string("size"));
+      add_listed(&page, item.string("name"), item.string("size"), item.string("generation"));
     }
     return page;
   }
 
-  std::string version_of(const Response& response) const override {
+  Version version_of(const Response& response) const override {
     const std::string_view generation = response.header("x-goog-generation");
-    if (is_generation(generation)) return std::string(generation);
+    if (is_generation(generation)) return {std::string(generation), std::string(generation), false};
     const std::string_view etag = response.header("etag");
-    return etag.starts_with("W/") ? "" : std::string(etag);
+    return {etag.starts_with("W/") ? "" : std::string(etag), "", false};
   }
 
   // "crc32c=BASE64,md5=BASE64", in one header or in several, of the whole object.

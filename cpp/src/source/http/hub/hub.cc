@@ -60,6 +60,11 @@ Result<HubPath> parse_hub_path(const std::string& path) {
   } else if (rest.starts_with("models/")) {
     take_part(&rest);
   }
+  if (rest.starts_with("buckets/")) {
+    return Status::error(Code::kUnsupported, "buckets of the hub are not supported")
+        .with_path(path)
+        .with_hint("Only repositories are: hf://ORG/REPO[@REVISION][/PATH]");
+  }
   const std::string organisation = take_part(&rest);
   std::string name = take_part(&rest);
   if (const std::size_t at = name.find('@'); at != std::string::npos) {
@@ -96,6 +101,11 @@ std::string hub_tree_url(const std::string& endpoint, const HubPath& directory, 
          "?recursive=" + (recursive ? "true" : "false");
 }
 
+std::string hub_revision_url(const std::string& endpoint, const HubPath& path) {
+  return endpoint + "/api/" + path.type + "/" + percent_encode(path.repo, "/") + "/revision/" +
+         percent_encode(path.revision);
+}
+
 Result<ListPage> read_hub_tree(const Response& response) {
   const std::optional<Json> json = parse_json(response.body);
   if (!json || json->type != Json::Type::kArray) {
@@ -106,7 +116,7 @@ Result<ListPage> read_hub_tree(const Response& response) {
   for (const Json& item : json->items) {
     if (item.string("type") != "file") continue;
     page.entries.push_back(
-        {item.string("path"), static_cast<std::uint64_t>(item.integer("size").value_or(0)), ""});
+        {item.string("path"), static_cast<std::uint64_t>(item.integer("size").value_or(0))});
   }
   return page;
 }
@@ -132,6 +142,36 @@ Result<Credentials> find_hub_token(const Settings& settings) {
   return credentials;
 }
 
+bool is_commit(const std::string& revision) {
+  return revision.size() == 40 &&
+         revision.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+HubCache::HubCache(const Settings& settings, const HubPath& path) {
+  directory_ = settings.text("HF_HUB_CACHE").value_or(cache_home(settings) + "/hub") + "/" +
+               path.type + "--" + path.repo;
+  const std::size_t slash = directory_.size() - path.repo.size() + path.repo.find('/');
+  directory_.replace(slash, 1, "--");
+}
+
+std::string HubCache::commit(const std::string& revision) const {
+  const std::string reference = directory_ + "/refs/" + revision;
+  if (::access(reference.c_str(), R_OK) == 0) {
+    Result<std::string> text = read_credential_file(reference, "the hub's cache at");
+    if (text.ok()) return std::string(trim(*text));
+  }
+  return revision;
+}
+
+std::optional<std::string> HubCache::find(const std::string& commit,
+                                          const std::string& file) const {
+  if (climbs(commit)) return std::nullopt;
+  std::string local = directory_ + "/snapshots/" + commit;
+  if (!file.empty()) local += "/" + file;
+  if (::access(local.c_str(), R_OK) != 0) return std::nullopt;
+  return local;
+}
+
 }  // namespace streamer::http
 
 namespace streamer {
@@ -139,32 +179,6 @@ namespace streamer {
 std::string hub_key(const std::string& path) {
   const Result<http::HubPath> parsed = http::parse_hub_path(path);
   return parsed.ok() ? parsed->file : std::string();
-}
-
-std::optional<std::string> find_in_hub_cache(const std::string& path, bool is_directory,
-                                             const Settings& settings) {
-  using namespace http;  // NOLINT: everything below is the hub's
-  if (!is_hub_path(path)) return std::nullopt;
-  // A cached directory may lack files, so only the hub can list it.
-  const auto offline = settings.boolean("HF_HUB_OFFLINE");
-  if (is_directory && !(offline.ok() && offline->value_or(false))) return std::nullopt;
-  const Result<HubPath> parsed = parse_hub_path(path);
-  if (!parsed.ok()) return std::nullopt;
-  std::string directory = settings.text("HF_HUB_CACHE").value_or(cache_home(settings) + "/hub") +
-                          "/" + parsed->type + "--" + parsed->repo;
-  const std::size_t slash = directory.size() - parsed->repo.size() + parsed->repo.find('/');
-  directory.replace(slash, 1, "--");
-  std::string commit = parsed->revision;
-  const std::string reference = directory + "/refs/" + parsed->revision;
-  if (::access(reference.c_str(), R_OK) == 0) {
-    Result<std::string> text = read_credential_file(reference, "the hub's cache at");
-    if (text.ok()) commit = trim(*text);
-  }
-  if (climbs(commit)) return std::nullopt;
-  std::string local = directory + "/snapshots/" + commit;
-  if (!parsed->file.empty()) local += "/" + parsed->file;
-  if (::access(local.c_str(), R_OK) != 0) return std::nullopt;
-  return local;
 }
 
 }  // namespace streamer

@@ -22,6 +22,24 @@ Result<HubPath> parse_hub_path(const std::string& path);
 // Addresses at the hub `endpoint` (no '/' at its end).
 std::string hub_file_url(const std::string& endpoint, const HubPath& path);
 std::string hub_tree_url(const std::string& endpoint, const HubPath& directory, bool recursive);
+// Of what tells the commit of the path's revision.
+std::string hub_revision_url(const std::string& endpoint, const HubPath& path);
+// Whether a revision is the name of a commit, whose files never change.
+bool is_commit(const std::string& revision);
+
+// What the hub's own tools keep of one repository.
+class HubCache {
+ public:
+  HubCache(const Settings& settings, const HubPath& path);
+  // The commit that the revision was at when it was fetched last; else the revision itself.
+  std::string commit(const std::string& revision) const;
+  // The copy of a file, or of a directory; an empty name is the whole repository.
+  std::optional<std::string> find(const std::string& commit, const std::string& file) const;
+
+ private:
+  std::string directory_;
+};
+
 // A page of the tree; `next` is the address of the next one.
 Result<ListPage> read_hub_tree(const Response& response);
 

@@ -7,9 +7,12 @@
 #include "source/http/hub/hub.h"
 #include "source/http/protocol.h"
 #include "source/http/redirects.h"
+#include "text/json.h"
 
 namespace streamer::http {
 namespace {
+
+constexpr int kCommitTimeoutMs = 10'000;
 
 class Hub : public SingleIdentity {
  public:
@@ -19,37 +22,58 @@ class Hub : public SingleIdentity {
                        [settings = context.settings](const std::string&, Connection&) {
                          return find_hub_token(settings);
                        }),
+        settings_(context.settings),
         endpoint_(std::move(endpoint)),
         offline_(offline),
         whole_read_limit_(whole_read_limit) {}
 
   Result<Location> locate(const std::string& path, bool directory) const override;
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
-                            const std::string& version, const CredentialsRef& credentials) override;
+                            const Version& version, const CredentialsRef& credentials) override;
+  Result<std::string> local_copy(const std::string& path, bool directory,
+                                 Connection& connection) override;
+  Status prepare_list(const Location& directory, const CredentialsRef& credentials,
+                      Connection& connection) override;
+  // A list tells the commit that its files are of.
+  Version listed_version(const Location& location, const std::string& listed) override {
+    if (!listed.empty()) pin_commit(location, listed);
+    return {};
+  }
+  bool same_snapshot(const Location& location, const Response& response) override;
   Result<Request> make_list(const Location& directory, bool recursive, const std::string& next,
                             const CredentialsRef& credentials) override;
-  Result<ListPage> read_list(const Location& /*directory*/, bool /*recursive*/,
-                             const std::string& /*next*/, const Response& response) override {
-    return read_hub_tree(response);
-  }
+  Result<ListPage> read_list(const Location& directory, bool recursive, const std::string& next,
+                             const Response& response) override;
   bool is_empty_list(const Response& response) const override {
     return response.status == 404 && response.header("x-error-code") == "EntryNotFound";
   }
-  std::string version_of(const Response& response) const override { return validator_of(response); }
+  Version version_of(const Response& response) const override {
+    return {validator_of(response), "", false};
+  }
   ServerError read_error(const Location& location, const Response& response) override;
   std::uint64_t whole_read_limit() const override { return whole_read_limit_; }
 
  private:
   Result<std::string> address(const Location& location) const;
   bool pin_commit(const Location& location, const std::string& commit);
+  std::string pinned_commit(const HubPath& path) const;
+  Result<std::string> ask_commit(const HubPath& path, const Location& location,
+                                 Connection& connection);
 
+  const Settings settings_;
   const std::string endpoint_;
   const bool offline_;
   const std::uint64_t whole_read_limit_;
   Redirects redirects_;
   mutable std::mutex mutex_;
-  std::map<std::string, std::string> commits_;  // of repositories at a revision
+  // Of repositories at a revision: everything that a load reads or lists is of one commit.
+  std::map<std::string, std::string> commits_;
+  std::mutex asking_;  // held while the hub is asked for a commit
 };
+
+std::string key_of(const HubPath& path) {
+  return path.type + "/" + path.repo + "@" + path.revision;
+}
 
 Result<Location> Hub::locate(const std::string& path, bool directory) const {
   Result<HubPath> parsed = parse_hub_path(path);
@@ -71,20 +95,20 @@ Result<Location> Hub::locate(const std::string& path, bool directory) const {
 Result<std::string> Hub::address(const Location& location) const {
   Result<HubPath> path = parse_hub_path(location.path);
   if (!path.ok()) return path.status();
-  const std::lock_guard lock(mutex_);
-  const auto commit = commits_.find(path->repo + "@" + path->revision);
-  if (commit != commits_.end()) path->revision = commit->second;
+  if (std::string commit = pinned_commit(*path); !commit.empty()) {
+    path->revision = std::move(commit);
+  }
   return hub_file_url(endpoint_, *path);
 }
 
 Result<Request> Hub::make_read(const Location& location, std::optional<ByteRange> range,
-                               const std::string& version, const CredentialsRef& credentials) {
+                               const Version& version, const CredentialsRef& credentials) {
   Result<std::string> asked = address(location);
   if (!asked.ok()) return asked.status();
   Request request = redirects_.request(*asked, credentials);
   if (range) request.set("Range", range->header());
   // The hub's own ETag differs from that of where it sends us.
-  if (!same_origin(request.url, endpoint_)) require_unchanged(&request, version);
+  if (!same_origin(request.url, endpoint_)) require_unchanged(&request, version.validator);
   return request;
 }
 
@@ -92,6 +116,9 @@ Result<Request> Hub::make_list(const Location& directory, bool recursive, const 
                                const CredentialsRef& credentials) {
   Result<HubPath> path = parse_hub_path(directory.path);
   if (!path.ok()) return path.status();
+  if (std::string commit = pinned_commit(*path); !commit.empty()) {
+    path->revision = std::move(commit);
+  }
   if (!next.empty() && !same_origin(next, endpoint_)) {
     return Status::error(Code::kIo, "the next page of the list is at another host");
   }
@@ -103,7 +130,95 @@ Result<Request> Hub::make_list(const Location& directory, bool recursive, const 
 bool Hub::pin_commit(const Location& location, const std::string& commit) {
   const Result<HubPath> path = parse_hub_path(location.path);
   const std::lock_guard lock(mutex_);
-  return commits_.try_emplace(path->repo + "@" + path->revision, commit).first->second == commit;
+  return commits_.try_emplace(key_of(*path), commit).first->second == commit;
+}
+
+// Empty if it is not known yet.
+std::string Hub::pinned_commit(const HubPath& path) const {
+  if (is_commit(path.revision)) return path.revision;
+  const std::lock_guard lock(mutex_);
+  const auto commit = commits_.find(key_of(path));
+  return commit == commits_.end() ? std::string() : commit->second;
+}
+
+bool Hub::same_snapshot(const Location& location, const Response& response) {
+  const std::string commit(response.header("x-repo-commit"));
+  if (commit.empty() || !same_origin(response.url, endpoint_)) return true;
+  return pin_commit(location, commit);
+}
+
+// The commit that a revision is at, by the header that the hub sends with each file. Empty if the
+// hub is out of reach or does not tell.
+Result<std::string> Hub::ask_commit(const HubPath& path, const Location& location,
+                                    Connection& connection) {
+  Result<CredentialsRef> who = credentials(location, connection);
+  if (!who.ok()) return who.status();
+  Request request = redirects_.request(hub_file_url(endpoint_, path), *who);
+  request.method = "HEAD";
+  request.timeout_ms = kCommitTimeoutMs;
+  Result<Response> response = connection.fetch(request, Patience::kProbe);
+  if (!response.ok()) {
+    if (response.status().code() == Code::kCancelled) return response.status();
+    return std::string();
+  }
+  const std::string commit(response->header("x-repo-commit"));
+  return commit.find('/') == std::string::npos ? commit : std::string();
+}
+
+// A copy is used only if it is of the commit that the revision is at, or if the hub does not tell.
+// Then all files of the load are of the commit that the cache has, too.
+Result<std::string> Hub::local_copy(const std::string& path, bool directory,
+                                    Connection& connection) {
+  const Result<HubPath> parsed = parse_hub_path(path);
+  if (!parsed.ok()) return path;  // locate() says why
+  const HubCache cache(settings_, *parsed);
+  const std::string cached = cache.commit(parsed->revision);
+  // A directory of the cache may lack files: only the hub can list it.
+  if (!offline_ && (directory || !cache.find(cached, parsed->file))) return path;
+  const std::lock_guard lock(asking_);
+  std::string commit = pinned_commit(*parsed);
+  if (commit.empty()) {
+    const Location location{path, endpoint_, parsed->file};
+    if (!offline_) {
+      Result<std::string> told = ask_commit(*parsed, location, connection);
+      if (!told.ok()) return told.status();
+      commit = std::move(*told);
+    }
+    pin_commit(location, commit.empty() ? cached : commit);
+    commit = pinned_commit(*parsed);
+  }
+  return cache.find(commit, parsed->file).value_or(path);
+}
+
+Status Hub::prepare_list(const Location& directory, const CredentialsRef& credentials,
+                         Connection& connection) {
+  const Result<HubPath> path = parse_hub_path(directory.path);
+  if (!path.ok()) return path.status();
+  const std::lock_guard lock(asking_);
+  if (!pinned_commit(*path).empty()) return {};
+  const std::string url = hub_revision_url(endpoint_, *path);
+  ServerError moved;
+  Result<Response> response = connection.fetch(redirects_.request(url, credentials));
+  if (response.ok() && redirects_.handle(url, *response, &moved) &&
+      moved.decision == RetryDecision::kAgain) {
+    response = connection.fetch(redirects_.request(url, credentials));
+  }
+  if (!response.ok()) return response.status();
+  // What is wrong with the repository is told by the list.
+  const std::optional<Json> json = parse_json(response->body);
+  const std::string commit = json ? json->string("sha") : std::string();
+  if (response->status == 200 && is_commit(commit)) pin_commit(directory, commit);
+  return {};
+}
+
+Result<ListPage> Hub::read_list(const Location& directory, bool /*recursive*/,
+                                const std::string& /*next*/, const Response& response) {
+  Result<ListPage> page = read_hub_tree(response);
+  const Result<HubPath> path = parse_hub_path(directory.path);
+  if (!page.ok() || !path.ok()) return page;
+  const std::string commit = pinned_commit(*path);
+  for (ListPage::Entry& entry : page->entries) entry.version = commit;
+  return page;
 }
 
 ServerError Hub::read_error(const Location& location, const Response& response) {

@@ -19,6 +19,16 @@ std::string expand_home(const std::string& path, const std::string& home) {
   return path.starts_with("~/") ? home + path.substr(1) : path;
 }
 
+// The name of a profile may be quoted: [profile "a b"].
+std::string section_name(std::string_view text) {
+  const std::size_t quote = text.find('"');
+  if (quote == std::string_view::npos || !text.ends_with('"') || quote + 1 >= text.size()) {
+    return std::string(text);
+  }
+  return std::string(text.substr(0, quote)) +
+         std::string(text.substr(quote + 1, text.size() - quote - 2));
+}
+
 }  // namespace
 
 Sections parse_aws_ini(const std::string& text) {
@@ -33,7 +43,7 @@ Sections parse_aws_ini(const std::string& text) {
     if (rest.front() == '[') {
       const std::size_t close = rest.find(']');
       if (close == std::string_view::npos) continue;
-      section = &sections[std::string(trim(rest.substr(1, close - 1)))];
+      section = &sections[section_name(trim(rest.substr(1, close - 1)))];
       parent.clear();
       continue;
     }
@@ -55,14 +65,19 @@ Sections parse_aws_ini(const std::string& text) {
 }
 
 AwsProfile read_aws_profile(const Settings& settings) {
-  AwsProfile profile;
-  profile.name = "default";
-  for (const char* name : {"AWS_DEFAULT_PROFILE", "AWS_PROFILE"}) {
+  for (const char* name : {"AWS_PROFILE", "AWS_DEFAULT_PROFILE"}) {
     if (const auto value = settings.text(name)) {
-      profile.name = *value;
+      AwsProfile profile = read_aws_profile(settings, *value);
       profile.named = true;
+      return profile;
     }
   }
+  return read_aws_profile(settings, "default");
+}
+
+AwsProfile read_aws_profile(const Settings& settings, const std::string& name) {
+  AwsProfile profile;
+  profile.name = name;
   const std::string home = settings.text("HOME").value_or("");
   const std::string config_file =
       expand_home(settings.text("AWS_CONFIG_FILE").value_or("~/.aws/config"), home);
@@ -77,11 +92,20 @@ AwsProfile read_aws_profile(const Settings& settings) {
     profile.exists = true;
     for (const auto& [key, value] : it->second) profile.values[key] = value;
   }
-  if (!profile.value("aws_access_key_id").empty()) profile.keys_file = config_file;
+  if (!profile.value("aws_access_key_id").empty()) {
+    profile.keys_file = config_file;
+    profile.keys_in_config = true;
+  }
   if (const std::string services = profile.value("services"); !services.empty()) {
     if (const auto it = config.find("services " + services); it != config.end()) {
       const auto endpoint = it->second.find("s3.endpoint_url");
       if (endpoint != it->second.end()) profile.values["s3.endpoint_url"] = endpoint->second;
+    }
+  }
+
+  if (const std::string session = profile.value("sso_session"); !session.empty()) {
+    if (const auto it = config.find("sso-session " + session); it != config.end()) {
+      for (const auto& [key, value] : it->second) profile.values.try_emplace(key, value);
     }
   }
 
@@ -91,6 +115,7 @@ AwsProfile read_aws_profile(const Settings& settings) {
     if (it->second.contains("aws_access_key_id")) {
       profile.values.erase("aws_session_token");  // belongs to the other file's key
       profile.keys_file = credentials_file;
+      profile.keys_in_config = false;
     }
     for (const auto& [key, value] : it->second) profile.values[key] = value;
   }

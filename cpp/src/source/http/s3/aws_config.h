@@ -19,13 +19,16 @@ struct AwsProfile {
   bool named = false;   // by AWS_PROFILE or AWS_DEFAULT_PROFILE
   bool exists = false;  // in at least one of the files
   std::map<std::string, std::string> values;
-  std::string keys_file;  // where the access key is; empty: nowhere
+  std::string keys_file;        // where the access key is; empty: nowhere
+  bool keys_in_config = false;  // in the file that credential_process is in, which comes first
 
   std::string value(const char* key) const {
     const auto it = values.find(key);
     return it == values.end() ? std::string() : it->second;
   }
 };
+// The profile that the settings name.
 AwsProfile read_aws_profile(const Settings& settings);
+AwsProfile read_aws_profile(const Settings& settings, const std::string& name);
 
 }  // namespace streamer::http

@@ -2,11 +2,19 @@
 
 #include <ctime>
 #include <fstream>
+#include <optional>
+#include <set>
 #include <sstream>
+#include <utility>
 
 #include "base/text.h"
+#include "source/http/auth/credentials_cache.h"
+#include "source/http/auth/oauth.h"
+#include "source/http/auth/server_clock.h"
 #include "source/http/client/origin.h"
 #include "source/http/s3/addressing.h"
+#include "source/http/s3/credential_process.h"
+#include "source/http/s3/sigv4.h"
 #include "text/encoding.h"
 #include "text/json.h"
 #include "text/url.h"
@@ -53,50 +61,72 @@ Result<std::string> read_secret_file(const std::string& path, const char* what) 
   return value;
 }
 
-Result<Credentials> from_web_identity(const Settings& settings, const std::string& token_file,
-                                      const std::string& role, std::string session,
-                                      const std::string& region, Connection& connection) {
-  Result<std::string> token = read_secret_file(token_file, "web identity token file");
-  if (!token.ok()) return token.status();
-  if (session.empty()) session = "model-streamer-" + std::to_string(std::time(nullptr));
-  std::string endpoint = settings.text("AWS_ENDPOINT_URL_STS").value_or("");
-  if (endpoint.empty()) {
-    if (Status status = check_region(region); !status.ok()) return status;
-    endpoint =
-        "https://sts." + region + ".amazonaws.com" + (region.starts_with("cn-") ? ".cn" : "");
-  }
-  Result<Url> url = parse_url(endpoint, "https");
-  if (!url.ok()) return url.status();
-  Request request{.method = "POST", .url = url->to_string()};
-  request.set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8");
-  request.secret_body = true;
-  request.body =
-      "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=" + percent_encode(role) +
-      "&RoleSessionName=" + percent_encode(session) + "&WebIdentityToken=" + percent_encode(*token);
-  Result<Response> response = connection.fetch(request);
-  if (!response.ok()) return response.status();
-  const std::string from = "web identity (role " + role + ")";
-  if (response->status != 200) {
+// The endpoint of STS. Without a setting it is that of the region.
+Result<Url> sts_url(const Settings& settings, const AwsProfile& profile,
+                    const std::string& region) {
+  const std::string named = settings.text("AWS_ENDPOINT_URL_STS").value_or("");
+  if (!named.empty()) return parse_url(named, "https");
+  if (Status status = check_region(region); !status.ok()) return status;
+  const auto set = settings.boolean("AWS_USE_FIPS_ENDPOINT");
+  if (!set.ok()) return set.status();
+  const bool fips = set->value_or(lower(profile.value("use_fips_endpoint")) == "true");
+  // All endpoints of GovCloud are FIPS endpoints.
+  const std::string service = fips && !region.starts_with("us-gov-") ? "sts-fips" : "sts";
+  return parse_url("https://" + service + "." + region + "." + aws_suffix(region));
+}
+
+// The answer of STS to `action`.
+Result<Credentials> read_sts(const Response& response, const std::string& action,
+                             const std::string& role, const std::string& from) {
+  const auto xml = parse_xml(response.body);
+  if (response.status != 200) {
     ErrorDetail error;
-    if (const auto xml = parse_xml(response->body)) {
-      if (const XmlElement* e = xml->child("Error")) {
-        error.server_code = e->child_text("Code");
-        error.server_message = e->child_text("Message");
-      }
+    if (const XmlElement* e = xml ? xml->child("Error") : nullptr; e != nullptr) {
+      error.server_code = e->child_text("Code");
+      error.server_message = e->child_text("Message");
     }
     return Status::error(Code::kCredentials, "STS refused to assume the role " + role)
-        .with_http(response->status, error.server_code, error.server_message,
-                   std::string(response->header("x-amzn-requestid")))
+        .with_http(response.status, error.server_code, error.server_message,
+                   std::string(response.header("x-amzn-requestid")))
         .with_identity(from);
   }
-  const auto xml = parse_xml(response->body);
-  const XmlElement* result = xml ? xml->child("AssumeRoleWithWebIdentityResult") : nullptr;
+  const XmlElement* result = xml ? xml->child(action + "Result") : nullptr;
   const XmlElement* element = result != nullptr ? result->child("Credentials") : nullptr;
   // Not with the response's words: they may hold what is not to be seen.
   if (element == nullptr) {
     return Status::error(Code::kCredentials, "STS gave no usable credentials").with_identity(from);
   }
   return credentials_from_xml(*element, from);
+}
+
+Request sts_request(const Url& url, std::string form) {
+  Request request{.method = "POST", .url = url.to_string()};
+  request.set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8");
+  request.secret_body = true;
+  request.body = std::move(form);
+  return request;
+}
+
+std::string session_name(const std::string& given) {
+  return given.empty() ? "model-streamer-" + std::to_string(std::time(nullptr)) : given;
+}
+
+Result<Credentials> from_web_identity(const Settings& settings, const AwsProfile& profile,
+                                      const std::string& token_file, const std::string& role,
+                                      const std::string& session, const std::string& region,
+                                      Connection& connection) {
+  Result<std::string> token = read_secret_file(token_file, "web identity token file");
+  if (!token.ok()) return token.status();
+  Result<Url> url = sts_url(settings, profile, region);
+  if (!url.ok()) return url.status();
+  Result<Response> response =
+      connection.fetch(sts_request(*url, form_encode({{"Action", "AssumeRoleWithWebIdentity"},
+                                                      {"Version", "2011-06-15"},
+                                                      {"RoleArn", role},
+                                                      {"RoleSessionName", session_name(session)},
+                                                      {"WebIdentityToken", *token}})));
+  if (!response.ok()) return response.status();
+  return read_sts(*response, "AssumeRoleWithWebIdentity", role, "web identity (role " + role + ")");
 }
 
 Result<Credentials> from_container(const Settings& settings, const std::string& address,
@@ -123,6 +153,17 @@ Result<Credentials> from_container(const Settings& settings, const std::string& 
     return failed("the container's credentials endpoint refuses", *response);
   }
   return from_json(*response, "the container's credentials endpoint");
+}
+
+// By the variables that ECS and EKS set. kNotFound if there are none.
+Result<Credentials> from_container_variables(const Settings& settings, Connection& connection) {
+  if (const auto path = settings.text("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")) {
+    return from_container(settings, "http://169.254.170.2" + *path, connection);
+  }
+  if (const auto address = settings.text("AWS_CONTAINER_CREDENTIALS_FULL_URI")) {
+    return from_container(settings, *address, connection);
+  }
+  return Status::error(Code::kNotFound, "no container's endpoint of credentials is named");
 }
 
 Result<Credentials> from_instance(const Settings& settings, Connection& connection) {
@@ -156,6 +197,200 @@ Result<Credentials> from_instance(const Settings& settings, Connection& connecti
   return from_json(*keys, from + " (role " + role + ")");
 }
 
+// What AWS' tools keep of `aws sso login`, in exchange for the keys of a role.
+Result<Credentials> from_sso(const Settings& settings, const AwsProfile& profile,
+                             Connection& connection) {
+  const std::string from = "SSO of profile " + profile.name;
+  const std::string region = profile.value("sso_region");
+  if (Status status = check_region(region); !status.ok())
+    return std::move(status).with_identity(from);
+  const std::string session = profile.value("sso_session");
+  const std::string file = settings.text("HOME").value_or("") + "/.aws/sso/cache/" +
+                           hex(sha1(session.empty() ? profile.value("sso_start_url") : session)) +
+                           ".json";
+  const auto expired = [&](const std::string& what) {
+    return Status::error(Code::kCredentials, what)
+        .with_path(file)
+        .with_identity(from)
+        .with_hint("aws sso login --profile " + profile.name);
+  };
+  Result<std::string> text = read_secret_file(file, "SSO token");
+  if (!text.ok()) return expired("there is no SSO token");
+  const auto json = parse_json(*text);
+  const std::string token = json ? json->string("accessToken") : std::string();
+  const auto ends = json ? parse_iso8601(json->string("expiresAt")) : std::nullopt;
+  if (token.empty() || (ends && *ends <= std::time(nullptr))) {
+    return expired("the SSO token has expired");
+  }
+  const std::string standard = "https://portal.sso." + region + "." + aws_suffix(region);
+  Result<Url> url = parse_url(settings.text("AWS_ENDPOINT_URL_SSO").value_or(standard), "https");
+  if (!url.ok()) return url.status();
+  if (url->scheme != "https" && !is_loopback(*url)) {
+    return Status::error(Code::kInvalid, "AWS_ENDPOINT_URL_SSO must be an https address");
+  }
+  Request request{.url = url->origin() + "/federation/credentials?" +
+                         form_encode({{"role_name", profile.value("sso_role_name")},
+                                      {"account_id", profile.value("sso_account_id")}})};
+  request.set("x-amz-sso_bearer_token", token);
+  Result<Response> response = connection.fetch(request);
+  if (!response.ok()) return response.status();
+  if (response->status == 401) return expired("the SSO token is not accepted");
+  if (response->status != 200) {
+    return failed("SSO gives no credentials", *response).with_identity(from);
+  }
+  const auto answer = parse_json(response->body);
+  const Json nothing;
+  const Json& keys = answer ? (*answer)["roleCredentials"] : nothing;
+  if (keys.string("accessKeyId").empty() || keys.string("secretAccessKey").empty()) {
+    return Status::error(Code::kCredentials, "SSO gave no usable credentials").with_identity(from);
+  }
+  return make(keys.string("accessKeyId"), keys.string("secretAccessKey"),
+              keys.string("sessionToken"), keys.integer("expiration").value_or(0) / 1000, from);
+}
+
+Result<Credentials> from_process(const AwsProfile& profile, Connection& connection) {
+  Result<std::string> text =
+      run_credential_process(profile.value("credential_process"), connection.transport());
+  if (!text.ok()) return text.status();
+  const auto json = parse_json(*text);
+  const std::string from = "credential_process of profile " + profile.name;
+  if (!json || json->integer("Version").value_or(0) != 1 || json->string("AccessKeyId").empty() ||
+      json->string("SecretAccessKey").empty()) {
+    return Status::error(Code::kCredentials, from + " gave no usable credentials")
+        .with_hint("It must print a JSON object with Version 1, AccessKeyId and SecretAccessKey");
+  }
+  return make(json->string("AccessKeyId"), json->string("SecretAccessKey"),
+              json->string("SessionToken"), parse_iso8601(json->string("Expiration")).value_or(0),
+              from);
+}
+
+Result<Credentials> from_environment(const Settings& settings) {
+  const auto key = settings.text("AWS_ACCESS_KEY_ID");
+  const auto secret = settings.text("AWS_SECRET_ACCESS_KEY");
+  if (!key || !secret) {
+    return Status::error(Code::kCredentials, key ? "AWS_ACCESS_KEY_ID is set but "
+                                                   "AWS_SECRET_ACCESS_KEY is not"
+                                                 : "AWS_ACCESS_KEY_ID is not set");
+  }
+  auto token = settings.text("AWS_SESSION_TOKEN");
+  if (!token) token = settings.text("AWS_SECURITY_TOKEN");
+  return make(*key, *secret, token.value_or(""), 0, "the environment (AWS_ACCESS_KEY_ID)");
+}
+
+// The identity that a profile describes, by way of other profiles where it names them.
+class ProfileResolver {
+ public:
+  ProfileResolver(const Settings& settings, std::string region, Connection& connection)
+      : settings_(settings), region_(std::move(region)), connection_(connection) {}
+
+  // Nothing if the profile describes none.
+  Result<std::optional<Credentials>> resolve(const AwsProfile& profile) {
+    const auto found = [](Result<Credentials> credentials) -> Result<std::optional<Credentials>> {
+      if (!credentials.ok()) return credentials.status();
+      return std::optional<Credentials>(std::move(*credentials));
+    };
+    const std::string role = profile.value("role_arn");
+    const std::string token_file = profile.value("web_identity_token_file");
+    if (!role.empty() && !token_file.empty()) {
+      return found(from_web_identity(settings_, profile, token_file, role,
+                                     profile.value("role_session_name"), region_, connection_));
+    }
+    if (!role.empty()) return found(assume(profile, role));
+    if (!profile.value("sso_account_id").empty() || !profile.value("sso_role_name").empty()) {
+      return found(from_sso(settings_, profile, connection_));
+    }
+    const bool in_config = profile.keys_file.empty() || profile.keys_in_config;
+    if (in_config && !profile.value("credential_process").empty()) {
+      return found(from_process(profile, connection_));
+    }
+    if (profile.keys_file.empty()) return std::optional<Credentials>();
+    return found(keys_of(profile));
+  }
+
+ private:
+  static Result<Credentials> keys_of(const AwsProfile& profile) {
+    return make(profile.value("aws_access_key_id"), profile.value("aws_secret_access_key"),
+                profile.value("aws_session_token"), 0,
+                "profile " + profile.name + " in " + profile.keys_file);
+  }
+
+  static Status wrong(const AwsProfile& profile, const std::string& what) {
+    return Status::error(Code::kCredentials, "profile " + profile.name + " " + what);
+  }
+
+  // Who may assume the role of the profile.
+  Result<Credentials> source_of(const AwsProfile& profile) {
+    const std::string name = profile.value("source_profile");
+    const std::string kind = profile.value("credential_source");
+    if (name.empty() == kind.empty()) {
+      return wrong(profile, "has a role_arn: it needs one of source_profile and credential_source");
+    }
+    if (kind == "Environment") return from_environment(settings_);
+    if (kind == "Ec2InstanceMetadata") return from_instance(settings_, connection_);
+    if (kind == "EcsContainer") return from_container_variables(settings_, connection_);
+    if (!kind.empty()) return wrong(profile, "has an unknown credential_source: " + kind);
+    const AwsProfile source = read_aws_profile(settings_, name);
+    if (!source.exists) return wrong(profile, "has a source_profile that does not exist: " + name);
+    // A profile that is its own source means its keys; so does one that was on the way here.
+    const bool own = name == profile.name;
+    if (!source.keys_file.empty() && (own || source.value("role_arn").empty())) {
+      return keys_of(source);
+    }
+    if (own || !visited_.insert(name).second) {
+      return wrong(profile, "has a source_profile that leads back to it: " + name);
+    }
+    Result<std::optional<Credentials>> found = resolve(source);
+    if (!found.ok()) return found.status();
+    if (!*found) return wrong(profile, "has a source_profile without credentials: " + name);
+    return std::move(**found);
+  }
+
+  Result<Credentials> assume(const AwsProfile& profile, const std::string& role) {
+    visited_.insert(profile.name);
+    if (!profile.value("mfa_serial").empty()) {
+      return wrong(profile, "needs a code of an MFA device, which nobody can be asked for")
+          .with_hint("Use keys of a session: aws sts assume-role --serial-number ...");
+    }
+    Result<Credentials> source = source_of(profile);
+    if (!source.ok()) return source;
+    Result<Url> url = sts_url(settings_, profile, region_);
+    if (!url.ok()) return url.status();
+    std::string form =
+        form_encode({{"Action", "AssumeRole"},
+                     {"Version", "2011-06-15"},
+                     {"RoleArn", role},
+                     {"RoleSessionName", session_name(profile.value("role_session_name"))}});
+    for (const auto& [key, parameter] : {std::pair{"external_id", "ExternalId"},
+                                         std::pair{"duration_seconds", "DurationSeconds"}}) {
+      if (const std::string value = profile.value(key); !value.empty()) {
+        form += "&" + form_encode({{parameter, value}});
+      }
+    }
+    const auto ask = [&] {
+      Request request = sts_request(*url, form);
+      SigV4Scope scope{.access_key = value_of(*source, kAccessKey),
+                       .secret_key = value_of(*source, kSecretKey),
+                       .token = value_of(*source, kSessionToken)};
+      scope.region = region_;
+      scope.service = "sts";
+      request.signed_at = server_time(request.url);
+      SigV4Signer().sign(&request, *url, scope, request.signed_at, hex(sha256(form)));
+      return connection_.fetch(request);
+    };
+    Result<Response> response = ask();
+    if (response.ok() && response->status != 200 && learn_server_time(*response)) response = ask();
+    if (!response.ok()) return response.status();
+    return read_sts(
+        *response, "AssumeRole", role,
+        "role " + role + " (profile " + profile.name + ", assumed by " + source->identity + ")");
+  }
+
+  const Settings& settings_;
+  const std::string region_;
+  Connection& connection_;
+  std::set<std::string> visited_;
+};
+
 }  // namespace
 
 std::string describe_access_key(const std::string& access_key) {
@@ -175,20 +410,11 @@ Result<Credentials> credentials_from_xml(const XmlElement& element, const std::s
 
 Result<Credentials> find_aws_credentials(const Settings& settings, const AwsProfile& profile,
                                          const std::string& region, Connection& connection) {
-  if (const auto key = settings.text("AWS_ACCESS_KEY_ID")) {
-    const auto secret = settings.text("AWS_SECRET_ACCESS_KEY");
-    if (!secret) {
-      return Status::error(Code::kCredentials,
-                           "AWS_ACCESS_KEY_ID is set but AWS_SECRET_ACCESS_KEY is not");
-    }
-    auto token = settings.text("AWS_SESSION_TOKEN");
-    if (!token) token = settings.text("AWS_SECURITY_TOKEN");
-    return make(*key, *secret, token.value_or(""), 0, "the environment (AWS_ACCESS_KEY_ID)");
-  }
+  if (settings.text("AWS_ACCESS_KEY_ID")) return from_environment(settings);
   const auto token_file = settings.text("AWS_WEB_IDENTITY_TOKEN_FILE");
   const auto role = settings.text("AWS_ROLE_ARN");
   if (token_file && role) {
-    return from_web_identity(settings, *token_file, *role,
+    return from_web_identity(settings, profile, *token_file, *role,
                              settings.text("AWS_ROLE_SESSION_NAME").value_or(""), region,
                              connection);
   }
@@ -196,33 +422,12 @@ Result<Credentials> find_aws_credentials(const Settings& settings, const AwsProf
     return Status::error(Code::kCredentials, "there is no profile named " + profile.name)
         .with_hint("AWS_PROFILE names a profile of ~/.aws/config or ~/.aws/credentials");
   }
-  if (!profile.value("web_identity_token_file").empty() && !profile.value("role_arn").empty()) {
-    return from_web_identity(settings, profile.value("web_identity_token_file"),
-                             profile.value("role_arn"), profile.value("role_session_name"), region,
-                             connection);
-  }
-  for (const char* key : {"role_arn", "sso_session", "sso_start_url", "credential_process"}) {
-    if (profile.value(key).empty() || !profile.keys_file.empty()) continue;
-    const std::string what = "profile " + profile.name + " uses " + key + ", which needs boto3";
-    const auto switched_off = settings.boolean("RUNAI_STREAMER_NO_BOTO3_SESSION");
-    if (!switched_off.ok()) return switched_off.status();
-    if (switched_off->value_or(false)) {
-      return Status::error(Code::kCredentials, what)
-          .with_hint("Leave RUNAI_STREAMER_NO_BOTO3_SESSION unset");
-    }
-    return Status::error(Code::kPackage, what).with_hint("pip install 'runai-model-streamer[s3]'");
-  }
-  if (!profile.keys_file.empty()) {
-    return make(profile.value("aws_access_key_id"), profile.value("aws_secret_access_key"),
-                profile.value("aws_session_token"), 0,
-                "profile " + profile.name + " in " + profile.keys_file);
-  }
-  if (const auto path = settings.text("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")) {
-    return from_container(settings, "http://169.254.170.2" + *path, connection);
-  }
-  if (const auto address = settings.text("AWS_CONTAINER_CREDENTIALS_FULL_URI")) {
-    return from_container(settings, *address, connection);
-  }
+  Result<std::optional<Credentials>> described =
+      ProfileResolver(settings, region, connection).resolve(profile);
+  if (!described.ok()) return described.status();
+  if (*described) return std::move(**described);
+  Result<Credentials> container = from_container_variables(settings, connection);
+  if (container.ok() || container.status().code() != Code::kNotFound) return container;
   std::string looked_at = "the environment, " + std::string("profile ") + profile.name +
                           ", web identity, a container's endpoint";
   const auto disabled = settings.boolean("AWS_EC2_METADATA_DISABLED");

@@ -1,5 +1,7 @@
 // S3 and what speaks like it.
 
+#include <algorithm>
+#include <atomic>
 #include <map>
 #include <mutex>
 
@@ -17,6 +19,7 @@
 namespace streamer::http {
 namespace {
 
+constexpr std::string_view kVersionQuery = "?versionId=";
 constexpr const char* kStandardRegion = "us-east-1";
 
 Credentials anonymous() {
@@ -29,6 +32,21 @@ bool refused_for_its_date(const ServerError& error) {
   return error.server_code == "RequestTimeTooSkewed" || error.server_code == "RequestExpired";
 }
 
+// The ARN of an access point has a slash: its name is the first part of what follows the container.
+Status take_access_point(Location* location, bool directory) {
+  if (location->container.ends_with(":accesspoint")) {
+    const std::size_t end = std::min(location->key.find('/'), location->key.size());
+    location->container += "/" + location->key.substr(0, end);
+    location->key.erase(0, std::min(end + 1, location->key.size()));
+  }
+  const Result<AccessPoint> point = parse_access_point(location->container);
+  if (!point.ok()) return point.status();
+  if (location->key.empty() && !directory) {
+    return Status::error(Code::kInvalid, "the path names no object");
+  }
+  return {};
+}
+
 class S3Protocol : public Protocol {
  public:
   static Result<std::unique_ptr<Protocol>> make(const ProtocolContext& context);
@@ -37,12 +55,17 @@ class S3Protocol : public Protocol {
   Result<CredentialsRef> credentials(const Location& location, Connection& connection) override;
   void refused(const Location& location, const CredentialsRef& used) override;
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
-                            const std::string& version, const CredentialsRef& who) override;
+                            const Version& version, const CredentialsRef& who) override;
+  Version version_of(const Response& response) const override {
+    return {std::string(response.header("etag")), std::string(response.header("x-amz-version-id")),
+            false};
+  }
   Result<Request> make_list(const Location& directory, bool recursive, const std::string& next,
                             const CredentialsRef& who) override;
   Result<ListPage> read_list(const Location& directory, bool recursive, const std::string& next,
                              const Response& response) override;
   ServerError read_error(const Location& location, const Response& response) override;
+  bool unresolved(const Location& location, const Request& request) override;
   std::string trust_file() const override { return profile_.value("ca_bundle"); }
 
  private:
@@ -78,6 +101,8 @@ class S3Protocol : public Protocol {
   SigV4Signer signer_;
   CredentialsCache base_;
   CredentialsCache sessions_;  // of directory buckets
+  // A host with the bucket in it does not resolve: the endpoint has no wildcard name.
+  std::atomic<bool> path_style_{false};
   mutable std::mutex mutex_;
   std::map<std::string, std::string> regions_;  // of buckets, as the server told
 };
@@ -100,7 +125,20 @@ Result<std::unique_ptr<Protocol>> S3Protocol::make(const ProtocolContext& contex
 Result<Location> S3Protocol::locate(const std::string& path, bool directory) const {
   const std::size_t mark = path.find("://");
   const std::size_t start = mark == std::string::npos ? path.size() : mark + 3;
-  return locate_in_container(path, start, directory, "s3://BUCKET/KEY");
+  Result<Location> location = locate_in_container(path, start, directory, "s3://BUCKET/KEY");
+  if (!location.ok()) return location;
+  if (is_arn(location->container)) {
+    if (Status status = take_access_point(&*location, directory); !status.ok()) {
+      return std::move(status).with_path(path);
+    }
+  }
+  if (directory) return location;
+  const std::size_t query = location->key.rfind(kVersionQuery);
+  if (query != std::string::npos && query > 0) {
+    location->version_id = percent_decode(location->key.substr(query + kVersionQuery.size()));
+    location->key.resize(query);
+  }
+  return location;
 }
 
 std::string S3Protocol::standard_region() const {
@@ -112,6 +150,10 @@ std::string S3Protocol::standard_region() const {
 }
 
 std::string S3Protocol::region_of(const std::string& bucket, const Credentials* who) const {
+  if (is_arn(bucket)) {
+    const Result<AccessPoint> point = parse_access_point(bucket);
+    if (point.ok()) return point->region;
+  }
   {
     const std::lock_guard lock(mutex_);
     if (const auto it = regions_.find(bucket); it != regions_.end()) return it->second;
@@ -125,18 +167,28 @@ Result<Url> S3Protocol::url_of(const std::string& bucket, const std::string& key
                                const Credentials* who) const {
   const std::string region = region_of(bucket, who);
   const std::string endpoint = who == nullptr ? std::string() : value_of(*who, kEndpoint);
-  if (endpoint.empty()) {
-    if (!addressing_.endpoint) {
-      if (Status status = check_region(region); !status.ok()) return status;
-    }
-    return addressing_.url(bucket, key, region);
+  S3Addressing chosen = addressing_;
+  if (path_style_) chosen.virtual_hosts = false;
+  if (!endpoint.empty()) {
+    Result<Url> url = parse_url(endpoint, "https");
+    if (!url.ok()) return url.status();
+    while (url->path.ends_with('/')) url->path.pop_back();
+    chosen.endpoint = std::move(*url);
   }
-  Result<Url> url = parse_url(endpoint, "https");
-  if (!url.ok()) return url.status();
-  S3Addressing other = addressing_;
-  while (url->path.ends_with('/')) url->path.pop_back();
-  other.endpoint = std::move(*url);
-  return other.url(bucket, key, region);
+  return chosen.url(bucket, key, region);
+}
+
+// An endpoint of one's own seldom has a name for each bucket: then the bucket goes into the path,
+// unless a setting says otherwise.
+bool S3Protocol::unresolved(const Location& location, const Request& request) {
+  const Result<Url> url = parse_url(request.url);
+  if (!url.ok() || addressing_.virtual_hosts || is_arn(location.container) ||
+      ("." + url->host).ends_with("." + aws_suffix(standard_region())) ||
+      !url->host.starts_with(location.container + ".")) {
+    return false;
+  }
+  path_style_ = true;
+  return true;
 }
 
 Result<CredentialsRef> S3Protocol::credentials(const Location& location, Connection& connection) {
@@ -171,12 +223,13 @@ void S3Protocol::sign(Request* request, const Url& url, const std::string& bucke
 }
 
 Result<Request> S3Protocol::make_read(const Location& location, std::optional<ByteRange> range,
-                                      const std::string& version, const CredentialsRef& who) {
+                                      const Version& version, const CredentialsRef& who) {
   Result<Url> url = url_of(location.container, location.key, who.get());
   if (!url.ok()) return url.status();
+  if (version.by_id) url->query = "versionId=" + percent_encode(version.id);
   Request request{.url = url->to_string()};
   if (range) request.set("Range", range->header());
-  if (!version.empty()) request.set("If-Match", version);
+  if (!version.by_id && !version.validator.empty()) request.set("If-Match", version.validator);
   sign(&request, *url, location.container, who.get(), /*session=*/true);
   return request;
 }
@@ -202,7 +255,8 @@ Result<ListPage> S3Protocol::read_list(const Location& /*directory*/, bool /*rec
   ListPage page;
   for (const XmlElement& element : xml->children) {
     if (element.name == "Contents") {
-      add_listed(&page, element.child_text("Key"), element.child_text("Size"));
+      add_listed(&page, element.child_text("Key"), element.child_text("Size"),
+                 quoted_etag(element.child_text("ETag")));
     }
   }
   if (xml->child_text("IsTruncated") == "true") {

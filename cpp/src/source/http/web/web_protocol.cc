@@ -71,18 +71,19 @@ class Web : public SingleIdentity {
 
   Result<Location> locate(const std::string& path, bool directory) const override;
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
-                            const std::string& version,
-                            const CredentialsRef& credentials) override {
+                            const Version& version, const CredentialsRef& credentials) override {
     Request request = redirects_.request(location.container + location.key, credentials);
     if (range) request.set("Range", range->header());
-    require_unchanged(&request, version);
+    require_unchanged(&request, version.validator);
     return request;
   }
   Result<Request> make_list(const Location& directory, bool recursive, const std::string& next,
                             const CredentialsRef& credentials) override;
   Result<ListPage> read_list(const Location& directory, bool recursive, const std::string& next,
                              const Response& response) override;
-  std::string version_of(const Response& response) const override { return validator_of(response); }
+  Version version_of(const Response& response) const override {
+    return {validator_of(response), "", false};
+  }
   ServerError read_error(const Location& location, const Response& response) override;
   std::uint64_t whole_read_limit() const override { return whole_read_limit_; }
 

@@ -1,0 +1,35 @@
+// What the statistics of a load say about the versions of the objects that it opened.
+#pragma once
+
+#include <cstdint>
+#include <ctime>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "source/http/protocol.h"
+
+namespace streamer::http {
+
+// Thread-safe.
+class Snapshot {
+ public:
+  // `response` is the first that came of the object.
+  void opened(const std::string& path, const Version& version, const Response& response);
+  // The object has nothing that pins its content.
+  void unpinned(const std::string& path);
+  // Adds the notes "versions" and "set", if there is something to tell.
+  void describe(std::map<std::string, std::string>* notes) const;
+
+ private:
+  struct Told {
+    std::uint64_t objects = 0;
+    std::string example;  // the path of one of them
+  };
+  mutable std::mutex mutex_;
+  std::time_t began_ = 0;  // by the clock of the server; 0: unknown
+  Told unpinned_;
+  Told later_;  // objects that were written after the load had begun
+};
+
+}  // namespace streamer::http
