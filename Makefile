@@ -109,6 +109,12 @@ test-gpu: $(STAMPS)/package $(STAMPS)/dev  ## Tests marked gpu: on a GPU, or on 
 test-delays: $(STAMPS)/package $(STAMPS)/dev  ## Ranks that are late at random: SEEDS loads (1000) by each way of sharing
 	@DELAY_SEEDS=$(SEEDS) $(PY) -m pytest tests/python/distributed/test_delays.py $(ARGS)
 
+simulate: $(STAMPS)/system-test  ## The engine in virtual time: a million random loads, then the table of speeds
+	@$(CONFIGURE) plain >/dev/null
+	@cmake --build --preset plain --target simulation_tests simulation_speed -- --quiet
+	@SIMULATION_SEEDS=1000000 build/plain/tests/simulation/simulation_tests --gtest_filter='*Loads*'
+	@build/plain/tests/simulation/simulation_speed
+
 # The pyproject's testpaths leave this suite out: it downloads a gigabyte.
 test-consumers: $(STAMPS)/package $(STAMPS)/dev  ## vLLM's and SGLang's own loaders on this package (downloads their wheels)
 	@$(PY) -m pytest tests/consumers -o timeout=1200 $(ARGS)
@@ -229,5 +235,5 @@ $(STAMPS)/bench: pyproject.toml $(STAMPS)/venv
 	@touch $@
 
 .PHONY: help setup demo test test-cpp test-asan test-tsan pytest fuzz test-builds test-examples \
-  test-gpu test-delays test-consumers lint lint-cpp lint-python lint-text format docs wheel \
+  test-gpu test-delays simulate test-consumers lint lint-cpp lint-python lint-text format docs wheel \
   test-wheel sdk test-sdk bench bench-s3 bench-clouds bench-dist bench-gpu bench-overlap bench-setup clean distclean

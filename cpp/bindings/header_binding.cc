@@ -71,15 +71,17 @@ struct PyHeader {
   py::dict metadata;
 };
 
-std::string path_bytes(const py::str& path) {
-  const auto bytes = py::reinterpret_steal<py::bytes>(PyUnicode_EncodeFSDefault(path.ptr()));
+// The path as an error shows it: a name that is not UTF-8 has escapes.
+std::string shown_path(const py::str& path) {
+  const auto bytes = py::reinterpret_steal<py::bytes>(
+      PyUnicode_AsEncodedString(path.ptr(), "utf-8", "backslashreplace"));
   if (!bytes) throw py::error_already_set();
   return bytes;
 }
 
 template <typename T>
 T value_of(Result<T> result, const py::str& path) {
-  if (!result.ok()) raise_if_failed(result.status().with_path(path_bytes(path)));
+  if (!result.ok()) raise_if_failed(result.status().with_path(shown_path(path)));
   return std::move(*result);
 }
 

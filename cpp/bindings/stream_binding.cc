@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <thread>
 #include <type_traits>
@@ -23,17 +24,61 @@ py::object exception_or_none(const Status& status) {
   return status.ok() ? py::object(py::none()) : to_exception(status);
 }
 
+// streamer::OpenedFile as Python sees it.
+struct PyOpenedFile {
+  std::uint64_t size;
+  std::string version;
+  py::bytes prefix;
+  py::object error;
+};
+
+// streamer::Ready as Python sees it.
+struct PyReady {
+  std::uint64_t submission;
+  std::size_t entry;
+  std::uint32_t file;
+  std::size_t first_range;
+  std::size_t count;
+  py::object memory;
+  std::vector<std::uint64_t> positions;
+  py::object error;
+};
+
 py::list to_python(Batch* batch) {
   py::list ready;
   for (Ready& run : batch->ready) {
-    py::object buffer = py::none();
-    if (run.data != nullptr && run.data_size > 0) {
-      buffer = py::cast(Buffer(&run));
-    }
-    ready.append(py::make_tuple(run.submission, run.entry, run.file, run.first_range, run.count,
-                                buffer, run.positions, exception_or_none(run.status)));
+    py::object memory = py::none();
+    if (run.data != nullptr && run.data_size > 0) memory = py::cast(Buffer(&run));
+    ready.append(PyReady{run.submission, run.entry, run.file, run.first_range, run.count,
+                         std::move(memory), std::move(run.positions),
+                         exception_or_none(run.status)});
   }
   return ready;
+}
+
+void* address(std::uint64_t value) {
+  return reinterpret_cast<void*>(static_cast<std::uintptr_t>(value));  // NOLINT
+}
+
+FileRanges make_file_ranges(std::uint32_t file, const std::vector<std::uint64_t>& offsets,
+                            const std::vector<std::uint64_t>& sizes,
+                            const std::optional<std::vector<std::uint32_t>>& alignments,
+                            const std::optional<std::vector<std::uint64_t>>& destinations,
+                            const py::object& keep) {
+  if (offsets.size() != sizes.size() || (alignments && alignments->size() != sizes.size()) ||
+      (destinations && destinations->size() != sizes.size())) {
+    throw py::value_error("the lists of ranges differ in length");
+  }
+  FileRanges made;
+  made.file = file;
+  if (!keep.is_none()) made.keep = shared_object(keep);
+  made.ranges.reserve(sizes.size());
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    made.ranges.push_back({offsets[i], sizes[i],
+                           destinations ? address((*destinations)[i]) : nullptr,
+                           alignments ? (*alignments)[i] : 1});
+  }
+  return made;
 }
 
 // Gives everything that becomes ready to `on_ready`; None, or the exception that ended this early.
@@ -98,65 +143,34 @@ class PyStream {
     auto files = call([&](Stream& stream) { return stream.open(paths, prefix_bytes, versions); });
     py::list opened;
     for (const OpenedFile& file : *files) {
-      opened.append(py::make_tuple(
+      opened.append(PyOpenedFile{
           file.size, file.version,
           py::bytes(reinterpret_cast<const char*>(file.prefix.data()), file.prefix.size()),
-          exception_or_none(file.status)));
+          exception_or_none(file.status)});
     }
     return opened;
   }
 
-  // [(file, offset, size)] -> [bytes]
-  py::list read(
-      const std::vector<std::tuple<std::uint32_t, std::uint64_t, std::uint64_t>>& wanted) {
-    std::vector<std::string> bytes(wanted.size());
-    std::vector<FileRanges> ranges;
-    for (std::size_t i = 0; i < wanted.size(); ++i) {
-      const auto& [file, offset, size] = wanted[i];
-      bytes[i].resize(size);
-      ranges.push_back({file, {{offset, size, bytes[i].data()}}});
+  // The bytes of each range, whatever its destination.
+  py::list read(std::vector<FileRanges> wanted) {
+    std::vector<std::string> bytes;
+    for (const FileRanges& file : wanted) {
+      for (const Range& range : file.ranges) bytes.emplace_back(range.size, '\0');
     }
-    (void)call([&](Stream& stream) { return stream.read(ranges); });
+    auto next = bytes.begin();
+    for (FileRanges& file : wanted) {
+      for (Range& range : file.ranges) range.destination = (next++)->data();
+    }
+    (void)call([&](Stream& stream) { return stream.read(wanted); });
     py::list result;
     for (const std::string& part : bytes) result.append(py::bytes(part));
     return result;
   }
 
-  // entries: [(file, offsets, sizes, alignments or None, destinations or None, what owns them)]
-  std::uint64_t submit(const py::list& entries, int device_type, int ordinal,
+  std::uint64_t submit(std::vector<FileRanges> wanted, int device_type, int ordinal,
                        std::uint64_t device_stream, int ownership) {
-    std::vector<FileRanges> wanted;
-    for (const py::handle entry : entries) {
-      const auto parts = py::reinterpret_borrow<py::tuple>(entry);
-      FileRanges one;
-      one.file = parts[0].cast<std::uint32_t>();
-      const auto offsets = parts[1].cast<std::vector<std::uint64_t>>();
-      const auto sizes = parts[2].cast<std::vector<std::uint64_t>>();
-      std::vector<std::uint32_t> alignments;
-      std::vector<std::uint64_t> destinations;
-      if (!parts[3].is_none()) alignments = parts[3].cast<std::vector<std::uint32_t>>();
-      if (!parts[4].is_none()) destinations = parts[4].cast<std::vector<std::uint64_t>>();
-      if (offsets.size() != sizes.size() ||
-          (!alignments.empty() && alignments.size() != sizes.size()) ||
-          (!destinations.empty() && destinations.size() != sizes.size())) {
-        throw py::value_error("the lists of an entry differ in length");
-      }
-      one.ownership = static_cast<Ownership>(ownership);
-      if (!parts[5].is_none()) one.keep = shared_object(py::object(parts[5]));
-      one.ranges.reserve(sizes.size());
-      for (std::size_t i = 0; i < sizes.size(); ++i) {
-        void* destination =
-            destinations.empty()
-                ? nullptr
-                : reinterpret_cast<void*>(static_cast<std::uintptr_t>(destinations[i]));  // NOLINT
-        one.ranges.push_back(
-            {offsets[i], sizes[i], destination, alignments.empty() ? 1 : alignments[i]});
-      }
-      wanted.push_back(std::move(one));
-    }
-    const Device device{
-        static_cast<DeviceType>(device_type), ordinal,
-        reinterpret_cast<void*>(static_cast<std::uintptr_t>(device_stream))};  // NOLINT
+    for (FileRanges& file : wanted) file.ownership = static_cast<Ownership>(ownership);
+    const Device device{static_cast<DeviceType>(device_type), ordinal, address(device_stream)};
     return *call([&](Stream& stream) { return stream.submit(std::move(wanted), device); });
   }
 
@@ -313,6 +327,24 @@ class PyStream {
 }  // namespace
 
 void bind_stream(py::module_& module) {
+  py::class_<FileRanges>(module, "FileRanges")
+      .def(py::init(&make_file_ranges), py::arg("file"), py::arg("offsets"), py::arg("sizes"),
+           py::arg("alignments") = py::none(), py::arg("destinations") = py::none(),
+           py::arg("keep") = py::none());
+  py::class_<PyOpenedFile>(module, "OpenedFile")
+      .def_readonly("size", &PyOpenedFile::size)
+      .def_readonly("version", &PyOpenedFile::version)
+      .def_readonly("prefix", &PyOpenedFile::prefix)
+      .def_readonly("error", &PyOpenedFile::error);
+  py::class_<PyReady>(module, "Ready")
+      .def_readonly("submission", &PyReady::submission)
+      .def_readonly("entry", &PyReady::entry)
+      .def_readonly("file", &PyReady::file)
+      .def_readonly("first_range", &PyReady::first_range)
+      .def_readonly("count", &PyReady::count)
+      .def_readonly("memory", &PyReady::memory)
+      .def_readonly("positions", &PyReady::positions)
+      .def_readonly("error", &PyReady::error);
   py::class_<PyStream>(module, "Stream",
                        "One load: open files, submit ranges, take what is ready in order.")
       .def(py::init<const py::dict&, const py::object&>(), py::arg("options") = py::dict(),
@@ -320,7 +352,7 @@ void bind_stream(py::module_& module) {
       .def("open", &PyStream::open, py::arg("paths"), py::arg("prefix_bytes") = 0,
            py::arg("versions") = std::vector<std::string>())
       .def("read", &PyStream::read, py::arg("ranges"))
-      .def("submit", &PyStream::submit, py::arg("entries"), py::arg("device_type") = 0,
+      .def("submit", &PyStream::submit, py::arg("wanted"), py::arg("device_type") = 0,
            py::arg("device_ordinal") = 0, py::arg("device_stream") = 0, py::arg("ownership") = 0)
       .def("next", &PyStream::next, py::arg("timeout_ms") = -1)
       .def("deliver", &PyStream::deliver, py::arg("on_ready"), py::arg("on_end"))

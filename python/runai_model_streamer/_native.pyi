@@ -3,10 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-# submission, entry, file, first range, count of ranges, memory, position of each range, error
-_Ready = tuple[int, int, int, int, int, Buffer | None, list[int], Exception | None]
-# file, offsets, sizes, alignments, destinations (addresses), what owns them
-_Entry = tuple[int, Sequence[int], Sequence[int], Sequence[int] | None, Sequence[int] | None, Any]
 # (kind, container, refresh) -> values, expiry in seconds since the epoch (0: never), identity
 _Provider = Callable[[str, str, bool], tuple[dict[str, str], int, str] | None]
 
@@ -58,6 +54,47 @@ class TensorFactory:
         """Name and tensor of each range of `buffer`, the last one first. The ranges are described
         by `descriptions`, from `first` on: their attributes are name, dtype and shape."""
 
+class FileRanges:
+    """Ranges of one file, in bytes. Alignments default to 1. Without destinations (addresses) the
+    engine provides the memory; `keep` owns them."""
+
+    def __init__(
+        self,
+        file: int,
+        offsets: Sequence[int],
+        sizes: Sequence[int],
+        alignments: Sequence[int] | None = None,
+        destinations: Sequence[int] | None = None,
+        keep: object = None,
+    ) -> None: ...
+
+class OpenedFile:
+    """A file that was opened, or its error."""
+
+    size: int
+    """Of the file, in bytes."""
+    version: str
+    prefix: bytes
+    """Its first bytes."""
+    error: Exception | None
+
+class Ready:
+    """Consecutive ranges that are ready together, or their error."""
+
+    submission: int
+    """The number that submit() returned."""
+    entry: int
+    """The index of their FileRanges in the submission."""
+    file: int
+    first_range: int
+    """The index of the first range in its FileRanges."""
+    count: int
+    memory: Buffer | None
+    """Holds them all. None if they have destinations, or no bytes."""
+    positions: list[int]
+    """Of each range in the memory, in bytes."""
+    error: Exception | None
+
 class Stream:
     """One load. open(), submit() and next() belong to one thread at a time."""
 
@@ -66,24 +103,25 @@ class Stream:
     ) -> None: ...
     def open(
         self, paths: Sequence[str | bytes], prefix_bytes: int = 0, versions: Sequence[str] = ...
-    ) -> list[tuple[int, str, bytes, Exception | None]]:
-        """Size, version and first bytes of each file, or its error."""
-    def read(self, ranges: Sequence[tuple[int, int, int]]) -> list[bytes]:
-        """Bytes of (file, offset, size), now."""
+    ) -> list[OpenedFile]:
+        """Opens each file. A failure is in its OpenedFile."""
+    def read(self, ranges: Sequence[FileRanges]) -> list[bytes]:
+        """The bytes of each range, now. Ignores destinations."""
     def submit(
         self,
-        entries: Sequence[_Entry],
+        wanted: Sequence[FileRanges],
         device_type: int = 0,
         device_ordinal: int = 0,
         device_stream: int = 0,
         ownership: int = 0,
     ) -> int:
-        """`ownership`, of all entries, is one of streamer::Ownership."""
-    def next(self, timeout_ms: int = -1) -> tuple[list[_Ready], bool]:
+        """Adds ranges, in this order. Returns the number of the submission. `ownership`, of all
+        ranges, is one of streamer::Ownership."""
+    def next(self, timeout_ms: int = -1) -> tuple[list[Ready], bool]:
         """What is ready, and whether everything submitted was delivered."""
     def deliver(
         self,
-        on_ready: Callable[[list[_Ready]], object],
+        on_ready: Callable[[list[Ready]], object],
         on_end: Callable[[Exception | None], object],
     ) -> None:
         """Calls back from a thread of its own instead of next(): on_ready with what is ready, and

@@ -9,6 +9,9 @@ _native.set_error_factory(errors.from_native)
 
 Stream = _native.Stream
 Buffer = _native.Buffer
+FileRanges = _native.FileRanges
+OpenedFile = _native.OpenedFile
+Ready = _native.Ready
 TensorFactory = _native.TensorFactory
 list_objects = _native.list_objects
 object_key = _native.object_key

@@ -10,6 +10,7 @@ from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device.base import DeviceSink
 from runai_model_streamer._device.host import HostSink
 from runai_model_streamer._load import Load
+from runai_model_streamer._native_api import FileRanges
 from runai_model_streamer._options import DEFAULTS, StreamOptions
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership, Session
@@ -80,7 +81,7 @@ def read_prefixes(
         end_of(first, path, session.sizes[path]) for path, first in zip(paths, firsts, strict=True)
     ]
     missing = [
-        (session.files[path], len(first), end - len(first))
+        FileRanges(session.files[path], [len(first)], [end - len(first)])
         for path, first, end in zip(paths, firsts, ends, strict=True)
         if end > len(first)
     ]

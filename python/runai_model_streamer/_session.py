@@ -91,15 +91,13 @@ class Session:
         first = self._opened
         self._opened += len(opened)
         prefixes = []
-        for index, (path, (size, version, prefix, error)) in enumerate(
-            zip(paths, opened, strict=True)
-        ):
-            if error is not None:
-                raise error
+        for index, (path, file) in enumerate(zip(paths, opened, strict=True)):
+            if file.error is not None:
+                raise file.error
             self.files[path] = first + index
-            self.sizes[path] = size
-            self.versions[path] = version
-            prefixes.append(prefix)
+            self.sizes[path] = file.size
+            self.versions[path] = file.version
+            prefixes.append(file.prefix)
         return prefixes
 
     def __del__(self) -> None:
@@ -122,12 +120,14 @@ class Session:
         if missing:
             check_not_mixed([*self.files, *missing])
             self.open(missing)
-        entries = [
-            (self.files[r.path], r.offsets, r.sizes, r.alignments, r.destinations, r.keep)
+        wanted = [
+            native.FileRanges(
+                self.files[r.path], r.offsets, r.sizes, r.alignments, r.destinations, r.keep
+            )
             for r in requests
         ]
         self._entries.append([(r.id, r.sizes) for r in requests])
-        self.stream.submit(entries, device_type, ordinal, device_stream, self.ownership)
+        self.stream.submit(wanted, device_type, ordinal, device_stream, self.ownership)
 
     def runs(self) -> Generator[Run, None, None]:
         """What is ready, in the order of submission, until everything was delivered.
@@ -140,27 +140,20 @@ class Session:
             # Popped one by one, so that no memory is held for longer than the consumer holds it.
             ready.reverse()
             while ready:
-                yield self._run(*ready.pop())
+                yield self._run(ready.pop())
 
-    def _run(
-        self,
-        submission: int,
-        entry: int,
-        file: int,
-        first: int,
-        count: int,
-        data: Any,
-        positions: list[int],
-        error: Exception | None,
-    ) -> Run:
-        if error is not None:
-            raise error
+    def _run(self, ready: native.Ready) -> Run:
+        if ready.error is not None:
+            raise ready.error
+        memory = ready.memory
         check = None
-        if data is not None and data.view:
-            check = self.stream.checker(file)
+        if memory is not None and memory.view:
+            check = self.stream.checker(ready.file)
             check()
-        request_id, sizes = self._entries[submission][entry]
-        return Run(request_id, first, count, data, positions, sizes, check)
+        request_id, sizes = self._entries[ready.submission][ready.entry]
+        return Run(
+            request_id, ready.first_range, ready.count, memory, ready.positions, sizes, check
+        )
 
     def close(self) -> None:
         """Raises StreamerChangedError, once it is closed, if a file was changed while tensors in

@@ -55,8 +55,8 @@ class PieceReader:
     def wait(self, number: int) -> None:
         """Waits until all of round `number` has arrived; raises what failed."""
         while self._left[number] > 0:
-            ready, _ = self._session.stream.next()
-            for submission, _, _, _, count, _, _, error in ready:
-                if error is not None:
-                    raise error
-                self._left[submission] -= count
+            batch, _ = self._session.stream.next()
+            for ready in batch:
+                if ready.error is not None:
+                    raise ready.error
+                self._left[ready.submission] -= ready.count

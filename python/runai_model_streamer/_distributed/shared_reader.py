@@ -97,10 +97,10 @@ class SharedReader:
 
     def ring_info(self) -> tuple[int, int, int] | None:
         """(rank, buffers, bytes of a buffer) of the staging memory, after start()."""
-        if self._shared is None or self._shared.pump is None:
+        if self._shared is None or self._shared.exchange is None:
             return None
-        pump = self._shared.pump
-        return self._shared.channel.rank, pump.buffers, pump.buffer_bytes
+        exchange = self._shared.exchange
+        return self._shared.channel.rank, exchange.buffers, exchange.buffer_bytes
 
     def _session_of(self, paths: Sequence[str]) -> Session:
         if self.session is None:

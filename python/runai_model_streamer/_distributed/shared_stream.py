@@ -20,10 +20,10 @@ from runai_model_streamer._distributed.agreement import (
     wanted_of,
 )
 from runai_model_streamer._distributed.assembler import Assembler
+from runai_model_streamer._distributed.exchange_thread import ExchangeThread
 from runai_model_streamer._distributed.peer_errors import located
 from runai_model_streamer._distributed.plan import Plan
 from runai_model_streamer._distributed.processes import host_name
-from runai_model_streamer._distributed.pump import Pump
 from runai_model_streamer._distributed.reader import PieceReader
 from runai_model_streamer._distributed.rendezvous import Channel
 from runai_model_streamer._distributed.settings import DistSettings
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class SharedStream:
-    """From the wishes of the ranks to the pump that fulfils them."""
+    """From the requests of the ranks to the thread that carries them out."""
 
     channel: Channel
     settings: DistSettings
@@ -51,7 +51,7 @@ class SharedStream:
     store: Any
     memory: HostMemory
     local_ranks: int
-    pump: Pump | None = None
+    exchange: ExchangeThread | None = None
     _members: list[int] = dataclasses.field(default_factory=list)
     _read_bytes: int = 0
 
@@ -61,20 +61,20 @@ class SharedStream:
         return self.memory.device
 
     def fail(self, error: BaseException) -> None:
-        """Makes the other ranks raise `error`, unless the stream has begun: its pump tells them."""
-        if self.pump is None:
+        """Makes the other ranks raise `error`. The thread of a stream that has begun does so."""
+        if self.exchange is None:
             if isinstance(error, StreamerError):
                 located(error, self.channel.rank, host_name())
             self.channel.abort(error)
 
     def leave(self) -> None:
         """Ends this rank's part. Ranks that still need it are told, and fail."""
-        if self.pump is not None:
-            self.pump.stop()
+        if self.exchange is not None:
+            self.exchange.stop()
         else:
             self.channel.abort(StreamerError("left before the stream began", code="timeout"))
 
-    def begin(self, session: Session, requests: Sequence[FileChunks]) -> Pump:
+    def begin(self, session: Session, requests: Sequence[FileChunks]) -> ExchangeThread:
         """Agrees with the other ranks on who reads what, and starts to."""
         channel, settings, memory = self.channel, self.settings, self.memory
         paths = list(dict.fromkeys(request.path for request in requests))
@@ -92,7 +92,7 @@ class SharedStream:
         if channel.index not in active:
             plan = Plan([], 1, settings.policy)
         staging: Staging = common or PrivateStaging(plan, member, memory)
-        pump = Pump(
+        exchange = ExchangeThread(
             plan,
             member,
             ranks,
@@ -109,15 +109,15 @@ class SharedStream:
             "[RunAI Streamer] Rank %d: %s ring %d x %d = %d for %d in %d file(s)",
             channel.rank,
             self.device.type.upper(),
-            pump.buffers,
-            pump.buffer_bytes,
-            pump.buffers * pump.buffer_bytes,
+            exchange.buffers,
+            exchange.buffer_bytes,
+            exchange.buffers * exchange.buffer_bytes,
             sum(request.total_size() for request in requests),
             len(paths),
         )
-        pump.start(partial(self._make_transport, ranks, member))
-        self.pump = pump
-        return pump
+        exchange.start(partial(self._make_transport, ranks, member))
+        self.exchange = exchange
+        return exchange
 
     def _wishes(
         self, session: Session, requests: Sequence[FileChunks], paths: Sequence[str]
@@ -158,23 +158,24 @@ class SharedStream:
 
     def stats(self, stats: StreamStats) -> StreamStats:
         """`stats` of this rank's reading, with what was shared."""
-        pump = self.pump
-        if pump is None:
+        exchange = self.exchange
+        if exchange is None:
             return stats
         notes = {
             **stats.notes,
             "distributed": f"{len(self._members)} ranks, {self._read_bytes} bytes read here",
-            "distributed_way": "shared memory" if pump.shared else self.memory.backend or "",
+            "distributed_way": "shared memory" if exchange.shared else self.memory.backend or "",
             "distributed_seconds": (
-                f"waited {pump.read_seconds:.3f} for reading, {pump.peer_seconds:.3f} for other "
-                f"ranks; {pump.exchange_seconds:.3f} in exchanges, {pump.copy_seconds:.3f} in "
-                "handing over"
+                f"waited {exchange.read_seconds:.3f} for reading, "
+                f"{exchange.peer_seconds:.3f} for other ranks; "
+                f"{exchange.exchange_seconds:.3f} in exchanges, "
+                f"{exchange.copy_seconds:.3f} in handing over"
             ),
         }
         return dataclasses.replace(
             stats,
-            bytes=pump.bytes,
+            bytes=exchange.bytes,
             device=str(self.device),
             notes=notes,
-            peak_memory=stats.peak_memory + pump.buffers * pump.buffer_bytes,
+            peak_memory=stats.peak_memory + exchange.buffers * exchange.buffer_bytes,
         )

@@ -21,6 +21,7 @@ from runai_model_streamer._errors import (
     StreamerNotFoundError,
     shown_path,
 )
+from runai_model_streamer._native_api import FileRanges
 from runai_model_streamer._paths import Path, is_remote, to_text
 from runai_model_streamer._session import Session
 from runai_model_streamer._storage.local import is_weights, names_in
@@ -259,8 +260,8 @@ def _read(path: str, credentials: S3Credentials | None) -> bytes:
             )
         if size <= len(first):
             return first[:size]
-        (rest,) = session.stream.read([(session.files[path], len(first), size - len(first))])
-        return first + bytes(rest)
+        rest = FileRanges(session.files[path], [len(first)], [size - len(first)])
+        return first + session.stream.read([rest])[0]
     finally:
         session.close()
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer._distributed import (
-    pump,
+    exchange_thread,
     reader,
     rendezvous,
     transport,
@@ -30,9 +30,9 @@ STEPS: list[tuple[Any, str]] = [
     (rendezvous.Barrier, "wait"),
     (rendezvous.Barrier, "_arrive"),
     (transport.GlooTransport, "exchange"),
-    (pump.Pump, "_hand_over"),
-    (pump._Queue, "put"),
-    (pump.Pump, "_release"),
+    (exchange_thread.ExchangeThread, "_hand_over"),
+    (exchange_thread._Queue, "put"),
+    (exchange_thread.ExchangeThread, "_release"),
 ]
 CONSUMED = "consumed"
 NAMES = [f"{when} {name}" for _, name in STEPS for when in ("before", "behind")] + [CONSUMED]

@@ -13,8 +13,8 @@ import torch.distributed as dist
 
 from runai_model_streamer import FileChunks, SafetensorsStreamer, StreamerError
 from runai_model_streamer._distributed import (
+    exchange_thread,
     membership,
-    pump,
     shared_stream,
     transport,
 )
@@ -113,7 +113,7 @@ def again_and_again() -> dict[str, Any]:
             stream(streamer)
             for _ in streamer.get_tensors():
                 pass
-        pump.leave_all()
+        exchange_thread.leave_all()
         dist.barrier()
         connections.append(len(os.listdir("/proc/self/fd")))
         dist.barrier()

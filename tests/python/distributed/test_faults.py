@@ -254,11 +254,11 @@ STEPS = [
     ("_distributed.shared_reader", "", "pack_prefixes"),
     ("_distributed.shared_stream", "", "wanted_of"),
     ("_distributed.shared_stream", "", "agree_on_plan"),
-    ("_distributed.shared_stream", "", "Pump"),
+    ("_distributed.shared_stream", "", "ExchangeThread"),
     ("_distributed.reader", "PieceReader", "start"),
     ("_distributed.reader", "PieceReader", "wait"),
     ("_distributed.transport", "GlooTransport", "exchange"),
-    ("_distributed.pump", "Pump", "_hand_over"),
+    ("_distributed.exchange_thread", "ExchangeThread", "_hand_over"),
 ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,9 +19,9 @@ def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "file.bin"
     path.write_bytes(DATA)
     stream = _native.Stream({"memory_limit": 4 * PART})
-    assert stream.open([str(path)])[0][3] is None
+    assert stream.open([str(path)])[0].error is None
     offsets = list(range(0, len(DATA), PART))
-    stream.submit([(0, offsets, [PART] * len(offsets), None, None, None)])
+    stream.submit([_native.FileRanges(0, offsets, [PART] * len(offsets))])
     yield stream
     stream.close()
 
@@ -37,12 +36,12 @@ class Consumer:
         self.threads: set[int] = set()
         self.ended = threading.Event()
 
-    def ready(self, runs: list[Any]) -> None:
+    def ready(self, batch: list[_native.Ready]) -> None:
         self.threads.add(threading.get_ident())
-        for _, _, _, _, _, buffer, positions, error in runs:
-            assert error is None
-            memory = memoryview(buffer)
-            self.parts += [bytes(memory[at : at + PART]) for at in positions]
+        for ready in batch:
+            assert ready.error is None and ready.memory is not None
+            memory = memoryview(ready.memory)
+            self.parts += [bytes(memory[at : at + PART]) for at in ready.positions]
         if len(self.parts) > self.fail_at >= 0:
             raise KeyError("the consumer's own")
 
@@ -74,7 +73,7 @@ def test_closing_ends_it(stream) -> None:
     consumer = Consumer()
     begun, go = threading.Event(), threading.Event()
 
-    def wait(runs: list[Any]) -> None:
+    def wait(runs: list[_native.Ready]) -> None:
         begun.set()
         go.wait(30)
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from runai_model_streamer import SafetensorsStreamer, StreamerError, _errors
-from runai_model_streamer._formats.safetensors.dtypes import safetensors_to_torch_dtype
+from runai_model_streamer import StreamerError, _errors
 from tests.support.models import file_bytes, load, same, write
 
 SOUND = file_bytes({"a": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}, b"1234")
@@ -80,24 +79,6 @@ def test_a_data_section_at_any_offset(padding: int, tmp_path: Path) -> None:
     want = torch.arange(3.0)
     data = b"x" + want.numpy().tobytes()
     assert same(load(write(tmp_path / "a.safetensors", header, data))["a"], want)
-
-
-@pytest.mark.skipif("F4" not in safetensors_to_torch_dtype, reason="this torch has no float4")
-def test_f4_with_an_odd_last_dimension_is_refused_by_name(tmp_path: Path) -> None:
-    header = {
-        "even": {"dtype": "F4", "shape": [4], "data_offsets": [0, 2]},
-        "odd": {"dtype": "F4", "shape": [2, 3], "data_offsets": [2, 5]},
-        "none": {"dtype": "F4", "shape": [0, 3], "data_offsets": [5, 5]},
-    }
-    path = write(tmp_path / "a.safetensors", header, bytes(5))
-    with pytest.raises(StreamerError, match=r"'odd': .* must be even"):
-        load(path)
-    with SafetensorsStreamer() as streamer:
-        streamer.stream_files([path], tensor_names=["even", "none"])
-        assert {name: list(tensor.shape) for name, tensor in streamer.get_tensors()} == {
-            "even": [2],
-            "none": [0, 1],
-        }
 
 
 def test_a_name_with_nul_and_a_lone_surrogate(tmp_path: Path) -> None:

@@ -65,9 +65,4 @@ class SafetensorMetadata:
         return dtype
 
     def get_torch_shape(self) -> tuple[int, ...]:
-        if self.dtype == "F4" and self.end > self.start and self.shape[-1] % 2 != 0:
-            raise StreamerError(
-                f"tensor '{self.name}': an element of torch holds two of F4, so the last dimension "
-                f"of {list(self.shape)} must be even"
-            )
         return torch_shape(self.dtype, self.shape)

@@ -107,16 +107,6 @@ def prepare_request(
     ]
 
 
-def check_dtypes(tensors: Sequence[SafetensorMetadata]) -> None:
-    """Raises if torch cannot represent a tensor."""
-    dtypes = {tensor.dtype: tensor for tensor in tensors}
-    for tensor in dtypes.values():
-        tensor.get_torch_dtype()
-    if "F4" in dtypes:
-        for tensor in tensors:
-            tensor.get_torch_shape()
-
-
 def make_request(
     request_id: int, path: str, data_start: int, tensors: Sequence[SafetensorMetadata]
 ) -> FileChunks:

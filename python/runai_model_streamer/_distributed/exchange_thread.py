@@ -101,7 +101,7 @@ def _no() -> bool:
     return False
 
 
-class Pump:
+class ExchangeThread:
     """One member's part of one stream. start(), then runs(); stop() at any time."""
 
     def __init__(
@@ -324,12 +324,12 @@ class Pump:
                 self._queue.put(run, size)
 
 
-_started: weakref.WeakSet[Pump] = weakref.WeakSet()
+_started: weakref.WeakSet[ExchangeThread] = weakref.WeakSet()
 
 
 @atexit.register
 def leave_all() -> None:
     """Ends the threads of streams that have delivered everything, and of all others."""
     # A thread that comes back from torch while the interpreter ends would abort the process.
-    for pump in list(_started):
-        pump.leave()
+    for exchange in list(_started):
+        exchange.leave()
