@@ -44,7 +44,7 @@ std::string after_container(const std::string& path) {
 
 // The ARN of an access point has a slash.
 std::string s3_key(const std::string& path) {
-  const std::string key = after_container(path);
+  std::string key = after_container(path);
   const std::string container = path.substr(0, path.size() - std::min(key.size() + 1, path.size()));
   if (!container.ends_with(":accesspoint")) return key;
   return key.substr(std::min(key.find('/'), key.size() - 1) + 1);
