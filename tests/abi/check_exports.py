@@ -71,8 +71,10 @@ CXX = {
             "read",
             "submit",
             "next",
+            "detach_views",
             "unchanged",
             "cancel",
+            "wake",
             "stats",
         )
     ),
