@@ -106,12 +106,13 @@ Ending load(const std::string& path, const Plan& plan) {
   options.fs_strategy.strategy = plan.strategy;
   options.concurrency = 2;
   options.memory_limit = MemoryLimit::bytes(4 << 20);
+  // Destinations outlive the stream: workers may write to them until it has ended.
+  std::vector<std::byte> memory(plan.into_memory_of_the_caller ? kRanges * kRangeBytes : 0);
   auto stream = Stream::create(options);
   if (!stream.ok()) return verdict(stream.status().code());
   auto files = (*stream)->open({path}, 100);
   if (!files.ok()) return verdict(files.status().code());
   if (!(*files)[0].status.ok()) return verdict((*files)[0].status.code());
-  std::vector<std::byte> memory(plan.into_memory_of_the_caller ? kRanges * kRangeBytes : 0);
   FileRanges wanted;
   for (int i = 0; i < kRanges; ++i) {
     void* const destination = memory.empty() ? nullptr : memory.data() + i * kRangeBytes;

@@ -319,7 +319,8 @@ Status HttpReader::read_range(const Location& location, RangeRead* range, Respon
                               ReadReport* report, bool tolerate_416) {
   const auto replaced = [&](const ServerError* error) {
     if (error == nullptr) return range->other_snapshot();
-    return (error->code == Code::kChanged || error->code == Code::kNotFound) && range->read_by_id();
+    const bool gone = error->code == Code::kNotFound;
+    return (gone || error->code == Code::kChanged) && range->read_by_id(gone);
   };
   Operation operation{
       .location = location,
@@ -431,10 +432,11 @@ Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<co
   Status status = read_range(known.location(), &range, &response, report, /*tolerate_416=*/false);
   report->missing = size - range.received();
   if (range.version().by_id && !pinned.by_id) {
-    if (status.ok())
+    if (status.ok()) {
       known.note_replaced();
-    else
+    } else if (!range.gone() || status.code() != Code::kNotFound) {
       status = replaced(std::move(status));
+    }
   }
   if (status.ok() && known.check() != nullptr &&
       !known.check()->add(offset, first_bytes(segments, range.received()))) {

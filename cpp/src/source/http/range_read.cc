@@ -98,9 +98,10 @@ std::uint64_t RangeRead::take() {
   return received;
 }
 
-bool RangeRead::read_by_id() {
+bool RangeRead::read_by_id(bool gone) {
   if (version_.by_id || version_.id.empty()) return false;
   version_.by_id = true;
+  gone_ = gone;
   return true;
 }
 

@@ -46,8 +46,11 @@ class RangeRead {
   std::uint64_t received() const { return done_; }
   std::optional<std::uint64_t> object_size() const { return object_size_; }
   const Version& version() const { return version_; }
-  // Asks for the version by its id from now on. False where there is none, or that was done.
-  bool read_by_id();
+  // Asks for the version by its id from now on, since the object is `gone` or was replaced. False
+  // where there is none, or that was done.
+  bool read_by_id(bool gone);
+  // Whether nothing had the name of the object when its version was first asked for by its id.
+  bool gone() const { return gone_; }
   // Whether the last response was of another snapshot; see Protocol::same_snapshot().
   bool other_snapshot() const { return other_snapshot_; }
 
@@ -65,6 +68,7 @@ class RangeRead {
   std::optional<std::uint64_t> object_size_;
   Version version_;
   bool other_snapshot_ = false;
+  bool gone_ = false;
   std::vector<iovec> segments_;  // what is missing
   BodySink body_;
 };

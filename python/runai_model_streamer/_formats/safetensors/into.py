@@ -162,7 +162,8 @@ def _check(name: str, target: object, tensor: SafetensorMetadata, device: torch.
         fail(f"is on {target.device}, the stream goes to {device}")
     if target.layout != torch.strided or not target.is_contiguous():
         fail("is not contiguous")
-    if not has_plain_memory(target):
+    # Nothing on the device "meta" has memory.
+    if device.type != "meta" and not has_plain_memory(target):
         fail(
             f"has no memory of its own, or another form of it ({type(target).__name__} on "
             f"{target.device}): take the tensor from get_tensors() and copy it"
