@@ -62,16 +62,26 @@ def check_restored(folder: Path) -> None:
         assert hashlib.sha256(file.read_bytes()).digest() == hashlib.sha256(BYTES).digest()
 
 
+# The requests that a fault hits: those that open an object, and those behind its first bytes.
+HIT = {"header": ".* bytes=0", "stream": ".* bytes=[1-9]"}
 # In turns: responses are polled by the thread that requests, or by another one.
 CASES = [
-    pytest.param(fault, ["--thread"] if i % 2 else [], id=fault.name)
-    for i, fault in enumerate(fault for fault in FAULTS if "stream" in fault.operations)
+    pytest.param(operation, fault, ["--thread"] if i % 2 else [], id=f"{operation}: {fault.name}")
+    for operation in HIT
+    for i, fault in enumerate(fault for fault in FAULTS if operation in fault.operations)
 ]
 
 
-@pytest.mark.parametrize(("fault", "own_thread"), CASES)
+@pytest.mark.parametrize(("operation", "fault", "own_thread"), CASES)
 def test_a_fault_ends_in_the_right_bytes_or_fails_ranges(
-    s3_storage, use, tmp_path, restore: Path, fault: Fault, own_thread: list[str]
+    s3_storage,
+    use,
+    tmp_path,
+    monkeypatch: pytest.MonkeyPatch,
+    restore: Path,
+    operation: str,
+    fault: Fault,
+    own_thread: list[str],
 ) -> None:
     s3_storage.nginx.clear_faults()
     s3_storage.put(NAME, BYTES)
@@ -81,8 +91,8 @@ def test_a_fault_ends_in_the_right_bytes_or_fails_ranges(
     if fault.anonymous:
         use(s3_storage.anonymous)
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            os.environ.pop(name, None)
-    s3_storage.nginx.fault(match=s3_storage.read_match + ".* bytes=[1-9]", **fault.details)
+            monkeypatch.delenv(name, raising=False)
+    s3_storage.nginx.fault(match=s3_storage.read_match + HIT[operation], **fault.details)
     try:
         path = f"{s3_storage.uri}/{NAME}"
         done = run(restore, tmp_path / "to", *own_thread, path, len(BYTES))
