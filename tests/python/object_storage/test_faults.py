@@ -82,5 +82,9 @@ def test_a_fault_ends_in_the_right_bytes_or_the_right_error(
     hits = storage.nginx.fault_hits()
     assert hits > 0, "the fault was never tried"
     if fault.at_once and operation != "stream":  # there, several connections may meet it
-        refused = fault.details.get("status") in (403, 404)
-        assert hits == (storage.refusals if refused and operation != "list" else 1)
+        if operation == "list":
+            told = fault.details["mode"] == "status"
+            assert hits == (storage.list_refusals if told else 1)
+        else:
+            refused = fault.details.get("status") in (403, 404)
+            assert hits == (storage.refusals if refused else 1)

@@ -84,8 +84,9 @@ def test_pull_of_more_than_the_disk_has(canned, tmp_path, size, honest_list):
     def handler(seen):
         if "list-type" in seen.path:
             return listed({"f/m.bin": size if honest_list else 0})
-        headers = {"ETag": '"1"', "Content-Range": f"bytes 0-0/{size}"}
-        return Answer(206, headers, b"x")
+        last = int(seen.headers["range"].rpartition("-")[2])
+        headers = {"ETag": '"1"', "Content-Range": f"bytes 0-{last}/{size}"}
+        return Answer(206, headers, bytes(last + 1))
 
     canned(handler)
     with pytest.raises(StreamerError, match="bytes free") as caught:

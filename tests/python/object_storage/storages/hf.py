@@ -54,5 +54,6 @@ def hf_storage(shared_hub, hub_proxy, folder):
         secrets=(shared_hub.token,),
         source="hub",
         hosts=2,
+        list_refusals=2,  # by the request for the commit, and by the list, which tells the error
         refusals=2,  # the signature of an address may have expired: the hub is asked for another
     )
