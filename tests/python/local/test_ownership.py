@@ -331,11 +331,13 @@ def test_views_are_given_up_where_everything_is_kept(
 class Busy:
     """Threads that read, change and drop tensors until stop()."""
 
+    PARTS = 5000  # of a tensor, by turns
+
     def __init__(self, found: dict[str, torch.Tensor], model: dict[str, torch.Tensor]) -> None:
         self.found = found
         self.model = model
         self.changed = list(found)[:2]
-        self.rounds: dict[str, int] = {}
+        self.parts: dict[str, int] = {}  # that were changed
         self.wrong: list[str] = []
         self._stop = threading.Event()
         names = list(found)
@@ -353,11 +355,12 @@ class Busy:
             thread.join()
 
     def _change(self, name: str) -> None:
-        rounds = 0
-        while rounds < 3 or not self._stop.is_set():
-            self.found[name].add_(1)
-            rounds += 1
-        self.rounds[name] = rounds
+        """Each element once: what is promised to threads that do not wait for the load."""
+        done = 0
+        while done < 3 or (done < self.PARTS and not self._stop.is_set()):
+            self.found[name][done :: self.PARTS].add_(1)
+            done += 1
+        self.parts[name] = done
 
     def _read(self, tensors: Sequence[tuple[str, torch.Tensor]]) -> None:
         while not self._stop.is_set():
@@ -385,8 +388,8 @@ def test_other_threads_read_write_and_drop_meanwhile(
         truncate(path)
         assert busy.wrong == []
         for name in busy.changed:
-            for _ in range(busy.rounds[name]):
-                model[name].add_(1)
+            for part in range(busy.parts[name]):
+                model[name][part :: busy.PARTS].add_(1)
         assert differing(found, model) == []
 
 
