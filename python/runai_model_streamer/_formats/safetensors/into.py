@@ -171,7 +171,11 @@ def _check(name: str, target: object, tensor: SafetensorMetadata, device: torch.
 
 
 def _check_apart(targets: Mapping[str, torch.Tensor]) -> None:
-    spans = sorted((*span_of(target), name) for name, target in targets.items() if target.numel())
+    spans = sorted(
+        (*span_of(target), name)
+        for name, target in targets.items()
+        if target.numel() and target.device.type != "meta"
+    )
     for (_, end, name), (start, _, other) in itertools.pairwise(spans):
         if start < end:
             raise RunaiStreamerInvalidInputException(
