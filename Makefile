@@ -70,7 +70,7 @@ test: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/system-test  ## All steps of CI,
 	  "C++ tests=test-cpp" \
 	  "Builds without -dev packages=test-builds" \
 	  "Examples against an installed copy=test-examples" \
-	  "Python tests=pytest"
+	  "Python tests=pytest-halves"
 
 test-cpp: $(STAMPS)/system-test  ## C++ tests (GoogleTest)
 	@$(CONFIGURE) plain >/dev/null
@@ -91,6 +91,9 @@ test-tsan: $(STAMPS)/system-test  ## C++ tests under ThreadSanitizer
 
 pytest: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/servers  ## Python tests against the installed package
 	@$(PY) -m pytest -m "not fuzz" $(ARGS)
+
+pytest-halves: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/servers  ## The same, in two processes at once
+	@scripts/pytest_halves.sh $(PY)
 
 fuzz: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/system-test  ## Random input for SECONDS_TO_FUZZ seconds (60)
 	@PY=$(PY) scripts/fuzz.sh $(SECONDS_TO_FUZZ)
@@ -234,6 +237,6 @@ $(STAMPS)/bench: pyproject.toml $(STAMPS)/venv
 	@$(PIP) --group bench
 	@touch $@
 
-.PHONY: help setup demo test test-cpp test-asan test-tsan pytest fuzz test-builds test-examples \
+.PHONY: help setup demo test test-cpp test-asan test-tsan pytest pytest-halves fuzz test-builds test-examples \
   test-gpu test-delays simulate test-consumers lint lint-cpp lint-python lint-text format docs wheel \
   test-wheel sdk test-sdk bench bench-s3 bench-clouds bench-dist bench-gpu bench-overlap bench-setup clean distclean
