@@ -196,6 +196,9 @@ class StoreClient:
             if gone and not self.call(done):
                 raise self._peer_error(f"{self.describe(gone)} ended before the stream did", gone)
             if missing and time.monotonic() - start >= timeout:
+                # Since the last look, one that waited as long may have given up, and told why.
+                if look_around is not None:
+                    look_around()
                 raise self._peer_error(
                     f"no word from {self.describe(missing)} for {timeout:g} s "
                     f"({variable}). {self.advice}",
