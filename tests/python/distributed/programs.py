@@ -22,6 +22,7 @@ from runai_model_streamer._distributed import streamer as module
 from runai_model_streamer._formats.safetensors.headers import prepare_request
 from tests.python.distributed.job import JOB, digest, my_rank, stream
 from tests.support.cuda_standin import Standin, StandinMemory
+from tests.support.servers import free_port
 
 
 def use_standin(driver: str) -> Any:
@@ -123,7 +124,10 @@ def again_and_again() -> dict[str, Any]:
 def reborn() -> dict[str, Any]:
     """A stream, and another one in a default group that was made anew."""
     first = load()["tensors"]
-    dist.barrier()
+    # A rank that is early would connect to the store of the first group.
+    port = [free_port()]
+    dist.broadcast_object_list(port)
+    os.environ["MASTER_PORT"] = str(port[0])
     dist.destroy_process_group()
     dist.init_process_group("gloo")
     return {"first": first, **load()}

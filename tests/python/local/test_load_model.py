@@ -583,12 +583,6 @@ class TestDestinationsWithoutMemory:
                 streamer.stream_file(path, into={"t": target})
             assert "'t'" in str(caught.value)
 
-    def test_meta_on_a_meta_stream(self, tmp_path: Path) -> None:
-        path = tmp_path / "model.safetensors"
-        safetensors.torch.save_file({"t": torch.ones(4)}, path)
-        with SafetensorsStreamer() as streamer, pytest.raises(StreamerError, match="no memory"):
-            streamer.stream_file(path, device="meta", into={"t": torch.zeros(4, device="meta")})
-
     def test_subclasses_with_memory_are_filled(self, tmp_path: Path) -> None:
         path = tmp_path / "model.safetensors"
         safetensors.torch.save_file({"t": torch.ones(3)}, path)
