@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 
 import torch
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
+from runai_model_streamer._device.registry import device_of
 from runai_model_streamer._dtensor import shard_like
-from runai_model_streamer._errors import RunaiStreamerInvalidInputException, shown_path
 from runai_model_streamer._formats.safetensors.dtypes import safetensors_to_torch_dtype
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.into import has_plain_memory, span_of
-from runai_model_streamer._formats.safetensors.selection import NamesOfFiles
+from runai_model_streamer._formats.safetensors.selection import NamesOfFiles, by_name
 from runai_model_streamer._module_plan import Plan, make_plan
 from runai_model_streamer._paths import Path, to_text
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
@@ -26,7 +27,7 @@ def load_file(
     s3_credentials: S3Credentials | None = None,
 ) -> dict[str, torch.Tensor]:
     """All tensors of the file or object `filename`, by name, in memory of their own."""
-    target = _device_of(device)
+    target = device_of(device)
     with SafetensorsStreamer() as streamer:
         # Every tensor is kept: a view would be copied in the end, too, and later.
         names = [to_text(filename)]
@@ -46,14 +47,20 @@ def load_checkpoint(
     `path` and `variant` are those of list_checkpoint(). With an index, each tensor is read from the
     file that the index names; what the index does not name is not read.
     """
-    target = _device_of(device)
+    target = device_of(device)
     checkpoint = find_checkpoint(path, s3_credentials, variant)
     with SafetensorsStreamer() as streamer:
         streamer.open_files(checkpoint.files, s3_credentials)
-        found, selection = _tensors_of(streamer, checkpoint)
-        if not found:
+        places = _find_tensors(streamer, checkpoint)
+        if not places:
             return {}
-        streamer._stream(checkpoint.files, s3_credentials, target, selection)
+        streamer._stream(
+            checkpoint.files,
+            s3_credentials,
+            target,
+            _selection((name, path) for name, (path, _) in places.items()),
+            ownership=Ownership.COPIED,  # as in load_file()
+        )
         return dict(streamer.get_tensors())
 
 
@@ -86,11 +93,12 @@ def load_model(
             unexpected; the text is that of torch or of safetensors. Unless hooks or methods of the
             model's own decide about it, nothing was read then, and the model is as it was.
     """
-    target = _device_of(device)
+    target = device_of(device)
     checkpoint = find_checkpoint(path, s3_credentials, variant)
     with SafetensorsStreamer() as streamer:
         streamer.open_files(checkpoint.files, s3_credentials)
-        found, _ = _tensors_of(streamer, checkpoint)
+        places = _find_tensors(streamer, checkpoint)
+        found = {name: tensor for name, (_, tensor) in places.items()}
         ties = [] if assign else _find_ties(model, found)
         plan = make_plan(model, found, target, assign)
         if plan.certain and (plan.mismatch or (strict and _misfits(plan, ties, found))):
@@ -99,12 +107,11 @@ def load_model(
         state = _state(found, plan)
         wanted = found.keys() - plan.unread
         if wanted:
-            _, selection = _tensors_of(streamer, checkpoint, wanted)
             streamer._stream(
                 checkpoint.files,
                 s3_credentials,
                 target,
-                selection,
+                _selection((name, places[name][0]) for name in wanted),
                 plan.in_place or None,
                 ownership=Ownership.COPIED,  # converted here: a truncation must be no signal
             )
@@ -114,37 +121,20 @@ def load_model(
         return _finish(model, state, ties, strict, assign)
 
 
-def _device_of(device: str | torch.device | int) -> torch.device:
-    return torch.device(f"cuda:{device}" if isinstance(device, int) else device)
+def _find_tensors(
+    streamer: SafetensorsStreamer, checkpoint: Checkpoint
+) -> dict[str, tuple[str, SafetensorMetadata]]:
+    """The file and the tensor of each name of a checkpoint, of which all files are open."""
+    headers = streamer.files_to_tensors_metadata.values()
+    return by_name(zip(checkpoint.files, headers, strict=True), checkpoint.place_of)
 
 
-def _tensors_of(
-    streamer: SafetensorsStreamer, checkpoint: Checkpoint, wanted: Container[str] | None = None
-) -> tuple[dict[str, SafetensorMetadata], NamesOfFiles]:
-    """The tensors of a checkpoint, of which all files are open, and which file has which: all, or
-    those of the names `wanted`."""
-    place_of = checkpoint.place_of
-    found: dict[str, SafetensorMetadata] = {}
-    names: dict[str, set[str]] = {path: set() for path in checkpoint.files}
-    for path, tensors in zip(
-        checkpoint.files, streamer.files_to_tensors_metadata.values(), strict=True
-    ):
-        for tensor in tensors:
-            name = tensor.name
-            if place_of is not None and place_of.get(name) != path:
-                continue
-            if wanted is not None and name not in wanted:
-                continue
-            if name in found:
-                other = next(path for path in names if name in names[path])
-                raise RunaiStreamerInvalidInputException(
-                    f"{path}: {name!r} stands in {shown_path(other)!r} too, and no index says "
-                    "which one counts. Name the files of one model",
-                    path=path,
-                )
-            found[name] = tensor
-            names[path].add(name)
-    return found, NamesOfFiles(names)
+def _selection(names: Iterable[tuple[str, str]]) -> NamesOfFiles:
+    """Of pairs of a name and the path of its file."""
+    of_files: dict[str, set[str]] = defaultdict(set)
+    for name, path in names:
+        of_files[path].add(name)
+    return NamesOfFiles(of_files)
 
 
 def _misfits(plan: Plan, ties: Sequence[list[str]], found: Container[str]) -> bool:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
 
 import torch
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
+from runai_model_streamer._device.registry import device_of
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     StreamerImportError,
     StreamerUnsupportedError,
 )
-from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
-from runai_model_streamer._formats.safetensors.headers import SafetensorsMetadata, read_headers
-from runai_model_streamer._formats.safetensors.selection import check_tensors
+from runai_model_streamer._formats.safetensors.headers import read_headers
+from runai_model_streamer._formats.safetensors.selection import by_name, check_tensors
 from runai_model_streamer._formats.safetensors.tensor_slice import SliceReader, TensorSlice
 from runai_model_streamer._gc import collection_paused
 from runai_model_streamer._paths import Path
@@ -58,30 +58,15 @@ class SafeOpen(Generic[T]):
             raise
         if reader.session is not None:
             self._slices.take(reader.session)
-        self._files = files
-        self._tensors: dict[str, tuple[SafetensorsMetadata, SafetensorMetadata]] = {}
-        with collection_paused():
-            for file in files:
-                for tensor in file.tensors_metadata:
-                    self._add(file, tensor, checkpoint.place_of)
-
-    def _add(
-        self,
-        file: SafetensorsMetadata,
-        tensor: SafetensorMetadata,
-        place_of: Mapping[str, str] | None,
-    ) -> None:
-        name = tensor.name
-        if place_of is not None and place_of.get(name) != file.path:
-            return
-        if name in self._tensors:
+        self._files = {file.path: file for file in files}
+        try:
+            with collection_paused():
+                self._tensors = by_name(
+                    ((file.path, file.tensors_metadata) for file in files), checkpoint.place_of
+                )
+        except BaseException:
             self.close()
-            raise RunaiStreamerInvalidInputException(
-                f"{file.path}: {name!r} stands in {self._tensors[name][0].path!r} too, and no "
-                "index says which one counts. Name the files of one model",
-                path=file.path,
-            )
-        self._tensors[name] = file, tensor
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +94,7 @@ class SafeOpen(Generic[T]):
     def metadata(self) -> dict[str, str] | None:
         """``__metadata__`` of all files, later ones winning; None if no file has any."""
         merged: dict[str, str] = {}
-        for file in self._files:
+        for file in self._files.values():
             merged.update(file.metadata)
         return merged or None
 
@@ -122,9 +107,9 @@ class SafeOpen(Generic[T]):
 
         Raises KeyError if there is none.
         """
-        file, tensor = self._tensors[name]
-        check_tensors([tensor], file.path)
-        return TensorSlice(self._slices, file, tensor, self._convert)
+        path, tensor = self._tensors[name]
+        check_tensors([tensor], path)
+        return TensorSlice(self._slices, self._files[path], tensor, self._convert)
 
     def __len__(self) -> int:
         return len(self._tensors)
@@ -176,7 +161,7 @@ def safe_open(
     PyTorch.
     """
     if framework in ("pt", "torch", "pytorch"):
-        target = torch.device(f"cuda:{device}" if isinstance(device, int) else device)
+        target = device_of(device)
         return SafeOpen(filename, lambda tensor: tensor.to(target), s3_credentials, variant)
     if framework in ("np", "numpy"):
         if str(device) != "cpu":

@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     StreamerUnsupportedError,
+    shown_path,
 )
 from runai_model_streamer._formats.safetensors.dtypes import safetensors_to_torch_dtype
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
@@ -91,6 +92,28 @@ def _checked_names(wanted: Iterable[str]) -> list[str]:
         if not isinstance(name, str):
             raise RunaiStreamerInvalidInputException(f"tensor_names: {name!r} is not text")
     return names
+
+
+def by_name(
+    files: Iterable[tuple[str, Iterable[SafetensorMetadata]]], place_of: Mapping[str, str] | None
+) -> dict[str, tuple[str, SafetensorMetadata]]:
+    """The path of the file and the tensor of each name, in the order of `files`: pairs of a path
+    and tensors. `place_of` is what an index says: the file of each name. A name that stands in two
+    files is an error without it."""
+    found: dict[str, tuple[str, SafetensorMetadata]] = {}
+    for path, tensors in files:
+        for tensor in tensors:
+            name = tensor.name
+            if place_of is not None and place_of.get(name) != path:
+                continue
+            if name in found:
+                raise RunaiStreamerInvalidInputException(
+                    f"{path}: {name!r} stands in {shown_path(found[name][0])!r} too, and no index "
+                    "says which one counts. Name the files of one model",
+                    path=path,
+                )
+            found[name] = path, tensor
+    return found
 
 
 def check_tensors(tensors: Sequence[SafetensorMetadata], path: str) -> None:
