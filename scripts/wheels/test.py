@@ -17,6 +17,7 @@ import venv
 from pathlib import Path
 
 from scripts.wheels.check import check_contents
+from scripts.wheels.chroot import make_root
 from tests.support.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
 from tests.support.servers.tls import Authority
 
@@ -49,16 +50,7 @@ def make_strangers(folder: Path) -> Path:
 def try_chroot(
     python: str, root: Path, wheel: Path, environment: dict[str, str], *arguments: str
 ) -> None:
-    if not (root / "usr" / "bin" / "python3").exists():
-        mirror = subprocess.run(
-            ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.split()[0]
-        packages = "--include=python3,python3-venv,ca-certificates"
-        command = ["debootstrap", "--variant=minbase", packages, "bookworm", str(root), mirror]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    make_root(root, "python3,python3-venv,ca-certificates", "python3")
     inside = ["chroot", str(root)]
     installed = subprocess.run(
         [*inside, "dpkg-query", "-W", "-f", "${Package}\n"],

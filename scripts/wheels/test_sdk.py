@@ -17,6 +17,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from scripts.wheels.chroot import make_root
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = "gcc,libc6-dev,make,cmake,pkg-config"
 CONTENT = random.Random(5).randbytes((9 << 20) + 77)
@@ -47,19 +49,6 @@ done
 """
 
 
-def make_root(root: Path) -> None:
-    if (root / "usr" / "bin" / "cmake").exists():
-        return
-    mirror = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split()[0]
-    command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(root)]
-    subprocess.run([*command, mirror], check=True, stdout=subprocess.DEVNULL)
-
-
 def check_archive(archive: Path) -> None:
     want = archive.with_name(archive.name + ".sha256").read_text().split()
     assert want == [hashlib.sha256(archive.read_bytes()).hexdigest(), archive.name], want
@@ -82,7 +71,7 @@ def main() -> None:
     options = parser.parse_args()
     check_archive(options.archive)
     root = options.root.resolve()
-    make_root(root)
+    make_root(root, PACKAGES, "cmake")
     shutil.rmtree(root / "sdk", ignore_errors=True)
     with tarfile.open(options.archive) as opened:
         opened.extractall(root)
