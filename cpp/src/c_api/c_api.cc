@@ -109,7 +109,7 @@ CallResult request(void* streamer, uint64_t* submission, uint32_t num_files, con
   }
   uint64_t ranges = 0;
   for (uint32_t i = 0; i < num_files; ++i) ranges += arrays.counts[i];
-  if (ranges == 0) return handle_of(streamer)->request_nothing(submission);
+  if (ranges == 0) return handle_of(streamer)->request({}, {}, submission);
   if (arrays.offsets == nullptr || arrays.sizes == nullptr || arrays.destinations == nullptr) {
     return invalid("request: null argument");
   }

@@ -177,21 +177,6 @@ CallResult Handle::start_stream() {
   return {};
 }
 
-CallResult Handle::request_nothing(std::uint64_t* id) {
-  const Visit visit(*this, &Handle::requesting_);
-  if (visit.refused()) return visit.refusal();
-  if (CallResult bad = start_stream(); bad.code != 0) return bad;
-  const auto submitted = stream()->submit({});
-  if (!submitted.ok()) return from_status(submitted.status(), SourceKind::kFile);
-  *id = *submitted;
-  {
-    const MutexLock lock(mutex_);
-    next_submission_ = *id + 1;
-  }
-  changed_.notify_all();
-  return {};
-}
-
 // Opens what is new. `failures` gets one result per file, of code 0 if it is open.
 CallResult Handle::open_files(Stream& stream, const std::vector<FileRequest>& files,
                               std::vector<CallResult>* failures) {
@@ -243,7 +228,7 @@ CallResult Handle::request(std::vector<FileRequest> files, Device device, std::u
   // Whatever may throw comes before the stream writes to the destinations.
   Submissions made;
   Submission& submission = made[0];
-  submission.kind = *source_kind_of(files.front().path);
+  if (!files.empty()) submission.kind = *source_kind_of(files.front().path);
   submission.device = device.type;
   std::vector<FileRanges> entries;
   std::list<Refused> refused;
@@ -278,9 +263,11 @@ CallResult Handle::request(std::vector<FileRequest> files, Device device, std::u
   const bool wake = !refused.empty();
   {
     const MutexLock lock(mutex_);
-    auto node = made.extract(made.begin());
-    node.key() = *id;
-    submissions_.insert(std::move(node));
+    if (submission.open > 0) {
+      auto node = made.extract(made.begin());
+      node.key() = *id;
+      submissions_.insert(std::move(node));
+    }
     next_submission_ = *id + 1;
     refused_.splice(refused_.end(), refused);
   }

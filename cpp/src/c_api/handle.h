@@ -39,10 +39,9 @@ class Handle {
   CallResult set_credentials(std::map<std::string, std::string> values) EXCLUDES(mutex_);
   // `candidates`: names of strategies, separated by commas; fixed by the first call or request.
   CallResult set_strategy(std::string_view candidates) EXCLUDES(mutex_);
+  // A submission without files owes no response.
   CallResult request(std::vector<FileRequest> files, Device device, std::uint64_t* submission)
       EXCLUDES(mutex_);
-  // A submission that owes no response.
-  CallResult request_nothing(std::uint64_t* submission) EXCLUDES(mutex_);
   // Waits at most `timeout_ms`; 0: without limit. `taken`: whether `response` was filled; else the
   // result is that of the call.
   CallResult respond(unsigned timeout_ms, Response* response, bool* taken) EXCLUDES(mutex_);

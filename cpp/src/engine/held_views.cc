@@ -132,21 +132,20 @@ void HeldViews::move_others(const Object* object, Entries* from, Entries* to) {
 }
 
 Status HeldViews::detach_all(const std::function<bool()>& interrupted) {
-  const MutexLock detaching(detaching_);
-  Entries entries;
-  {
-    const MutexLock lock(mutex_);
-    for (Entries* some : {&kept_, &batch_before_, &batch_}) move_others(nullptr, some, &entries);
-  }
-  return detach(std::move(entries), interrupted);
+  return detach_held(/*all=*/true, interrupted);
 }
 
 Status HeldViews::detach_left(const std::function<bool()>& interrupted) {
+  return detach_held(/*all=*/false, interrupted);
+}
+
+Status HeldViews::detach_held(bool all, const std::function<bool()>& interrupted) {
   const MutexLock detaching(detaching_);
   Entries entries;
   {
     const MutexLock lock(mutex_);
-    for (Entries* some : {&kept_, &batch_before_, &batch_}) move_others(last_, some, &entries);
+    const Object* const present = all ? nullptr : last_;
+    for (Entries* some : {&kept_, &batch_before_, &batch_}) move_others(present, some, &entries);
   }
   return detach(std::move(entries), interrupted);
 }

@@ -51,6 +51,8 @@ class HeldViews {
   using Entries = std::vector<Entry>;
   class Detaching;
   static void move_others(const Object* object, Entries* from, Entries* to);
+  Status detach_held(bool all, const std::function<bool()>& interrupted)
+      EXCLUDES(detaching_, mutex_);
   Status detach(Entries entries, const std::function<bool()>& interrupted) REQUIRES(detaching_);
 
   const std::shared_ptr<MemoryBudget> budget_;

@@ -230,7 +230,7 @@ TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error
     outcome.retry = false;
   } else if (result == CURLE_UNSUPPORTED_PROTOCOL && message.find("HTTP/0.9") != message.npos) {
     code = Code::kNetwork;
-    message = "the server's response is no HTTP";
+    message = "the server's response is not HTTP";
     hint = "If the server at " + origin() + " speaks TLS, use https:// in the endpoint";
   }
   if (!proxy_.empty() && !connected) {

@@ -30,7 +30,7 @@ std::string format_get(const Request& request, const Url& url, const std::string
 }
 
 bool ResponseParser::malformed(const char* what) {
-  problem_ = std::string("the server's response is no HTTP: ") + what;
+  problem_ = std::string("the server's response is not HTTP: ") + what;
   return false;
 }
 

@@ -43,7 +43,7 @@ class ResponseParser {
   // Whether the connection can take another request, once done.
   bool reusable() const { return reusable_; }
   std::uint64_t missing() const { return left_; }          // bytes of a body of known length
-  const std::string& problem() const { return problem_; }  // what is no HTTP in the response
+  const std::string& problem() const { return problem_; }  // why the response is not HTTP
 
  private:
   enum class State {

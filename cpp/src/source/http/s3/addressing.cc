@@ -65,6 +65,10 @@ std::string aws_suffix(const std::string& region) {
   return kStandardSuffix;
 }
 
+Result<bool> uses_fips(const Settings& settings, const AwsProfile& profile) {
+  return is_on(settings, "AWS_USE_FIPS_ENDPOINT", profile, {"use_fips_endpoint"});
+}
+
 bool is_arn(const std::string& bucket) { return bucket.starts_with("arn:"); }
 
 Result<AccessPoint> parse_access_point(const std::string& arn) {
@@ -155,7 +159,7 @@ Result<S3Addressing> S3Addressing::read(const Settings& settings, const AwsProfi
                                              "', not auto, virtual or path");
   }
 
-  const auto fips = is_on(settings, "AWS_USE_FIPS_ENDPOINT", profile, {"use_fips_endpoint"});
+  const auto fips = uses_fips(settings, profile);
   if (!fips.ok()) return fips.status();
   const auto dual_stack = is_on(settings, "AWS_USE_DUALSTACK_ENDPOINT", profile,
                                 {"s3.use_dualstack_endpoint", "use_dualstack_endpoint"});

@@ -16,6 +16,9 @@ Status check_region(const std::string& region);
 // The DNS suffix of the partition that a region is in.
 std::string aws_suffix(const std::string& region);
 
+// Whether FIPS endpoints are asked for. kInvalid where the profile says neither true nor false.
+Result<bool> uses_fips(const Settings& settings, const AwsProfile& profile);
+
 // A directory bucket of S3 Express One Zone: NAME--ZONE--x-s3.
 bool is_express_bucket(const std::string& bucket);
 

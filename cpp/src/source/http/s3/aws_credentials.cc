@@ -39,15 +39,24 @@ Credentials make(std::string access_key, std::string secret_key, std::string tok
   return out;
 }
 
-// What container endpoints and instance metadata send.
-Result<Credentials> from_json(const Response& response, const std::string& from) {
-  const auto json = parse_json(response.body);
-  if (!json || json->string("AccessKeyId").empty() || json->string("SecretAccessKey").empty()) {
-    return Status::error(Code::kCredentials, from + " gave no usable credentials");
-  }
-  const auto expires = parse_iso8601(json->string("Expiration"));
-  return make(json->string("AccessKeyId"), json->string("SecretAccessKey"), json->string("Token"),
-              expires.value_or(0), from);
+Status unusable(const std::string& from) {
+  return Status::error(Code::kCredentials, from + " gave no usable credentials");
+}
+
+// make() of what others gave, which may lack a key.
+Result<Credentials> make_given(std::string access_key, std::string secret_key, std::string token,
+                               std::int64_t expires_at, const std::string& from) {
+  if (access_key.empty() || secret_key.empty()) return unusable(from);
+  return make(std::move(access_key), std::move(secret_key), std::move(token), expires_at, from);
+}
+
+// What container endpoints, instance metadata and processes give.
+Result<Credentials> from_json(const std::optional<Json>& json, const char* token,
+                              const std::string& from) {
+  if (!json) return unusable(from);
+  return make_given(json->string("AccessKeyId"), json->string("SecretAccessKey"),
+                    json->string(token), parse_iso8601(json->string("Expiration")).value_or(0),
+                    from);
 }
 
 Result<std::string> read_secret_file(const std::string& path, const char* what) {
@@ -67,15 +76,14 @@ Result<Url> sts_url(const Settings& settings, const AwsProfile& profile,
   const std::string named = settings.text("AWS_ENDPOINT_URL_STS").value_or("");
   if (!named.empty()) return parse_url(named, "https");
   if (Status status = check_region(region); !status.ok()) return status;
-  const auto set = settings.boolean("AWS_USE_FIPS_ENDPOINT");
-  if (!set.ok()) return set.status();
-  const bool fips = set->value_or(lower(profile.value("use_fips_endpoint")) == "true");
+  const auto fips = uses_fips(settings, profile);
+  if (!fips.ok()) return fips.status();
   // All endpoints of GovCloud are FIPS endpoints.
-  const std::string service = fips && !region.starts_with("us-gov-") ? "sts-fips" : "sts";
+  const std::string service = *fips && !region.starts_with("us-gov-") ? "sts-fips" : "sts";
   return parse_url("https://" + service + "." + region + "." + aws_suffix(region));
 }
 
-// The answer of STS to `action`.
+// The response of STS to `action`.
 Result<Credentials> read_sts(const Response& response, const std::string& action,
                              const std::string& role, const std::string& from) {
   const auto xml = parse_xml(response.body);
@@ -94,7 +102,7 @@ Result<Credentials> read_sts(const Response& response, const std::string& action
   const XmlElement* element = result != nullptr ? result->child("Credentials") : nullptr;
   // Not with the response's words: they may hold what is not to be seen.
   if (element == nullptr) {
-    return Status::error(Code::kCredentials, "STS gave no usable credentials").with_identity(from);
+    return unusable("STS").with_identity(from);
   }
   return credentials_from_xml(*element, from);
 }
@@ -152,7 +160,7 @@ Result<Credentials> from_container(const Settings& settings, const std::string& 
   if (response->status != 200) {
     return failed("the container's credentials endpoint refuses", *response);
   }
-  return from_json(*response, "the container's credentials endpoint");
+  return from_json(parse_json(response->body), "Token", "the container's credentials endpoint");
 }
 
 // By the variables that ECS and EKS set. kNotFound if there are none.
@@ -194,7 +202,7 @@ Result<Credentials> from_instance(const Settings& settings, Connection& connecti
   Result<Response> keys = ask("GET", path + percent_encode(role), token->body);
   if (!keys.ok()) return keys.status();
   if (keys->status != 200) return failed(from + " gives no credentials", *keys);
-  return from_json(*keys, from + " (role " + role + ")");
+  return from_json(parse_json(keys->body), "Token", from + " (role " + role + ")");
 }
 
 // What AWS' tools keep of `aws sso login`, in exchange for the keys of a role.
@@ -238,14 +246,13 @@ Result<Credentials> from_sso(const Settings& settings, const AwsProfile& profile
   if (response->status != 200) {
     return failed("SSO gives no credentials", *response).with_identity(from);
   }
-  const auto answer = parse_json(response->body);
-  const Json nothing;
-  const Json& keys = answer ? (*answer)["roleCredentials"] : nothing;
-  if (keys.string("accessKeyId").empty() || keys.string("secretAccessKey").empty()) {
-    return Status::error(Code::kCredentials, "SSO gave no usable credentials").with_identity(from);
-  }
-  return make(keys.string("accessKeyId"), keys.string("secretAccessKey"),
-              keys.string("sessionToken"), keys.integer("expiration").value_or(0) / 1000, from);
+  const auto given = parse_json(response->body);
+  const Json keys = given ? (*given)["roleCredentials"] : Json();
+  Result<Credentials> credentials =
+      make_given(keys.string("accessKeyId"), keys.string("secretAccessKey"),
+                 keys.string("sessionToken"), keys.integer("expiration").value_or(0) / 1000, from);
+  if (!credentials.ok()) return credentials.status().with_identity(from);
+  return credentials;
 }
 
 Result<Credentials> from_process(const AwsProfile& profile, Connection& connection) {
@@ -254,14 +261,12 @@ Result<Credentials> from_process(const AwsProfile& profile, Connection& connecti
   if (!text.ok()) return text.status();
   const auto json = parse_json(*text);
   const std::string from = "credential_process of profile " + profile.name;
-  if (!json || json->integer("Version").value_or(0) != 1 || json->string("AccessKeyId").empty() ||
-      json->string("SecretAccessKey").empty()) {
-    return Status::error(Code::kCredentials, from + " gave no usable credentials")
-        .with_hint("It must print a JSON object with Version 1, AccessKeyId and SecretAccessKey");
-  }
-  return make(json->string("AccessKeyId"), json->string("SecretAccessKey"),
-              json->string("SessionToken"), parse_iso8601(json->string("Expiration")).value_or(0),
-              from);
+  const bool known = json && json->integer("Version").value_or(0) == 1;
+  Result<Credentials> credentials =
+      known ? from_json(json, "SessionToken", from) : Result<Credentials>(unusable(from));
+  if (credentials.ok()) return credentials;
+  return credentials.status().with_hint(
+      "It must print a JSON object with Version 1, AccessKeyId and SecretAccessKey");
 }
 
 Result<Credentials> from_environment(const Settings& settings) {
@@ -399,13 +404,10 @@ std::string describe_access_key(const std::string& access_key) {
 }
 
 Result<Credentials> credentials_from_xml(const XmlElement& element, const std::string& from) {
-  const std::string access_key(element.child_text("AccessKeyId"));
-  const std::string secret_key(element.child_text("SecretAccessKey"));
-  if (access_key.empty() || secret_key.empty()) {
-    return Status::error(Code::kCredentials, from + " gave no usable credentials");
-  }
-  return make(access_key, secret_key, std::string(element.child_text("SessionToken")),
-              parse_iso8601(element.child_text("Expiration")).value_or(0), from);
+  return make_given(std::string(element.child_text("AccessKeyId")),
+                    std::string(element.child_text("SecretAccessKey")),
+                    std::string(element.child_text("SessionToken")),
+                    parse_iso8601(element.child_text("Expiration")).value_or(0), from);
 }
 
 Result<Credentials> find_aws_credentials(const Settings& settings, const AwsProfile& profile,
