@@ -404,19 +404,6 @@ TEST(Scheduler, MemoryMayBeDroppedByOtherThreadsAtAnyMoment) {
   EXPECT_EQ(blocks, kBlocks);
 }
 
-TEST(Scheduler, CountsTheTimeThatReadingPausedForTheConsumer) {
-  Crew crew({.memory_limit = MemoryLimit::bytes(kMiB)});
-  const auto file = crew.add_file(4 * kMiB);
-  ASSERT_TRUE(crew.submit({row(file, 4, kMiB)}).ok());
-  bool finished = false;
-  std::vector<Block> held = crew.next(&finished);
-  ASSERT_FALSE(held.empty());
-  held.clear();
-  std::this_thread::sleep_for(milliseconds(60));  // the next block is ready, and nobody takes it
-  ASSERT_TRUE(crew.drain());
-  EXPECT_GT(crew.scheduler().times().wait_consumer, 0.02);
-}
-
 // Two connections stall: each is told to end, and another brings the rest.
 TEST(Scheduler, StragglersAreAbortedAndOtherWorkersGoOn) {
   std::atomic<int> reads{0};

@@ -267,7 +267,7 @@ STEPS = [
 def test_whatever_fails_reaches_the_others_and_the_next_load_works(
     cluster: Make, tmp_path: Path, where: tuple[str, str, str], failure: str
 ) -> None:
-    """The timeouts would be 25 and 600 s."""
+    """The error of a timeout would not have the text of the failure."""
     files = models.dense(tmp_path, files=2, tensors=4)
     way = "gloo" if where[1] == "GlooTransport" else "shared memory"
     found = cluster(3).load(
@@ -279,7 +279,6 @@ def test_whatever_fails_reaches_the_others_and_the_next_load_works(
         assert "rank 1 on " in found[rank]["first"]["text"]
         assert "the first attempt" in found[rank]["first"]["text"]
     for result in found.values():
-        assert result["first"]["seconds"] < 20
         assert len(result["tensors"]) == 8
 
 
