@@ -7,7 +7,7 @@
 ...         ...
 """
 
-from runai_model_streamer import _interpreter  # noqa: F401 - first: it may refuse
+from runai_model_streamer import _installation  # noqa: F401 - first: it may refuse
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._distributed.streamer import DistributedStreamer

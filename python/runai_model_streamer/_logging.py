@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 
+from runai_model_streamer import _installation as installation
 from runai_model_streamer import _native_api as native
 
 logger = logging.getLogger("runai_model_streamer")
@@ -15,6 +16,7 @@ logger.addHandler(logging.NullHandler())
 _FORMAT = "%(asctime)s [%(levelname)s] %(message)s"
 _stderr: logging.Handler | None = None
 _file: logging.FileHandler | None = None
+_introduced = False
 _reported = False
 _level = logging.NOTSET  # what this module has set
 _propagated = True  # before lines went to standard error
@@ -49,7 +51,25 @@ def configure() -> None:
         _file = logging.FileHandler(path, delay=True)
         _file.setFormatter(logging.Formatter(_FORMAT))
         logger.addHandler(_file)
+    _introduce()
     _report_ignored()
+
+
+def _introduce() -> None:
+    """Says once which implementation runs, and whether its files are mixed with another's."""
+    global _introduced
+    if _introduced:
+        return
+    _introduced = True
+    directory = os.path.dirname(os.path.abspath(__file__))
+    logger.info("Model Streamer %s runs, from %s", native.version(), directory)
+    found = installation.problems()
+    if found:
+        logger.warning(
+            "two implementations of runai_model_streamer are mixed: %s. %s",
+            "; ".join(found),
+            installation.CURE,
+        )
 
 
 def _report_ignored() -> None:
