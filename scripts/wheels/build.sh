@@ -21,6 +21,7 @@ rm -rf "$work/plain"
   --config-settings=cmake.define.CURL_DIR="$deps/lib/cmake/CURL" \
   --config-settings=cmake.define.OPENSSL_ROOT_DIR="$deps" \
   --config-settings=cmake.define.OPENSSL_USE_STATIC_LIBS=ON \
+  --config-settings=cmake.define.STREAMER_LICENSES="$deps/licenses" \
   --config-settings=install.strip=true
 unset CFLAGS CXXFLAGS LDFLAGS
 PATH=$(dirname "$("$python" -c "import sys; print(sys.executable)")"):$PATH "$python" -m auditwheel repair --wheel-dir dist "$work"/plain/*.whl

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # build_deps.sh SOURCES PREFIX: builds the unpacked SOURCES/openssl and SOURCES/curl into static
 # libraries in PREFIX. Only what HTTPS needs is in them. CFLAGS is honoured, and SYSROOT is where
-# the C library is taken from.
+# the C library is taken from. PREFIX/licenses gets the licences of all that a wheel links statically.
 set -euo pipefail
 sources=$(realpath "$1")
 prefix=$(realpath -m "$2")
@@ -50,4 +50,18 @@ if [ ! -e "$prefix/lib/libcurl.a" ]; then
     { tail -40 "$build/log" >&2; exit 1; }
   rm -rf "$build"
 fi
+
+# licence NAME TEXT: the licence in the file TEXT, after a line that says what it is of.
+licence() {
+  { cat "$sources/$1.version" 2>/dev/null || echo "$1"; echo; cat "$2"; } >"$prefix/licenses/$1.txt"
+}
+mkdir -p "$prefix/licenses"
+licence openssl "$sources/openssl/LICENSE.txt"
+licence curl "$sources/curl/COPYING"
+# GCC's own libraries: on Debian the text is beside libstdc++, on RHEL beside libgcc.
+for text in "/usr/share/doc/libstdc++-$("${CXX:-g++}" -dumpversion | cut -d. -f1)-dev/copyright" \
+  /usr/share/licenses/libgcc/COPYING.RUNTIME; do
+  [ ! -e "$text" ] || licence libstdc++ "$text"
+done
+[ -e "$prefix/licenses/libstdc++.txt" ] || { echo "found no licence of libstdc++" >&2; exit 1; }
 ls -l "$prefix"/lib/*.a

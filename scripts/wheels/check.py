@@ -1,4 +1,7 @@
-"""Checks a wheel's size, its tag, and what its libraries export and need: `check.py WHEEL`."""
+"""Checks a wheel: `check.py WHEEL`.
+
+Its size, its tag, the licences in it, and what its libraries export and need.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 10 << 20  # bytes of a wheel
 NEWEST_GLIBC = (2, 28)
+# Of the project, and words of those of the code that is linked statically or comes from headers.
+LICENSES = {
+    "LICENSE": "Apache License",
+    "openssl.txt": "Apache License",
+    "curl.txt": "Daniel Stenberg",
+    "libstdc++.txt": "GCC RUNTIME LIBRARY EXCEPTION",
+    "pybind11.txt": "Wenzel Jakob",
+}
 
 
 def check_contents(wheel: Path) -> None:
@@ -21,6 +32,9 @@ def check_contents(wheel: Path) -> None:
     assert min((int(a), int(b)) for a, b in tags) <= NEWEST_GLIBC, wheel.name
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
+        (licenses,) = Path(folder).glob("*.dist-info/licenses")
+        for name, words in LICENSES.items():
+            assert words.lower() in (licenses / name).read_text().lower(), name
         package = Path(folder) / "runai_model_streamer"
         library = package / "libstreamer" / "lib" / "libstreamer.so"
         check = ROOT / "tests" / "abi" / "check_exports.py"

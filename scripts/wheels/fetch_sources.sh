@@ -21,7 +21,7 @@ fetch() {
   local version
   for version in $(apt_cache madison "$1" | awk '$NF == "Sources" {print $3}' | uniq); do
     if "${apt[@]}" source "$1=$version" >source.log 2>&1; then
-      echo "$1 $version"
+      echo "$1 $version, the source package of the distribution" | tee "$1.version"
       return
     fi
   done

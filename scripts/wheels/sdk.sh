@@ -12,7 +12,7 @@ stage=$work/sdk
 rm -rf "$stage"
 cmake -S . -B build/sdk -G Ninja -DCMAKE_BUILD_TYPE=Release -DSTREAMER_PYTHON=OFF \
   -DSTREAMER_STATIC_RUNTIME=ON -DCURL_DIR="$deps/lib/cmake/CURL" -DOPENSSL_ROOT_DIR="$deps" \
-  -DOPENSSL_USE_STATIC_LIBS=ON -DCMAKE_INSTALL_LIBDIR=lib >"$work/sdk.log" ||
+  -DOPENSSL_USE_STATIC_LIBS=ON -DSTREAMER_LICENSES="$deps/licenses" -DCMAKE_INSTALL_LIBDIR=lib >"$work/sdk.log" ||
   { cat "$work/sdk.log" >&2; exit 1; }
 cmake --build build/sdk --target streamer -- --quiet
 cmake --install build/sdk --prefix "$stage/$name" --strip >>"$work/sdk.log"

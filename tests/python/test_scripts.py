@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from scripts import fresh_machine
 from scripts.check_commit_message import problems
 from scripts.run_steps import Result, summary
+from scripts.wheels import outdated
 from tests.support.processes import ROOT
 
 LONG = "Word " * 15
@@ -153,3 +157,58 @@ def test_each_fuzzer_has_a_corpus_of_small_seeds() -> None:
         seeds = list((ROOT / "tests/fuzz/corpus" / target).iterdir())
         assert len(seeds) >= 10, target
         assert all(seed.stat().st_size < 4096 for seed in seeds), target
+
+
+class TestFreshMachine:
+    """What scripts.fresh_machine runs, without a root to run it in."""
+
+    @staticmethod
+    def command(*arguments: str, program: tuple[str, ...] = ("make", "test")) -> list[str]:
+        options = fresh_machine.parser().parse_args(["bookworm", "/root", *arguments])
+        return fresh_machine.command_of(options, program)
+
+    def test_nothing_of_this_machine_gets_in_but_proxies_and_mirrors(self) -> None:
+        ours = {
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "PYTHONPATH": "/here",
+            "PATH": "/here/bin",
+            "PIP_INDEX_URL": "https://mirror.example/simple",
+            "HTTPS_PROXY": "http://proxy.example:3128",
+            "CI": "true",
+        }
+        run = fresh_machine.environment(ours, "/home/someone")
+        assert set(ours) & set(run) == {"PATH", "PIP_INDEX_URL", "HTTPS_PROXY", "CI"}
+        assert "/here" not in run["PATH"]
+        assert run["HOME"] == "/home/someone"
+
+    def test_rights_are_dropped_before_make(self) -> None:
+        assert self.command() == ["make", "test"]
+        user = self.command("--user")
+        assert user[0] == "setpriv" and "--reuid=someone" in user
+        assert user[-2:] == ["make", "test"]
+        container = self.command("--unprivileged")
+        assert container[:2] == ["setpriv", f"--bounding-set={container[2].partition('=')[2]}"]
+        assert "-sys_admin" in container[1] and "-net_admin" in container[1]
+
+
+class TestOutdatedWheels:
+    def test_the_version_is_read_from_the_licence(self, tmp_path: Path) -> None:
+        wheel = tmp_path / "a.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            text = "curl 7.88.1-10+deb12u15, the source package of the distribution\n\nCOPYRIGHT"
+            archive.writestr("a.dist-info/licenses/curl.txt", text)
+            archive.writestr("a.dist-info/licenses/openssl.txt", "openssl\n\nApache")
+        assert outdated.version_in(str(wheel), "curl") == "7.88.1-10+deb12u15"
+        with pytest.raises(ValueError, match=r"does not begin with a version: openssl"):
+            outdated.version_in(str(wheel), "openssl")
+
+    def test_the_candidate_of_apt_is_found(self) -> None:
+        policy = "libssl-dev:\n  Installed: 3.0.1-1\n  Candidate: 3.0.2-1\n  Version table:\n"
+        assert outdated.offered(policy) == "3.0.2-1"
+        with pytest.raises(ValueError, match="apt-get update"):
+            outdated.offered("libssl-dev:\n  Installed: (none)\n  Candidate: (none)\n")
+
+    @pytest.mark.skipif(not shutil.which("dpkg"), reason="needs dpkg")
+    def test_security_releases_are_newer(self) -> None:
+        assert outdated.newer("7.88.1-10+deb12u15", "7.88.1-10+deb12u9")
+        assert not outdated.newer("7.88.1-10+deb12u15", "7.88.1-10+deb12u15")
