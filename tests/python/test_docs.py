@@ -8,11 +8,10 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 import runai_model_streamer
 from benchmarks import front, report
+from scripts import docs_site
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("packages/**/*.md")])
@@ -47,35 +46,6 @@ def test_python_on_the_pages_imports_what_exists(page: Path) -> None:
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and node.module == "runai_model_streamer":
                 assert not {alias.name for alias in node.names} - set(runai_model_streamer.__all__)
-
-
-class Model(torch.nn.Module):
-    """The model that `model` and the paths of the snippets stand for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lm_head = torch.nn.Linear(4, 2048, bias=False)
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/guides/usage.md"])
-def test_python_on_the_pages_runs(page: str, tmp_path: Path) -> None:
-    save_file(Model().state_dict(), tmp_path / "model.safetensors")
-    (tmp_path / "file.bin").write_bytes(bytes(4296))
-    places = {
-        '"s3://bucket/llama"': f'"{tmp_path}"',
-        '"/models/llama"': f'"{tmp_path}"',
-        '"model.safetensors"': f'"{tmp_path}/model.safetensors"',
-        '"file.bin"': f'"{tmp_path}/file.bin"',
-        '"cuda:0"': '"cpu"',
-    }
-    names = {"model": Model(), "paths": runai_model_streamer.list_safetensors(tmp_path)}
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
-    here = [block for block in blocks if "transformers" not in block]
-    assert here
-    for block in here:
-        for written, place in places.items():
-            block = block.replace(written, place)
-        exec(compile(block, page, "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -156,3 +126,45 @@ def test_a_version_of_the_changelog_has_each_section_once() -> None:
     for version in re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)[1:]:
         sections = re.findall(r"^### (.+)$", version, re.M)
         assert len(sections) == len(set(sections)), version.partition("\n")[0]
+
+
+def test_the_navigation_of_the_site_has_every_page() -> None:
+    contents = (ROOT / "docs" / "index.md").read_text()
+    sections = docs_site.navigation(contents)
+    pages = {"index.md"}
+    for section in sections[1:]:
+        for entries in section.values():
+            pages |= {page for entry in entries for page in entry.values()}
+    there = {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")}
+    assert pages == there | set(docs_site.PROJECT.values())
+
+
+@pytest.mark.parametrize(
+    ("link", "page", "target"),
+    [
+        ("s3.md", "guides/usage.md", None),
+        ("https://example.org/a.md", "guides/usage.md", None),
+        ("../../SECURITY.md", "guides/install.md", "../project/security.md"),
+        ("docs/benchmarks.md", "project/contributing.md", "../benchmarks.md"),
+        ("../benchmarks/results/s3.png", "benchmarks.md", "pictures/s3.png"),
+        (
+            "../../examples/c/restore.c",
+            "guides/a.md",
+            "https://host/blob/main/examples/c/restore.c",
+        ),
+        ("decisions/", "internals/a.md", "https://host/tree/main/docs/internals/decisions"),
+    ],
+)
+def test_links_that_leave_the_site_lead_to_the_repository(
+    link: str, page: str, target: str | None
+) -> None:
+    assert docs_site.target_of(link, page, "https://host") == target
+    text = f"```\n[a]({link})\n```\n[a]({link}#b)"
+    there = f"```\n[a]({link})\n```\n[a]({target or link}#b)"
+    assert docs_site.rewrite(text, page, "https://host") == there
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = (ROOT / "docs" / "reference" / "api.md").read_text()
+    named = re.findall(r"^::: runai_model_streamer\.(\w+)$", page, re.M)
+    assert sorted(named) == sorted(set(runai_model_streamer.__all__) - {"__version__"})

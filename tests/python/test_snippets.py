@@ -1,0 +1,216 @@
+"""What the documentation tells readers to copy works."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import runai_model_streamer
+from runai_model_streamer import _native_api as native
+from tests.support.processes import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def blocks(page: str | Path, language: str) -> list[str]:
+    text = (ROOT / page).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.S | re.M)
+
+
+WITH_PYTHON = [str(page.relative_to(ROOT)) for page in PAGES if blocks(page, "python")]
+
+
+class Model(torch.nn.Module):
+    """The model that `model` and the paths of the snippets stand for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lm_head = torch.nn.Linear(4, 2048, bias=False)
+
+
+def small_llama(folder: Path) -> torch.nn.Module:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "vocab_size": 64}
+    counts = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = transformers.LlamaConfig(**sizes, **counts, dtype="bfloat16")
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+    model.save_pretrained(folder)
+    return model  # type: ignore[no-any-return]
+
+
+def small_unet(folder: Path) -> torch.nn.Module:
+    diffusers = pytest.importorskip("diffusers")
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    unet = diffusers.UNet2DModel(
+        sample_size=8, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1, **blocks
+    )
+    unet.save_pretrained(folder)
+    return unet  # type: ignore[no-any-return]
+
+
+class Listing(http.server.SimpleHTTPRequestHandler):
+    """A web server that lists directories."""
+
+    def log_message(self, *arguments: object) -> None: ...
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """The URL of tmp_path / "web"."""
+    (tmp_path / "web" / "model").mkdir(parents=True)
+    (tmp_path / "web" / "model" / "config.json").write_text("{}")
+    handler = functools.partial(Listing, directory=str(tmp_path / "web"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Path(runai_model_streamer.__file__).parent
+    monkeypatch.setenv("STREAMER_LIBRARY", str(package / "libstreamer/lib/libstreamer.so"))
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("page", WITH_PYTHON)
+def test_python_runs(page: str, tmp_path: Path, web: str) -> None:
+    models, originals = tmp_path / "models", {}
+    (models / "small").mkdir(parents=True)
+    if "transformers" in page:
+        originals["model"] = small_llama(models / "llama")
+        originals["unet"] = small_unet(models / "pipeline" / "unet")
+    else:
+        (models / "llama").mkdir()
+        save_file(Model().state_dict(), models / "llama" / "model.safetensors")
+    (tmp_path / "file.bin").write_bytes(bytes(4296))
+    group = f'"gloo", init_method="file://{tmp_path}/group", rank=0, world_size=1'
+    places = {
+        '"s3://bucket/llama"': f'"{models}/llama"',
+        '"s3://bucket/model"': f'"{web}/model/"',
+        '"/cache/': f'"{tmp_path}/',
+        '"/models/': f'"{models}/',
+        '"model.safetensors"': f'"{models}/llama/model.safetensors"',
+        '"file.bin"': f'"{tmp_path}/file.bin"',
+        '"cuda:0"': '"cpu"',
+        'f"cuda:{rank}"': '"cpu"',
+        '"nccl"': group,
+    }
+    names: dict[str, Any] = {"torch": torch, "model": Model()}
+    names["SafetensorsStreamer"] = runai_model_streamer.SafetensorsStreamer
+    if "transformers" not in page:
+        names["paths"] = runai_model_streamer.list_safetensors(models / "llama")
+    try:
+        for block in blocks(page, "python"):
+            for written, place in places.items():
+                block = block.replace(written, place)
+            exec(compile(block, page, "exec"), names)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    for name, original in originals.items():
+        loaded = names[name].state_dict()
+        assert all(torch.equal(loaded[key], value) for key, value in original.state_dict().items())
+
+
+def test_json_is_json() -> None:
+    found = [json.loads(block) for page in PAGES for block in blocks(page, "json")]
+    assert found
+
+
+PIP_LINES = [
+    (str(page.relative_to(ROOT)), line.strip())
+    for page in PAGES
+    for line in re.findall(r"^.*\bpip install\b.*$", page.read_text(), re.M)
+    if page.name != "CHANGELOG.md"
+]
+
+
+class TestPip:
+    """The name on the public index is the original's."""
+
+    def test_no_line_installs_the_original(self) -> None:
+        assert len(PIP_LINES) > 10
+        wrong = []
+        for page, line in PIP_LINES:
+            # In a sentence such a line is a warning.
+            named = re.search(
+                r"""pip install[^`]*[\s"'](runai-model-streamer)(\[[\w,]+\])?["'\s]""", line
+            )
+            if named and "`" not in line:
+                wrong.append((page, line))
+        assert not wrong
+
+    def test_the_original_is_installed_by_its_version_alone(self) -> None:
+        pinned = [line for _, line in PIP_LINES if "runai-model-streamer" in line and "==" in line]
+        assert pinned == ['pip install "runai-model-streamer[s3]==0.17.0"']
+
+    def test_what_requires_the_original_has_a_constraint(self) -> None:
+        for page, line in PIP_LINES:
+            if "[runai]" in line and "`" not in line:
+                assert line.startswith("PIP_CONSTRAINT="), page
+
+    def test_names_with_brackets_are_quoted(self) -> None:
+        """zsh takes brackets for a pattern."""
+        for page, line in PIP_LINES:
+            bare = re.sub(r"\"[^\"]*\"|'[^']*'|`[^`]*`", "", line)
+            assert "[" not in bare.partition("pip install")[2], (page, line)
+
+    def test_wheels_have_the_version_of_the_package(self) -> None:
+        version = runai_model_streamer.__version__
+        for page in PAGES:
+            for found in re.findall(r"runai_model_streamer-([\d.]+)-cp3", page.read_text()):
+                assert found == version, page
+
+
+class TestKubernetes:
+    @pytest.fixture
+    def manifest(self) -> dict[str, Any]:
+        yaml = pytest.importorskip("yaml")
+        (block,) = blocks("docs/guides/kubernetes.md", "yaml")
+        return {document["kind"]: document for document in yaml.safe_load_all(block)}
+
+    def test_names_agree(self, manifest: dict[str, Any]) -> None:
+        assert list(manifest) == ["ServiceAccount", "Deployment", "Service"]
+        pods = manifest["Deployment"]["spec"]["template"]
+        labels = pods["metadata"]["labels"]
+        assert manifest["Deployment"]["spec"]["selector"]["matchLabels"] == labels
+        assert manifest["Service"]["spec"]["selector"] == labels
+        account = manifest["ServiceAccount"]["metadata"]["name"]
+        assert pods["spec"]["serviceAccountName"] == account
+        (server,) = pods["spec"]["containers"]
+        volumes = {volume["name"] for volume in pods["spec"]["volumes"]}
+        assert {mount["name"] for mount in server["volumeMounts"]} == volumes
+        (port,) = server["ports"]
+        assert manifest["Service"]["spec"]["ports"][0]["targetPort"] == port["containerPort"]
+
+    def test_settings_exist_and_fit_into_the_memory(self, manifest: dict[str, Any]) -> None:
+        (server,) = manifest["Deployment"]["spec"]["template"]["spec"]["containers"]
+        settings = {row["name"] for row in native.settings_table()}
+        values = {entry["name"]: entry["value"] for entry in server["env"]}
+        assert all(isinstance(value, str) for value in values.values())
+        assert set(values) - {"VLLM_ASSETS_CACHE"} <= settings
+        limits = server["resources"]["limits"]
+        assert limits["memory"] == server["resources"]["requests"]["memory"]
+        assert int(values["RUNAI_STREAMER_MEMORY_LIMIT"]) < int(limits["memory"][:-2]) << 30
+
+    def test_the_load_may_not_take_longer_than_the_probe(self, manifest: dict[str, Any]) -> None:
+        (server,) = manifest["Deployment"]["spec"]["template"]["spec"]["containers"]
+        values = {entry["name"]: entry["value"] for entry in server["env"]}
+        probe = server["startupProbe"]
+        assert (
+            int(values["RUNAI_STREAMER_DEADLINE_SECONDS"])
+            < probe["periodSeconds"] * probe["failureThreshold"]
+        )
