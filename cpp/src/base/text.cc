@@ -1,24 +1,6 @@
 #include "base/text.h"
 
 namespace streamer {
-namespace {
-
-// The size of the character at the front of `text`, which begins with `lead`; 0: it is not UTF-8.
-std::size_t utf8_size(std::string_view text, unsigned lead) {
-  const std::size_t size = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
-  if (lead < 0xC2 || lead > 0xF4 || text.size() < size) return 0;
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  // Neither longer than needed, nor a surrogate, nor above U+10FFFF.
-  const unsigned least = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-  const unsigned most = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-  if (byte(1) < least || byte(1) > most) return 0;
-  for (std::size_t i = 2; i < size; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  }
-  return size;
-}
-
-}  // namespace
 
 std::string lower(std::string_view text) {
   std::string out(text);
@@ -48,10 +30,29 @@ void append_utf8(std::uint32_t code, std::string* out) {
   }
 }
 
+Utf8Character first_character(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned lead = byte(0);
+  if (lead < 0x80) return {lead, 1};
+  const std::size_t size = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
+  if (lead < 0xC2 || lead > 0xF4 || text.size() < size) return {lead, 0};
+  // Neither longer than needed, nor a surrogate, nor above U+10FFFF.
+  const unsigned least = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+  const unsigned most = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+  if (byte(1) < least || byte(1) > most) return {lead, 0};
+  std::uint32_t code = lead & (0xFFu >> (size + 1));
+  for (std::size_t i = 1; i < size; ++i) {
+    if ((byte(i) & 0xC0) != 0x80) return {lead, 0};
+    code = code << 6 | (byte(i) & 0x3Fu);
+  }
+  return {code, size};
+}
+
 std::size_t find_invalid_utf8(std::string_view text) {
   for (std::size_t at = 0; at < text.size();) {
-    const unsigned lead = static_cast<unsigned char>(text[at]);
-    const std::size_t size = lead < 0x80 ? 1 : utf8_size(text.substr(at), lead);
+    // One byte is what headers are nearly always made of.
+    const bool ascii = static_cast<unsigned char>(text[at]) < 0x80;
+    const std::size_t size = ascii ? 1 : first_character(text.substr(at)).size;
     if (size == 0) return at;
     at += size;
   }

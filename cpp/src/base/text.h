@@ -13,6 +13,13 @@ std::string_view trim(std::string_view text);  // without the white space at bot
 
 // Appends the character `code`, at most 0x10FFFF, in UTF-8.
 void append_utf8(std::uint32_t code, std::string* out);
+struct Utf8Character {
+  std::uint32_t code;
+  std::size_t
+      size;  // in bytes; 0: the text does not begin with UTF-8, and `code` is its first byte
+};
+// The character at the front of `text`, which is not empty, by RFC 3629.
+Utf8Character first_character(std::string_view text);
 // The position of the first byte of `text` that is not UTF-8 (RFC 3629); npos if all of it is.
 std::size_t find_invalid_utf8(std::string_view text);
 

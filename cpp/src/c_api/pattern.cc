@@ -3,21 +3,16 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/text.h"
+
 namespace streamer::c_api {
 namespace {
 
-// The character at `at`, which moves behind it. A byte that is no UTF-8 counts as itself.
+// The character at `at`, which moves behind it. A byte that is not UTF-8 counts as itself.
 std::uint32_t take(std::string_view text, std::size_t& at) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(at++);
-  const int more = first >= 0xF0 ? 3 : first >= 0xE0 ? 2 : first >= 0xC2 ? 1 : 0;
-  std::uint32_t value = more == 0 ? first : first & (0x3F >> more);
-  for (int i = 0; i < more; ++i) {
-    if (at + i >= text.size() || (byte(at + i) & 0xC0) != 0x80) return first;
-    value = value << 6 | (byte(at + i) & 0x3F);
-  }
-  at += more;
-  return value;
+  const Utf8Character character = first_character(text.substr(at));
+  at += character.size == 0 ? 1 : character.size;
+  return character.code;
 }
 
 // Where the set that opens before `at` ends (its ']'), or npos: then '[' is itself. A ']' that
