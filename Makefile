@@ -20,7 +20,7 @@ export CC := gcc
 export CXX := g++
 endif
 
-# Paths count from this folder, so that one clone's cache serves another.
+# Paths count from this directory, so that one clone's cache serves another.
 export CCACHE_BASEDIR ?= $(CURDIR)
 
 VENV := .venv
@@ -199,7 +199,7 @@ bench-setup: $(STAMPS)/package $(STAMPS)/bench $(STAMPS)/system-test
 	@cmake --build --preset plain --target raw_reader -- --quiet
 
 ##@ Cleaning
-clean:  ## Remove build folders and stamps
+clean:  ## Remove build directories and stamps
 	rm -rf build build-* .cache/stamps .cache/tidy dist .mypy_cache .ruff_cache .pytest_cache
 
 distclean: clean  ## Remove the virtual environments and generated checkpoints, too

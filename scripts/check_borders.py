@@ -60,8 +60,8 @@ ROOMS: dict[str, set[str]] = {
     "bindings": {"src/base"},
 }
 
-# Python: the modules and folders of the package from the lowest layer to the highest. A module may
-# import what is in lower layers, and in its own as long as the imports make no circle.
+# Python: the modules and directories of the package from the lowest layer to the highest. A module
+# may import what is in lower layers, and in its own as long as the imports make no circle.
 LAYERS: list[set[str]] = [
     {"_interpreter", "_installation", "_native", "_gc"},
     {"_errors"},

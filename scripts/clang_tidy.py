@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs clang-tidy on the C++ sources of a build folder, only on what changed since it last passed.
+"""Runs clang-tidy on the C++ sources of a build directory, only on what changed since it passed.
 
 A source counts as changed when it, any header of the tree, its command or the checks changed.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PASSED = ROOT / ".cache" / "tidy"
 TOOL = os.environ.get("CLANG_TIDY", "clang-tidy-14")
-FOLDERS = ("cpp", "benchmarks", "examples")
+DIRECTORIES = ("cpp", "benchmarks", "examples")
 
 
 def digest(*parts: bytes) -> str:
@@ -43,14 +43,14 @@ def check(build: str, source: Path) -> tuple[Path, int, str]:
 def main() -> int:
     build = sys.argv[1]
     commands = json.loads((ROOT / build / "compile_commands.json").read_text())
-    headers = sorted(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.h"))
+    headers = sorted(p for directory in DIRECTORIES for p in (ROOT / directory).rglob("*.h"))
     common = digest((ROOT / ".clang-tidy").read_bytes(), *(p.read_bytes() for p in headers))
     PASSED.mkdir(parents=True, exist_ok=True)
     todo: dict[Path, Path] = {}
     seen = 0
     for entry in commands:
         source = Path(entry["directory"], entry["file"]).resolve()
-        if not any(source.is_relative_to(ROOT / folder) for folder in FOLDERS):
+        if not any(source.is_relative_to(ROOT / directory) for directory in DIRECTORIES):
             continue
         seen += 1
         key = digest(common.encode(), source.read_bytes(), entry["command"].encode())

@@ -5,13 +5,13 @@
 # CMake, pytest and safetensors; a C++ compiler. Settings, all from the environment:
 #   PYTHON   the interpreter (python3)
 #   STEPS    of "build test bench", those to do; what is built stays in build/gpu (all three)
-#   PREFIX   a folder made by scripts/unpack_prefix.sh, with libcurl and OpenSSL; without it object
+#   PREFIX   a directory made by scripts/unpack_prefix.sh, with libcurl and OpenSSL; without it object
 #            storage is left out, and with it the row that loads over http
-#   WHEELS   a folder with wheels for this Python: the peers instanttensor, runai_model_streamer,
+#   WHEELS   a directory with wheels for this Python: the peers instanttensor, runai_model_streamer,
 #            safetensors and fastsafetensors (without it only this package is measured), what Python
 #            lacks of numpy, pytest and safetensors, and what it lacks of the peers' own needs
 #            (humanize, typer)
-#   OUT      a folder that gets copies of the results
+#   OUT      a directory that gets copies of the results
 #   ARGS     more arguments for benchmarks.gpu, e.g. "--gigabytes 16 --rounds 5 --data /mnt/nvme";
 #            "--standin" tries all of this without a GPU
 set -euo pipefail

@@ -1,4 +1,4 @@
-"""For tests of programs that load from object storage: a folder stands in for the buckets."""
+"""For tests of programs that load from object storage: a directory stands in for the buckets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["StreamerPatcher"]
 
 
 class StreamerPatcher:
-    """Shims of list_safetensors, pull_files and SafetensorsStreamer over a local folder.
+    """Shims of list_safetensors, pull_files and SafetensorsStreamer over a local directory.
 
     `s3://any-bucket/key` (and gs://, az://) is the file `key` below `local_root`::
 
@@ -56,11 +56,11 @@ class StreamerPatcher:
         ignore_pattern: Sequence[str] | None = None,
         s3_credentials: S3Credentials | None = None,
     ) -> None:
-        """pull_files(): copies what matches from the folder."""
+        """pull_files(): copies what matches from the directory."""
         source = self.local_path(model_path)
-        for folder, _, names in os.walk(source):
+        for directory, _, names in os.walk(source):
             for name in sorted(names):
-                path = os.path.join(folder, name)
+                path = os.path.join(directory, name)
                 key = os.path.relpath(path, self.local_root)
                 if not matches(key, allow_pattern, ignore_pattern):
                     continue
@@ -69,7 +69,7 @@ class StreamerPatcher:
                 shutil.copyfile(path, target)
 
     def create_mock_streamer(self, *_args: Any, **_kwargs: Any) -> SafetensorsStreamer:
-        """A SafetensorsStreamer that reads the folder's files for URIs."""
+        """A SafetensorsStreamer that reads the directory's files for URIs."""
         return _PatchedStreamer(self)
 
 

@@ -23,10 +23,10 @@ std::uint64_t read_number(const std::string& path) {
   return value == 0 || value > (std::uint64_t{1} << 60) ? kNoLimit : value;
 }
 
-// The cgroup's folder: its own path where the hierarchy is visible, else the root of the mount,
+// The cgroup's directory: its own path where the hierarchy is visible, else the root of the mount,
 // which is the container's.
 struct Cgroup {
-  std::string folder;
+  std::string directory;
   bool v2 = true;
 };
 
@@ -41,7 +41,7 @@ Cgroup find_cgroup() {
     const std::string controllers = line.substr(first + 1, second - first - 1);
     const std::string path = line.substr(second + 1);
     if (line.rfind("0::", 0) == 0) {
-      found.folder = "/sys/fs/cgroup" + path;
+      found.directory = "/sys/fs/cgroup" + path;
     } else if (controllers.find("memory") != std::string::npos) {
       return {"/sys/fs/cgroup/memory" + path, false};
     }
@@ -49,15 +49,17 @@ Cgroup find_cgroup() {
   return found;
 }
 
-std::string parent(const std::string& folder) { return folder.substr(0, folder.rfind('/')); }
+std::string parent(const std::string& directory) {
+  return directory.substr(0, directory.rfind('/'));
+}
 
 // The lowest limit of the cgroup and its ancestors.
 std::uint64_t lowest(const Cgroup& group, const char* v2, const char* v1) {
   std::uint64_t limit = kNoLimit;
-  std::string folder = group.folder;
-  while (folder.size() >= std::string("/sys/fs/cgroup").size()) {
-    limit = std::min(limit, read_number(folder + "/" + (group.v2 ? v2 : v1)));
-    folder = parent(folder);
+  std::string directory = group.directory;
+  while (directory.size() >= std::string("/sys/fs/cgroup").size()) {
+    limit = std::min(limit, read_number(directory + "/" + (group.v2 ? v2 : v1)));
+    directory = parent(directory);
   }
   return limit;
 }
@@ -85,7 +87,7 @@ int usable_processors() {
   cpu_set_t set;
   CPU_ZERO(&set);
   int count = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-  std::ifstream file(find_cgroup().folder + "/cpu.max");
+  std::ifstream file(find_cgroup().directory + "/cpu.max");
   std::string quota;
   double period = 0;
   if (file >> quota >> period && quota != "max" && period > 0) {

@@ -283,7 +283,7 @@ def _of_pattern(path: str, pattern: str, credentials: S3Credentials | None) -> C
 
 
 def _nothing_in(directory: _Directory, variant: str | None) -> str:
-    text = f"{directory.path}: no safetensors files in this folder"
+    text = f"{directory.path}: no safetensors files in this directory"
     if variant is not None:
         return text + f" are of the variant {variant!r}"
     other = [name for name in directory.names if name.lower().endswith(".safetensors")]

@@ -121,8 +121,8 @@ class Journal:
         part = self._parts.get(copy)
         if part is None or not copy.version:
             self._drop_part(part)
-            folder = os.path.dirname(copy.name)
-            part = os.path.join(folder, f".streamer-{secrets.token_hex(8)}.part")
+            directory = os.path.dirname(copy.name)
+            part = os.path.join(directory, f".streamer-{secrets.token_hex(8)}.part")
             self._parts[copy] = part
             self._append({**dataclasses.asdict(copy), "part": part})
         return part

@@ -22,20 +22,20 @@ from runai_model_streamer._storage.pull import (
 
 
 def list_safetensors(path: Path, s3_credentials: S3Credentials | None = None) -> list[str]:
-    """The safetensors files directly in the folder `path`, sorted; none: an empty list.
+    """The safetensors files directly in the directory `path`, sorted; none: an empty list.
 
-    Each is the folder as it was given, and the name. Links that lead nowhere are listed; hidden
-    files are not. A local folder that can't be listed is an empty list and a warning in the log.
+    Each is the directory as it was given, and the name. Links that lead nowhere are listed; hidden
+    files are not. A local directory that can't be listed is an empty list and a warning in the log.
     The path of an index gives the files that it names. list_checkpoint() raises, and finds the
-    index of a folder.
+    index of a directory.
     """
-    folder = to_text(path)
-    if folder.endswith(".safetensors.index.json") and not is_address(folder):
-        return _of_index(folder, s3_credentials)
-    if is_remote(folder):
-        return list_safetensors_objects(folder, s3_credentials)
+    directory = to_text(path)
+    if directory.endswith(".safetensors.index.json") and not is_address(directory):
+        return _of_index(directory, s3_credentials)
+    if is_remote(directory):
+        return list_safetensors_objects(directory, s3_credentials)
     try:
-        names = names_in(folder)
+        names = names_in(directory)
     except StreamerError as error:
         logger.warning("list_safetensors: %s", error)
         return []
@@ -44,9 +44,9 @@ def list_safetensors(path: Path, s3_credentials: S3Credentials | None = None) ->
         logger.warning(
             "list_safetensors: %s: names end in .safetensors, in small letters, and do not begin "
             "with a dot: there are others",
-            folder,
+            directory,
         )
-    return sorted(os.path.join(folder, name) for name in found)
+    return sorted(os.path.join(directory, name) for name in found)
 
 
 def _of_index(path: str, credentials: S3Credentials | None) -> list[str]:
@@ -66,7 +66,7 @@ def pull_files(
     ignore_pattern: Sequence[str] | None = None,
     s3_credentials: S3Credentials | None = None,
 ) -> None:
-    """Copies the objects below the URI `model_path` into the folder `dst`.
+    """Copies the objects below the URI `model_path` into the directory `dst`.
 
     Patterns are those of fnmatch, over the whole key of an object; ``*`` crosses ``/``. Files are
     complete or absent. NotImplementedError for a local path.
@@ -87,12 +87,12 @@ def list_files(
     s3_credentials: S3Credentials | None = None,
 ) -> list[tuple[str, int]]:
     """(path, size in bytes) of what is below `prefix`, sorted; patterns as in pull_files()."""
-    folder = to_text(prefix)
-    if is_remote(folder):
-        found = list_objects(folder, is_recursive, s3_credentials)
+    directory = to_text(prefix)
+    if is_remote(directory):
+        found = list_objects(directory, is_recursive, s3_credentials)
         keys = [native.object_key(path) for path, _, _ in found]
     else:
-        found = native.list_objects(to_native(folder), is_recursive)
+        found = native.list_objects(to_native(directory), is_recursive)
         keys = [path for path, _, _ in found]
     return [
         (path, size)

@@ -56,17 +56,17 @@ _HUB = re.compile(
 
 
 def list_objects(
-    folder: str, is_recursive: bool = True, credentials: S3Credentials | None = None
+    directory: str, is_recursive: bool = True, credentials: S3Credentials | None = None
 ) -> list[tuple[str, int, str]]:
-    """(path, size, version) of the objects below `folder`, sorted by path. An empty version: the
+    """(path, size, version) of the objects below `directory`, sorted by path. An empty version: the
     list does not tell."""
     provider = make_provider(credentials)
-    return native.list_objects(folder, is_recursive, provider, certificates.fallback())
+    return native.list_objects(directory, is_recursive, provider, certificates.fallback())
 
 
-def list_safetensors_objects(folder: str, credentials: S3Credentials | None = None) -> list[str]:
-    """The safetensors objects directly in `folder`, sorted."""
-    found = list_objects(folder, False, credentials)
+def list_safetensors_objects(directory: str, credentials: S3Credentials | None = None) -> list[str]:
+    """The safetensors objects directly in `directory`, sorted."""
+    found = list_objects(directory, False, credentials)
     return [path for path, _, _ in found if is_weights(name_of(path))]
 
 
@@ -155,17 +155,17 @@ def _target(destination: str, relative: str, path: str) -> str:
     """The file for an object; RunaiStreamerInvalidInputException where it would lie elsewhere."""
     if ".." in relative.split("/") or "\0" in relative:
         raise RunaiStreamerInvalidInputException(
-            f"{path}: its name would place the file outside of the folder {destination!r}",
+            f"{path}: its name would place the file outside of the directory {destination!r}",
             path=path,
         )
     # Not join(): the rest of "a//b" below "a" begins with a slash.
     target = os.path.normpath(destination + "/" + relative)
-    # A link inside the folder must not lead out of it, either.
+    # A link inside the directory must not lead out of it, either.
     root = os.path.realpath(destination)
     real = os.path.realpath(os.path.dirname(target))
     if real != root and not real.startswith(root.rstrip("/") + "/"):
         raise RunaiStreamerInvalidInputException(
-            f"{path}: a link in {destination!r} leads out of that folder", path=path
+            f"{path}: a link in {destination!r} leads out of that directory", path=path
         )
     return target
 
@@ -185,18 +185,18 @@ def _check_targets(wanted: Sequence[_Wanted]) -> None:
                 path=path,
             )
         seen[target] = path
-    folders: set[str] = set()
+    directories: set[str] = set()
     for path, target in ((one.path, one.target) for one in wanted):
-        folder = os.path.dirname(target)
-        while folder and folder not in folders:
-            if folder in seen:
+        directory = os.path.dirname(target)
+        while directory and directory not in directories:
+            if directory in seen:
                 raise RunaiStreamerInvalidInputException(
-                    f"{path} and {shown_path(seen[folder])}: "
-                    f"{folder!r} can't be a folder and a file",
+                    f"{path} and {shown_path(seen[directory])}: "
+                    f"{directory!r} can't be a directory and a file",
                     path=path,
                 )
-            folders.add(folder)
-            folder = os.path.dirname(folder)
+            directories.add(directory)
+            directory = os.path.dirname(directory)
 
 
 def _check_space(destination: str, files: Sequence[tuple[str, int]], held: int) -> None:

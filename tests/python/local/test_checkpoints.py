@@ -209,7 +209,7 @@ class TestADirectory:
     @pytest.mark.parametrize(
         ("there", "hint"),
         [
-            ([], "no safetensors files in this folder$"),
+            ([], "no safetensors files in this directory$"),
             (["M.SAFETENSORS"], "small letters.*M.SAFETENSORS"),
             ([".m.safetensors"], "do not begin with a dot.*.m.safetensors"),
             (["pytorch_model.bin"], "PyTorch's own: 'pytorch_model.bin'"),

@@ -132,7 +132,7 @@ def test_names_of_a_file_and_of_a_folder(tmp_path, monkeypatch, names):
         "runai_model_streamer._storage.pull.list_objects",
         lambda *_: [(f"s3://b/m/{name}", 4, "") for name in names],
     )
-    with pytest.raises(StreamerError, match="folder and a file"):
+    with pytest.raises(StreamerError, match="directory and a file"):
         pull_files("s3://b/m", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
