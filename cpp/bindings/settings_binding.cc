@@ -29,7 +29,7 @@ py::list table() {
     row["group"] = info.group;
     row["name"] = info.name;
     row["type"] = type_name(info.type);
-    row["default"] = info.standard;
+    row["default"] = default_text(info);
     row["accepted"] = info.accepted;
     row["summary"] = info.summary;
     rows.append(row);
@@ -38,7 +38,7 @@ py::list table() {
 }
 
 template <typename T>
-py::object value_or_none(const Result<std::optional<T>>& result) {
+py::object checked(const Result<T>& result) {
   raise_if_failed(result.status());
   return py::cast(result.value());
 }
@@ -47,13 +47,22 @@ py::object setting(const std::string& name) {
   const SettingInfo* info = find_setting(name);
   if (info == nullptr) throw py::key_error(name);
   const Settings settings;
+  const bool has_value = info->default_value.has_value;
   switch (info->type) {
     case SettingType::kInteger:
-    case SettingType::kBytes: return value_or_none(settings.integer(info->name));
-    case SettingType::kBool: return value_or_none(settings.boolean(info->name));
-    case SettingType::kChoice: return value_or_none(settings.choice(info->name));
+    case SettingType::kBytes:
+      return has_value ? checked(settings.number(info->name))
+                       : checked(settings.integer(info->name));
+    case SettingType::kBool:
+      return has_value ? checked(settings.enabled(info->name))
+                       : checked(settings.boolean(info->name));
+    case SettingType::kChoice: {
+      const py::object chosen = checked(settings.choice(info->name));
+      return chosen.is_none() && has_value ? py::str(info->default_value.text) : chosen;
+    }
     case SettingType::kText:
-    case SettingType::kSecret: return py::cast(settings.text(info->name));
+    case SettingType::kSecret:
+      return has_value ? py::cast(settings.path(info->name)) : py::cast(settings.text(info->name));
   }
   return py::none();
 }
@@ -69,8 +78,10 @@ void bind_settings(py::module_& module) {
       [](const std::string& container) { return settings_sign(SourceKind::kAzure, container); },
       py::arg("container"),
       "Whether the settings hold a key or a signature for the container or HOST/CONTAINER.");
-  module.def("setting", &setting, py::arg("name"),
-             "The value of an environment variable of the table now, checked; None where unset.");
+  module.def(
+      "setting", &setting, py::arg("name"),
+      "The value of an environment variable of the table now, checked, or its default; None if "
+      "it is unset and its default depends on other things.");
 }
 
 }  // namespace streamer::python

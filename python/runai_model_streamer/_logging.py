@@ -30,9 +30,9 @@ def configure() -> None:
     global _stderr, _file, _level, _propagated
     level = native.setting("RUNAI_STREAMER_LOG_LEVEL")
     if os.environ.get("RUNAI_STREAMER_LOG_LEVEL") or logger.level in (logging.NOTSET, _level):
-        logger.setLevel((level or "info").upper())
+        logger.setLevel(level.upper())
         _level = logger.level
-    to_stderr = bool(native.setting("RUNAI_STREAMER_LOG_TO_STDERR"))
+    to_stderr = native.setting("RUNAI_STREAMER_LOG_TO_STDERR")
     if to_stderr and _stderr is None:
         _stderr = logging.StreamHandler(sys.stderr)
         _stderr.setFormatter(logging.Formatter(_FORMAT))

@@ -32,6 +32,7 @@ CXX = {
     "cached_fraction",
     "code_name",
     "direct_read_alignment",
+    "default_text",
     "find_setting",
     "fs_strategy_name",
     "list",
@@ -83,6 +84,7 @@ CXX = {
         for name in ("dtype_name", "dtype_bits", "header_end", "parse_header")
     ),
     *("Settings::" + name for name in ("text", "integer", "boolean", "choice")),
+    *("Settings::" + name for name in ("text_or_default", "path", "number", "enabled")),
 }
 STATIC_NEEDS = re.compile(r"^(libc|libm|libdl|libpthread|librt|libgcc_s|ld-linux-[\w-]+)\.so")
 

@@ -87,6 +87,8 @@ TEST(CxxApi, ListsAndKnowsKindsSettingsAndItsVersion) {
   EXPECT_FALSE(streamer::settings_table().empty());
   ASSERT_NE(streamer::find_setting("RUNAI_STREAMER_CONCURRENCY"), nullptr);
   EXPECT_EQ(streamer::find_setting("NO_SUCH"), nullptr);
+  EXPECT_EQ(streamer::default_text(*streamer::find_setting("RUNAI_STREAMER_CONCURRENCY")),
+            "adaptive");
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -14,16 +15,32 @@ namespace streamer {
 
 enum class SettingType { kInteger, kBytes, kBool, kText, kChoice, kSecret };
 
+// What holds when a setting is unset: a value, or words if it depends on other things.
+struct SettingDefault {
+  // Without a value: how people read it. With a value of text: the value.
+  constexpr SettingDefault(const char* words) : text(words) {}  // NOLINT: reads as words in a table
+  constexpr SettingDefault(const char* value_text, std::optional<std::int64_t> value_number,
+                           bool is_value = true)
+      : text(value_text), number(value_number), has_value(is_value) {}
+
+  const char* text;                    // null: see `number`
+  std::optional<std::int64_t> number;  // kInteger, kBytes and kBool (0 or 1)
+  bool has_value = false;
+};
+
 struct SettingInfo {
   const char* group;  // heading in the documentation
   const char* name;   // of the environment variable
   SettingType type;
-  const char* standard;  // what holds when it is unset, as people read it
+  SettingDefault default_value;
   const char* accepted;  // kChoice: values separated by '|'; else what is accepted, in words
   std::int64_t minimum;  // kInteger and kBytes
   std::int64_t maximum;
   const char* summary;  // one sentence
 };
+
+// The default as people read it, such as "64 MiB".
+STREAMER_EXPORT std::string default_text(const SettingInfo& info);
 
 // Every setting, grouped, in the order of the documentation.
 STREAMER_EXPORT std::span<const SettingInfo> settings_table();

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/memory_units.h"
 #include "base/text.h"
 
 namespace streamer {
@@ -12,7 +13,7 @@ namespace {
 
 Status invalid(const SettingInfo& info, const std::string& value) {
   return Status::error(Code::kInvalid, std::string("invalid value '") + value + "' of " + info.name)
-      .with_hint(std::string("Accepted: ") + info.accepted + "; unset: " + info.standard);
+      .with_hint(std::string("Accepted: ") + info.accepted + "; unset: " + default_text(info));
 }
 
 const SettingInfo& must_find(const char* name) {
@@ -21,7 +22,22 @@ const SettingInfo& must_find(const char* name) {
   return *info;
 }
 
+const SettingDefault& must_have_value(const char* name) {
+  const SettingDefault& fallback = must_find(name).default_value;
+  if (!fallback.has_value) std::abort();
+  return fallback;
+}
+
 }  // namespace
+
+std::string default_text(const SettingInfo& info) {
+  const SettingDefault& fallback = info.default_value;
+  if (fallback.text != nullptr) return fallback.text;
+  const std::int64_t number = fallback.number.value_or(0);
+  const bool mebibytes = info.type == SettingType::kBytes && number > 0 && number % kMiB == 0;
+  return mebibytes ? std::to_string(number / static_cast<std::int64_t>(kMiB)) + " MiB"
+                   : std::to_string(number);
+}
 
 const SettingInfo* find_setting(const std::string& name) {
   for (const SettingInfo& info : settings_table()) {
@@ -80,6 +96,29 @@ Result<std::optional<std::string>> Settings::choice(const char* name) const {
     start = end + 1;
   }
   return invalid(info, *value);
+}
+
+Result<std::int64_t> Settings::number(const char* name) const {
+  const SettingDefault& fallback = must_have_value(name);
+  const auto set = integer(name);
+  if (!set.ok()) return set.status();
+  return set->value_or(fallback.number.value_or(0));
+}
+
+Result<bool> Settings::enabled(const char* name) const {
+  const SettingDefault& fallback = must_have_value(name);
+  const auto set = boolean(name);
+  if (!set.ok()) return set.status();
+  return set->value_or(fallback.number != 0);
+}
+
+std::string Settings::text_or_default(const char* name) const {
+  return text(name).value_or(must_have_value(name).text);
+}
+
+std::string Settings::path(const char* name) const {
+  const std::string path = text_or_default(name);
+  return path.starts_with("~/") ? text("HOME").value_or("") + path.substr(1) : path;
 }
 
 }  // namespace streamer

@@ -28,11 +28,9 @@ Result<Options> Options::from_environment() {
     options.memory_limit = *memory_limit;
   }
   constexpr const char* kStrategy = "RUNAI_STREAMER_FS_STRATEGY";
-  if (const auto names = settings.text(kStrategy)) {
-    const auto strategy = parse_fs_strategy(*names);
-    if (!strategy.ok()) return settings.choice(kStrategy).status();
-    options.fs_strategy.strategy = strategy->strategy;
-  }
+  const auto strategy = parse_fs_strategy(settings.text_or_default(kStrategy));
+  if (!strategy.ok()) return settings.choice(kStrategy).status();
+  options.fs_strategy.strategy = strategy->strategy;
   return options;
 }
 

@@ -23,7 +23,7 @@ def make(given: Any) -> Resolve:
     if bool(chosen.access_key_id) != bool(chosen.secret_access_key):
         missing = "secret_access_key" if chosen.access_key_id else "access_key_id"
         raise ValueError(f"S3Credentials has no {missing}: give both, or none to have them found")
-    unsigned = bool(native.setting("RUNAI_STREAMER_S3_UNSIGNED"))
+    unsigned = native.setting("RUNAI_STREAMER_S3_UNSIGNED")
     use_boto3 = not native.setting("RUNAI_STREAMER_NO_BOTO3_SESSION")
 
     def resolve(container: str, refresh: bool) -> Answer:

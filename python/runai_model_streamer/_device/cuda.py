@@ -133,8 +133,7 @@ class CudaSink:
         self.device = memory.device
         self.memory = memory
         self.writes_destinations = True
-        alignment = native.setting("RUNAI_STREAMER_CUDA_ALIGNMENT")
-        self._alignment = _ALIGNMENT if alignment is None else int(alignment)
+        self._alignment = int(native.setting("RUNAI_STREAMER_CUDA_ALIGNMENT"))
         if self._alignment & (self._alignment - 1):
             raise RunaiStreamerInvalidInputException(
                 f"invalid value '{self._alignment}' of RUNAI_STREAMER_CUDA_ALIGNMENT: "

@@ -38,12 +38,12 @@ class DistSettings:
         """Raises a StreamerError that names the variable, its value and what is accepted."""
         get = native.setting
         return cls(
-            mode=get("RUNAI_STREAMER_DIST") or "auto",
-            everywhere=bool(get("RUNAI_STREAMER_DIST_GLOBAL")),
-            timeout=float(get("RUNAI_STREAMER_DIST_TIMEOUT") or 600),
-            join_timeout=float(get("RUNAI_STREAMER_DIST_JOIN_TIMEOUT") or 25),
+            mode=get("RUNAI_STREAMER_DIST"),
+            everywhere=get("RUNAI_STREAMER_DIST_GLOBAL"),
+            timeout=float(get("RUNAI_STREAMER_DIST_TIMEOUT")),
+            join_timeout=float(get("RUNAI_STREAMER_DIST_JOIN_TIMEOUT")),
             buffer_bytes=get("RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE"),
-            policy=get("RUNAI_STREAMER_PARTITION_POLICY") or "spans",
+            policy=get("RUNAI_STREAMER_PARTITION_POLICY"),
             processes=get("RUNAI_STREAMER_PROCESS_GROUP_SIZE"),
             memory_limit=get("RUNAI_STREAMER_MEMORY_LIMIT"),
         )

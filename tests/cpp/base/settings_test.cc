@@ -23,6 +23,59 @@ TEST(SettingsTable, NamesEachVariableOnceAndSaysWhatItIsFor) {
   }
 }
 
+// A default is what a user could have set.
+TEST(SettingsTable, HasDefaultsThatItsOwnRulesAccept) {
+  for (const SettingInfo& info : settings_table()) {
+    if (!info.default_value.has_value) {
+      ASSERT_NE(info.default_value.text, nullptr) << info.name;
+      continue;
+    }
+    unsetenv(info.name);
+    const Settings settings;
+    switch (info.type) {
+      case SettingType::kInteger:
+      case SettingType::kBytes: {
+        ASSERT_TRUE(info.default_value.number.has_value()) << info.name;
+        const std::int64_t number = settings.number(info.name).value();
+        EXPECT_EQ(number, info.default_value.number) << info.name;
+        const Settings set(Overrides{{info.name, std::to_string(number)}});
+        EXPECT_TRUE(set.number(info.name).ok()) << info.name;
+        break;
+      }
+      case SettingType::kBool: {
+        const bool on = settings.enabled(info.name).value();
+        const Settings set(Overrides{{info.name, default_text(info)}});
+        EXPECT_EQ(set.enabled(info.name).value(), on) << info.name;
+        break;
+      }
+      case SettingType::kChoice: {
+        const Settings set(Overrides{{info.name, settings.text_or_default(info.name)}});
+        EXPECT_TRUE(set.choice(info.name).ok()) << info.name;
+        break;
+      }
+      case SettingType::kText:
+      case SettingType::kSecret: EXPECT_STRNE(info.default_value.text, "") << info.name;
+    }
+  }
+}
+
+TEST(SettingsTable, ShowsDefaultsInUnitsThatPeopleRead) {
+  EXPECT_EQ(default_text(*find_setting("RUNAI_STREAMER_HTTP_WHOLE_READ_LIMIT")), "64 MiB");
+  EXPECT_EQ(default_text(*find_setting("RUNAI_STREAMER_S3_LOW_SPEED_LIMIT")), "1024");
+  EXPECT_EQ(default_text(*find_setting("RUNAI_STREAMER_HEDGE")), "1");
+  EXPECT_EQ(default_text(*find_setting("RUNAI_STREAMER_CONCURRENCY")), "adaptive");
+}
+
+TEST(Settings, ExpandsTheHomeDirectoryInPaths) {
+  const Overrides home{{"HOME", "/home/me"}};
+  EXPECT_EQ(Settings(home).path("NETRC"), "/home/me/.netrc");
+  Overrides named = home;
+  named["NETRC"] = "~/secrets";
+  EXPECT_EQ(Settings(named).path("NETRC"), "/home/me/secrets");
+  named["NETRC"] = "/etc/~/netrc";
+  EXPECT_EQ(Settings(named).path("NETRC"), "/etc/~/netrc");
+}
+
 TEST(SettingsTable, KeepsGroupsTogether) {
   std::set<std::string> ended;
   std::string group;

@@ -30,7 +30,6 @@ constexpr std::uint64_t kMaxSlot = 16 * kMiB;
 constexpr std::uint64_t kMinSlot = 64 * kKiB;
 // Enough for a link of 64 GB/s whose ends are seen half a millisecond late.
 constexpr std::uint64_t kCopyingEnough = 32 * kMiB;
-constexpr std::int64_t kTimeoutSeconds = 120;
 
 PinnedPool::Limits pool_limits(std::uint64_t pinned, const Options& options,
                                const MemoryBudget& budget) {
@@ -171,9 +170,9 @@ Result<std::unique_ptr<Destination>> make_cuda_destination(int ordinal, const Op
   const Settings settings(options.source);
   const auto pinned = settings.integer("RUNAI_STREAMER_CUDA_PINNED_LIMIT");
   if (!pinned) return pinned.status();
-  const auto timeout = settings.integer("RUNAI_STREAMER_CUDA_TIMEOUT");
+  const auto timeout = settings.number("RUNAI_STREAMER_CUDA_TIMEOUT");
   if (!timeout) return timeout.status();
-  const auto gpudirect = settings.boolean("RUNAI_STREAMER_GPUDIRECT");
+  const auto gpudirect = settings.enabled("RUNAI_STREAMER_GPUDIRECT");
   if (!gpudirect) return gpudirect.status();
   const auto driver = Driver::load(settings.text("RUNAI_STREAMER_CUDA_LIBRARY").value_or(""));
   if (!driver) return driver.status();
@@ -183,10 +182,10 @@ Result<std::unique_ptr<Destination>> make_cuda_destination(int ordinal, const Op
       std::move(*context),
       pool_limits(static_cast<std::uint64_t>(pinned->value_or(kPinnedLimit)), options, budget),
       budget, settings.text("RUNAI_STREAMER_CUDA_TRACE").value_or(""));
-  Status status = destination->start(std::chrono::seconds(timeout->value_or(kTimeoutSeconds)));
+  Status status = destination->start(std::chrono::seconds(*timeout));
   if (!status.ok()) return status;
-  if (gpudirect->value_or(false)) {
-    destination->use_gpudirect(settings.text("RUNAI_STREAMER_CUFILE_LIBRARY").value_or(""));
+  if (*gpudirect) {
+    destination->use_gpudirect(settings.text_or_default("RUNAI_STREAMER_CUFILE_LIBRARY"));
   }
   return std::unique_ptr<Destination>(std::move(destination));
 }

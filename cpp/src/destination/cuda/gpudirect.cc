@@ -24,7 +24,7 @@ Result<std::unique_ptr<GpuDirect>> GpuDirect::open(const DeviceContext& context,
 
 Status GpuDirect::start(const std::string& library) {
   if (context_.driver().is_hip()) return unusable("it is for NVIDIA's GPUs");
-  const char* const name = library.empty() ? "libcufile.so.0" : library.c_str();
+  const char* const name = library.c_str();
   // Stays loaded: it may have threads of its own.
   void* const handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {

@@ -57,8 +57,8 @@ class HttpObject : public Object {
 };
 
 struct HttpSourceSettings {
-  bool verify = true;              // checksums that servers name
-  bool hedge = true;               // see SourceTraits
+  bool verify = false;             // checksums that servers name
+  bool hedge = false;              // see SourceTraits
   bool require_validator = false;  // refuse objects whose content can't be pinned
 
   static Result<HttpSourceSettings> read(const Settings& settings);
@@ -71,9 +71,9 @@ Result<HttpSourceSettings> HttpSourceSettings::read(const Settings& settings) {
       {"RUNAI_STREAMER_HEDGE", &out.hedge},
       {"RUNAI_STREAMER_HTTP_REQUIRE_VALIDATOR", &out.require_validator}};
   for (const auto& [name, value] : switches) {
-    const auto set = settings.boolean(name);
+    const auto set = settings.enabled(name);
     if (!set.ok()) return set.status();
-    *value = set->value_or(*value);
+    *value = *set;
   }
   return out;
 }

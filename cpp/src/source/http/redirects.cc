@@ -11,7 +11,6 @@
 namespace streamer::http {
 namespace {
 
-constexpr std::int64_t kWholeReadLimit = 64 << 20;
 constexpr int kMaxRedirects = 5;
 constexpr std::chrono::seconds kRefusedAgain{5};
 
@@ -77,9 +76,9 @@ void require_unchanged(Request* request, const std::string& validator) {
 }
 
 Result<std::uint64_t> read_whole_read_limit(const Settings& settings) {
-  const auto limit = settings.integer("RUNAI_STREAMER_HTTP_WHOLE_READ_LIMIT");
+  const auto limit = settings.number("RUNAI_STREAMER_HTTP_WHOLE_READ_LIMIT");
   if (!limit.ok()) return limit.status();
-  return static_cast<std::uint64_t>(limit->value_or(kWholeReadLimit));
+  return static_cast<std::uint64_t>(*limit);
 }
 
 Request Redirects::request(const std::string& asked, const CredentialsRef& credentials) const {

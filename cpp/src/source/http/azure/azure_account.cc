@@ -16,14 +16,13 @@ constexpr const char* kConnectionString = "AZURE_STORAGE_CONNECTION_STRING";
 constexpr const char* kNameVariable = "AZURE_STORAGE_ACCOUNT_NAME";
 constexpr const char* kKeyVariable = "AZURE_STORAGE_ACCOUNT_KEY";
 constexpr const char* kSasVariable = "AZURE_STORAGE_SAS_TOKEN";
-constexpr const char* kStandardSuffix = "core.windows.net";
+constexpr const char* kSuffixVariable = "AZURE_STORAGE_ENDPOINT_SUFFIX";
 // What "UseDevelopmentStorage=true" stands for: the emulator's published account and key.
 constexpr const char* kEmulatorAccount = "devstoreaccount1";
 constexpr const char* kEmulatorKey =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 constexpr const char* kScope = "https://storage.azure.com/.default";
 constexpr const char* kResource = "https://storage.azure.com/";
-constexpr const char* kAuthority = "https://login.microsoftonline.com";
 
 // The fields of a connection string, names in lower case.
 using Fields = std::map<std::string, std::string>;
@@ -41,7 +40,7 @@ Fields from_connection_string(const std::string& text) {
 
 std::string suffix_of(const Settings& settings) {
   // Some write it with "blob.", unlike in connection strings.
-  std::string suffix = lower(settings.text("AZURE_STORAGE_ENDPOINT_SUFFIX").value_or(""));
+  std::string suffix = lower(settings.text(kSuffixVariable).value_or(""));
   if (suffix.starts_with("blob.")) suffix.erase(0, 5);
   return suffix;
 }
@@ -62,7 +61,7 @@ Fields from_variables(const Settings& settings) {
 }
 
 Result<std::string> token_service(const Settings& settings, const std::string& tenant) {
-  Result<Url> url = parse_url(settings.text("AZURE_AUTHORITY_HOST").value_or(kAuthority), "https");
+  Result<Url> url = parse_url(settings.text_or_default("AZURE_AUTHORITY_HOST"), "https");
   if (!url.ok()) return url.status();
   if (url->scheme != "https") {
     return Status::error(Code::kInvalid, "AZURE_AUTHORITY_HOST must be an https address");
@@ -85,12 +84,12 @@ Result<Credentials> from_managed_identity(const Settings& settings, Connection& 
                          settings.text("IDENTITY_HEADER").value_or(""));
     return fetch_token(request, from + " of IDENTITY_ENDPOINT", connection);
   }
-  const auto named = settings.text("AZURE_POD_IDENTITY_AUTHORITY_HOST");
-  const std::string host = named.value_or("http://169.254.169.254");
+  constexpr const char* kHost = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
+  const std::string host = settings.text_or_default(kHost);
   const Request request = metadata_request(
       host + "/metadata/identity/oauth2/token?api-version=2018-02-01" + query, "Metadata", "true");
   return fetch_token(request, from + " of the instance metadata service", connection,
-                     named ? Patience::kService : Patience::kProbe);
+                     settings.text(kHost) ? Patience::kService : Patience::kProbe);
 }
 
 }  // namespace
@@ -132,7 +131,7 @@ Result<AzureAccount> read_azure_account(const Settings& settings) {
       return fields[name].empty() ? standard : fields[name];
     };
     endpoint = field("defaultendpointsprotocol", "https") + "://" + account.name + ".blob." +
-               field("endpointsuffix", kStandardSuffix);
+               field("endpointsuffix", find_setting(kSuffixVariable)->default_value.text);
   }
   const Result<Url> url = parse_url(endpoint);
   if (!url.ok() || (!text && !url->path.empty())) {

@@ -245,13 +245,13 @@ ServerError Azure::read_error(const Location&, const Response& response) {
 }  // namespace
 
 Result<std::unique_ptr<Protocol>> make_azure(const ProtocolContext& context) {
-  Result<std::optional<bool>> anonymous =
-      context.settings.boolean("RUNAI_STREAMER_AZURE_USE_ANONYMOUS_CREDENTIALS");
+  const Result<bool> anonymous =
+      context.settings.enabled("RUNAI_STREAMER_AZURE_USE_ANONYMOUS_CREDENTIALS");
   if (!anonymous.ok()) return anonymous.status();
   Result<AzureAccount> account = read_azure_account(context.settings);
   if (!account.ok()) return account.status();
   return std::unique_ptr<Protocol>(
-      std::make_unique<Azure>(context, std::move(*account), anonymous->value_or(false)));
+      std::make_unique<Azure>(context, std::move(*account), *anonymous));
 }
 
 }  // namespace streamer::http

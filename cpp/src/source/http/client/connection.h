@@ -25,12 +25,12 @@ namespace streamer::http {
 
 // How requests are made: the same for all connections of a stream.
 struct TransportSettings {
-  int connect_timeout_ms = 10'000;
+  int connect_timeout_ms = 0;
   int request_timeout_ms = 0;                 // of one attempt; 0: none
-  std::int64_t low_speed_bytes = 1024;        // an attempt slower than this, in bytes per second,
-  int low_speed_seconds = 10;                 // for this long is cut; 0: never
+  std::int64_t low_speed_bytes = 0;           // an attempt slower than this, in bytes per second,
+  int low_speed_seconds = 0;                  // for this long is aborted; 0: never
   int max_attempts = 0;                       // at one request; 0: no limit but `patience`
-  std::chrono::seconds patience{60};          // without progress, until a request is given up
+  std::chrono::seconds patience{0};           // without progress, until a request is given up
   std::optional<Clock::time_point> deadline;  // of the whole load
   TrustStore trust;                           // empty: what the TLS library finds by itself
   std::uint64_t max_bandwidth = 0;            // bytes per second of the process; 0: no limit

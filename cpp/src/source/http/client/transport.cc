@@ -11,12 +11,11 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// Takes an integer setting where it is set.
 template <typename T>
 Status take(const Settings& settings, const char* name, T* value) {
-  const auto set = settings.integer(name);
+  const auto set = settings.number(name);
   if (!set.ok()) return set.status();
-  if (*set) *value = static_cast<T>(**set);
+  *value = static_cast<T>(*set);
   return {};
 }
 
@@ -26,18 +25,20 @@ Result<TransportSettings> TransportSettings::read(const Settings& settings, Sour
                                                   const std::string& trust_file) {
   TransportSettings out;
   std::int64_t deadline_seconds = 0;
-  std::int64_t patience = out.patience.count();
+  std::int64_t patience = 0;
   for (Status status :
        {take(settings, "RUNAI_STREAMER_CONNECT_TIMEOUT_MS", &out.connect_timeout_ms),
         take(settings, "RUNAI_STREAMER_S3_REQUEST_TIMEOUT_MS", &out.request_timeout_ms),
         take(settings, "RUNAI_STREAMER_S3_LOW_SPEED_LIMIT", &out.low_speed_bytes),
         take(settings, "RUNAI_STREAMER_LOW_SPEED_SECONDS", &out.low_speed_seconds),
-        take(settings, "RUNAI_STREAMER_MAX_ATTEMPTS", &out.max_attempts),
         take(settings, "RUNAI_STREAMER_RETRY_SECONDS", &patience),
         take(settings, "RUNAI_STREAMER_MAX_BANDWIDTH", &out.max_bandwidth),
         take(settings, "RUNAI_STREAMER_DEADLINE_SECONDS", &deadline_seconds)}) {
     if (!status.ok()) return status;
   }
+  const auto max_attempts = settings.integer("RUNAI_STREAMER_MAX_ATTEMPTS");
+  if (!max_attempts.ok()) return max_attempts.status();
+  out.max_attempts = static_cast<int>(max_attempts->value_or(0));
   out.patience = std::chrono::seconds(patience);
   if (deadline_seconds > 0) out.deadline = Clock::now() + std::chrono::seconds(deadline_seconds);
 
@@ -45,9 +46,9 @@ Result<TransportSettings> TransportSettings::read(const Settings& settings, Sour
   if (!store.ok()) return store.status();
   out.trust = std::move(*store);
 
-  const auto plain = settings.boolean("RUNAI_STREAMER_ALLOW_PLAIN_TOKENS");
+  const auto plain = settings.enabled("RUNAI_STREAMER_ALLOW_PLAIN_TOKENS");
   if (!plain.ok()) return plain.status();
-  out.plain_tokens = plain->value_or(false);
+  out.plain_tokens = *plain;
 
   const auto trace = settings.boolean("RUNAI_STREAMER_S3_TRACE");
   if (!trace.ok()) return trace.status();

@@ -50,7 +50,7 @@ Result<Credentials> from_file(const std::string& path, const std::string& from,
 }
 
 Result<Credentials> from_metadata_server(const Settings& settings, Connection& connection) {
-  const std::string host = settings.text("GCE_METADATA_HOST").value_or("metadata.google.internal");
+  const std::string host = settings.text_or_default("GCE_METADATA_HOST");
   const std::string url =
       "http://" + host + "/computeMetadata/v1/instance/service-accounts/default/token";
   return fetch_token(metadata_request(url, "Metadata-Flavor", "Google"),
@@ -64,9 +64,8 @@ Result<Credentials> find_google_credentials(const Settings& settings, Connection
        {"RUNAI_STREAMER_GCS_CREDENTIAL_FILE", "GOOGLE_APPLICATION_CREDENTIALS"}) {
     if (const auto path = settings.text(name)) return from_file(*path, name, connection);
   }
-  const std::string home = settings.text("HOME").value_or("");
-  const std::string gcloud = settings.text("CLOUDSDK_CONFIG").value_or(home + "/.config/gcloud") +
-                             "/application_default_credentials.json";
+  const std::string gcloud =
+      settings.path("CLOUDSDK_CONFIG") + "/application_default_credentials.json";
   if (::access(gcloud.c_str(), F_OK) == 0) return from_file(gcloud, gcloud, connection);
 
   Result<Credentials> found = from_metadata_server(settings, connection);

@@ -15,8 +15,6 @@
 namespace streamer::http {
 namespace {
 
-constexpr const char* kStandardEndpoint = "https://storage.googleapis.com";
-
 bool is_generation(std::string_view version) {
   return !version.empty() && version.find_first_not_of("0123456789") == std::string_view::npos;
 }
@@ -187,8 +185,7 @@ Result<bool> interoperability(const Settings& settings) {
 
 Result<std::unique_ptr<Protocol>> make_native(const ProtocolContext& context) {
   const Settings& settings = context.settings;
-  Result<std::optional<bool>> anonymous =
-      settings.boolean("RUNAI_STREAMER_GCS_USE_ANONYMOUS_CREDENTIALS");
+  const Result<bool> anonymous = settings.enabled("RUNAI_STREAMER_GCS_USE_ANONYMOUS_CREDENTIALS");
   if (!anonymous.ok()) return anonymous.status();
   // Emulators get no credentials: they need none, and should not see a real identity's.
   bool emulator = true;
@@ -196,12 +193,12 @@ Result<std::unique_ptr<Protocol>> make_native(const ProtocolContext& context) {
   if (!address) address = settings.text("STORAGE_EMULATOR_HOST");
   if (!address) {
     emulator = false;
-    address = settings.text("RUNAI_STREAMER_GCS_ENDPOINT").value_or(kStandardEndpoint);
+    address = settings.text_or_default("RUNAI_STREAMER_GCS_ENDPOINT");
   }
   Result<std::string> endpoint = parse_endpoint(*address, emulator ? "http" : "https");
   if (!endpoint.ok()) return endpoint.status();
   return std::unique_ptr<Protocol>(
-      std::make_unique<Gcs>(context, *endpoint, emulator || anonymous->value_or(false)));
+      std::make_unique<Gcs>(context, *endpoint, emulator || *anonymous));
 }
 
 }  // namespace

@@ -32,8 +32,7 @@ bool climbs(const std::string& text) {
 
 std::string cache_home(const Settings& settings) {
   if (const auto home = settings.text("HF_HOME")) return *home;
-  const std::string standard = settings.text("HOME").value_or("") + "/.cache";
-  return settings.text("XDG_CACHE_HOME").value_or(standard) + "/huggingface";
+  return settings.path("XDG_CACHE_HOME") + "/huggingface";
 }
 
 // The address of rel="next" in a Link header.
@@ -122,7 +121,7 @@ Result<ListPage> read_hub_tree(const Response& response) {
 }
 
 Result<std::string> hub_endpoint(const Settings& settings) {
-  return parse_endpoint(settings.text("HF_ENDPOINT").value_or("https://huggingface.co"), "https");
+  return parse_endpoint(settings.text_or_default("HF_ENDPOINT"), "https");
 }
 
 Result<Credentials> find_hub_token(const Settings& settings) {

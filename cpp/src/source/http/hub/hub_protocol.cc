@@ -256,10 +256,10 @@ Result<std::unique_ptr<Protocol>> make_hub(const ProtocolContext& context) {
   if (!endpoint.ok()) return endpoint.status();
   const Result<std::uint64_t> limit = read_whole_read_limit(context.settings);
   if (!limit.ok()) return limit.status();
-  const auto offline = context.settings.boolean("HF_HUB_OFFLINE");
+  const auto offline = context.settings.enabled("HF_HUB_OFFLINE");
   if (!offline.ok()) return offline.status();
   return std::unique_ptr<Protocol>(
-      std::make_unique<Hub>(context, std::move(*endpoint), offline->value_or(false), *limit));
+      std::make_unique<Hub>(context, std::move(*endpoint), *offline, *limit));
 }
 
 }  // namespace streamer::http

@@ -132,9 +132,9 @@ Result<S3Addressing> S3Addressing::read(const Settings& settings, const AwsProfi
   } else {
     endpoint = all;
   }
-  const auto ignore = settings.boolean("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
+  const auto ignore = settings.enabled("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
   if (!ignore.ok()) return ignore.status();
-  if (endpoint.empty() && !ignore->value_or(false)) {
+  if (endpoint.empty() && !*ignore) {
     endpoint = profile.value("s3.endpoint_url");
     if (endpoint.empty()) endpoint = profile.value("endpoint_url");
     from = "endpoint_url of the AWS profile";

@@ -15,10 +15,6 @@ std::string read_text(const std::string& path) {
   return text.str();
 }
 
-std::string expand_home(const std::string& path, const std::string& home) {
-  return path.starts_with("~/") ? home + path.substr(1) : path;
-}
-
 // The name of a profile may be quoted: [profile "a b"].
 std::string section_name(std::string_view text) {
   const std::size_t quote = text.find('"');
@@ -65,24 +61,19 @@ Sections parse_aws_ini(const std::string& text) {
 }
 
 AwsProfile read_aws_profile(const Settings& settings) {
-  for (const char* name : {"AWS_PROFILE", "AWS_DEFAULT_PROFILE"}) {
-    if (const auto value = settings.text(name)) {
-      AwsProfile profile = read_aws_profile(settings, *value);
-      profile.named = true;
-      return profile;
-    }
-  }
-  return read_aws_profile(settings, "default");
+  const auto preferred = settings.text("AWS_PROFILE");
+  const auto named = preferred ? preferred : settings.text("AWS_DEFAULT_PROFILE");
+  AwsProfile profile =
+      read_aws_profile(settings, named.value_or(settings.text_or_default("AWS_DEFAULT_PROFILE")));
+  profile.named = named.has_value();
+  return profile;
 }
 
 AwsProfile read_aws_profile(const Settings& settings, const std::string& name) {
   AwsProfile profile;
   profile.name = name;
-  const std::string home = settings.text("HOME").value_or("");
-  const std::string config_file =
-      expand_home(settings.text("AWS_CONFIG_FILE").value_or("~/.aws/config"), home);
-  const std::string credentials_file = expand_home(
-      settings.text("AWS_SHARED_CREDENTIALS_FILE").value_or("~/.aws/credentials"), home);
+  const std::string config_file = settings.path("AWS_CONFIG_FILE");
+  const std::string credentials_file = settings.path("AWS_SHARED_CREDENTIALS_FILE");
 
   const Sections config = parse_aws_ini(read_text(config_file));
   for (const std::string& section : {profile.name, "profile " + profile.name}) {

@@ -175,9 +175,9 @@ Result<Credentials> from_container_variables(const Settings& settings, Connectio
 }
 
 Result<Credentials> from_instance(const Settings& settings, Connection& connection) {
-  const auto named = settings.text("AWS_EC2_METADATA_SERVICE_ENDPOINT");
-  const std::string base = named.value_or("http://169.254.169.254");
-  const Patience patience = named ? Patience::kService : Patience::kProbe;
+  constexpr const char* kEndpoint = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+  const std::string base = settings.text_or_default(kEndpoint);
+  const Patience patience = settings.text(kEndpoint) ? Patience::kService : Patience::kProbe;
   Result<Url> url = parse_url(base, "http");
   if (!url.ok()) return url.status();
   const auto ask = [&](const char* method, const std::string& path, const std::string& token) {
@@ -432,9 +432,9 @@ Result<Credentials> find_aws_credentials(const Settings& settings, const AwsProf
   if (container.ok() || container.status().code() != Code::kNotFound) return container;
   std::string looked_at = "the environment, " + std::string("profile ") + profile.name +
                           ", web identity, a container's endpoint";
-  const auto disabled = settings.boolean("AWS_EC2_METADATA_DISABLED");
+  const auto disabled = settings.enabled("AWS_EC2_METADATA_DISABLED");
   if (!disabled.ok()) return disabled.status();
-  if (!disabled->value_or(false)) {
+  if (!*disabled) {
     Result<Credentials> found = from_instance(settings, connection);
     if (found.ok() || found.status().code() == Code::kCancelled) return found;
     looked_at += ", EC2 instance metadata (" + found.status().detail().message + ")";

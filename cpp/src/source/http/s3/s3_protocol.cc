@@ -111,14 +111,14 @@ Result<std::unique_ptr<Protocol>> S3Protocol::make(const ProtocolContext& contex
   AwsProfile profile = read_aws_profile(context.settings);
   Result<S3Addressing> addressing = S3Addressing::read(context.settings, profile);
   if (!addressing.ok()) return addressing.status();
-  const auto no_signature = context.settings.boolean("RUNAI_STREAMER_S3_UNSIGNED");
+  const auto no_signature = context.settings.enabled("RUNAI_STREAMER_S3_UNSIGNED");
   if (!no_signature.ok()) return no_signature.status();
-  const auto payer = context.settings.boolean("RUNAI_STREAMER_S3_REQUEST_PAYER");
+  const auto payer = context.settings.enabled("RUNAI_STREAMER_S3_REQUEST_PAYER");
   if (!payer.ok()) return payer.status();
   std::unique_ptr<S3Protocol> protocol(new S3Protocol(context.settings, context.provider,
                                                       std::move(profile), std::move(*addressing)));
-  protocol->unsigned_ = no_signature->value_or(false);
-  protocol->requester_pays_ = payer->value_or(false);
+  protocol->unsigned_ = *no_signature;
+  protocol->requester_pays_ = *payer;
   return std::unique_ptr<Protocol>(std::move(protocol));
 }
 

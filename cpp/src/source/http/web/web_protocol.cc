@@ -45,8 +45,7 @@ Result<Credentials> find_web_credentials(const Settings& settings, const std::st
     credentials.identity = "RUNAI_STREAMER_HTTP_AUTHORIZATION";
     return credentials;
   }
-  const std::string file =
-      settings.text("NETRC").value_or(settings.text("HOME").value_or("") + "/.netrc");
+  const std::string file = settings.path("NETRC");
   const Result<std::string> text = read_credential_file(file, "the passwords of");
   const Result<Url> url = parse_url(origin);
   if (text.ok() && url.ok()) {
