@@ -238,6 +238,7 @@ class ExchangeThread:
         finally:
             self._queue.end(StreamerError("the exchange ended early"))  # unless it ended before
             self._release()
+            self._channel.retire()
 
     def _release(self) -> None:
         transport, self._transport = self._transport, None

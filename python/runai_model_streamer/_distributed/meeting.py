@@ -156,6 +156,7 @@ class Call:
             located(error, self._rank, self._host)
         if self._channel is not None:
             self._channel.abort(error)
+            self._channel.retire()
         elif self._client is None or not self._client.stuck():
             # That others did not come is of no interest to a rank that comes when this one has
             # called again.

@@ -6,10 +6,11 @@ waits can be told at once. Data never travels this way.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from runai_model_streamer._distributed.peer_errors import (
@@ -49,6 +50,7 @@ class Channel(StoreClient):
         self._said: list[str] = []  # the keys of what this rank exchanged last
         self._gates: list[str] = []  # of the barriers that this rank is a member of
         self._aborted = False
+        self._retired = False
 
     def exchange(self, step: str, value: bytes, limit: Limit | None = None) -> list[bytes]:
         """Gives `value` to every rank and returns theirs, in the order of `ranks`.
@@ -109,18 +111,41 @@ class Channel(StoreClient):
         encoded = encode_error(error, self.rank, host_name()).decode()
 
         def say() -> None:
-            try:
-                self.store.compare_set(f"{self._common}/abort", "", encoded)
-                for gate in self._gates:
-                    self.store.set(gate, _ABORTED.decode())
-            except Exception:  # the store is gone: then everybody learns it by themselves
-                pass
+            self.store.compare_set(f"{self._common}/abort", "", encoded)
+            for gate in self._gates:
+                self.store.set(gate, _ABORTED.decode())
 
-        thread = threading.Thread(target=say, name="streamer-dist-abort", daemon=True)
+        self._briefly(say)
+
+    def retire(self) -> None:
+        """This rank makes no further call here. The last one deletes every key below `prefix`.
+
+        Never waits; harmless when repeated. A store that can't list its keys keeps them.
+        """
+        if self._retired or self.stuck():
+            return
+        self._retired = True
+
+        def leave() -> None:
+            if self.store.add(f"{self._common}/retired", 1) == len(self.ranks):
+                for key in self.store.list_keys():
+                    self.store.delete_key(key)
+
+        self._briefly(leave)
+
+    def _briefly(self, work: Callable[[], None]) -> None:
+        """Does `work`, which calls the store, and does not wait for it for long."""
+
+        def run() -> None:
+            # The store is gone, or can't: then everybody learns it by themselves.
+            with contextlib.suppress(Exception):
+                work()
+
+        thread = threading.Thread(target=run, name="streamer-dist-farewell", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # the interpreter ends
-            say()
+            run()
         else:
             thread.join(FAREWELL)
 

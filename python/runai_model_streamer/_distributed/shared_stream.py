@@ -73,6 +73,7 @@ class SharedStream:
             self.exchange.stop()
         else:
             self.channel.abort(StreamerError("left before the stream began", code="timeout"))
+            self.channel.retire()
 
     def begin(self, session: Session, requests: Sequence[FileChunks]) -> ExchangeThread:
         """Agrees with the other ranks on who reads what, and starts to."""

@@ -133,6 +133,7 @@ def _meet(
     size = settings.round_bytes(len(ranks), local, memory.native_type != 0)
     alone = membership.reason_to_read_alone(settings, hellos, PrivateStaging.buffers * size)
     if alone:
+        channel.retire()
         return _read_alone(alone, credentials, sink)
     shared = SharedStream(channel, settings, membership.on_one_node(hellos), store, memory, local)
     logger.info(

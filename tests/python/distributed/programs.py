@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,27 @@ def reborn() -> dict[str, Any]:
     dist.destroy_process_group()
     dist.init_process_group("gloo")
     return {"first": first, **load()}
+
+
+def keys_left() -> dict[str, Any]:
+    """The keys of the store that loads leave behind: a whole one, one that ranks leave early, one
+    that fails."""
+    store, left = membership.default_store(), []
+    for kind in ("whole", "whole", "early", "failing", "whole"):
+        with SafetensorsStreamer() as streamer, contextlib.suppress(StreamerError):
+            stream(streamer, tensor_names=["none"] if kind == "failing" else None)
+            for _ in streamer.get_tensors():
+                if kind == "early":
+                    break
+        exchange_thread.leave_all()
+        for _ in range(600):  # a rank that is slow may still be about to delete them
+            keys = sorted(key for key in store.list_keys() if "runai" in key)
+            if len(keys) == 2 * dist.get_world_size():
+                break
+            time.sleep(0.05)
+        left.append(keys)
+        dist.barrier()
+    return {"left": left}
 
 
 def local_then_global() -> dict[str, Any]:

@@ -52,6 +52,30 @@ def test_what_everybody_has_read_leaves_the_store() -> None:
     assert not any(store.check([key]) for key in [*left, "stream/0/0/1", "stream/0/1/1"])
 
 
+def test_the_last_rank_that_retires_leaves_an_empty_store() -> None:
+    store = dist.HashStore()
+    ranks = [Channel(store, "stream", [3, 5, 7], rank, timeout=60) for rank in (3, 5, 7)]
+
+    def talk(channel: Channel) -> None:
+        channel.exchange("step", bytes(5 << 20))
+        channel.barrier([3, 5, 7]).wait()
+
+    threads = [threading.Thread(target=talk, args=(channel,)) for channel in ranks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store.set("of another", "")
+    kept = store.num_keys()
+    for channel in ranks[:2]:
+        channel.retire()
+        channel.retire()
+        assert store.num_keys() == kept + 1  # how many have retired
+    ranks[2].abort(ValueError("told to nobody"))
+    ranks[2].retire()
+    assert store.list_keys() == ["of another"]
+
+
 class _StoreIsGone:
     def check(self, keys: list[str]) -> bool:
         raise RuntimeError("Connection reset by peer")

@@ -46,6 +46,16 @@ def test_every_rank_yields_every_tensor_in_file_order(
     assert forms["empty"] == ["torch.float32", [0, 4]]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_loads_leave_nothing_in_the_store(cluster: Make, tmp_path: Path, way: str) -> None:
+    files, _ = models.mixture(tmp_path)
+    found = cluster(3).load(files, way=way, program="keys_left")
+    for result in found.values():
+        first, *later = result["left"]  # what each rank tells about itself
+        assert len(first) == 6
+        assert later == [first] * 4
+
+
 @pytest.mark.parametrize("policy", ["chunks", "files"])
 @pytest.mark.parametrize("everywhere", ["0", "1"])
 @pytest.mark.parametrize("way", WAYS)
