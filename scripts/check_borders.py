@@ -69,7 +69,7 @@ LAYERS: list[set[str]] = [
     {"_logging", "_options", "_paths", "_stats", "_credentials"},
     {"_requests"},
     {"_session"},
-    {"_device", "_storage", "_load"},
+    {"_device", "_storage", "_load", "_prefixes"},
     {"_reader"},
     {"_file_streamer"},
     {"_formats"},
@@ -77,6 +77,8 @@ LAYERS: list[set[str]] = [
     {"_safetensors_streamer"},
     {"_module_plan", "_dtensor"},
     {"_loading", "_safe_open", "_streamer_mock"},
+    {"_arrays"},
+    {"numpy", "dlpack"},
     {"__init__"},
 ]
 
@@ -84,15 +86,15 @@ LAYERS: list[set[str]] = [
 SHIMS = {"distributed_streamer", "file_streamer", "s3_utils", "safetensors_streamer"}
 
 # What may be imported inside a function: packages that need not be installed.
-OPTIONAL = {"azure", "boto3", "botocore", "certifi", "google", "humanize", "tqdm"}
+OPTIONAL = {
+    *("azure", "boto3", "botocore", "certifi", "google", "humanize", "ml_dtypes", "torch", "tqdm"),
+}
 
 # Exceptions: what is reported without them, and why it stays.
 ALLOWED: dict[str, str] = {
     f"python/{PACKAGE}/distributed_streamer/distributed_streamer: does more than to re-export": (
         "SGLang replaces attributes of this module, so that it has to be the implementation itself"
     ),
-    f"python/{PACKAGE}/_distributed/membership: imports torch.distributed.distributed_c10d inside "
-    "a function": "its private functions are used, which a build of torch may lack",
 }
 
 

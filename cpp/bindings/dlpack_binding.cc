@@ -67,7 +67,8 @@ struct FreeMemory {
 
 class TensorFactory {
  public:
-  // take(capsule) returns a tensor; make_empty(name of the type, shape) one without elements.
+  // take(capsule) returns a tensor; make_empty(name of the type, shape) one without elements. If it
+  // is None, take() gets those, too.
   TensorFactory(py::object take, py::object make_empty)
       : take_(std::move(take)),
         make_empty_(std::move(make_empty)),
@@ -145,7 +146,7 @@ class TensorFactory {
         reinterpret_cast<std::int64_t*>(static_cast<char*>(raw.get()) + sizeof(Exported));
     std::int64_t* const strides = sizes + dimensions;
     const std::int64_t elements = write_shape(shape.ptr(), type.packed, sizes, strides);
-    if (elements == 0) return make_empty_(type_name, shape);
+    if (elements == 0 && !make_empty_.is_none()) return make_empty_(type_name, shape);
     dlpack::Tensor tensor{
         buffer.data() + position, {dlpack::kCpu, 0}, rank, type.type, sizes, strides, 0};
     const auto bytes = static_cast<std::uint64_t>(elements) * type.type.bits * type.type.lanes / 8;

@@ -1,8 +1,13 @@
-"""Refuses sub-interpreters at import: torch, which the package needs, hangs there."""
+"""Refuses interpreters at import that the package does not work in.
+
+Sub-interpreters: torch hangs there. Free-threaded ones without the global interpreter lock (GIL):
+objects of the native module are for one thread at a time, and the GIL is what sees to it.
+"""
 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 
@@ -21,4 +26,11 @@ if not _in_main_interpreter():
     raise ImportError(
         "runai_model_streamer can't be used in a sub-interpreter: "
         "load in the main interpreter, or in another process"
+    )
+
+_has_lock: Any = getattr(sys, "_is_gil_enabled", None)
+if _has_lock is not None and not _has_lock():
+    raise ImportError(
+        "runai_model_streamer needs the global interpreter lock: start this free-threaded Python "
+        "with PYTHON_GIL=1 or -X gil=1"
     )

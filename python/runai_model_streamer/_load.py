@@ -7,9 +7,7 @@ import copy
 import inspect
 import itertools
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
@@ -17,6 +15,9 @@ from runai_model_streamer._errors import (
     StreamerError,
 )
 from runai_model_streamer._session import Run
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Load:

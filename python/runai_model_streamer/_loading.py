@@ -10,10 +10,10 @@ import torch
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device.registry import device_of
 from runai_model_streamer._dtensor import shard_like
-from runai_model_streamer._formats.safetensors.dtypes import safetensors_to_torch_dtype
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.into import has_plain_memory, span_of
 from runai_model_streamer._formats.safetensors.selection import NamesOfFiles, by_name
+from runai_model_streamer._formats.safetensors.torch_dtypes import safetensors_to_torch_dtype
 from runai_model_streamer._module_plan import Plan, make_plan
 from runai_model_streamer._paths import Path, to_text
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer

@@ -32,10 +32,10 @@ class TensorFactory:
     def __init__(
         self,
         take: Callable[[Any], Any],
-        make_empty: Callable[[str, tuple[int, ...]], Any],
+        make_empty: Callable[[str, tuple[int, ...]], Any] | None,
     ) -> None:
         """`take` makes a tensor of a DLPack capsule; `make_empty` one without elements, of the name
-        of a type and a shape."""
+        of a type and a shape. Without `make_empty`, `take` makes those, too."""
     def add_type(
         self,
         name: str,

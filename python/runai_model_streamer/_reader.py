@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device.base import DeviceSink
 from runai_model_streamer._device.host import HostSink
 from runai_model_streamer._load import Load
-from runai_model_streamer._native_api import FileRanges
 from runai_model_streamer._options import DEFAULTS, StreamOptions
+from runai_model_streamer._prefixes import Prefix, PrefixEnd, read_prefixes
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership, Session
 from runai_model_streamer._stats import StreamStats
-
-
-@dataclasses.dataclass(frozen=True)
-class Prefix:
-    """The first bytes of a file: its header, as the file format delimits it."""
-
-    path: str
-    size: int
-    """Of the file, in bytes."""
-    version: str
-    """Of the file, as its storage names it."""
-    data: bytes
-
-
-PrefixEnd = Callable[[bytes, str, int], int]
-"""(first bytes, path, size of the file) -> the end of the header, in bytes. May raise."""
 
 
 class Reader(Protocol):
@@ -50,11 +34,7 @@ class Reader(Protocol):
     def read_prefixes(
         self, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
     ) -> list[Prefix]:
-        """Opens `paths` and reads the header of each, concurrently.
-
-        The first request of a file reads `first_bytes`; `end_of` then tells where the header ends.
-        The files stay open, and pinned to their version, for start(). The paths differ.
-        """
+        """read_prefixes() for this load: its files stay open for start()."""
 
     def start(self, requests: Iterable[FileChunks]) -> None:
         """Starts to read `requests`, in order. Called once. Opens files that are not open.
@@ -70,27 +50,6 @@ class Reader(Protocol):
 
     def stats(self) -> StreamStats:
         """Counters of the load, also after close()."""
-
-
-def read_prefixes(
-    session: Session, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
-) -> list[Prefix]:
-    """Reader.read_prefixes() of `session`."""
-    firsts = session.open(paths, first_bytes)
-    ends = [
-        end_of(first, path, session.sizes[path]) for path, first in zip(paths, firsts, strict=True)
-    ]
-    missing = [
-        FileRanges(session.files[path], [len(first)], [end - len(first)])
-        for path, first, end in zip(paths, firsts, ends, strict=True)
-        if end > len(first)
-    ]
-    rests = iter(session.stream.read(missing) if missing else [])
-    prefixes = []
-    for path, first, end in zip(paths, firsts, ends, strict=True):
-        data = first + next(rests) if end > len(first) else first[:end]
-        prefixes.append(Prefix(path, session.sizes[path], session.versions[path], data))
-    return prefixes
 
 
 class LocalReader:

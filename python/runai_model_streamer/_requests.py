@@ -6,9 +6,7 @@ import dataclasses
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
-from typing import SupportsIndex, cast
-
-import torch
+from typing import TYPE_CHECKING, SupportsIndex, cast
 
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
@@ -16,6 +14,9 @@ from runai_model_streamer._errors import (
     shown_path,
 )
 from runai_model_streamer._paths import Path, to_text
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["FileChunks", "RunaiStreamerMemoryLimitException"]
 
@@ -78,6 +79,8 @@ class FileChunks:
     def tensor_of(self, index: int) -> tuple[tuple[int, ...], torch.dtype]:
         """Shape and dtype of what range `index` is delivered as, if not as a part of a buffer."""
         if self.describe is None:
+            import torch
+
             return (1, self.sizes[index]), torch.uint8
         return self.describe(index)
 

@@ -16,8 +16,9 @@ from runai_model_streamer._errors import (
     StreamerUnsupportedError,
 )
 from runai_model_streamer._formats.safetensors.headers import read_headers
-from runai_model_streamer._formats.safetensors.selection import by_name, check_tensors
+from runai_model_streamer._formats.safetensors.selection import by_name
 from runai_model_streamer._formats.safetensors.tensor_slice import SliceReader, TensorSlice
+from runai_model_streamer._formats.safetensors.torch_dtypes import check_tensors
 from runai_model_streamer._gc import collection_paused
 from runai_model_streamer._paths import Path
 from runai_model_streamer._reader import LocalReader

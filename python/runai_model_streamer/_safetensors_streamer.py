@@ -29,11 +29,11 @@ from runai_model_streamer._formats.safetensors.into import Into, note_writes, re
 from runai_model_streamer._formats.safetensors.selection import (
     Selection,
     TensorNames,
-    check_tensors,
     select,
 )
 from runai_model_streamer._formats.safetensors.tensor_slice import SliceReader, TensorSlice
 from runai_model_streamer._formats.safetensors.tensors import tensors_of_run
+from runai_model_streamer._formats.safetensors.torch_dtypes import check_tensors
 from runai_model_streamer._gc import collection_paused, collection_spaced
 from runai_model_streamer._load import Load
 from runai_model_streamer._logging import logger

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from runai_model_streamer import _logging as logs
 from runai_model_streamer import _native_api as native
@@ -15,6 +13,9 @@ from runai_model_streamer._credentials import certificates as certificates
 from runai_model_streamer._credentials import make_provider
 from runai_model_streamer._paths import check_not_mixed, is_remote, to_native
 from runai_model_streamer._requests import FileChunks
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Ownership(enum.IntEnum):

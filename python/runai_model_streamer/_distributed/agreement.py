@@ -12,7 +12,7 @@ from runai_model_streamer._distributed.rendezvous import Channel
 from runai_model_streamer._distributed.staging import SharedMemory, SharedStaging
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException, StreamerChangedError
 from runai_model_streamer._paths import is_remote
-from runai_model_streamer._reader import Prefix
+from runai_model_streamer._prefixes import Prefix
 from runai_model_streamer._requests import FileChunks
 
 

@@ -12,7 +12,7 @@ from runai_model_streamer._distributed.shared_stream import SharedStream
 from runai_model_streamer._load import Load
 from runai_model_streamer._options import DEFAULTS
 from runai_model_streamer._paths import is_remote
-from runai_model_streamer._reader import Prefix, PrefixEnd, read_prefixes
+from runai_model_streamer._prefixes import Prefix, PrefixEnd, read_prefixes
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
 from runai_model_streamer._stats import StreamStats

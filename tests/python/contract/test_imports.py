@@ -111,3 +111,14 @@ def test_a_native_module_that_does_not_load_is_an_import_error(tmp_path) -> None
         str(tmp_path),
     )
     assert out == "ImportError"
+
+
+def test_a_free_threaded_interpreter_without_its_lock_is_refused() -> None:
+    out = python(
+        "import sys; sys._is_gil_enabled = lambda: False\n"
+        "try:\n    import runai_model_streamer\n"
+        "except ImportError as error:\n    print(error)\n"
+    )
+    assert "needs the global interpreter lock" in out
+    assert "PYTHON_GIL=1" in out
+    python("import sys; sys._is_gil_enabled = lambda: True\nimport runai_model_streamer")

@@ -19,7 +19,7 @@ from torch import nn
 from runai_model_streamer import FileChunks, FileStreamer, SafetensorsStreamer, load_file
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._device import dlpack
-from runai_model_streamer._formats.safetensors.dtypes import safetensors_to_torch_dtype
+from runai_model_streamer._formats.safetensors.torch_dtypes import safetensors_to_torch_dtype
 from tests.support.models import MIB, load, same
 from tests.support.processes import python
 

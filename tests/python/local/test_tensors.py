@@ -14,7 +14,8 @@ import safetensors.torch
 import torch
 
 from runai_model_streamer import FileChunks, FileStreamer, SafetensorsStreamer, StreamerError
-from runai_model_streamer._formats.safetensors.dtypes import safetensors_to_torch_dtype, torch_shape
+from runai_model_streamer._formats.safetensors.dtypes import torch_shape
+from runai_model_streamer._formats.safetensors.torch_dtypes import safetensors_to_torch_dtype
 from runai_model_streamer._native_api import safetensors_dtype_bits as BITS
 from tests.support.models import MIB, load, same, save_floats, write
 from tests.support.processes import python

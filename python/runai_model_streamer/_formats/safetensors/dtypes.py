@@ -1,15 +1,13 @@
-"""The element types of the safetensors format."""
+"""The element types of the safetensors format, by their names there. Needs no torch."""
 
 from __future__ import annotations
-
-import torch
 
 from runai_model_streamer._native_api import safetensors_dtype_bits
 
 # Bytes of one element of the torch dtype, which holds two of F4.
 ELEMENT_BYTES = {name: max(1, bits // 8) for name, bits in safetensors_dtype_bits.items()}
 
-_TORCH_NAMES = {
+TORCH_NAMES = {
     "BOOL": "bool",
     "F4": "float4_e2m1fn_x2",
     "U8": "uint8",
@@ -30,13 +28,6 @@ _TORCH_NAMES = {
     "F64": "float64",
     "I64": "int64",
     "U64": "uint64",
-}
-
-# Those that this torch has. F6 kinds are in none: they are refused by name.
-safetensors_to_torch_dtype: dict[str, torch.dtype] = {
-    name: getattr(torch, torch_name)
-    for name, torch_name in _TORCH_NAMES.items()
-    if hasattr(torch, torch_name)
 }
 
 

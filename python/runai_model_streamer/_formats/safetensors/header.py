@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from runai_model_streamer._errors import StreamerError
 from runai_model_streamer._formats.safetensors.dtypes import (
     ELEMENT_BYTES,
-    safetensors_to_torch_dtype,
+    TORCH_NAMES,
     torch_shape,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Offsets:
@@ -58,9 +61,11 @@ class SafetensorMetadata:
         """Bytes of one element of the torch dtype."""
         return ELEMENT_BYTES[self.dtype]
 
-    def get_torch_dtype(self) -> Any:
-        dtype = safetensors_to_torch_dtype.get(self.dtype)
-        if dtype is None:
+    def get_torch_dtype(self) -> torch.dtype:
+        import torch
+
+        dtype = getattr(torch, TORCH_NAMES.get(self.dtype, ""), None)
+        if not isinstance(dtype, torch.dtype):
             raise StreamerError(f"Unsupported dtype '{self.dtype}' of tensor '{self.name}'")
         return dtype
 

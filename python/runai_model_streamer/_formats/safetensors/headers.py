@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, cast
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
-from runai_model_streamer._file_streamer import ByteStreamer
 from runai_model_streamer._formats.safetensors.dtypes import ELEMENT_BYTES
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._gc import collection_paused
 from runai_model_streamer._native_api import safetensors_header, safetensors_header_end
 from runai_model_streamer._paths import Path, to_text
-from runai_model_streamer._reader import Prefix, Reader
+from runai_model_streamer._prefixes import Prefix, PrefixEnd, read_prefixes
 from runai_model_streamer._requests import FileChunks
+from runai_model_streamer._session import Session
+
+if TYPE_CHECKING:
+    from runai_model_streamer._file_streamer import ByteStreamer
+    from runai_model_streamer._reader import Reader
 
 # Most headers fit into the first read of a file.
 _FIRST_BYTES = 256 << 10
@@ -67,11 +72,23 @@ def read_headers(reader: Reader, paths: Sequence[str]) -> Iterator[SafetensorsMe
 
     The iterator parses them one by one, and raises what is wrong with one.
     """
-    prefixes = (
-        reader.read_prefixes(list(dict.fromkeys(paths)), _FIRST_BYTES, safetensors_header_end)
-        if paths
-        else []
-    )
+    return _headers(reader.read_prefixes, paths)
+
+
+def read_headers_in(session: Session, paths: Sequence[str]) -> Iterator[SafetensorsMetadata]:
+    """read_headers() in a session of this process alone."""
+    return _headers(partial(read_prefixes, session), paths)
+
+
+class _ReadPrefixes(Protocol):
+    def __call__(
+        self, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
+    ) -> list[Prefix]: ...
+
+
+def _headers(read: _ReadPrefixes, paths: Sequence[str]) -> Iterator[SafetensorsMetadata]:
+    different = list(dict.fromkeys(paths))
+    prefixes = read(different, _FIRST_BYTES, safetensors_header_end) if paths else []
     return _parsed(paths, {prefix.path: prefix for prefix in prefixes})
 
 
@@ -93,14 +110,21 @@ def _parsed(paths: Sequence[str], prefixes: dict[str, Prefix]) -> Iterator[Safet
         yield parsed[path]
 
 
+class _HasFileStreamer(Protocol):
+    @property
+    def file_streamer(self) -> ByteStreamer: ...
+
+
 def prepare_request(
-    streamer: Any, paths: Sequence[Path], s3_credentials: S3Credentials | None = None
+    streamer: _HasFileStreamer | ByteStreamer,
+    paths: Sequence[Path],
+    s3_credentials: S3Credentials | None = None,
 ) -> list[tuple[int, list[SafetensorMetadata], list[int]]]:
     """(position of the data section, tensors, their sizes in bytes) of each file.
 
     `streamer` is a streamer of this package; see SafetensorsMetadata.from_files().
     """
-    file_streamer = getattr(streamer, "file_streamer", streamer)
+    file_streamer = cast("ByteStreamer", getattr(streamer, "file_streamer", streamer))
     return [
         (file.offset, file.tensors_metadata, file.read_sizes)
         for file in SafetensorsMetadata.from_files(file_streamer, paths, s3_credentials)

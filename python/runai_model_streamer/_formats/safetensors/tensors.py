@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 
 from runai_model_streamer._device.dlpack import make_factory
-from runai_model_streamer._formats.safetensors.dtypes import safetensors_to_torch_dtype
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.torch_dtypes import safetensors_to_torch_dtype
 from runai_model_streamer._native_api import TensorFactory
 from runai_model_streamer._session import Run
 

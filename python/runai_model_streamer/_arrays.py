@@ -1,0 +1,85 @@
+"""Tensors of files in host memory, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import TypeVar
+
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
+from runai_model_streamer._errors import RunaiStreamerInvalidInputException
+from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.headers import make_request, read_headers_in
+from runai_model_streamer._formats.safetensors.selection import TensorNames, select
+from runai_model_streamer._native_api import Buffer
+from runai_model_streamer._paths import Path, to_text
+from runai_model_streamer._session import Ownership, Run, Session
+
+T = TypeVar("T")
+Make = Callable[[SafetensorMetadata, Buffer | None, int], T]
+"""(tensor, memory, position of its first byte) -> what is yielded. No memory: no bytes."""
+
+
+def stream(
+    paths: Sequence[Path],
+    credentials: S3Credentials | None,
+    tensor_names: TensorNames | None,
+    check: Callable[[SafetensorMetadata, str], None],
+    make: Make[T],
+    ownership: Ownership = Ownership.OWNED,
+) -> Iterator[tuple[str, T]]:
+    """(name, what `make` returns) of the wanted tensors of `paths`, in file order.
+
+    Reading has begun when this returns. `check` raises for a tensor, of the file at a path, that
+    can't be made. Closing the iterator ends the load; memory of tensors stays valid.
+    """
+    if isinstance(paths, str | bytes) or hasattr(paths, "__fspath__"):
+        raise RunaiStreamerInvalidInputException("stream_files() takes a list of paths")
+    names = [to_text(path) for path in paths]
+    session = Session(names, credentials=credentials)
+    try:
+        files = list(read_headers_in(session, names))
+        wanted = select(files, tensor_names)
+        for file, tensors in zip(files, wanted, strict=True):
+            for tensor in {tensor.dtype: tensor for tensor in tensors}.values():
+                check(tensor, file.path)
+        session.ownership = ownership
+        session.submit(
+            [
+                make_request(index, file.path, file.offset, tensors)
+                for index, (file, tensors) in enumerate(zip(files, wanted, strict=True))
+            ]
+        )
+    except BaseException:
+        session.close()
+        raise
+    return _made(session, wanted, make)
+
+
+def _made(
+    session: Session, wanted: Sequence[list[SafetensorMetadata]], make: Make[T]
+) -> Generator[tuple[str, T], None, None]:
+    try:
+        for run in session.runs():
+            made = _made_of(run, wanted[run.request_id], make)
+            del run  # no frame holds memory that was yielded
+            yield from made
+    finally:
+        session.close()
+
+
+def _made_of(
+    run: Run, tensors: Sequence[SafetensorMetadata], make: Make[T]
+) -> Generator[tuple[str, T], None, None]:
+    assert not isinstance(run.data, list)
+    ranges = range(run.first, run.first + run.count)
+    positions = run.positions if run.data is not None else [0] * run.count
+    pairs = [
+        (tensors[index].name, make(tensors[index], run.data, position))
+        for index, position in zip(ranges, positions, strict=True)
+    ][::-1]
+    check = run.check
+    del run
+    while pairs:
+        if check is not None:
+            check()
+        yield pairs.pop()

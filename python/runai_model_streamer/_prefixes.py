@@ -1,0 +1,50 @@
+"""The first bytes of files: their headers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from runai_model_streamer._native_api import FileRanges
+from runai_model_streamer._session import Session
+
+
+@dataclasses.dataclass(frozen=True)
+class Prefix:
+    """The first bytes of a file: its header, as the file format delimits it."""
+
+    path: str
+    size: int
+    """Of the file, in bytes."""
+    version: str
+    """Of the file, as its storage names it."""
+    data: bytes
+
+
+PrefixEnd = Callable[[bytes, str, int], int]
+"""(first bytes, path, size of the file) -> the end of the header, in bytes. May raise."""
+
+
+def read_prefixes(
+    session: Session, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
+) -> list[Prefix]:
+    """Opens `paths` in `session` and reads the header of each, concurrently.
+
+    The first request of a file reads `first_bytes`; `end_of` then tells where the header ends. The
+    files stay open, and pinned to their version. The paths differ.
+    """
+    firsts = session.open(paths, first_bytes)
+    ends = [
+        end_of(first, path, session.sizes[path]) for path, first in zip(paths, firsts, strict=True)
+    ]
+    missing = [
+        FileRanges(session.files[path], [len(first)], [end - len(first)])
+        for path, first, end in zip(paths, firsts, ends, strict=True)
+        if end > len(first)
+    ]
+    rests = iter(session.stream.read(missing) if missing else [])
+    prefixes = []
+    for path, first, end in zip(paths, firsts, ends, strict=True):
+        data = first + next(rests) if end > len(first) else first[:end]
+        prefixes.append(Prefix(path, session.sizes[path], session.versions[path], data))
+    return prefixes

@@ -1,0 +1,106 @@
+"""Arrays of numpy of safetensors files, as torch's are streamed. Needs no torch.
+
+>>> from runai_model_streamer.numpy import stream_files
+>>> for name, array in stream_files(["s3://bucket/model.safetensors"]):
+...     ...
+
+Arrays are the caller's: they are writable, share no memory with each other, and stay valid for as
+long as they are held. What numpy has no dtype for (BF16, the kinds of F8) needs the package
+ml_dtypes; F4 and F6 are in neither, see runai_model_streamer.dlpack.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy
+
+from runai_model_streamer._arrays import stream
+from runai_model_streamer._credentials.s3_credentials import S3Credentials
+from runai_model_streamer._errors import StreamerUnsupportedError
+from runai_model_streamer._formats.safetensors.dtypes import TORCH_NAMES
+from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.selection import TensorNames
+from runai_model_streamer._native_api import Buffer
+from runai_model_streamer._paths import Path
+from runai_model_streamer._session import Ownership
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[numpy.generic]
+
+__all__ = ["load_file", "stream_files"]
+
+
+def load_file(filename: Path, s3_credentials: S3Credentials | None = None) -> dict[str, Array]:
+    """All tensors of the file or object `filename`, by name, in memory of their own.
+
+    Raises what stream_files() raises.
+    """
+    # Every array is kept: a view would be copied in the end, too, and later.
+    return dict(_stream([filename], s3_credentials, None, Ownership.COPIED))
+
+
+def stream_files(
+    paths: Sequence[Path],
+    s3_credentials: S3Credentials | None = None,
+    tensor_names: TensorNames | None = None,
+) -> Iterator[tuple[str, Array]]:
+    """(name, array) of the tensors of `paths`, in file order. Reading has begun when it returns.
+
+    `paths`, `s3_credentials` and `tensor_names` are those of SafetensorsStreamer.stream_files().
+    An iterator that is dropped before its end ends the load. One thread at a time.
+
+    Raises:
+        StreamerError: a file is missing, can't be read, or is no valid safetensors file.
+        StreamerUnsupportedError: numpy, and ml_dtypes if it is installed, have no such dtype.
+            Nothing was read then.
+    """
+    return _stream(paths, s3_credentials, tensor_names, Ownership.OWNED)
+
+
+def _stream(
+    paths: Sequence[Path],
+    credentials: S3Credentials | None,
+    names: TensorNames | None,
+    ownership: Ownership,
+) -> Iterator[tuple[str, Array]]:
+    return stream(paths, credentials, names, _check, _array_of, ownership)
+
+
+@functools.cache
+def _dtype_of(name: str) -> numpy.dtype[numpy.generic] | None:
+    common = TORCH_NAMES.get(name, "")
+    try:
+        return numpy.dtype(common)
+    except TypeError:
+        pass
+    try:
+        import ml_dtypes
+    except ImportError:
+        return None
+    kind = getattr(ml_dtypes, common, None)
+    return None if kind is None else numpy.dtype(kind)
+
+
+def _check(tensor: SafetensorMetadata, path: str) -> None:
+    if _dtype_of(tensor.dtype) is None:
+        raise StreamerUnsupportedError(
+            f"{path}: numpy has no {TORCH_NAMES.get(tensor.dtype, tensor.dtype)}, the dtype of "
+            f"tensor '{tensor.name}'",
+            code="unsupported",
+            path=path,
+            hint="Install ml_dtypes, or use runai_model_streamer.dlpack",
+        )
+
+
+def _array_of(tensor: SafetensorMetadata, memory: Buffer | None, position: int) -> Array:
+    dtype = _dtype_of(tensor.dtype)
+    assert dtype is not None  # _check() has asked
+    if memory is None:
+        return numpy.empty(tensor.shape, dtype)
+    count = (tensor.end - tensor.start) // tensor.get_element_size()
+    return numpy.frombuffer(memoryview(memory), dtype, count, position).reshape(tensor.shape)

@@ -1,0 +1,89 @@
+"""What works in a process that has no torch: lists, pulls, arrays of numpy, and DLPack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from tests.support.processes import python
+
+# As if torch were not installed.
+NO_TORCH = "import sys; sys.modules['torch'] = None\n"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    safetensors.torch.save_file(
+        {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(70_000, dtype=torch.int64)},
+        tmp_path / "model.safetensors",
+        {"made": "here"},
+    )
+    return tmp_path
+
+
+def test_lists_arrays_and_capsules_need_no_torch(model: Path) -> None:
+    out = python(
+        NO_TORCH + "import numpy, runai_model_streamer as package\n"
+        "from runai_model_streamer import list_safetensors, list_files, list_checkpoint\n"
+        "from runai_model_streamer import StreamerError, S3Credentials, ObjectStorageModel\n"
+        "from runai_model_streamer import pull_files, FileChunks, StreamStats\n"
+        "from runai_model_streamer.numpy import load_file, stream_files\n"
+        "from runai_model_streamer import dlpack\n"
+        "(path,) = list_safetensors(sys.argv[1])\n"
+        "assert list_checkpoint(sys.argv[1]) == [path] == [p for p, _ in list_files(sys.argv[1])]\n"
+        "arrays = load_file(path)\n"
+        "print(arrays['a'].tolist(), arrays['b'].dtype, arrays['b'].sum())\n"
+        "for name, tensor in dlpack.stream_files([path]):\n"
+        "    assert (numpy.from_dlpack(tensor) == arrays[name]).all()\n"
+        "print(package.__version__ != '', 'torch' in sys.modules and sys.modules['torch'])\n",
+        str(model),
+    )
+    assert out.splitlines() == ["[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]] int64 70000", "True None"]
+
+
+@pytest.mark.parametrize("name", ["SafetensorsStreamer", "load_model", "FileStreamer", "safe_open"])
+def test_what_needs_torch_says_so(name: str) -> None:
+    out = python(
+        NO_TORCH + "try:\n"
+        f"    from runai_model_streamer import {name}\n"
+        "except ImportError as error:\n"
+        "    print(error)\n"
+    )
+    assert out == (
+        f"{name} needs torch, which is not installed: install torch, or use "
+        "runai_model_streamer.numpy or runai_model_streamer.dlpack"
+    )
+
+
+def test_an_import_of_the_package_imports_no_torch_and_no_numpy() -> None:
+    out = python(
+        "import sys, runai_model_streamer\n"
+        "print([name for name in ('torch', 'numpy', 'asyncio') if name in sys.modules])\n"
+        "print(sorted(n for n in sys.modules if n.startswith('runai_model_streamer.')))\n"
+    )
+    found = [f"runai_model_streamer.{n}" for n in ("_errors", "_interpreter", "_native")]
+    assert out.splitlines() == ["[]", str([*found, "runai_model_streamer._native_api"])]
+
+
+def test_every_public_name_is_found_and_listed() -> None:
+    import runai_model_streamer as package
+
+    assert sorted(package._HOMES) == sorted({*package.__all__} - {"__version__"})
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    assert {*package.__all__} <= {*dir(package)}
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        package.nonsense  # noqa: B018
+
+
+def test_another_missing_module_is_not_taken_for_torch(tmp_path: Path) -> None:
+    out = python(
+        "import sys; sys.modules['threading'] = None\n"
+        "import runai_model_streamer\n"
+        "try:\n    runai_model_streamer.SafetensorsStreamer\n"
+        "except ImportError as error:\n    print(type(error).__name__, error.name)\n"
+    )
+    assert out == "ModuleNotFoundError threading"
