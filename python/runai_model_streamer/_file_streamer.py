@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
@@ -163,6 +164,12 @@ class ByteStreamer:
     def device(self) -> torch.device:
         """The device of the tensors of the load in progress."""
         return torch.device("cpu") if self._reader is None else self._reader.sink.device
+
+    def scope(self) -> contextlib.AbstractContextManager[object]:
+        """Makes the current stream of the device the current one of a thread that enters it."""
+        if self._reader is None:
+            return contextlib.nullcontext()
+        return self._reader.sink.memory.scope()
 
     def stats(self) -> StreamStats:
         """Counters of the load in progress, or of the last one."""

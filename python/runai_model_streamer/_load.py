@@ -6,6 +6,7 @@ import contextlib
 import copy
 import inspect
 import itertools
+import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,56 @@ if TYPE_CHECKING:
     import torch
 
 
+class _Ahead:
+    """Runs, of which the next one can be waited for in another thread before it is taken.
+
+    Thread-safe. Has no reference to what owns it.
+    """
+
+    def __init__(self, runs: Generator[Run, None, None]) -> None:
+        self._runs = runs
+        self._lock = threading.Lock()
+        self._fetched: list[Run] = []
+        self._error: BaseException | None = None
+
+    def fetch(self) -> None:
+        """Waits until take() does not have to."""
+        with self._lock:
+            if not self._fetched and self._error is None:
+                try:
+                    self._fetched += itertools.islice(self._runs, 1)
+                except BaseException as error:
+                    self._error = error
+
+    def take(self) -> Run | None:
+        """The next run; None at the end."""
+        with self._lock:
+            if self._fetched:
+                return self._fetched.pop()
+            error, self._error = self._error, None
+            if error is not None:
+                raise error
+            return next(self._runs, None)
+
+    @property
+    def ready(self) -> bool:
+        """Whether take() returns or raises at once; not known at the end."""
+        return bool(self._fetched) or self._error is not None
+
+    def close(self) -> None:
+        # ValueError: another thread is in it. It ends when the session does.
+        with contextlib.suppress(ValueError):
+            self._runs.close()
+        self._fetched.clear()
+
+
+def _through(ahead: _Ahead) -> Generator[Run, None, None]:
+    try:
+        yield from iter(ahead.take, None)  # no frame holds a run that was yielded
+    finally:
+        ahead.close()
+
+
 class Load:
     """One load, from its first run to its end. One thread at a time; close() from any thread.
 
@@ -32,8 +83,9 @@ class Load:
         """`runs` are those of `ranges` ranges in all; `device` is that of the tensors."""
         self.device = device
         self.ranges = ranges
-        self._runs = runs
-        self._views: dict[str, Generator[Any, None, None]] = {"runs": runs}
+        self._ahead = _Ahead(runs)
+        self._runs = _through(self._ahead)
+        self._views: dict[str, Generator[Any, None, None]] = {"runs": self._runs}
         self._closed = False
         self._complete = False
         self._failure: StreamerError | None = None
@@ -87,6 +139,16 @@ class Load:
             raise copy.copy(self._failure)
         self._complete = True
 
+    def fetch(self, scope: contextlib.AbstractContextManager[object]) -> None:
+        """Waits, in `scope`, until the next run can be taken without waiting. In any thread."""
+        with scope:
+            self._ahead.fetch()
+
+    @property
+    def fetched(self) -> bool:
+        """Whether the next run can be taken without waiting."""
+        return self._ahead.ready
+
     def drain(self) -> None:
         """Drops every run that was not taken: from then on the load is one without ranges."""
         with self.taking("runs"):
@@ -111,6 +173,7 @@ class Load:
             # ValueError: another thread is in it. It ends when the session does.
             with contextlib.suppress(ValueError):
                 items.close()
+        self._ahead.close()  # also if nothing was taken yet
 
     @staticmethod
     def _closed_error() -> StreamerClosedError:

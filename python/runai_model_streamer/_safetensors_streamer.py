@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -394,6 +395,25 @@ class SafetensorsStreamer:
             self._begun = load, _Wanted(self.files_to_tensors_metadata, load.device)
         wanted = self._begun[1]
         return self._take(load, wanted, load.view("tensors", partial(_tensors, wanted=wanted)))
+
+    async def get_tensors_async(self) -> AsyncIterator[tuple[str, torch.Tensor]]:
+        """get_tensors() for ``async for``: the event loop (asyncio) goes on while the load waits.
+
+        Waiting happens in the loop's executor, everything else in the thread of the loop. A task
+        that is cancelled loses no tensor: the next iterator, of either kind, goes on there. Raises
+        what get_tensors() raises.
+        """
+        tensors, load = self.get_tensors(), self.file_streamer.load()
+        loop = asyncio.get_running_loop()
+        while True:
+            if not load.fetched:
+                await loop.run_in_executor(None, load.fetch, self.file_streamer.scope())
+            try:
+                pair = next(tensors)
+            except StopIteration:
+                return
+            yield pair
+            del pair
 
     def wait(self) -> None:
         """Reads the load to its end, so that every destination of `into` is filled.

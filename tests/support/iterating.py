@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -182,6 +183,38 @@ class Iterating(RuleBasedStateMachine):
         else:
             self.complete = True
             assert not self.remaining
+
+    @precondition(lambda self: self.remaining is not None and (self.empty or not self.complete))
+    @rule(count=st.integers(0, 20), wait=st.booleans())
+    def await_some(self, count: int, wait: bool) -> None:
+        """Of an asynchronous iterator, which may be cancelled while it waits for the next one."""
+
+        async def take() -> list[tuple[str, torch.Tensor]]:
+            tensors, found = self.streamer.get_tensors_async(), []
+            for _ in range(count):
+                try:
+                    found.append(await anext(tensors))
+                except StopAsyncIteration:
+                    self.complete = True
+                    return found
+            if wait:
+                asking = asyncio.ensure_future(anext(tensors))
+                await asyncio.sleep(0)
+                asking.cancel()
+                await asyncio.wait([asking])
+                if not asking.cancelled():  # it did not have to wait
+                    if isinstance(asking.exception(), StopAsyncIteration):
+                        self.complete = True
+                    else:
+                        found.append(asking.result())
+            await tensors.aclose()
+            return found
+
+        assert self.remaining is not None
+        for name, tensor in asyncio.run(take()):
+            wanted = self.remaining.pop(0)
+            assert name == wanted[0] and torch.equal(tensor, wanted[1])
+        assert not (self.complete and self.remaining)
 
     @rule(names=names)
     def open_files(self, names: list[str]) -> None:

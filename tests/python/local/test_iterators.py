@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import os
 import threading
 import weakref
 from collections.abc import Iterator
@@ -367,3 +369,66 @@ def test_random_use_of_objects(tmp_path: Path) -> None:
         iterating.explore(
             iterating.Iterating, 12, 30, base=f"http://{server.host}:{server.port}", files=files
         )
+
+
+class TestAwaiting:
+    def test_the_event_loop_goes_on_while_a_load_waits(self, tmp_path: Path) -> None:
+        """The server answers only when another task of the loop says so."""
+        save_floats(tmp_path / "a.safetensors", [300_000] * 4)
+        content = (tmp_path / "a.safetensors").read_bytes()
+        let_go = threading.Event()
+
+        def serve(seen: Seen) -> Answer:
+            start = int(seen.headers["range"].removeprefix("bytes=").partition("-")[0])
+            assert start < 256 << 10 or let_go.wait(60)
+            return ranged(seen, content)
+
+        async def load(url: str) -> list[str]:
+            with SafetensorsStreamer(memory_limit=2 * MIB) as streamer:
+                await asyncio.to_thread(streamer.stream_file, url)
+                asyncio.get_running_loop().call_later(0.05, let_go.set)
+                return [name async for name, _ in streamer.get_tensors_async()]
+
+        with Canned(serve) as server:
+            found = asyncio.run(load(f"http://{server.host}:{server.port}/a.safetensors"))
+        assert found == [f"t{index:04}" for index in range(4)]
+
+    def test_nothing_but_the_consumer_holds_a_tensor(self, tmp_path: Path) -> None:
+        save_floats(tmp_path / "a.safetensors", [300_000] * 4)
+
+        async def load() -> None:
+            with SafetensorsStreamer() as streamer:
+                streamer.stream_file(tmp_path / "a.safetensors")
+                dropped = None
+                async for _, tensor in streamer.get_tensors_async():
+                    assert dropped is None or dropped() is None
+                    dropped = weakref.ref(tensor)
+                    del tensor
+
+        asyncio.run(load())
+
+    def test_errors_and_ends_are_those_of_get_tensors(self, loading: Model) -> None:
+        streamer, tensors = loading
+
+        async def load() -> list[tuple[str, torch.Tensor]]:
+            return [pair async for pair in streamer.get_tensors_async()]
+
+        check(asyncio.run(load()), tensors)
+        with pytest.raises(RunaiStreamerInvalidInputException, match="complete"):
+            asyncio.run(load())
+        streamer.close()
+        with pytest.raises(RunaiStreamerInvalidInputException, match="nothing is being"):
+            asyncio.run(load())
+
+    def test_a_load_that_fails_while_it_is_awaited(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.safetensors"
+        save_floats(path, [300_000] * 40)
+
+        async def load() -> None:
+            with SafetensorsStreamer(memory_limit=2 * MIB, fs_strategy="buffered") as streamer:
+                streamer.stream_file(path)
+                async for _ in streamer.get_tensors_async():
+                    os.truncate(path, 10 * MIB)
+
+        with pytest.raises(StreamerError, match=r"truncated|modified"):
+            asyncio.run(load())
