@@ -125,7 +125,7 @@ test-consumers: $(STAMPS)/package $(STAMPS)/dev  ## vLLM's and SGLang's own load
 	@$(PY) -m pytest tests/consumers -o timeout=1200 $(ARGS)
 
 ##@ Style
-lint: lint-cpp lint-python lint-text  ## clang-format, clang-tidy, borders of the layers, ruff, mypy, shellcheck, codespell
+lint: lint-cpp lint-python lint-text  ## clang-format, clang-tidy, borders of the layers, ruff, mypy, shellcheck, codespell, typos
 
 lint-cpp: $(STAMPS)/system-test
 	@$(CLANG_FORMAT) --dry-run -Werror $(CXX_FILES)
@@ -141,6 +141,7 @@ lint-python: $(STAMPS)/package $(STAMPS)/dev
 lint-text: $(STAMPS)/dev
 	@$(VENV)/bin/shellcheck $(SHELL_FILES)
 	@$(VENV)/bin/codespell
+	@$(VENV)/bin/typos
 
 format: $(STAMPS)/dev $(STAMPS)/system-test  ## Rewrite the sources in the project's style
 	@$(CLANG_FORMAT) -i $(CXX_FILES)

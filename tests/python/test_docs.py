@@ -99,8 +99,40 @@ def test_every_page_is_linked_from_the_table_of_contents() -> None:
     assert not {page for page in ROOT.glob("docs/**/*.md") if page != index} - linked
 
 
-def test_the_readme_links_to_the_table_of_contents() -> None:
-    assert "docs/index.md" in LINK.findall((ROOT / "README.md").read_text())
+def urls() -> dict[str, str]:
+    text = (ROOT / "pyproject.toml").read_text()
+    section = text.partition("\n[project.urls]\n")[2].partition("\n\n")[0]
+    return dict(re.findall(r'^(\w+) = "(.+)"$', section, re.M))
+
+
+def test_links_of_the_readme_are_absolute_and_lead_somewhere() -> None:
+    """The page of a package index has no files beside it."""
+    repository, site = urls()["Repository"], urls()["Documentation"]
+    links = LINK.findall((ROOT / "README.md").read_text())
+    assert f"{repository}/blob/main/docs/index.md" in links
+    files = repository.replace("//github.com/", "//raw.githubusercontent.com/")
+    for link in links:
+        assert link.startswith("https://"), link
+        if link.startswith((f"{repository}/blob/main/", f"{files}/main/")):
+            assert (ROOT / link.partition("/main/")[2]).is_file(), link
+        elif link.startswith(f"{repository}/actions/workflows/"):
+            name = link.removeprefix(f"{repository}/actions/").removesuffix("/badge.svg")
+            assert (ROOT / ".github" / name).is_file(), link
+        elif link.startswith(site):
+            page = link.removeprefix(site).strip("/") or "index"
+            assert (ROOT / "docs" / f"{page}.md").is_file(), link
+
+
+def test_the_address_of_the_repository_is_the_same_everywhere() -> None:
+    repository, site = urls()["Repository"], urls()["Documentation"]
+    config = (ROOT / "mkdocs.yml").read_text()
+    assert f"\nrepo_url: {repository}\n" in config and f"\nsite_url: {site}\n" in config
+    assert all(url.startswith((repository, site)) for url in urls().values())
+    forms = (ROOT / ".github" / "ISSUE_TEMPLATE" / "config.yml").read_text()
+    assert repository in forms and site in forms
+    for page in PAGES:
+        for found in re.findall(r"https://github\.com/model-streamer[\w./-]*", page.read_text()):
+            assert found.startswith(repository), page
 
 
 @pytest.mark.parametrize("name", ["local", "s3", "clouds", "dist"])
@@ -114,7 +146,7 @@ def test_the_chart_of_the_readme_shows_the_results() -> None:
 
 
 def test_figures_of_the_readme_are_on_the_page_of_the_benchmarks() -> None:
-    section = (ROOT / "README.md").read_text().partition("## How fast\n")[2].partition("\n## ")[0]
+    section = (ROOT / "README.md").read_text().partition("## Comparison\n")[2].partition("\n## ")[0]
     rows = [row.partition("|")[2] for row in re.findall(r"^\| [^|]+(.*)$", section, re.M)[1:]]
     figures = re.findall(r"\d+\.\d+|\d{3,}", " ".join(rows))
     assert len(figures) > 20
