@@ -29,6 +29,8 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install -qq --group torch
 STAMPS := .cache/stamps
 STEP := scripts/step.sh
+# TORCH=cpu: the torch without CUDA, a tenth of the download.
+export TORCH ?=
 # An absent ccache is the empty launcher, which is none.
 CCACHE = CMAKE_C_COMPILER_LAUNCHER=$$(command -v ccache) CMAKE_CXX_COMPILER_LAUNCHER=$$(command -v ccache)
 CLANG_FORMAT ?= clang-format-14
@@ -59,13 +61,17 @@ help:  ## This list
 
 setup: $(STAMPS)/package  ## Install what is needed, build, and install the package into .venv
 
-demo: $(STAMPS)/package $(STAMPS)/demo  ## Stream a real model, compare it with safetensors, report the speed
+demo: demo-cost $(STAMPS)/package $(STAMPS)/demo  ## Stream a real model, compare its bytes and times with safetensors (TORCH=cpu: without CUDA)
 	@HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 $(PY) -m examples.demo $(ARGS)
+
+demo-cost:
+	@scripts/demo_cost.sh $(STAMPS) $(VENV)
 
 ##@ Tests
 test: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/system-test  ## All steps of CI, then one summary: linters and the targets below up to test-examples
 	@MAKE="$(MAKE)" $(PY) -m scripts.run_steps \
 	  "Linters=lint" \
+	  "Site of the documentation=site" \
 	  "C++ tests under AddressSanitizer and UBSan=test-asan" \
 	  "C++ tests under ThreadSanitizer=test-tsan" \
 	  "Random input, $(SECONDS_TO_FUZZ) s=fuzz" \
@@ -149,8 +155,12 @@ format: $(STAMPS)/dev $(STAMPS)/system-test  ## Rewrite the sources in the proje
 	@$(PY) -m ruff format --quiet .
 
 ##@ Documentation
-docs: $(STAMPS)/package $(STAMPS)/docs  ## Write docs/reference/environment.md, and build the site strictly into build/site
+docs: environment-doc site  ## Write docs/reference/environment.md from the table of settings, and build the site
+
+environment-doc: $(STAMPS)/package
 	@$(PY) -m scripts.environment_doc
+
+site: $(STAMPS)/docs  ## The documentation as a site in build/site; every warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 docs-serve: $(STAMPS)/docs  ## The site at http://127.0.0.1:8000, built again when a page changes
@@ -224,7 +234,7 @@ $(STAMPS)/venv: pyproject.toml scripts/make_venv.sh $(STAMPS)/system-build
 
 $(STAMPS)/package: $(PACKAGE_FILES) $(STAMPS)/venv
 	@$(PIP) --group build
-	@$(CCACHE) $(STEP) "Building and installing the package" $(PIP) --no-build-isolation \
+	@$(CCACHE) $(STEP) "Building and installing the package (minutes, if nothing is cached)" $(PIP) --no-build-isolation \
 	  --config-settings=build-dir=build/python \
 	  --config-settings=cmake.define.STREAMER_OBJECT_STORAGE=$(OBJECT_STORAGE) .
 	@touch $@
@@ -251,6 +261,7 @@ $(STAMPS)/bench: pyproject.toml $(STAMPS)/venv
 	@$(PIP) --group bench
 	@touch $@
 
-.PHONY: help setup demo test test-cpp test-asan test-tsan pytest pytest-halves fuzz test-builds test-examples \
-  test-gpu test-delays simulate test-consumers lint lint-cpp lint-python lint-text format docs docs-serve wheel wheels \
+.PHONY: help setup demo demo-cost test test-cpp test-asan test-tsan pytest pytest-halves fuzz test-builds test-examples \
+  test-gpu test-delays simulate test-consumers lint lint-cpp lint-python lint-text format docs \
+  environment-doc site docs-serve wheel wheels \
   test-wheel sdk test-sdk bench bench-s3 bench-clouds bench-dist bench-gpu bench-overlap bench-setup clean distclean

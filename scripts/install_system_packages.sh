@@ -28,4 +28,6 @@ fi
 apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@"; }
 echo "Installing ${missing[*]}"
 apt update
-apt install -y --no-install-recommends "${missing[@]}" >/dev/null
+# apt-utils, which a bare system lacks, would only ask questions sooner.
+apt install -y --no-install-recommends "${missing[@]}" >/dev/null \
+  2> >(grep -v 'delaying package configuration, since apt-utils' >&2)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # make_venv.sh DIR: a virtual environment with the torch of pyproject.toml.
 # PYTHON chooses the interpreter; by default Debian's own if it is new enough, else `python3`.
+# TORCH=cpu takes the torch without CUDA, from TORCH_INDEX (by default that of PyTorch).
 set -euo pipefail
 
 dir=$(realpath -m "$1")
@@ -22,4 +23,7 @@ fi
 # Dependency groups need pip 25.1.
 "$dir/bin/python" -m pip install -qq 'pip>=25.1'
 cd "$root"
+if [[ ${TORCH:-} == cpu ]]; then
+  export PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL:+$PIP_EXTRA_INDEX_URL }${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}"
+fi
 exec "$dir/bin/python" -m pip install -qq --group torch

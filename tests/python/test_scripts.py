@@ -212,3 +212,25 @@ class TestOutdatedWheels:
     def test_security_releases_are_newer(self) -> None:
         assert outdated.newer("7.88.1-10+deb12u15", "7.88.1-10+deb12u9")
         assert not outdated.newer("7.88.1-10+deb12u15", "7.88.1-10+deb12u15")
+
+
+class TestDemoCost:
+    """What `make demo` says before it begins."""
+
+    @staticmethod
+    def said(folder: Path, **environment: str) -> str:
+        command = [str(ROOT / "scripts/demo_cost.sh"), str(folder), str(folder / "venv")]
+        env = {**os.environ, "TORCH": "", **environment}
+        return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+
+    def test_disk_download_and_minutes(self, tmp_path: Path) -> None:
+        text = self.said(tmp_path)
+        assert "needs 8 GB of disk" in text and "3 GB of download" in text and "minutes" in text
+        assert "TORCH=cpu" in text
+        assert "needs 5 GB of disk" in self.said(tmp_path, TORCH="cpu")
+
+    def test_nothing_once_everything_is_installed(self, tmp_path: Path) -> None:
+        (tmp_path / "package").touch()
+        assert self.said(tmp_path) != ""
+        (tmp_path / "demo").touch()
+        assert self.said(tmp_path) == ""
