@@ -7,10 +7,12 @@ import http.server
 import json
 import re
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -102,6 +104,7 @@ def test_python_runs(page: str, tmp_path: Path, web: str) -> None:
         '"s3://bucket/model"': f'"{web}/model/"',
         '"/cache/': f'"{tmp_path}/',
         '"/models/': f'"{models}/',
+        '"s3://bucket/model.safetensors"': f'"{models}/llama/model.safetensors"',
         '"model.safetensors"': f'"{models}/llama/model.safetensors"',
         '"file.bin"': f'"{tmp_path}/file.bin"',
         '"cuda:0"': '"cpu"',
@@ -111,6 +114,8 @@ def test_python_runs(page: str, tmp_path: Path, web: str) -> None:
     names: dict[str, Any] = {"torch": torch, "model": Model()}
     names["SafetensorsStreamer"] = runai_model_streamer.SafetensorsStreamer
     if "transformers" not in page:
+        # The function of another framework takes what numpy's takes.
+        names["jax"] = types.SimpleNamespace(dlpack=numpy)
         names["paths"] = runai_model_streamer.list_safetensors(models / "llama")
     try:
         for block in blocks(page, "python"):

@@ -64,8 +64,8 @@ def test_an_import_of_the_package_imports_no_torch_and_no_numpy() -> None:
         "print([name for name in ('torch', 'numpy', 'asyncio') if name in sys.modules])\n"
         "print(sorted(n for n in sys.modules if n.startswith('runai_model_streamer.')))\n"
     )
-    found = [f"runai_model_streamer.{n}" for n in ("_errors", "_interpreter", "_native")]
-    assert out.splitlines() == ["[]", str([*found, "runai_model_streamer._native_api"])]
+    names = ("_errors", "_installation", "_interpreter", "_native", "_native_api")
+    assert out.splitlines() == ["[]", str([f"runai_model_streamer.{name}" for name in names])]
 
 
 def test_every_public_name_is_found_and_listed() -> None:
