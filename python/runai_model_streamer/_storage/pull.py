@@ -93,7 +93,6 @@ def pull_objects(
     wanted are removed.
 
     Returns how many they are, and `source` at the snapshot that was read."""
-    base = _base(source)
     wanted: list[_Wanted] = []
     snapshot = source
     for path, size, version in list_objects(source, True, credentials):
@@ -101,7 +100,7 @@ def pull_objects(
         key = native.object_key(path)
         if not any(matches(key, *choice) for choice in ((allow, ignore), *also)):
             continue
-        relative = _decoded(path, path[len(base) :])
+        relative = relative_name(source, path)
         if relative in leave_out:
             continue
         if relative == JOURNAL:
@@ -114,6 +113,11 @@ def pull_objects(
         _remove_others(destination, {one.target for one in wanted})
     _copy_all(destination, wanted, credentials)
     return len(wanted), snapshot
+
+
+def relative_name(source: str, path: str) -> str:
+    """The name that the object at `path` of the list of `source` has below it."""
+    return _decoded(path, path[len(_base(source)) :])
 
 
 def _remove_others(destination: str, targets: set[str]) -> None:
