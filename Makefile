@@ -260,6 +260,7 @@ $(STAMPS)/integrations: pyproject.toml $(STAMPS)/package $(STAMPS)/dev
 	@$(PY) -m venv .cache/integrations
 	@realpath $(VENV)/lib/python3*/site-packages \
 	  > "$$(echo .cache/integrations/lib/python3*/site-packages)/streamer.pth"
+	@.cache/integrations/bin/python -m pip install -qq 'pip>=25.1'
 	@$(STEP) "Installing transformers, diffusers and accelerate" \
 	  .cache/integrations/bin/python -m pip install -qq --group torch --group integrations
 	@touch $@

@@ -45,11 +45,13 @@ class StreamerError(ValueError):
     rank: int | None = None
     host: str | None = None
 
-    def __init__(self, text: str = "", *, code: str = "invalid", **fields: Any) -> None:
+    def __init__(
+        self, text: str = "", *, code: str = "invalid", **fields: str | int | None
+    ) -> None:
         path = fields.get("path")
-        if path:
-            fields["path"] = shown_path(path)
-            text = text.replace(path, fields["path"])
+        if isinstance(path, str) and path:
+            fields["path"] = shown = shown_path(path)
+            text = text.replace(path, shown)
         super().__init__(shown_text(text))
         self.code = code
         for name in FIELDS:
@@ -57,14 +59,13 @@ class StreamerError(ValueError):
             if isinstance(value, str) and name != "path":  # that is data: as the caller gave it
                 value = shown_text(value)
             setattr(self, name, value)
-        # Zero is a value where the range is known.
-        self.offset = fields.get("offset")
-        self.size = fields.get("size")
+        for name in ("offset", "size"):  # zero is a value where the range is known
+            setattr(self, name, fields.get(name))
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         fields = {name: getattr(self, name) for name in FIELDS}
         return _rebuild, (type(self), str(self), self.code, fields, self.rank, self.host)
 

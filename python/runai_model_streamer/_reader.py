@@ -14,7 +14,7 @@ from runai_model_streamer._options import DEFAULTS, StreamOptions
 from runai_model_streamer._prefixes import Prefix, PrefixEnd, read_prefixes
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership, Session
-from runai_model_streamer._stats import StreamStats
+from runai_model_streamer._stats import StreamStats, stats_of
 
 
 class Reader(Protocol):
@@ -125,7 +125,7 @@ class LocalReader:
         return self.session
 
     def _stats_of(self, session: Session) -> StreamStats:
-        stats = StreamStats.from_native(session.stream.stats(), self.sink.name)
+        stats = stats_of(session.stream.stats(), self.sink.name)
         return dataclasses.replace(stats, notes={**stats.notes, **self._notes})
 
 

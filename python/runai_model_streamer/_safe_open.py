@@ -26,7 +26,10 @@ from runai_model_streamer._storage.checkpoint import find_checkpoint
 
 if TYPE_CHECKING:
     import numpy
+    from numpy.typing import NDArray
     from typing_extensions import Self
+
+    Array = NDArray[numpy.generic]
 
 T = TypeVar("T")
 
@@ -145,7 +148,7 @@ def safe_open(
     *,
     s3_credentials: S3Credentials | None = None,
     variant: str | None = None,
-) -> SafeOpen[numpy.ndarray]: ...
+) -> SafeOpen[Array]: ...
 
 
 def safe_open(
@@ -155,7 +158,7 @@ def safe_open(
     *,
     s3_credentials: S3Credentials | None = None,
     variant: str | None = None,
-) -> SafeOpen[torch.Tensor] | SafeOpen[numpy.ndarray]:
+) -> SafeOpen[torch.Tensor] | SafeOpen[Array]:
     """Opens a file, an index, a directory or a pattern, local or remote: see list_checkpoint().
 
     `framework` is "pt" or "np": what get_tensor() and slices return. `device` is that of tensors of
@@ -175,7 +178,7 @@ def safe_open(
     )
 
 
-def _to_numpy(tensor: torch.Tensor) -> numpy.ndarray:
+def _to_numpy(tensor: torch.Tensor) -> Array:
     """An array over the memory of `tensor`."""
     try:
         return tensor.numpy()

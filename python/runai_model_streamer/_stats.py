@@ -46,6 +46,7 @@ class StreamStats:
         """Bytes per second."""
         return self.bytes / self.seconds if self.seconds > 0 else 0.0
 
-    @classmethod
-    def from_native(cls, values: dict[str, Any], device: str) -> StreamStats:
-        return cls(device=device, **values)
+
+def stats_of(values: dict[str, Any], device: str) -> StreamStats:
+    """What the native module counted, of a load to `device`."""
+    return StreamStats(device=device, **values)

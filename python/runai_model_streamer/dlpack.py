@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from runai_model_streamer._arrays import stream
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
@@ -19,6 +20,9 @@ from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.selection import TensorNames
 from runai_model_streamer._native_api import Buffer, TensorFactory
 from runai_model_streamer._paths import Path
+
+if TYPE_CHECKING:
+    from typing_extensions import CapsuleType
 
 __all__ = ["HostTensor", "stream_files"]
 
@@ -50,7 +54,7 @@ class HostTensor:
         max_version: tuple[int, int] | None = None,
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
-    ) -> object:
+    ) -> CapsuleType:
         """A capsule of the tensor, without a version, as every version of the protocol takes it.
 
         Raises BufferError for another device than the host, and for a copy.
@@ -59,7 +63,10 @@ class HostTensor:
             raise BufferError(f"{self.name}: the tensor is in host memory, which has no stream")
         if copy:
             raise BufferError(f"{self.name}: only the framework that takes the tensor can copy it")
-        return _factory().tensor(self._memory, self._position, self.dtype, self.shape)
+        capsule: CapsuleType = _factory().tensor(
+            self._memory, self._position, self.dtype, self.shape
+        )
+        return capsule
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return _CPU

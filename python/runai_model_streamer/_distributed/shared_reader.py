@@ -15,7 +15,7 @@ from runai_model_streamer._paths import is_remote
 from runai_model_streamer._prefixes import Prefix, PrefixEnd, read_prefixes
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
-from runai_model_streamer._stats import StreamStats
+from runai_model_streamer._stats import StreamStats, stats_of
 
 
 class SharedReader:
@@ -92,7 +92,7 @@ class SharedReader:
     def stats(self) -> StreamStats:
         if self._shared is None or self.session is None:
             return self._stats
-        stats = StreamStats.from_native(self.session.stream.stats(), self.sink.name)
+        stats = stats_of(self.session.stream.stats(), self.sink.name)
         return self._shared.stats(stats)
 
     def ring_info(self) -> tuple[int, int, int] | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import inspect
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,3 +163,29 @@ def test_no_public_signature_says_any() -> None:
             said += [function.__qualname__ for note in notes if re.search(r"\bAny\b", note)]
     assert seen > 40
     assert not said
+
+
+def _signatures(module: Any) -> Iterator[tuple[str, inspect.Signature]]:
+    for name in module.__all__:
+        value = getattr(module, name)
+        if isinstance(value, type):
+            for attribute, member in vars(value).items():
+                function = getattr(member, "__func__", getattr(member, "fget", member))
+                public = not attribute.startswith("_") or attribute in ("__init__", "__enter__")
+                if public and inspect.isfunction(function):
+                    yield f"{name}.{attribute}", inspect.signature(function)
+        elif callable(value):
+            yield name, inspect.signature(value)
+
+
+@pytest.mark.parametrize("module", ["", ".numpy", ".dlpack", ".integrations"])
+def test_public_signatures_are_typed_and_leave_nothing_open(module: str) -> None:
+    loose = []
+    for name, signature in _signatures(importlib.import_module(f"runai_model_streamer{module}")):
+        kinds = {key: one.annotation for key, one in signature.parameters.items()}
+        kinds = {key: kind for key, kind in kinds.items() if key not in ("self", "cls")}
+        kinds["return"] = signature.return_annotation
+        for key, kind in kinds.items():
+            if kind is inspect.Signature.empty or re.search(r"\bAny\b", str(kind)):
+                loose.append(f"{name}: {key}: {kind}")
+    assert not loose
