@@ -9,6 +9,8 @@
 #include <new>
 #include <stdexcept>
 
+#include "interpreter.h"
+
 namespace py = pybind11;
 
 namespace streamer::python {
@@ -41,7 +43,7 @@ py::buffer_info info(const Buffer& buffer) {
 }
 
 void put(const Buffer& buffer, std::uint64_t start, std::uintptr_t address, std::uint64_t size) {
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   buffer.put(start, reinterpret_cast<const std::byte*>(address), size);  // NOLINT
 }
 

@@ -1,17 +1,97 @@
 #include "callbacks.h"
 
+#include <pthread.h>
 #include <pybind11/stl.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <map>
+#include <new>
+#include <optional>
 #include <string>
+#include <system_error>
+#include <thread>
+
+#include "base/blocked_signals.h"
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "convert.h"
+#include "interpreter.h"
 
 namespace py = pybind11;
 
 namespace streamer::python {
+namespace {
+
+constexpr std::chrono::milliseconds kLookForEnd{50};
+
+// A question of a worker to a Python function, and the answer.
+class Question {
+ public:
+  Question(CredentialsRequest request, Ended ended)
+      : request_(std::move(request)), ended_(std::move(ended)) {}
+  const CredentialsRequest& request() const { return request_; }
+
+  void answer(Result<Credentials> answer) EXCLUDES(mutex_) {
+    const MutexLock lock(mutex_);
+    answer_ = std::move(answer);
+    answered_.notify_all();
+  }
+  void answer_without_memory() noexcept EXCLUDES(mutex_) {
+    const MutexLock lock(mutex_);
+    no_memory_ = true;
+    answered_.notify_all();
+  }
+  Result<Credentials> wait() EXCLUDES(mutex_) {
+    const MutexLock lock(mutex_);
+    while (!answer_) {
+      if (no_memory_) throw std::bad_alloc();
+      if (interpreter_is_about_to_end() || *ended_) {
+        return Status::error(Code::kCancelled, "nobody waits for the credentials any more");
+      }
+      answered_.wait_until(mutex_, Clock::now() + kLookForEnd);
+    }
+    return std::move(*answer_);
+  }
+
+ private:
+  const CredentialsRequest request_;
+  const Ended ended_;
+  Mutex mutex_;
+  CondVar answered_;
+  std::optional<Result<Credentials>> answer_ GUARDED_BY(mutex_);
+  bool no_memory_ GUARDED_BY(mutex_) = false;
+};
+
+// With the GIL held.
+Result<Credentials> ask(PyObject* provider, const CredentialsRequest& request) {
+  try {
+    const py::object answer =
+        call_python(py::reinterpret_borrow<py::object>(provider), source_kind_name(request.kind),
+                    request.container, request.refresh);
+    Credentials credentials;
+    if (answer.is_none()) return credentials;
+    const auto parts = answer.cast<py::tuple>();
+    credentials.values = parts[0].cast<std::map<std::string, std::string>>();
+    credentials.expires_at = parts[1].cast<std::int64_t>();
+    credentials.identity = parts[2].cast<std::string>();
+    return credentials;
+  } catch (const py::error_already_set& error) {
+    const auto type = py::str(error.type().attr("__name__")).cast<std::string>();
+    const auto what = py::str(error.value()).cast<std::string>();
+    if (error.matches(PyExc_ImportError)) return Status::error(Code::kPackage, what);
+    return Status::error(Code::kCredentials, "no credentials: " + type + ": " + what);
+  } catch (const std::exception& error) {
+    return Status::error(Code::kCredentials, std::string("no credentials: ") + error.what());
+  }
+}
+
+}  // namespace
 
 bool PendingInterrupt::check() {
-  const py::gil_scoped_acquire gil;
-  if (PyErr_CheckSignals() == 0) return false;
+  if (interpreter_is_about_to_end()) return true;
+  const WithGil gil;
+  if (held_fast([] { return PyErr_CheckSignals(); }) == 0) return false;
   error_ = std::make_unique<py::error_already_set>();
   return true;
 }
@@ -22,37 +102,35 @@ void PendingInterrupt::raise() {
   throw py::error_already_set(*error);
 }
 
-bool interpreter_ends() {
-#if PY_VERSION_HEX >= 0x030D0000
-  return Py_IsFinalizing() != 0;
-#else
-  return _Py_IsFinalizing() != 0;
-#endif
+void check_not_ending() {
+  if (!interpreter_is_about_to_end()) return;
+  const bool main_thread = getpid() == gettid();
+  if (main_thread) return;  // that of the functions for the end, which may still load
+  raise_if_failed(Status::error(Code::kCancelled, "the interpreter is about to end"));
 }
 
-CredentialsProvider wrap_provider(const py::object& provider) {
+CredentialsProvider wrap_provider(const py::object& provider, const Ended& ended) {
   if (provider.is_none()) return {};
   auto callable = shared_object(provider.cast<py::function>());
-  return [callable](const CredentialsRequest& request) -> Result<Credentials> {
-    const py::gil_scoped_acquire gil;
+  return [callable, ended](const CredentialsRequest& request) -> Result<Credentials> {
+    auto question = std::make_shared<Question>(request, ended);
     try {
-      const py::object answer =
-          (*callable)(source_kind_name(request.kind), request.container, request.refresh);
-      Credentials credentials;
-      if (answer.is_none()) return credentials;
-      const auto parts = answer.cast<py::tuple>();
-      credentials.values = parts[0].cast<std::map<std::string, std::string>>();
-      credentials.expires_at = parts[1].cast<std::int64_t>();
-      credentials.identity = parts[2].cast<std::string>();
-      return credentials;
-    } catch (const py::error_already_set& error) {
-      const auto type = py::str(error.type().attr("__name__")).cast<std::string>();
-      const auto what = py::str(error.value()).cast<std::string>();
-      if (error.matches(PyExc_ImportError)) return Status::error(Code::kPackage, what);
-      return Status::error(Code::kCredentials, "no credentials: " + type + ": " + what);
-    } catch (const std::exception& error) {
-      return Status::error(Code::kCredentials, std::string("no credentials: ") + error.what());
+      const BlockedSignals blocked;
+      std::thread([callable, question] {
+        pthread_setname_np(pthread_self(), "streamer-ask");
+        const WithGil gil;
+        try {
+          question->answer(ask(callable.get(), question->request()));
+        } catch (const std::bad_alloc&) {
+          question->answer_without_memory();
+        }
+      }).detach();
+    } catch (const std::system_error& error) {
+      return Status::error(Code::kOutOfMemory, "the system gives no thread to ask Python with")
+          .with_errno(error.code().value())
+          .with_hint("Raise the limit of processes (ulimit -u) or of the cgroup (pids.max)");
     }
+    return question->wait();
   };
 }
 

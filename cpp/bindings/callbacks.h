@@ -1,10 +1,10 @@
-// What the engine and its threads hold of Python, and call there.
+// What the engine asks of Python.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
+#include <atomic>
 #include <memory>
-#include <utility>
 
 #include "streamer/stream.h"
 
@@ -13,7 +13,7 @@ namespace streamer::python {
 // A Python exception (KeyboardInterrupt) that came while the engine waited.
 class PendingInterrupt {
  public:
-  // Without the GIL. Whether there is one.
+  // Without the GIL. Whether there is one, or the interpreter is about to end.
   bool check();
   // With the GIL held.
   void raise();
@@ -22,20 +22,14 @@ class PendingInterrupt {
   std::unique_ptr<pybind11::error_already_set> error_;
 };
 
-bool interpreter_ends();
+// Set when nobody waits for credentials any more.
+using Ended = std::shared_ptr<std::atomic<bool>>;
 
-// Python objects that the engine's threads hold must be dropped with the GIL held, and not at all
-// where there is no interpreter any more.
-template <typename T>
-std::shared_ptr<T> shared_object(T object) {
-  return {new T(std::move(object)), [](T* dropped) {
-            if (interpreter_ends()) return;
-            const pybind11::gil_scoped_acquire gil;
-            delete dropped;
-          }};
-}
+// Raises where a thread would begin what the interpreter's end is going to stop.
+void check_not_ending();
 
-// provider(kind, container, refresh) -> (values, expires_at, identity) or None.
-CredentialsProvider wrap_provider(const pybind11::object& provider);
+// provider(kind, container, refresh) -> (values, expires_at, identity) or None. A thread of its own
+// calls it: a function of Python can't be interrupted, and is left behind once `ended` is set.
+CredentialsProvider wrap_provider(const pybind11::object& provider, const Ended& ended);
 
 }  // namespace streamer::python

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "convert.h"
+#include "interpreter.h"
 #include "streamer/safetensors.h"
 
 namespace py = pybind11;
@@ -95,7 +96,7 @@ PyHeader parse_header(const py::bytes& first_bytes, const py::str& path, std::ui
   const std::string_view text = first_bytes;
   const Header header = value_of(
       [&] {
-        const py::gil_scoped_release release;
+        const WithoutGil released;
         return safetensors::parse_header(text, file_size);
       }(),
       path);

@@ -7,6 +7,7 @@
 
 #include "callbacks.h"
 #include "convert.h"
+#include "interpreter.h"
 #include "streamer/storage.h"
 #include "streamer/stream.h"
 
@@ -25,14 +26,19 @@ py::str to_text(const std::string& name) {
 
 py::list list_objects(const std::string& prefix, bool recursive, const py::object& credentials,
                       const std::map<std::string, std::string>& source) {
+  check_not_ending();
   auto options = Options::from_environment();
   raise_if_failed(options.status());
-  options->credentials = wrap_provider(credentials);
+  const auto ended = std::make_shared<std::atomic<bool>>(false);
+  options->credentials = wrap_provider(credentials, ended);
   options->source = source;
   auto pending = std::make_shared<PendingInterrupt>();
-  options->interrupted = [pending] { return pending->check(); };
+  options->interrupted = [pending, ended] {
+    if (pending->check()) *ended = true;
+    return ended->load();
+  };
   auto found = [&] {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     return list(prefix, recursive, *options);
   }();
   pending->raise();
@@ -54,7 +60,7 @@ void bind_list(py::module_& module) {
       "cached_fraction",
       [](const std::string& path) {
         const auto fraction = [&] {
-          const py::gil_scoped_release release;
+          const WithoutGil released;
           return cached_fraction(path);
         }();
         raise_if_failed(fraction.status());

@@ -6,13 +6,19 @@
 #include <new>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <type_traits>
+#include <unordered_set>
 #include <vector>
 
+#include "base/blocked_signals.h"
+#include "base/clock.h"
+#include "base/mutex.h"
 #include "buffer.h"
 #include "callbacks.h"
 #include "convert.h"
+#include "interpreter.h"
 #include "streamer/stream.h"
 
 namespace py = pybind11;
@@ -82,15 +88,15 @@ FileRanges make_file_ranges(std::uint32_t file, const std::vector<std::uint64_t>
 }
 
 // Gives everything that becomes ready to `on_ready`; None, or the exception that ended this early.
-py::object hand_out(Stream* stream, const py::function& on_ready) {
+py::object hand_out(Stream* stream, const py::object& on_ready) {
   try {
     for (;;) {
       auto batch = [&] {
-        const py::gil_scoped_release release;
+        const WithoutGil released;
         return stream->next();
       }();
       if (!batch) return to_exception(batch.status());
-      if (!batch->ready.empty()) on_ready(to_python(&*batch));
+      if (!batch->ready.empty()) call_python(on_ready, to_python(&*batch));
       if (batch->finished) return py::none();
     }
   } catch (const py::error_already_set& error) {
@@ -100,9 +106,50 @@ py::object hand_out(Stream* stream, const py::function& on_ready) {
   }
 }
 
+constexpr std::chrono::milliseconds kInterruptPoll{100};
+
+// The thread that calls what deliver() was given.
+class Callbacks {
+ public:
+  std::thread thread;
+
+  // The thread is done with Python.
+  void end() EXCLUDES(mutex_) {
+    const MutexLock lock(mutex_);
+    ended_ = true;
+    changed_.notify_all();
+  }
+  // Waits for the thread. Without the GIL. A callback that does not return is left behind where
+  // `pending` has an interrupt, or the interpreter ends.
+  void join(PendingInterrupt& pending) EXCLUDES(mutex_) {
+    if (thread.get_id() != std::this_thread::get_id() && ended_before(pending)) {
+      thread.join();
+    } else {
+      thread.detach();
+    }
+  }
+
+ private:
+  bool ended_before(PendingInterrupt& pending) EXCLUDES(mutex_) {
+    for (;;) {
+      {
+        const MutexLock lock(mutex_);
+        if (!ended_) changed_.wait_until(mutex_, Clock::now() + kInterruptPoll);
+        if (ended_) return true;
+      }
+      if (pending.check()) return false;
+    }
+  }
+
+  Mutex mutex_;
+  CondVar changed_;
+  bool ended_ GUARDED_BY(mutex_) = false;
+};
+
 class PyStream {
  public:
   PyStream(const py::dict& options, const py::object& credentials) {
+    check_not_ending();
     auto made = Options::from_environment();
     raise_if_failed(made.status());
     Options& chosen = *made;
@@ -127,14 +174,28 @@ class PyStream {
         throw py::key_error(name);
       }
     }
-    chosen.credentials = wrap_provider(credentials);
+    chosen.credentials = wrap_provider(credentials, ended_);
     pending_ = std::make_shared<PendingInterrupt>();
     chosen.interrupted = [pending = pending_] { return pending->check(); };
     auto stream = Stream::create(std::move(chosen));
     raise_if_failed(stream.status());
     stream_ = std::shared_ptr<Stream>(std::move(*stream));
+    live().insert(this);
   }
-  ~PyStream() { (void)end(); }
+  ~PyStream() {
+    live().erase(this);
+    (void)end();
+  }
+
+  // Ends all streams, while their threads can still run.
+  static void end_all() {
+    std::vector<py::object> held;
+    for (PyStream* stream : live()) {
+      stream->cancel();
+      held.push_back(py::cast(stream, py::return_value_policy::reference));
+    }
+    for (const py::object& stream : held) (void)stream.cast<PyStream&>().end();
+  }
   PyStream(const PyStream&) = delete;
   PyStream& operator=(const PyStream&) = delete;
 
@@ -142,11 +203,12 @@ class PyStream {
                 const std::vector<std::string>& versions) {
     auto files = call([&](Stream& stream) { return stream.open(paths, prefix_bytes, versions); });
     py::list opened;
-    for (const OpenedFile& file : *files) {
-      opened.append(PyOpenedFile{
-          file.size, file.version,
-          py::bytes(reinterpret_cast<const char*>(file.prefix.data()), file.prefix.size()),
-          exception_or_none(file.status)});
+    for (OpenedFile& file : *files) {
+      const std::vector<std::byte> prefix = std::move(file.prefix);  // not held twice for long
+      opened.append(
+          PyOpenedFile{file.size, file.version,
+                       py::bytes(reinterpret_cast<const char*>(prefix.data()), prefix.size()),
+                       exception_or_none(file.status)});
     }
     return opened;
   }
@@ -198,41 +260,57 @@ class PyStream {
   // something failed, on_ready itself included; then on_end(None or exception) once.
   void deliver(const py::function& on_ready, const py::function& on_end) {
     auto stream = get();
-    if (callback_thread_.joinable()) throw py::value_error("deliver() was called before");
-    callback_thread_ =
-        std::thread([stream, ready = shared_object(on_ready), end = shared_object(on_end)] {
-          const py::gil_scoped_acquire gil;
-          try {
-            (*end)(hand_out(stream.get(), *ready));
-          } catch (py::error_already_set& error) {
-            error.discard_as_unraisable("runai_model_streamer callback");
-          }
-        });
+    if (callbacks_) throw py::value_error("deliver() was called before");
+    auto callbacks = std::make_shared<Callbacks>();
+    auto body = [stream, callbacks, ready = shared_object(on_ready), end = shared_object(on_end)] {
+      {
+        const WithGil gil;
+        const auto borrowed = [](const auto& object) {
+          return py::reinterpret_borrow<py::object>(object.get());
+        };
+        try {
+          call_python(borrowed(end), hand_out(stream.get(), borrowed(ready)));
+        } catch (py::error_already_set& error) {
+          error.discard_as_unraisable("runai_model_streamer callback");
+        }
+      }
+      callbacks->end();
+    };
+    try {
+      const BlockedSignals blocked;
+      callbacks->thread = std::thread(std::move(body));
+    } catch (const std::system_error& error) {
+      raise_if_failed(Status::error(Code::kOutOfMemory, "the system gives no thread to call from")
+                          .with_errno(error.code().value()));
+    }
+    callbacks_ = std::move(callbacks);
   }
 
   void cancel() {
+    *ended_ = true;
     if (stream_) stream_->cancel();
   }
 
   // A call that another thread is in ends, and takes the stream down when it does. Raises where
   // tensors could not be made independent of their files; the streamer is closed then, too.
-  void close() { raise_if_failed(end()); }
+  void close() {
+    const Status status = end();
+    pending_->raise();
+    raise_if_failed(status);
+  }
 
   Status end() {
     std::shared_ptr<Stream> stream = std::move(stream_);
     if (!stream) return {};
-    std::thread callbacks = std::move(callback_thread_);
+    const std::shared_ptr<Callbacks> callbacks = std::move(callbacks_);
     if (getpid() != process_) {
-      new std::thread(std::move(callbacks));  // NOLINT: there is no such thread in a forked child
+      new std::shared_ptr<Callbacks>(callbacks);  // NOLINT: a forked child has no such thread
       return {};
     }
-    const py::gil_scoped_release release;  // workers may be waiting for it, for credentials
+    const WithoutGil released;  // the callbacks may be waiting for it
+    *ended_ = true;
     stream->cancel();
-    if (callbacks.get_id() == std::this_thread::get_id()) {
-      callbacks.detach();
-    } else if (callbacks.joinable()) {
-      callbacks.join();
-    }
+    if (callbacks) callbacks->join(*pending_);
     Status status = stream->detach_views();
     last_stats_ = stream->stats();
     stream.reset();
@@ -269,6 +347,12 @@ class PyStream {
   }
 
  private:
+  // With the GIL held. Lives as long as the process: objects may be freed when it ends.
+  static std::unordered_set<PyStream*>& live() {
+    static auto* const streams = new std::unordered_set<PyStream*>;
+    return *streams;
+  }
+
   struct Check {
     py::object keep;
     PyStream* stream;
@@ -307,7 +391,7 @@ class PyStream {
   std::invoke_result_t<Operation, Stream&> call(Operation operation) {
     auto stream = get();
     auto result = [&] {
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       auto answer = operation(*stream);
       stream.reset();  // its end, where another thread closed it meanwhile
       return answer;
@@ -318,15 +402,17 @@ class PyStream {
   }
 
   const pid_t process_ = getpid();
+  const Ended ended_ = std::make_shared<std::atomic<bool>>(false);
   std::shared_ptr<Stream> stream_;
   std::shared_ptr<PendingInterrupt> pending_;
-  std::thread callback_thread_;
+  std::shared_ptr<Callbacks> callbacks_;
   Stats last_stats_;
 };
 
 }  // namespace
 
 void bind_stream(py::module_& module) {
+  call_at_exit(PyStream::end_all);
   py::class_<FileRanges>(module, "FileRanges")
       .def(py::init(&make_file_ranges), py::arg("file"), py::arg("offsets"), py::arg("sizes"),
            py::arg("alignments") = py::none(), py::arg("destinations") = py::none(),

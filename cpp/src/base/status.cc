@@ -110,8 +110,8 @@ Status&& Status::with_attempts(int attempts) && {
 Code Status::code() const noexcept { return rep_ ? rep_->code : Code::kOk; }
 
 const ErrorDetail& Status::detail() const noexcept {
-  static const ErrorDetail kNone;
-  return rep_ ? rep_->detail : kNone;
+  static const auto* const kNone = new ErrorDetail;  // for threads that outlive static objects
+  return rep_ ? rep_->detail : *kNone;
 }
 
 std::string Status::to_string() const {

@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/blocked_signals.h"
 #include "base/cancel.h"
 #include "source/source.h"
 #include "streamer/stream.h"
@@ -54,12 +55,16 @@ void run_interruptibly(CancelToken* cancel, const std::function<bool()>& interru
   std::mutex mutex;
   std::condition_variable finished;
   bool done = false;
-  std::thread worker([&] {
-    work();
-    const std::lock_guard lock(mutex);
-    done = true;
-    finished.notify_one();
-  });
+  std::thread worker;
+  {
+    const BlockedSignals blocked;
+    worker = std::thread([&] {
+      work();
+      const std::lock_guard lock(mutex);
+      done = true;
+      finished.notify_one();
+    });
+  }
   std::unique_lock lock(mutex);
   while (!finished.wait_for(lock, kInterruptPoll, [&] { return done; })) {
     lock.unlock();

@@ -27,6 +27,8 @@ bool curl_ready() {
   static std::mutex mutex;
   static bool ready = false;
   const std::lock_guard lock(mutex);
+  // A host may call exit() while threads are in a connection.
+  if (!ready) OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, nullptr);
   if (!ready) ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
   return ready;
 }

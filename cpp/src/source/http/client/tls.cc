@@ -60,9 +60,12 @@ Result<TrustStore> find_trust_store(const Settings& settings, SourceKind kind,
 }
 
 std::shared_ptr<X509_STORE> load_certificates(const TrustStore& store) {
-  static std::mutex mutex;
-  static std::string known;
-  static std::shared_ptr<X509_STORE> certificates;
+  struct Loaded {
+    std::mutex mutex;
+    std::string known;
+    std::shared_ptr<X509_STORE> certificates;
+  };
+  static auto* const last = new Loaded;  // for threads that outlive static objects
   std::string key;
   for (const std::string& place : {store.file, store.directory}) {
     struct stat info {};
@@ -73,16 +76,16 @@ std::shared_ptr<X509_STORE> load_certificates(const TrustStore& store) {
            std::to_string(info.st_ino) + '\n';
   }
   if (key.empty()) return nullptr;
-  const std::lock_guard lock(mutex);
-  if (certificates && key == known) return certificates;
+  const std::lock_guard lock(last->mutex);
+  if (last->certificates && key == last->known) return last->certificates;
   std::shared_ptr<X509_STORE> loaded(X509_STORE_new(), X509_STORE_free);
   const char* file = store.file.empty() ? nullptr : store.file.c_str();
   const char* directory = store.directory.empty() ? nullptr : store.directory.c_str();
   if (!loaded || X509_STORE_load_locations(loaded.get(), file, directory) != 1) return nullptr;
   // As libcurl sets them: an intermediate certificate may be trusted by itself.
   X509_STORE_set_flags(loaded.get(), X509_V_FLAG_TRUSTED_FIRST | X509_V_FLAG_PARTIAL_CHAIN);
-  known = key;
-  certificates = loaded;
+  last->known = key;
+  last->certificates = loaded;
   return loaded;
 }
 
