@@ -190,7 +190,7 @@ constexpr SettingInfo kTable[] = {
     {"GPU", "RUNAI_STREAMER_CUDA_ALIGNMENT", kBytes, value(512),
      "a power of two from 16 to 2097152", 16, 2 << 20,
      "Alignment of tensors in device memory that the streamer allocates."},
-    {"GPU", "RUNAI_STREAMER_CUDA_MEMORY_LIMIT", kBytes, "192 MiB, at least the largest tensor",
+    {"GPU", "RUNAI_STREAMER_CUDA_MEMORY_LIMIT", kBytes, "192 MiB, or twice the largest tensor",
      "bytes, at least 1048576", 1 << 20, kMax,
      "Maximum device memory that is allocated ahead of the yielded tensors."},
     {"GPU", "RUNAI_STREAMER_CUDA_PINNED_LIMIT", kBytes, "256 MiB, at most the memory limit",

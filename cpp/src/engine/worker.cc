@@ -7,6 +7,7 @@
 #include <new>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "destination/destination.h"
 #include "engine/statuses.h"
@@ -78,6 +79,8 @@ class SlotGuard {
 // A chunk that was read and is on its way to a device.
 struct Copy {
   Chunk chunk;
+  // What keeps the destinations alive: longer than their blocks, if the copy does not end.
+  std::vector<std::shared_ptr<Submission>> submissions;
   ReadReport report;
   std::optional<WriteGuard> guard;
 };
@@ -186,6 +189,11 @@ Status Worker::read_to_device(Chunk& chunk, Reader* reader, ReadReport* report,
   }
   // Whatever may throw comes before the copy.
   auto copy = std::make_shared<Copy>();
+  for (const Chunk::Share& share : chunk.shares) {
+    if (copy->submissions.empty() || copy->submissions.back() != share.block->submission) {
+      copy->submissions.push_back(share.block->submission);
+    }
+  }
   std::function<void(Status)> done = [copy, &context = context_](Status status) {
     finish(context, copy->chunk, std::move(status), copy->report);
     copy->guard.reset();

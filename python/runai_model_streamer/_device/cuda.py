@@ -99,8 +99,25 @@ class TorchMemory(HostMemory):
     def stream(self) -> int:
         return int(torch.cuda.current_stream(self.device).cuda_stream)
 
+    def loading_stream(self) -> int:
+        return int(_own_stream(self.device).cuda_stream)
+
+    def loading(self) -> contextlib.AbstractContextManager[object]:
+        return torch.cuda.stream(_own_stream(self.device))
+
     def used_by_current_stream(self, memory: torch.Tensor) -> None:
         memory.record_stream(torch.cuda.current_stream(self.device))
+
+
+_own_streams: dict[torch.device, torch.cuda.Stream] = {}
+
+
+def _own_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all loads to a device: PyTorch keeps the memory that they free for it."""
+    stream = _own_streams.get(device)
+    if stream is None:
+        stream = _own_streams.setdefault(device, torch.cuda.Stream(device))
+    return stream
 
 
 # Where device memory comes from; what has the methods of TorchMemory can stand in.
@@ -125,7 +142,11 @@ class _Block:
 
 class CudaSink:
     """Device memory. Blocks are allocated and submitted ahead of the consumer, in order, up to
-    RUNAI_STREAMER_CUDA_MEMORY_LIMIT bytes; at least one block is."""
+    RUNAI_STREAMER_CUDA_MEMORY_LIMIT bytes; at least one block is.
+
+    They are allocated on a stream of the loads' own, so that copies need not wait for the kernels
+    of the consumer; only those to destinations of the caller do.
+    """
 
     def __init__(self, device: torch.device) -> None:
         memory = memory_factory(device)
@@ -142,7 +163,8 @@ class CudaSink:
         # What allocations of PyTorch's have to be larger by to have the alignment in them.
         self._slack = max(self._alignment - _ALIGNMENT, 0)
         limit = native.setting("RUNAI_STREAMER_CUDA_MEMORY_LIMIT")
-        self._limit = _AHEAD if limit is None else int(limit)
+        self._chosen_limit = None if limit is None else int(limit)
+        self._limit = 0
         self._waiting: deque[_Block] = deque()
         self._under_way: dict[int, _Block] = {}
         self._ahead = 0  # bytes that are allocated and were not yielded
@@ -151,8 +173,19 @@ class CudaSink:
         self._waiting = deque(_cut(requests, self._slack))
         self._under_way = {}
         self._ahead = 0
+        self._limit = self._limit_for(max((block.size for block in self._waiting), default=0))
         session.submit([], self.memory.native_type, self.memory.ordinal, self.memory.stream())
         self._submit_more(session, must=True)
+
+    def _limit_for(self, largest: int) -> int:
+        """Two of the largest blocks: while one is used the next one is under way. Not at the price
+        of memory that the consumer may need."""
+        if self._chosen_limit is not None:
+            return self._chosen_limit
+        if 2 * largest <= _AHEAD:
+            return _AHEAD
+        free = self.memory.free_bytes()
+        return 2 * largest if free is None or 8 * largest <= free else _AHEAD
 
     def runs(self, session: Session) -> Generator[Run, None, None]:
         while self._waiting or self._under_way:
@@ -197,18 +230,21 @@ class CudaSink:
         it for every tensor costs little: it waits until an eighth of the limit is free."""
         if not self._waiting or (self._under_way and self._ahead > self._limit - self._limit // 8):
             return
-        stream = self.memory.stream()
         chunks = []
-        while self._waiting:
-            block = self._waiting[0]
-            full = self._ahead > 0 and self._ahead + block.size > self._limit
-            if not block.in_place and full:
-                break
-            if not block.in_place and not self._allocate(session, block, stream, must):
-                break
-            self._waiting.popleft()
-            self._under_way[block.number] = block
-            chunks.append(self._chunks(session, block))
+        stream = self.memory.loading_stream()
+        with self.memory.loading():
+            while self._waiting:
+                block = self._waiting[0]
+                full = self._ahead > 0 and self._ahead + block.size > self._limit
+                if not block.in_place and full:
+                    break
+                if not block.in_place and not self._allocate(session, block, stream, must):
+                    break
+                self._waiting.popleft()
+                self._under_way[block.number] = block
+                chunks.append(self._chunks(session, block))
+        if any(self._under_way[chunk.id].in_place for chunk in chunks):
+            stream = self.memory.stream()
         if chunks:
             session.submit(chunks, self.memory.native_type, self.memory.ordinal, stream)
 
@@ -259,14 +295,18 @@ class CudaSink:
         if block.in_place:
             assert request.destinations is not None
             destinations = request.destinations[block.first : last]
+            keep: object = request.keep
         else:
-            destinations = [tensor.data_ptr() for tensor in session.memory[block.number]]
+            memory = session.memory[block.number]
+            destinations = [tensor.data_ptr() for tensor in memory]
+            keep = memory  # what was taken is not in it any more
         return FileChunks(
             block.number,
             request.path,
             request.offsets[block.first : last],
             request.sizes[block.first : last],
             destinations=destinations,
+            keep=keep,
         )
 
 

@@ -83,6 +83,16 @@ class HostMemory:
         """Handle of the caller's current stream there."""
         return 0
 
+    def loading_stream(self) -> int:
+        """Handle of the stream that allocations within loading() belong to. What work of another
+        stream uses is told to used_by_current_stream()."""
+        return self.stream()
+
+    def loading(self) -> contextlib.AbstractContextManager[object]:
+        """Allocations within it may be written to as soon as loading_stream() has nothing to do,
+        whatever the caller's streams have."""
+        return contextlib.nullcontext()
+
     def scope(self) -> contextlib.AbstractContextManager[object]:
         """Makes what is the current stream now the current stream of a thread that enters it."""
         return contextlib.nullcontext()

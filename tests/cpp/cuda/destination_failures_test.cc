@@ -215,6 +215,22 @@ TEST_F(DestinationTest, ACopyThatNeverEndsIsAnErrorAndItsMemoryIsLeft) {
   standin_use(0);
 }
 
+TEST_F(DestinationTest, TheWorkOfTheCallersStreamHasNoDeadline) {
+  const auto bytes = content(kMiB);
+  const DeviceMemory memory(kMiB);
+  void* const stream = standin_stream_create();
+  {
+    auto destination = make({{"RUNAI_STREAMER_CUDA_TIMEOUT", "1"}});
+    standin_fill_later(stream, memory.data, memory.size, 0xEE, 1300);
+    ASSERT_TRUE(destination->fence(stream).ok());
+    copy(*destination, stage(*destination, bytes), memory);
+    const Status status = reports_.wait_for(1)[0];
+    EXPECT_TRUE(status.ok()) << status.to_string();
+    EXPECT_EQ(memory.bytes(), bytes);
+  }
+  standin_stream_destroy(stream);
+}
+
 TEST_F(DestinationTest, AForkedChildIsRefusedAndHarmsNothing) {
   const auto bytes = content(kMiB);
   const DeviceMemory memory(kMiB);

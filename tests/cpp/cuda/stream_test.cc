@@ -348,5 +348,26 @@ TEST_F(CudaStreamTest, AChildThatForkedDuringALoadDoesNoHarm) {
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+TEST_F(CudaStreamTest, WhatACopyThatDoesNotEndMayWriteToIsNeverFreed) {
+  const std::string path = make_file("a", kMiB);
+  auto memory = std::make_shared<DeviceMemory>(kMiB);
+  const std::weak_ptr<DeviceMemory> watched = memory;
+  {
+    auto loading = stream(options({{"RUNAI_STREAMER_CUDA_TIMEOUT", "1"}}));
+    open(*loading, {path});
+    standin_link(kMiB / 2);
+    FileRanges wanted{.file = 0, .ranges = {{0, kMiB, memory->data}}};
+    wanted.keep = std::move(memory);
+    ASSERT_TRUE(loading->submit({std::move(wanted)}, kCuda0).ok());
+    EXPECT_EQ(drain(*loading, 1)[0].code(), Code::kTimeout);
+  }
+  EXPECT_FALSE(watched.expired());
+  EXPECT_EQ(counts().violations, 0U) << standin_violation();
+  while (counts().copies == 0) std::this_thread::yield();
+  EXPECT_EQ(counts().violations, 0U) << standin_violation();
+  standin_reset(2, kGiB);
+  standin_use(0);
+}
+
 }  // namespace
 }  // namespace streamer

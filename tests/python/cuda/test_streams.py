@@ -11,6 +11,8 @@ import torch
 
 from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer._device import cuda as cuda
+from runai_model_streamer._requests import FileChunks
+from runai_model_streamer._session import Session
 from tests.python.cuda.loads import expected, large_file, load
 from tests.support.cuda_standin import Standin, StandinMemory
 from tests.support.models import MIB, check_same
@@ -50,6 +52,33 @@ def test_another_stream_than_at_allocation_is_told_to_the_allocator(
         assert StandinMemory.used == [second.data_ptr()]
         assert first.data_ptr() not in StandinMemory.used
     standin.destroy_stream(stream)
+
+
+def test_memory_of_the_loads_own_stream_waits_for_no_kernel_of_the_caller(
+    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, wanted = large_file(tmp_path, 6, MIB)
+    own, callers = standin.stream(), standin.stream()
+    monkeypatch.setattr(StandinMemory, "stream_handle", callers)
+    monkeypatch.setattr(StandinMemory, "loading_stream", lambda self: own)
+    fences = []
+    submit = Session.submit
+
+    def noted(self: Session, requests: list[FileChunks], *device: int) -> None:
+        fences.extend([device[-1]] * len(requests))
+        submit(self, requests, *device)
+
+    monkeypatch.setattr(Session, "submit", noted)
+    loaded = load([path])
+    check_same(loaded, wanted)
+    assert fences == [own] * 6
+    # The allocator knows who uses it.
+    assert StandinMemory.used == [tensor.data_ptr() for tensor in loaded.values()]
+    # What the caller gives may still be used by its kernels.
+    load([path], into=loaded)
+    assert fences[6:] and set(fences[6:]) == {callers}
+    standin.destroy_stream(own)
+    standin.destroy_stream(callers)
 
 
 def test_abandoned_in_the_middle(

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from runai_model_streamer import SafetensorsStreamer
+from runai_model_streamer._device import cuda as cuda
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._file_streamer import FileStreamer
 from runai_model_streamer._requests import FileChunks
 from tests.python.cuda.loads import expected, large_file, load
-from tests.support.cuda_standin import Standin
+from tests.support.cuda_standin import Standin, StandinMemory
 from tests.support.models import MIB, check_same
 
 
@@ -118,6 +119,29 @@ def test_a_tensor_above_the_limit_goes_alone(
     path, wanted = large_file(tmp_path, 3, 5 * MIB)
     monkeypatch.setenv("RUNAI_STREAMER_CUDA_MEMORY_LIMIT", str(MIB))
     check_same(load([path]), wanted)
+
+
+def test_tensors_above_the_usual_limit_overlap(
+    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, wanted = large_file(tmp_path, 4, 5 * MIB)
+    monkeypatch.setattr(cuda, "_AHEAD", 4 * MIB)
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_file(str(path), device="cuda:0")
+        assert standin.counts().device_bytes == 2 * 5 * MIB
+        check_same(dict(streamer.get_tensors()), wanted)
+
+
+def test_a_device_that_is_nearly_full_gets_no_more_than_the_usual_limit(
+    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, wanted = large_file(tmp_path, 4, 5 * MIB)
+    monkeypatch.setattr(cuda, "_AHEAD", 4 * MIB)
+    monkeypatch.setattr(StandinMemory, "free_bytes", lambda self: 39 * MIB)
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_file(str(path), device="cuda:0")
+        assert standin.counts().device_bytes == 5 * MIB
+        check_same(dict(streamer.get_tensors()), wanted)
 
 
 def test_a_kept_small_tensor_holds_little(standin: Standin, checkpoint: list[Path]) -> None:

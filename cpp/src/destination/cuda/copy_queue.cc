@@ -3,7 +3,10 @@
 #include <sys/prctl.h>
 
 #include <algorithm>
+#include <system_error>
 #include <utility>
+
+#include "base/blocked_signals.h"
 
 namespace streamer::gpu {
 namespace {
@@ -12,6 +15,7 @@ namespace {
 constexpr std::size_t kLanes = 4;
 constexpr std::chrono::microseconds kShortestSleep{20};
 constexpr std::chrono::microseconds kLongestSleep{200};
+constexpr std::chrono::milliseconds kLookAtFence{10};
 
 }  // namespace
 
@@ -34,7 +38,15 @@ Status CopyQueue::start() {
     if (code == kSuccess) code = driver.stream_create(&lane.stream, kStreamNonBlocking);
   }
   if (code != kSuccess) return driver.error(code, "no copy stream on " + context_.name());
-  thread_ = std::thread([this] { poll(); });
+  const BlockedSignals blocked;
+  try {
+    thread_ = std::thread([this] { poll(); });
+  } catch (const std::system_error& error) {
+    return Status::error(Code::kOutOfMemory,
+                         "the system gives no thread for copies to " + context_.name())
+        .with_errno(error.code().value())
+        .with_hint("Raise the limit of processes (ulimit -u) or of the cgroup (pids.max)");
+  }
   return {};
 }
 
@@ -86,6 +98,7 @@ Status CopyQueue::fence(CopyStream stream) {
         .with_hint("Load before the capture, or under another stream");
   }
   if (code == kSuccess) code = driver.event_record(fence_, stream);
+  fenced_ = fenced_ || code == kSuccess;
   for (Lane& lane : lanes_) {
     if (code == kSuccess) code = driver.stream_wait(lane.stream, fence_, 0);
   }
@@ -185,15 +198,35 @@ void CopyQueue::lose(int code) {
   }
 }
 
+CopyQueue::GivenUp& CopyQueue::given_up() {
+  static auto* const all = new GivenUp;
+  return *all;
+}
+
 void CopyQueue::give_up_all(const Status& status) {
   stuck_ = true;
   for (Lane& lane : lanes_) {
-    while (!lane.pending.empty()) {
-      const Pending pending = std::move(lane.pending.front());
-      lane.pending.pop_front();
+    for (const Pending& pending : lane.pending) {
       pool_.give_up(pending.slot);
       pending.done(pending.status.ok() ? status : pending.status);
     }
+    GivenUp& all = given_up();
+    const MutexLock lock(all.mutex);
+    all.copies.splice(all.copies.end(), lane.pending);
+  }
+}
+
+// While the caller's stream has not come by the fence, no copy behind it could start.
+void CopyQueue::look_at_fence() {
+  const Clock::time_point now = Clock::now();
+  if (now - looked_ < kLookAtFence) return;
+  looked_ = now;
+  const MutexLock lock(fence_mutex_);
+  if (!fenced_) return;
+  fenced_ = context_.driver().event_query(fence_) == kNotReady;
+  if (!fenced_) return;
+  for (Lane& lane : lanes_) {
+    for (Pending& pending : lane.pending) pending.since = now;
   }
 }
 
@@ -248,6 +281,7 @@ void CopyQueue::poll() {
       std::list<Pending>& lane = lanes_[arrived.front().slot->lane % lanes_.size()].pending;
       lane.splice(lane.end(), arrived, arrived.begin());
     }
+    if (!idle) look_at_fence();
     for (Lane& lane : lanes_) progress = poll_lane(lane) || progress;
     if (progress) {
       sleep = kShortestSleep;

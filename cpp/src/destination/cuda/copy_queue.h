@@ -26,7 +26,9 @@ class CopyQueue {
  public:
   using Done = std::function<void(Status)>;
 
-  // A copy that is not done `patience` after it was given is an error.
+  // A copy that is not done `patience` after it could start is an error; what the streams of the
+  // caller hold before it has no deadline. Such a copy may still write one day: its `done` is
+  // called, and never destroyed, and so keeps its destination alive if it holds it.
   static Result<std::unique_ptr<CopyQueue>> create(const DeviceContext& context, PinnedPool& pool,
                                                    std::chrono::seconds patience);
   // Waits for copies that are under way.
@@ -52,12 +54,19 @@ class CopyQueue {
     CopyStream stream = nullptr;
     std::list<Pending> pending;  // the polling thread's, in the order in which they end
   };
+  // Copies that may never end, for as long as the process lives.
+  struct GivenUp {
+    Mutex mutex;
+    std::list<Pending> copies GUARDED_BY(mutex);
+  };
+  static GivenUp& given_up();
 
   CopyQueue(const DeviceContext& context, PinnedPool& pool, std::chrono::seconds patience);
   Status start();
   Status enqueue(PinnedSlot& slot, CopyStream stream, std::span<const iovec> segments);
   void poll();
   bool poll_lane(Lane& lane);
+  void look_at_fence() EXCLUDES(fence_mutex_);
   void finish(const Pending& pending, const Status& status);
   void lose(int code);
   void give_up_all(const Status& status);
@@ -68,8 +77,10 @@ class CopyQueue {
   PinnedPool& pool_;
   const std::chrono::seconds patience_;
   std::vector<Lane> lanes_;
-  Mutex fence_mutex_;  // held while the fence is recorded and waited for
+  Mutex fence_mutex_;  // held while the fence is recorded, waited for and looked at
   Event fence_ = nullptr;
+  bool fenced_ GUARDED_BY(fence_mutex_) = false;  // the caller's stream has perhaps not come by it
+  Clock::time_point looked_;                      // the polling thread's: at the fence
 
   mutable Mutex mutex_;
   CondVar wake_;
