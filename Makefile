@@ -40,6 +40,8 @@ SECONDS_TO_FUZZ ?= 60
 PYTHONS ?= python3
 # Loads of test-delays by each way of sharing.
 SEEDS ?= 1000
+# The kind of loads of test-faults; empty: all.
+KIND ?=
 # OBJECT_STORAGE=OFF builds without libcurl and OpenSSL: local files only.
 OBJECT_STORAGE ?= ON
 CONFIGURE = $(CCACHE) cmake -DSTREAMER_OBJECT_STORAGE=$(OBJECT_STORAGE) --preset
@@ -119,6 +121,10 @@ test-gpu: $(STAMPS)/package $(STAMPS)/dev  ## Tests marked gpu: on a GPU, or on 
 
 test-delays: $(STAMPS)/package $(STAMPS)/dev  ## Ranks that are late at random: SEEDS loads (1000) by each way of sharing
 	@DELAY_SEEDS=$(SEEDS) $(PY) -m pytest tests/python/distributed/test_delays.py $(ARGS)
+
+test-faults: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/servers  ## Fails each call of the system in loads of each kind (KIND=mapped: of that kind), and ends processes in each call
+	@EXIT_CASES=0 $(PY) -m pytest tests/python/robust/test_exits.py $(ARGS)
+	@FAULTS=0 FAULT_KIND=$(KIND) $(PY) -m pytest tests/python/robust/test_failing_calls.py -o timeout=7200 $(ARGS)
 
 simulate: $(STAMPS)/system-test  ## The engine in virtual time: a million random loads, then the table of speeds
 	@$(CONFIGURE) plain >/dev/null
@@ -275,6 +281,6 @@ $(STAMPS)/bench: pyproject.toml $(STAMPS)/venv
 	@touch $@
 
 .PHONY: help setup demo demo-cost test test-cpp test-asan test-tsan pytest pytest-halves fuzz test-builds test-examples \
-  test-gpu test-delays simulate test-consumers test-integrations lint lint-cpp lint-python lint-text format docs \
+  test-gpu test-delays test-faults simulate test-consumers test-integrations lint lint-cpp lint-python lint-text format docs \
   environment-doc site docs-serve wheel wheels \
   test-wheel sdk test-sdk bench bench-s3 bench-clouds bench-dist bench-gpu bench-overlap bench-setup clean distclean

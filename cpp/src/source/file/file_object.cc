@@ -6,6 +6,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <memory>
+#include <new>
+#include <utility>
 
 #include "base/system.h"
 #include "source/file/file_errors.h"
@@ -87,7 +90,14 @@ Result<std::shared_ptr<const FileObject>> FileObject::open(const std::string& pa
     if (S_ISDIR(info.st_mode)) return file_error("cannot read a directory", path, EISDIR);
     return Status::error(Code::kInvalid, "not a regular file").with_path(path);
   }
-  auto object = std::shared_ptr<FileObject>(new FileObject(path, info, fd));
+  std::unique_ptr<FileObject> made;
+  try {
+    made.reset(new FileObject(path, info, fd));
+  } catch (const std::bad_alloc&) {
+    ::close(fd);  // nobody owned it
+    throw;
+  }
+  std::shared_ptr<FileObject> object(std::move(made));
   object->only_ = preference.only;
   object->choose(preference.strategy);
   if (preference.only) {

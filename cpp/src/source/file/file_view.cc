@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <ctime>
+#include <memory>
+#include <new>
 
 #include "base/memory_map.h"
 #include "base/memory_units.h"
@@ -60,7 +62,12 @@ std::unique_ptr<FileView> FileView::map(int fd, std::uint64_t size, int* os_erro
     *os_error = errno;
     return nullptr;
   }
-  return std::unique_ptr<FileView>(new FileView(static_cast<std::byte*>(data), size));
+  try {
+    return std::unique_ptr<FileView>(new FileView(static_cast<std::byte*>(data), size));
+  } catch (const std::bad_alloc&) {
+    unmap_memory(static_cast<std::byte*>(data), size);  // nobody owned it
+    throw;
+  }
 }
 
 FileView::FileView(std::byte* data, std::uint64_t size)
