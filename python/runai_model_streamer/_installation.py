@@ -111,8 +111,8 @@ def _load_native() -> None:
         if not found:
             raise
         raise ImportError(
-            f"two implementations of runai_model_streamer are mixed: {'; '.join(found)}. "
-            f"{CURE} ({error})"
+            "files of two implementations of runai_model_streamer are installed: "
+            f"{'; '.join(found)}. {CURE} ({error})"
         ) from error
 
 

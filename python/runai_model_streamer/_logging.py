@@ -66,7 +66,7 @@ def _introduce() -> None:
     found = installation.problems()
     if found:
         logger.warning(
-            "two implementations of runai_model_streamer are mixed: %s. %s",
+            "files of two implementations of runai_model_streamer are installed: %s. %s",
             "; ".join(found),
             installation.CURE,
         )

@@ -5,9 +5,13 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 import types
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,6 +139,21 @@ def test_json_is_json() -> None:
     assert found
 
 
+def stub_wheel(folder: Path, name: str, version: str, metadata: list[str]) -> Path:
+    """A wheel without files."""
+    folder.mkdir(exist_ok=True)
+    name_and_version = f"{name.replace('-', '_')}-{version}"
+    path = folder / f"{name_and_version}-py3-none-any.whl"
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *metadata]
+    with zipfile.ZipFile(path, "w") as archive:
+        information = f"{name_and_version}.dist-info"
+        archive.writestr(f"{information}/METADATA", "\n".join(lines) + "\n")
+        tag = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        archive.writestr(f"{information}/WHEEL", tag)
+        archive.writestr(f"{information}/RECORD", "")
+    return path
+
+
 PIP_LINES = [
     (str(page.relative_to(ROOT)), line.strip())
     for page in PAGES
@@ -162,10 +181,35 @@ class TestPip:
         pinned = [line for _, line in PIP_LINES if "runai-model-streamer" in line and "==" in line]
         assert pinned == ['pip install "runai-model-streamer[s3]==0.17.0"']
 
-    def test_what_requires_the_original_has_a_constraint(self) -> None:
+    def test_what_requires_the_original_names_the_wheel(self) -> None:
         for page, line in PIP_LINES:
             if "[runai]" in line and "`" not in line:
-                assert line.startswith("PIP_CONSTRAINT="), page
+                assert re.search(r'"\S*/runai_model_streamer-\S+\.whl\[', line), page
+
+    def test_the_wheel_of_the_same_command_is_taken(self, tmp_path: Path) -> None:
+        """Also if the index has a higher version, and another package requires an extra."""
+        extra = ["Provides-Extra: s3", 'Requires-Dist: sdk; extra == "s3"']
+        index = tmp_path / "index"
+        for name, version, more in [
+            ("sdk", "1", []),
+            ("runai-model-streamer", "99.0", extra),
+            ("server", "1", ["Requires-Dist: runai-model-streamer[s3]>=0.15.7"]),
+        ]:
+            stub_wheel(index, name, version, more)
+        ours = stub_wheel(tmp_path / "release", "runai-model-streamer", "0.18.0", extra)
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-compile"]
+        command += [
+            "--ignore-installed",
+            "--find-links",
+            str(index),
+            "--target",
+            str(tmp_path / "t"),
+        ]
+        environment = {**os.environ, "PIP_FIND_LINKS": "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        subprocess.run([*command, "server", f"{ours}[s3]"], check=True, env=environment)
+        installed = {path.name for path in (tmp_path / "t").glob("*.dist-info")}
+        names = {"sdk-1", "server-1", "runai_model_streamer-0.18.0"}
+        assert installed == {f"{name}.dist-info" for name in names}
 
     def test_names_with_brackets_are_quoted(self) -> None:
         """zsh takes brackets for a pattern."""
