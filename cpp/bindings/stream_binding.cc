@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 #include <unistd.h>
 
+#include <map>
 #include <memory>
 #include <new>
 #include <optional>
@@ -10,6 +11,7 @@
 #include <thread>
 #include <type_traits>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "base/blocked_signals.h"
@@ -66,11 +68,22 @@ void* address(std::uint64_t value) {
   return reinterpret_cast<void*>(static_cast<std::uintptr_t>(value));  // NOLINT
 }
 
+// The run, and the count and the stride of each level.
+using PyStrides = std::pair<std::uint64_t, std::vector<std::pair<std::uint64_t, std::uint64_t>>>;
+
+std::shared_ptr<const Strides> make_strides(const PyStrides& given) {
+  auto made = std::make_shared<Strides>();
+  made->run = given.first;
+  for (const auto& [count, stride] : given.second) made->levels.push_back({count, stride});
+  return made;
+}
+
 FileRanges make_file_ranges(std::uint32_t file, const std::vector<std::uint64_t>& offsets,
                             const std::vector<std::uint64_t>& sizes,
                             const std::optional<std::vector<std::uint32_t>>& alignments,
                             const std::optional<std::vector<std::uint64_t>>& destinations,
-                            const py::object& keep) {
+                            const py::object& keep,
+                            const std::map<std::size_t, PyStrides>& strides) {
   if (offsets.size() != sizes.size() || (alignments && alignments->size() != sizes.size()) ||
       (destinations && destinations->size() != sizes.size())) {
     throw py::value_error("the lists of ranges differ in length");
@@ -83,6 +96,10 @@ FileRanges make_file_ranges(std::uint32_t file, const std::vector<std::uint64_t>
     made.ranges.push_back({offsets[i], sizes[i],
                            destinations ? address((*destinations)[i]) : nullptr,
                            alignments ? (*alignments)[i] : 1});
+  }
+  for (const auto& [index, given] : strides) {
+    if (index >= made.ranges.size()) throw py::value_error("strides of a range that is not there");
+    made.ranges[index].strides = make_strides(given);
   }
   return made;
 }
@@ -327,6 +344,8 @@ class PyStream {
     }
     py::dict result;
     result["bytes"] = stats.bytes;
+    result["bytes_asked"] = stats.bytes_asked;
+    result["bytes_read"] = stats.bytes_read;
     result["seconds"] = stats.seconds;
     result["bytes_by_source"] = by_kind;
     result["bytes_by_strategy"] = stats.bytes_by_strategy;
@@ -416,7 +435,7 @@ void bind_stream(py::module_& module) {
   py::class_<FileRanges>(module, "FileRanges")
       .def(py::init(&make_file_ranges), py::arg("file"), py::arg("offsets"), py::arg("sizes"),
            py::arg("alignments") = py::none(), py::arg("destinations") = py::none(),
-           py::arg("keep") = py::none());
+           py::arg("keep") = py::none(), py::arg("strides") = std::map<std::size_t, PyStrides>());
   py::class_<PyOpenedFile>(module, "OpenedFile")
       .def_readonly("size", &PyOpenedFile::size)
       .def_readonly("version", &PyOpenedFile::version)

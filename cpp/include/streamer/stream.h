@@ -45,7 +45,8 @@ class STREAMER_EXPORT Stream {
   Result<std::vector<OpenedFile>> open(const std::vector<std::string>& paths,
                                        std::uint64_t prefix_bytes = 0,
                                        const std::vector<std::string>& versions = {});
-  // Reads ranges of opened files into their destinations, concurrently, now.
+  // Reads ranges of opened files into their destinations, concurrently, now. kInvalid for ranges
+  // with strides.
   Status read(const std::vector<FileRanges>& wanted);
   // Adds work. Returns its number: 0, 1, ... Zero-size ranges are delivered like others.
   Result<std::uint64_t> submit(std::vector<FileRanges> entries, Device device = {});

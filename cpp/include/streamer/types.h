@@ -141,14 +141,28 @@ struct OpenedFile {
   Status status;                  // not ok: it can't be read, and neither can its ranges
 };
 
-// `size` bytes at `offset` of a file. Where `destination` is null the engine finds the memory,
-// aligned to `alignment` (a power of two, at most 64). A destination must hold `size` bytes, stay
-// valid until the range was delivered or the stream is destroyed, and be written by nobody else.
+// Bytes that do not follow one another: `run` of them at each of the places that nested steps
+// reach. The places do not overlap, and ascend.
+struct Strides {
+  struct Level {
+    std::uint64_t count = 0;
+    std::uint64_t stride = 0;  // bytes from one place to the next
+  };
+  std::uint64_t run = 0;
+  std::vector<Level> levels;  // the outermost first
+};
+
+// `size` bytes at `offset` of a file; with `strides`, `size` bytes at the places that these say,
+// counted from `offset`, which are packed in memory: `size` is the run times all counts. Where
+// `destination` is null the engine finds the memory, aligned to `alignment` (a power of two, at
+// most 64). A destination must hold `size` bytes, stay valid until the range was delivered or the
+// stream is destroyed, and be written by nobody else.
 struct Range {
   std::uint64_t offset = 0;
   std::uint64_t size = 0;
   void* destination = nullptr;
   std::uint32_t alignment = 1;
+  std::shared_ptr<const Strides> strides = {};
 };
 
 // What the memory of a range without a destination may be. Views are pages of a file in the page
@@ -195,8 +209,11 @@ struct Batch {
 };
 
 struct Stats {
-  double seconds = 0;       // since the first submission, until the last delivery
-  std::uint64_t bytes = 0;  // delivered
+  double seconds = 0;             // since the first submission, until the last delivery
+  std::uint64_t bytes = 0;        // delivered
+  std::uint64_t bytes_asked = 0;  // of the ranges that were submitted
+  std::uint64_t bytes_read = 0;   // from storage, with gaps between strides that cost less than a
+                                  // read of their own
   std::uint64_t bytes_by_kind[kSourceKinds] = {};
   std::uint64_t requests = 0;  // reads issued to storage
   std::uint64_t retries = 0;

@@ -8,10 +8,29 @@ namespace {
 
 constexpr std::uint64_t kViewsAhead = 512 * kMiB;
 
+// A request costs its latency at the rate of a connection. Bounds, and what holds before the first
+// read has ended.
+constexpr std::uint64_t kLeastGap = 16 * kKiB;
+constexpr double kUsualLatency = 0.01;
+constexpr double kUsualRate = 50e6;
+constexpr double kNewest = 0.25;  // weight of the last read in the rate
+
 }  // namespace
 
 void FlowControl::start(SourceKind kind, const Distance& distance) {
-  sources_.at(kind).limits.controller.start(distance);
+  Source& source = sources_.at(kind);
+  source.limits.controller.start(distance);
+  if (distance.latency > 0) source.latency = distance.latency;
+}
+
+std::uint64_t FlowControl::gap_bytes(SourceKind kind) const {
+  const Source& source = sources_.at(kind);
+  const std::uint64_t most = source.limits.chunk_bytes / 2;
+  if (source.limits.skips_gaps) return most;
+  const double latency = source.latency > 0 ? source.latency : kUsualLatency;
+  const double rate = source.rate > 0 ? source.rate : kUsualRate;
+  const double cost = std::min(latency * rate, static_cast<double>(most));
+  return std::max(static_cast<std::uint64_t>(cost), std::min(kLeastGap, most));
 }
 
 Status FlowControl::admit(const std::vector<Block>& blocks) {
@@ -61,6 +80,11 @@ std::optional<Measurement> FlowControl::read_ended(SourceKind kind, std::uint64_
   const bool measure = controller.completed(bytes, source.active, report, now);
   last_concurrency_ = controller.limit();
   --source.active;
+  if (report.waited > 0 && report.seconds > report.waited) {
+    const double rate = static_cast<double>(bytes) / (report.seconds - report.waited);
+    source.rate = source.rate > 0 ? source.rate + kNewest * (rate - source.rate) : rate;
+    source.latency = source.latency > 0 ? std::min(source.latency, report.waited) : report.waited;
+  }
   if (!measure) return std::nullopt;
   return Measurement{kind, controller.needs_idle_times()};
 }

@@ -19,6 +19,7 @@ struct SourceLimits {
   std::uint64_t view_chunk_bytes = 0;  // of one prefault
   ConcurrencyController controller;
   bool stragglers = false;  // see StragglerPolicy
+  bool skips_gaps = false;  // see SourceTraits
 };
 
 // The times of the processors that a policy needs before it goes on.
@@ -50,6 +51,9 @@ class FlowControl {
 
   // Whether one more read of the source may begin.
   bool admits_read(SourceKind kind) const;
+  // The largest gap between wanted bytes that a read of the source passes over: a larger one costs
+  // more than another read, as far as reads have shown.
+  std::uint64_t gap_bytes(SourceKind kind) const;
   // Reads that the sources together may have under way at most: as many workers are of use.
   int most_reads() const;
   void read_began(SourceKind kind) { ++sources_.at(kind).active; }
@@ -62,7 +66,9 @@ class FlowControl {
  private:
   struct Source {
     SourceLimits limits;
-    int active = 0;  // reads under way
+    int active = 0;      // reads under way
+    double latency = 0;  // seconds until a response begins, the least so far; 0: not known
+    double rate = 0;     // bytes per second of one read since then, about; 0: not known
   };
   const std::shared_ptr<MemoryBudget> budget_;
   const MemoryLimit memory_limit_;

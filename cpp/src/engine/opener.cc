@@ -144,7 +144,12 @@ Status Opener::read(const std::vector<FileRanges>& wanted) {
     auto file = files_.at(entry.file);
     if (file == nullptr) return Status::error(Code::kInvalid, "no such file was opened");
     if (!file->status.ok()) return file->status;
-    for (const Range& range : entry.ranges) items.push_back({range, file});
+    for (const Range& range : entry.ranges) {
+      if (range.strides) {
+        return Status::error(Code::kInvalid, "ranges with strides are to be submitted");
+      }
+      items.push_back({range, file});
+    }
   }
   auto work = std::make_shared<Work>(items.size());
   for (std::size_t i = 0; i < items.size(); ++i) {

@@ -4,6 +4,8 @@
 #include <bit>
 
 #include "base/memory_units.h"
+#include "base/segments.h"
+#include "engine/strides.h"
 
 namespace streamer {
 namespace {
@@ -20,8 +22,14 @@ Status check(const Range& range, const FileState& file) {
                                              " is not a power of two up to 64")
         .with_path(file.path);
   }
+  const auto reach = extent(range);
+  if (!reach) {
+    return Status::error(Code::kInvalid, "the strides of a range do not make up its bytes")
+        .with_path(file.path)
+        .with_range(range.offset, range.size);
+  }
   if (file.status.ok() &&
-      (range.size > file.object->size() || range.offset > file.object->size() - range.size)) {
+      (*reach > file.object->size() || range.offset > file.object->size() - *reach)) {
     return Status::error(Code::kShortRead, "the range ends behind the object's " +
                                                std::to_string(file.object->size()) + " bytes")
         .with_path(file.path)
@@ -40,7 +48,7 @@ void lay_out(Block* block, FileState& file) {
   std::uint64_t end = start;
   for (std::uint32_t i = 0; i < block->count; ++i) {
     const Range& range = block->range(i);
-    contiguous = contiguous && range.offset == end;
+    contiguous = contiguous && range.offset == end && !range.strides;
     aligned = aligned && range.offset % range.alignment == 0;
     end = range.offset + range.size;
   }
@@ -134,17 +142,22 @@ Chunk split_off(Chunk* chunk, std::uint64_t bytes) {
   rest.shares.clear();
   ++rest.aborts;
   std::uint64_t left = bytes;
+  std::uint64_t wanted = 0;  // of the bytes that `chunk` keeps
   for (iovec& segment : chunk->segments) {
     const std::uint64_t kept = std::min<std::uint64_t>(left, segment.iov_len);
     left -= kept;
-    if (kept < segment.iov_len) {
-      rest.segments.push_back(
-          {static_cast<std::byte*>(segment.iov_base) + kept, segment.iov_len - kept});
-    }
+    if (kept < segment.iov_len) rest.segments.push_back(behind(segment, kept));
+    if (!is_gap(segment)) wanted += kept;
     segment.iov_len = kept;
   }
   std::erase_if(chunk->segments, [](const iovec& segment) { return segment.iov_len == 0; });
-  left = bytes;
+  if (!rest.segments.empty() && is_gap(rest.segments.front())) {
+    const std::uint64_t gap = rest.segments.front().iov_len;
+    rest.offset += gap;
+    rest.size -= gap;
+    rest.segments.erase(rest.segments.begin());
+  }
+  left = wanted;
   for (Chunk::Share& share : chunk->shares) {
     const std::uint64_t kept = std::min(left, share.bytes);
     left -= kept;

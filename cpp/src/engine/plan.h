@@ -102,12 +102,12 @@ struct Chunk {
   Destination* destination = nullptr;  // of a device
   std::uint64_t offset = 0;
   std::uint64_t size = 0;
-  std::vector<iovec> segments;  // host or device addresses; one for a view
+  std::vector<iovec> segments;  // host or device addresses, and gaps; one for a view
   struct Share {
     Block* block;  // stays where it is until all its bytes are completed
     std::uint64_t bytes;
   };
-  std::vector<Share> shares;
+  std::vector<Share> shares;               // of the bytes that are no gaps
   WorkerId worker = 0;                     // that reads it
   bool reading = true;                     // it counts among the reads under way
   std::shared_ptr<ReadProgress> progress;  // null: not watched

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/strides.h"
+
 namespace streamer {
 namespace {
 
-constexpr std::size_t kMaxSegments = 1024;  // IOV_MAX
+// A system call takes 1024; a row of a few bytes and the gap behind it are two.
+constexpr std::size_t kMaxSegments = 8192;
 
 }  // namespace
 
@@ -33,7 +36,7 @@ std::uint64_t ReadCursor::offset(const Block& block) const {
     ++range;
     byte = 0;
   }
-  return block.range(range).offset + byte;
+  return place_of(block.range(range), byte);
 }
 
 bool ReadCursor::follows(const Block& block) const {
@@ -42,7 +45,7 @@ bool ReadCursor::follows(const Block& block) const {
          offset(block) == chunk_.offset + chunk_.size;
 }
 
-void ReadCursor::start(const Block& block, std::uint64_t limit) {
+void ReadCursor::start(const Block& block, std::uint64_t limit, std::uint64_t gap) {
   const FileState& file = block.file();
   chunk_.object = file.object;
   chunk_.kind = file.kind;
@@ -50,22 +53,30 @@ void ReadCursor::start(const Block& block, std::uint64_t limit) {
   chunk_.destination = block.submission->destination;
   chunk_.offset = offset(block);
   limit_ = limit;
+  gap_ = gap;
 }
 
 bool ReadCursor::append(Block& block) {
   while (range_ < block.count) {
     const Range& range = block.range(range_);
-    const std::uint64_t left = range.size - byte_;
-    if (left > 0) {
-      // A gap that nobody asked for ends the chunk.
-      if (range.offset + byte_ != chunk_.offset + chunk_.size) return false;
-      if (chunk_.size >= limit_ || chunk_.segments.size() >= kMaxSegments) return false;
+    while (byte_ < range.size) {
+      const std::uint64_t start = place_of(range, byte_);
+      const std::uint64_t end = chunk_.offset + chunk_.size;
+      // A gap that nobody asked for ends the chunk, if a read of its own costs less.
+      const bool inside = range.strides && byte_ > 0 && chunk_.size > 0;
+      if (start < end || start - end > (inside ? gap_ : 0)) return false;
+      if (start - end >= limit_ - chunk_.size) return false;
+      if (chunk_.segments.size() + 2 > kMaxSegments) return false;
+      if (start > end) chunk_.segments.push_back({nullptr, start - end});
+      chunk_.size += start - end;
+      const std::uint64_t left = run_left(range, byte_);
       const std::uint64_t size = std::min(left, limit_ - chunk_.size);
       std::byte* const target =
           byte_ + (range.destination != nullptr ? static_cast<std::byte*>(range.destination)
                                                 : block.data + block.offsets[range_]);
       iovec* const last = chunk_.segments.empty() ? nullptr : &chunk_.segments.back();
-      if (last != nullptr && static_cast<std::byte*>(last->iov_base) + last->iov_len == target) {
+      if (last != nullptr && last->iov_base != nullptr &&
+          static_cast<std::byte*>(last->iov_base) + last->iov_len == target) {
         last->iov_len += size;
       } else {
         chunk_.segments.push_back({target, size});
@@ -82,7 +93,7 @@ bool ReadCursor::append(Block& block) {
     ++range_;
     byte_ = 0;
   }
-  return chunk_.size < limit_ && chunk_.segments.size() < kMaxSegments;
+  return chunk_.size < limit_ && chunk_.segments.size() + 1 < kMaxSegments;
 }
 
 Chunk ReadCursor::take() {

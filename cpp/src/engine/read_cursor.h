@@ -30,8 +30,9 @@ class ReadCursor {
   // Whether the bytes of `block` follow those of the chunk; the memory may still differ.
   bool follows(const Block& block) const;
   bool same_memory(const Block& block) const { return block.memory == chunk_.memory; }
-  // Starts a chunk at the cursor, in `block`, with at most `limit` bytes.
-  void start(const Block& block, std::uint64_t limit);
+  // Starts a chunk at the cursor, in `block`, with at most `limit` bytes. Of strides it passes over
+  // gaps of at most `gap` bytes.
+  void start(const Block& block, std::uint64_t limit, std::uint64_t gap);
   // Adds bytes of `block` from the cursor on. True if there is room for more, from the next block.
   bool append(Block& block);
   Chunk take();
@@ -48,6 +49,7 @@ class ReadCursor {
   std::optional<WorkerId> owner_;
   Chunk chunk_;
   std::uint64_t limit_ = 0;
+  std::uint64_t gap_ = 0;
 };
 
 }  // namespace streamer

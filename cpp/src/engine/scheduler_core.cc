@@ -165,7 +165,7 @@ bool SchedulerCore::form_chunk(WorkerId worker, TimePoint now, Step* step, Signa
     }
     if (first) {
       waits_.reading(WaitTimes::Pause::kNone, now);
-      cursor_.start(*block, chunk_limit(*block, worker));
+      cursor_.start(*block, chunk_limit(*block, worker), flow_.gap_bytes(block->file().kind));
     }
     if (!cursor_.append(*block)) break;
   }

@@ -4,8 +4,9 @@
 
 namespace streamer {
 
-void StatsCollector::started() {
+void StatsCollector::started(std::uint64_t bytes) {
   const MutexLock lock(mutex_);
+  stats_.bytes_asked += bytes;
   if (!running_) start_ = last_ = Clock::now();
   running_ = true;
 }
@@ -14,7 +15,8 @@ void StatsCollector::read(const ReadReport& report, std::uint64_t bytes) {
   const MutexLock lock(mutex_);
   ++stats_.requests;
   stats_.retries += report.retries;
-  stats_.bytes_by_strategy[report.strategy] += bytes;
+  stats_.bytes_read += bytes - report.skipped;
+  stats_.bytes_by_strategy[report.strategy] += bytes - report.skipped;
 }
 
 void StatsCollector::delivered(SourceKind kind, std::uint64_t bytes) {

@@ -15,7 +15,8 @@ namespace streamer {
 // Thread-safe.
 class StatsCollector {
  public:
-  void started();  // a submission came; the first one starts the clock
+  // A submission of `bytes` came; the first one starts the clock.
+  void started(std::uint64_t bytes);
   void read(const ReadReport& report, std::uint64_t bytes);
   void delivered(SourceKind kind, std::uint64_t bytes);
   void note(const std::string& key, const std::string& text);

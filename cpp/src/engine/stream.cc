@@ -156,7 +156,8 @@ void Stream::Impl::add_source(SourceKind kind, const SourceTraits& traits) {
              .view_chunk_bytes = std::max(options_.chunk_bytes, traits.view_chunk_bytes),
              .controller =
                  ConcurrencyController(options_.concurrency_for(kind), traits, usable_processors()),
-             .stragglers = traits.hedge});
+             .stragglers = traits.hedge,
+             .skips_gaps = traits.skips_gaps});
 }
 
 Result<Destination*> Stream::Impl::destination(Device device) {
@@ -192,7 +193,9 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
   std::vector<Block> blocks;
   const std::uint64_t most = options_.memory_limit.largest_block();
   if (Status status = plan_blocks(submission, most, &blocks); !status.ok()) return status;
-  stats_.started();
+  std::uint64_t asked = 0;
+  for (const Block& block : blocks) asked += block.bytes;
+  stats_.started(asked);
   for (const auto& file : submission->files) {
     if (!file->object) continue;
     auto source = files_.source(file->kind);

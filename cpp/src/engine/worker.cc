@@ -3,12 +3,14 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <new>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "base/segments.h"
 #include "destination/destination.h"
 #include "engine/statuses.h"
 
@@ -176,10 +178,24 @@ Status Worker::read_bytes(Chunk& chunk, Reader* reader, std::span<const iovec> s
   return status;
 }
 
+// Reads what `chunk` wants to consecutive memory from `slot` on, as a copy to the device takes it.
+Status Worker::read_packed(Chunk& chunk, Reader* reader, std::byte* slot, ReadReport* report) {
+  std::vector<iovec> staged = chunk.segments;
+  for (iovec& segment : staged) {
+    if (is_gap(segment)) continue;
+    segment.iov_base = slot;
+    slot += segment.iov_len;
+  }
+  Status status = read_bytes(chunk, reader, staged, report);
+  std::erase_if(chunk.segments, is_gap);
+  return status;
+}
+
 Status Worker::read_to_device(Chunk& chunk, Reader* reader, ReadReport* report,
                               bool* copied_later) {
   Destination& destination = *chunk.destination;
-  if (destination.reads_files()) {
+  const bool gaps = has_gap(chunk.segments);
+  if (destination.reads_files() && !gaps) {
     const WriteGuard guard(&context_.writes);
     const int fd = context_.cancel.cancelled() ? -1 : chunk.object->device_fd();
     if (fd >= 0 && destination.read_file(fd, chunk.offset, chunk.segments)) {
@@ -201,8 +217,9 @@ Status Worker::read_to_device(Chunk& chunk, Reader* reader, ReadReport* report,
   auto slot = destination.stage(chunk.size, chunk.offset, context_.cancel);
   if (!slot.ok()) return slot.status();
   SlotGuard slot_guard(destination, *slot);
-  const iovec staged{slot->data, chunk.size};
-  Status status = read_bytes(chunk, reader, {&staged, 1}, report);
+  Status status =
+      gaps ? read_packed(chunk, reader, slot->data, report)
+           : read_bytes(chunk, reader, std::array{iovec{slot->data, chunk.size}}, report);
   copy->guard.emplace(&context_.writes);
   // The memory of the device may be gone.
   if (status.ok() && context_.cancel.cancelled()) status = stream_closed();

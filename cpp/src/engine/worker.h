@@ -45,6 +45,7 @@ class Worker {
   void serve(Chunk& chunk) noexcept;
   // `*copied_later`: the bytes are on their way to a device, and somebody else reports the chunk.
   Status read(Chunk& chunk, ReadReport* report, bool* copied_later);
+  Status read_packed(Chunk& chunk, Reader* reader, std::byte* slot, ReadReport* report);
   Status read_to_device(Chunk& chunk, Reader* reader, ReadReport* report, bool* copied_later);
   Status read_bytes(Chunk& chunk, Reader* reader, std::span<const iovec> segments,
                     ReadReport* report);

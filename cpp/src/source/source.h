@@ -29,6 +29,7 @@ struct SourceTraits {
   int max_concurrency = 0;             // and the most that it may reach
   std::uint64_t reader_bytes = 0;      // memory that each reader holds (transport buffers)
   bool hedge = false;                  // reads that lag may be cut; see ReadProgress
+  bool skips_gaps = false;             // a read passes over what it need not read, at no cost
 };
 
 // The mapping behind views of an object. It outlives the object for as long as a view is held.
@@ -108,6 +109,7 @@ struct ReadReport {
   double waited = 0;                 // of them, until responses began
   ReadProgress* progress = nullptr;  // set by the caller; null: nobody watches
   std::uint64_t missing = 0;         // bytes at the end that a read that was cut did not get
+  std::uint64_t skipped = 0;         // bytes of gaps that were not read
 };
 
 using ListCallback = std::function<void(ListedObject object)>;
@@ -130,7 +132,7 @@ class Reader {
     return path;
   }
   // Fills `segments` with consecutive bytes of `object` from `offset`: all of them, or those before
-  // it was cut, or an error that carries path and range.
+  // it was cut, or an error that carries path and range. Segments without an address are gaps.
   virtual Status read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
                       ReadReport* report) = 0;
   // Makes [offset, offset + size) of object.view() present in memory.

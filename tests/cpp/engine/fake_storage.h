@@ -13,6 +13,7 @@
 
 #include "engine/plan.h"
 #include "engine/scheduler.h"
+#include "engine/strides.h"
 
 namespace streamer::testing {
 
@@ -63,6 +64,7 @@ class Crew {
     std::function<Status(const Chunk&)> on_read = {};
     int threads_to_be_had = 1000;
     bool stragglers = false;
+    bool skips_gaps = false;
     // Bytes at the end that the read of a chunk misses since it was aborted.
     std::function<std::uint64_t(const Chunk&)> on_abort = {};
   };
@@ -76,10 +78,10 @@ class Crew {
     pool_->set_listener(scheduler_);
     SourceTraits traits;
     traits.initial_concurrency = traits.max_concurrency = setup_.concurrency;
-    scheduler_->add_source(
-        SourceKind::kFile,
-        {setup_.chunk_bytes, setup_.chunk_bytes,
-         ConcurrencyController(setup_.concurrency, traits, /*processors=*/2), setup_.stragglers});
+    scheduler_->add_source(SourceKind::kFile,
+                           {setup_.chunk_bytes, setup_.chunk_bytes,
+                            ConcurrencyController(setup_.concurrency, traits, /*processors=*/2),
+                            setup_.stragglers, setup_.skips_gaps});
   }
   ~Crew() {
     stop();
@@ -138,6 +140,12 @@ class Crew {
       const auto* data = range.destination != nullptr
                              ? static_cast<const std::byte*>(range.destination)
                              : block.data + block.offsets[i];
+      if (range.strides) {
+        for (std::uint64_t at = 0; at < range.size; ++at) {
+          if (data[at] != pattern(block.file_index(), place_of(range, at))) return false;
+        }
+        continue;
+      }
       if (range.size > 0 && !matches(data, block.file_index(), range.offset, range.size))
         return false;
     }
@@ -202,7 +210,9 @@ class Crew {
         const std::uint64_t seed = static_cast<const FakeObject&>(*chunk.object).seed();
         for (const iovec& segment : chunk.segments) {
           auto* target = static_cast<std::byte*>(segment.iov_base);
-          for (std::size_t i = 0; i < segment.iov_len; ++i) target[i] = pattern(seed, at + i);
+          for (std::size_t i = 0; i < segment.iov_len && target != nullptr; ++i) {
+            target[i] = pattern(seed, at + i);
+          }
           at += segment.iov_len;
         }
       }

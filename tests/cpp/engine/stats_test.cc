@@ -32,7 +32,7 @@ TEST(BoundedBy, TheMemoryWhereBytesThatWereWaitedForHadNowhereToGo) {
 
 TEST(StatsCollector, SumsWhatWasReadAndDelivered) {
   StatsCollector collector;
-  collector.started();
+  collector.started(0);
   ReadReport report;
   report.strategy = "buffered";
   report.retries = 2;

@@ -11,8 +11,10 @@
 #include <cstring>
 #include <filesystem>
 #include <system_error>
+#include <utility>
 
 #include "base/memory_units.h"
+#include "base/segments.h"
 #include "source/file/file_errors.h"
 
 namespace streamer {
@@ -21,11 +23,10 @@ namespace {
 constexpr std::uint64_t kBounceBytes = 2 * kMiB;
 constexpr std::size_t kMaxSegments = 1024;  // IOV_MAX
 
-std::uint64_t total(const std::vector<iovec>& segments) {
-  std::uint64_t bytes = 0;
-  for (const iovec& segment : segments) bytes += segment.iov_len;
-  return bytes;
-}
+// A larger gap is passed over: a system call and the pages that it looks up cost as much as copying
+// so many cached bytes. Past the page cache a device reads at its full speed in larger parts.
+constexpr std::uint64_t kCachedGap = 4 * kKiB;
+constexpr std::uint64_t kDirectGap = 128 * kKiB;
 
 // Removes the first `bytes` of `segments`.
 void consume(std::vector<iovec>* segments, std::uint64_t bytes) {
@@ -35,17 +36,14 @@ void consume(std::vector<iovec>* segments, std::uint64_t bytes) {
     ++it;
   }
   segments->erase(segments->begin(), it);
-  if (bytes > 0) {
-    segments->front().iov_base = static_cast<std::byte*>(segments->front().iov_base) + bytes;
-    segments->front().iov_len -= bytes;
-  }
+  if (bytes > 0) segments->front() = behind(segments->front(), bytes);
 }
 
 void scatter(const std::byte* from, std::uint64_t bytes, std::vector<iovec>* segments) {
   while (bytes > 0) {
     iovec& first = segments->front();
     const std::uint64_t part = std::min<std::uint64_t>(bytes, first.iov_len);
-    std::memcpy(first.iov_base, from, part);
+    if (!is_gap(first)) std::memcpy(first.iov_base, from, part);
     from += part;
     bytes -= part;
     consume(segments, part);
@@ -77,15 +75,10 @@ Status read_buffered(const FileObject& file, std::uint64_t* offset, std::vector<
   return {};
 }
 
-// What is left of `segment` behind its first `bytes`.
-iovec after(const iovec& segment, std::uint64_t bytes) {
-  const std::uint64_t skip = std::min<std::uint64_t>(bytes, segment.iov_len);
-  return {static_cast<std::byte*>(segment.iov_base) + skip, segment.iov_len - skip};
-}
-
 // Bytes at the start of `segment` that can be read from `offset` without a bounce buffer.
 std::uint64_t direct_bytes(const iovec& segment, std::uint64_t offset, DirectIo io) {
-  const bool aligned = is_aligned(offset, io.offset) && is_aligned(segment.iov_base, io.memory);
+  const bool aligned =
+      !is_gap(segment) && is_aligned(offset, io.offset) && is_aligned(segment.iov_base, io.memory);
   return aligned ? round_down(segment.iov_len, io.offset) : 0;
 }
 
@@ -116,14 +109,56 @@ Result<Opened> FileReader::open(const std::string& path, std::span<std::byte> pr
 Status FileReader::read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
                         ReadReport* report) {
   const auto& file = static_cast<const FileObject&>(object);
-  std::vector<iovec> left(segments.begin(), segments.end());
-  const std::uint64_t size = total(left);
+  const std::uint64_t size = total_bytes(segments);
   report->strategy = fs_strategy_name(FsStrategy::kBuffered);
-  if (file.way(offset, size) == ReadWay::kDirect) {
-    if (Status status = read_direct(file, offset, &left, report); !status.ok() || left.empty()) {
-      return status;
+  const bool direct = file.way(offset, size) == ReadWay::kDirect;
+  if (!has_gap(segments)) {
+    std::vector<iovec> all(segments.begin(), segments.end());
+    return direct ? read_past_cache(file, offset, std::move(all), report)
+                  : read_buffered(file, &offset, &all);
+  }
+  // What lies between two large gaps is read at once.
+  std::array<std::byte, kCachedGap> sink;  // NOLINT: nobody reads it
+  const std::uint64_t most = direct ? kDirectGap : kCachedGap;
+  std::vector<iovec> part;
+  std::uint64_t start = offset;
+  const auto read = [&]() -> Status {
+    if (part.empty()) return {};
+    return direct ? read_past_cache(file, start, std::exchange(part, {}), report)
+                  : read_buffered(file, &start, &part);
+  };
+  for (const iovec& segment : segments) {
+    if (is_gap(segment) && segment.iov_len > most) {
+      if (Status status = read(); !status.ok()) return status;
+      report->skipped += segment.iov_len;
+      start = offset + segment.iov_len;
+    } else if (is_gap(segment) && !direct) {
+      part.push_back({sink.data(), segment.iov_len});
+    } else {
+      part.push_back(segment);
     }
-    offset += size - total(left);
+    offset += segment.iov_len;
+  }
+  return read();
+}
+
+Status FileReader::read_past_cache(const FileObject& file, std::uint64_t offset,
+                                   std::vector<iovec> segments, ReadReport* report) {
+  const std::uint64_t size = total_bytes(segments);
+  if (Status status = read_direct(file, offset, &segments, report);
+      !status.ok() || segments.empty()) {
+    return status;
+  }
+  offset += size - total_bytes(segments);
+  // What is left is to be read to memory that exists, gaps too.
+  std::array<std::byte, kCachedGap> sink;  // NOLINT: nobody reads it
+  std::vector<iovec> left;
+  for (iovec segment : segments) {
+    while (is_gap(segment)) {
+      left.push_back({sink.data(), std::min<std::size_t>(segment.iov_len, sink.size())});
+      segment = behind(segment, left.back().iov_len);
+    }
+    if (segment.iov_len > 0) left.push_back(segment);
   }
   return read_buffered(file, &offset, &left);
 }
@@ -140,7 +175,7 @@ Status FileReader::read_direct(const FileObject& file, std::uint64_t offset,
     return true;
   };
   const char* const strategy = fs_strategy_name(FsStrategy::kDirect);
-  std::uint64_t left = total(*segments);
+  std::uint64_t left = total_bytes(*segments);
   while (left > 0) {
     if (const std::uint64_t size = direct_bytes(segments->front(), offset, io); size > 0) {
       const ssize_t got =
@@ -166,7 +201,7 @@ Status FileReader::read_direct(const FileObject& file, std::uint64_t offset,
     std::uint64_t end = round_up(offset + left, io.offset);
     // Up to the first place that needs no bounce buffer.
     const std::uint64_t next = start + io.offset;
-    if (end > next && direct_bytes(after(segments->front(), next - offset), next, io) > 0) {
+    if (end > next && direct_bytes(behind(segments->front(), next - offset), next, io) > 0) {
       end = next;
     }
     const std::uint64_t size = std::min(end - start, kBounceBytes);

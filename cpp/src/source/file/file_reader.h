@@ -22,6 +22,8 @@ class FileReader final : public Reader {
   Status list(const std::string& prefix, bool recursive, const ListCallback& found) override;
 
  private:
+  Status read_past_cache(const FileObject& file, std::uint64_t offset, std::vector<iovec> segments,
+                         ReadReport* report);
   Status read_direct(const FileObject& file, std::uint64_t offset, std::vector<iovec>* segments,
                      ReadReport* report);
 

@@ -15,6 +15,7 @@ class FileSource final : public Source {
     traits_.window_bytes = 128 * kMiB;
     traits_.initial_concurrency = 16;
     traits_.max_concurrency = 16;
+    traits_.skips_gaps = true;
   }
   const SourceTraits& traits() const override { return traits_; }
   Result<std::unique_ptr<Reader>> make_reader() override {

@@ -2,6 +2,7 @@
 #include <functional>
 #include <set>
 
+#include "base/segments.h"
 #include "base/settings.h"
 #include "base/shown_text.h"
 #include "base/text.h"
@@ -438,7 +439,7 @@ Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<co
       status = replaced(std::move(status));
     }
   }
-  if (status.ok() && known.check() != nullptr &&
+  if (status.ok() && known.check() != nullptr && !has_gap(segments) &&
       !known.check()->add(offset, first_bytes(segments, range.received()))) {
     status = wrong_content();
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "base/segments.h"
 #include "base/text.h"
 
 namespace streamer::http {
@@ -90,11 +91,7 @@ std::uint64_t RangeRead::take() {
     left -= segments_[whole++].iov_len;
   }
   segments_.erase(segments_.begin(), segments_.begin() + static_cast<std::ptrdiff_t>(whole));
-  if (left > 0) {
-    iovec& first = segments_.front();
-    first.iov_base = static_cast<char*>(first.iov_base) + left;
-    first.iov_len -= left;
-  }
+  if (left > 0) segments_.front() = behind(segments_.front(), left);
   return received;
 }
 

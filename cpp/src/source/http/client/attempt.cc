@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/segments.h"
 #include "base/text.h"
 #include "source/http/client/bandwidth.h"
 
@@ -17,6 +18,7 @@ constexpr std::size_t kErrorTextLimit = 64 << 10;  // of the body of an error or
 // A list may take this many times as long to begin: a retry still fits into the time of the load.
 constexpr int kSlowStartFactor = 3;
 constexpr std::size_t kHeaderLimit = 256 << 10;
+constexpr std::size_t kLeastRoom = 16 << 10;
 
 bool good(const Response& response) { return response.status >= 200 && response.status <= 299; }
 
@@ -80,11 +82,15 @@ bool Attempt::header(std::string_view line) {
   return true;
 }
 
+// Where the next bytes belong; a gap has no address.
+iovec Attempt::target() const { return behind(body->segments[segment_], segment_position_); }
+
 std::span<char> Attempt::room() const {
-  if (!to_memory_ || to_skip_ > 0 || full()) return {};
-  const iovec& target = body->segments[segment_];
-  return {static_cast<char*>(target.iov_base) + segment_position_,
-          target.iov_len - segment_position_};
+  if (!fills_memory()) return {};
+  const iovec next = target();
+  const bool last = segment_ + 1 == body->segments.size();
+  if (is_gap(next) || (next.iov_len < kLeastRoom && !last)) return {};
+  return {static_cast<char*>(next.iov_base), next.iov_len};
 }
 
 bool Attempt::cut() const {
@@ -113,10 +119,10 @@ bool Attempt::store(const char* data, std::size_t size) {
     size -= dropped;
   }
   while (size > 0) {
-    const std::span<char> target = room();
-    if (target.empty()) return false;
-    const std::size_t part = std::min(size, target.size());
-    std::memcpy(target.data(), data, part);
+    if (!fills_memory()) return false;
+    const iovec next = target();
+    const std::size_t part = std::min(size, next.iov_len);
+    if (!is_gap(next)) std::memcpy(next.iov_base, data, part);
     advance(part);
     data += part;
     size -= part;

@@ -27,8 +27,11 @@ class Attempt {
   // Bytes of the body. False: the transfer ends here, well if `ended_early`, else see `abort`.
   bool write(const char* data, std::size_t size);
   // Memory that the next bytes of the body may be received into as they are, for which `stored`
-  // then stands in for `write`; empty where there is none.
+  // then stands in for `write`; empty where there is none, or so little that a copy costs less than
+  // a system call for it.
   std::span<char> room() const;
+  // Whether the next bytes of the body go to memory of the caller, by `room` or by a copy.
+  bool fills_memory() const { return to_memory_ && to_skip_ == 0 && !full(); }
   bool stored(std::size_t size);
   // Whether the read was asked to end.
   bool cut() const;
@@ -46,6 +49,7 @@ class Attempt {
   bool begin_response(std::string_view line);
   bool end_header();
   bool store(const char* data, std::size_t size);
+  iovec target() const;
   void advance(std::size_t size);
   bool full() const { return segment_ == body->segments.size(); }
   bool pause(std::size_t size);

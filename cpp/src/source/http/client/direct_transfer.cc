@@ -190,7 +190,7 @@ TransferResult DirectTransfer::exchange(Channel* channel, const std::string& tex
     if (Clock::now() >= end) return network(Code::kTimeout, "the request took too long");
     if (watch.stalled(attempt)) return network(Code::kTimeout, "the transfer has stalled");
     if (result == CURLE_AGAIN) {
-      channel->wake_at(room.empty() ? 1 : reader->missing());
+      channel->wake_at(room.empty() && !attempt->fills_memory() ? 1 : reader->missing());
       const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
       wait_for(channel->socket, sending ? POLLOUT : POLLIN,
                std::clamp(left, std::chrono::milliseconds(1), tick));

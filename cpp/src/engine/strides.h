@@ -1,0 +1,23 @@
+// Ranges whose bytes do not follow one another in the object: see streamer::Strides.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "streamer/types.h"
+
+namespace streamer {
+
+// Bytes of the object from the first one of `range` to behind the last one. Nothing if the strides
+// do not make up the size, overlap, or reach behind what 64 bits count.
+std::optional<std::uint64_t> extent(const Range& range);
+
+// Where byte `position` of `range` stands in the object.
+std::uint64_t place_of(const Range& range, std::uint64_t position);
+
+// Bytes from `position` on that follow one another in the object.
+inline std::uint64_t run_left(const Range& range, std::uint64_t position) {
+  return range.strides ? range.strides->run - position % range.strides->run : range.size - position;
+}
+
+}  // namespace streamer
