@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         StreamerUnsupportedError,
     )
     from runai_model_streamer._file_streamer import FileStreamer
+    from runai_model_streamer._key_map import Target
     from runai_model_streamer._loading import load_checkpoint, load_file, load_model
     from runai_model_streamer._requests import FileChunks
     from runai_model_streamer._safe_open import SafeOpen, safe_open
@@ -66,6 +67,7 @@ _MODULES = {
         "StreamerUnsupportedError",
     ),
     "_file_streamer": ("FileStreamer",),
+    "_key_map": ("Target",),
     "_loading": ("load_checkpoint", "load_file", "load_model"),
     "_requests": ("FileChunks",),
     "_safe_open": ("SafeOpen", "safe_open"),
@@ -101,6 +103,7 @@ __all__ = [
     "StreamerShortReadError",
     "StreamerTimeoutError",
     "StreamerUnsupportedError",
+    "Target",
     "__version__",
     "list_checkpoint",
     "list_files",

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device.registry import device_of
-from runai_model_streamer._dtensor import shard_like
+from runai_model_streamer._dtensor import is_dtensor, local_of, with_local
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
-from runai_model_streamer._formats.safetensors.into import has_plain_memory, span_of
+from runai_model_streamer._formats.safetensors.into import has_plain_memory, same_device, span_of
 from runai_model_streamer._formats.safetensors.selection import NamesOfFiles, by_name
+from runai_model_streamer._formats.safetensors.slices import Parts
 from runai_model_streamer._formats.safetensors.torch_dtypes import safetensors_to_torch_dtype
+from runai_model_streamer._key_map import Assembly, KeyMap, assemble, group_by_target, map_names
 from runai_model_streamer._module_plan import Plan, make_plan
 from runai_model_streamer._paths import Path, to_text
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
 from runai_model_streamer._session import Ownership
+from runai_model_streamer._spans import Along
 from runai_model_streamer._storage.checkpoint import Checkpoint, find_checkpoint
 
 
@@ -73,6 +78,7 @@ def load_model(
     *,
     assign: bool = False,
     variant: str | None = None,
+    key_map: KeyMap | None = None,
 ) -> tuple[set[str], list[str]]:
     """Fills `model` from the checkpoint at `path`: a file, an index, a directory, or a pattern.
 
@@ -83,8 +89,12 @@ def load_model(
     called, dtypes are converted. Tensors that nothing but the module looks at are read straight
     into its memory. Tensors that share memory need to be in the files once. `device` is where the
     tensors are read to, best that of the model's. With `assign`, the module gets the tensors of the
-    files instead of their values; a module on "meta" needs that. A DTensor takes its shard of the
-    tensor, without communication.
+    files instead of their values; a module on "meta" needs that. Of a tensor for a DTensor only the
+    shard of this rank is read, without communication.
+
+    `key_map` is called with each name of the checkpoint, and returns the name in the model, a
+    Target if the tensor is a part of a parameter (of a fused layout), or None if it is not wanted.
+    Parts are read straight to their place where that is contiguous. See docs/guides/slices.md.
 
     Returns the names that are missing in the files and those that the model does not have.
 
@@ -98,27 +108,119 @@ def load_model(
     with SafetensorsStreamer() as streamer:
         streamer.open_files(checkpoint.files, s3_credentials)
         places = _find_tensors(streamer, checkpoint)
-        found = {name: tensor for name, (_, tensor) in places.items()}
+        mapped = _map(model, {name: tensor for name, (_, tensor) in places.items()}, key_map)
+        found = mapped.found
         ties = [] if assign else _find_ties(model, found)
         plan = make_plan(model, found, target, assign)
         if plan.certain and (plan.mismatch or (strict and _misfits(plan, ties, found))):
             # No tensor is needed for the error: a tensor that is copied to itself stays as it is.
             _finish(model, _state(found, plan), ties, strict, assign)
         state = _state(found, plan)
-        wanted = found.keys() - plan.unread
-        if wanted:
+        reading = _Reading(state, plan, target)
+        for name in found.keys() - plan.unread:
+            if name in mapped.assemblies:
+                reading.assemble(name, mapped.assemblies[name])
+            else:
+                reading.take(name, mapped.names[name])
+        if reading.wanted:
             streamer._stream(
                 checkpoint.files,
                 s3_credentials,
                 target,
-                _selection((name, places[name][0]) for name in wanted),
-                plan.in_place or None,
+                _selection((name, places[name][0]) for name in reading.wanted),
+                reading.into or None,
                 ownership=Ownership.COPIED,  # converted here: a truncation must be no signal
+                slices=Parts(reading.parts),
             )
             for name, tensor in streamer.get_tensors():
-                if name not in plan.in_place and not _copied(plan.copied.get(name), tensor):
-                    state[name] = shard_like(plan.own.get(name), tensor)
+                if name not in reading.into:
+                    reading.wanted[name](tensor)
         return _finish(model, state, ties, strict, assign)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Mapped:
+    """A checkpoint by the names of the model."""
+
+    found: dict[str, SafetensorMetadata]
+    names: dict[str, str]
+    """Those of the checkpoint."""
+    assemblies: dict[str, Assembly]
+
+
+def _map(
+    model: torch.nn.Module, tensors: dict[str, SafetensorMetadata], key_map: KeyMap | None
+) -> _Mapped:
+    if key_map is None:
+        return _Mapped(tensors, {name: name for name in tensors}, {})
+    targets = map_names(tensors, key_map)
+    names, parts = group_by_target(targets)
+    own = model.state_dict(keep_vars=True) if parts else {}
+    found = {target: tensors[name] for target, name in names.items()}
+    assemblies = {}
+    for target, sources in parts.items():
+        tensor = own.get(target)
+        if not isinstance(tensor, torch.Tensor) or torch.nn.parameter.is_lazy(tensor):
+            found[target] = tensors[sources[0]]  # the model has no such tensor: torch says so
+            names[target] = sources[0]
+            continue
+        assemblies[target] = assemble(tensor, sources, targets, tensors)
+        found[target] = assemblies[target].described
+    return _Mapped(found, names, assemblies)
+
+
+class _Reading:
+    """What is read for a model, and where it goes. Names are those of the checkpoint, but for
+    `name`, which is that of the model."""
+
+    def __init__(self, state: dict[str, torch.Tensor], plan: Plan, device: torch.device) -> None:
+        self.into: dict[str, torch.Tensor] = {}
+        self.parts: dict[str, list[Along]] = {}
+        self.wanted: dict[str, Callable[[torch.Tensor], None]] = {}
+        """What happens to a tensor that is not in `into`."""
+        self._state, self._plan, self._device = state, plan, device
+
+    def take(self, name: str, source: str) -> None:
+        """Reads `source` as `name`."""
+        plan = self._plan
+        if name in plan.in_place:
+            self.into[source] = plan.in_place[name]  # of a DTensor, `into` finds the part
+        elif name in plan.parts:
+            self.parts[source] = plan.parts[name]
+        self.wanted[source] = partial(self._give, name)
+
+    def _give(self, name: str, tensor: torch.Tensor) -> None:
+        if name in self._plan.parts:
+            tensor = with_local(self._plan.own[name], tensor)
+        elif _copied(self._plan.copied.get(name), tensor):
+            return
+        self._state[name] = tensor
+
+    def assemble(self, name: str, assembly: Assembly) -> None:
+        """Reads the pieces of `name` to their places."""
+        own = self._plan.own[name]
+        dtype = assembly.described.get_torch_dtype()
+        if name in self._plan.given:
+            local = local_of(own)
+            memory = torch.empty(local.shape, dtype=dtype, device=self._device)
+            self._state[name] = with_local(own, memory) if is_dtensor(own) else memory
+        else:
+            memory = local_of(own)
+        for piece in assembly.pieces:
+            place = piece.of(memory)
+            self.parts[piece.name] = piece.source
+            if (
+                place.is_contiguous()
+                and place.dtype == dtype
+                and same_device(place.device, self._device)
+            ):
+                self.into[piece.name] = place
+            self.wanted[piece.name] = partial(_copy, place)
+
+
+def _copy(place: torch.Tensor, tensor: torch.Tensor) -> None:
+    with torch.no_grad():
+        place.copy_(tensor)
 
 
 def _find_tensors(

@@ -13,8 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch.nn.modules.batchnorm import _NormBase
 
+from runai_model_streamer._dtensor import is_dtensor, local_of, local_part
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.into import has_plain_memory, same_device, span_of
+from runai_model_streamer._spans import Along
 
 _EXTRA_STATE = "_extra_state"
 _NOTHING = torch.nn.Module()
@@ -45,6 +47,8 @@ class Plan:
     """Whether there are names that the module does not have."""
     missing: set[str] = dataclasses.field(default_factory=set)
     """Names of the module that the checkpoint does not have."""
+    parts: dict[str, list[Along]] = dataclasses.field(default_factory=dict)
+    """What this rank holds of the DTensors of the module."""
 
 
 def make_plan(
@@ -75,14 +79,19 @@ def make_plan(
         elif not _shapes_fit(own, tensor):
             plan.unread.add(name)
             plan.mismatch = True
-        elif own.is_meta and _is_plain(own) and not (assign or swaps):
+        elif own.is_meta and (_is_plain(own) or is_dtensor(own)) and not (assign or swaps):
             plan.unread.add(name)  # torch warns, and copies nothing
         else:
             plan.own[name] = own
+            part = local_part(own) if is_dtensor(own) else None
+            if part is not None:
+                plan.parts[name] = part
             if assign or swaps or not _can_write(own):
                 plan.given.add(name)
             elif _reads_straight(own, tensor, device):
                 plan.in_place[name] = own
+            elif is_dtensor(own):
+                plan.given.add(name)
             else:
                 plan.copied[name] = own
     _leave_shared(plan)
@@ -183,6 +192,8 @@ def _takes_extra_state(module: torch.nn.Module) -> bool:
 
 
 def _can_write(own: torch.Tensor) -> bool:
+    if is_dtensor(own):
+        return local_part(own) is not None and _can_write(local_of(own))
     if own.is_inference() and not torch.is_inference_mode_enabled():
         return False
     return _is_plain(own) and has_plain_memory(own)
@@ -194,6 +205,8 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 
 def _is_usual(own: torch.Tensor) -> bool:
     """Whether torch takes its own values for it."""
+    if is_dtensor(own):
+        own = local_of(own)
     return _is_plain(own) and own.is_contiguous() and not own.is_inference()
 
 
@@ -204,19 +217,18 @@ def _shapes_fit(own: torch.Tensor, tensor: SafetensorMetadata) -> bool:
 
 
 def _reads_straight(own: torch.Tensor, tensor: SafetensorMetadata, device: torch.device) -> bool:
-    return (
-        own.dtype == tensor.get_torch_dtype()
-        and tuple(own.shape) == tensor.get_torch_shape()
-        and same_device(own.device, device)
-        and own.is_contiguous()
-        and not own._is_view()  # torch may refuse it
-    )
+    if own.dtype != tensor.get_torch_dtype() or tuple(own.shape) != tensor.get_torch_shape():
+        return False
+    view = own._is_view() and not is_dtensor(own)  # torch may refuse it
+    own = local_of(own)
+    return not view and same_device(own.device, device) and own.is_contiguous()
 
 
 def _leave_shared(plan: Plan) -> None:
     """Leaves names whose memory overlaps to load_state_dict(): there, the last one counts."""
     written = plan.in_place | plan.copied
-    spans = sorted((*span_of(tensor), name) for name, tensor in written.items() if tensor.numel())
+    memory = ((name, local_of(tensor)) for name, tensor in written.items())
+    spans = sorted((*span_of(tensor), name) for name, tensor in memory if tensor.numel())
     shared: set[str] = set()
     reach, last = 0, ""
     for start, end, name in spans:

@@ -66,7 +66,10 @@ class FileRanges:
         alignments: Sequence[int] | None = None,
         destinations: Sequence[int] | None = None,
         keep: object = None,
-    ) -> None: ...
+        strides: Mapping[int, tuple[int, Sequence[tuple[int, int]]]] = ...,
+    ) -> None:
+        """`strides` of ranges, by their index: consecutive bytes, and the count and the stride of
+        each level, the outermost first."""
 
 class OpenedFile:
     """A file that was opened, or its error."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, SupportsIndex, cast
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["FileChunks", "RunaiStreamerMemoryLimitException"]
 
 
+Strides = tuple[int, list[tuple[int, int]]]
+"""Bytes that follow one another, and the count and the stride of each level: see Spans."""
+
+
 @dataclasses.dataclass
 class FileChunks:
     """Ranges of one file: of `sizes` bytes, at `offsets`.
@@ -29,7 +33,8 @@ class FileChunks:
     caller's, and comes back with every chunk. `alignments` (a power of two up to 64 each, default
     1) is that of the memory that the engine gives; `destinations` are addresses of memory of the
     caller's, which must stay valid until the streamer is closed; `keep` may be what owns it, and is
-    held for as long as anything writes there.
+    held for as long as anything writes there. `strides` are those of ranges whose bytes do not
+    follow one another in the file, by the number of the range.
     """
 
     id: int
@@ -39,6 +44,7 @@ class FileChunks:
     alignments: list[int] | None
     destinations: list[int] | None
     keep: object
+    strides: dict[int, Strides]
     describe: Callable[[int], tuple[tuple[int, ...], torch.dtype]] | None = None
     """Shape and dtype of the tensor of each range; None: ranges are bytes."""
 
@@ -52,6 +58,7 @@ class FileChunks:
         alignments: Sequence[int] | None = None,
         destinations: Sequence[int] | None = None,
         keep: object = None,
+        strides: Mapping[int, Strides] | None = None,
     ) -> None:
         self.id = id
         self.path = to_text(path)
@@ -74,6 +81,7 @@ class FileChunks:
         self.alignments = None if alignments is None else list(alignments)
         self.destinations = None if destinations is None else list(destinations)
         self.keep = keep
+        self.strides = dict(strides or {})
         self.describe = None
 
     def tensor_of(self, index: int) -> tuple[tuple[int, ...], torch.dtype]:

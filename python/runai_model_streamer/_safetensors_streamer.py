@@ -32,6 +32,7 @@ from runai_model_streamer._formats.safetensors.selection import (
     TensorNames,
     select,
 )
+from runai_model_streamer._formats.safetensors.slices import Parts, Slices, take_slices
 from runai_model_streamer._formats.safetensors.tensor_slice import SliceReader, TensorSlice
 from runai_model_streamer._formats.safetensors.tensors import tensors_of_run
 from runai_model_streamer._formats.safetensors.torch_dtypes import check_tensors
@@ -62,6 +63,9 @@ class _Wanted:
     """Of each request, by its id."""
     device: torch.device
     into: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    """The memory of the destinations, by the names of the tensors."""
+    distributed: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    """The destinations that are DTensors, which are yielded instead of their memory."""
     written: bool = True
     """Whether the engine writes to the destinations itself."""
     progress: Progress | None = None
@@ -69,6 +73,10 @@ class _Wanted:
     unfilled: int = 0
     """Destinations of `into` that were not filled yet."""
     logged: bool = False
+
+    def target(self, name: str) -> torch.Tensor:
+        """The destination of `name`, as the caller gave it."""
+        return self.distributed.get(name, self.into[name])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +212,7 @@ class SafetensorsStreamer:
         into: Into | None = None,
         progress: Progress | None = None,
         process_group: Group | None = None,
+        slices: Slices | None = None,
     ) -> None:
         """stream_files() of one file."""
         self.stream_files(
@@ -216,6 +225,7 @@ class SafetensorsStreamer:
             into=into,
             progress=progress,
             process_group=process_group,
+            slices=slices,
         )
 
     def stream_files(
@@ -230,6 +240,7 @@ class SafetensorsStreamer:
         into: Into | None = None,
         progress: Progress | None = None,
         process_group: Group | None = None,
+        slices: Slices | None = None,
     ) -> None:
         """Reads the headers of `paths` and starts reading the tensors.
 
@@ -253,6 +264,12 @@ class SafetensorsStreamer:
             progress: called with (bytes so far, total_size) after each delivery.
             process_group: the ranks that share the reading; without, those of
                 RUNAI_STREAMER_DIST_GLOBAL.
+            slices: reads only parts of tensors: a mapping of names and glob patterns to indices, or
+                a function (name, shape, dtype) to an index. An index is a slice or a tuple of
+                slices of the leading dimensions, with steps of 1, and is clipped as numpy does.
+                None: the tensor is not wanted; a tensor without an entry is, as a whole. What
+                get_tensors() yields, and `into` takes, has the shape of the part. See
+                docs/guides/slices.md.
 
         Raises:
             StreamerError: (a ValueError) a file is missing, can't be read, or is no valid
@@ -269,6 +286,7 @@ class SafetensorsStreamer:
             is_distributed=is_distributed,
             process_group=process_group,
             ownership=Ownership.OWNED if owned else Ownership.SHARED,
+            slices=slices,
         )
 
     def _stream(
@@ -283,6 +301,7 @@ class SafetensorsStreamer:
         is_distributed: bool = False,
         process_group: Group | None = None,
         ownership: Ownership = Ownership.OWNED,
+        slices: Slices | Parts | None = None,
     ) -> None:
         """stream_files(), also of a selection by files, and of tensors that are never views."""
         self.start_time = time.monotonic()
@@ -301,7 +320,7 @@ class SafetensorsStreamer:
             found = None
         try:
             headers = read_headers(reader, names) if found is None else iter(found)
-            self._start(reader, headers, selection, into, progress)
+            self._start(reader, headers, selection, into, progress, slices)
         except BaseException as error:
             self.file_streamer.end(error)  # other ranks wait for this one
             raise
@@ -321,10 +340,12 @@ class SafetensorsStreamer:
         selection: Selection | None,
         into: Into | None,
         progress: Progress | None,
+        slices: Slices | Parts | None,
     ) -> None:
         targets: dict[str, torch.Tensor] = {}
+        distributed: dict[str, torch.Tensor] = {}
         written = reader.sink.writes_destinations
-        if into is None and selection is None:
+        if into is None and selection is None and slices is None:
             # Made while they are submitted: the first file is read while the next header is parsed.
             reader.start(self._requests_of_everything(headers))
         else:
@@ -332,19 +353,32 @@ class SafetensorsStreamer:
             wanted = select(self._files, selection)
             for file, tensors in zip(self._files, wanted, strict=True):
                 check_tensors(tensors, file.path)  # before anything is read
+            wanted = take_slices(wanted, slices)
             if into is not None:
-                targets = resolve(into, wanted, reader.sink.device)
+                resolved = resolve(into, wanted, reader.sink.device)
+                targets, distributed = resolved.targets, resolved.distributed
+                wanted = resolved.files
             self.files_to_tensors_metadata = dict(enumerate(wanted))
             requests = self._requests_of(wanted, targets if written else {})
             self.total_size = sum(request.total_size() for request in requests)
             if written:
                 note_writes(targets.values())  # also where the load fails half way
+                note_writes(distributed.values())
             reader.start(requests)
         load = self.file_streamer.load()
         files = self.files_to_tensors_metadata
         self._begun = (
             load,
-            _Wanted(files, load.device, targets, written, progress, self.total_size, len(targets)),
+            _Wanted(
+                files,
+                load.device,
+                targets,
+                distributed,
+                written,
+                progress,
+                self.total_size,
+                len(targets),
+            ),
         )
 
     def _requests_of_everything(
@@ -542,7 +576,7 @@ def _filled(
     """Destinations where `tensors` have one, else what `fresh` makes of them."""
     into = wanted.into
     if wanted.written and all(tensor.name in into for tensor in tensors):
-        return ((tensor.name, into[tensor.name]) for tensor in tensors)
+        return ((tensor.name, wanted.target(tensor.name)) for tensor in tensors)
 
     def fill(pair: tuple[str, torch.Tensor]) -> tuple[str, torch.Tensor]:
         name, own = pair
@@ -553,7 +587,7 @@ def _filled(
             with torch.no_grad():
                 target.copy_(own)
             wanted.unfilled -= 1
-        return name, target
+        return name, wanted.target(name)
 
     return map(fill, fresh)
 

@@ -123,7 +123,13 @@ class Session:
             self.open(missing)
         wanted = [
             native.FileRanges(
-                self.files[r.path], r.offsets, r.sizes, r.alignments, r.destinations, r.keep
+                self.files[r.path],
+                r.offsets,
+                r.sizes,
+                r.alignments,
+                r.destinations,
+                r.keep,
+                r.strides,
             )
             for r in requests
         ]

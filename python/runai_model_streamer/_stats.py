@@ -12,6 +12,10 @@ class StreamStats:
 
     bytes: int = 0
     """Delivered to the consumer."""
+    bytes_asked: int = 0
+    """Of the tensors, and parts of tensors, that were asked for."""
+    bytes_read: int = 0
+    """From storage: with gaps between the bytes of parts that cost less than another read."""
     seconds: float = 0.0
     """From the start of reading to the last delivery."""
     bytes_by_source: dict[str, int] = dataclasses.field(default_factory=dict)

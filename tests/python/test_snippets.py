@@ -64,6 +64,35 @@ def small_unet(folder: Path) -> torch.nn.Module:
     return unet  # type: ignore[no-any-return]
 
 
+def parallel(folder: Path) -> dict[str, Any]:
+    """A checkpoint of one layer, two fused experts and a drafter; what its parts are for."""
+    layer = "model.layers.0"
+    shapes = {
+        "lm_head.weight": (8, 4),
+        "model.embed_tokens.weight": (8, 4),
+        f"{layer}.mlp.down_proj.weight": (4, 4000),
+        f"{layer}.mlp.gate_proj.weight": (4000, 4),
+        f"{layer}.mlp.experts.w13": (2, 4, 4),
+        "model.layers.1.eh_proj.weight": (4, 4),
+        **{f"{layer}.self_attn.{part}_proj.weight": (4, 4) for part in "qkv"},
+    }
+    path = folder / "parallel.safetensors"
+    save_file({name: torch.randn(shape) for name, shape in shapes.items()}, path)
+    fused = torch.nn.Module()
+    fused.qkv_proj = torch.nn.Linear(4, 12, bias=False)
+    state = {"lm_head.weight": torch.zeros(2048, 4)}
+    numbers = {"q_rows": 4, "kv_rows": 4, "layers": 1, "experts": 2, "rank": 0, "ranks": 2}
+    return {
+        **numbers,
+        "path": path,
+        "paths": [path],
+        "fused": fused,
+        "Model": Model,
+        "rows": 4,
+        "state_dict": state,
+    }
+
+
 class Listing(http.server.SimpleHTTPRequestHandler):
     """A web server that lists directories."""
 
@@ -121,6 +150,8 @@ def test_python_runs(page: str, tmp_path: Path, web: str) -> None:
         # The function of another framework takes what numpy's takes.
         names["jax"] = types.SimpleNamespace(dlpack=numpy)
         names["paths"] = runai_model_streamer.list_safetensors(models / "llama")
+    if page.endswith("/slices.md"):
+        names |= parallel(models)
     try:
         for block in blocks(page, "python"):
             for written, place in places.items():

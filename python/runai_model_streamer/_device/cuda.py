@@ -307,6 +307,13 @@ class CudaSink:
             request.sizes[block.first : last],
             destinations=destinations,
             keep=keep,
+            strides={
+                index - block.first: request.strides[index]
+                for index in range(block.first, last)
+                if index in request.strides
+            }
+            if request.strides
+            else None,
         )
 
 

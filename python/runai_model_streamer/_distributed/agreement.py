@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from runai_model_streamer._distributed.plan import Plan, coalesce
 from runai_model_streamer._distributed.rendezvous import Channel
@@ -14,6 +14,10 @@ from runai_model_streamer._errors import RunaiStreamerInvalidInputException, Str
 from runai_model_streamer._paths import is_remote
 from runai_model_streamer._prefixes import Prefix
 from runai_model_streamer._requests import FileChunks
+from runai_model_streamer._spans import Spans
+
+# Rows of different ranks take turns in a file: one read of all of them costs less than one of each.
+_GAP = 64 << 10
 
 
 def wanted_of(requests: Sequence[FileChunks], path: str) -> list[tuple[int, int]]:
@@ -21,8 +25,22 @@ def wanted_of(requests: Sequence[FileChunks], path: str) -> list[tuple[int, int]
         interval
         for request in requests
         if request.path == path
-        for interval in _intervals(request.offsets, request.sizes)
+        for interval in _wanted_intervals(request)
     )
+
+
+def _wanted_intervals(request: FileChunks) -> Iterable[tuple[int, int]]:
+    """Of strides, with the gaps that are read once for all ranks: mostly another one wants them."""
+    if not request.strides:
+        return _intervals(request.offsets, request.sizes)
+    found: list[tuple[int, int]] = []
+    for index, (start, size) in enumerate(zip(request.offsets, request.sizes, strict=True)):
+        if index in request.strides:
+            run, levels = request.strides[index]
+            found += Spans(start, run, tuple(levels)).intervals(_GAP)
+        else:
+            found.append((start, start + size))
+    return found
 
 
 def _intervals(starts: list[int], sizes: list[int]) -> list[tuple[int, int]]:

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from runai_model_streamer import _native_api as native
+from runai_model_streamer._device.dlpack import byte_factory
 from runai_model_streamer._device.host import GROUP_BYTES, SMALL_BYTES, HostMemory
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Run
+from runai_model_streamer._spans import Spans
 
 
 class _Block:
@@ -26,6 +28,7 @@ class _Block:
         "memory",
         "positions",
         "request",
+        "spans",
         "start",
     )
 
@@ -40,6 +43,8 @@ class _Block:
         self.buffer: native.Buffer | None = None
         self.memory: torch.Tensor | None = None
         """The caller's, or a device's; else there is a buffer."""
+        self.spans: Spans | None = None
+        """Of a range whose bytes do not follow one another: from `start` on."""
         self.empty_after: list[_Block] = []
 
 
@@ -86,33 +91,40 @@ class Assembler:
                 block = blocks[index]
                 index += 1
                 first, stop = max(start, block.start), min(end, block.end)
-                if first >= stop:
+                if first >= stop or block.left == 0:  # gaps of strides may come later
                     continue
-                self._write(block, first - block.start, data[first - start : stop - start])
-                block.left -= stop - first
+                part = data[first - start : stop - start]
+                block.left -= self._write(block, first - block.start, part)
                 if block.left == 0:
-                    size = block.end - block.start
+                    size = block.end - block.start if block.spans is None else block.spans.size
                     yield self._run(block), size
                     for empty in block.empty_after:
                         yield self._run(empty), 0
 
-    def _write(self, block: _Block, position: int, data: torch.Tensor) -> None:
+    def _write(self, block: _Block, position: int, data: torch.Tensor) -> int:
+        """The bytes of `data` that belong to the block."""
         if block.memory is None and block.buffer is None:
             self._allocate(block)
+        if block.spans is not None:
+            assert block.memory is not None
+            return scatter(data, position, block.spans, block.memory)
         if block.buffer is not None:
             block.buffer.put(position, data.data_ptr(), data.numel())
         elif block.memory is not None:
             part = block.memory[position : position + data.numel()]
             part.copy_(data, non_blocking=True)
+        return data.numel()
 
     def _allocate(self, block: _Block) -> None:
-        size = block.end - block.start
+        size = block.end - block.start if block.spans is None else block.spans.size
         if block.destination:
             block.memory = self.memory.at(block.destination, size)
         elif self.memory.native_type == 0:
             sizes = self._requests[block.request].sizes
             last = block.first + len(block.positions)
             block.buffer = self.memory.claim_buffer(sizes[block.first : last])
+            if block.spans is not None:
+                block.memory = byte_factory().tensor(block.buffer, 0, "U8", (size,))
         else:
             block.memory = self.memory.claim(size)
 
@@ -144,7 +156,7 @@ class Assembler:
 def _blocks_of(index: int, request: FileChunks) -> Iterator[_Block]:
     """One pass without calls: there may be 100,000 ranges."""
     offsets, sizes = request.offsets, request.sizes
-    count = len(sizes)
+    count, strides = len(sizes), request.strides
     alignments = request.alignments or [1] * count
     destinations = request.destinations or [0] * count
     number = 0
@@ -153,6 +165,14 @@ def _blocks_of(index: int, request: FileChunks) -> Iterator[_Block]:
         block = _Block(index, number, start, destination)
         positions = block.positions
         positions.append(0)
+        if number in strides:
+            run, levels = strides[number]
+            block.spans = Spans(start, run, tuple(levels))
+            block.end = start + block.spans.extent
+            block.left = size
+            number += 1
+            yield block
+            continue
         end = start + size
         number += 1
         most = start + GROUP_BYTES if size < SMALL_BYTES and destination == 0 else 0
@@ -164,6 +184,7 @@ def _blocks_of(index: int, request: FileChunks) -> Iterator[_Block]:
                 or size >= SMALL_BYTES
                 or destinations[number] != 0
                 or (end - start) % alignments[number] != 0
+                or number in strides
             ):
                 break
             positions.append(end - start)
@@ -172,6 +193,50 @@ def _blocks_of(index: int, request: FileChunks) -> Iterator[_Block]:
         block.end = end
         block.left = end - start
         yield block
+
+
+def scatter(data: torch.Tensor, position: int, spans: Spans, memory: torch.Tensor) -> int:
+    """Copies those of `data` that are bytes of `spans` to `memory`, which holds these packed.
+
+    `data` begins `position` bytes behind the first byte of `spans`. Returns how many were copied.
+    """
+    end = position + data.numel()
+    done = 0
+
+    def copy(place: int, packed: int, levels: tuple[tuple[int, int], ...]) -> None:
+        """What starts at `place`, and is packed from byte `packed` of the memory on."""
+        nonlocal done
+        if not levels:
+            first, stop = max(place, position), min(place + spans.run, end)
+            if first < stop:
+                target = memory[packed + first - place : packed + stop - place]
+                target.copy_(data[first - position : stop - position], non_blocking=True)
+                done += stop - first
+            return
+        (count, stride), inner = levels[0], levels[1:]
+        reach = Spans(0, spans.run, inner).extent
+        size = Spans(0, spans.run, inner).size
+        begin = max(0, (position - place - reach) // stride + 1)
+        stop = min(count, -(-(end - place) // stride))
+        # Rows that `data` has as a whole are one copy.
+        whole = max(begin, -(-(position - place) // stride)), (end - place - reach) // stride + 1
+        rows = min(whole[1], stop) - whole[0]
+        number = begin
+        while number < stop:
+            if not inner and rows > 1 and number == whole[0]:
+                first = place + number * stride - position
+                source = data.as_strided((rows, size), (stride, 1), data.storage_offset() + first)
+                at = packed + number * size
+                target = memory[at : at + rows * size].view(rows, size)
+                target.copy_(source, non_blocking=True)
+                done += rows * size
+                number += rows
+                continue
+            copy(place + number * stride, packed + number * size, inner)
+            number += 1
+
+    copy(0, 0, spans.levels)
+    return done
 
 
 def _layers(blocks: list[_Block]) -> list[tuple[list[int], list[_Block]]]:

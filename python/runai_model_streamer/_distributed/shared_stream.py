@@ -54,6 +54,7 @@ class SharedStream:
     exchange: ExchangeThread | None = None
     _members: list[int] = dataclasses.field(default_factory=list)
     _read_bytes: int = 0
+    _asked_bytes: int = 0
 
     @property
     def device(self) -> torch.device:
@@ -105,6 +106,7 @@ class SharedStream:
             session.stream.cancel,
         )
         self._members = ranks
+        self._asked_bytes = sum(request.total_size() for request in requests)
         self._read_bytes = plan.read_bytes(member) if plan.rounds else 0
         logger.info(
             "[RunAI Streamer] Rank %d: %s ring %d x %d = %d for %d in %d file(s)",
@@ -113,7 +115,7 @@ class SharedStream:
             exchange.buffers,
             exchange.buffer_bytes,
             exchange.buffers * exchange.buffer_bytes,
-            sum(request.total_size() for request in requests),
+            self._asked_bytes,
             len(paths),
         )
         exchange.start(partial(self._make_transport, ranks, member))
@@ -176,6 +178,7 @@ class SharedStream:
         return dataclasses.replace(
             stats,
             bytes=exchange.bytes,
+            bytes_asked=self._asked_bytes,
             device=str(self.device),
             notes=notes,
             peak_memory=stats.peak_memory + exchange.buffers * exchange.buffer_bytes,

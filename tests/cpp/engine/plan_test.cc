@@ -139,7 +139,7 @@ TEST_F(PlanBlocks, ABlockWithoutBytesIsDoneAtOnce) {
 TEST_F(PlanBlocks, RefusesRangesBehindTheEnd) {
   add_file(100);
   for (const Range& range : {Range{0, 101}, Range{100, 1}, Range{101, 0}, Range{~0ull, 1},
-                            Range{1, ~0ull}, Range{~0ull, ~0ull}}) {
+                             Range{1, ~0ull}, Range{~0ull, ~0ull}}) {
     const Status status = plan({{0, {range}}});
     EXPECT_EQ(status.code(), Code::kShortRead) << range.offset << " " << range.size;
     EXPECT_EQ(status.detail().path, "fake-0");

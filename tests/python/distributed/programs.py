@@ -6,13 +6,15 @@ import contextlib
 import gc
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 
-from runai_model_streamer import FileChunks, SafetensorsStreamer, StreamerError
+from runai_model_streamer import FileChunks, SafetensorsStreamer, StreamerError, load_model
 from runai_model_streamer._distributed import (
     exchange_thread,
     membership,
@@ -21,7 +23,10 @@ from runai_model_streamer._distributed import (
 )
 from runai_model_streamer._distributed import streamer as module
 from runai_model_streamer._formats.safetensors.headers import prepare_request
+from runai_model_streamer._session import Session
 from tests.python.distributed.job import JOB, digest, my_rank, stream
+from tests.support import models
+from tests.support import slices as parts
 from tests.support.cuda_standin import Standin, StandinMemory
 from tests.support.servers import free_port
 
@@ -357,3 +362,134 @@ def group() -> dict[str, Any]:
         stream(streamer, process_group=made)
         tensors = [(name, digest(tensor)) for name, tensor in streamer.get_tensors()]
         return {"tensors": tensors, "notes": streamer.stats().notes}
+
+
+def slices() -> dict[str, Any]:
+    """Each rank takes its share of the random models with the seeds JOB["seeds"]; with "random",
+    other random parts on each rank."""
+    if "driver" in JOB:
+        use_standin(JOB["driver"])
+    model = {
+        f"{seed}.{name}": tensor
+        for seed in JOB["seeds"]
+        for name, tensor in parts.random_model(seed).items()
+    }
+    if JOB["random"]:
+        chosen = parts.random_slices(model, my_rank())
+    else:
+        chosen = parts.row_slices(model, my_rank(), dist.get_world_size())
+    expected = parts.sliced(model, chosen)
+    into = {}
+    if JOB["into"]:
+        into = {n: torch.empty(t.shape, dtype=t.dtype) for n, t in list(expected.items())[::2]}
+    with SafetensorsStreamer() as streamer:
+        stream(streamer, slices=chosen, into=into or None)
+        found = {name: tensor.cpu() for name, tensor in streamer.get_tensors()}
+        order = list(found)
+        stats = streamer.stats()
+    models.check_same(expected, found)
+    assert sorted(order) == sorted(expected)
+    assert stats.bytes == stats.bytes_asked == sum(t.nbytes for t in expected.values())
+    return {"notes": stats.notes, "read": stats.bytes_read, "bytes": stats.bytes}
+
+
+def _sharded(mesh: Any) -> dict[str, list[Any]]:
+    """Placements by the names of the tensors "a", "b", ..."""
+    from torch.distributed.tensor import Replicate, Shard
+    from torch.distributed.tensor.placement_types import _StridedShard
+
+    every = [Replicate(), Shard(0), Shard(1), Shard(2)]
+    pairs = [[one, other] for one in every for other in every]
+    # What FSDP2 makes of parameters that are tensor parallel, and a strided shard alone.
+    pairs += [[_StridedShard(d, split_factor=2), Shard(d)] for d in range(3)]
+    pairs += [[_StridedShard(0, split_factor=2), Replicate()], [Shard(-1), Shard(0)]]
+    return {f"t{number:02}": pair for number, pair in enumerate(pairs)}
+
+
+def dtensors() -> dict[str, Any]:
+    """Every placement of 2 x 2 ranks, in place, converted, assigned, and as destinations."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    placements = _sharded(mesh)
+    whole = load_file(JOB["files"][0])
+    distribute = partial(distribute_tensor, src_data_rank=None)  # without communication
+    expected = {n: distribute(whole[n], mesh, p).to_local() for n, p in placements.items()}
+    asked = []
+    submit = Session.submit
+
+    def counted(session: Session, requests: Any, *more: Any) -> None:
+        asked.extend(size for request in requests for size in request.sizes)
+        submit(session, requests, *more)
+
+    Session.submit = counted
+
+    def model(device: str, dtype: torch.dtype) -> torch.nn.Module:
+        made = torch.nn.Module()
+        for name, places in placements.items():
+            empty = torch.zeros(whole[name].shape, dtype=dtype, device="cpu")
+            own = distribute(empty, mesh, places)
+            if device == "meta":
+                own = DTensor.from_local(
+                    own.to_local().to("meta"), mesh, places, shape=own.shape, stride=own.stride()
+                )
+            made.register_parameter(name, torch.nn.Parameter(own))
+        return made
+
+    size = sum(local.nbytes for local in expected.values())
+    for device, dtype, assign in [
+        ("cpu", torch.float32, False),
+        ("cpu", torch.float64, False),
+        ("cpu", torch.float32, True),
+        ("meta", torch.float32, True),
+    ]:
+        asked.clear()
+        one = model(device, dtype)
+        before = {name: parameter.placements for name, parameter in one.named_parameters()}
+        assert load_model(one, JOB["files"][0], assign=assign) == (set(), [])
+        assert sum(asked) == size, (sum(asked), size)
+        for name, parameter in one.named_parameters():
+            assert parameter.placements == before[name], name
+            local = parameter.to_local()
+            assert torch.equal(local.to(torch.float32), expected[name]), name
+    one = model("cpu", torch.float32)
+    asked.clear()
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files(JOB["files"], into=one)
+        found = dict(streamer.get_tensors())
+    assert sum(asked) == size
+    for name, parameter in one.named_parameters():
+        assert found[name] is parameter
+        assert torch.equal(parameter.to_local(), expected[name]), name
+    return {}
+
+
+def reshard() -> dict[str, Any]:
+    """torch.distributed.checkpoint, into another mesh than the one that was saved."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    from runai_model_streamer.dcp import SafetensorsReader
+
+    whole = load_file(JOB["files"][0])
+    folder = str(Path(JOB["files"][0]).parent)
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    if JOB["saved"]:
+        saved = {n: distribute_tensor(t, mesh, [Shard(0)]) for n, t in whole.items()}
+        folder = str(Path(JOB["results"]) / "saved")
+        dcp.save(
+            saved,
+            storage_writer=dcp.HuggingFaceStorageWriter(path=folder, save_distributed=True),
+        )
+        dist.barrier()
+    for places in ([Shard(1)], [Shard(0)], [Replicate()]):
+        state = {n: distribute_tensor(torch.zeros_like(t), mesh, places) for n, t in whole.items()}
+        reader = SafetensorsReader(folder)
+        dcp.load(state, storage_reader=reader)
+        for name, tensor in state.items():
+            own = distribute_tensor(whole[name], mesh, places).to_local()
+            assert torch.equal(tensor.to_local(), own), name
+        assert reader.stats().bytes == sum(t.to_local().nbytes for t in state.values())
+    return {}

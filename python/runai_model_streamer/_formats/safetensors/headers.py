@@ -7,8 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
+from runai_model_streamer._errors import StreamerChangedError
 from runai_model_streamer._formats.safetensors.dtypes import ELEMENT_BYTES
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.slices import TensorPart
 from runai_model_streamer._gc import collection_paused
 from runai_model_streamer._native_api import safetensors_header, safetensors_header_end
 from runai_model_streamer._paths import Path, to_text
@@ -110,6 +112,18 @@ def _parsed(paths: Sequence[str], prefixes: dict[str, Prefix]) -> Iterator[Safet
         yield parsed[path]
 
 
+def check_unchanged(session: Session, file: SafetensorsMetadata) -> None:
+    """Raises StreamerChangedError if `session` opened another version of `file`."""
+    size, version = session.sizes[file.path], session.versions[file.path]
+    if size != file.size or (file.version and version != file.version):
+        raise StreamerChangedError(
+            f"{file.path}: the file changed after its header was read: it had {file.size} bytes, "
+            f"{file.version!r}, now it has {size}, {version!r}",
+            code="changed",
+            path=file.path,
+        )
+
+
 class _HasFileStreamer(Protocol):
     @property
     def file_streamer(self) -> ByteStreamer: ...
@@ -138,7 +152,12 @@ def make_request(
     sizes = [tensor.end - tensor.start for tensor in tensors]
     offsets = [data_start + tensor.start for tensor in tensors]
     alignments = [ELEMENT_BYTES[tensor.dtype] for tensor in tensors]
-    request = FileChunks(request_id, path, offsets, sizes, alignments=alignments)
+    strides = {
+        index: tensor.strides
+        for index, tensor in enumerate(tensors)
+        if type(tensor) is TensorPart and tensor.strides is not None
+    }
+    request = FileChunks(request_id, path, offsets, sizes, alignments=alignments, strides=strides)
     request.describe = lambda index: (
         tensors[index].get_torch_shape(),
         tensors[index].get_torch_dtype(),

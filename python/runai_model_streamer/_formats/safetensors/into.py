@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
@@ -9,16 +10,30 @@ from typing import NoReturn
 import torch
 from torch.nn.parameter import is_lazy
 
+from runai_model_streamer._dtensor import is_dtensor, local_of, local_part
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.slices import narrow
 
 Into = Mapping[str, torch.Tensor] | torch.nn.Module
 
 
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """The checked destinations, by the names of the tensors."""
+
+    targets: dict[str, torch.Tensor]
+    """The memory: of a DTensor its local tensor."""
+    distributed: dict[str, torch.Tensor]
+    """The DTensors among the destinations."""
+    files: list[list[SafetensorMetadata]]
+    """What is to be read: of a tensor for a DTensor the part that this rank holds."""
+
+
 def resolve(
     into: Into, files: Sequence[list[SafetensorMetadata]], device: torch.device
-) -> dict[str, torch.Tensor]:
-    """The checked destination of each tensor that has one.
+) -> Resolved:
+    """The destination of each tensor that has one.
 
     Of a mapping every name must stand in exactly one of `files`. Of a module every parameter must,
     or one that shares its memory; its buffers may.
@@ -47,8 +62,28 @@ def resolve(
         raise RunaiStreamerInvalidInputException(
             f"into takes a mapping of names to tensors or a module, not {type(into).__name__}"
         )
+    distributed = {name: target for name, target in targets.items() if is_dtensor(target)}
+    parts = {name: _part_for(name, one, found[name]) for name, one in distributed.items()}
+    targets = {name: local_of(target) for name, target in targets.items()}
+    for name, part in parts.items():
+        _check_memory(name, targets[name], part, device)
     _check_apart(targets)
-    return targets
+    return Resolved(
+        targets,
+        distributed,
+        [[parts.get(tensor.name, tensor) for tensor in file] for file in files],
+    )
+
+
+def _part_for(name: str, target: torch.Tensor, tensor: SafetensorMetadata) -> SafetensorMetadata:
+    part = local_part(target)
+    if part is None:
+        raise RunaiStreamerInvalidInputException(
+            f"into: the destination of {name!r} is a DTensor of which this rank holds no part that "
+            f"can be read ({target.placements} of a mesh of "  # type: ignore[attr-defined]
+            f"{tuple(target.device_mesh.shape)})"  # type: ignore[attr-defined]
+        )
+    return narrow(tensor, part)
 
 
 def _of_module(
@@ -67,9 +102,10 @@ def _of_module(
                 "whose state_dict() makes it: load_model() loads it"
             )
         _check(name, tensor, found[name], device)
-        if tensor.numel() == 0 or span_of(tensor) not in taken:
+        local = local_of(tensor)
+        if local.numel() == 0 or span_of(local) not in taken:
             targets[name] = tensor
-            taken.add(span_of(tensor))
+            taken.add(span_of(local))
     missing = [
         name
         for name, parameter in parameters.items()
@@ -85,6 +121,7 @@ def _of_module(
 
 
 def _is_in(parameter: torch.Tensor, taken: set[tuple[int, int]]) -> bool:
+    parameter = local_of(parameter)
     if not has_plain_memory(parameter):
         return False
     return parameter.numel() == 0 or span_of(parameter) in taken
@@ -156,6 +193,18 @@ def _check(name: str, target: object, tensor: SafetensorMetadata, device: torch.
         fail("is not initialised: run the module once, or use load_model()")
     if target.dtype != tensor.get_torch_dtype():
         fail(f"has dtype {target.dtype}, the file {tensor.get_torch_dtype()}")
+    if tuple(target.shape) != tensor.get_torch_shape():
+        fail(f"has shape {list(target.shape)}, the file {list(tensor.get_torch_shape())}")
+    if not is_dtensor(target):
+        _check_memory(name, target, tensor, device)
+
+
+def _check_memory(
+    name: str, target: torch.Tensor, tensor: SafetensorMetadata, device: torch.device
+) -> None:
+    def fail(what: str) -> NoReturn:
+        raise RunaiStreamerInvalidInputException(f"into: the destination of {name!r} {what}")
+
     if tuple(target.shape) != tensor.get_torch_shape():
         fail(f"has shape {list(target.shape)}, the file {list(tensor.get_torch_shape())}")
     if not same_device(target.device, device):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from types import EllipsisType
 from typing import Any, Generic, SupportsIndex, TypeVar
 
@@ -14,18 +14,25 @@ import torch
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
-    StreamerChangedError,
     StreamerClosedError,
 )
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
-from runai_model_streamer._formats.safetensors.headers import SafetensorsMetadata
+from runai_model_streamer._formats.safetensors.headers import (
+    SafetensorsMetadata,
+    check_unchanged,
+    make_request,
+)
+from runai_model_streamer._formats.safetensors.slices import part_of, whole_of
 from runai_model_streamer._options import DEFAULTS, StreamOptions
-from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
+from runai_model_streamer._spans import Along
 
 Index = (
     SupportsIndex | slice | EllipsisType | tuple[SupportsIndex | slice | EllipsisType | None, ...]
 )
+
+# Bytes that iteration over the rows of a slice reads at once.
+_AHEAD = 1 << 20
 
 
 class SliceReader:
@@ -58,8 +65,10 @@ class SliceReader:
         if session is not None:
             session.close()
 
-    def read(self, file: SafetensorsMetadata, offset: int, tensor: torch.Tensor) -> None:
-        """Fills `tensor`, which is contiguous, with the bytes from `offset` of `file` on.
+    def read(
+        self, file: SafetensorsMetadata, part: SafetensorMetadata, tensor: torch.Tensor
+    ) -> None:
+        """Fills `tensor`, which is contiguous, with `part` of `file`.
 
         Raises StreamerChangedError if the file is not the one whose header was read.
         """
@@ -75,28 +84,23 @@ class SliceReader:
                     options=self._options.to_native(),
                 )
             try:
-                _read(self._session, file, offset, tensor)
+                _read(self._session, file, part, tensor)
             except BaseException:
                 session, self._session = self._session, None
                 session.close()
                 raise
 
 
-def _read(session: Session, file: SafetensorsMetadata, offset: int, tensor: torch.Tensor) -> None:
+def _read(
+    session: Session, file: SafetensorsMetadata, part: SafetensorMetadata, tensor: torch.Tensor
+) -> None:
     path = file.path
     if path not in session.files:
         session.open([path])
-    size, version = session.sizes[path], session.versions[path]
-    if size != file.size or (file.version and version != file.version):
-        raise StreamerChangedError(
-            f"{path}: the file changed after its header was read: it had {file.size} bytes, "
-            f"{file.version!r}, now it has {size}, {version!r}",
-            code="changed",
-            path=path,
-        )
-    request = FileChunks(
-        0, path, [offset], [tensor.nbytes], destinations=[tensor.data_ptr()], keep=tensor
-    )
+    check_unchanged(session, file)
+    request = make_request(0, path, file.offset, [part])
+    request.destinations = [tensor.data_ptr()]
+    request.keep = tensor
     session.submit([request])
     for _ in session.runs():
         pass
@@ -109,10 +113,10 @@ T = TypeVar("T")
 class TensorSlice(Generic[T]):
     """One tensor of a file, read on demand: ``slice[2:5]``, ``slice[7]``, ``slice[...]``.
 
-    An index of the leading dimension limits the bytes that are read; an index of later dimensions
-    is applied to the result. An index out of range raises IndexError, a step other than 1 on the
-    leading dimension ValueError. If the file changed after its header was read, reading raises
-    StreamerChangedError.
+    Only the bytes that numbers and slices select are read, in each dimension; those between two of
+    them only where that costs less than another read. Indices of other kinds, and steps, are
+    applied to what was read. An index out of range raises IndexError. If the file changed after its
+    header was read, reading raises StreamerChangedError.
     """
 
     def __init__(
@@ -135,48 +139,101 @@ class TensorSlice(Generic[T]):
         """The name of the dtype in the format: F32, BF16, ..."""
         return self._tensor.dtype
 
+    def __len__(self) -> int:
+        return self._leading()
+
+    def __iter__(self) -> Iterator[T]:
+        """The rows, read ahead a few at a time: each byte once."""
+        rows = self._leading()
+        row_bytes = (self._tensor.end - self._tensor.start) // rows if rows else 0
+        at_once = max(1, _AHEAD // max(1, row_bytes))
+        for start in range(0, rows, at_once):
+            for row in self._at(slice(start, start + at_once)).unbind(0):
+                # A view would hold the other rows.
+                yield self._convert(row.clone())
+
     def __getitem__(self, index: Index) -> T:
         return self._convert(self._at(index))
 
-    def _at(self, index: Any) -> torch.Tensor:
+    def _leading(self) -> int:
         shape = self._tensor.get_torch_shape()
-        parts = index if isinstance(index, tuple) else (index,)
-        if not parts or parts[0] is Ellipsis or parts[0] is None:
-            return self._read(0, shape[0] if shape else 1, shape)[index]
         if not shape:
-            raise IndexError(f"tensor {self._tensor.name!r} has no dimension to index")
-        leading, rest = parts[0], parts[1:]
-        if isinstance(leading, slice):
-            start, stop, step = leading.indices(shape[0])
-            if step != 1:
-                raise RunaiStreamerInvalidInputException(
-                    f"a step of {step} on the leading dimension is not supported: read the slice "
-                    "and step over it"
-                )
-            rows = self._read(start, max(start, stop), (max(0, stop - start), *shape[1:]))
-            cut: tuple[Any, ...] = (slice(None), *rest)
-            return rows[cut] if rest else rows
-        try:
-            row = operator.index(leading)
-        except TypeError:
-            raise RunaiStreamerInvalidInputException(
-                f"{type(leading).__name__} can't index the leading dimension: use a number or a "
-                "slice"
-            ) from None
-        if not -shape[0] <= row < shape[0]:
-            raise IndexError(f"index {row} is out of range for dimension 0 with size {shape[0]}")
-        row %= shape[0]
-        one = self._read(row, row + 1, (1, *shape[1:]))[0]
-        return one[rest] if rest else one
+            raise TypeError(f"tensor {self._tensor.name!r} has no dimension")
+        return shape[0]
 
-    def _read(self, start: int, stop: int, shape: tuple[int, ...]) -> torch.Tensor:
-        tensor = self._tensor
-        dtype = tensor.get_torch_dtype()
-        full = tensor.get_torch_shape()
-        rows = full[0] if full else 1
-        row_bytes = (tensor.end - tensor.start) // rows if rows else 0
-        made = torch.empty(shape, dtype=dtype, device="cpu")
+    def _at(self, index: Any) -> torch.Tensor:
+        part, rest = _split(self._tensor.name, self._tensor.get_torch_shape(), index)
+        chosen = part_of(self._tensor, part)
+        shape = tuple(along.size for along in part)
+        made = torch.empty(shape, dtype=chosen.get_torch_dtype(), device="cpu")
         if made.numel() > 0:
-            offset = self._file.offset + tensor.start + start * row_bytes
-            self._reader.read(self._file, offset, made)
-        return made
+            self._reader.read(self._file, chosen, made)
+        return made[rest] if rest else made
+
+
+def _split(name: str, shape: Sequence[int], index: Any) -> tuple[list[Along], tuple[Any, ...]]:
+    """What of each dimension has to be read for `index`, and the index of what is wanted in it."""
+    items = list(index) if isinstance(index, tuple) else [index]
+    plain = all(_is_plain(item) for item in items)
+    if plain and sum(item is Ellipsis for item in items) == 1:
+        taken = sum(item is not None and item is not Ellipsis for item in items)
+        place = next(number for number, item in enumerate(items) if item is Ellipsis)
+        items[place : place + 1] = [slice(None)] * max(0, len(shape) - taken)
+    part = whole_of(shape)
+    rest: list[Any] = []
+    dimension = 0
+    for number, item in enumerate(items):
+        if item is None:
+            rest.append(None)
+            continue
+        if not (_is_plain(item) or _is_advanced(item)):
+            raise RunaiStreamerInvalidInputException(
+                f"{type(item).__name__} can't index a tensor: use a number or a slice"
+            )
+        if not _is_plain(item) or item is Ellipsis:
+            rest += items[number:]  # torch says what it means, and of which dimensions
+            break
+        if dimension >= len(shape):
+            raise IndexError(
+                f"tensor {name!r} has {len(shape)} dimensions, the index at least {dimension + 1}"
+            )
+        size = shape[dimension]
+        left: Any = 0
+        if isinstance(item, slice):
+            part[dimension], left = _of_slice(size, item)
+        else:
+            row = operator.index(item)
+            if not -size <= row < size:
+                raise IndexError(
+                    f"index {row} is out of range for dimension {dimension} with size {size}"
+                )
+            part[dimension] = Along(row % size, 1)
+        rest.append(left)
+        dimension += 1
+    if all(isinstance(item, slice) and item == slice(None) for item in rest):
+        rest = []
+    return part, tuple(rest)
+
+
+def _is_plain(item: Any) -> bool:
+    if item is None or item is Ellipsis or isinstance(item, slice):
+        return True
+    if isinstance(item, torch.Tensor):
+        return item.dim() == 0 and not item.is_floating_point() and item.dtype != torch.bool
+    if isinstance(item, bool):
+        return False  # a mask
+    return hasattr(item, "__index__") and not hasattr(item, "__len__")
+
+
+def _is_advanced(item: Any) -> bool:
+    return isinstance(item, list | tuple | bool | torch.Tensor) or hasattr(item, "__array__")
+
+
+def _of_slice(size: int, item: slice) -> tuple[Along, slice]:
+    start, stop, step = item.indices(size)
+    if step < 1:
+        raise RunaiStreamerInvalidInputException(
+            f"a step of {step} is not supported: read the slice and flip it"
+        )
+    width = max(0, stop - start)
+    return Along(start, width), slice(None) if step == 1 else slice(None, None, step)

@@ -1,0 +1,213 @@
+"""Checkpoints whose names and layouts are not those of the model: renamed and fused tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import EllipsisType
+from typing import SupportsIndex
+
+import torch
+
+from runai_model_streamer._dtensor import is_dtensor, local_part
+from runai_model_streamer._errors import RunaiStreamerInvalidInputException
+from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.slices import SliceIndex, resolve_index
+from runai_model_streamer._spans import Along
+
+_Item = SupportsIndex | slice | EllipsisType
+TargetIndex = _Item | tuple[_Item, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Where a tensor of a checkpoint belongs in a model, for the `key_map` of load_model()."""
+
+    name: str
+    """Of the parameter or the buffer."""
+    index: TargetIndex | None = None
+    """The part of it that the tensor fills: numbers, and slices with steps of 1, of the leading
+    dimensions. None: all of it. Of a DTensor, that of the whole tensor."""
+    source: SliceIndex | None = None
+    """The part of the checkpoint's tensor that is read. None: all of it."""
+
+
+KeyMap = Callable[[str], str | Target | None]
+
+
+def map_names(names: Iterable[str], key_map: KeyMap | None) -> dict[str, Target]:
+    """The target of each name of a checkpoint that has one."""
+    if key_map is None:
+        return {name: Target(name) for name in names}
+    targets = {}
+    for name in names:
+        target = key_map(name)
+        if target is None:
+            continue
+        if isinstance(target, str):
+            target = Target(target)
+        if not isinstance(target, Target):
+            raise RunaiStreamerInvalidInputException(
+                f"key_map: {name!r} is mapped to a {type(target).__name__}: it takes a name, a "
+                "Target or None"
+            )
+        targets[name] = target
+    return targets
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """What this rank takes of one tensor of a checkpoint."""
+
+    name: str
+    """Of the tensor in the checkpoint."""
+    source: list[Along]
+    """What is read of each of its dimensions."""
+    box: list[Along]
+    """Where that stands in each dimension of the model's local tensor."""
+    dropped: list[int]
+    """Dimensions of the model's tensor that the checkpoint's has not."""
+
+    def of(self, memory: torch.Tensor) -> torch.Tensor:
+        """The part of `memory`, the model's local tensor, that this fills."""
+        view = memory.detach()
+        for dimension, along in enumerate(self.box):
+            view = view.narrow(dimension, along.start, along.width)
+        for dimension in reversed(self.dropped):
+            view = view.select(dimension, 0)
+        return view
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembly:
+    """A tensor of the model that is made of parts of the checkpoint's tensors."""
+
+    described: SafetensorMetadata
+    """As if the checkpoint had it."""
+    pieces: list[Piece]
+
+
+def group_by_target(targets: Mapping[str, Target]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """The tensors that fill a tensor of the model alone, and those that are parts of one: the names
+    in the checkpoint, by the name in the model."""
+    alone: dict[str, str] = {}
+    parts: dict[str, list[str]] = {}
+    for name, target in targets.items():
+        if target.index is not None or target.source is not None:
+            parts.setdefault(target.name, []).append(name)
+        elif target.name in alone:
+            raise RunaiStreamerInvalidInputException(
+                f"key_map: {alone[target.name]!r} and {name!r} are both mapped to {target.name!r}"
+            )
+        else:
+            alone[target.name] = name
+    for name in alone.keys() & parts.keys():
+        raise RunaiStreamerInvalidInputException(
+            f"key_map: {alone[name]!r} fills all of {name!r}, and {parts[name][0]!r} a part of it"
+        )
+    return alone, parts
+
+
+def assemble(
+    own: torch.Tensor,
+    names: Sequence[str],
+    targets: Mapping[str, Target],
+    tensors: Mapping[str, SafetensorMetadata],
+) -> Assembly:
+    """How the tensors `names` of the checkpoint make up `own`, a tensor of the model."""
+    target = targets[names[0]].name
+    dtypes = {tensors[name].dtype for name in names}
+    if len(dtypes) > 1:
+        raise RunaiStreamerInvalidInputException(
+            f"key_map: the parts of {target!r} have the dtypes {', '.join(sorted(dtypes))}"
+        )
+    held = local_part(own) if is_dtensor(own) else [Along(0, size) for size in own.shape]
+    if held is None or any(along.count > 1 for along in held):
+        raise RunaiStreamerInvalidInputException(
+            f"key_map: {target!r} is a DTensor whose placements leave no single part to this rank"
+        )
+    pieces, boxes = [], []
+    for name in names:
+        box, dropped = _box(target, own.shape, targets[name].index)
+        source = _source(name, tensors[name], targets[name].source)
+        kept = [dimension for dimension in range(len(box)) if dimension not in dropped]
+        if [along.width for along in source] != [box[dimension].width for dimension in kept]:
+            raise RunaiStreamerInvalidInputException(
+                f"key_map: {name!r} gives a part of shape {[along.width for along in source]}, the "
+                f"part of {target!r} has {[box[dimension].width for dimension in kept]}"
+            )
+        boxes.append((name, box))
+        inside = [_common(one, other) for one, other in zip(box, held, strict=True)]
+        if any(along.width == 0 for along in inside):
+            continue
+        for number, dimension in enumerate(kept):
+            moved = source[number].start + inside[dimension].start - box[dimension].start
+            source[number] = Along(moved, inside[dimension].width)
+        local = [
+            Along(along.start - other.start, along.width)
+            for along, other in zip(inside, held, strict=True)
+        ]
+        pieces.append(Piece(name, source, local, dropped))
+    _check_boxes(target, own, boxes)
+    dtype = dtypes.pop()
+    shape = tuple(own.shape)
+    if dtype == "F4" and shape:
+        shape = (*shape[:-1], shape[-1] * 2)
+    size = own.numel() * tensors[names[0]].get_element_size()
+    return Assembly(SafetensorMetadata(target, shape, dtype, 0, size), pieces)
+
+
+def _box(
+    name: str, shape: Sequence[int], index: TargetIndex | None
+) -> tuple[list[Along], list[int]]:
+    """What `index` takes of each dimension, and the dimensions that it takes one element of."""
+    items = list(index) if isinstance(index, tuple) else [... if index is None else index]
+    rest = [number for number, item in enumerate(items) if item is Ellipsis]
+    if len(rest) == 1:
+        missing = len(shape) - len(items) + 1
+        items[rest[0] : rest[0] + 1] = [slice(None)] * max(0, missing)
+    dropped = []
+    for dimension, item in enumerate(items):
+        if isinstance(item, slice) or dimension >= len(shape):
+            continue
+        try:
+            row = operator.index(item)  # type: ignore[arg-type]
+        except TypeError:
+            continue  # resolve_index() tells
+        if not -shape[dimension] <= row < shape[dimension]:
+            raise RunaiStreamerInvalidInputException(
+                f"key_map: index {row} is out of range for dimension {dimension} of {name!r} with "
+                f"size {shape[dimension]}"
+            )
+        row %= shape[dimension]
+        items[dimension] = slice(row, row + 1)
+        dropped.append(dimension)
+    return resolve_index(name, shape, tuple(items)), dropped  # type: ignore[arg-type]
+
+
+def _source(name: str, tensor: SafetensorMetadata, index: SliceIndex | None) -> list[Along]:
+    return resolve_index(name, tensor.get_torch_shape(), ... if index is None else index)
+
+
+def _common(one: Along, other: Along) -> Along:
+    start = max(one.start, other.start)
+    return Along(start, max(0, min(one.start + one.width, other.start + other.width) - start))
+
+
+def _check_boxes(name: str, own: torch.Tensor, boxes: Sequence[tuple[str, list[Along]]]) -> None:
+    """Raises if parts overlap, or leave something out."""
+    by_start = sorted(boxes, key=lambda box: [along.start for along in box[1]])
+    for (first, one), (second, other) in itertools.pairwise(by_start):
+        if all(_common(a, b).width for a, b in zip(one, other, strict=True)):
+            raise RunaiStreamerInvalidInputException(
+                f"key_map: {first!r} and {second!r} fill the same elements of {name!r}"
+            )
+    filled = sum(math.prod(along.width for along in box) for _, box in boxes)
+    if filled != own.numel():
+        raise RunaiStreamerInvalidInputException(
+            f"key_map: the tensors of the checkpoint fill {filled} of {own.numel()} elements of "
+            f"{name!r}"
+        )

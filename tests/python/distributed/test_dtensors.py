@@ -1,0 +1,31 @@
+"""Distributed tensors receive exactly the shards that torch gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from .cluster import Cluster
+
+
+def write(folder: Path) -> list[str]:
+    """Uneven shards, and a rank that has none of a dimension."""
+    shapes = [(5, 7, 3), (4, 8, 6), (1, 9, 2)]
+    tensors = {f"t{i:02}": torch.randn(shapes[i % 3]) for i in range(21)}
+    path = folder / "model" / "model.safetensors"
+    path.parent.mkdir()
+    safetensors.torch.save_file(tensors, path)
+    return [str(path)]
+
+
+def test_models_and_destinations(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
+    cluster(4).load(write(tmp_path), program="dtensors")
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_checkpoints_of_torch(cluster: Callable[..., Cluster], tmp_path: Path, saved: bool) -> None:
+    cluster(2).load(write(tmp_path), program="reshard", saved=saved)

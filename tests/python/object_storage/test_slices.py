@@ -1,0 +1,52 @@
+"""Parts of tensors from every storage: their bytes, and few requests for many rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from runai_model_streamer import SafetensorsStreamer
+from tests.support import models, slices
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
+
+SHARED_FOLDER = True
+MODEL = slices.random_model(3)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_parts_are_those_of_the_whole_tensor(storage, use, seed):
+    storage.put("slices.safetensors", models.save(MODEL))
+    use(storage.env)
+    chosen = slices.random_slices(MODEL, seed)
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([f"{storage.uri}/slices.safetensors"], slices=chosen)
+        models.check_same(slices.sliced(MODEL, chosen), dict(streamer.get_tensors()))
+        stats = streamer.stats()
+    assert stats.bytes_read >= stats.bytes == stats.bytes_asked
+
+
+def test_rows_that_are_near_are_read_at_once(storage, use):
+    """A gap of 1 KiB costs less than a request."""
+    tensor = torch.randn(1024, 512)
+    storage.put("rows.safetensors", models.save({"t": tensor}))
+    use(storage.env)
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files(
+            [f"{storage.uri}/rows.safetensors"], slices={"t": (slice(None), slice(256, 512))}
+        )
+        assert torch.equal(dict(streamer.get_tensors())["t"], tensor[:, 256:])
+        stats = streamer.stats()
+    assert stats.requests <= 3
+    assert stats.bytes_read == tensor.nbytes - 1024
+
+
+def test_rows_of_one_dimension_are_one_range(storage, use):
+    tensor = torch.randn(4096, 256)
+    storage.put("block.safetensors", models.save({"t": tensor}))
+    use(storage.env)
+    with SafetensorsStreamer() as streamer:
+        uri = f"{storage.uri}/block.safetensors"
+        streamer.stream_files([uri], slices={"t": slice(1024, 2048)})
+        assert torch.equal(dict(streamer.get_tensors())["t"], tensor[1024:2048])
+        assert streamer.stats().bytes_read == 1024 * 1024
