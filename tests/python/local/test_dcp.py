@@ -1,0 +1,82 @@
+"""torch.distributed.checkpoint over safetensors files, in one process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+import torch.distributed.checkpoint as dcp
+
+from runai_model_streamer import SafetensorsHeaderError, StreamerChangedError
+from runai_model_streamer.dcp import SafetensorsReader
+
+TENSORS = {
+    "a": torch.randn(50, 7),
+    "b": torch.arange(30).view(5, 6),
+    "c": torch.randn(3).bfloat16(),
+    "none": torch.empty(0, 4),
+    "scalar": torch.tensor(2.5),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number, names in enumerate((["a", "none"], ["b", "c", "scalar"])):
+        part = {name: TENSORS[name] for name in names}
+        safetensors.torch.save_file(part, tmp_path / f"model-{number}.safetensors")
+    return tmp_path
+
+
+def empty(*names: str) -> dict[str, torch.Tensor]:
+    return {name: torch.zeros_like(TENSORS[name]) for name in names or TENSORS}
+
+
+def test_every_tensor(folder: Path) -> None:
+    state = empty()
+    dcp.load(state, storage_reader=SafetensorsReader(folder))
+    for name, tensor in TENSORS.items():
+        assert torch.equal(state[name], tensor)
+
+
+def test_some_tensors_of_other_dtypes_and_strides(folder: Path) -> None:
+    state = {"a": torch.zeros(7, 50).t(), "b": torch.zeros(5, 6)}
+    reader = SafetensorsReader(folder)
+    dcp.load(state, storage_reader=reader)
+    assert torch.equal(state["a"], TENSORS["a"])
+    assert torch.equal(state["b"], TENSORS["b"].float())
+    assert reader.stats().bytes == TENSORS["a"].nbytes + TENSORS["b"].nbytes
+
+
+def test_missing_names(folder: Path) -> None:
+    state = {**empty("a"), "other": torch.ones(2)}
+    with pytest.raises(dcp.api.CheckpointException, match="other"):
+        dcp.load(dict(state), storage_reader=SafetensorsReader(folder))
+    planner = dcp.DefaultLoadPlanner(allow_partial_load=True)
+    dcp.load(state, storage_reader=SafetensorsReader(folder), planner=planner)
+    assert torch.equal(state["a"], TENSORS["a"])
+    assert torch.equal(state["other"], torch.ones(2))
+
+
+def test_a_file_that_is_replaced_after_its_header_was_read(folder: Path) -> None:
+    class Replacing(dcp.DefaultLoadPlanner):
+        def create_local_plan(self) -> dcp.LoadPlan:
+            safetensors.torch.save_file({"a": torch.ones(50, 7)}, folder / "new")
+            (folder / "new").rename(folder / "model-0.safetensors")
+            return super().create_local_plan()
+
+    with pytest.raises((StreamerChangedError, dcp.api.CheckpointException), match="changed"):
+        dcp.load(empty("a"), storage_reader=SafetensorsReader(folder), planner=Replacing())
+
+
+@pytest.mark.parametrize(
+    "info", ["{", "[]", {"a": {}}, {"a": {"saved_offsets": [0]}}, {"a": {"saved_offsets": "x"}}]
+)
+def test_offsets_that_are_not_those_of_torch(tmp_path: Path, info: object) -> None:
+    text = info if isinstance(info, str) else json.dumps(info)
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file({"a": TENSORS["a"]}, path, {"DCP_SHARDING_INFO": text})
+    with pytest.raises(SafetensorsHeaderError, match="DCP_SHARDING_INFO"):
+        SafetensorsReader(tmp_path).read_metadata()
