@@ -214,6 +214,9 @@ bench-gpu: bench-setup  ## Loads to one GPU: every loader, every row (ARGS=--sta
 bench-overlap: $(STAMPS)/package $(STAMPS)/bench  ## Shows that reading, copying and consuming overlap (no GPU needed)
 	@$(PY) -m benchmarks.overlap $(ARGS)
 
+bench-slices: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/bench  ## Parts of tensors: bytes read and times, local, over a link, shared, DCP, FSDP2
+	@$(PY) -m benchmarks.slices $(ARGS)
+
 bench-setup: $(STAMPS)/package $(STAMPS)/bench $(STAMPS)/system-test
 	@$(CONFIGURE) plain >/dev/null
 	@cmake --build --preset plain --target raw_reader -- --quiet
@@ -283,4 +286,4 @@ $(STAMPS)/bench: pyproject.toml $(STAMPS)/venv
 .PHONY: help setup demo demo-cost test test-cpp test-asan test-tsan pytest pytest-halves fuzz test-builds test-examples \
   test-gpu test-delays test-faults simulate test-consumers test-integrations lint lint-cpp lint-python lint-text format docs \
   environment-doc site docs-serve wheel wheels \
-  test-wheel sdk test-sdk bench bench-s3 bench-clouds bench-dist bench-gpu bench-overlap bench-setup clean distclean
+  test-wheel sdk test-sdk bench bench-s3 bench-clouds bench-dist bench-gpu bench-overlap bench-slices bench-setup clean distclean
