@@ -28,9 +28,9 @@ def write_files(folder: Path) -> list[str]:
     return paths
 
 
-@pytest.mark.parametrize("into", [False, True])
 @pytest.mark.parametrize(
-    ("ranks", "way"), [(2, "shared memory"), (4, "shared memory"), (3, "gloo")]
+    ("ranks", "way", "into"),
+    [(2, "shared memory", False), (4, "shared memory", True), (3, "gloo", False)],
 )
 def test_ranks_get_their_own_parts(
     cluster: Make, tmp_path: Path, ranks: int, way: str, into: bool

@@ -50,3 +50,18 @@ def test_rows_of_one_dimension_are_one_range(storage, use):
         streamer.stream_files([uri], slices={"t": slice(1024, 2048)})
         assert torch.equal(dict(streamer.get_tensors())["t"], tensor[1024:2048])
         assert streamer.stats().bytes_read == 1024 * 1024
+
+
+@pytest.mark.parametrize("cut", [70_001, 300_000])
+def test_bodies_that_end_in_rows_and_between_them(s3_storage, use, cut):
+    """Every response ends early: the next request goes on there, in a row or in a gap."""
+    tensor = torch.randn(cut // 3000, 2, 3, 1024)  # eight responses
+    s3_storage.put("cut.safetensors", models.save({"t": tensor}))
+    use(s3_storage.proxied)
+    match = s3_storage.read_match + ".* bytes=[1-9]"
+    s3_storage.nginx.fault("truncate", bytes=cut, match=match)
+    index = (slice(None), slice(None), slice(1, 2), slice(100, 900))
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files([f"{s3_storage.uri}/cut.safetensors"], slices={"t": index})
+        assert torch.equal(dict(streamer.get_tensors())["t"], tensor[index])
+        assert streamer.stats().retries > 0
