@@ -25,14 +25,31 @@ PrefixEnd = Callable[[bytes, str, int], int]
 """(first bytes, path, size of the file) -> the end of the header, in bytes. May raise."""
 
 
+# Files whose first bytes are held at once.
+_MOST_AT_ONCE = 48
+
+
 def read_prefixes(
     session: Session, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
 ) -> list[Prefix]:
     """Opens `paths` in `session` and reads the header of each, concurrently.
 
     The first request of a file reads `first_bytes`; `end_of` then tells where the header ends. The
-    files stay open, and pinned to their version. The paths differ.
+    files stay open, and pinned to their version. The paths differ. First bytes behind a header are
+    held for some files at a time, which the memory limit pays for.
     """
+    limit = session.stream.stats()["memory_limit"]
+    # Nothing else is held yet. Each part is there twice for a moment.
+    at_once = min(_MOST_AT_ONCE, max(1, limit // (4 * first_bytes))) if limit else _MOST_AT_ONCE
+    prefixes: list[Prefix] = []
+    for start in range(0, len(paths), at_once):
+        prefixes += _read_some(session, paths[start : start + at_once], first_bytes, end_of)
+    return prefixes
+
+
+def _read_some(
+    session: Session, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
+) -> list[Prefix]:
     firsts = session.open(paths, first_bytes)
     ends = [
         end_of(first, path, session.sizes[path]) for path, first in zip(paths, firsts, strict=True)

@@ -1,15 +1,16 @@
 #include "source/file/file_reader.h"
 
-#include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <new>
 #include <system_error>
 #include <utility>
 
@@ -20,7 +21,9 @@
 namespace streamer {
 namespace {
 
-constexpr std::uint64_t kBounceBytes = 2 * kMiB;
+// Most reads need it for the parts of pages at their ends only.
+constexpr std::uint64_t kLeastBounceBytes = 64 * kKiB;
+constexpr std::uint64_t kMostBounceBytes = kMiB;
 constexpr std::size_t kMaxSegments = 1024;  // IOV_MAX
 
 // A larger gap is passed over: a system call and the pages that it looks up cost as much as copying
@@ -192,11 +195,6 @@ Status FileReader::read_direct(const FileObject& file, std::uint64_t offset,
       if (errno == EINVAL) return refused(file, errno);
       return file_error("cannot read the file", file.path(), errno);
     }
-    if (bounce_ == nullptr) {
-      bounce_ = static_cast<std::byte*>(std::aligned_alloc(kBounceBytes, kBounceBytes));
-      if (bounce_ == nullptr) return refused(file, ENOMEM);
-      madvise(bounce_, kBounceBytes, MADV_HUGEPAGE);
-    }
     const std::uint64_t start = round_down(offset, io.offset);
     std::uint64_t end = round_up(offset + left, io.offset);
     // Up to the first place that needs no bounce buffer.
@@ -204,7 +202,15 @@ Status FileReader::read_direct(const FileObject& file, std::uint64_t offset,
     if (end > next && direct_bytes(behind(segments->front(), next - offset), next, io) > 0) {
       end = next;
     }
-    const std::uint64_t size = std::min(end - start, kBounceBytes);
+    const std::uint64_t size = std::min(end - start, kMostBounceBytes);
+    if (size > bounce_bytes_) {
+      std::free(std::exchange(bounce_, nullptr));
+      bounce_bytes_ = 0;
+      const std::uint64_t bytes = std::bit_ceil(std::max(size, kLeastBounceBytes));
+      bounce_ = static_cast<std::byte*>(std::aligned_alloc(kDirectAlignment, bytes));
+      if (bounce_ == nullptr) throw std::bad_alloc();
+      bounce_bytes_ = bytes;
+    }
     const ssize_t got = pread(direct, bounce_, size, static_cast<off_t>(start));
     if (got < 0) {
       if (errno == EINTR || (errno == EINVAL && stricter())) continue;

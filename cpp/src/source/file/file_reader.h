@@ -29,6 +29,7 @@ class FileReader final : public Reader {
 
   const FsPreference preference_;
   std::byte* bounce_ = nullptr;  // aligned memory for O_DIRECT, small enough to stay in the cache
+  std::uint64_t bounce_bytes_ = 0;
 };
 
 }  // namespace streamer

@@ -1,0 +1,94 @@
+"""Memory of a load, as seen from outside of its process."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.support.models import MIB
+from tests.support.processes import environment
+
+LIMIT = 16 * MIB
+# What Python, the allocator, threads and their small buffers take.
+MARGIN = 24 * MIB
+
+# Loads the files that are its arguments, and drops each tensor. Waits for a line before it begins,
+# and before it ends, so that what was used can be read.
+LOAD = """
+import sys
+from runai_model_streamer import SafetensorsStreamer, load_file
+load_file(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+with SafetensorsStreamer() as streamer:
+    streamer.stream_files(sys.argv[2:])
+    for _, tensor in streamer.get_tensors():
+        del tensor
+print("done", flush=True)
+sys.stdin.readline()
+"""
+
+
+def anonymous(process: int) -> int:
+    """Bytes of anonymous memory that the process uses."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+def growth(paths: list[Path], **variables: str) -> int:
+    """The most that a load of `paths` added to the anonymous memory of its process."""
+    load = subprocess.Popen(
+        [sys.executable, "-c", LOAD, str(paths[0]), *map(str, paths)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(**variables),
+    )
+    assert load.stdin is not None and load.stdout is not None
+    with load:
+        assert load.stdout.readline() == "ready\n"
+        before = most = anonymous(load.pid)
+        load.stdin.write("go\n")
+        load.stdin.flush()
+        while not select.select([load.stdout], [], [], 0.001)[0]:
+            most = max(most, anonymous(load.pid))
+        assert load.stdout.readline() == "done\n"
+        load.stdin.write("go\n")
+    assert load.returncode == 0
+    return most - before
+
+
+def test_headers_of_many_files_stay_within_the_limit(tmp_path: Path) -> None:
+    """First reads of files get more than their headers."""
+    paths = [tmp_path / f"{i:03}.safetensors" for i in range(300)]
+    save_file({"t": torch.zeros(300_000, dtype=torch.uint8)}, paths[0])
+    for path in paths[1:]:
+        path.hardlink_to(paths[0])
+    assert growth(paths, RUNAI_STREAMER_MEMORY_LIMIT=str(LIMIT)) <= LIMIT + MARGIN
+
+
+@pytest.mark.parametrize("concurrency", [16, 128])
+def test_buffers_of_readers_stay_within_the_limit(tmp_path: Path, concurrency: int) -> None:
+    path, warm = tmp_path / "model.safetensors", tmp_path / "warm.safetensors"
+    save_file({"t": torch.zeros(10)}, warm)
+    tensors = {f"t{i}": torch.zeros(3 * MIB + 513, dtype=torch.uint8) for i in range(64)}
+    save_file(tensors, path)
+    with open(path) as file:
+        os.fsync(file)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    used = growth(
+        [warm, path],
+        RUNAI_STREAMER_MEMORY_LIMIT=str(4 * LIMIT),
+        RUNAI_STREAMER_CONCURRENCY=str(concurrency),
+        RUNAI_STREAMER_FS_STRATEGY="direct",
+    )
+    assert used <= 4 * LIMIT + MARGIN
