@@ -9,6 +9,7 @@ from typing import Protocol
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device.base import DeviceSink
 from runai_model_streamer._device.host import HostSink
+from runai_model_streamer._errors import StreamerClosedError
 from runai_model_streamer._load import Load
 from runai_model_streamer._options import DEFAULTS, StreamOptions
 from runai_model_streamer._prefixes import Prefix, PrefixEnd, read_prefixes
@@ -77,6 +78,7 @@ class LocalReader:
         self._memory_limit = memory_limit
         self._notes = dict(notes or {})
         self._stats = StreamStats()
+        self._closed = False
 
     def open(self, paths: Sequence[str], prefix_bytes: int = 0) -> tuple[Session, list[bytes]]:
         """Opens `paths`. Returns the session and the first bytes of each file."""
@@ -89,18 +91,23 @@ class LocalReader:
         return read_prefixes(self._make_session(paths), paths, first_bytes, end_of)
 
     def start(self, requests: Iterable[FileChunks]) -> None:
-        if self.session is None:
+        session = self.session
+        if session is None:
             requests = list(requests)
-            self._make_session([request.path for request in requests])
-        assert self.session is not None
+            session = self._make_session([request.path for request in requests])
         # Tensors that are moved from the host are read here, where a truncation must be no signal.
         reads = not self.sink.writes_destinations
-        self.session.ownership = Ownership.COPIED if reads else self.ownership
+        session.ownership = Ownership.COPIED if reads else self.ownership
         counted = _Counted(requests)
-        self.sink.submit(self.session, counted.requests)
-        self.load = Load(self.sink.runs(self.session), self.sink.device, counted.ranges)
+        self.sink.submit(session, counted.requests)
+        self.load = Load(self.sink.runs(session), self.sink.device, counted.ranges)
+        self._check_open()
 
     def close(self, error: BaseException | None = None) -> None:
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
         load, self.load = self.load, None
         if load is not None:
             load.close()
@@ -115,14 +122,21 @@ class LocalReader:
         return self._stats if self.session is None else self._stats_of(self.session)
 
     def _make_session(self, paths: Sequence[str]) -> Session:
-        self.close()
-        self.session = Session(
+        self._end()
+        session = self.session = Session(
             paths,
             credentials=self._credentials,
             memory_limit=self._memory_limit,
             options=self.options.to_native(),
         )
-        return self.session
+        self._check_open()
+        return session
+
+    def _check_open(self) -> None:
+        """For what was made while another thread was in close(), which may not have seen it."""
+        if self._closed:
+            self._end()
+            raise StreamerClosedError("the streamer was closed", code="cancelled")
 
     def _stats_of(self, session: Session) -> StreamStats:
         stats = stats_of(session.stream.stats(), self.sink.name)

@@ -9,6 +9,7 @@ from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device.base import DeviceSink
 from runai_model_streamer._distributed.agreement import pack_prefixes, unpack_prefixes
 from runai_model_streamer._distributed.shared_stream import SharedStream
+from runai_model_streamer._errors import StreamerClosedError
 from runai_model_streamer._load import Load
 from runai_model_streamer._options import DEFAULTS
 from runai_model_streamer._paths import is_remote
@@ -103,11 +104,15 @@ class SharedReader:
         return self._shared.channel.rank, exchange.buffers, exchange.buffer_bytes
 
     def _session_of(self, paths: Sequence[str]) -> Session:
-        if self.session is None:
-            self.session = Session(
+        session = self.session
+        if session is None:
+            session = self.session = Session(
                 paths,
                 credentials=self._credentials,
                 memory_limit=-1,
                 options=self.options.to_native(),
             )
-        return self.session
+            if self._shared is None:  # closed by another thread, which may not have seen it
+                session.close()
+                raise StreamerClosedError("the streamer was closed", code="cancelled")
+        return session

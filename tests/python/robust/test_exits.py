@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from tests.support.processes import ROOT, python
+from tests.support.processes import ROOT, run_python
 
 SAMPLE = 16
 
@@ -28,5 +28,6 @@ def test_the_interpreter_ends_in_the_middle_of_a_call(tmp_path: Path) -> None:
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    said = python(code, path, seed, count, cwd=ROOT, **environment)
-    assert said == "", f"EXIT_SEED={seed}\n{said}"
+    done = run_python(code, path, seed, count, cwd=ROOT, **environment)
+    print(done.stderr)
+    assert (done.returncode, done.stdout) == (0, ""), f"EXIT_SEED={seed}\n{done.stdout}"
