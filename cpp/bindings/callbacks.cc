@@ -4,8 +4,11 @@
 #include <pybind11/stl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
+#include <deque>
 #include <map>
+#include <mutex>
 #include <new>
 #include <optional>
 #include <string>
@@ -22,6 +25,8 @@ namespace py = pybind11;
 
 namespace streamer::python {
 namespace {
+
+constexpr std::size_t kWaiting = 1000;  // retries; the rest of a storm is not told
 
 constexpr std::chrono::milliseconds kLookForEnd{50};
 
@@ -88,9 +93,50 @@ Result<Credentials> ask(PyObject* provider, const CredentialsRequest& request) {
 
 }  // namespace
 
+struct Retries::Queue {
+  std::mutex mutex;
+  std::deque<Retry> waiting;
+  std::atomic<bool> any{false};
+};
+
+Retries::Retries(const py::object& told) {
+  if (told.is_none()) return;
+  queue_ = std::make_shared<Queue>();
+  told_ = shared_object(told);
+}
+
+std::function<void(const Retry&)> Retries::listener() {
+  if (!queue_) return {};
+  return [queue = queue_](const Retry& retry) {
+    const std::lock_guard lock(queue->mutex);
+    if (queue->waiting.size() >= kWaiting) return;
+    queue->waiting.push_back(retry);
+    queue->any = true;
+  };
+}
+
+void Retries::tell() {
+  if (!queue_ || !queue_->any) return;
+  std::deque<Retry> taken;
+  {
+    const std::lock_guard lock(queue_->mutex);
+    taken.swap(queue_->waiting);
+    queue_->any = false;
+  }
+  for (const Retry& retry : taken) {
+    try {
+      call_python(py::reinterpret_borrow<py::object>(told_.get()), text(retry.path), retry.attempt,
+                  retry.pause, to_exception(retry.reason));
+    } catch (py::error_already_set& error) {
+      error.discard_as_unraisable("the log of retries");
+    }
+  }
+}
+
 bool PendingInterrupt::check() {
   if (interpreter_is_about_to_end()) return true;
   const WithGil gil;
+  retries_.tell();
   if (held_fast([] { return PyErr_CheckSignals(); }) == 0) return false;
   error_ = std::make_unique<py::error_already_set>();
   return true;

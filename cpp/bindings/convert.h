@@ -3,9 +3,14 @@
 
 #include <pybind11/pybind11.h>
 
+#include <string>
+
 #include "streamer/status.h"
 
 namespace streamer::python {
+
+// Bytes from outside as text; what is not UTF-8 is replaced.
+pybind11::str text(const std::string& bytes);
 
 // The Python exception for `status`, made by the factory that set_error_factory() was given.
 pybind11::object to_exception(const Status& status);

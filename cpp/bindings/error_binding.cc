@@ -13,13 +13,12 @@ namespace {
 // Lives as long as the interpreter.
 PyObject* error_factory = nullptr;
 
-// Paths and server texts are bytes from outside: what is not UTF-8 is replaced.
+}  // namespace
+
 py::str text(const std::string& bytes) {
   return py::reinterpret_steal<py::str>(
       PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "replace"));
 }
-
-}  // namespace
 
 py::object to_exception(const Status& status) {
   const ErrorDetail& detail = status.detail();
@@ -35,6 +34,7 @@ py::object to_exception(const Status& status) {
   fields["server_code"] = text(detail.server_code);
   fields["server_message"] = text(detail.server_message);
   fields["request_id"] = text(detail.request_id);
+  fields["endpoint"] = text(detail.endpoint);
   fields["identity"] = text(detail.identity);
   fields["hint"] = text(detail.hint);
   fields["attempts"] = detail.attempts;

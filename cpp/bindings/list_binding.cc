@@ -4,6 +4,8 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "callbacks.h"
 #include "convert.h"
@@ -24,29 +26,77 @@ py::str to_text(const std::string& name) {
   return text;
 }
 
-py::list list_objects(const std::string& prefix, bool recursive, const py::object& credentials,
-                      const std::map<std::string, std::string>& source) {
+using Source = std::map<std::string, std::string>;
+
+// The result of `operation`, which may wait, with options that obey interrupts and tell of retries.
+template <typename Operation>
+auto run(const py::object& credentials, const Source& source, const py::object& retried,
+         Operation operation) {
   check_not_ending();
   auto options = Options::from_environment();
   raise_if_failed(options.status());
   const auto ended = std::make_shared<std::atomic<bool>>(false);
   options->credentials = wrap_provider(credentials, ended);
   options->source = source;
-  auto pending = std::make_shared<PendingInterrupt>();
+  auto pending = std::make_shared<PendingInterrupt>(retried);
+  options->retried = pending->retries().listener();
   options->interrupted = [pending, ended] {
     if (pending->check()) *ended = true;
     return ended->load();
   };
   auto found = [&] {
     const WithoutGil released;
-    return list(prefix, recursive, *options);
+    return operation(*options);
   }();
+  pending->retries().tell();
   pending->raise();
   raise_if_failed(found.status());
+  return std::move(*found);
+}
+
+std::vector<ListedObject> listed(const std::string& prefix, bool recursive,
+                                 const py::object& credentials, const Source& source,
+                                 const py::object& retried) {
+  return run(credentials, source, retried,
+             [&](const Options& options) { return list(prefix, recursive, options); });
+}
+
+py::list list_objects(const std::string& prefix, bool recursive, const py::object& credentials,
+                      const Source& source, const py::object& retried) {
   py::list result;
-  for (const ListedObject& object : *found) {
+  for (const ListedObject& object : listed(prefix, recursive, credentials, source, retried)) {
     result.append(py::make_tuple(to_text(object.path), object.size, object.version));
   }
+  return result;
+}
+
+py::dict list_digests(const std::string& prefix, bool recursive, const py::object& credentials,
+                      const Source& source) {
+  py::dict result;
+  for (const ListedObject& object : listed(prefix, recursive, credentials, source, py::none())) {
+    if (!object.sha256.empty()) result[to_text(object.path)] = object.sha256;
+  }
+  return result;
+}
+
+py::dict find_access_of(const std::string& path, const py::object& credentials,
+                        const Source& source) {
+  const Access found = run(credentials, source, py::none(),
+                           [&](const Options& options) { return find_access(path, options); });
+  py::dict result;
+  result["endpoint"] = found.endpoint;
+  result["endpoint_from"] = found.endpoint_from;
+  result["host"] = found.host;
+  result["region"] = found.region;
+  result["container"] = to_text(found.container);
+  result["key"] = to_text(found.key);
+  result["identity"] = found.identity;
+  result["expires_at"] = found.expires_at;
+  result["credentials"] =
+      found.credentials.ok() ? py::object(py::none()) : to_exception(found.credentials);
+  result["proxy"] = found.proxy;
+  result["ca_file"] = found.ca_file;
+  result["ca_directory"] = found.ca_directory;
   return result;
 }
 
@@ -54,8 +104,14 @@ py::list list_objects(const std::string& prefix, bool recursive, const py::objec
 
 void bind_list(py::module_& module) {
   module.def("list_objects", &list_objects, py::arg("prefix"), py::arg("recursive") = true,
-             py::arg("credentials") = py::none(),
-             py::arg("source") = std::map<std::string, std::string>());
+             py::arg("credentials") = py::none(), py::arg("source") = Source(),
+             py::arg("retried") = py::none());
+  module.def("list_digests", &list_digests, py::arg("prefix"), py::arg("recursive") = true,
+             py::arg("credentials") = py::none(), py::arg("source") = Source(),
+             "The SHA-256 of the objects of which the list tells it, by path (hf://).");
+  module.def("find_access", &find_access_of, py::arg("path"), py::arg("credentials") = py::none(),
+             py::arg("source") = Source(),
+             "How the object or directory at `path` is reached: see streamer::Access.");
   module.def(
       "cached_fraction",
       [](const std::string& path) {

@@ -165,7 +165,7 @@ class Callbacks {
 
 class PyStream {
  public:
-  PyStream(const py::dict& options, const py::object& credentials) {
+  PyStream(const py::dict& options, const py::object& credentials, const py::object& retried) {
     check_not_ending();
     auto made = Options::from_environment();
     raise_if_failed(made.status());
@@ -192,7 +192,8 @@ class PyStream {
       }
     }
     chosen.credentials = wrap_provider(credentials, ended_);
-    pending_ = std::make_shared<PendingInterrupt>();
+    pending_ = std::make_shared<PendingInterrupt>(retried);
+    chosen.retried = pending_->retries().listener();
     chosen.interrupted = [pending = pending_] { return pending->check(); };
     auto stream = Stream::create(std::move(chosen));
     raise_if_failed(stream.status());
@@ -415,6 +416,7 @@ class PyStream {
       stream.reset();  // its end, where another thread closed it meanwhile
       return answer;
     }();
+    pending_->retries().tell();
     pending_->raise();
     raise_if_failed(status_of(result));
     return result;
@@ -452,8 +454,9 @@ void bind_stream(py::module_& module) {
       .def_readonly("error", &PyReady::error);
   py::class_<PyStream>(module, "Stream",
                        "One load: open files, submit ranges, take what is ready in order.")
-      .def(py::init<const py::dict&, const py::object&>(), py::arg("options") = py::dict(),
-           py::arg("credentials") = py::none())
+      .def(py::init<const py::dict&, const py::object&, const py::object&>(),
+           py::arg("options") = py::dict(), py::arg("credentials") = py::none(),
+           py::arg("retried") = py::none())
       .def("open", &PyStream::open, py::arg("paths"), py::arg("prefix_bytes") = 0,
            py::arg("versions") = std::vector<std::string>())
       .def("read", &PyStream::read, py::arg("ranges"))

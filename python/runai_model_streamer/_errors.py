@@ -26,8 +26,9 @@ class StreamerError(ValueError):
 
     Attributes (None where they do not apply): ``code`` (a word, e.g. ``"not_found"``), ``path``,
     ``offset`` and ``size`` of the byte range, ``errno``, ``http_status``, ``server_code``,
-    ``request_id``, ``identity`` (which credentials were used, never a secret), ``hint`` and
-    ``attempts`` (how often it was tried, where that was more than once). Where ranks share the
+    ``request_id``, ``endpoint`` (which address was asked, and where it came from), ``identity``
+    (which credentials were used, never a secret), ``hint`` and ``attempts`` (how often it was
+    tried, where that was more than once). Where ranks share the
     reading, ``rank`` and ``host`` are those where it failed.
     """
 
@@ -39,6 +40,7 @@ class StreamerError(ValueError):
     http_status: int | None
     server_code: str | None
     request_id: str | None
+    endpoint: str | None
     identity: str | None
     hint: str | None
     attempts: int | None
@@ -78,6 +80,7 @@ FIELDS = (
     "http_status",
     "server_code",
     "request_id",
+    "endpoint",
     "identity",
     "hint",
     "attempts",
@@ -133,6 +136,10 @@ class StreamerChangedError(StreamerIOError):
     """The object was replaced or modified while it was read."""
 
 
+class StreamerDigestError(StreamerIOError):
+    """The content of a file is not what the manifest says."""
+
+
 class StreamerOutOfMemoryError(StreamerError, MemoryError):
     """The system or the device has no memory left."""
 
@@ -163,6 +170,7 @@ _BY_CODE: dict[str, type[StreamerError]] = {
     "throttled": StreamerIOError,
     "short_read": StreamerShortReadError,
     "changed": StreamerChangedError,
+    "digest": StreamerDigestError,
     "memory_limit": RunaiStreamerMemoryLimitException,
     "out_of_memory": StreamerOutOfMemoryError,
     "timeout": StreamerTimeoutError,

@@ -6,6 +6,10 @@ from typing import Any, Generic, TypeVar
 # (kind, container, refresh) -> values, expiry in seconds since the epoch (0: never), identity
 _Provider = Callable[[str, str, bool], tuple[dict[str, str], int, str] | None]
 
+# (path, the attempt that failed, seconds until the next one, why it failed); called on the thread
+# that waits for the engine
+_Retried = Callable[[str, int, float, Exception], object]
+
 _Tensor = TypeVar("_Tensor")
 
 class Buffer:
@@ -102,7 +106,10 @@ class Stream:
     """One load. open(), submit() and next() belong to one thread at a time."""
 
     def __init__(
-        self, options: dict[str, Any] = ..., credentials: _Provider | None = None
+        self,
+        options: dict[str, Any] = ...,
+        credentials: _Provider | None = None,
+        retried: _Retried | None = None,
     ) -> None: ...
     def open(
         self, paths: Sequence[str | bytes], prefix_bytes: int = 0, versions: Sequence[str] = ...
@@ -179,8 +186,23 @@ def list_objects(
     recursive: bool = True,
     credentials: _Provider | None = None,
     source: Mapping[str, str] = ...,
+    retried: _Retried | None = None,
 ) -> list[tuple[str, int, str]]:
     """Path, size and version of each object."""
+
+def list_digests(
+    prefix: str | bytes,
+    recursive: bool = True,
+    credentials: _Provider | None = None,
+    source: Mapping[str, str] = ...,
+) -> dict[str, str]:
+    """The SHA-256 of the objects of which the list tells it, by path (hf://)."""
+
+def find_access(
+    path: str | bytes, credentials: _Provider | None = None, source: Mapping[str, str] = ...
+) -> dict[str, Any]:
+    """How the object or the directory at `path` is reached, as streamer::Access has it; asks for
+    nothing but credentials. `credentials` is None, or the error of finding some."""
 
 def cached_fraction(path: str | bytes) -> float:
     """The part of a file that is in the page cache, from 0 to 1."""

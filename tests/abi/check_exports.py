@@ -30,6 +30,7 @@ C_1_2 = {
 }
 CXX = {
     "cached_fraction",
+    "find_access",
     "code_name",
     "direct_read_alignment",
     "default_text",
@@ -56,6 +57,7 @@ CXX = {
             "with_http",
             "with_attempts",
             "with_device_fault",
+            "with_endpoint",
             "with_identity",
             "with_hint",
             "code",

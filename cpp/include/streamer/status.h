@@ -60,6 +60,8 @@ struct STREAMER_EXPORT ErrorDetail {
   std::string server_code;  // e.g. NoSuchKey
   std::string server_message;
   std::string request_id;
+  std::string endpoint;  // the address that was asked, and where it came from:
+                         // "http://10.0.0.1:9000 (AWS_ENDPOINT_URL)"
   std::string identity;  // which credentials were used and where they came from; never a secret
   std::string hint;      // what to do about it
   int attempts = 0;      // how often it was tried, where that was more than once
@@ -76,13 +78,15 @@ class [[nodiscard]] STREAMER_EXPORT Status {
 
   static Status error(Code code, std::string message);
 
-  // Builders: each is without effect on an ok status; path, range, fault and hint keep what is set.
+  // Builders: each is without effect on an ok status; path, range, fault, endpoint and hint keep
+  // what is set.
   Status&& with_path(std::string path) &&;
   Status&& with_range(std::uint64_t offset, std::uint64_t size) &&;
   Status&& with_errno(int os_error) &&;
   Status&& with_http(int http_status, std::string server_code, std::string server_message,
                      std::string request_id) &&;
   Status&& with_device_fault(DeviceFault fault) &&;
+  Status&& with_endpoint(std::string endpoint) &&;
   Status&& with_identity(std::string identity) &&;
   Status&& with_hint(std::string hint) &&;
   Status&& with_attempts(int attempts) &&;

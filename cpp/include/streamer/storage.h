@@ -8,6 +8,7 @@
 
 #include "streamer/export.h"
 #include "streamer/status.h"
+#include "streamer/types.h"
 
 namespace streamer {
 
@@ -19,5 +20,10 @@ STREAMER_EXPORT Result<double> cached_fraction(const std::string& path);
 // The alignment in bytes of memory, offsets and sizes that direct reads (O_DIRECT) of the file at
 // `path` need; 1 for an object.
 STREAMER_EXPORT Result<std::uint64_t> direct_read_alignment(const std::string& path);
+
+// How the object or the directory at `path` is reached: the endpoint, the proxy and the identity,
+// as a stream with `options` would use them. Asks nothing but for credentials. kInvalid for paths
+// of files and for settings that make no sense, kCancelled when `options.interrupted` says so.
+STREAMER_EXPORT Result<Access> find_access(const std::string& path, const Options& options);
 
 }  // namespace streamer

@@ -112,6 +112,30 @@ using CredentialsProvider = std::function<Result<Credentials>(const CredentialsR
 // CredentialsRequest names it, so that a provider need not look for another identity. Thread-safe.
 STREAMER_EXPORT bool settings_sign(SourceKind kind, const std::string& container);
 
+// What stands between a program and an object, before a byte of it is asked for.
+struct Access {
+  std::string endpoint;       // scheme, host and port of the service
+  std::string endpoint_from;  // the setting or the rule that it comes from
+  std::string host;           // that a request for the object goes to; the port only if it is given
+  std::string region;         // that requests are signed for; empty: none
+  std::string container;      // bucket, container or repository
+  std::string key;            // of the object or the directory, not encoded
+  std::string identity;       // who asks, never a secret; empty: nobody
+  std::int64_t expires_at = 0;  // of the identity, in seconds since the epoch; 0: never, or unknown
+  Status credentials;           // not ok: why there is no identity
+  std::string proxy;            // host and port; empty: none
+  std::string ca_file;          // PEM file that servers are verified with; empty: the directory
+  std::string ca_directory;
+};
+
+// A request to storage that failed and will be repeated.
+struct Retry {
+  std::string path;  // without secrets
+  int attempt = 0;   // that failed, from 1
+  double pause = 0;  // seconds until the next one
+  Status reason;     // of the failure, with the endpoint and the identity
+};
+
 // Every option of a stream. Defaults come from the environment: docs/reference/environment.md.
 struct STREAMER_EXPORT Options {
   int concurrency = 0;              // threads and connections; 0: adaptive
@@ -123,6 +147,8 @@ struct STREAMER_EXPORT Options {
   // Asked some times a second while a call waits; true makes that call return kCancelled.
   std::function<bool()> interrupted;          // may be empty
   std::map<std::string, std::string> source;  // overrides of settings by name, for sources
+  // Told of every request that will be repeated, on the thread that made it. Must not block.
+  std::function<void(const Retry&)> retried;  // may be empty
 
   int concurrency_for(SourceKind kind) const {
     return kind != SourceKind::kFile && object_concurrency > 0 ? object_concurrency : concurrency;
@@ -235,6 +261,7 @@ struct ListedObject {
   std::string path;  // as open() takes it
   std::uint64_t size = 0;
   std::string version;  // for Stream::open(): what it must be then; empty: the list does not tell
+  std::string sha256;   // of its content, in hexadecimal digits (hf://); empty: it does not tell
 };
 
 }  // namespace streamer

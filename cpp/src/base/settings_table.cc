@@ -35,6 +35,8 @@ constexpr SettingInfo kTable[] = {
     {"Reading", "RUNAI_STREAMER_FS_STRATEGY", kChoice, value("auto"),
      "auto|mapped|buffered|direct", 0, 0,
      "How files are read. mapped: views of the page cache; buffered: copies from the page cache; direct: bypasses the page cache (O_DIRECT); auto: depends on the file system, the page cache and the memory. Of a list with commas, the first name is used. The names io_uring_direct, libaio_direct and sync_buffered of the original are accepted."},
+    {"Verification", "RUNAI_STREAMER_VERIFY", kText, "none", "a path, or auto", 0, 0,
+     "Compare the SHA-256 of each file that is loaded as a whole with this manifest: a file SHA256SUMS or a manifest of OpenSSF model-signing. auto: the manifest beside the files, or what the hub reports."},
     {"Memory", "RUNAI_STREAMER_MEMORY_LIMIT", kBytes, "128 MiB for files, 384 MiB for objects, at most a quarter of the cgroup's memory, at least the largest tensor",
      "-1, 0 or bytes", -1, kMax,
      "Maximum number of bytes that the engine holds. -1: never wait for the consumer; 0: the minimum, the size of the largest tensor."},

@@ -90,13 +90,18 @@ Status&& Status::with_device_fault(DeviceFault fault) && {
   return std::move(*this);
 }
 
+Status&& Status::with_endpoint(std::string endpoint) && {
+  if (rep_ && rep_->detail.endpoint.empty()) rep_->detail.endpoint = shown_text(endpoint);
+  return std::move(*this);
+}
+
 Status&& Status::with_identity(std::string identity) && {
   if (rep_) rep_->detail.identity = shown_text(identity);
   return std::move(*this);
 }
 
 Status&& Status::with_hint(std::string hint) && {
-  if (rep_ && rep_->detail.hint.empty()) rep_->detail.hint = shown_text(hint);
+  if (rep_ && rep_->detail.hint.empty() && !hint.empty()) rep_->detail.hint = shown_text(hint);
   return std::move(*this);
 }
 
@@ -136,6 +141,7 @@ std::string Status::to_string() const {
     text += ")";
   }
   if (d.attempts > 1) text += " after " + std::to_string(d.attempts) + " attempts";
+  if (!d.endpoint.empty()) text += "; endpoint: " + d.endpoint;
   if (!d.identity.empty()) text += "; identity: " + d.identity;
   if (!d.hint.empty()) text += ". " + d.hint;
   return text;

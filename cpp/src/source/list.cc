@@ -11,6 +11,7 @@
 #include "base/blocked_signals.h"
 #include "base/cancel.h"
 #include "source/source.h"
+#include "streamer/storage.h"
 #include "streamer/stream.h"
 
 namespace streamer {
@@ -75,30 +76,50 @@ void run_interruptibly(CancelToken* cancel, const std::function<bool()>& interru
   worker.join();
 }
 
-}  // namespace
-
-Result<std::vector<ListedObject>> list(const std::string& prefix, bool recursive,
-                                       const Options& options) {
+// What `work` finds, unless `options` interrupt it. `path` is for errors.
+template <typename T, typename Work>
+Result<T> interruptible(const std::string& path, const Options& options, const Work& work) {
   CancelToken cancel;
-  if (!options.interrupted) return list_until_cancelled(prefix, recursive, options, cancel);
-  Result<std::vector<ListedObject>> found = Status();
+  if (!options.interrupted) return work(cancel);
+  Result<T> found = Status();
   try {
     run_interruptibly(&cancel, options.interrupted, [&] {
       try {
-        found = list_until_cancelled(prefix, recursive, options, cancel);
+        found = work(cancel);
       } catch (const std::bad_alloc&) {
         found = Status::error(Code::kOutOfMemory, "the system has no memory for the list")
-                    .with_path(prefix);
+                    .with_path(path);
       } catch (const std::exception& error) {
-        found = Status::error(Code::kInternal, error.what()).with_path(prefix);
+        found = Status::error(Code::kInternal, error.what()).with_path(path);
       }
     });
   } catch (const std::system_error& error) {
     return Status::error(Code::kIo, "the system has no thread for the list")
         .with_errno(error.code().value())
-        .with_path(prefix);
+        .with_path(path);
   }
   return found;
+}
+
+}  // namespace
+
+Result<std::vector<ListedObject>> list(const std::string& prefix, bool recursive,
+                                       const Options& options) {
+  return interruptible<std::vector<ListedObject>>(prefix, options, [&](const CancelToken& cancel) {
+    return list_until_cancelled(prefix, recursive, options, cancel);
+  });
+}
+
+Result<Access> find_access(const std::string& path, const Options& options) {
+  return interruptible<Access>(path, options, [&](const CancelToken& cancel) -> Result<Access> {
+    auto kind = source_kind_of(path);
+    if (!kind.ok()) return kind.status();
+    auto source = make_source(*kind, {options, cancel});
+    if (!source.ok()) return source.status();
+    auto reader = (*source)->make_reader();
+    if (!reader.ok()) return reader.status();
+    return (*reader)->access(path);
+  });
 }
 
 }  // namespace streamer

@@ -20,6 +20,10 @@ Status Reader::fault_in(const Object& object, std::uint64_t offset, std::uint64_
       .with_range(offset, size);
 }
 
+Result<Access> Reader::access(const std::string& path) {
+  return Status::error(Code::kInvalid, "files have no endpoint").with_path(path);
+}
+
 bool settings_sign([[maybe_unused]] SourceKind kind,
                    [[maybe_unused]] const std::string& container) {
 #ifdef STREAMER_OBJECT_STORAGE

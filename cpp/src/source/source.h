@@ -138,6 +138,8 @@ class Reader {
   // Makes [offset, offset + size) of object.view() present in memory.
   virtual Status fault_in(const Object& object, std::uint64_t offset, std::uint64_t size,
                           ReadReport* report);
+  // How `path`, of an object or a directory, is reached. kInvalid where nothing is in between.
+  virtual Result<Access> access(const std::string& path);
   // Calls `found` for every object below the directory `prefix`, in no order.
   virtual Status list(const std::string& prefix, bool recursive, const ListCallback& found) = 0;
 };

@@ -237,7 +237,7 @@ def test_authorization_comes_from_the_setting_or_netrc(use, tmp_path):
         use({"NETRC": str(netrc)})
         check_same(MODEL, load(uri))
         netrc.write_text("machine elsewhere login a password b")
-        with pytest.raises(StreamerError, match="identity: nobody"):
+        with pytest.raises(StreamerError, match="identity: none, no credentials were sent"):
             load(uri)
 
 

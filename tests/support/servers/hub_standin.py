@@ -120,6 +120,9 @@ class HubStandIn(Canned):
                     entries[below] = {"type": "directory", "oid": "0", "size": 0, "path": below}
             if query.get("recursive") == "true" or len(steps) == 1:
                 entries[name] = {"type": "file", "oid": "0", "size": len(data), "path": name}
+                if len(data) >= self.large:
+                    digest = hashlib.sha256(data).hexdigest()
+                    entries[name]["lfs"] = {"oid": digest, "size": len(data), "pointerSize": 135}
         if folder and not entries:
             return _error(404, "EntryNotFound", "Entry not found")
         start = int(query.get("cursor", 0))

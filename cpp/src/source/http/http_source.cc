@@ -7,12 +7,14 @@
 #include "base/shown_text.h"
 #include "base/text.h"
 #include "source/http/client/connection.h"
+#include "source/http/client/proxy.h"
 #include "source/http/client/retry.h"
 #include "source/http/content_check.h"
 #include "source/http/factory.h"
 #include "source/http/protocol.h"
 #include "source/http/range_read.h"
 #include "source/http/snapshot.h"
+#include "text/url.h"
 
 namespace streamer {
 namespace http {
@@ -86,7 +88,8 @@ class HttpSource : public Source {
       : kind_(kind),
         chosen_(chosen),
         transport_(std::move(settings), context.cancel),
-        protocol_(std::move(protocol)) {
+        protocol_(std::move(protocol)),
+        retried_(context.options.retried) {
     traits_.remote = true;
     traits_.chunk_bytes = kChunk;
     traits_.min_chunk_bytes = kLeastChunk;
@@ -111,6 +114,7 @@ class HttpSource : public Source {
   Status note_opened(const Location& location, const Version& version, const Response& response);
   Transport& transport() { return transport_; }
   Protocol& protocol() { return *protocol_; }
+  const std::function<void(const Retry&)>& retried() const { return retried_; }
 
  private:
   const SourceKind kind_;
@@ -118,6 +122,7 @@ class HttpSource : public Source {
   Snapshot snapshot_;
   Transport transport_;
   const std::unique_ptr<Protocol> protocol_;
+  const std::function<void(const Retry&)> retried_;  // may be empty
   SourceTraits traits_;
 };
 
@@ -135,6 +140,19 @@ struct Operation {
   ReadProgress* watched = nullptr;  // what is told of pauses
 };
 
+// What to do about an error that has no hint of its own.
+const char* standard_hint(const Status& status) {
+  switch (status.code()) {
+    case Code::kTimeout:
+      return "The server or a firewall before it stays silent: check the endpoint, "
+             "RUNAI_STREAMER_S3_LOW_SPEED_LIMIT and RUNAI_STREAMER_LOW_SPEED_SECONDS";
+    case Code::kNetwork: return "Check the endpoint, its scheme (http:// or https://) and its port";
+    case Code::kThrottled: return "Lower RUNAI_STREAMER_CONCURRENCY, or load fewer models at once";
+    case Code::kNotFound: return "Check the path, whose case matters, and the endpoint";
+    default: return "";
+  }
+}
+
 class HttpReader : public Reader {
  public:
   explicit HttpReader(HttpSource& source)
@@ -151,9 +169,20 @@ class HttpReader : public Reader {
   Status read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
               ReadReport* report) override;
   Status list(const std::string& prefix, bool recursive, const ListCallback& found) override;
+  Result<Access> access(const std::string& path) override;
 
  private:
   Status execute(const Operation& operation, Response* response, ReadReport* report);
+  Status execute(const Operation& operation, Response* response, ReadReport* report,
+                 CredentialsRef* who);
+  // `status` of a request for `location`, with the endpoint that was asked.
+  Status from_endpoint(Status status, const Location& location, const CredentialsRef& who) const {
+    if (status.ok() || status.code() == Code::kCancelled) return status;
+    const char* hint = standard_hint(status);
+    return std::move(status)
+        .with_endpoint(protocol_.endpoint(location, who.get()).shown())
+        .with_hint(hint);
+  }
   Status read_range(const Location& location, RangeRead* range, Response* response,
                     ReadReport* report, bool tolerate_416);
   Result<Opened> open_empty(Location location);
@@ -239,6 +268,13 @@ Status to_status(ServerError error, const Response& response, const CredentialsR
 }
 
 Status HttpReader::execute(const Operation& operation, Response* response, ReadReport* report) {
+  CredentialsRef who;
+  Status status = execute(operation, response, report, &who);
+  return from_endpoint(std::move(status), operation.location, who);
+}
+
+Status HttpReader::execute(const Operation& operation, Response* response, ReadReport* report,
+                           CredentialsRef* who) {
   Transport& transport = source_.transport();
   Backoff backoff(transport.settings.max_attempts);
   bool refreshed = false;
@@ -248,6 +284,7 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
     if (attempt > 0) ++report->retries;
     Result<CredentialsRef> credentials = protocol_.credentials(operation.location, connection_);
     if (!credentials.ok()) return credentials.status().with_path(operation.location.path);
+    *who = *credentials;
     Result<Request> request = operation.make(*credentials);
     if (!request.ok()) return request.status();
 
@@ -310,7 +347,16 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
       return std::move(status).with_attempts(attempt + 1);
     }
     if (operation.watched != nullptr) operation.watched->pausing = true;
-    const bool slept = transport.sleep(backoff.pause(retry_after) + transport.retries.take());
+    const std::chrono::milliseconds pause = backoff.pause(retry_after) + transport.retries.take();
+    if (source_.retried()) {
+      Status reason = from_endpoint(std::move(status), operation.location, *credentials);
+      reason = std::move(reason).with_path(operation.location.path);
+      source_.retried()({.path = reason.detail().path,
+                         .attempt = attempt + 1,
+                         .pause = std::chrono::duration<double>(pause).count(),
+                         .reason = reason});
+    }
+    const bool slept = transport.sleep(pause);
     if (operation.watched != nullptr) operation.watched->pausing = false;
     if (!slept) return transport.interrupted();
   }
@@ -479,9 +525,9 @@ Status HttpReader::list(const std::string& prefix, bool recursive, const ListCal
   std::string base = prefix;
   while (base.ends_with('/')) base.pop_back();
   Result<CredentialsRef> who = protocol_.credentials(*directory, connection_);
-  if (!who.ok()) return who.status().with_path(prefix);
+  if (!who.ok()) return from_endpoint(who.status().with_path(prefix), *directory, nullptr);
   if (Status status = protocol_.prepare_list(*directory, *who, connection_); !status.ok()) {
-    return std::move(status).with_path(prefix);
+    return from_endpoint(std::move(status).with_path(prefix), *directory, *who);
   }
   std::string next;
   ReadReport report;
@@ -506,20 +552,52 @@ Status HttpReader::list(const std::string& prefix, bool recursive, const ListCal
     }
     if (protocol_.is_empty_list(response)) return {};
     Result<ListPage> page = protocol_.read_list(*directory, recursive, next, response);
-    if (!page.ok()) return page.status().with_path(prefix);
-    if (Status status = budget.add(*page); !status.ok()) return std::move(status).with_path(prefix);
+    if (!page.ok()) return from_endpoint(page.status().with_path(prefix), *directory, *who);
+    if (Status status = budget.add(*page); !status.ok()) {
+      return from_endpoint(std::move(status).with_path(prefix), *directory, *who);
+    }
     for (ListPage::Entry& entry : page->entries) {
       if (!entry.path.empty()) {
-        found({std::move(entry.path), entry.size, std::move(entry.version)});
+        found(
+            {std::move(entry.path), entry.size, std::move(entry.version), std::move(entry.sha256)});
       } else if (entry.key.starts_with(directory->key) &&
                  entry.key.size() > directory->key.size()) {
         found({base + "/" + entry.key.substr(directory->key.size()), entry.size,
-               std::move(entry.version)});
+               std::move(entry.version), std::move(entry.sha256)});
       }
     }
     next = std::move(page->next);
   } while (!next.empty());
   return {};
+}
+
+Result<Access> HttpReader::access(const std::string& path) {
+  Result<Location> location = protocol_.locate(path, /*directory=*/true);
+  if (!location.ok()) return location.status();
+  Access found;
+  found.container = location->container;
+  found.key = location->key;
+  CredentialsRef known;
+  if (Result<CredentialsRef> who = protocol_.credentials(*location, connection_); who.ok()) {
+    known = *who;
+  } else {
+    found.credentials = who.status();
+  }
+  if (known) {
+    found.identity = known->identity;
+    found.expires_at = known->expires_at;
+  }
+  const Endpoint endpoint = protocol_.endpoint(*location, known.get());
+  found.endpoint = endpoint.url;
+  found.endpoint_from = endpoint.from;
+  found.region = endpoint.region;
+  if (const Result<Url> url = parse_url(endpoint.url); url.ok()) {
+    found.host = endpoint.host.empty() ? url->authority() : endpoint.host;
+    found.proxy = shown_proxy(proxy_of(*url));
+  }
+  found.ca_file = source_.transport().settings.trust.file;
+  found.ca_directory = source_.transport().settings.trust.directory;
+  return found;
 }
 
 Status HttpSource::note_opened(const Location& location, const Version& version,

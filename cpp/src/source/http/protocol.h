@@ -47,6 +47,7 @@ struct ListPage {
     std::uint64_t size = 0;
     std::string path = {};     // empty: the directory's path and what follows its key
     std::string version = {};  // see ListedObject::version; empty: the list does not tell
+    std::string sha256 = {};   // likewise
   };
   std::vector<Entry> entries;  // objects only, no directories
   std::string next;            // what make_list() needs for the next page; empty: this is the last
@@ -98,6 +99,16 @@ std::string quoted_etag(std::string_view etag);
 void add_listed(ListPage* page, std::string_view key, std::string_view size,
                 std::string_view version = {});
 
+// The address of a service, and where it comes from.
+struct Endpoint {
+  std::string url;          // scheme, host and port
+  std::string from;         // a setting, "the path", or a rule of the cloud
+  std::string host = {};    // of requests for the container; empty: that of `url`
+  std::string region = {};  // that requests are signed for; empty: none
+
+  std::string shown() const { return from.empty() ? url : url + " (" + from + ")"; }
+};
+
 // One per stream and kind of storage. Thread-safe.
 class Protocol {
  public:
@@ -105,6 +116,9 @@ class Protocol {
 
   // Reads a path; with `directory` as the place to list. kInvalid where it makes no sense.
   virtual Result<Location> locate(const std::string& path, bool directory) const = 0;
+
+  // Where requests for `location` go. `who` may name it; null: nobody does.
+  virtual Endpoint endpoint(const Location& location, const Credentials* who) const = 0;
 
   // Who asks. Null: nobody (requests are not signed). May use the connection to find out.
   virtual Result<CredentialsRef> credentials(const Location& location, Connection& connection) = 0;

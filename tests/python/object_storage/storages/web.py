@@ -47,7 +47,7 @@ def web_storage(nginx, www, folder):
         list_match="^GET /[^ ]*/ ",
         read_match=f"^GET /{folder.replace('-', '%-')}/[^ ]+%.",
         anonymous={},
-        identity="nobody",
+        identity="no credentials were sent",
         source="http",
         knows_folders=False,
     )

@@ -140,6 +140,7 @@ Result<AzureAccount> read_azure_account(const Settings& settings) {
         .with_hint("Copy it from 'Access keys' or 'Shared access signature' of the account");
   }
   account.endpoint = *parse_endpoint(endpoint);
+  account.endpoint_from = text ? kConnectionString : kNameVariable;
   if (account.name.empty()) account.name = url->host.substr(0, url->host.find('.'));
   if (const std::string& encoded = fields["accountkey"]; !encoded.empty()) {
     account.origin = text ? kConnectionString : kKeyVariable;

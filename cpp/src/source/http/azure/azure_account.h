@@ -14,11 +14,12 @@ namespace streamer::http {
 
 struct AzureAccount {
   std::string name;
-  std::string endpoint;   // of the blob service, without a '/' at the end
-  std::string key;        // as bytes; empty: none
-  std::string sas_token;  // without '?'; empty: none
-  std::string origin;     // of key or token: names a variable
-  std::string domain;     // of blob endpoints, by AZURE_STORAGE_ENDPOINT_SUFFIX; empty: Azure's own
+  std::string endpoint;       // of the blob service, without a '/' at the end
+  std::string endpoint_from;  // the variable that names it
+  std::string key;            // as bytes; empty: none
+  std::string sas_token;      // without '?'; empty: none
+  std::string origin;         // of key or token: names a variable
+  std::string domain;  // of blob endpoints, by AZURE_STORAGE_ENDPOINT_SUFFIX; empty: Azure's own
 
   // Whether a request to `url` may hold the account's key or signature.
   bool owns(const Url& url) const;

@@ -1,5 +1,6 @@
 // Azure Blob Storage.
 #include <algorithm>
+#include <ctime>
 #include <optional>
 
 #include "base/text.h"
@@ -62,6 +63,14 @@ class Azure : public SingleIdentity {
     return request;
   }
 
+  Endpoint endpoint(const Location& location, const Credentials*) const override {
+    const std::size_t slash = location.container.find('/');
+    if (slash != std::string::npos) {
+      return {.url = "https://" + location.container.substr(0, slash), .from = "of the path"};
+    }
+    return {.url = account_.endpoint, .from = account_.endpoint_from};
+  }
+
   Result<Request> make_list(const Location& directory, bool recursive, const std::string& next,
                             const CredentialsRef& credentials) override {
     Request request{.url = address(directory.container) + "?restype=container&comp=list"};
@@ -91,6 +100,8 @@ class Azure : public SingleIdentity {
   Result<Credentials> resolve(const Settings& settings, const std::string& container,
                               Connection& connection) const;
   Status authorize(Request* request, const CredentialsRef& credentials) const;
+  // What a refused signature says of itself.
+  void explain_signature(ServerError* error) const;
 
   const AzureAccount account_;
 };
@@ -213,6 +224,23 @@ Result<ListPage> Azure::read_list(const Location& directory, bool, const std::st
   return page;
 }
 
+void Azure::explain_signature(ServerError* error) const {
+  for (const auto& [name, value] : split_pairs(account_.sas_token, '&')) {
+    if (name != "se") continue;
+    const std::string end = percent_decode(value);
+    const std::string now = format_utc(std::time(nullptr), "%Y-%m-%dT%H:%M:%SZ");
+    // Times of ISO 8601 in UTC compare as text, as far as the shorter one is written.
+    if (end < now.substr(0, end.size())) {
+      error->code = Code::kCredentials;
+      error->message = "the shared access signature has expired";
+      error->hint = "It ended at " + end + " (" + account_.origin + "): make a new one";
+    } else {
+      error->hint = "The signature in " + account_.origin + " is valid until " + end +
+                    ": it needs the permissions r and l, for this container";
+    }
+  }
+}
+
 ServerError Azure::read_error(const Location&, const Response& response) {
   ServerError error = error_by_status(response.status);
   error.request_id = response.header("x-ms-request-id");
@@ -236,6 +264,12 @@ ServerError Azure::read_error(const Location&, const Response& response) {
     error.code = anonymous_ ? Code::kPermission : Code::kCredentials;
   } else if (response.status == 404 && anonymous_) {
     error.hint = "Requests are anonymous; the container may not be public";
+  }
+  const bool refused = response.status == 401 || response.status == 403;
+  if (refused && !account_.key.empty() && !anonymous_) {
+    error.hint = "Check the account key in " + account_.origin + ", and the clock";
+  } else if (refused && !account_.sas_token.empty() && !anonymous_) {
+    explain_signature(&error);
   }
   if (anonymous_ && error.decision == RetryDecision::kRefresh)
     error.decision = RetryDecision::kFail;

@@ -21,18 +21,21 @@ bool is_generation(std::string_view version) {
 
 class Gcs : public SingleIdentity {
  public:
-  Gcs(const ProtocolContext& context, std::string endpoint, bool anonymous)
+  Gcs(const ProtocolContext& context, Endpoint endpoint, bool anonymous)
       : SingleIdentity(SourceKind::kGcs, context.provider, anonymous,
                        [settings = context.settings](const std::string&, Connection& connection) {
                          return find_google_credentials(settings, connection);
                        }),
-        endpoint_(std::move(endpoint)),
+        named_(std::move(endpoint)),
+        endpoint_(named_.url),
         billed_project_(context.settings.text("GOOGLE_CLOUD_QUOTA_PROJECT").value_or("")) {}
 
   Result<Location> locate(const std::string& path, bool directory) const override {
     const std::size_t start = std::min(path.find("://"), path.size() - 3) + 3;
     return locate_in_container(path, start, directory, "gs://BUCKET/OBJECT");
   }
+
+  Endpoint endpoint(const Location&, const Credentials*) const override { return named_; }
 
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
                             const Version& version, const CredentialsRef& credentials) override {
@@ -115,6 +118,7 @@ class Gcs : public SingleIdentity {
     return {};
   }
 
+  const Endpoint named_;
   const std::string endpoint_;
   const std::string billed_project_;
 };
@@ -189,16 +193,24 @@ Result<std::unique_ptr<Protocol>> make_native(const ProtocolContext& context) {
   if (!anonymous.ok()) return anonymous.status();
   // Emulators get no credentials: they need none, and should not see a real identity's.
   bool emulator = true;
-  std::optional<std::string> address = settings.text("CLOUD_STORAGE_EMULATOR_ENDPOINT");
-  if (!address) address = settings.text("STORAGE_EMULATOR_HOST");
+  std::optional<std::string> address;
+  std::string from = "of Google Cloud";
+  for (const char* name : {"CLOUD_STORAGE_EMULATOR_ENDPOINT", "STORAGE_EMULATOR_HOST",
+                           "RUNAI_STREAMER_GCS_ENDPOINT"}) {
+    address = settings.text(name);
+    if (!address) continue;
+    from = name;
+    emulator = name != std::string_view("RUNAI_STREAMER_GCS_ENDPOINT");
+    break;
+  }
   if (!address) {
     emulator = false;
     address = settings.text_or_default("RUNAI_STREAMER_GCS_ENDPOINT");
   }
   Result<std::string> endpoint = parse_endpoint(*address, emulator ? "http" : "https");
   if (!endpoint.ok()) return endpoint.status();
-  return std::unique_ptr<Protocol>(
-      std::make_unique<Gcs>(context, *endpoint, emulator || *anonymous));
+  return std::unique_ptr<Protocol>(std::make_unique<Gcs>(
+      context, Endpoint{.url = *endpoint, .from = from}, emulator || *anonymous));
 }
 
 }  // namespace

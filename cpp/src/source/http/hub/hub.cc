@@ -114,8 +114,10 @@ Result<ListPage> read_hub_tree(const Response& response) {
   page.next = next_link(response.header("link"));
   for (const Json& item : json->items) {
     if (item.string("type") != "file") continue;
-    page.entries.push_back(
-        {item.string("path"), static_cast<std::uint64_t>(item.integer("size").value_or(0))});
+    ListPage::Entry entry{item.string("path"),
+                          static_cast<std::uint64_t>(item.integer("size").value_or(0))};
+    entry.sha256 = item["lfs"].string("oid");  // large files are named by their content
+    page.entries.push_back(std::move(entry));
   }
   return page;
 }

@@ -28,6 +28,10 @@ class Hub : public SingleIdentity {
         whole_read_limit_(whole_read_limit) {}
 
   Result<Location> locate(const std::string& path, bool directory) const override;
+  Endpoint endpoint(const Location&, const Credentials*) const override {
+    const bool named = settings_.text("HF_ENDPOINT").has_value();
+    return {.url = endpoint_, .from = named ? "HF_ENDPOINT" : "of the hub"};
+  }
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
                             const Version& version, const CredentialsRef& credentials) override;
   Result<std::string> local_copy(const std::string& path, bool directory,

@@ -145,6 +145,7 @@ Result<S3Addressing> S3Addressing::read(const Settings& settings, const AwsProfi
       return Status::error(Code::kInvalid,
                            std::string(from) + ": " + url.status().detail().message);
     }
+    out.endpoint_from = from;
     while (url->path.ends_with('/')) url->path.pop_back();
     out.endpoint = std::move(*url);
   }

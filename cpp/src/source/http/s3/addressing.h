@@ -32,6 +32,7 @@ Result<AccessPoint> parse_access_point(const std::string& arn);
 
 struct S3Addressing {
   std::optional<Url> endpoint;        // none: AWS
+  std::string endpoint_from;          // the setting or the key of the profile that names it
   std::optional<bool> virtual_hosts;  // what was asked for; none: by the endpoint
   // Of endpoints of AWS only.
   bool fips = false;

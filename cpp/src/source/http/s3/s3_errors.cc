@@ -1,5 +1,6 @@
 #include "source/http/s3/s3_errors.h"
 
+#include "base/text.h"
 #include "text/xml.h"
 
 namespace streamer::http {
@@ -11,7 +12,7 @@ constexpr auto kRefresh = RetryDecision::kRefresh;
 
 // clang-format off
 constexpr KnownError kKnown[] = {
-    {"NoSuchKey", Code::kNotFound, kFail, "there is no such object", ""},
+    {"NoSuchKey", Code::kNotFound, kFail, "there is no such object", "Check the key, whose case matters; list_safetensors() and `model-streamer ls` list a directory"},
     {"NoSuchVersion", Code::kNotFound, kFail, "there is no such version of the object", ""},
     {"NoSuchBucket", Code::kNotFound, kFail, "there is no such bucket", "Check the bucket's name and the endpoint"},
     {"InvalidBucketName", Code::kInvalid, kFail, "the bucket's name is not valid", ""},
@@ -59,6 +60,19 @@ ServerError read_s3_error(const Response& response) {
   }
   if (apply_known(kKnown, &error)) return error;
   if (response.status == 401) error.decision = RetryDecision::kRefresh;
+  if (response.status == 400) {
+    // Stores that are compatible have codes of their own, and say in words what is wrong.
+    const std::string words = lower(error.server_message);
+    if (words.find("region") != std::string::npos) {
+      error.code = Code::kCredentials;
+      error.message = "the region is not the one that the server expects";
+      error.hint = "Check AWS_REGION, or the region of the profile";
+    } else if (words.find("token") != std::string::npos) {
+      error.code = Code::kCredentials;
+      error.message = "the server does not accept the session token";
+      error.hint = "Check that AWS_SESSION_TOKEN is of this store and belongs to the access key";
+    }
+  }
   if (response.status >= 300 && response.status < 400) {
     error.message = "the server redirects to another endpoint";
     error.hint = "Check the endpoint and the region";

@@ -52,6 +52,7 @@ class S3Protocol : public Protocol {
   static Result<std::unique_ptr<Protocol>> make(const ProtocolContext& context);
 
   Result<Location> locate(const std::string& path, bool directory) const override;
+  Endpoint endpoint(const Location& location, const Credentials* who) const override;
   Result<CredentialsRef> credentials(const Location& location, Connection& connection) override;
   void refused(const Location& location, const CredentialsRef& used) override;
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
@@ -176,6 +177,28 @@ Result<Url> S3Protocol::url_of(const std::string& bucket, const std::string& key
     chosen.endpoint = std::move(*url);
   }
   return chosen.url(bucket, key, region);
+}
+
+Endpoint S3Protocol::endpoint(const Location& location, const Credentials* who) const {
+  Endpoint found;
+  found.region = region_of(location.container, who);
+  const std::string given = who == nullptr ? std::string() : value_of(*who, kEndpoint);
+  if (!given.empty()) {
+    const Result<Url> url = parse_url(given, "https");
+    found.url = url.ok() ? url->origin() : given;
+    found.from = "of the caller";
+  } else if (addressing_.endpoint) {
+    found.url = addressing_.endpoint->origin();
+    found.from = addressing_.endpoint_from;
+  }
+  const Result<Url> url = url_of(location.container, "", who);
+  if (!url.ok()) return found;
+  found.host = url->authority();
+  if (found.url.empty()) {
+    found.url = url->origin();
+    found.from = "of AWS, region " + found.region;
+  }
+  return found;
 }
 
 // An endpoint of one's own seldom has a name for each bucket: then the bucket goes into the path,

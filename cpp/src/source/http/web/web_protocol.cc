@@ -55,7 +55,7 @@ Result<Credentials> find_web_credentials(const Settings& settings, const std::st
       return credentials;
     }
   }
-  credentials.identity = "nobody";
+  credentials.identity = "none, no credentials were sent";
   return credentials;
 }
 
@@ -69,6 +69,9 @@ class Web : public SingleIdentity {
         whole_read_limit_(whole_read_limit) {}
 
   Result<Location> locate(const std::string& path, bool directory) const override;
+  Endpoint endpoint(const Location& location, const Credentials*) const override {
+    return {.url = location.container, .from = "of the path"};
+  }
   Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
                             const Version& version, const CredentialsRef& credentials) override {
     Request request = redirects_.request(location.container + location.key, credentials);
@@ -177,6 +180,9 @@ ServerError Web::read_error(const Location& /*location*/, const Response& respon
     error.hint = "Set RUNAI_STREAMER_HTTP_AUTHORIZATION or an entry of ~/.netrc";
   } else if (response.status == 403) {
     error.hint = "A presigned address may have expired";
+  } else if (response.status == 404) {
+    error.message = "there is no such file";
+    error.hint = "Check the address; one that names a directory is for list_safetensors()";
   } else if (response.status == 410) {
     error.code = Code::kNotFound;
   }
