@@ -66,10 +66,12 @@ LAYERS: list[set[str]] = [
     {"_interpreter", "_installation", "_native", "_gc"},
     {"_errors"},
     {"_native_api"},
+    {"_settings", "_units"},
     {"_logging", "_options", "_paths", "_stats", "_credentials", "_spans", "_dtensor"},
-    {"_requests"},
+    {"_requests", "_progress"},
     {"_session"},
     {"_device", "_storage", "_load", "_prefixes"},
+    {"_verify"},
     {"_reader"},
     {"_file_streamer"},
     {"_formats"},
@@ -80,6 +82,9 @@ LAYERS: list[set[str]] = [
     {"_arrays"},
     {"numpy", "dlpack", "integrations"},
     {"__init__"},
+    {"_tools"},
+    {"_cli"},
+    {"__main__"},
 ]
 
 # The module paths of the original, which re-export; nothing inside imports them.
@@ -87,7 +92,8 @@ SHIMS = {"distributed_streamer", "file_streamer", "s3_utils", "safetensors_strea
 
 # What may be imported inside a function: packages that need not be installed.
 OPTIONAL = {
-    *("azure", "boto3", "botocore", "certifi", "google", "humanize", "ml_dtypes", "torch", "tqdm"),
+    *("azure", "boto3", "botocore", "certifi", "google", "matplotlib", "ml_dtypes"),
+    *("opentelemetry", "torch", "tqdm"),
 }
 
 # Exceptions: what is reported without them, and why it stays.

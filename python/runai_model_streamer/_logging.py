@@ -1,82 +1,167 @@
-"""Loggers, as the environment wants them at the time a stream starts."""
+"""The log, as the environment wants it at the time a stream starts.
+
+Lines go to the logger `runai_model_streamer`, whose level, handlers and propagation are the host's
+and are never changed. RUNAI_STREAMER_LOG_LEVEL, _LOG_TO_STDERR and _LOG_FILE have handlers of their
+own, which that logger does not know. Nothing here raises: a log fails no load.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+import time
+from typing import Any
 
 from runai_model_streamer import _installation as installation
 from runai_model_streamer import _native_api as native
+from runai_model_streamer._errors import StreamerError, shown_text
+from runai_model_streamer._settings import unknown_settings
 
-logger = logging.getLogger("runai_model_streamer")
-# Without this, Python prints warnings of a library that the host did not configure.
-logger.addHandler(logging.NullHandler())
-
+_NAME = "runai_model_streamer"
 _FORMAT = "%(asctime)s [%(levelname)s] %(message)s"
-_stderr: logging.Handler | None = None
-_file: logging.FileHandler | None = None
-_introduced = False
-_reported = False
-_level = logging.NOTSET  # what this module has set
-_propagated = True  # before lines went to standard error
+_WARN_FROM = 2  # the attempt that failed, from which on retries are worth a warning
+_WARN_EVERY = 1.0  # seconds between warnings of retries: every connection has its own
+
+_host = logging.getLogger(_NAME)
+# Without this, Python prints warnings of a library that the host did not configure.
+_host.addHandler(logging.NullHandler())
 
 
-def configure() -> None:
-    """Applies RUNAI_STREAMER_LOG_LEVEL, _LOG_TO_STDERR and _LOG_FILE.
+class Log:
+    """What the package logs with: the methods of a logger that it needs."""
 
-    What is not set stays as the host has configured it.
-    """
-    global _stderr, _file, _level, _propagated
-    level = native.setting("RUNAI_STREAMER_LOG_LEVEL")
-    if os.environ.get("RUNAI_STREAMER_LOG_LEVEL") or logger.level in (logging.NOTSET, _level):
-        logger.setLevel(level.upper())
-        _level = logger.level
-    to_stderr = native.setting("RUNAI_STREAMER_LOG_TO_STDERR")
-    if to_stderr and _stderr is None:
-        _stderr = logging.StreamHandler(sys.stderr)
-        _stderr.setFormatter(logging.Formatter(_FORMAT))
-        logger.addHandler(_stderr)
-        _propagated, logger.propagate = logger.propagate, False
-    elif not to_stderr and _stderr is not None:
-        logger.removeHandler(_stderr)
-        _stderr = None
-        logger.propagate = _propagated
-    path = native.setting("RUNAI_STREAMER_LOG_FILE")
-    if _file is not None and _file.baseFilename != (path and os.path.abspath(path)):
-        logger.removeHandler(_file)
-        _file.close()
-        _file = None
-    if path and _file is None:
-        _file = logging.FileHandler(path, delay=True)
-        _file.setFormatter(logging.Formatter(_FORMAT))
-        logger.addHandler(_file)
-    _introduce()
-    _report_ignored()
+    def __init__(self) -> None:
+        self._own = logging.Logger(_NAME, logging.INFO)  # not registered: nobody else has it
+        self._least: int | None = None  # of RUNAI_STREAMER_LOG_LEVEL
+        self._stderr: logging.Handler | None = None
+        self._file: logging.FileHandler | None = None
+        self._failed_file: str | None = None
+        self._told: set[str] = set()
+        self._warned_at = -_WARN_EVERY
+        self._introduced = False
 
+    def isEnabledFor(self, level: int) -> bool:
+        """Whether anybody would see a line of this level."""
+        if self._least is not None and level < self._least:
+            return False
+        if self._own.handlers and self._own.isEnabledFor(level):
+            return True
+        return self._stderr is None and _host.isEnabledFor(level)
 
-def _introduce() -> None:
-    """Says once which implementation runs, and whether its files are mixed with another's."""
-    global _introduced
-    if _introduced:
-        return
-    _introduced = True
-    directory = os.path.dirname(os.path.abspath(__file__))
-    logger.info("Model Streamer %s runs, from %s", native.version(), directory)
-    found = installation.problems()
-    if found:
-        logger.warning(
-            "files of two implementations of runai_model_streamer are installed: %s. %s",
-            "; ".join(found),
-            installation.CURE,
+    def debug(self, text: str, *arguments: Any) -> None:
+        self._log(logging.DEBUG, text, arguments)
+
+    def info(self, text: str, *arguments: Any) -> None:
+        self._log(logging.INFO, text, arguments)
+
+    def warning(self, text: str, *arguments: Any) -> None:
+        self._log(logging.WARNING, text, arguments)
+
+    def _log(self, level: int, text: str, arguments: tuple[Any, ...]) -> None:
+        if not self.isEnabledFor(level):
+            return
+        if self._own.handlers:
+            self._own.log(level, text, *arguments, stacklevel=3)
+        if self._stderr is None:
+            _host.log(level, text, *arguments, stacklevel=3)
+
+    def once(self, key: str, text: str, *arguments: Any) -> None:
+        """A warning that this process gets once for each `key`."""
+        if key not in self._told:
+            self._told.add(key)
+            self._log(logging.WARNING, text, arguments)
+
+    def configure(self) -> None:
+        """Applies the settings of the group Logging, and warns of settings that are none."""
+        level = logging.getLevelName(native.setting("RUNAI_STREAMER_LOG_LEVEL").upper())
+        self._own.setLevel(level)
+        # Without the variable, the host decides what it gets.
+        self._least = level if os.environ.get("RUNAI_STREAMER_LOG_LEVEL") else None
+        self._configure_stderr(native.setting("RUNAI_STREAMER_LOG_TO_STDERR"))
+        self._configure_file(native.setting("RUNAI_STREAMER_LOG_FILE"))
+        self._introduce()
+        self._report_settings()
+
+    def _introduce(self) -> None:
+        """Says once which implementation runs, and whether its files are mixed with another's."""
+        if self._introduced:
+            return
+        self._introduced = True
+        directory = os.path.dirname(os.path.abspath(__file__))
+        self.info("Model Streamer %s runs, from %s", native.version(), directory)
+        found = installation.problems()
+        if found:
+            self.warning(
+                "files of two implementations of runai_model_streamer are installed: %s. %s",
+                "; ".join(found),
+                installation.CURE,
+            )
+
+    def _configure_stderr(self, wanted: bool) -> None:
+        if self._stderr is not None:  # sys.stderr may be another one by now
+            self._own.removeHandler(self._stderr)
+            self._stderr = None
+        if wanted:
+            self._stderr = logging.StreamHandler(sys.stderr)
+            self._stderr.setFormatter(logging.Formatter(_FORMAT))
+            self._own.addHandler(self._stderr)
+
+    def _configure_file(self, path: str | None) -> None:
+        if self._file is not None and self._file.baseFilename != (path and os.path.abspath(path)):
+            self._own.removeHandler(self._file)
+            self._file.close()
+            self._file = None
+        if path and self._file is None and path != self._failed_file:
+            try:
+                self._file = logging.FileHandler(path)
+            except OSError as error:
+                self._failed_file = path
+                self.warning(
+                    "RUNAI_STREAMER_LOG_FILE: %s can't be written to (%s): lines are not logged "
+                    "there",
+                    shown_text(path),
+                    error.strerror,
+                )
+            else:
+                self._failed_file = None
+                self._file.setFormatter(logging.Formatter(_FORMAT))
+                self._own.addHandler(self._file)
+
+    def _report_settings(self) -> None:
+        for name, nearest in unknown_settings():
+            meant = f": did you mean {nearest}?" if nearest else ""
+            self.once(name, "%s is set, but is no setting%s", name, meant)
+        trace = os.environ.get("RUNAI_STREAMER_TRACE_FILE")
+        if trace:
+            directory = os.path.dirname(trace) or "."
+            if not os.access(trace if os.path.exists(trace) else directory, os.W_OK):
+                self.once(
+                    f"trace {trace}",
+                    "RUNAI_STREAMER_TRACE_FILE: %s can't be written to: requests are not logged",
+                    shown_text(trace),
+                )
+        if self.isEnabledFor(logging.DEBUG):
+            for row in native.settings_table():
+                name = row["name"]
+                if row["group"] == "Ignored" and os.environ.get(name) and name not in self._told:
+                    self._told.add(name)
+                    self.debug("%s is set and has no meaning for this engine", name)
+
+    def retried(self, path: str, attempt: int, pause: float, error: Exception) -> None:
+        """A request for `path` failed for the `attempt`-th time, and is repeated after `pause`
+        seconds. From the second time on that is a warning, at most one a second."""
+        now = time.monotonic()
+        loud = attempt >= _WARN_FROM and now - self._warned_at >= _WARN_EVERY
+        if loud:
+            self._warned_at = now
+        self._log(
+            logging.WARNING if loud else logging.DEBUG,
+            "[RunAI Streamer] attempt %d failed, the next one follows in %.1f s: %s",
+            (attempt, pause, error if isinstance(error, StreamerError) else type(error).__name__),
         )
 
 
-def _report_ignored() -> None:
-    global _reported
-    if _reported or not logger.isEnabledFor(logging.DEBUG):
-        return
-    _reported = True
-    for row in native.settings_table():
-        if row["group"] == "Ignored" and os.environ.get(row["name"]):
-            logger.debug("%s is set and has no meaning for this engine", row["name"])
+logger = Log()
+configure = logger.configure
+retried = logger.retried

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import logging
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from runai_model_streamer import _logging as logs
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials import certificates as certificates
 from runai_model_streamer._credentials import make_provider
+from runai_model_streamer._errors import StreamerError, shown_path
 from runai_model_streamer._paths import check_not_mixed, is_remote, to_native
 from runai_model_streamer._requests import FileChunks
 
@@ -69,7 +71,9 @@ class Session:
         if paths and is_remote(paths[0]):
             provider = make_provider(credentials)
             chosen["source"] = certificates.fallback() | chosen.get("source", {})
-        self.stream = native.Stream(chosen, provider)
+        self.stream = native.Stream(chosen, provider, logs.retried)
+        if logs.logger.isEnabledFor(logging.DEBUG) and provider is not None:
+            _log_access(paths[0], make_provider(credentials), chosen["source"])
         # Memory that reads write to, by a number of its owner's. Nothing here is freed before the
         # stream has ended, however the session dies.
         self.memory: dict[int, list[torch.Tensor]] = {}
@@ -78,6 +82,7 @@ class Session:
         self.versions: dict[str, str] = {}
         self.ownership = Ownership.OWNED
         """Of what is submitted from now on."""
+        self._logged = False
         self._opened = 0  # files that the engine has numbers for: failed ones, too
         self._entries: list[list[tuple[int, list[int]]]] = []  # id and sizes, by submission
 
@@ -88,18 +93,26 @@ class Session:
 
         `versions` are those that a list told, one for each path, or none.
         """
+        prefixes = []
+        for file in self.open_each(paths, prefix_bytes, versions):
+            if file.error is not None:
+                raise file.error
+            prefixes.append(file.prefix)
+        return prefixes
+
+    def open_each(
+        self, paths: Sequence[str], prefix_bytes: int = 0, versions: Sequence[str] = ()
+    ) -> list[native.OpenedFile]:
+        """open(), where a file that can't be opened says so in its own `error`."""
         opened = self.stream.open(list(map(to_native, paths)), prefix_bytes, list(versions))
         first = self._opened
         self._opened += len(opened)
-        prefixes = []
         for index, (path, file) in enumerate(zip(paths, opened, strict=True)):
-            if file.error is not None:
-                raise file.error
-            self.files[path] = first + index
-            self.sizes[path] = file.size
-            self.versions[path] = file.version
-            prefixes.append(file.prefix)
-        return prefixes
+            if file.error is None:
+                self.files[path] = first + index
+                self.sizes[path] = file.size
+                self.versions[path] = file.version
+        return opened
 
     def __del__(self) -> None:
         stream = getattr(self, "stream", None)
@@ -162,6 +175,24 @@ class Session:
             request_id, ready.first_range, ready.count, memory, ready.positions, sizes, check
         )
 
+    def _log_reading(self) -> None:
+        """At DEBUG: how the files were read."""
+        if not logs.logger.isEnabledFor(logging.DEBUG) or self._logged:
+            return
+        self._logged = True
+        stats = self.stream.stats()
+        logs.logger.debug(
+            "[RunAI Streamer] read %s bytes in %.2f s (%s): %d requests, %d retries, %d reads at "
+            "once, bound by %s",
+            stats["bytes"],
+            stats["seconds"],
+            ", ".join(f"{n} {size}" for n, size in stats["bytes_by_strategy"].items()) or "nothing",
+            stats["requests"],
+            stats["retries"],
+            stats["concurrency"],
+            stats["bound"],
+        )
+
     def close(self) -> None:
         """Raises StreamerChangedError, once it is closed, if a file was changed while tensors in
         use were still views of it."""
@@ -169,3 +200,22 @@ class Session:
             self.stream.close()
         finally:
             self.memory.clear()
+            self._log_reading()
+
+
+def _log_access(path: str, provider: Callable[..., Any], source: dict[str, str]) -> None:
+    """At DEBUG: where requests go, and who asks."""
+    try:
+        access = native.find_access(to_native(path), provider, source)
+    except StreamerError as error:
+        logs.logger.debug("[RunAI Streamer] %s", error)
+        return
+    logs.logger.debug(
+        "[RunAI Streamer] %s: endpoint %s (%s), region %s, proxy %s, identity %s",
+        shown_path(path),
+        access["endpoint"],
+        access["endpoint_from"],
+        access["region"] or "none",
+        access["proxy"] or "none",
+        access["identity"] or access["credentials"] or "nobody",
+    )

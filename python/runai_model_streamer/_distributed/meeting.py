@@ -18,7 +18,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import logging
 import os
 import threading
 import time
@@ -50,8 +49,7 @@ from runai_model_streamer._errors import (
     StreamerError,
     shown_path,
 )
-
-logger = logging.getLogger(__name__)
+from runai_model_streamer._logging import logger
 
 # A rank that waits logs a warning after this time.
 _WARN = 10.0  # seconds

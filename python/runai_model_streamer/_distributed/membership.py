@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,8 +23,6 @@ from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     StreamerError,
 )
-
-logger = logging.getLogger(__name__)
 
 
 def default_store() -> Any:

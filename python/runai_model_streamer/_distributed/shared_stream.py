@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -34,11 +33,10 @@ from runai_model_streamer._distributed.transport import (
     Transport,
 )
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException, StreamerError
+from runai_model_streamer._logging import logger
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
 from runai_model_streamer._stats import StreamStats
-
-logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass

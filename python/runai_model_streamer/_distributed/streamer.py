@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from runai_model_streamer._distributed.shared_stream import SharedStream
 from runai_model_streamer._distributed.staging import PrivateStaging
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._file_streamer import ByteStreamer
+from runai_model_streamer._logging import logger
 from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
     Group = dist.ProcessGroup | DeviceMesh
-
-logger = logging.getLogger(__name__)
 
 
 class _distributedStreamerParams:  # the name that hosts know

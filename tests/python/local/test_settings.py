@@ -140,33 +140,6 @@ class TestTheLoggerOfTheHost:
         load(path)
         assert (logger.level, logger.propagate) == (logging.CRITICAL, False)
 
-    def test_the_variable_decides_where_it_is_set(self, path: str, logger, monkeypatch) -> None:
-        logger.setLevel(logging.ERROR)
-        monkeypatch.setenv("RUNAI_STREAMER_LOG_LEVEL", "warning")
-        load(path)
-        assert logger.level == logging.WARNING
-
-    def test_without_either_it_is_info(self, path: str, logger, monkeypatch) -> None:
-        logger.setLevel(logging.NOTSET)
-        load(path)
-        assert logger.level == logging.INFO
-        monkeypatch.setenv("RUNAI_STREAMER_LOG_LEVEL", "debug")
-        load(path)
-        assert logger.level == logging.DEBUG
-        monkeypatch.delenv("RUNAI_STREAMER_LOG_LEVEL")
-        load(path)
-        assert logger.level == logging.INFO
-
-    @pytest.mark.parametrize("propagates", [True, False])
-    def test_standard_error_for_a_time(self, path: str, logger, monkeypatch, propagates) -> None:
-        logger.propagate = propagates
-        monkeypatch.setenv("RUNAI_STREAMER_LOG_TO_STDERR", "1")
-        load(path)
-        assert logger.propagate is False
-        monkeypatch.delenv("RUNAI_STREAMER_LOG_TO_STDERR")
-        load(path)
-        assert logger.propagate is propagates
-
 
 class TestRequests:
     @pytest.mark.parametrize(
