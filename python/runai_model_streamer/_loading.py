@@ -24,19 +24,27 @@ from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
 from runai_model_streamer._session import Ownership
 from runai_model_streamer._spans import Along
 from runai_model_streamer._storage.checkpoint import Checkpoint, find_checkpoint
+from runai_model_streamer._verify.manifest import Verify
 
 
 def load_file(
     filename: Path,
     device: str | torch.device | int = "cpu",
     s3_credentials: S3Credentials | None = None,
+    *,
+    verify: Verify | None = None,
 ) -> dict[str, torch.Tensor]:
-    """All tensors of the file or object `filename`, by name, in memory of their own."""
+    """All tensors of the file or object `filename`, by name, in memory of their own.
+
+    `verify` is that of SafetensorsStreamer.stream_files().
+    """
     target = device_of(device)
     with SafetensorsStreamer() as streamer:
         # Every tensor is kept: a view would be copied in the end, too, and later.
         names = [to_text(filename)]
-        streamer._stream(names, s3_credentials, target, None, ownership=Ownership.COPIED)
+        streamer._stream(
+            names, s3_credentials, target, None, ownership=Ownership.COPIED, verify=verify
+        )
         return dict(streamer.get_tensors())
 
 
@@ -46,10 +54,12 @@ def load_checkpoint(
     s3_credentials: S3Credentials | None = None,
     *,
     variant: str | None = None,
+    verify: Verify | None = None,
 ) -> dict[str, torch.Tensor]:
     """All tensors of the checkpoint at `path`, by name, in file order.
 
-    `path` and `variant` are those of list_checkpoint(). With an index, each tensor is read from the
+    `path` and `variant` are those of list_checkpoint(), `verify` is that of
+    SafetensorsStreamer.stream_files(). With an index, each tensor is read from the
     file that the index names; what the index does not name is not read.
     """
     target = device_of(device)
@@ -65,6 +75,7 @@ def load_checkpoint(
             target,
             _selection((name, path) for name, (path, _) in places.items()),
             ownership=Ownership.COPIED,  # as in load_file()
+            verify=verify,
         )
         return dict(streamer.get_tensors())
 
@@ -79,6 +90,7 @@ def load_model(
     assign: bool = False,
     variant: str | None = None,
     key_map: KeyMap | None = None,
+    verify: Verify | None = None,
 ) -> tuple[set[str], list[str]]:
     """Fills `model` from the checkpoint at `path`: a file, an index, a directory, or a pattern.
 
@@ -95,6 +107,9 @@ def load_model(
     `key_map` is called with each name of the checkpoint, and returns the name in the model, a
     Target if the tensor is a part of a parameter (of a fused layout), or None if it is not wanted.
     Parts are read straight to their place where that is contiguous. See docs/guides/slices.md.
+
+    `verify` is that of SafetensorsStreamer.stream_files(); if a file is not what the manifest says,
+    the module holds a part of it.
 
     Returns the names that are missing in the files and those that the model does not have.
 
@@ -131,6 +146,7 @@ def load_model(
                 reading.into or None,
                 ownership=Ownership.COPIED,  # converted here: a truncation must be no signal
                 slices=Parts(reading.parts),
+                verify=verify,
             )
             for name, tensor in streamer.get_tensors():
                 if name not in reading.into:

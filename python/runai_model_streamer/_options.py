@@ -10,7 +10,7 @@ from runai_model_streamer import _native_api as native
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 
 # Settings of these are read once for a process, or where there is no streamer.
-_OF_THE_PROCESS = ("Distributed", "GPU", "Logging", "Ignored")
+_OF_THE_PROCESS = ("Distributed", "GPU", "Logging", "Verification", "Ignored")
 _ARGUMENTS = {
     "RUNAI_STREAMER_MEMORY_LIMIT": "memory_limit",
     "RUNAI_STREAMER_CONCURRENCY": "concurrency",

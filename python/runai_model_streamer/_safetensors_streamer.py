@@ -6,19 +6,21 @@ import asyncio
 import dataclasses
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device import registry
 from runai_model_streamer._distributed.streamer import DistributedStreamer
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     StreamerChangedError,
+    shown_path,
 )
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.headers import (
@@ -40,18 +42,20 @@ from runai_model_streamer._gc import collection_paused, collection_spaced
 from runai_model_streamer._load import Load
 from runai_model_streamer._logging import logger
 from runai_model_streamer._options import StreamOptions
-from runai_model_streamer._paths import Path, to_text
+from runai_model_streamer._paths import Path, to_native, to_text
+from runai_model_streamer._progress import Progress, to_callback
 from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership, Run
 from runai_model_streamer._stats import StreamStats
+from runai_model_streamer._units import size_text
+from runai_model_streamer._verify.load import LoadCheck
+from runai_model_streamer._verify.manifest import Verify, to_manifest
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from runai_model_streamer._distributed.streamer import Group
-
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(slots=True)
@@ -73,6 +77,7 @@ class _Wanted:
     unfilled: int = 0
     """Destinations of `into` that were not filled yet."""
     logged: bool = False
+    check: LoadCheck | None = None
 
     def target(self, name: str) -> torch.Tensor:
         """The destination of `name`, as the caller gave it."""
@@ -141,6 +146,7 @@ class SafetensorsStreamer:
         self._credentials: S3Credentials | None = None
         self._begun: tuple[Load, _Wanted] | None = None
         self._opened: _Opened | None = None
+        self._check: LoadCheck | None = None
         self._slices = SliceReader()
         self._by_name: dict[str, tuple[SafetensorsMetadata, SafetensorMetadata]] | None = None
 
@@ -210,9 +216,10 @@ class SafetensorsStreamer:
         owned: bool = True,
         *,
         into: Into | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         process_group: Group | None = None,
         slices: Slices | None = None,
+        verify: Verify | None = None,
     ) -> None:
         """stream_files() of one file."""
         self.stream_files(
@@ -226,6 +233,7 @@ class SafetensorsStreamer:
             progress=progress,
             process_group=process_group,
             slices=slices,
+            verify=verify,
         )
 
     def stream_files(
@@ -238,9 +246,10 @@ class SafetensorsStreamer:
         owned: bool = True,
         *,
         into: Into | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         process_group: Group | None = None,
         slices: Slices | None = None,
+        verify: Verify | None = None,
     ) -> None:
         """Reads the headers of `paths` and starts reading the tensors.
 
@@ -261,7 +270,8 @@ class SafetensorsStreamer:
             into: a mapping of names to tensors, or a module. Reads into their memory, and
                 get_tensors() yields them. They are filled when get_tensors() or wait() has come to
                 the end. Tensors without a destination are yielded as usual.
-            progress: called with (bytes so far, total_size) after each delivery.
+            progress: called with (bytes so far, total_size) after each delivery; or True: a bar on
+                standard error or in the notebook, by tqdm if it is installed, once for each node.
             process_group: the ranks that share the reading; without, those of
                 RUNAI_STREAMER_DIST_GLOBAL.
             slices: reads only parts of tensors: a mapping of names and glob patterns to indices, or
@@ -270,6 +280,13 @@ class SafetensorsStreamer:
                 None: the tensor is not wanted; a tensor without an entry is, as a whole. What
                 get_tensors() yields, and `into` takes, has the shape of the part. See
                 docs/guides/slices.md.
+            verify: the path of a manifest (SHA256SUMS, or of OpenSSF model-signing), "auto" for
+                the one beside the files or what the hub tells, or a mapping of names to SHA-256.
+                Without, RUNAI_STREAMER_VERIFY. Each file that is read as a whole must be listed and
+                have this SHA-256; else get_tensors() raises StreamerDigestError before the last
+                tensor of the file. What was yielded of it before stays the caller's, and must not
+                be used. `unverified` names files of which only a part is read. The tensors of local
+                files are copies then.
 
         Raises:
             StreamerError: (a ValueError) a file is missing, can't be read, or is no valid
@@ -287,6 +304,7 @@ class SafetensorsStreamer:
             process_group=process_group,
             ownership=Ownership.OWNED if owned else Ownership.SHARED,
             slices=slices,
+            verify=verify,
         )
 
     def _stream(
@@ -296,18 +314,24 @@ class SafetensorsStreamer:
         device: str | torch.device | None,
         selection: Selection | None,
         into: Into | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         *,
         is_distributed: bool = False,
         process_group: Group | None = None,
         ownership: Ownership = Ownership.OWNED,
         slices: Slices | Parts | None = None,
+        verify: Verify | None = None,
     ) -> None:
         """stream_files(), also of a selection by files, and of tensors that are never views."""
         self.start_time = time.monotonic()
         self.device_str = "cpu" if device is None else str(device)
         opened = self._opened
         self._forget(s3_credentials)
+        wanted = native.setting("RUNAI_STREAMER_VERIFY") if verify is None else verify
+        if wanted is not None:
+            self._check = LoadCheck(to_manifest(wanted, names, s3_credentials))
+            ownership = Ownership.COPIED  # what is hashed must be what is yielded
+            opened = None
         if opened is not None and not is_distributed and opened.serves(names, s3_credentials):
             reader: Reader = opened.reader
             opened.reader.sink = registry.sink_for(device)
@@ -319,8 +343,10 @@ class SafetensorsStreamer:
             )
             found = None
         try:
-            headers = read_headers(reader, names) if found is None else iter(found)
-            self._start(reader, headers, selection, into, progress, slices)
+            keep = self._check is not None
+            headers = read_headers(reader, names, keep) if found is None else iter(found)
+            source = native.source_kind(to_native(names[0])) if names else ""
+            self._start(reader, headers, selection, into, to_callback(progress, source), slices)
         except BaseException as error:
             self.file_streamer.end(error)  # other ranks wait for this one
             raise
@@ -330,6 +356,7 @@ class SafetensorsStreamer:
         self._credentials = credentials
         self._begun = None
         self._opened = None
+        self._check = None
         self._by_name = None
         self._slices = SliceReader(credentials, self.file_streamer.options)
 
@@ -360,6 +387,7 @@ class SafetensorsStreamer:
                 wanted = resolved.files
             self.files_to_tensors_metadata = dict(enumerate(wanted))
             requests = self._requests_of(wanted, targets if written else {})
+            self._expect(wanted)
             self.total_size = sum(request.total_size() for request in requests)
             if written:
                 note_writes(targets.values())  # also where the load fails half way
@@ -378,8 +406,26 @@ class SafetensorsStreamer:
                 progress,
                 self.total_size,
                 len(targets),
+                check=self._check,
             ),
         )
+
+    def _expect(self, wanted: Sequence[list[SafetensorMetadata]]) -> None:
+        """Tells the verification of the load which files are read as a whole."""
+        if self._check is None:
+            return
+        for index, (file, tensors) in enumerate(zip(self._files, wanted, strict=True)):
+            shapes = [tensor.shape for tensor in tensors]  # of parts, if there are slices
+            whole = shapes == [tensor.shape for tensor in file.tensors_metadata]
+            self._check.expect(index, file.path, file.head, len(tensors), whole)
+        for path in self._check.unverified:
+            logger.warning("%s: only a part is read, so that it is not verified", shown_path(path))
+
+    @property
+    def unverified(self) -> list[str]:
+        """The files that the load under way, or the last one, does not verify since it reads only
+        a part of them. Empty without verify=."""
+        return [] if self._check is None else list(self._check.unverified)
 
     def _requests_of_everything(
         self, headers: Iterator[SafetensorsMetadata]
@@ -391,6 +437,8 @@ class SafetensorsStreamer:
             request = make_request(index, file.path, file.offset, tensors)
             self.files_to_tensors_metadata[index] = tensors
             self._files.append(file)
+            if self._check is not None:
+                self._check.expect(index, file.path, file.head, len(tensors), True)
             self.total_size += request.total_size()
             yield request
 
@@ -518,7 +566,10 @@ class SafetensorsStreamer:
 
     def stats(self) -> StreamStats:
         """Counters of the load under way, or of the last one."""
-        return self.file_streamer.stats()
+        stats = self.file_streamer.stats()
+        if self._check is None:
+            return stats
+        return dataclasses.replace(stats, notes={**stats.notes, "verify": self._check.note()})
 
     def _file(self, path: str) -> SafetensorsMetadata:
         for file in self._files:
@@ -527,21 +578,13 @@ class SafetensorsStreamer:
         raise KeyError(path)
 
     def _log_summary(self, total_size: int) -> None:
-        if not logger.isEnabledFor(20):
-            return
-        try:
-            import humanize
-        except OSError:  # connections may hold every descriptor; everything was streamed
-            return
         seconds = time.monotonic() - self.start_time
-        size = humanize.naturalsize(total_size, binary=True)
-        rate = humanize.naturalsize(total_size / seconds if seconds > 0 else 0, binary=True)
         logger.info(
             "[RunAI Streamer] Overall time to stream %s of all files to %s: %ss, %s/s",
-            size,
+            size_text(total_size),
             self.device_str,
             round(seconds, 2),
-            rate,
+            size_text(total_size / seconds if seconds > 0 else 0),
         )
 
 
@@ -553,6 +596,8 @@ def _tensors(
     for run in runs:
         tensors = wanted.files[run.request_id]
         first, last = run.first, run.first + run.count
+        if wanted.check is not None:
+            wanted.check.add(run, [t.name for t in tensors[first:last]], wanted.into)
         pairs = tensors_of_run(run, tensors, wanted.device)
         del run
         if wanted.into:

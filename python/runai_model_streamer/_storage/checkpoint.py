@@ -235,7 +235,7 @@ def _of_index(
 
 
 def _weight_map(path: str, credentials: S3Credentials | None) -> dict[str, str]:
-    text = _read(path, credentials)
+    text = read_small_file(path, credentials, _INDEX_LIMIT)
     try:
         found = json.loads(text)
         weights = found["weight_map"]
@@ -249,14 +249,15 @@ def _weight_map(path: str, credentials: S3Credentials | None) -> dict[str, str]:
     return dict(weights)
 
 
-def _read(path: str, credentials: S3Credentials | None) -> bytes:
+def read_small_file(path: str, credentials: S3Credentials | None, limit: int) -> bytes:
+    """The content of the file or object at `path`, of at most `limit` bytes."""
     session = Session([path], credentials=credentials)
     try:
         (first,) = session.open([path], _FIRST_BYTES)
         size = session.sizes[path]
-        if size > _INDEX_LIMIT:
+        if size > limit:
             raise RunaiStreamerInvalidInputException(
-                f"{path}: an index of {size} bytes is too long", path=path
+                f"{path}: a file of {size} bytes is too long for its purpose", path=path
             )
         if size <= len(first):
             return first[:size]

@@ -8,7 +8,7 @@ import errno
 import os
 import re
 import urllib.parse
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 
 from runai_model_streamer import _native_api as native
@@ -20,6 +20,7 @@ from runai_model_streamer._errors import (
     from_native,
     shown_path,
 )
+from runai_model_streamer._logging import configure, retried
 from runai_model_streamer._paths import Path, is_remote, to_text
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
@@ -60,8 +61,9 @@ def list_objects(
 ) -> list[tuple[str, int, str]]:
     """(path, size, version) of the objects below `directory`, sorted by path. An empty version: the
     list does not tell."""
+    configure()
     provider = make_provider(credentials)
-    return native.list_objects(directory, is_recursive, provider, certificates.fallback())
+    return native.list_objects(directory, is_recursive, provider, certificates.fallback(), retried)
 
 
 def list_safetensors_objects(directory: str, credentials: S3Credentials | None = None) -> list[str]:
@@ -84,6 +86,7 @@ def pull_objects(
     leave_out: Collection[str] = (),
     also: Sequence[Choice] = (),
     adopted: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[int, str]:
     """Copies the objects below `source` whose keys the patterns select, or those of one of `also`,
     into the directory `destination`, except files named in `leave_out`.
@@ -91,6 +94,8 @@ def pull_objects(
     All of them are of the versions that the list tells: one that was replaced since is an error.
     A pull that was killed is continued. If the directory is `adopted` from one, files that are not
     wanted are removed.
+
+    `progress` is called with (bytes so far, bytes in all), what was there before included.
 
     Returns how many they are, and `source` at the snapshot that was read."""
     wanted: list[_Wanted] = []
@@ -111,7 +116,7 @@ def pull_objects(
     _check_targets(wanted)
     if adopted:
         _remove_others(destination, {one.target for one in wanted})
-    _copy_all(destination, wanted, credentials)
+    _copy_all(destination, wanted, credentials, _Counter(wanted, progress))
     return len(wanted), snapshot
 
 
@@ -235,6 +240,23 @@ class _Wanted:
     version: str
 
 
+class _Counter:
+    """The bytes that a pull has copied."""
+
+    def __init__(
+        self, wanted: Sequence[_Wanted], progress: Callable[[int, int], None] | None
+    ) -> None:
+        self._total = sum(one.size for one in wanted)
+        self._done = 0
+        self._progress = progress
+
+    def add(self, size: int) -> None:
+        self._done += size
+        if self._progress is not None and size:
+            # Lists of web servers round sizes.
+            self._progress(self._done, max(self._total, self._done))
+
+
 class _Part:
     """A file that is being written under another name, from its front."""
 
@@ -273,7 +295,13 @@ class _Part:
                 self._journal.discarded(self._copy)
 
 
-def _copy(session: Session, journal: Journal, destination: str, wanted: Sequence[_Wanted]) -> None:
+def _copy(
+    session: Session,
+    journal: Journal,
+    destination: str,
+    wanted: Sequence[_Wanted],
+    counter: _Counter,
+) -> None:
     """Copies objects to files, all at once; each file is complete or absent."""
     parts: dict[int, _Part] = {}
     try:
@@ -299,6 +327,7 @@ def _copy(session: Session, journal: Journal, destination: str, wanted: Sequence
             copy = Copy(name, path, session.versions[path], size)
             with system_errors(path, one.target):
                 if journal.is_complete(copy):
+                    counter.add(size)
                     continue
                 part = parts[index] = _Part(destination, journal, copy)
                 if size <= len(first):
@@ -306,7 +335,9 @@ def _copy(session: Session, journal: Journal, destination: str, wanted: Sequence
                     part.write(memoryview(first), 0)
                 if size <= len(first) or part.missing == 0:
                     part.finish()
+                    counter.add(size)
                     continue
+                counter.add(part.begin)
             sizes = [min(_PART_BYTES, size - at) for at in range(part.begin, size, _PART_BYTES)]
             requests[index] = FileChunks(index, path, part.begin, sizes)
         if not requests:
@@ -321,6 +352,7 @@ def _copy(session: Session, journal: Journal, destination: str, wanted: Sequence
                     for index, position in enumerate(run.positions, start=run.first):
                         size = request.sizes[index]
                         part.write(data[position : position + size], request.offsets[index])
+                        counter.add(size)
                     data.release()
                 if part.missing == 0:
                     part.finish()
@@ -330,7 +362,10 @@ def _copy(session: Session, journal: Journal, destination: str, wanted: Sequence
 
 
 def _copy_all(
-    destination: str, wanted: Sequence[_Wanted], credentials: S3Credentials | None
+    destination: str,
+    wanted: Sequence[_Wanted],
+    credentials: S3Credentials | None,
+    counter: _Counter,
 ) -> None:
     """Copies objects in batches over the same connections."""
     if not wanted:
@@ -345,7 +380,8 @@ def _copy_all(
         session = Session([one.path for one in wanted], credentials=credentials)
         try:
             for start in range(0, len(wanted), _FILES_AT_ONCE):
-                _copy(session, journal, destination, wanted[start : start + _FILES_AT_ONCE])
+                batch = wanted[start : start + _FILES_AT_ONCE]
+                _copy(session, journal, destination, batch, counter)
         finally:
             session.close()
     finally:

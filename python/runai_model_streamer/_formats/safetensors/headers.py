@@ -42,6 +42,7 @@ class SafetensorsMetadata:
         path: str = "",
         size: int = 0,
         version: str = "",
+        head: bytes = b"",
     ) -> None:
         self.offset = offset
         self.tensors_metadata = tensors
@@ -49,6 +50,8 @@ class SafetensorsMetadata:
         self.path = path
         self.size = size
         self.version = version
+        self.head = head
+        """The bytes before the data section, if they were asked for."""
 
     @property
     def read_sizes(self) -> list[int]:
@@ -69,17 +72,20 @@ class SafetensorsMetadata:
         return list(read_headers(reader, [to_text(name) for name in filenames]))
 
 
-def read_headers(reader: Reader, paths: Sequence[str]) -> Iterator[SafetensorsMetadata]:
+def read_headers(
+    reader: Reader, paths: Sequence[str], keep_heads: bool = False
+) -> Iterator[SafetensorsMetadata]:
     """The headers of `paths`, which may be equal. All are read when this returns.
 
-    The iterator parses them one by one, and raises what is wrong with one.
+    The iterator parses them one by one, and raises what is wrong with one. `keep_heads` keeps the
+    bytes of each header.
     """
-    return _headers(reader.read_prefixes, paths)
+    return _headers(reader.read_prefixes, paths, keep_heads)
 
 
 def read_headers_in(session: Session, paths: Sequence[str]) -> Iterator[SafetensorsMetadata]:
     """read_headers() in a session of this process alone."""
-    return _headers(partial(read_prefixes, session), paths)
+    return _headers(partial(read_prefixes, session), paths, False)
 
 
 class _ReadPrefixes(Protocol):
@@ -88,13 +94,17 @@ class _ReadPrefixes(Protocol):
     ) -> list[Prefix]: ...
 
 
-def _headers(read: _ReadPrefixes, paths: Sequence[str]) -> Iterator[SafetensorsMetadata]:
+def _headers(
+    read: _ReadPrefixes, paths: Sequence[str], keep_heads: bool
+) -> Iterator[SafetensorsMetadata]:
     different = list(dict.fromkeys(paths))
     prefixes = read(different, _FIRST_BYTES, safetensors_header_end) if paths else []
-    return _parsed(paths, {prefix.path: prefix for prefix in prefixes})
+    return _parsed(paths, {prefix.path: prefix for prefix in prefixes}, keep_heads)
 
 
-def _parsed(paths: Sequence[str], prefixes: dict[str, Prefix]) -> Iterator[SafetensorsMetadata]:
+def _parsed(
+    paths: Sequence[str], prefixes: dict[str, Prefix], keep_heads: bool
+) -> Iterator[SafetensorsMetadata]:
     parsed: dict[str, SafetensorsMetadata] = {}
     for path in paths:
         if path not in parsed:
@@ -108,6 +118,7 @@ def _parsed(paths: Sequence[str], prefixes: dict[str, Prefix]) -> Iterator[Safet
                 path,
                 prefix.size,
                 prefix.version,
+                prefix.data[: header.data_offset] if keep_heads else b"",
             )
         yield parsed[path]
 
