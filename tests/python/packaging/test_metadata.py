@@ -37,7 +37,7 @@ def test_the_distribution_satisfies_the_consumers() -> None:
     extras = set(distribution.metadata.get_all("Provides-Extra") or [])
     assert {"s3", "gcs", "gs", "azure"} <= extras
     requirements = [r for r in distribution.requires or [] if "extra ==" not in r]
-    assert {re.split(r"[<>=!~ ]", r)[0] for r in requirements} == {"torch", "numpy", "humanize"}
+    assert {re.split(r"[<>=!~ ]", r)[0] for r in requirements} == {"torch", "numpy"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

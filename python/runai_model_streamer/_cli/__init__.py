@@ -1,0 +1,1 @@
+"""The commands of `model-streamer`, one module each. They print what `_tools` finds out."""

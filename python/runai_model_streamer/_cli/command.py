@@ -1,0 +1,62 @@
+"""What all commands have in common: their options, errors and exit codes."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar, cast
+
+import typer
+
+from runai_model_streamer._cli.output import INTERRUPTED, print_error, status_of
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Log everything to standard error; show tracebacks.")
+]
+Where = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH", help="A file or directory: local, s3://, gs://, az://, https:// or hf://."
+    ),
+]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def command(function: _Command) -> _Command:
+    """A command: what it raises becomes a line and an exit code. It returns its exit code, or None
+    for 0. Its parameters include `as_json` and `debug`."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **options: Any) -> None:
+        debug, as_json = options.get("debug", False), options.get("as_json", False)
+        if debug:
+            os.environ.setdefault("RUNAI_STREAMER_LOG_LEVEL", "debug")
+            os.environ["RUNAI_STREAMER_LOG_TO_STDERR"] = "1"
+        try:
+            code = function(*arguments, **options)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:  # the reader of the output has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            print_error(error, as_json)
+            raise typer.Exit(status_of(error)) from None
+        if code:
+            raise typer.Exit(code)
+
+    return cast("_Command", run)
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help."""
+    return "\b\nExamples:\n" + "\n".join(f"  model-streamer {line}" for line in lines)

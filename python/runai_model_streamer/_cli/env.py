@@ -1,0 +1,64 @@
+"""model-streamer env"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import sys
+from typing import Annotated
+
+import torch
+import typer
+
+import runai_model_streamer
+from runai_model_streamer._cli.command import Debug, Json, command
+from runai_model_streamer._cli.output import FINDING, Output
+from runai_model_streamer._settings import current_settings, unknown_settings
+
+EXAMPLES = ("env", "env --all", "env --json")
+
+
+@command
+def env(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show settings that are not set, too.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int | None:
+    """Show every setting with its value, its source and its default, and names that are none."""
+    output = Output(as_json)
+    settings, unknown = current_settings(), unknown_settings()
+    versions = {
+        "model-streamer": runai_model_streamer.__version__,
+        "location": os.path.dirname(runai_model_streamer.__file__),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": f"{platform.machine()} {platform.platform(terse=True)}",
+        "executable": sys.executable,
+    }
+    output.document(
+        "env",
+        versions=versions,
+        settings=[dataclasses.asdict(one) for one in settings],
+        unknown=[{"name": name, "nearest": nearest} for name, nearest in unknown],
+    )
+    for name, value in versions.items():
+        output.line(f"{name}: {value}")
+    shown = [one for one in settings if everything or one.source != "default"]
+    output.line()
+    output.table(
+        ("SETTING", "VALUE", "SOURCE", "DEFAULT"),
+        [(one.name, one.value or "", one.source, one.default) for one in shown],
+    )
+    if not everything:
+        left = len(settings) - len(shown)
+        output.line(f"{left} settings have their defaults: --all shows them")
+    for one in settings:
+        if one.problem:
+            output.line(f"problem: {one.problem}", "fail")
+    for name, nearest in unknown:
+        meant = f": did you mean {nearest}?" if nearest else ""
+        output.line(f"problem: {name} is no setting{meant}", "fail")
+    return FINDING if unknown or any(one.problem for one in settings) else None

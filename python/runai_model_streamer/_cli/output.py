@@ -1,0 +1,111 @@
+"""What commands print: tables and lines for people, or one JSON document for programs.
+
+Where standard output is no terminal, or NO_COLOR is set, text is plain: no colours, no boxes, and
+nothing is cut.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runai_model_streamer._errors import FIELDS, StreamerError
+
+FINE, FINDING, USAGE, STORAGE = 0, 1, 2, 3
+INTERRUPTED = 130
+_STYLES = {"ok": "green", "fail": "red", "warn": "yellow", "skip": "dim"}
+
+
+def is_plain(stream: Any = None) -> bool:
+    """Whether text that goes to `stream` (standard output) is for something else than people."""
+    stream = sys.stdout if stream is None else stream
+    return bool(os.environ.get("NO_COLOR")) or not stream.isatty()
+
+
+class Output:
+    """Of one command. With `as_json`, only document() prints to standard output."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.plain = is_plain()
+
+    def document(self, name: str, **fields: Any) -> None:
+        """The result as JSON, if that was asked for. `name` and its version are in `schema`."""
+        if self.as_json:
+            whole = {"schema": f"model-streamer.{name}/1", **fields}
+            print(json.dumps(whole, indent=2, ensure_ascii=False, default=_plain_value))
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """One line. `style` is ok, fail, warn or skip: its colour on a terminal."""
+        if self.as_json:
+            return
+        if self.plain:
+            print(text)
+        else:
+            Console().print(Text(text, style=_STYLES.get(style, "")))
+
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()
+    ) -> None:
+        """Rows below titles; columns named in `right` hold numbers."""
+        if self.as_json or not rows:
+            return
+        if not self.plain:
+            table = Table(box=None, pad_edge=False, header_style="bold")
+            for column in columns:
+                side = "right" if column in right else "left"
+                table.add_column(column, justify=side, overflow="fold")  # type: ignore[arg-type]
+            for row in rows:
+                table.add_row(*map(Text, row))
+            Console().print(table)
+            return
+        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        for row in [columns, *rows]:
+            cells = [
+                cell.rjust(width) if column in right else cell.ljust(width)
+                for column, cell, width in zip(columns, row, widths, strict=True)
+            ]
+            print("  ".join(cells).rstrip())
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, tuple | set | frozenset):
+        return list(value)
+    return str(value)
+
+
+def print_error(error: BaseException, as_json: bool) -> None:
+    """The error of a command: one line on standard error, or a document on standard output."""
+    if as_json:
+        fields: dict[str, Any] = {"type": type(error).__name__, "text": str(error)}
+        if isinstance(error, StreamerError):
+            fields["code"] = error.code
+            fields |= {name: getattr(error, name) for name in FIELDS}
+        document = {"schema": "model-streamer.error/1", "error": fields}
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    text = f"model-streamer: {error}"
+    if is_plain(sys.stderr):
+        print(text, file=sys.stderr)
+    else:
+        Console(stderr=True).print(Text(text, style="red"))
+
+
+def status_of(error: BaseException) -> int:
+    """The exit code of a command that ended by `error`."""
+    if isinstance(error, StreamerError):
+        if error.code in ("invalid", "package"):
+            return USAGE
+        if error.code in ("format", "digest", "short_read"):
+            return FINDING
+        return STORAGE
+    if isinstance(error, NotImplementedError | ValueError | TypeError):
+        return USAGE
+    return STORAGE

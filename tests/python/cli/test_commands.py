@@ -1,0 +1,363 @@
+"""What each command finds in local files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from runai_model_streamer._cli import app as commands
+from tests.support.models import file_bytes, make_model, save
+from tests.support.processes import environment
+
+NAMES = ("ls", "inspect", "diff", "pull", "verify", "manifest", "doctor", "bench", "env")
+FIRST = "model-00001-of-00002.safetensors"
+SECOND = "model-00002-of-00002.safetensors"
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class TestEveryCommand:
+    @pytest.mark.parametrize("name", NAMES)
+    def test_it_has_help_with_examples(self, run, name: str) -> None:
+        text = run(name, "--help").output
+        assert "Examples:" in text
+        assert f"model-streamer {name}" in text
+        assert "--json" in text
+
+    def test_there_are_no_others(self) -> None:
+        assert {one.name for one in commands.app.registered_commands} == set(NAMES)
+
+    @pytest.mark.parametrize("name", ["ls", "inspect", "verify", "manifest", "bench"])
+    def test_a_path_that_is_not_there(self, run, document, tmp_path: Path, name: str) -> None:
+        missing = tmp_path / "missing"
+        result = run(name, missing, code=3)
+        assert "Traceback" not in result.output
+        assert str(missing) in result.stderr
+        assert result.stdout == ""
+        error = document(name, missing, code=3)
+        assert error["schema"] == "model-streamer.error/1"
+        assert error["error"]["code"] == "not_found"
+        assert error["error"]["path"] == str(missing)
+
+    def test_usage(self, run) -> None:
+        run("ls", code=2)
+        run("ls", "--nonsense", "x", code=2)
+        assert "Known: " in run("ls", "ftp://host/x", code=2).stderr
+
+
+class TestLs:
+    def test_the_files_of_a_directory(self, run, document, model: Path) -> None:
+        (model / "sub").mkdir()
+        (model / "sub" / "more.bin").write_bytes(b"1234")
+        found = document("ls", model)
+        assert found["schema"] == "model-streamer.ls/1"
+        names = [os.path.basename(one["path"]) for one in found["objects"]]
+        assert names == sorted(["config.json", FIRST, SECOND, "model.safetensors.index.json"])
+        assert found["bytes"] == sum(one["size"] for one in found["objects"])
+        deep = document("ls", "-r", model)
+        assert deep["count"] == 5
+        assert any(
+            one["path"].endswith("sub/more.bin") and one["size"] == 4 for one in deep["objects"]
+        )
+        assert FIRST in run("ls", model).stdout
+
+    def test_a_file(self, document, model: Path) -> None:
+        (one,) = document("ls", model / "config.json")["objects"]
+        assert (one["path"], one["size"]) == (str(model / "config.json"), 2)
+
+
+class TestInspect:
+    def test_a_good_checkpoint(self, run, document, model: Path) -> None:
+        found = document("inspect", model)
+        assert found["problems"] == []
+        assert found["indexed"] is True
+        assert found["tensors"] == 6
+        assert found["parameters"] == sum(
+            one["bytes"] for file in found["files"] for one in file["tensors"]
+        )
+        assert found["by_dtype"] == {"U8": {"tensors": 6, "parameters": 2 << 20, "bytes": 2 << 20}}
+        assert set(found["by_layer"]) == {"layer.0", "layer.1", "layer.2"}
+        text = run("inspect", model, "--tensors", "--layers").stdout
+        assert "layer.0.1" in text
+        assert "no problems found" in text
+
+    def problems(self, document, path: Path, *options: str, code: int = 1) -> list[tuple]:
+        found = document("inspect", path, *options, code=code)["problems"]
+        return [(one["kind"], one["serious"], one["text"]) for one in found]
+
+    def test_a_missing_shard(self, document, model: Path) -> None:
+        (model / SECOND).unlink()
+        ((kind, serious, text),) = self.problems(document, model)
+        assert (kind, serious) == ("missing", True)
+        assert SECOND in text
+
+    def test_a_broken_header_beside_a_good_one(self, document, model: Path) -> None:
+        (model / SECOND).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid 1")
+        ((kind, _, text),) = self.problems(document, model)
+        assert kind == "header"
+        assert "git lfs pull" in text
+
+    def test_equal_names(self, document, tmp_path: Path) -> None:
+        one, other = make_model(1, 2, seed=1), make_model(1, 2, seed=1)
+        other["layer.1"] = other["layer.1"].clone()
+        other["layer.1"][-1] ^= 1
+        for name, tensors in (("a", one), ("b", other)):
+            (tmp_path / f"{name}.safetensors").write_bytes(save(tensors))
+        assert all("not compared" in text for _, _, text in self.problems(document, tmp_path))
+        found = {
+            text.split("'")[1]: (serious, text)
+            for _, serious, text in self.problems(document, tmp_path, "--compare")
+        }
+        assert "with the same bytes" in found["layer.0"][1]
+        assert found["layer.0"][0] is False
+        assert "with different bytes" in found["layer.1"][1]
+        assert found["layer.1"][0] is True
+
+    def test_misaligned_data(self, document, tmp_path: Path) -> None:
+        header = {
+            "a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+            "b": {"dtype": "F32", "shape": [1], "data_offsets": [1, 5]},
+        }
+        (tmp_path / "x.safetensors").write_bytes(file_bytes(header, bytes(5)))
+        ((kind, serious, text),) = self.problems(document, tmp_path, code=0)
+        assert (kind, serious) == ("misaligned", False)
+        assert "'b'" in text
+
+    def test_an_index_that_does_not_fit(self, document, model: Path) -> None:
+        path = model / "model.safetensors.index.json"
+        index = json.loads(path.read_text())
+        index["weight_map"]["nowhere"] = FIRST
+        del index["weight_map"]["layer.0.2"]
+        path.write_text(json.dumps(index))
+        found = self.problems(document, model)
+        assert [(kind, serious) for kind, serious, _ in found] == [
+            ("index", True),
+            ("index", False),
+        ]
+        assert "'nowhere'" in found[0][2]
+        assert "'layer.0.2'" in found[1][2]
+
+    def test_a_header_longer_than_the_first_read(self, document, tmp_path: Path) -> None:
+        tensors = {f"a.long.name.of.a.tensor.{n}": torch.zeros(1) for n in range(2000)}
+        (tmp_path / "x.safetensors").write_bytes(save(tensors))
+        assert document("inspect", tmp_path)["tensors"] == 2000
+
+
+class TestDiff:
+    def test_every_kind_of_change(self, document, run, tmp_path: Path) -> None:
+        same, bytes_ = torch.arange(10), torch.arange(10.0)
+        before = {"same": same, "bytes": bytes_, "gone": same, "dtype": same, "shape": same}
+        after = {
+            "same": same,
+            "bytes": bytes_ + 1,
+            "new": same,
+            "dtype": same.float(),
+            "shape": same.reshape(2, 5),
+        }
+        for name, tensors in (("a", before), ("b", after)):
+            (tmp_path / f"{name}.safetensors").write_bytes(
+                save({key: tensor.clone() for key, tensor in tensors.items()})
+            )
+        a, b = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+        found = document("diff", a, b, code=1)
+        assert {one["name"]: one["kind"] for one in found["changes"]} == {
+            "bytes": "bytes",
+            "gone": "removed",
+            "new": "added",
+            "dtype": "dtype",
+            "shape": "shape",
+        }
+        assert found["same"] == 1
+        kinds = {one["kind"] for one in document("diff", "--headers-only", a, b, code=1)["changes"]}
+        assert "bytes" not in kinds
+        assert "0 differences" in run("diff", a, a).stdout
+
+    def test_a_file_that_lacks_is_no_difference(self, run, model: Path) -> None:
+        (model / SECOND).unlink()
+        run("diff", model, model, code=3)
+
+
+class TestManifests:
+    def test_what_is_written_is_verified(self, run, document, model: Path) -> None:
+        sums = model / "SHA256SUMS"
+        run("manifest", model, "-o", sums)
+        subprocess.run(
+            ["sha256sum", "--check", "--strict", sums.name],
+            cwd=model,
+            check=True,
+            capture_output=True,
+        )
+        found = document("verify", model)
+        assert found["good"] is True
+        assert found["manifest"] == str(sums)
+        assert {one["name"] for one in found["files"]} == {
+            "config.json",
+            FIRST,
+            SECOND,
+            "model.safetensors.index.json",
+        }
+        assert all(one["result"] == "ok" and one["expected"] for one in found["files"])
+
+    def test_every_kind_of_difference(self, run, document, model: Path) -> None:
+        run("manifest", model, "-o", model / "SHA256SUMS")
+        data = bytearray((model / FIRST).read_bytes())
+        data[-1] ^= 1
+        (model / FIRST).write_bytes(data)
+        (model / "config.json").unlink()
+        (model / "new.txt").write_text("x")
+        found = document("verify", model, code=1)
+        assert {one["name"]: one["result"] for one in found["files"]} == {
+            "config.json": "missing",
+            FIRST: "mismatch",
+            SECOND: "ok",
+            "model.safetensors.index.json": "ok",
+            "new.txt": "unlisted",
+        }
+        assert found["good"] is False
+
+    def test_the_statement_of_model_signing(self, run, document, model: Path, tmp_path) -> None:
+        statement = tmp_path / "statement.json"
+        run("manifest", model, "--format", "model-signing", "-o", statement)
+        written = json.loads(statement.read_text())
+        assert written["predicateType"] == "https://model_signing/signature/v1.0"
+        assert document("verify", model, "--manifest", statement)["good"] is True
+        (model / "config.json").write_text("[]")
+        assert document("verify", model, "--manifest", statement, code=1)["good"] is False
+
+    def test_without_a_manifest_the_structure_counts(self, run, document, model: Path) -> None:
+        assert document("verify", model)["manifest"] is None
+        (model / SECOND).write_bytes((model / SECOND).read_bytes()[:-1])
+        found = document("verify", model, code=1)
+        failed = [one for one in found["files"] if one["result"] == "failed"]
+        assert [one["name"] for one in failed] == [SECOND]
+
+    def test_to_the_output(self, run, model: Path) -> None:
+        text = run("manifest", model, "--allow", "*.json").stdout
+        assert text.splitlines() == [
+            f"{digest(model / name)}  {name}"
+            for name in ("config.json", "model.safetensors.index.json")
+        ]
+
+
+class TestEnv:
+    def test_values_sources_and_secrets(self, document, run, monkeypatch) -> None:
+        monkeypatch.setenv("RUNAI_STREAMER_CONCURRENCY", "7")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret-value")
+        monkeypatch.setenv("HTTPS_PROXY", "http://user:password@proxy:3128")
+        found = document("env")
+        rows = {one["name"]: one for one in found["settings"]}
+        assert (
+            rows["RUNAI_STREAMER_CONCURRENCY"]["value"],
+            rows["RUNAI_STREAMER_CONCURRENCY"]["source"],
+        ) == ("7", "environment")
+        assert rows["RUNAI_STREAMER_HEDGE"]["source"] == "default"
+        assert rows["RUNAI_STREAMER_HEDGE"]["default"] == "1"
+        text = json.dumps(found) + run("env", "--all").output
+        assert "very-secret" not in text
+        assert "password" not in text.replace("passwords", "")
+        assert "proxy:3128" in text
+
+    def test_what_is_no_setting(self, document, run, monkeypatch) -> None:
+        monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMT", "5")
+        monkeypatch.setenv("RUNAI_STREAMER_XYZZY", "5")
+        monkeypatch.setenv("RUNAI_STREAMER_HEDGE", "perhaps")
+        found = document("env", code=1)
+        assert found["unknown"] == [
+            {"name": "RUNAI_STREAMER_MEMORY_LIMT", "nearest": "RUNAI_STREAMER_MEMORY_LIMIT"},
+            {"name": "RUNAI_STREAMER_XYZZY", "nearest": None},
+        ]
+        (problem,) = [one for one in found["settings"] if one["problem"]]
+        assert problem["name"] == "RUNAI_STREAMER_HEDGE"
+        assert "did you mean RUNAI_STREAMER_MEMORY_LIMIT?" in run("env", code=1).stdout
+
+
+class TestBench:
+    def test_what_it_measures(self, document, run, model: Path, tmp_path: Path) -> None:
+        picture = tmp_path / "rates.png"
+        found = document("bench", model, "--seconds", "0.2", "--plot", picture)
+        assert found["load"]["bytes"] == 2 << 20
+        assert [one["name"] for one in found["others"]][1:] == [
+            f"concurrency {n}" for n in (1, 4, 16, 64)
+        ]
+        assert found["others"][0]["name"].startswith("raw reader")
+        assert found["others"][0]["bytes"] == sum(
+            (model / name).stat().st_size for name in (FIRST, SECOND)
+        )
+        assert sum(one["reads"] for one in found["reads"]["histogram"]) == found["reads"]["count"]
+        assert found["verdict"][0].startswith("bound by")
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+class TestDoctorOfFiles:
+    def test_a_good_one(self, document, model: Path) -> None:
+        steps = {one["name"]: one for one in document("doctor", model)["steps"]}
+        assert {"settings", "file", "file system", "page cache", "descriptors", "cgroup"} <= set(
+            steps
+        )
+        assert steps["file"]["status"] == "ok"
+
+    def test_one_that_is_not_there(self, document, tmp_path: Path) -> None:
+        found = document("doctor", tmp_path / "missing", code=3)
+        assert found["cause"] == "missing"
+
+    def test_a_slow_disk(self, tmp_path: Path, slow_disk: str) -> None:
+        path = tmp_path / "x.safetensors"
+        path.write_bytes(save(make_model(5, 1)))
+        done = subprocess.run(
+            [sys.executable, "-m", "runai_model_streamer", "doctor", "--json", str(path)],
+            env=environment(LD_PRELOAD=slow_disk, SHIM_SECONDS="2", SHIM_FROM="0"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert json.loads(done.stdout)["cause"] == "slow", done.stdout
+
+    def test_a_pipe(self, document, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        assert document("doctor", tmp_path / "pipe", code=3)["cause"] == "missing"
+
+
+class TestThePrograms:
+    """Real processes."""
+
+    def call(self, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "runai_model_streamer", *map(str, arguments)],
+            env=environment(**variables),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def test_plain_output(self, model: Path) -> None:
+        done = self.call("ls", model)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.isascii()
+        assert "\x1b" not in done.stdout
+
+    def test_tracebacks_are_for_debugging(self, tmp_path: Path) -> None:
+        assert "Traceback" not in self.call("ls", tmp_path / "no").stderr
+        assert "Traceback" in self.call("ls", tmp_path / "no", "--debug").stderr
+
+    def test_without_the_extra(self, tmp_path: Path) -> None:
+        (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(name='typer')\n")
+        done = self.call("ls", tmp_path, PYTHONPATH=str(tmp_path))
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert "pip install typer rich" in done.stderr
+
+    def test_a_reader_that_has_enough(self, model: Path) -> None:
+        command = f"{sys.executable} -m runai_model_streamer ls -r {model} | head -n 1"
+        done = subprocess.run(
+            ["sh", "-c", command], env=environment(), capture_output=True, text=True, check=True
+        )
+        assert done.stderr == ""
