@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import http.server
 import json
 import os
@@ -129,7 +130,10 @@ def test_python_runs(page: str, tmp_path: Path, web: str) -> None:
         originals["unet"] = small_unet(models / "pipeline" / "unet")
     else:
         (models / "llama").mkdir()
-        save_file(Model().state_dict(), models / "llama" / "model.safetensors")
+        file = models / "llama" / "model.safetensors"
+        save_file(Model().state_dict(), file)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        (models / "llama" / "SHA256SUMS").write_text(f"{digest}  model.safetensors\n")
     (tmp_path / "file.bin").write_bytes(bytes(4296))
     group = f'"gloo", init_method="file://{tmp_path}/group", rank=0, world_size=1'
     places = {

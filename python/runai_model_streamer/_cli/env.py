@@ -12,6 +12,7 @@ import torch
 import typer
 
 import runai_model_streamer
+from runai_model_streamer import _installation as installation
 from runai_model_streamer._cli.command import Debug, Json, command
 from runai_model_streamer._cli.output import FINDING, Output
 from runai_model_streamer._settings import current_settings, unknown_settings
@@ -38,9 +39,11 @@ def env(
         "platform": f"{platform.machine()} {platform.platform(terse=True)}",
         "executable": sys.executable,
     }
+    mixed = installation.problems()
     output.document(
         "env",
         versions=versions,
+        installation=mixed,
         settings=[dataclasses.asdict(one) for one in settings],
         unknown=[{"name": name, "nearest": nearest} for name, nearest in unknown],
     )
@@ -55,10 +58,14 @@ def env(
     if not everything:
         left = len(settings) - len(shown)
         output.line(f"{left} settings have their defaults: --all shows them")
+    for text in mixed:
+        output.line(f"problem: two implementations are mixed: {text}", "fail")
+    if mixed:
+        output.line(installation.CURE)
     for one in settings:
         if one.problem:
             output.line(f"problem: {one.problem}", "fail")
     for name, nearest in unknown:
         meant = f": did you mean {nearest}?" if nearest else ""
         output.line(f"problem: {name} is no setting{meant}", "fail")
-    return FINDING if unknown or any(one.problem for one in settings) else None
+    return FINDING if mixed or unknown or any(one.problem for one in settings) else None
