@@ -36,6 +36,7 @@ _SKEW = 300  # seconds that clocks may differ: signatures are refused from 15 mi
 _READ_BYTES = 16 << 20
 _READ_SECONDS = 2.0
 _SLOW = 10 << 20  # bytes per second over a network that are worth a word
+_TELLING = 0.5  # seconds of reading that say something
 _SOON = 600  # seconds until an identity ends
 # Of the requests of this command: enough for one hiccup.
 _SOURCE = {
@@ -474,7 +475,7 @@ def _read(session: Session, path: str) -> Step:
     text = f"{size_text(done)} in {seconds:.2f} s, {size_text(done / seconds)}/s by one connection"
     if retries:
         text += f", {retries} retries"
-    if done >= 1 << 20 and done / seconds < _SLOW:
+    if seconds >= _TELLING and done / seconds < _SLOW:
         return Step("read", WARN, text, _CURES["slow"], "slow")
     return Step("read", OK, text)
 

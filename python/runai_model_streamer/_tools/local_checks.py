@@ -21,6 +21,7 @@ from runai_model_streamer._units import size_text
 _BLOCK = 4 << 20
 _SECONDS = 2.0
 _SLOW = 50 << 20  # bytes per second of a disk that are worth a word
+_TELLING = 0.5  # seconds of reading that say something
 _DESCRIPTORS = 1024
 _REMOTE_FS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "ceph", "lustre", "glusterfs", "9p")
 
@@ -138,7 +139,7 @@ def _rate(descriptor: int, size: int) -> Step:
     seconds = max(time.monotonic() - began, 1e-6)
     rate = done / seconds
     text = f"{size_text(done)} in {seconds:.2f} s, {size_text(rate)}/s by one thread"
-    if rate < _SLOW and (done >= 1 << 20 or seconds >= 1):
+    if rate < _SLOW and seconds >= _TELLING:
         cure = "Look at the disk (iostat -x), at its quota, and at who else uses it"
         return Step("rate", WARN, text, cure, "slow")
     return Step("rate", OK, text)

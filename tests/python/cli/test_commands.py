@@ -249,6 +249,10 @@ class TestManifests:
 
 
 class TestEnv:
+    @pytest.fixture(autouse=True)
+    def proper_installation(self, monkeypatch) -> None:
+        monkeypatch.setattr("runai_model_streamer._installation.problems", list)
+
     def test_values_sources_and_secrets(self, document, run, monkeypatch) -> None:
         monkeypatch.setenv("RUNAI_STREAMER_CONCURRENCY", "7")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret-value")
@@ -298,7 +302,8 @@ class TestBench:
 
 
 class TestDoctorOfFiles:
-    def test_a_good_one(self, document, model: Path) -> None:
+    def test_a_good_one(self, document, model: Path, monkeypatch) -> None:
+        monkeypatch.setattr("runai_model_streamer._tools.local_checks._SLOW", 0)
         steps = {one["name"]: one for one in document("doctor", model)["steps"]}
         assert {"settings", "file", "file system", "page cache", "descriptors", "cgroup"} <= set(
             steps
