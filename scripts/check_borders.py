@@ -68,7 +68,7 @@ LAYERS: list[set[str]] = [
     {"_native_api"},
     {"_settings", "_units"},
     {"_logging", "_options", "_paths", "_stats", "_credentials", "_spans", "_dtensor"},
-    {"_requests", "_progress"},
+    {"_requests", "_progress", "_telemetry"},
     {"_session"},
     {"_device", "_storage", "_load", "_prefixes"},
     {"_verify"},

@@ -20,6 +20,7 @@ from runai_model_streamer._distributed.streamer import DistributedStreamer
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     StreamerChangedError,
+    StreamerError,
     shown_path,
 )
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
@@ -48,6 +49,7 @@ from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership, Run
 from runai_model_streamer._stats import StreamStats
+from runai_model_streamer._telemetry import report
 from runai_model_streamer._units import size_text
 from runai_model_streamer._verify.load import LoadCheck
 from runai_model_streamer._verify.manifest import Verify, to_manifest
@@ -56,6 +58,25 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from runai_model_streamer._distributed.streamer import Group
+
+
+@dataclasses.dataclass(slots=True)
+class _Times:
+    """The phases of a load, in seconds; points in time are those of time.monotonic()."""
+
+    began: float = dataclasses.field(default_factory=time.monotonic)
+    opened: float | None = None
+    ended: float | None = None
+    read: float = 0.0
+    verify: float = 0.0
+
+    def phases(self) -> dict[str, float]:
+        """They add up to the load, or to what it took by now."""
+        now = time.monotonic() if self.ended is None else self.ended
+        opened = now if self.opened is None else self.opened
+        rest = now - opened - self.read - self.verify
+        found = {"open": opened - self.began, "read": self.read, "consume": max(rest, 0.0)}
+        return found | ({"verify": self.verify} if self.verify else {})
 
 
 @dataclasses.dataclass(slots=True)
@@ -78,6 +99,7 @@ class _Wanted:
     """Destinations of `into` that were not filled yet."""
     logged: bool = False
     check: LoadCheck | None = None
+    times: _Times = dataclasses.field(default_factory=_Times)
 
     def target(self, name: str) -> torch.Tensor:
         """The destination of `name`, as the caller gave it."""
@@ -147,6 +169,7 @@ class SafetensorsStreamer:
         self._begun: tuple[Load, _Wanted] | None = None
         self._opened: _Opened | None = None
         self._check: LoadCheck | None = None
+        self._phases: dict[str, float] = {}  # of the load before it was closed
         self._slices = SliceReader()
         self._by_name: dict[str, tuple[SafetensorsMetadata, SafetensorMetadata]] | None = None
 
@@ -185,6 +208,8 @@ class SafetensorsStreamer:
         Tensors that were yielded stay valid. Raises StreamerChangedError, once it is closed, if a
         file was changed while it was streamed, and tensors in use may show it.
         """
+        if self._begun is not None:
+            self._phases = self._begun[1].times.phases()
         self._begun = None
         self.file_streamer.close()
 
@@ -357,6 +382,7 @@ class SafetensorsStreamer:
         self._begun = None
         self._opened = None
         self._check = None
+        self._phases = {}
         self._by_name = None
         self._slices = SliceReader(credentials, self.file_streamer.options)
 
@@ -395,6 +421,7 @@ class SafetensorsStreamer:
             reader.start(requests)
         load = self.file_streamer.load()
         files = self.files_to_tensors_metadata
+        times = _Times(self.start_time, time.monotonic())
         self._begun = (
             load,
             _Wanted(
@@ -407,6 +434,7 @@ class SafetensorsStreamer:
                 self.total_size,
                 len(targets),
                 check=self._check,
+                times=times,
             ),
         )
 
@@ -512,11 +540,23 @@ class SafetensorsStreamer:
     ) -> Iterator[tuple[str, torch.Tensor]]:
         """Keeps `self` alive, and with it the reader, while the consumer iterates."""
         count = sum(map(len, wanted.files.values()))
-        with collection_spaced(count, wanted.total_size), load.taking("tensors"):
-            yield from tensors
+        try:
+            with collection_spaced(count, wanted.total_size), load.taking("tensors"):
+                yield from tensors
+        except StreamerError as error:
+            self._report(wanted, error)
+            raise
+        if not wanted.logged:
+            self._report(wanted, None)
+            self._log_summary(wanted.total_size)
+
+    def _report(self, wanted: _Wanted, error: StreamerError | None) -> None:
+        """Once for each load, when it ends."""
         if not wanted.logged:
             wanted.logged = True
-            self._log_summary(wanted.total_size)
+            wanted.times.ended = time.monotonic()
+            if self._begun is not None and self._begun[1] is wanted:
+                report(self.stats(), error)
 
     def keys(self) -> list[str]:
         """Names of all tensors of the files, in file order."""
@@ -567,9 +607,12 @@ class SafetensorsStreamer:
     def stats(self) -> StreamStats:
         """Counters of the load under way, or of the last one."""
         stats = self.file_streamer.stats()
-        if self._check is None:
-            return stats
-        return dataclasses.replace(stats, notes={**stats.notes, "verify": self._check.note()})
+        notes, phases = stats.notes, self._phases
+        if self._check is not None:
+            notes = {**notes, "verify": self._check.note()}
+        if self._begun is not None:
+            phases = self._begun[1].times.phases()
+        return dataclasses.replace(stats, notes=notes, phases=phases)
 
     def _file(self, path: str) -> SafetensorsMetadata:
         for file in self._files:
@@ -593,11 +636,16 @@ def _tensors(
 ) -> Generator[tuple[str, torch.Tensor], None, None]:
     """No frame holds a tensor that was yielded, nor memory that is only its own."""
     done = 0
+    times = wanted.times
+    before = time.monotonic()
     for run in runs:
+        now = time.monotonic()
+        times.read += now - before
         tensors = wanted.files[run.request_id]
         first, last = run.first, run.first + run.count
         if wanted.check is not None:
             wanted.check.add(run, [t.name for t in tensors[first:last]], wanted.into)
+            times.verify += time.monotonic() - now
         pairs = tensors_of_run(run, tensors, wanted.device)
         del run
         if wanted.into:
@@ -611,6 +659,8 @@ def _tensors(
         if wanted.progress is not None:
             done += sum(tensor.end - tensor.start for tensor in tensors[first:last])
             wanted.progress(done, wanted.total_size)
+        before = time.monotonic()
+    times.read += time.monotonic() - before
 
 
 def _filled(

@@ -42,6 +42,10 @@ class StreamStats:
     bound: str = "none"
     """What bounded the load: storage, consumer, memory, or none."""
     device: str = "cpu"
+    phases: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Seconds of a load of SafetensorsStreamer, from the call of stream_files() to the last tensor:
+    open (headers and plan), read (waiting for bytes), verify (hashing), consume (the rest: what the
+    caller did). They add up to the load."""
     notes: dict[str, str] = dataclasses.field(default_factory=dict)
     """Why something was not used."""
 

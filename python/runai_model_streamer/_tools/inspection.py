@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from runai_model_streamer._native_api import (
     safetensors_header,
     safetensors_header_end,
 )
-from runai_model_streamer._paths import to_text
+from runai_model_streamer._paths import is_remote, to_text
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership, Session
 from runai_model_streamer._storage.checkpoint import find_checkpoint
@@ -30,6 +31,7 @@ from runai_model_streamer._storage.listing import list_safetensors
 
 # Headers of shards have some KiB. Longer ones need a second request.
 _FIRST_BYTES = 64 << 10
+_AT_ONCE = 32  # requests for headers: each waits for the storage and brings little
 _LAYER = re.compile(r"^(.*?\.\d+)\.")
 
 
@@ -175,7 +177,8 @@ def read_shards(
     """The headers of `files`, and those that can't be read, with the reason."""
     shards: list[Shard] = []
     failures: list[tuple[str, StreamerError]] = []
-    session = Session(files, credentials=credentials)
+    options = {"concurrency": _AT_ONCE} if _may_choose(files) else {}
+    session = Session(files, credentials=credentials, options=options)
     try:
         ends: dict[str, int] = {}
         firsts: dict[str, bytes] = {}
@@ -208,6 +211,12 @@ def read_shards(
     finally:
         session.close()
     return shards, failures
+
+
+def _may_choose(files: Sequence[str]) -> bool:
+    """Whether nobody has said how many requests there may be at once."""
+    names = ("RUNAI_STREAMER_CONCURRENCY", "RUNAI_STREAMER_OBJ_CONCURRENCY")
+    return bool(files) and is_remote(files[0]) and not any(map(os.environ.get, names))
 
 
 def _misaligned(shards: Sequence[Shard]) -> list[Problem]:
