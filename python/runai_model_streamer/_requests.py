@@ -97,6 +97,30 @@ class FileChunks:
         """Ranges that follow one another from `offset`."""
         return cls(id, path, offset, sizes)
 
+    def part(self, id: int, first: int, last: int) -> FileChunks:
+        """A request for the ranges from `first` to before `last` of this one."""
+        chosen = slice(first, last)
+        made = FileChunks(
+            id,
+            self.path,
+            self.offsets[chosen],
+            self.sizes[chosen],
+            alignments=None if self.alignments is None else self.alignments[chosen],
+            destinations=None if self.destinations is None else self.destinations[chosen],
+            keep=self.keep,
+            strides={
+                index - first: self.strides[index]
+                for index in range(first, last)
+                if index in self.strides
+            }
+            if self.strides
+            else None,
+        )
+        describe = self.describe
+        if describe is not None:
+            made.describe = lambda index: describe(first + index)
+        return made
+
     def total_size(self) -> int:
         """Sum of the sizes in bytes."""
         return sum(self.sizes)

@@ -51,13 +51,16 @@ from runai_model_streamer._session import Ownership, Run
 from runai_model_streamer._stats import StreamStats
 from runai_model_streamer._telemetry import report
 from runai_model_streamer._units import size_text
-from runai_model_streamer._verify.load import LoadCheck
+from runai_model_streamer._verify.load import LoadCheck, bytes_of_range, interleaved
 from runai_model_streamer._verify.manifest import Verify, to_manifest
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from runai_model_streamer._distributed.streamer import Group
+
+
+_PIECE_BYTES = 8 << 20  # of a file that is verified, before the next one has its turn
 
 
 @dataclasses.dataclass(slots=True)
@@ -68,15 +71,17 @@ class _Times:
     opened: float | None = None
     ended: float | None = None
     read: float = 0.0
-    verify: float = 0.0
+    check: LoadCheck | None = None
 
     def phases(self) -> dict[str, float]:
         """They add up to the load, or to what it took by now."""
         now = time.monotonic() if self.ended is None else self.ended
         opened = now if self.opened is None else self.opened
-        rest = now - opened - self.read - self.verify
-        found = {"open": opened - self.began, "read": self.read, "consume": max(rest, 0.0)}
-        return found | ({"verify": self.verify} if self.verify else {})
+        verify = 0.0 if self.check is None else self.check.seconds
+        read = max(self.read - verify, 0.0)
+        rest = now - opened - read - verify
+        found = {"open": opened - self.began, "read": read, "consume": max(rest, 0.0)}
+        return found if self.check is None else {**found, "verify": verify}
 
 
 @dataclasses.dataclass(slots=True)
@@ -99,6 +104,8 @@ class _Wanted:
     """Destinations of `into` that were not filled yet."""
     logged: bool = False
     check: LoadCheck | None = None
+    numbers: list[int] | None = None
+    """The number of the file of each request, by its id; None: the id is that number."""
     times: _Times = dataclasses.field(default_factory=_Times)
 
     def target(self, name: str) -> torch.Tensor:
@@ -310,8 +317,8 @@ class SafetensorsStreamer:
                 Without, RUNAI_STREAMER_VERIFY. Each file that is read as a whole must be listed and
                 have this SHA-256; else get_tensors() raises StreamerDigestError before the last
                 tensor of the file. What was yielded of it before stays the caller's, and must not
-                be used. `unverified` names files of which only a part is read. The tensors of local
-                files are copies then.
+                be used. Tensors of several files alternate. `unverified` names files of which only
+                a part is read. The tensors of local files are copies then.
 
         Raises:
             StreamerError: (a ValueError) a file is missing, can't be read, or is no valid
@@ -397,10 +404,12 @@ class SafetensorsStreamer:
     ) -> None:
         targets: dict[str, torch.Tensor] = {}
         distributed: dict[str, torch.Tensor] = {}
+        numbers: list[int] | None = None
         written = reader.sink.writes_destinations
-        if into is None and selection is None and slices is None:
+        if into is None and selection is None and slices is None and self._check is None:
             # Made while they are submitted: the first file is read while the next header is parsed.
             reader.start(self._requests_of_everything(headers))
+            files = self.files_to_tensors_metadata
         else:
             self._files = list(headers)
             wanted = select(self._files, selection)
@@ -414,14 +423,22 @@ class SafetensorsStreamer:
             self.files_to_tensors_metadata = dict(enumerate(wanted))
             requests = self._requests_of(wanted, targets if written else {})
             self._expect(wanted)
+            files = self.files_to_tensors_metadata
+            if self._check is not None and isinstance(reader, LocalReader):
+                numbers = []
+                files = {}
+                whole, requests = requests, []
+                for file_, first, last in interleaved([one.sizes for one in whole], _PIECE_BYTES):
+                    files[len(requests)] = wanted[file_][first:last]
+                    numbers.append(file_)
+                    requests.append(whole[file_].part(len(requests), first, last))
             self.total_size = sum(request.total_size() for request in requests)
             if written:
                 note_writes(targets.values())  # also where the load fails half way
                 note_writes(distributed.values())
             reader.start(requests)
         load = self.file_streamer.load()
-        files = self.files_to_tensors_metadata
-        times = _Times(self.start_time, time.monotonic())
+        times = _Times(self.start_time, time.monotonic(), check=self._check)
         self._begun = (
             load,
             _Wanted(
@@ -434,6 +451,7 @@ class SafetensorsStreamer:
                 self.total_size,
                 len(targets),
                 check=self._check,
+                numbers=numbers,
                 times=times,
             ),
         )
@@ -465,8 +483,6 @@ class SafetensorsStreamer:
             request = make_request(index, file.path, file.offset, tensors)
             self.files_to_tensors_metadata[index] = tensors
             self._files.append(file)
-            if self._check is not None:
-                self._check.expect(index, file.path, file.head, len(tensors), True)
             self.total_size += request.total_size()
             yield request
 
@@ -638,14 +654,10 @@ def _tensors(
     done = 0
     times = wanted.times
     before = time.monotonic()
-    for run in runs:
-        now = time.monotonic()
-        times.read += now - before
+    for run in runs if wanted.check is None else _hashed(runs, wanted, wanted.check):
+        times.read += time.monotonic() - before
         tensors = wanted.files[run.request_id]
         first, last = run.first, run.first + run.count
-        if wanted.check is not None:
-            wanted.check.add(run, [t.name for t in tensors[first:last]], wanted.into)
-            times.verify += time.monotonic() - now
         pairs = tensors_of_run(run, tensors, wanted.device)
         del run
         if wanted.into:
@@ -661,6 +673,17 @@ def _tensors(
             wanted.progress(done, wanted.total_size)
         before = time.monotonic()
     times.read += time.monotonic() - before
+
+
+def _hashed(runs: Iterator[Run], wanted: _Wanted, check: LoadCheck) -> Generator[Run, None, None]:
+    """`runs`, each after it was hashed."""
+
+    def bytes_of(run: Run, index: int) -> Any:
+        tensor = wanted.files[run.request_id][run.first + index]
+        return bytes_of_range(run, index, lambda _: wanted.into[tensor.name])
+
+    numbers = wanted.numbers
+    return check.hashed(runs, (lambda id: id) if numbers is None else numbers.__getitem__, bytes_of)
 
 
 def _filled(

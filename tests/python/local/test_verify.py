@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from runai_model_streamer import (
     load_file,
     load_model,
 )
+from runai_model_streamer._verify.load import interleaved
 from runai_model_streamer._verify.manifest import (
     Manifest,
     format_statement,
@@ -84,11 +87,9 @@ class TestAGoodLoad:
         for model in models:
             for name, tensor in model.items():
                 assert same(loaded[name], tensor)
-        assert list(loaded) == [
-            tensor.name
-            for tensors in streamer.files_to_tensors_metadata.values()
-            for tensor in tensors
-        ]
+        for number, tensors in streamer.files_to_tensors_metadata.items():
+            own = [name for name in loaded if name.endswith(f".{number}")]
+            assert own == [tensor.name for tensor in tensors]
 
     def test_what_the_consumer_does_to_its_tensors_does_not_count(self, files) -> None:
         with SafetensorsStreamer() as streamer:
@@ -176,9 +177,8 @@ class TestAWrongFile:
             metadata = streamer.files_to_tensors_metadata
             with pytest.raises(StreamerDigestError):  # again, and nothing else
                 next(streamer.get_tensors())
-        assert {tensor.name for tensor in metadata[0]} <= set(names)
+        assert names
         assert metadata[1][-1].name not in names
-        assert not {tensor.name for tensor in metadata[2]} & set(names)
 
     def test_a_header_that_was_changed(self, files) -> None:
         data = files[0].read_bytes()
@@ -213,6 +213,76 @@ class TestAWrongFile:
             load(files[0], verify="auto")
         with pytest.raises(StreamerNotFoundError, match="gone"):
             load(files[0], verify=tmp_path / "gone")
+
+
+class TestHashingAtOnce:
+    @pytest.fixture
+    def processors(self, monkeypatch) -> None:
+        monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
+
+    def test_files_are_hashed_at_once(self, files, processors, monkeypatch) -> None:
+        """Each of two files waits for the other one in its first update."""
+        barrier = threading.Barrier(2)
+        real = hashlib.sha256
+
+        class Meeting:
+            def __init__(self, head: bytes) -> None:
+                self.hash, self.met = real(head), False
+
+            def update(self, data: object) -> None:
+                if not self.met:
+                    self.met = True
+                    barrier.wait(60)
+                self.hash.update(data)  # type: ignore[arg-type]
+
+            def hexdigest(self) -> str:
+                return self.hash.hexdigest()
+
+        manifest = {path.name: digest(path) for path in files[:2]}
+        monkeypatch.setattr(hashlib, "sha256", Meeting)
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files(files[:2], verify=manifest)
+            assert len(list(streamer.get_tensors())) == 2 * 54
+
+    @given(
+        st.lists(st.lists(st.integers(0, 40), max_size=12), max_size=6),
+        st.integers(1, 5),
+        st.integers(1, 100),
+    )
+    def test_the_order(self, sizes, processors: int, piece: int) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("os.sched_getaffinity", lambda pid: set(range(processors)))
+            order = interleaved(sizes, piece)
+        assert [file for file, first, last in order if first >= last] == []
+        for number, ranges in enumerate(sizes):
+            own = [(first, last) for file, first, last in order if file == number]
+            covered = [index for first, last in own for index in range(first, last)]
+            assert covered == list(range(len(ranges)))
+            assert all(sum(ranges[first:last]) >= piece for first, last in own[:-1])
+        places = [[i for i, one in enumerate(order) if one[0] == n] for n in range(len(sizes))]
+        for index in range(len(order)):
+            assert sum(bool(p) and p[0] <= index < p[-1] for p in places) <= processors
+
+    @pytest.mark.parametrize("taken", [0, 1, 60])
+    def test_threads_end_with_the_load(self, files, taken: int) -> None:
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files(files, verify="auto")
+            tensors = streamer.get_tensors()
+            for _ in range(taken):
+                next(tensors)
+        assert not [t for t in threading.enumerate() if t.name.startswith("streamer-sha256")]
+
+    def test_a_second_iterator_goes_on(self, files) -> None:
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files(files, verify="auto")
+            first = [name for name, _ in first_of(streamer, 70)]
+            rest = [name for name, _ in streamer.get_tensors()]
+            assert len(first + rest) == len({*first, *rest}) == 3 * 54
+            assert streamer.stats().notes["verify"].startswith("3 files")
+
+
+def first_of(streamer: SafetensorsStreamer, count: int) -> list[tuple[str, torch.Tensor]]:
+    return list(itertools.islice(streamer.get_tensors(), count))
 
 
 class TestAPartOfAFile:
