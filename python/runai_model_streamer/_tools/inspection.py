@@ -15,8 +15,8 @@ from runai_model_streamer._errors import (
     StreamerError,
     StreamerNotFoundError,
 )
-from runai_model_streamer._formats.safetensors.dtypes import safetensors_to_torch_dtype
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.torch_dtypes import safetensors_to_torch_dtype
 from runai_model_streamer._native_api import (
     FileRanges,
     safetensors_dtype_bits,

@@ -81,7 +81,7 @@ def verify_files(
         verdicts[name] = _judge(name, file, digest, broken.get(name), found)
     if found is not None:
         listed = {found.name_of(file) for file in by_path}
-        for name in found.digests.keys() - listed:
+        for name in filter(_is_ours, found.digests.keys() - listed):
             if len(entries) == 1 and names.keys() != {name} and entries[0].path == text:
                 continue  # one file of those that the manifest lists
             verdicts[name] = Verdict(

@@ -116,7 +116,8 @@ def find_manifest(paths: list[str], credentials: S3Credentials | None = None) ->
     folders: dict[str, None] = {}
     for path in paths:
         folders[_parent(path)] = None
-    for folder in [*folders, *map(_parent, list(folders))]:
+    above = [_parent(folder) for folder in folders if not is_hub(folder)]
+    for folder in [*folders, *above]:
         found = _of_folder(folder, credentials)
         if found is not None and found.origin not in origins:
             merged = {**found.digests, **merged}
@@ -139,7 +140,8 @@ def find_manifest(paths: list[str], credentials: S3Credentials | None = None) ->
 def _of_folder(folder: str, credentials: S3Credentials | None) -> Manifest | None:
     if is_hub(folder):
         found = hub_digests(folder)
-        return Manifest(found, "the hub") if found else None
+        if found:
+            return Manifest(found, "the hub")
     for name in BESIDE:
         try:
             return read_manifest(_join(folder, name), credentials)

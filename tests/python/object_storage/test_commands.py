@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,15 @@ from runai_model_streamer import (
     SafetensorsStreamer,
     StreamerDigestError,
     StreamerError,
+    _logging,
     list_files,
 )
 from runai_model_streamer._cli.app import app
 from runai_model_streamer._storage.pull import pull_objects
+from runai_model_streamer._tools.inspection import inspect_checkpoint
+from tests.python.object_storage.canned_s3 import listed
 from tests.support.models import load, make_model, save
-from tests.support.servers.canned import Answer
+from tests.support.servers.canned import Answer, Seen, ranged
 
 SHARED_FOLDER = True
 MODEL = save(make_model(3, 4))
@@ -83,7 +87,8 @@ def test_errors_name_the_endpoint(uri: str, storage) -> None:
     assert error["endpoint"] == caught.value.endpoint
 
 
-def test_retries_are_logged(uri: str, storage, use, caplog) -> None:
+def test_retries_are_logged(uri: str, storage, use, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(_logging.logger, "_warned_at", float("-inf"))
     use(storage.proxied)
     storage.nginx.fault("status", status=500, body="", first=3)
     with caplog.at_level(logging.DEBUG, "runai_model_streamer"):
@@ -101,7 +106,7 @@ def test_retries_are_logged(uri: str, storage, use, caplog) -> None:
 
 
 class TestTheHub:
-    def test_it_tells_the_digests_of_large_files(self, hf_storage, use, hub) -> None:
+    def test_it_tells_the_digests_of_large_files(self, hf_storage, use) -> None:
         large = save(make_model(3, 2, seed=5))
         hf_storage.put("large.safetensors", large)
         use(hf_storage.env)
@@ -111,10 +116,10 @@ class TestTheHub:
             list(streamer.get_tensors())
             assert "that the hub says" in streamer.stats().notes["verify"]
 
-    def test_a_file_that_is_another_one(self, hf_storage, use, hub, monkeypatch) -> None:
+    def test_a_file_that_is_another_one(self, hf_storage, use, shared_hub, monkeypatch) -> None:
         hf_storage.put("other.safetensors", save(make_model(3, 2, seed=6)))
         use(hf_storage.env)
-        stored = hub._stored
+        stored = shared_hub._stored
 
         def damaged(seen) -> Answer:
             answer = stored(seen)
@@ -122,7 +127,7 @@ class TestTheHub:
                 answer.body = answer.body[:-1] + bytes([answer.body[-1] ^ 1])
             return answer
 
-        monkeypatch.setattr(hub.store, "handler", damaged)
+        monkeypatch.setattr(shared_hub.store, "handler", damaged)
         with pytest.raises(StreamerDigestError):
             load(f"{hf_storage.uri}/other.safetensors", verify="auto")
 
@@ -140,3 +145,23 @@ def test_progress_of_a_pull(s3_storage, use, tmp_path: Path) -> None:
     assert seen[-1] == (total, total)
     assert seen == sorted(seen)
     assert sum(size for _, size in list_files(uri)) == total
+
+
+def test_headers_are_asked_for_at_once(canned) -> None:
+    """Each of 16 requests is answered when all of them have come; there is one for each file."""
+    shards = {f"m/model-{n:05}-of-00016.safetensors": save(make_model(1, 1)) for n in range(1, 17)}
+    barrier = threading.Barrier(16)
+
+    def answer(seen: Seen) -> Answer:
+        if "list-type" in seen.path:
+            return listed({key: len(data) for key, data in shards.items()})
+        barrier.wait(60)
+        key = seen.path.partition("/bucket/")[2]
+        return ranged(seen, shards[key])
+
+    server = canned(answer)
+    found = inspect_checkpoint("s3://bucket/m")
+    assert len(found.shards) == 16
+    assert {problem.kind for problem in found.problems} == {"duplicate"}
+    reads = [seen for seen in server.seen if "range" in seen.headers]
+    assert len(reads) == 16
