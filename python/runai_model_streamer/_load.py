@@ -32,6 +32,7 @@ class _Ahead:
         self._lock = threading.Lock()
         self._fetched: list[Run] = []
         self._error: BaseException | None = None
+        self._ended = False
 
     def fetch(self) -> None:
         """Waits until take() does not have to."""
@@ -39,6 +40,7 @@ class _Ahead:
             if not self._fetched and self._error is None:
                 try:
                     self._fetched += itertools.islice(self._runs, 1)
+                    self._ended = not self._fetched
                 except BaseException as error:
                     self._error = error
 
@@ -54,8 +56,8 @@ class _Ahead:
 
     @property
     def ready(self) -> bool:
-        """Whether take() returns or raises at once; not known at the end."""
-        return bool(self._fetched) or self._error is not None
+        """Whether take() returns or raises at once."""
+        return bool(self._fetched) or self._error is not None or self._ended
 
     def close(self) -> None:
         # ValueError: another thread is in it. It ends when the session does.

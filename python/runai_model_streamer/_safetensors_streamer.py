@@ -532,7 +532,7 @@ class SafetensorsStreamer:
         tensors, load = self.get_tensors(), self.file_streamer.load()
         loop = asyncio.get_running_loop()
         while True:
-            if not load.fetched:
+            while not load.fetched:  # another task may have taken it
                 await loop.run_in_executor(None, load.fetch, self.file_streamer.scope())
             try:
                 pair = next(tensors)

@@ -27,13 +27,7 @@ from runai_model_streamer._paths import Path, is_remote, to_text
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
 from runai_model_streamer._session import Ownership
 from runai_model_streamer._storage.local import is_weights
-from runai_model_streamer._storage.pull import (
-    is_address,
-    list_objects,
-    name_of,
-    pull_objects,
-    relative_name,
-)
+from runai_model_streamer._storage.pull import is_address, pull_objects, weights_below
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -92,13 +86,11 @@ def pretrained(path: Path, s3_credentials: S3Credentials | None = None) -> Itera
     with tempfile.TemporaryDirectory(prefix="runai-model-") as directory:
         ignored = ["*.safetensors", *_OTHER_WEIGHTS]
         _, source = pull_objects(source, directory, None, ignored, s3_credentials)
-        places = {}
-        for address, _, _ in list_objects(source, True, s3_credentials):
-            if is_weights(name_of(address)):
-                file = os.path.join(directory, relative_name(source, address))
-                os.makedirs(os.path.dirname(file), exist_ok=True)
-                with open(file, "xb"):
-                    places[os.path.abspath(file)] = address
+        places = weights_below(source, directory, s3_credentials)
+        for file in places:
+            os.makedirs(os.path.dirname(file), exist_ok=True)
+            with open(file, "xb"):
+                pass
         with _streaming(directory, places, s3_credentials):
             yield directory
 
@@ -109,7 +101,7 @@ class _Directory:
     def __init__(
         self, directory: str, places: dict[str, str], credentials: S3Credentials | None
     ) -> None:
-        """`places` are the addresses of files that are elsewhere."""
+        """`places` are the addresses of files that are elsewhere, by absolute paths."""
         self._root = os.path.abspath(directory).rstrip("/") + "/"
         self._places = places
         self.credentials = credentials

@@ -105,7 +105,7 @@ def pull_objects(
         key = native.object_key(path)
         if not any(matches(key, *choice) for choice in ((allow, ignore), *also)):
             continue
-        relative = relative_name(source, path)
+        relative = _relative(source, path)
         if relative in leave_out:
             continue
         if relative == JOURNAL:
@@ -120,7 +120,21 @@ def pull_objects(
     return len(wanted), snapshot
 
 
-def relative_name(source: str, path: str) -> str:
+def weights_below(
+    source: str, destination: str, credentials: S3Credentials | None = None
+) -> dict[str, str]:
+    """The paths of the safetensors files below `source`, by the files that pull_objects() would
+    make of them. Raises where they would lie outside of `destination`, or be the same."""
+    wanted = [
+        _Wanted(path, _target(destination, _relative(source, path), path), size, version)
+        for path, size, version in list_objects(source, True, credentials)
+        if is_weights(name_of(path))
+    ]
+    _check_targets(wanted)
+    return {one.target: one.path for one in wanted}
+
+
+def _relative(source: str, path: str) -> str:
     """The name that the object at `path` of the list of `source` has below it."""
     return _decoded(path, path[len(_base(source)) :])
 

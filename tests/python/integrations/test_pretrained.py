@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,6 +19,7 @@ from runai_model_streamer import RunaiStreamerInvalidInputException, StreamerErr
 from runai_model_streamer.integrations import pretrained
 from tests.python.integrations.conftest import Place
 from tests.support import models
+from tests.support.servers.gcs_standin import GcsStandIn
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 SIZES = [5, 70_000, 0, 9, 300_001, *[3] * 20]
@@ -146,6 +148,20 @@ def test_blocks_of_several_threads(model: Path) -> None:
         thread.join()
     assert not errors
     assert (safetensors.safe_open, safetensors.torch.load_file) == (OPEN, LOAD)
+
+
+@pytest.mark.parametrize("key", ["../../outside.safetensors", "a/../../outside.safetensors"])
+def test_a_name_does_not_lead_out_of_the_directory(tmp_path: Path, key: str) -> None:
+    with GcsStandIn() as gcs, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+        (tmp_path / "tmp").mkdir()
+        gcs.buckets["models"] = {}
+        gcs.put("models", f"model/{key}", b"")
+        with pytest.raises(RunaiStreamerInvalidInputException, match="outside of the"):
+            with pretrained("gs://models/model"):
+                pass
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["tmp"]
 
 
 def test_what_is_no_directory_is_refused(model: Path) -> None:

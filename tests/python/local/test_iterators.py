@@ -393,6 +393,23 @@ class TestAwaiting:
             found = asyncio.run(load(f"http://{server.host}:{server.port}/a.safetensors"))
         assert found == [f"t{index:04}" for index in range(4)]
 
+    def test_tasks_that_share_a_load(self, loading: Model) -> None:
+        streamer, tensors = loading
+
+        async def take() -> list[tuple[str, torch.Tensor]]:
+            found = []
+            async for pair in streamer.get_tensors_async():
+                found.append(pair)
+                await asyncio.sleep(0)
+            return found
+
+        async def load() -> list[tuple[str, torch.Tensor]]:
+            return [
+                pair for found in await asyncio.gather(take(), take(), take()) for pair in found
+            ]
+
+        check(asyncio.run(load()), tensors)
+
     def test_nothing_but_the_consumer_holds_a_tensor(self, tmp_path: Path) -> None:
         save_floats(tmp_path / "a.safetensors", [300_000] * 4)
 
