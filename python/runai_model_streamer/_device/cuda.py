@@ -290,31 +290,12 @@ class CudaSink:
         return memory[start : start + size].view(dtype).view(shape)
 
     def _chunks(self, session: Session, block: _Block) -> FileChunks:
-        request = block.request
-        last = block.first + block.count
-        if block.in_place:
-            assert request.destinations is not None
-            destinations = request.destinations[block.first : last]
-            keep: object = request.keep
-        else:
+        chunks = block.request.part(block.number, block.first, block.first + block.count)
+        if not block.in_place:
             memory = session.memory[block.number]
-            destinations = [tensor.data_ptr() for tensor in memory]
-            keep = memory  # what was taken is not in it any more
-        return FileChunks(
-            block.number,
-            request.path,
-            request.offsets[block.first : last],
-            request.sizes[block.first : last],
-            destinations=destinations,
-            keep=keep,
-            strides={
-                index - block.first: request.strides[index]
-                for index in range(block.first, last)
-                if index in request.strides
-            }
-            if request.strides
-            else None,
-        )
+            chunks.destinations = [tensor.data_ptr() for tensor in memory]
+            chunks.keep = memory  # what was taken is not in it any more
+        return chunks
 
 
 def _cut(requests: Iterable[FileChunks], slack: int) -> Iterator[_Block]:

@@ -207,6 +207,13 @@ class TestAWrongFile:
             with pytest.raises(StreamerNotFoundError, match=r"part-2.*does not list it"):
                 streamer.stream_files(files, verify=manifest)
 
+    def test_a_file_with_a_sliced_tensor_is_not_verified(self, files) -> None:
+        manifest = {path.name: "0" * 64 for path in files[:1]} | {files[1].name: digest(files[1])}
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files(files[:2], slices={"small.3.0": slice(0, 1)}, verify=manifest)
+            assert streamer.unverified == [str(files[0])]
+            dict(streamer.get_tensors())
+
     def test_no_manifest(self, tmp_path: Path, files) -> None:
         (tmp_path / "SHA256SUMS").unlink()
         with pytest.raises(StreamerNotFoundError, match="no manifest beside it"):
