@@ -60,7 +60,7 @@ def inside(root: Path, *command: str, cwd: str = "/") -> list[str]:
     script = (
         'set -eu; root=$1 cwd=$2; shift 2; mount --bind "$root" "$root"; cd "$root"; '
         "mount -t proc proc proc; mount -t sysfs -o ro sysfs sys; "
-        "mount --rbind /dev dev; mount -t tmpfs -o mode=1777 tmpfs tmp; "
+        "mount --rbind /dev dev; "
         'exec chroot . sh -c \'cd "$0" && exec "$@"\' "$cwd" "$@"'
     )
     namespaces = ["unshare", "--mount", "--pid", "--fork", "--propagation", "private"]

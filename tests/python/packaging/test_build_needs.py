@@ -35,6 +35,7 @@ def test_all_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
     assert "apt-get install libcurl4-openssl-dev libssl-dev python3-dev RHEL" in text
     assert "dnf install libcurl-devel openssl-devel python3-devel Without" in text
     assert "cmake.define.STREAMER_OBJECT_STORAGE=OFF" in text
+    assert "with headers (that of RHEL 9 is older) OpenSSL" in text
     assert "docs/guides/install.md" in text
 
 
