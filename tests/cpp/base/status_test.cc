@@ -30,18 +30,23 @@ TEST(Status, SaysEverythingItKnowsInOneLine) {
   EXPECT_EQ(text.find('\n'), std::string::npos);
 }
 
-TEST(Status, KeepsThePathRangeAndHintThatWereSetFirst) {
+TEST(Status, KeepsThePathRangeEndpointAndHintThatWereSetFirst) {
   const Status status = Status::error(Code::kIo, "x")
                             .with_path("first")
                             .with_path("second")
                             .with_range(1, 2)
                             .with_range(3, 4)
+                            .with_endpoint("http://a (X)")
+                            .with_endpoint("http://b")
+                            .with_hint("")
                             .with_hint("one")
                             .with_hint("two");
   EXPECT_EQ(status.detail().path, "first");
   EXPECT_EQ(status.detail().offset, 1u);
   EXPECT_EQ(status.detail().size, 2u);
+  EXPECT_EQ(status.detail().endpoint, "http://a (X)");
   EXPECT_EQ(status.detail().hint, "one");
+  EXPECT_NE(status.to_string().find("; endpoint: http://a (X)"), std::string::npos);
 }
 
 TEST(Status, StaysOkWhateverIsAdded) {

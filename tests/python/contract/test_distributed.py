@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
+from pathlib import Path
 
 import pytest
 import torch.distributed
@@ -77,6 +80,36 @@ def test_two_ranks_share_and_say_so(files, tensors) -> None:
     assert "[RunAI Streamer][Distributed] Using distributed streaming between 2 processes" in text
     for rank in (0, 1):
         assert f"[RunAI Streamer] Rank {rank}: CPU ring " in text
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_each_rank_verifies_what_it_got(files, tensors, good: bool) -> None:
+    digests = {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in files}
+    verify = {name.lstrip("/"): digest for name, digest in digests.items()}
+    if not good:
+        verify[files[-1].lstrip("/")] = "0" * 64
+    code = PRELUDE + (
+        "import json, os\n"
+        "from runai_model_streamer import StreamerDigestError\n"
+        "verify, *files = sys.argv[1:]\n"
+        "store = dist.TCPStore('127.0.0.1', 0, 2, True, wait_for_workers=False)\n"
+        "rank = 0 if (child := os.fork()) else 1\n"
+        "if rank: store = dist.TCPStore('127.0.0.1', store.port, 2, False)\n"
+        "dist.init_process_group('gloo', store=store, rank=rank, world_size=2)\n"
+        "with SafetensorsStreamer() as s:\n"
+        "    s.stream_files(files, is_distributed=True, verify=json.loads(verify))\n"
+        "    assert s.file_streamer.ring_info()\n"
+        "    try: result = len(dict(s.get_tensors()))\n"
+        "    except StreamerDigestError: result = 0\n"
+        "total = torch.tensor([result])\n"
+        "dist.all_reduce(total)\n"
+        "if rank: os._exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+        "print(int(total))\n"
+    )
+    env = {"RUNAI_STREAMER_DIST": "1", "OMP_NUM_THREADS": "1"}
+    out = python(code, json.dumps(verify), *files, timeout=100, **env)
+    assert out.split("\n")[-1] == str(2 * len(tensors) if good else 0)
 
 
 def test_a_rank_may_exit_while_another_still_takes(files, tensors) -> None:
