@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+import importlib
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,9 +12,10 @@ from runai_model_streamer._cli.command import Debug, Json, Where, command
 from runai_model_streamer._cli.output import Output
 from runai_model_streamer._cli.progress import bar
 from runai_model_streamer._errors import shown_path
-from runai_model_streamer._tools.pictures import check_plotting, plot
-from runai_model_streamer._tools.rates import Bench, Rate, measure
 from runai_model_streamer._units import size_text
+
+if TYPE_CHECKING:
+    from runai_model_streamer._tools.rates import Bench, Rate
 
 EXAMPLES = (
     "bench /models/llama",
@@ -41,12 +43,15 @@ def bench(
     Then read its first bytes in other ways: by a raw reader, and with fixed concurrencies.
     """
     output = Output(as_json)
+    # They import torch, which takes seconds.
+    pictures = importlib.import_module("runai_model_streamer._tools.pictures")
+    rates = importlib.import_module("runai_model_streamer._tools.rates")
     if picture is not None:
-        check_plotting()
+        pictures.check_plotting()
     with bar("loading", not as_json) as progress:
-        found = measure(path, device, seconds=seconds, progress=progress)
+        found = rates.measure(path, device, seconds=seconds, progress=progress)
     if picture is not None:
-        plot(found, picture)
+        pictures.plot(found, picture)
     _print_document(output, found, picture)
     output.line(
         f"{size_text(found.load.bytes)} in {found.load.seconds:.2f} s: "

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import os
 import platform
 import sys
 from typing import Annotated
 
-import torch
 import typer
 
 import runai_model_streamer
@@ -35,7 +35,7 @@ def env(
         "model-streamer": runai_model_streamer.__version__,
         "location": os.path.dirname(runai_model_streamer.__file__),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": _version_of("torch"),
         "platform": f"{platform.machine()} {platform.platform(terse=True)}",
         "executable": sys.executable,
     }
@@ -69,3 +69,10 @@ def env(
         meant = f": did you mean {nearest}?" if nearest else ""
         output.line(f"problem: {name} is no setting{meant}", "fail")
     return FINDING if mixed or unknown or any(one.problem for one in settings) else None
+
+
+def _version_of(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import os
 import re
 from collections import defaultdict
@@ -16,7 +17,6 @@ from runai_model_streamer._errors import (
     StreamerNotFoundError,
 )
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
-from runai_model_streamer._formats.safetensors.torch_dtypes import safetensors_to_torch_dtype
 from runai_model_streamer._native_api import (
     FileRanges,
     safetensors_dtype_bits,
@@ -31,6 +31,24 @@ from runai_model_streamer._storage.listing import list_safetensors
 
 # Headers of shards have some KiB. Longer ones need a second request.
 _FIRST_BYTES = 64 << 10
+# What every version of torch has: it takes seconds to import.
+_COMMON = frozenset(
+    [
+        "F64",
+        "F32",
+        "F16",
+        "BF16",
+        "I64",
+        "I32",
+        "I16",
+        "I8",
+        "U8",
+        "BOOL",
+        "C64",
+        "F8_E4M3",
+        "F8_E5M2",
+    ]
+)
 _AT_ONCE = 32  # requests for headers: each waits for the storage and brings little
 _LAYER = re.compile(r"^(.*?\.\d+)\.")
 
@@ -241,6 +259,11 @@ def _misaligned(shards: Sequence[Shard]) -> list[Problem]:
 
 
 def _unknown_dtypes(shards: Sequence[Shard]) -> list[Problem]:
+    dtypes = {tensor.dtype for shard in shards for tensor in shard.tensors}
+    if dtypes <= _COMMON:
+        return []
+    name = "runai_model_streamer._formats.safetensors.torch_dtypes"
+    known = importlib.import_module(name).safetensors_to_torch_dtype
     return [
         Problem(
             "dtype",
@@ -249,7 +272,7 @@ def _unknown_dtypes(shards: Sequence[Shard]) -> list[Problem]:
         )
         for shard in shards
         for dtype, tensor in {tensor.dtype: tensor for tensor in shard.tensors}.items()
-        if dtype not in safetensors_to_torch_dtype
+        if dtype not in known
     ]
 
 

@@ -10,8 +10,6 @@ import stat
 import time
 from collections.abc import Iterator
 
-import torch
-
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._errors import StreamerError
 from runai_model_streamer._paths import to_native
@@ -208,6 +206,11 @@ def _cgroup_limit() -> int | None:
 
 
 def _gpu() -> Iterator[Step]:
+    try:
+        import torch
+    except ImportError:
+        yield Step("GPU", SKIP, "PyTorch is not installed")
+        return
     if torch.version.cuda is None and getattr(torch.version, "hip", None) is None:
         yield Step("GPU", SKIP, "this build of PyTorch is for CPUs")
         return
