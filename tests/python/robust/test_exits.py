@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from tests.support.processes import ROOT, run_python
 
-SAMPLE = 16
+SAMPLE = 12
 
 
 def test_the_interpreter_ends_in_the_middle_of_a_call(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tests.support.processes import ROOT, run_python
 from tests.support.servers.nginx import Nginx
 from tests.support.servers.tls import Authority
 
-SAMPLE = 60
+SAMPLE = 40
 
 CODE = """
 import json, sys
