@@ -1,6 +1,7 @@
 #include "base/system.h"
 
 #include <sched.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,11 +9,15 @@
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
+#include <limits>
 #include <sstream>
 #include <string>
 
 namespace streamer {
 namespace {
+
+constexpr const char* kSelf = "/proc/self/cgroup";
+constexpr const char* kRoot = "/sys/fs/cgroup";
 
 std::uint64_t read_number(const std::string& path) {
   std::ifstream file(path);
@@ -30,8 +35,14 @@ struct Cgroup {
   bool v2 = true;
 };
 
-Cgroup find_cgroup() {
-  std::ifstream file("/proc/self/cgroup");
+bool is_among(const std::string& word, const std::string& list) {
+  return ("," + list + ",").find("," + word + ",") != std::string::npos;
+}
+
+// The cgroup of this process that limits what `controller` counts.
+Cgroup find_cgroup(const std::string& controller, const std::string& self,
+                   const std::string& root) {
+  std::ifstream file(self);
   std::string line;
   Cgroup found;
   while (std::getline(file, line)) {
@@ -41,9 +52,9 @@ Cgroup find_cgroup() {
     const std::string controllers = line.substr(first + 1, second - first - 1);
     const std::string path = line.substr(second + 1);
     if (line.rfind("0::", 0) == 0) {
-      found.directory = "/sys/fs/cgroup" + path;
-    } else if (controllers.find("memory") != std::string::npos) {
-      return {"/sys/fs/cgroup/memory" + path, false};
+      found.directory = root + path;
+    } else if (is_among(controller, controllers)) {
+      return {root + "/" + controller + path, false};
     }
   }
   return found;
@@ -53,21 +64,25 @@ std::string parent(const std::string& directory) {
   return directory.substr(0, directory.rfind('/'));
 }
 
-// The lowest limit of the cgroup and its ancestors.
-std::uint64_t lowest(const Cgroup& group, const char* v2, const char* v1) {
-  std::uint64_t limit = kNoLimit;
-  std::string directory = group.directory;
-  while (directory.size() >= std::string("/sys/fs/cgroup").size()) {
-    limit = std::min(limit, read_number(directory + "/" + (group.v2 ? v2 : v1)));
-    directory = parent(directory);
+// Calls `visit` with the directory of the cgroup and of each of its ancestors.
+template <typename Visit>
+void for_ancestors(const Cgroup& group, const std::string& root, Visit visit) {
+  for (std::string directory = group.directory; directory.size() >= root.size();
+       directory = parent(directory)) {
+    visit(directory);
   }
-  return limit;
 }
 
 }  // namespace
 
 std::uint64_t cgroup_memory_limit() {
-  return lowest(find_cgroup(), "memory.max", "memory.limit_in_bytes");
+  std::uint64_t limit = kNoLimit;
+  const Cgroup group = find_cgroup("memory", kSelf, kRoot);
+  for_ancestors(group, kRoot, [&](const std::string& directory) {
+    const char* const name = group.v2 ? "/memory.max" : "/memory.limit_in_bytes";
+    limit = std::min(limit, read_number(directory + name));
+  });
+  return limit;
 }
 
 std::uint64_t available_memory() {
@@ -83,17 +98,38 @@ std::uint64_t available_memory() {
   return std::min(available, cgroup_memory_limit());
 }
 
+std::uint64_t address_space_left() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return kNoLimit;
+  const std::uint64_t used =
+      read_number("/proc/self/statm") * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  return limit.rlim_cur - std::min<std::uint64_t>(limit.rlim_cur, used);
+}
+
+double processor_quota(const std::string& self, const std::string& root) {
+  double lowest = std::numeric_limits<double>::infinity();
+  const Cgroup group = find_cgroup("cpu", self, root);
+  for_ancestors(group, root, [&](const std::string& directory) {
+    double quota = 0;
+    double period = 0;
+    if (group.v2) {  // "max 100000": no number
+      std::ifstream file(directory + "/cpu.max");
+      if (!(file >> quota >> period)) return;
+    } else if (!(std::ifstream(directory + "/cpu.cfs_quota_us") >> quota) ||
+               !(std::ifstream(directory + "/cpu.cfs_period_us") >> period)) {
+      return;
+    }
+    if (quota > 0 && period > 0) lowest = std::min(lowest, quota / period);  // -1: no limit
+  });
+  return lowest;
+}
+
 int usable_processors() {
   cpu_set_t set;
   CPU_ZERO(&set);
   int count = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-  std::ifstream file(find_cgroup().directory + "/cpu.max");
-  std::string quota;
-  double period = 0;
-  if (file >> quota >> period && quota != "max" && period > 0) {
-    count = std::min(count,
-                     static_cast<int>(std::lround(std::strtod(quota.c_str(), nullptr) / period)));
-  }
+  const double quota = processor_quota(kSelf, kRoot);
+  if (quota < count) count = static_cast<int>(std::lround(quota));
   return std::max(count, 1);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace streamer {
 
@@ -14,7 +15,14 @@ std::uint64_t cgroup_memory_limit();
 // page cache counted as free. kNoLimit where it can't be told.
 std::uint64_t available_memory();
 
-// Processors that the process may use: by affinity and by the cgroup's quota, at least 1.
+// Bytes of addresses that the process may still map (RLIMIT_AS), or kNoLimit.
+std::uint64_t address_space_left();
+
+// Processors that the quotas of a cgroup and of its ancestors allow (v2 or v1); infinite: no quota.
+// `self` is the file /proc/self/cgroup, `root` is where the hierarchies are mounted.
+double processor_quota(const std::string& self, const std::string& root);
+
+// Processors that the process may use: by affinity and by the quotas of cgroups, at least 1.
 int usable_processors();
 
 // Clocks, in seconds: what all threads of the process have used, and how long the processors of

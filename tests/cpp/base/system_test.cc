@@ -3,6 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
 #include <thread>
 
 namespace streamer {
@@ -23,6 +28,58 @@ TEST(System, TheIdleTimeOfTheProcessorsOnlyGrows) {
   std::this_thread::sleep_for(50ms);
   EXPECT_GT(before.idle, 0);
   EXPECT_GE(processor_times(true).idle, before.idle);
+}
+
+// A tree of cgroups as the kernel shows it.
+class Cgroups {
+ public:
+  Cgroups() {
+    std::string name = (std::filesystem::temp_directory_path() / "cgroups-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) std::abort();
+    root_ = name;
+  }
+  ~Cgroups() { std::filesystem::remove_all(root_); }
+  Cgroups(const Cgroups&) = delete;
+  Cgroups& operator=(const Cgroups&) = delete;
+  Cgroups& set(const std::string& file, const std::string& text) {
+    const std::filesystem::path path = root_ + "/fs/" + file;
+    std::filesystem::create_directories(path.parent_path());
+    std::ofstream(path) << text << "\n";
+    return *this;
+  }
+  double quota(const std::string& self) const {
+    std::ofstream(root_ + "/self") << self;
+    return processor_quota(root_ + "/self", root_ + "/fs");
+  }
+
+ private:
+  std::string root_;
+};
+
+TEST(System, TheLowestQuotaOfACgroupAndItsAncestorsCounts) {
+  Cgroups groups;
+  const std::string self = "0::/pod/container\n";
+  EXPECT_TRUE(std::isinf(groups.quota(self)));
+  groups.set("pod/container/cpu.max", "max 100000");
+  EXPECT_TRUE(std::isinf(groups.quota(self)));
+  groups.set("pod/cpu.max", "400000 100000");
+  EXPECT_EQ(groups.quota(self), 4);
+  groups.set("pod/container/cpu.max", "150000 100000");
+  EXPECT_EQ(groups.quota(self), 1.5);
+}
+
+TEST(System, QuotasOfVersionOneCount) {
+  Cgroups groups;
+  const std::string self = "4:memory:/m\n3:cpu,cpuacct:/pod/container\n0::/\n";
+  groups.set("cpu/pod/container/cpu.cfs_quota_us", "-1");
+  groups.set("cpu/pod/container/cpu.cfs_period_us", "100000");
+  EXPECT_TRUE(std::isinf(groups.quota(self)));
+  groups.set("cpu/pod/cpu.cfs_quota_us", "200000");
+  groups.set("cpu/pod/cpu.cfs_period_us", "50000");
+  EXPECT_EQ(groups.quota(self), 4);
+  // The folder of another container's view is not there: the root of the mount is what counts.
+  groups.set("cpu/cpu.cfs_quota_us", "100000").set("cpu/cpu.cfs_period_us", "50000");
+  EXPECT_EQ(groups.quota("3:cpu,cpuacct:/elsewhere\n"), 2);
 }
 
 }  // namespace
