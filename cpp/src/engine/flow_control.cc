@@ -62,13 +62,13 @@ bool FlowControl::admits_view(std::uint64_t bytes) const {
 
 bool FlowControl::admits_read(SourceKind kind) const {
   const Source& source = sources_.at(kind);
-  return source.active < source.limits.controller.limit();
+  return source.active < source.limits.most_reads();
 }
 
 int FlowControl::most_reads() const {
   int most = 0;
   for (const auto& [kind, source] : sources_) {
-    most = std::max(most, source.limits.controller.limit());
+    most = std::max(most, source.limits.most_reads());
   }
   return most;
 }
@@ -78,7 +78,7 @@ std::optional<Measurement> FlowControl::read_ended(SourceKind kind, std::uint64_
   Source& source = sources_.at(kind);
   ConcurrencyController& controller = source.limits.controller;
   const bool measure = controller.completed(bytes, source.active, report, now);
-  last_concurrency_ = controller.limit();
+  last_concurrency_ = source.limits.most_reads();
   --source.active;
   if (report.waited > 0 && report.seconds > report.waited) {
     const double rate = static_cast<double>(bytes) / (report.seconds - report.waited);

@@ -1,6 +1,7 @@
 // How many reads may be under way, and how much they may have read ahead of the consumer.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -20,6 +21,13 @@ struct SourceLimits {
   ConcurrencyController controller;
   bool stragglers = false;  // see StragglerPolicy
   bool skips_gaps = false;  // see SourceTraits
+  // See SourceTraits; in the place of the controller.
+  std::shared_ptr<const std::atomic<int>> reads = nullptr;
+
+  // Reads that may be under way at once.
+  int most_reads() const {
+    return reads ? reads->load(std::memory_order_relaxed) : controller.limit();
+  }
 };
 
 // The times of the processors that a policy needs before it goes on.

@@ -157,7 +157,8 @@ void Stream::Impl::add_source(SourceKind kind, const SourceTraits& traits) {
              .controller =
                  ConcurrencyController(options_.concurrency_for(kind), traits, usable_processors()),
              .stragglers = traits.hedge,
-             .skips_gaps = traits.skips_gaps});
+             .skips_gaps = traits.skips_gaps,
+             .reads = traits.reads});
 }
 
 Result<Destination*> Stream::Impl::destination(Device device) {

@@ -25,11 +25,14 @@ struct SourceTraits {
   std::uint64_t view_chunk_bytes = 0;  // of one fault_in(): parts end at multiples of it
   std::uint64_t min_chunk_bytes = 0;   // the least that a setting may choose
   std::uint64_t window_bytes = 0;      // memory that keeps it busy, where nobody sets a limit
-  int initial_concurrency = 0;         // where adaptive concurrency starts
-  int max_concurrency = 0;             // and the most that it may reach
-  std::uint64_t reader_bytes = 0;      // memory that each reader holds (transport buffers)
-  bool hedge = false;                  // reads that lag may be cut; see ReadProgress
-  bool skips_gaps = false;             // a read passes over what it need not read, at no cost
+  // Reads that should be under way now, for a source that finds the number itself. It changes while
+  // the source is read. Null: the engine finds it, between the following two.
+  std::shared_ptr<const std::atomic<int>> reads;
+  int initial_concurrency = 0;     // where adaptive concurrency starts
+  int max_concurrency = 0;         // and the most that it may reach
+  std::uint64_t reader_bytes = 0;  // memory that each reader holds (transport buffers)
+  bool hedge = false;              // reads that lag may be cut; see ReadProgress
+  bool skips_gaps = false;         // a read passes over what it need not read, at no cost
 };
 
 // The mapping behind views of an object. It outlives the object for as long as a view is held.

@@ -77,7 +77,7 @@ TEST(System, QuotasOfVersionOneCount) {
   groups.set("cpu/pod/cpu.cfs_quota_us", "200000");
   groups.set("cpu/pod/cpu.cfs_period_us", "50000");
   EXPECT_EQ(groups.quota(self), 4);
-  // The folder of another container's view is not there: the root of the mount is what counts.
+  // The directory of another container's view is not there: the root of the mount is what counts.
   groups.set("cpu/cpu.cfs_quota_us", "100000").set("cpu/cpu.cfs_period_us", "50000");
   EXPECT_EQ(groups.quota("3:cpu,cpuacct:/elsewhere\n"), 2);
 }

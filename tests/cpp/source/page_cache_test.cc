@@ -30,6 +30,17 @@ void read(const std::string& path, std::uint64_t offset, std::uint64_t size) {
   ::close(fd);
 }
 
+class OpenFile final : public PageCacheDescriptors {
+ public:
+  explicit OpenFile(const std::string& path) : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
+  ~OpenFile() override { ::close(fd_); }
+  int plain() override { return fd_; }
+  int without_readahead() override { return -1; }
+
+ private:
+  const int fd_;
+};
+
 class PageCache : public ::testing::TestWithParam<std::uint64_t> {
  protected:
   const Folder folder_;
@@ -53,12 +64,10 @@ TEST_P(PageCache, IsNotFilledByTheQuestion) {
 TEST_P(PageCache, TellsOfARange) {
   Folder::evict(path_);
   read(path_, size_ / 2, size_ / 4);
-  const int fd = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
-  const PageCacheProbe probe(fd, path_);
-  EXPECT_EQ(probe.cached_fraction(size_ / 2, size_ / 4), 1);
-  EXPECT_EQ(probe.cached_fraction(0, size_ / 4), 0);
-  EXPECT_EQ(probe.cached_fraction(0, 0), 1);
-  ::close(fd);
+  OpenFile file(path_);
+  EXPECT_EQ(cached_fraction(file, size_ / 2, size_ / 4), 1);
+  EXPECT_EQ(cached_fraction(file, 0, size_ / 4), 0);
+  EXPECT_EQ(cached_fraction(file, 0, 0), 1);
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, PageCache, ::testing::Values(4 * kMiB, 40 * kMiB));

@@ -113,7 +113,7 @@ def test_no_file_descriptors_for_connections_is_an_error_that_says_so(
 
 
 def test_no_file_descriptors_is_an_error_that_says_so(files: list[str]) -> None:
-    said = run(LOAD_WITHOUT_DESCRIPTORS, "2", *files)
+    said = run(LOAD_WITHOUT_DESCRIPTORS, "0", *files)
     assert said.startswith("24 ")
     assert "descriptor" in said or "open files" in said
 

@@ -7,11 +7,12 @@
 
 #include <cerrno>
 #include <memory>
-#include <new>
 #include <utility>
 
+#include "base/memory_units.h"
 #include "base/system.h"
 #include "source/file/file_errors.h"
+#include "source/file/page_cache.h"
 #include "source/file/presence.h"
 
 namespace streamer {
@@ -20,6 +21,10 @@ namespace {
 // Reading into the page cache costs about 0.4 CPU seconds a GB: with fewer processors than this it
 // is slower than the device.
 constexpr int kProcessorsForCache = 8;
+// The part of a range that is "cached" if at least so much of it is.
+constexpr double kMostly = 0.5;
+// Under a limit of the address space: what threads and memory of the engine take of it.
+constexpr std::uint64_t kOtherAddresses = 256 * kMiB;
 
 // File systems whose files can't vanish from under a mapping because a server went away.
 bool is_local(int fd) {
@@ -44,62 +49,72 @@ bool is_local(int fd) {
 
 }  // namespace
 
-// What is known of a range. `assume_cold`: it is not in the page cache, which is not asked.
+// What is known of a range that becomes a view, or is read into memory.
 class FileObject::Facts final : public RangeFacts {
  public:
-  Facts(const FileObject& file, std::uint64_t offset, std::uint64_t size, bool assume_cold)
-      : file_(file), offset_(offset), size_(size), assume_cold_(assume_cold) {}
+  enum class As { kView, kColdView, kMemory };  // kColdView: as if it were not in the page cache
+  Facts(const FileObject& file, std::uint64_t offset, std::uint64_t size, As as)
+      : file_(file), offset_(offset), size_(size), as_(as) {}
+  // Bytes that are copied into memory would be there twice.
   bool cache_is_costly() const override {
-    return file_.costly_cache_ || file_.passing_.load(std::memory_order_relaxed);
+    return as_ == As::kMemory || file_.costly_cache_ ||
+           file_.passing_.load(std::memory_order_relaxed);
   }
-  bool read_by_others() const override { return has_other_readers(file_.fd_); }
-  bool cached() const override { return !assume_cold_ && file_.mostly_cached(offset_, size_); }
+  bool read_by_others() const override {
+    const auto shared = file_.borrow(DescriptorKind::kShared);
+    return shared.ok() && has_other_readers(shared->fd());
+  }
+  bool cached() const override {
+    return as_ != As::kColdView && file_.cached_part(offset_, size_) >= kMostly;
+  }
 
  private:
   const FileObject& file_;
   const std::uint64_t offset_;
   const std::uint64_t size_;
-  const bool assume_cold_;
+  const As as_;
 };
 
-FileObject::FileObject(std::string path, const struct stat& info, int fd)
-    : Object(std::move(path), static_cast<std::uint64_t>(info.st_size), FileStamp::version(info)),
-      fd_(fd),
-      local_(is_local(fd)),
-      stamp_(info, local_),
-      page_cache_(fd, this->path()) {}
+class FileObject::PageCache final : public PageCacheDescriptors {
+ public:
+  explicit PageCache(const FileObject& file)
+      : file_(file), plain_(file.borrow(DescriptorKind::kShared)) {}
+  int plain() override { return plain_.ok() ? plain_->fd() : -1; }
+  int without_readahead() override {
+    auto probe = file_.borrow(DescriptorKind::kProbe);
+    if (!probe.ok()) return -1;
+    return probe_.emplace(std::move(*probe)).fd();
+  }
 
-FileObject::~FileObject() {
-  if (direct_fd_ >= 0) ::close(direct_fd_);
-  ::close(fd_);
-}
+ private:
+  const FileObject& file_;
+  Result<FileDescriptors::Borrowed> plain_;
+  std::optional<FileDescriptors::Borrowed> probe_;
+};
+
+FileObject::FileObject(std::string path, const struct stat& info,
+                       std::unique_ptr<FileDescriptors> descriptors, bool local)
+    : Object(std::move(path), static_cast<std::uint64_t>(info.st_size), FileStamp::version(info)),
+      descriptors_(std::move(descriptors)),
+      local_(local),
+      stamp_(info, local_) {}
 
 Result<std::shared_ptr<const FileObject>> FileObject::open(const std::string& path,
-                                                           FsPreference preference) {
-  // O_NONBLOCK: a pipe is refused below, instead of waiting for somebody to write to it.
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return file_error("cannot open the file", path, errno);
+                                                           FsPreference preference,
+                                                           FileSystems& systems) {
   struct stat info {};
-  if (fstat(fd, &info) != 0) {
-    const int os_error = errno;
-    ::close(fd);
-    return file_error("cannot stat the file", path, os_error);
-  }
+  auto opened = FileDescriptors::open(systems.descriptors(), path, &info);
+  if (!opened.ok()) return opened.status();
   if (!S_ISREG(info.st_mode)) {
-    ::close(fd);
     if (S_ISDIR(info.st_mode)) return file_error("cannot read a directory", path, EISDIR);
     return Status::error(Code::kInvalid, "not a regular file").with_path(path);
   }
-  std::unique_ptr<FileObject> made;
-  try {
-    made.reset(new FileObject(path, info, fd));
-  } catch (const std::bad_alloc&) {
-    ::close(fd);  // nobody owned it
-    throw;
+  bool local = false;
+  if (const auto shared = (*opened)->borrow(DescriptorKind::kShared); shared.ok()) {
+    local = is_local(shared->fd());
   }
-  std::shared_ptr<FileObject> object(std::move(made));
-  object->only_ = preference.only;
-  object->choose(preference.strategy);
+  auto object = std::shared_ptr<FileObject>(new FileObject(path, info, std::move(*opened), local));
+  object->choose(preference, info.st_dev, systems);
   if (preference.only) {
     if (Status status = object->check_strategy(); !status.ok()) {
       return std::move(status).with_path(path);
@@ -109,27 +124,31 @@ Result<std::shared_ptr<const FileObject>> FileObject::open(const std::string& pa
 }
 
 // The strategy of this file: the wanted one, or kBuffered if it can't be used.
-void FileObject::choose(FsStrategy wanted) {
-  if (size() == 0 || wanted == FsStrategy::kBuffered) return;
-  if (wanted == FsStrategy::kDirect) {
-    strategy_ = FsStrategy::kDirect;
+void FileObject::choose(FsPreference preference, dev_t device, FileSystems& systems) {
+  only_ = preference.only;
+  if (size() == 0) return;
+  if (preference.strategy != FsStrategy::kAuto) {
+    strategy_ = preference.strategy;
     return;
   }
-  if (wanted == FsStrategy::kAuto) {
-    if (!local_) return;
-    costly_cache_ = usable_processors() < kProcessorsForCache || size() > available_memory() / 2;
-    announce_reader(fd_);
+  if (!local_) {
+    trial_ = systems.trial_of(device);
+    return;
   }
-  view_ = FileView::map(fd_, size(), &view_errno_);
-  if (view_ || only_ || wanted == FsStrategy::kAuto) strategy_ = wanted;
+  strategy_ = FsStrategy::kAuto;
+  costly_cache_ = usable_processors() < kProcessorsForCache || size() > available_memory() / 2;
+  descriptors_->announce(announce_reader);
+  if (const auto shared = borrow(DescriptorKind::kShared); shared.ok()) {
+    announce_reader(shared->fd());
+  }
 }
 
 Status FileObject::check_strategy() const {
-  if (strategy_ == FsStrategy::kMapped && !view_) {
+  if (strategy_ == FsStrategy::kMapped && view() == nullptr) {
     if (view_errno_ == 0) return strategy_error("the kernel cannot populate a mapping", 0);
     return strategy_error("cannot map the file", view_errno_);
   }
-  if (strategy_ == FsStrategy::kDirect && device_fd() < 0) {
+  if (strategy_ == FsStrategy::kDirect && !has_direct()) {
     // These two mean that the file system has no O_DIRECT.
     const bool none = direct_errno_ == EINVAL || direct_errno_ == EOPNOTSUPP;
     return strategy_error("cannot read the file past the page cache (O_DIRECT)",
@@ -138,20 +157,45 @@ Status FileObject::check_strategy() const {
   return {};
 }
 
-bool FileObject::mostly_cached(std::uint64_t offset, std::uint64_t size) const {
-  return page_cache_.cached_fraction(offset, size) >= 0.5;
+std::byte* FileObject::view() const {
+  std::call_once(view_once_, [this] { map(); });
+  return view_ ? view_->data() : nullptr;
+}
+
+void FileObject::map() const {
+  if (strategy_ != FsStrategy::kMapped && strategy_ != FsStrategy::kAuto) return;
+  const bool roomy = address_space_left() / 2 > size() + kOtherAddresses;
+  if (strategy_ == FsStrategy::kAuto && !roomy) return;  // what is kept needs its size again
+  const auto shared = borrow(DescriptorKind::kShared);
+  if (!shared.ok()) {
+    view_errno_ = shared.status().detail().os_error;
+    return;
+  }
+  view_ = FileView::map(shared->fd(), size(), &view_errno_);
+}
+
+double FileObject::cached_part(std::uint64_t offset, std::uint64_t size) const {
+  PageCache pages(*this);
+  return cached_fraction(pages, offset, size);
+}
+
+bool FileObject::in_page_cache() const {
+  std::call_once(cached_once_, [this] {
+    const std::uint64_t middle = size() / 2;
+    cached_ = cached_part(middle, size() - middle) >= kMostly;
+  });
+  return cached_;
 }
 
 ReadWay FileObject::way(std::uint64_t offset, std::uint64_t size) const {
-  const ReadWay way = choose_way(strategy_, Facts(*this, offset, size, /*assume_cold=*/false));
-  if (way == ReadWay::kView && !view_) return ReadWay::kBuffered;
-  if (way == ReadWay::kDirect && device_fd() < 0) return ReadWay::kBuffered;
-  return way;
+  const ReadWay way = choose_way(strategy_, Facts(*this, offset, size, Facts::As::kMemory));
+  const bool direct = way == ReadWay::kDirect && has_direct();
+  return direct ? ReadWay::kDirect : ReadWay::kBuffered;
 }
 
 bool FileObject::take_view(std::uint64_t offset, std::uint64_t size) const {
-  if (!view_) return false;
-  const Facts facts(*this, offset, size, /*assume_cold=*/false);
+  if (view() == nullptr) return false;
+  const Facts facts(*this, offset, size, Facts::As::kView);
   if (choose_way(strategy_, facts) != ReadWay::kView) return false;
   view_->take(offset, size);
   return true;
@@ -167,33 +211,32 @@ Status FileObject::detach_view(std::uint64_t offset, std::uint64_t size, std::by
 
 int FileObject::populate(std::uint64_t offset, std::uint64_t size) const {
   // If cold bytes are read past the cache, this range was found in it.
-  const Facts if_cold(*this, offset, size, /*assume_cold=*/true);
+  const Facts if_cold(*this, offset, size, Facts::As::kColdView);
   const bool cold =
-      choose_way(strategy_, if_cold) == ReadWay::kView && !mostly_cached(offset, size);
+      choose_way(strategy_, if_cold) == ReadWay::kView && cached_part(offset, size) < kMostly;
   return view_->populate(offset, size, cold);
 }
 
-int FileObject::device_fd() const {
-  std::call_once(direct_once_, [this] { open_direct(); });
-  return direct_fd_;
+bool FileObject::has_direct() const {
+  std::call_once(direct_once_, [this] { look_at_direct(); });
+  return direct_errno_ == 0;
 }
 
-void FileObject::open_direct() const {
-  direct_fd_ = ::open(path().c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_DIRECT);
-  if (direct_fd_ < 0) {
-    direct_errno_ = errno;
+void FileObject::look_at_direct() const {
+  const auto direct = borrow(DescriptorKind::kDirect);
+  if (direct.ok()) {
+    direct_io_ = direct_io_of(direct->fd());
     return;
   }
-  struct stat one {};
-  struct stat other {};
-  if (fstat(fd_, &one) != 0 || fstat(direct_fd_, &other) != 0 || one.st_ino != other.st_ino ||
-      one.st_dev != other.st_dev) {  // replaced in between
-    ::close(direct_fd_);
-    direct_fd_ = -1;
-    direct_errno_ = ESTALE;
-    return;
-  }
-  direct_io_ = direct_io_of(direct_fd_);
+  const int os_error = direct.status().detail().os_error;
+  direct_errno_ = os_error != 0 ? os_error : ESTALE;  // another file took its name
+}
+
+int FileObject::device_fd() const {
+  std::call_once(device_once_, [this] {
+    if (auto direct = borrow(DescriptorKind::kDirect); direct.ok()) device_ = std::move(*direct);
+  });
+  return device_ ? device_->fd() : -1;
 }
 
 DirectIo FileObject::direct_io() const {
@@ -201,8 +244,10 @@ DirectIo FileObject::direct_io() const {
 }
 
 Status FileObject::unchanged() const {
+  const auto shared = borrow(DescriptorKind::kShared);
+  if (!shared.ok()) return shared.status();
   struct stat info {};
-  if (fstat(fd_, &info) != 0) return file_error("cannot stat the file", path(), errno);
+  if (fstat(shared->fd(), &info) != 0) return file_error("cannot stat the file", path(), errno);
   if (stamp_.matches(info, path())) return {};
   return Status::error(Code::kChanged, "the file was modified while it was read")
       .with_path(path())

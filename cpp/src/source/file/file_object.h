@@ -4,12 +4,14 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
+#include "source/file/descriptor_cache.h"
 #include "source/file/direct_io.h"
 #include "source/file/file_stamp.h"
+#include "source/file/file_systems.h"
 #include "source/file/file_view.h"
-#include "source/file/page_cache.h"
 #include "source/file/read_way.h"
 #include "source/source.h"
 
@@ -19,10 +21,11 @@ class FileObject final : public Object {
  public:
   // Opens `path`. With `preference.only`, kUnsupported if the strategy can't be used for this file.
   static Result<std::shared_ptr<const FileObject>> open(const std::string& path,
-                                                        FsPreference preference);
-  ~FileObject() override;
+                                                        FsPreference preference,
+                                                        FileSystems& systems);
 
-  std::byte* view() const override { return view_ ? view_->data() : nullptr; }
+  // The file is mapped when somebody asks for its view for the first time.
+  std::byte* view() const override;
   bool take_view(std::uint64_t offset, std::uint64_t size) const override;
   std::shared_ptr<ViewMapping> mapping() const override { return view_; }
   Status detach_view(std::uint64_t offset, std::uint64_t size, std::byte* memory) const override;
@@ -30,41 +33,64 @@ class FileObject final : public Object {
   void expect_passing_reads() const override { passing_.store(true, std::memory_order_relaxed); }
   Status unchanged() const override;
 
-  int fd() const { return fd_; }
+  Result<FileDescriptors::Borrowed> borrow(DescriptorKind kind) const {
+    return descriptors_->borrow(kind);
+  }
+  // For a read at `offset` through the page cache: on shared file systems a stream.
+  Result<FileDescriptors::Borrowed> borrow_for(std::uint64_t offset) const {
+    return local_ ? descriptors_->borrow(DescriptorKind::kShared)
+                  : descriptors_->borrow_stream(offset);
+  }
+  bool local() const { return local_; }
+  // Whether direct reads are possible at all.
+  bool has_direct() const;
+  // How files of its file system are read best; null: way() tells how this one is.
+  ReadTrial* trial() const { return trial_.get(); }
+  // Whether the page cache holds the end of the file: then the trial has nothing to tell.
+  // (Readahead and an earlier look at the header may have brought its beginning there.)
+  bool in_page_cache() const;
   // Whether it must be read by its strategy or not at all.
   bool strategy_only() const { return only_; }
-  // How [offset, offset + size) is best read now.
+  // How [offset, offset + size) is best read into memory now.
   ReadWay way(std::uint64_t offset, std::uint64_t size) const;
   // Makes a part of the view present that take_view() gave: 0 or an errno. See FileView.
   int populate(std::uint64_t offset, std::uint64_t size) const;
-  // What reads by device_fd() need.
+  // What direct reads need.
   DirectIo direct_io() const;
   // From now on direct_io() is the strictest alignment: the kernel refused what it had told.
   void distrust_direct_io() const { distrusted_.store(true, std::memory_order_relaxed); }
 
  private:
   class Facts;
-  FileObject(std::string path, const struct stat& info, int fd);
-  void choose(FsStrategy wanted);
+  class PageCache;
+  FileObject(std::string path, const struct stat& info,
+             std::unique_ptr<FileDescriptors> descriptors, bool local);
+  void choose(FsPreference preference, dev_t device, FileSystems& systems);
   Status check_strategy() const;
-  void open_direct() const;
-  bool mostly_cached(std::uint64_t offset, std::uint64_t size) const;
+  void map() const;
+  void look_at_direct() const;
+  double cached_part(std::uint64_t offset, std::uint64_t size) const;
 
-  const int fd_;
+  const std::unique_ptr<FileDescriptors> descriptors_;
   const bool local_;  // the file system is no other machine's
   const FileStamp stamp_;
-  const PageCacheProbe page_cache_;
   FsStrategy strategy_ = FsStrategy::kBuffered;
   bool only_ = false;
-  std::shared_ptr<FileView> view_;
-  int view_errno_ = 0;                        // why there is no view
   bool costly_cache_ = false;                 // kAuto: see RangeFacts
+  std::shared_ptr<ReadTrial> trial_;          // kAuto, on a shared file system
   mutable std::atomic<bool> passing_{false};  // the bytes go to a device
+
+  mutable std::once_flag view_once_;
+  mutable std::shared_ptr<FileView> view_;
+  mutable int view_errno_ = 0;  // why there is no view
+  mutable std::once_flag cached_once_;
+  mutable bool cached_ = false;
   mutable std::once_flag direct_once_;
-  mutable int direct_fd_ = -1;
   mutable int direct_errno_ = 0;
   mutable DirectIo direct_io_;
   mutable std::atomic<bool> distrusted_{false};
+  mutable std::once_flag device_once_;
+  mutable std::optional<FileDescriptors::Borrowed> device_;  // stays open: a driver knows it
 };
 
 }  // namespace streamer

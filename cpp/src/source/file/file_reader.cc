@@ -1,5 +1,6 @@
 #include "source/file/file_reader.h"
 
+#include <fcntl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/memory_units.h"
 #include "base/segments.h"
 #include "source/file/file_errors.h"
@@ -61,11 +63,26 @@ Status ended_early(const FileObject& file, std::uint64_t offset) {
       .with_hint("Restore the file and load it again");
 }
 
+enum class Order {
+  kAny,
+  kTogether,  // all requests to a file system of another machine are sent at once
+};
+
 // Reads through the page cache until `segments` is empty.
-Status read_buffered(const FileObject& file, std::uint64_t* offset, std::vector<iovec>* segments) {
+Status read_buffered(const FileObject& file, std::uint64_t* offset, std::vector<iovec>* segments,
+                     Order order = Order::kAny) {
+  if (segments->empty()) return {};
+  auto descriptor = file.borrow_for(*offset);
+  if (!descriptor.ok()) return descriptor.status();
+  if (order == Order::kTogether) {
+    posix_fadvise(descriptor->fd(), static_cast<off_t>(*offset),
+                  static_cast<off_t>(total_bytes(*segments)), POSIX_FADV_WILLNEED);
+  }
+  descriptor->set_position(*offset + total_bytes(*segments));
   while (!segments->empty()) {
     const int count = static_cast<int>(std::min(segments->size(), kMaxSegments));
-    const ssize_t got = preadv(file.fd(), segments->data(), count, static_cast<off_t>(*offset));
+    const ssize_t got =
+        preadv(descriptor->fd(), segments->data(), count, static_cast<off_t>(*offset));
     if (got > 0) {
       *offset += static_cast<std::uint64_t>(got);
       consume(segments, static_cast<std::uint64_t>(got));
@@ -76,6 +93,12 @@ Status read_buffered(const FileObject& file, std::uint64_t* offset, std::vector<
     return file_error("cannot read the file", file.path(), errno);
   }
   return {};
+}
+
+// What is left of `segment` behind its first `bytes`.
+iovec after(const iovec& segment, std::uint64_t bytes) {
+  const std::uint64_t skip = std::min<std::uint64_t>(bytes, segment.iov_len);
+  return {static_cast<std::byte*>(segment.iov_base) + skip, segment.iov_len - skip};
 }
 
 // Bytes at the start of `segment` that can be read from `offset` without a bounce buffer.
@@ -96,7 +119,7 @@ Status refused(const FileObject& file, int os_error) {
 FileReader::~FileReader() { std::free(bounce_); }
 
 Result<Opened> FileReader::open(const std::string& path, std::span<std::byte> prefix) {
-  auto file = FileObject::open(path, preference_);
+  auto file = FileObject::open(path, preference_, *systems_);
   if (!file.ok()) return file.status();
   const std::uint64_t size = std::min<std::uint64_t>(prefix.size(), (*file)->size());
   if (size > 0) {
@@ -114,21 +137,16 @@ Status FileReader::read(const Object& object, std::uint64_t offset, std::span<co
   const auto& file = static_cast<const FileObject&>(object);
   const std::uint64_t size = total_bytes(segments);
   report->strategy = fs_strategy_name(FsStrategy::kBuffered);
-  const bool direct = file.way(offset, size) == ReadWay::kDirect;
-  if (!has_gap(segments)) {
-    std::vector<iovec> all(segments.begin(), segments.end());
-    return direct ? read_past_cache(file, offset, std::move(all), report)
-                  : read_buffered(file, &offset, &all);
-  }
+  const bool direct = file.trial() == nullptr && file.way(offset, size) == ReadWay::kDirect;
+  if (!has_gap(segments))
+    return read_run(file, offset, {segments.begin(), segments.end()}, direct, report);
   // What lies between two large gaps is read at once.
   std::array<std::byte, kCachedGap> sink;  // NOLINT: nobody reads it
   const std::uint64_t most = direct ? kDirectGap : kCachedGap;
   std::vector<iovec> part;
   std::uint64_t start = offset;
   const auto read = [&]() -> Status {
-    if (part.empty()) return {};
-    return direct ? read_past_cache(file, start, std::exchange(part, {}), report)
-                  : read_buffered(file, &start, &part);
+    return part.empty() ? Status() : read_run(file, start, std::exchange(part, {}), direct, report);
   };
   for (const iovec& segment : segments) {
     if (is_gap(segment) && segment.iov_len > most) {
@@ -145,14 +163,16 @@ Status FileReader::read(const Object& object, std::uint64_t offset, std::span<co
   return read();
 }
 
-Status FileReader::read_past_cache(const FileObject& file, std::uint64_t offset,
-                                   std::vector<iovec> segments, ReadReport* report) {
-  const std::uint64_t size = total_bytes(segments);
-  if (Status status = read_direct(file, offset, &segments, report);
+Status FileReader::read_run(const FileObject& file, std::uint64_t offset,
+                            std::vector<iovec> segments, bool direct, ReadReport* report) {
+  if (file.trial() != nullptr) return read_by_trial(file, offset, &segments, report);
+  if (file.local()) systems_->set_reads(systems_->local_reads());
+  const Order order = file.local() ? Order::kAny : Order::kTogether;
+  if (!direct) return read_buffered(file, &offset, &segments, order);
+  if (Status status = read_direct(file, &offset, &segments, report);
       !status.ok() || segments.empty()) {
     return status;
   }
-  offset += size - total_bytes(segments);
   // What is left is to be read to memory that exists, gaps too.
   std::array<std::byte, kCachedGap> sink;  // NOLINT: nobody reads it
   std::vector<iovec> left;
@@ -163,13 +183,42 @@ Status FileReader::read_past_cache(const FileObject& file, std::uint64_t offset,
     }
     if (segment.iov_len > 0) left.push_back(segment);
   }
-  return read_buffered(file, &offset, &left);
+  return read_buffered(file, &offset, &left, order);
+}
+
+Status FileReader::read_by_trial(const FileObject& file, std::uint64_t offset,
+                                 std::vector<iovec>* segments, ReadReport* report) {
+  ReadTrial& trial = *file.trial();
+  if (file.in_page_cache()) {
+    systems_->set_reads(systems_->local_reads());
+    return read_buffered(file, &offset, segments);
+  }
+  const std::uint64_t size = total_bytes(*segments);
+  const ReadTrial::Read turn = trial.begin();
+  systems_->set_reads(turn.setting.reads);
+  const Clock::time_point start = Clock::now();
+  Status status;
+  if (turn.setting.direct) {
+    const bool possible = file.has_direct();
+    if (possible) status = read_direct(file, &offset, segments, report);
+    if (!possible || (status.ok() && !segments->empty())) trial.refuse_direct();
+  }
+  if (status.ok()) {
+    const Order order = turn.setting.reads > 1 ? Order::kTogether : Order::kAny;
+    status = read_buffered(file, &offset, segments, order);
+  }
+  trial.ended(turn, status.ok() ? size : 0, seconds_between(start, Clock::now()));
+  systems_->set_reads(trial.setting().reads);
+  return status;
 }
 
 // Reads by O_DIRECT until `segments` is empty, or leaves the rest if the file system refuses.
-Status FileReader::read_direct(const FileObject& file, std::uint64_t offset,
+Status FileReader::read_direct(const FileObject& file, std::uint64_t* at,
                                std::vector<iovec>* segments, ReadReport* report) {
-  const int direct = file.device_fd();
+  const auto descriptor = file.borrow(DescriptorKind::kDirect);
+  if (!descriptor.ok()) return file.strategy_only() ? descriptor.status() : Status();
+  const int direct = descriptor->fd();
+  std::uint64_t& offset = *at;
   DirectIo io = file.direct_io();
   const auto stricter = [&] {
     if (io == DirectIo()) return false;

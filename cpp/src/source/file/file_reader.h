@@ -1,17 +1,22 @@
 // Reads files. A chunk that is in the page cache is read from there, whatever the strategy.
 #pragma once
 
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "source/file/file_object.h"
+#include "source/file/file_systems.h"
 #include "source/source.h"
 
 namespace streamer {
 
 class FileReader final : public Reader {
  public:
-  explicit FileReader(FsPreference preference) : preference_(preference) {}
+  explicit FileReader(FsPreference preference,
+                      std::shared_ptr<FileSystems> systems = std::make_shared<FileSystems>())
+      : preference_(preference), systems_(std::move(systems)) {}
   ~FileReader() override;
 
   Result<Opened> open(const std::string& path, std::span<std::byte> prefix) override;
@@ -22,12 +27,16 @@ class FileReader final : public Reader {
   Status list(const std::string& prefix, bool recursive, const ListCallback& found) override;
 
  private:
-  Status read_past_cache(const FileObject& file, std::uint64_t offset, std::vector<iovec> segments,
-                         ReadReport* report);
-  Status read_direct(const FileObject& file, std::uint64_t offset, std::vector<iovec>* segments,
+  // Segments without large gaps; `direct` is for files that have no trial.
+  Status read_run(const FileObject& file, std::uint64_t offset, std::vector<iovec> segments,
+                  bool direct, ReadReport* report);
+  Status read_by_trial(const FileObject& file, std::uint64_t offset, std::vector<iovec>* segments,
+                       ReadReport* report);
+  Status read_direct(const FileObject& file, std::uint64_t* offset, std::vector<iovec>* segments,
                      ReadReport* report);
 
   const FsPreference preference_;
+  const std::shared_ptr<FileSystems> systems_;
   std::byte* bounce_ = nullptr;  // aligned memory for O_DIRECT, small enough to stay in the cache
   std::uint64_t bounce_bytes_ = 0;
 };

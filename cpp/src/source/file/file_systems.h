@@ -1,0 +1,46 @@
+// What the files of one source share.
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "base/mutex.h"
+#include "source/file/descriptor_cache.h"
+#include "source/file/read_trial.h"
+
+namespace streamer {
+
+// Thread-safe.
+class FileSystems {
+ public:
+  // `fixed` above 0: so many reads at once, whatever is read.
+  explicit FileSystems(int fixed = 0);
+
+  const std::shared_ptr<DescriptorCache>& descriptors() const { return descriptors_; }
+
+  // The trial of the shared file system `device`.
+  std::shared_ptr<ReadTrial> trial_of(dev_t device) EXCLUDES(mutex_);
+  // Adds what the trials have found.
+  void describe(std::map<std::string, std::string>* notes) const EXCLUDES(mutex_);
+
+  // Reads under way at once, of local files.
+  int local_reads() const { return local_reads_; }
+  // How many reads should be under way now: that of the file system that is read.
+  std::shared_ptr<const std::atomic<int>> reads() const { return reads_; }
+  void set_reads(int reads);
+
+ private:
+  const int fixed_;
+  const int most_reads_;  // as many threads as there are addresses for
+  const int local_reads_;
+  const std::shared_ptr<DescriptorCache> descriptors_ = std::make_shared<DescriptorCache>();
+  const std::shared_ptr<std::atomic<int>> reads_;
+  mutable Mutex mutex_;
+  std::map<dev_t, std::shared_ptr<ReadTrial>> trials_ GUARDED_BY(mutex_);
+};
+
+}  // namespace streamer

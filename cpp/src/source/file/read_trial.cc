@@ -1,0 +1,125 @@
+#include "source/file/read_trial.h"
+
+#include <algorithm>
+
+namespace streamer {
+namespace {
+
+constexpr int kReadsInOrder = 4;  // that are measured
+constexpr int kFirstReads = 2;    // at once
+constexpr double kWorthJumps = 1.2;
+constexpr double kWorthDirect = 1.2;  // what is in the page cache serves other processes, too
+constexpr double kWorthGrowing = 1.1;
+constexpr int kLong = 8;
+
+}  // namespace
+
+ReadTrial::ReadTrial(int fixed) : fixed_(fixed) {
+  const MutexLock lock(mutex_);
+  if (fixed_ > 0) enter_locked(Phase::kParallel, {false, fixed_});
+}
+
+ReadTrial::Setting ReadTrial::setting() const {
+  const MutexLock lock(mutex_);
+  return setting_;
+}
+
+bool ReadTrial::decided() const {
+  const MutexLock lock(mutex_);
+  return phase_ == Phase::kDecided;
+}
+
+std::string ReadTrial::describe() const {
+  const MutexLock lock(mutex_);
+  const std::string way = setting_.direct ? "past the page cache" : "by the page cache";
+  const std::string number = setting_.reads == 1
+                                 ? "one read at a time, in order"
+                                 : std::to_string(setting_.reads) + " reads at once";
+  return number + ", " + way + (phase_ == Phase::kDecided ? "" : " (not decided yet)");
+}
+
+void ReadTrial::enter_locked(Phase phase, Setting setting) {
+  phase_ = phase;
+  setting_ = setting;
+  ++step_;
+  ended_ = unsaturated_ = 0;
+  bytes_ = 0;
+  seconds_ = 0;
+}
+
+ReadTrial::Read ReadTrial::begin() {
+  const MutexLock lock(mutex_);
+  return {setting_, step_, ++active_};
+}
+
+int ReadTrial::wanted_reads_locked() const {
+  if (phase_ == Phase::kWarmUp) return 1;
+  return phase_ == Phase::kInOrder ? kReadsInOrder : setting_.reads;
+}
+
+void ReadTrial::ended(const Read& read, std::uint64_t bytes, double seconds) {
+  const MutexLock lock(mutex_);
+  --active_;
+  if (phase_ == Phase::kDecided || read.step != step_ || bytes == 0) return;
+  // A read that began beside fewer others than it should tells nothing of their number.
+  if (read.active < setting_.reads) {
+    // If the consumer or the memory bounds the reads for long, more of them are of no use.
+    if (++unsaturated_ > kLong * setting_.reads && phase_ == Phase::kGrow) decide_locked();
+    return;
+  }
+  bytes_ += bytes;
+  seconds_ += seconds / read.active;
+  if (++ended_ < wanted_reads_locked()) return;
+  judge_locked(static_cast<double>(bytes_) / std::max(seconds_, 1e-9));
+}
+
+void ReadTrial::judge_locked(double rate) {
+  switch (phase_) {
+    case Phase::kWarmUp: return enter_locked(Phase::kInOrder, {false, 1});
+    case Phase::kInOrder:
+      in_order_ = rate;
+      return enter_locked(Phase::kParallel, {false, kFirstReads});
+    case Phase::kParallel:
+      parallel_ = rate;
+      if (no_direct_) return compare_locked();
+      return enter_locked(Phase::kDirect, {true, setting_.reads});
+    case Phase::kDirect: direct_ = rate; return compare_locked();
+    case Phase::kGrow:
+      if (rate < best_rate_ * kWorthGrowing) return decide_locked();
+      best_ = setting_;
+      best_rate_ = rate;
+      return grow_locked();
+    case Phase::kDecided: return;
+  }
+}
+
+// One of the two ways with several reads at once. Few of them may be slower than reading in order
+// with much readahead: what counts is how fast they get when there are more.
+void ReadTrial::compare_locked() {
+  const bool direct = direct_ > parallel_ * kWorthDirect;
+  best_ = {direct, setting_.reads};
+  best_rate_ = direct ? direct_ : parallel_;
+  if (fixed_ > 0) return enter_locked(Phase::kDecided, best_);
+  grow_locked();
+}
+
+void ReadTrial::grow_locked() {
+  const int more = 2 * best_.reads;
+  if (more > kMostReads) return decide_locked();
+  enter_locked(Phase::kGrow, {best_.direct, more});
+}
+
+void ReadTrial::decide_locked() {
+  const bool jumps_pay = best_rate_ >= in_order_ * kWorthJumps;
+  enter_locked(Phase::kDecided, jumps_pay ? best_ : Setting{false, 1});
+}
+
+void ReadTrial::refuse_direct() {
+  const MutexLock lock(mutex_);
+  if (no_direct_) return;
+  no_direct_ = true;
+  if (phase_ == Phase::kDirect) return compare_locked();
+  if (setting_.direct) enter_locked(Phase::kDecided, {false, setting_.reads});
+}
+
+}  // namespace streamer

@@ -1,0 +1,82 @@
+// How a shared file system is read best.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/mutex.h"
+
+namespace streamer {
+
+// The first reads try what a file system may prefer: one read at a time, in order (mounts of object
+// storage fetch ahead what is read in order, and pay for each jump); several at once; and several
+// past the page cache (O_DIRECT), which some network file systems serve in larger requests. The
+// number of reads doubles for as long as that brings bytes faster. At last, the best of these is
+// compared with reading in order.
+//
+// A setting is judged by the time that its reads take: bytes per second = reads under way x bytes
+// of one / seconds of one. So a consumer that pauses does not count. Thread-safe; reads no clock.
+class ReadTrial {
+ public:
+  static constexpr int kMostReads = 128;
+
+  struct Setting {
+    bool direct = false;
+    int reads = 1;  // under way at once
+    bool operator==(const Setting&) const = default;
+  };
+  // A read that began.
+  struct Read {
+    Setting setting;
+    int step = 0;
+    int active = 0;
+  };
+
+  // `fixed` above 0: so many reads, chosen by the user. Then only O_DIRECT is tried.
+  explicit ReadTrial(int fixed);
+
+  // What the next read should use.
+  Setting setting() const EXCLUDES(mutex_);
+  Read begin() EXCLUDES(mutex_);
+  // The read took so many seconds; 0 bytes: it failed, and tells nothing.
+  void ended(const Read& read, std::uint64_t bytes, double seconds) EXCLUDES(mutex_);
+  // The file system has no O_DIRECT.
+  void refuse_direct() EXCLUDES(mutex_);
+
+  // Whether the best setting is found.
+  bool decided() const EXCLUDES(mutex_);
+  // The setting, for people.
+  std::string describe() const EXCLUDES(mutex_);
+
+ private:
+  enum class Phase { kWarmUp, kInOrder, kParallel, kDirect, kGrow, kDecided };
+  void enter_locked(Phase phase, Setting setting) REQUIRES(mutex_);
+  void judge_locked(double rate) REQUIRES(mutex_);
+  void compare_locked() REQUIRES(mutex_);
+  void grow_locked() REQUIRES(mutex_);
+  void decide_locked() REQUIRES(mutex_);
+  int wanted_reads_locked() const REQUIRES(mutex_);
+
+  const int fixed_;
+  mutable Mutex mutex_;
+  Phase phase_ GUARDED_BY(mutex_) = Phase::kWarmUp;
+  Setting setting_ GUARDED_BY(mutex_);
+  bool no_direct_ GUARDED_BY(mutex_) = false;
+  int active_ GUARDED_BY(mutex_) = 0;
+  int step_ GUARDED_BY(mutex_) = 0;
+
+  // Of the present step.
+  int ended_ GUARDED_BY(mutex_) = 0;
+  int unsaturated_ GUARDED_BY(mutex_) = 0;  // that began beside fewer others than wanted
+  std::uint64_t bytes_ GUARDED_BY(mutex_) = 0;
+  double seconds_ GUARDED_BY(mutex_) = 0;  // each divided by the reads that were under way
+
+  // Bytes per second of the settings that were tried; 0: not tried.
+  double in_order_ GUARDED_BY(mutex_) = 0;
+  double parallel_ GUARDED_BY(mutex_) = 0;
+  double direct_ GUARDED_BY(mutex_) = 0;
+  Setting best_ GUARDED_BY(mutex_);
+  double best_rate_ GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace streamer

@@ -1,0 +1,91 @@
+"""File systems of other machines, of which a FUSE mount is an example: how they are read, and that
+every byte is right."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from runai_model_streamer import SafetensorsStreamer
+from tests.support.models import make_model, save
+from tests.support.needs import running
+from tests.support.servers.file_mount import FileMount
+
+FILES = 2
+MEGABYTES = 64
+
+
+@pytest.fixture(scope="module")
+def models() -> list[dict[str, torch.Tensor]]:
+    return [make_model(MEGABYTES, 9, number) for number in range(FILES)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, models: list[dict[str, torch.Tensor]]) -> Path:
+    path = tmp_path_factory.mktemp("shared")
+    for number, model in enumerate(models):
+        (path / f"{number}.safetensors").write_bytes(save(model))
+    return path
+
+
+Load = Callable[..., str]
+
+
+@pytest.fixture
+def load(models: list[dict[str, torch.Tensor]]) -> Load:
+    return functools.partial(load_all, models)
+
+
+def load_all(
+    models: list[dict[str, torch.Tensor]], mount: FileMount, concurrency: int | None = None
+) -> str:
+    """Compares every tensor; returns how the mount was read."""
+    paths = [str(mount.path / f"{number}.safetensors") for number in range(FILES)]
+    with SafetensorsStreamer(concurrency=concurrency) as streamer:
+        streamer.stream_files(paths)
+        expected = [tensor for model in models for tensor in model.values()]
+        for (name, tensor), original in zip(streamer.get_tensors(), expected, strict=True):
+            assert torch.equal(tensor, original), name
+        return streamer.stats().notes["shared file system"]
+
+
+def test_a_mount_that_fetches_ahead_is_read_in_order(folder: Path, load: Load) -> None:
+    """Each jump costs: 16 readers made hundreds of them."""
+    options = {"jump_ms": 8, "window": 1 << 20, "per_file": 1}
+    with running(FileMount(folder, **options)) as mount:
+        assert load(mount).startswith("one read at a time, in order")
+        jumps = mount.counts()["jumps"]
+    with running(FileMount(folder, **options)) as mount:
+        load(mount, concurrency=16)
+        assert jumps < mount.counts()["jumps"] / 2
+
+
+def test_a_mount_that_is_far_away_is_read_by_many_at_once(folder: Path, load: Load) -> None:
+    with running(FileMount(folder, read_ms=15)) as mount:
+        reads = re.match(r"(\d+) reads at once", load(mount))
+        assert reads and int(reads[1]) >= 4
+        assert mount.counts()["most_under_way"] > 4
+
+
+def test_a_number_of_reads_that_was_chosen_is_kept(folder: Path, load: Load) -> None:
+    with running(FileMount(folder)) as mount:
+        assert load(mount, concurrency=3).startswith("3 reads at once")
+
+
+def test_a_mount_without_direct_reads(folder: Path, load: Load) -> None:
+    with running(FileMount(folder, direct=0, read_ms=5)) as mount:
+        assert "by the page cache" in load(mount)
+
+
+def test_what_is_in_the_page_cache_is_not_asked_for_again(folder: Path, load: Load) -> None:
+    with running(FileMount(folder)) as mount:
+        for number in range(FILES):
+            (mount.path / f"{number}.safetensors").read_bytes()
+        served = mount.counts()["bytes"]
+        load(mount)
+        assert mount.counts()["bytes"] - served < 1 << 20
