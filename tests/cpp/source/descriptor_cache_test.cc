@@ -22,14 +22,14 @@ class Descriptors : public ::testing::Test {
  protected:
   std::unique_ptr<FileDescriptors> open(const std::string& name) {
     struct stat info {};
-    auto opened = FileDescriptors::open(cache_, folder_.write(name, 1, 5000), &info);
+    auto opened = FileDescriptors::open(cache_, directory_.write(name, 1, 5000), &info);
     EXPECT_TRUE(opened.ok()) << opened.status().to_string();
     EXPECT_EQ(info.st_size, 5000);
     return opened.ok() ? std::move(*opened) : nullptr;
   }
   static bool is_open(int fd) { return fcntl(fd, F_GETFD) >= 0; }
 
-  const Folder folder_;
+  const Folder directory_;
   const std::shared_ptr<DescriptorCache> cache_ = std::make_shared<DescriptorCache>(4);
 };
 
@@ -98,16 +98,34 @@ TEST_F(Descriptors, AnotherFileOfTheSameNameIsNotTakenForIt) {
   const auto file = open("a");
   std::vector<std::unique_ptr<FileDescriptors>> others;
   for (int i = 0; i < 4; ++i) others.push_back(open("f" + std::to_string(i)));
-  std::filesystem::rename(folder_.path("f0"), folder_.path("a"));
+  std::filesystem::rename(directory_.path("f0"), directory_.path("a"));
   EXPECT_EQ(file->borrow(DescriptorKind::kShared).status().code(), Code::kChanged);
-  std::filesystem::remove(folder_.path("a"));
+  std::filesystem::remove(directory_.path("a"));
   EXPECT_EQ(file->borrow(DescriptorKind::kShared).status().code(), Code::kChanged);
+}
+
+TEST_F(Descriptors, AFileSystemMayGiveItAnotherNumber) {
+  const auto file = open("a");
+  file->ignore_numbers();
+  struct stat before {};
+  ASSERT_EQ(stat(directory_.path("a").c_str(), &before), 0);
+  const auto take_its_name = [&](std::uint64_t size, timespec time) {
+    std::filesystem::rename(directory_.write("b", 1, size), directory_.path("a"));
+    const timespec times[] = {time, time};
+    ASSERT_EQ(utimensat(AT_FDCWD, directory_.path("a").c_str(), times, 0), 0);
+  };
+  take_its_name(5000, before.st_mtim);
+  EXPECT_TRUE(file->borrow(DescriptorKind::kDirect).ok());
+  take_its_name(5001, before.st_mtim);
+  EXPECT_FALSE(file->borrow(DescriptorKind::kProbe).ok());
+  take_its_name(5000, {1, 0});
+  EXPECT_FALSE(file->borrow(DescriptorKind::kProbe).ok());
 }
 
 TEST_F(Descriptors, AShortageOfTheProcessClosesWhatIsIdle) {
   std::vector<std::unique_ptr<FileDescriptors>> files;
   for (int i = 0; i < 4; ++i) files.push_back(open("f" + std::to_string(i)));
-  const std::string path = folder_.write("more", 1, 5000);
+  const std::string path = directory_.write("more", 1, 5000);
   rlimit before{};
   getrlimit(RLIMIT_NOFILE, &before);
   const int next = dup(0);

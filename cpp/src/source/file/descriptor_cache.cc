@@ -96,8 +96,7 @@ FileDescriptors::FileDescriptors(std::shared_ptr<DescriptorCache> cache, std::st
       cache_(*kept_),
       path_(absolute(path)),
       shown_path_(std::move(path)),
-      device_(info.st_dev),
-      inode_(info.st_ino) {}
+      info_(info) {}
 
 FileDescriptors::~FileDescriptors() {
   if (getpid() != cache_.process_) return;
@@ -145,6 +144,13 @@ Result<std::unique_ptr<FileDescriptors>> FileDescriptors::open(
   return made;
 }
 
+bool FileDescriptors::is_this(const struct stat& info) const {
+  if (info.st_dev == info_.st_dev && info.st_ino == info_.st_ino) return true;
+  return !by_number_ && info.st_dev == info_.st_dev && info.st_size == info_.st_size &&
+         info.st_mtim.tv_sec == info_.st_mtim.tv_sec &&
+         info.st_mtim.tv_nsec == info_.st_mtim.tv_nsec;
+}
+
 Result<int> FileDescriptors::open_again(DescriptorKind kind) const {
   const int flags = kind == DescriptorKind::kDirect ? kFlags | O_DIRECT : kFlags;
   const int fd = cache_.open_file(path_, flags);
@@ -153,7 +159,7 @@ Result<int> FileDescriptors::open_again(DescriptorKind kind) const {
     return file_error("cannot open the file", shown_path_, errno);
   }
   struct stat info {};
-  if (fstat(fd, &info) != 0 || info.st_dev != device_ || info.st_ino != inode_) {
+  if (fstat(fd, &info) != 0 || !is_this(info)) {
     ::close(fd);
     return another_file(shown_path_);
   }

@@ -109,6 +109,9 @@ class FileDescriptors {
   // too many, the shared descriptor.
   Result<Borrowed> borrow_stream(std::uint64_t offset) const;
 
+  // The file system gives a file another number when it is opened again (some FUSE mounts do): its
+  // size and modification time tell which it is.
+  void ignore_numbers() { by_number_ = false; }
   // Called with each new kShared descriptor before it is used.
   void announce(void (*announcement)(int fd)) { announcement_ = announcement; }
 
@@ -116,6 +119,7 @@ class FileDescriptors {
   using Slot = DescriptorCache::Slot;
   FileDescriptors(std::shared_ptr<DescriptorCache> cache, std::string path,
                   const struct stat& info);
+  bool is_this(const struct stat& info) const;
   Result<int> open_again(DescriptorKind kind) const;
   Result<Borrowed> lend_new(DescriptorKind kind) const;
   Slot* find_locked(DescriptorKind kind) const REQUIRES(cache_.mutex_);
@@ -127,8 +131,8 @@ class FileDescriptors {
   DescriptorCache& cache_;
   const std::string path_;  // absolute
   const std::string shown_path_;
-  const dev_t device_;
-  const ino_t inode_;
+  const struct stat info_;
+  bool by_number_ = true;
   void (*announcement_)(int fd) = nullptr;
   mutable DescriptorCache::Slots slots_ GUARDED_BY(cache_.mutex_);
 };

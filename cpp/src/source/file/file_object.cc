@@ -113,6 +113,7 @@ Result<std::shared_ptr<const FileObject>> FileObject::open(const std::string& pa
   if (const auto shared = (*opened)->borrow(DescriptorKind::kShared); shared.ok()) {
     local = is_local(shared->fd());
   }
+  if (!local) (*opened)->ignore_numbers();
   auto object = std::shared_ptr<FileObject>(new FileObject(path, info, std::move(*opened), local));
   object->choose(preference, info.st_dev, systems);
   if (preference.only) {
