@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import checkpoints, report, runner
+from benchmarks import cache, checkpoints, report, runner
 from benchmarks.peers import PEERS, ROOT
 from benchmarks.report import Check, Row
 from benchmarks.runner import Job, Runnable
+from tests.support.servers import Unavailable
+from tests.support.servers.file_mount import FileMount
 
 LIMIT = 200_000_000
 
@@ -194,6 +196,87 @@ def keep_small(setup: Setup) -> Row:
     return row
 
 
+def load_file(setup: Setup) -> Row:
+    size = checkpoints.total_bytes(setup.dense)
+
+    def page_cache() -> dict[str, Any]:
+        return {"page_cache": cache.cached_fraction(setup.dense) * size}
+
+    runnables = [
+        setup.job(peer, "load_file", setup.dense, cache="cold", after=page_cache)
+        for peer in setup.loaders
+        if peer in ("ours", "safetensors", "original")
+    ]
+    row = setup.run("load_file", "cold, load_file, all kept", setup.dense, runnables)
+    for label, samples in row.samples.items():
+        taken = [s["anonymous_growth"] + s["page_cache"] for s in samples if "error" not in s]
+        print(f"  {label}: page cache and anonymous memory {max(taken, default=0) / size:.2f} x")
+        if label == "ours":
+            value = max(taken) / size if taken else None
+            text = "load_file: page cache and anonymous memory, by the model's size"
+            row.checks.append(Check(text, value, 1.05, at_most=True))
+    return row
+
+
+def on_mount(
+    setup: Setup, label: str, work: Callable[[list[str]], dict[str, Any]], **options: float
+) -> Runnable:
+    """`work` with the files at a fresh mount, which has nothing of them in the page cache."""
+    directory = Path(setup.dense[0]).parent
+
+    def call() -> dict[str, Any]:
+        try:
+            with FileMount(directory, **options) as mount:
+                return work([str(mount.path / Path(path).name) for path in setup.dense])
+        except Unavailable as reason:
+            return {"error": str(reason)}
+
+    return label, call
+
+
+def load_at(setup: Setup, concurrency: int = 0) -> Callable[[list[str]], dict[str, Any]]:
+    env = {"RUNAI_STREAMER_CONCURRENCY": str(concurrency)} if concurrency else {}
+    return lambda files: runner.run(Job("ours", "ours", "iterate", files, setup.dense, env=env))
+
+
+def cat(files: list[str]) -> dict[str, Any]:
+    start = time.monotonic()
+    buffer = bytearray(1 << 20)
+    for path in files:
+        with open(path, "rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+    return {"seconds": time.monotonic() - start}
+
+
+def mount_in_order(setup: Setup) -> Row:
+    mount = {"jump_ms": 40, "window": 1 << 20, "rate": 400e6}
+    runnables = [
+        on_mount(setup, "ours", load_at(setup), **mount),
+        on_mount(setup, "cat", cat, **mount),
+        on_mount(setup, "ours, 16 reads", load_at(setup, 16), **mount),
+    ]
+    title = "mount that fetches ahead, 400 MB/s, 40 ms a jump"
+    row = setup.run("mount_in_order", title, setup.dense, runnables)
+    row.checks.append(
+        Check("mount that fetches ahead: cat", row.faster("cat", "ours"), 1.5, at_most=True)
+    )
+    return row
+
+
+def mount_far(setup: Setup) -> Row:
+    fixed = {f"ours, {reads} reads": reads for reads in (1, 8, 16, 32, 64)}
+    runnables = [on_mount(setup, "ours", load_at(setup), read_ms=5)]
+    runnables += [
+        on_mount(setup, label, load_at(setup, reads), read_ms=5) for label, reads in fixed.items()
+    ]
+    row = setup.run("mount_far", "mount with 5 ms a request", setup.dense, runnables)
+    ratios = [row.faster("ours", label) for label in fixed]
+    best = min((ratio for ratio in ratios if ratio is not None), default=None)
+    row.checks.append(Check("mount with 5 ms a request: the best fixed number", best, 0.9))
+    return row
+
+
 def import_time(setup: Setup) -> Row:
     code = (
         "import json, resource, time, torch; t = time.perf_counter(); import {}; "
@@ -232,6 +315,9 @@ ROWS: dict[str, Callable[[Setup], Row]] = {
     "small_cached": small_cached,
     "memory_limit": memory_limit,
     "keep_small": keep_small,
+    "load_file": load_file,
+    "mount_in_order": mount_in_order,
+    "mount_far": mount_far,
     "import": import_time,
 }
 LOADERS = ["ours", "safetensors", "original", "fastsafetensors"]

@@ -191,7 +191,22 @@ class KeepSmall(Keep):
     limit = _SMALL
 
 
+class LoadFile(Keep):
+    """Loads every tensor by the loader's load_file(); by the loop where it has none."""
+
+    def run(self) -> None:
+        load = getattr(self.adapter, "load_file", None)
+        if load is None:
+            super().run()
+            return
+        self.kept = {name: tensor for path in self.files for name, tensor in load(path).items()}
+        self.count = len(self.kept)
+        for tensor in self.kept.values():
+            touch(tensor)  # what is mapped counts when it is used
+
+
 WORKS = {
+    "load_file": LoadFile,
     "iterate": Iterate,
     "compare": Compare,
     "copy": Copy,

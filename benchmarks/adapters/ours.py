@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+import runai_model_streamer
 from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer import _native_api as native
 
@@ -53,6 +54,10 @@ def into(files: list[str], params: dict[str, torch.Tensor], options: dict[str, A
         for _ in streamer.get_tensors():
             pass
         _remember(streamer)
+
+
+def load_file(path: str) -> dict[str, torch.Tensor]:
+    return runai_model_streamer.load_file(path)
 
 
 def stats() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import safetensors
+import safetensors.torch
 import torch
 from safetensors import safe_open
 
@@ -22,3 +23,7 @@ def iterate(files: list[str], options: dict[str, Any]) -> Iterator[tuple[str, to
         with safe_open(path, framework="pt", device=device) as file:
             for name in file.offset_keys():
                 yield name, file.get_tensor(name)
+
+
+def load_file(path: str) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(path)
