@@ -17,9 +17,9 @@ from .conftest import preload
 MANY_FILES = """
 import json, os, resource, sys
 from runai_model_streamer import SafetensorsStreamer
-folder, limit, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+directory, limit, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-paths = sorted(os.path.join(folder, name) for name in os.listdir(folder))[:count]
+paths = sorted(os.path.join(directory, name) for name in os.listdir(directory))[:count]
 for path in paths:
     fd = os.open(path, os.O_RDONLY)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -40,12 +40,12 @@ print(json.dumps([right, most - before, descriptors() - before]))
 
 @pytest.fixture(scope="module")
 def many_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("many")
+    directory = tmp_path_factory.mktemp("many")
     for number in range(2000):
         header = {f"t{number}": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}}
         data = bytes([number % 251] * 3)
-        (folder / f"{number:04}.safetensors").write_bytes(file_bytes(header, data))
-    return folder
+        (directory / f"{number:04}.safetensors").write_bytes(file_bytes(header, data))
+    return directory
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,9 @@ def models() -> list[dict[str, torch.Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, models: list[dict[str, torch.Tensor]]) -> Path:
+def directory(
+    tmp_path_factory: pytest.TempPathFactory, models: list[dict[str, torch.Tensor]]
+) -> Path:
     path = tmp_path_factory.mktemp("shared")
     for number, model in enumerate(models):
         (path / f"{number}.safetensors").write_bytes(save(model))
@@ -54,36 +56,33 @@ def load_all(
         return streamer.stats().notes["shared file system"]
 
 
-def test_a_mount_that_fetches_ahead_is_read_in_order(folder: Path, load: Load) -> None:
-    """Each jump costs: 16 readers made hundreds of them."""
-    options = {"jump_ms": 8, "window": 1 << 20, "per_file": 1}
-    with running(FileMount(folder, **options)) as mount:
+def test_a_mount_that_fetches_ahead_is_read_in_order(directory: Path, load: Load) -> None:
+    """Each jump costs. Only the trial makes some: many readers jump with nearly every request."""
+    with running(FileMount(directory, jump_ms=30, window=1 << 20, per_file=1)) as mount:
         assert load(mount).startswith("one read at a time, in order")
-        jumps = mount.counts()["jumps"]
-    with running(FileMount(folder, **options)) as mount:
-        load(mount, concurrency=16)
-        assert jumps < mount.counts()["jumps"] / 2
+        counts = mount.counts()
+        assert counts["jumps"] < counts["reads"] / 3
 
 
-def test_a_mount_that_is_far_away_is_read_by_many_at_once(folder: Path, load: Load) -> None:
-    with running(FileMount(folder, read_ms=15)) as mount:
+def test_a_mount_that_is_far_away_is_read_by_many_at_once(directory: Path, load: Load) -> None:
+    with running(FileMount(directory, read_ms=25)) as mount:
         reads = re.match(r"(\d+) reads at once", load(mount))
         assert reads and int(reads[1]) >= 4
         assert mount.counts()["most_under_way"] > 4
 
 
-def test_a_number_of_reads_that_was_chosen_is_kept(folder: Path, load: Load) -> None:
-    with running(FileMount(folder)) as mount:
+def test_a_number_of_reads_that_was_chosen_is_kept(directory: Path, load: Load) -> None:
+    with running(FileMount(directory)) as mount:
         assert load(mount, concurrency=3).startswith("3 reads at once")
 
 
-def test_a_mount_without_direct_reads(folder: Path, load: Load) -> None:
-    with running(FileMount(folder, direct=0, read_ms=5)) as mount:
+def test_a_mount_without_direct_reads(directory: Path, load: Load) -> None:
+    with running(FileMount(directory, direct=0, read_ms=5)) as mount:
         assert "by the page cache" in load(mount)
 
 
-def test_what_is_in_the_page_cache_is_not_asked_for_again(folder: Path, load: Load) -> None:
-    with running(FileMount(folder)) as mount:
+def test_what_is_in_the_page_cache_is_not_asked_for_again(directory: Path, load: Load) -> None:
+    with running(FileMount(directory)) as mount:
         for number in range(FILES):
             (mount.path / f"{number}.safetensors").read_bytes()
         served = mount.counts()["bytes"]
