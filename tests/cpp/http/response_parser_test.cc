@@ -208,7 +208,7 @@ TEST(ResponseParser, TextOfARequest) {
   Request request;
   request.set("Range", "bytes=0-9");
   request.set("X-Empty", "");
-  EXPECT_EQ(format_get(request, *parse_url("http://h:9000/a%20b?x=1"), "me/1"),
+  EXPECT_EQ(format_request(request, *parse_url("http://h:9000/a%20b?x=1"), "me/1"),
             "GET /a%20b?x=1 HTTP/1.1\r\nHost: h:9000\r\nUser-Agent: me/1\r\nAccept: */*\r\n"
             "Accept-Encoding: identity\r\nRange: bytes=0-9\r\nX-Empty: \r\n\r\n");
 }

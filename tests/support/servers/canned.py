@@ -61,10 +61,11 @@ class Canned:
         handler: Callable[[Seen], Answer],
         certificate: Certificate | None = None,
         host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.scheme = "https" if certificate else "http"
         self.handler, self.seen = handler, list[Seen]()
-        self.host, self.port = host, free_port(host)
+        self.host, self.port = host, port or free_port(host)
         canned = self
 
         class Handler(http.server.BaseHTTPRequestHandler):

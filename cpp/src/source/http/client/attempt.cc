@@ -100,6 +100,11 @@ bool Attempt::cut() const {
 
 void Attempt::advance(std::size_t size) {
   body->received += size;
+  if (body->sum != nullptr) {
+    body->sum->value =
+        body->sum->add(std::as_bytes(std::span(room()).first(size)), body->sum->value);
+    body->sum->size += size;
+  }
   if (body->progress != nullptr) {
     body->progress->received.fetch_add(size, std::memory_order_relaxed);
   }

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/settings.h"
+#include "source/http/client/addresses.h"
 #include "source/http/client/bandwidth.h"
 #include "source/http/client/request.h"
 #include "source/http/client/request_log.h"
@@ -52,6 +53,7 @@ struct Transport {
   const CancelToken& cancel;
   Trace trace;
   RetryBudget retries;
+  Addresses addresses;
   std::atomic<bool> reached{false};    // some server has responded
   std::atomic<bool> same_host{false};  // the server that reads went to last is on this machine
   std::atomic<double> latency{0};      // seconds until a response began, the least so far; 0: none
@@ -61,6 +63,14 @@ struct Transport {
   bool sleep(std::chrono::milliseconds duration) const;
   // Not ok when cancelled or past the deadline.
   Status interrupted() const;
+};
+
+// The checksum of bytes as they arrive, while they are in the processor's caches.
+struct RunningSum {
+  // Adds `data` to the sum.
+  std::uint64_t (*add)(std::span<const std::byte> data, std::uint64_t sum) = nullptr;
+  std::uint64_t value = 0;
+  std::uint64_t size = 0;  // bytes that it is of
 };
 
 // Where the body of a response goes. Bodies of error statuses always go to Response::body.
@@ -73,6 +83,7 @@ struct BodySink {
   bool cut_when_full = false;        // more bytes than segments hold: end well instead of failing
   std::uint64_t received = 0;        // bytes written to segments, whatever came of the attempt
   ReadProgress* progress = nullptr;  // of the read that this is a part of; may be null
+  RunningSum* sum = nullptr;         // of what is written to segments; may be null
 };
 
 // The result of an attempt below HTTP: a response of any status is ok.

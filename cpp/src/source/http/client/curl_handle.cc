@@ -68,6 +68,11 @@ bool lacks_tls(const std::string& message) {
          message.find("packet length too long") != message.npos;
 }
 
+// Of a server that wants to know who the client is, by TLS.
+bool wants_certificate(const std::string& message) {
+  return message.find("certificate required") != message.npos;
+}
+
 }  // namespace
 
 std::string proxy_for(const Request& request) {
@@ -141,6 +146,19 @@ void CurlHandle::trust(const TrustStore& store) {
 
 void CurlHandle::read_ahead() {
   if (certificates_) set(CURLOPT_SSL_CTX_FUNCTION, &share_and_read_ahead);
+}
+
+void CurlHandle::resolve(const Url& url, const std::vector<std::string>& addresses) {
+  if (addresses.empty()) return;
+  const int port = url.port != 0 ? url.port : url.scheme == "https" ? 443 : 80;
+  std::string entry = url.host + ":" + std::to_string(port) + ":";
+  for (const std::string& address : addresses) {
+    if (entry.back() != ':') entry += ',';
+    const bool v6 = address.find(':') != std::string::npos;
+    entry += v6 ? "[" + address + "]" : address;
+  }
+  addresses_.reset(curl_slist_append(nullptr, entry.c_str()));
+  set(CURLOPT_RESOLVE, addresses_.get());
 }
 
 CURLcode CurlHandle::run(Attempt* attempt) {
@@ -229,6 +247,10 @@ TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error
   if (!connected && lacks_tls(message)) {
     message = "the server at " + origin() + " does not speak TLS";
     hint = "Use http:// in the endpoint if the server is a plain one";
+    outcome.retry = false;
+  } else if (wants_certificate(message)) {
+    message = "the server at " + origin() + " demands a client certificate";
+    hint = "Client certificates are not supported: use an endpoint without mutual TLS";
     outcome.retry = false;
   } else if (result == CURLE_UNSUPPORTED_PROTOCOL && message.find("HTTP/0.9") != message.npos) {
     code = Code::kNetwork;

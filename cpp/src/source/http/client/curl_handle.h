@@ -5,10 +5,12 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "source/http/client/attempt.h"
 #include "source/http/client/connection.h"
 #include "source/http/client/request.h"
+#include "text/url.h"
 
 namespace streamer::http {
 
@@ -42,6 +44,8 @@ class CurlHandle {
   // Lets the TLS library read more than the record asked for. Only for connections whose owner asks
   // it before waiting for the socket: what was read ahead does not show there.
   void read_ahead();
+  // Connects to these addresses of the host of `url`, in this order; by default libcurl resolves.
+  void resolve(const Url& url, const std::vector<std::string>& addresses);
   // Runs the transfer to its end. What ends it from outside is left in `attempt->abort`.
   CURLcode run(Attempt* attempt);
   // Ends it where it is: a transfer that is under way loses its connection, and so does one that
@@ -54,7 +58,11 @@ class CurlHandle {
   void trust(const TrustStore& store);
   std::string origin() const;
 
-  std::shared_ptr<X509_STORE> certificates_;  // null: libcurl loads them
+  struct ListFree {
+    void operator()(curl_slist* list) const { curl_slist_free_all(list); }
+  };
+  std::unique_ptr<curl_slist, ListFree> addresses_;  // in use by the easy handle
+  std::shared_ptr<X509_STORE> certificates_;         // null: libcurl loads them
   Status status_;
   // The easy handle goes first: it may have a connection that the multi handle owns.
   std::unique_ptr<CURLM, MultiCleanup> multi_;

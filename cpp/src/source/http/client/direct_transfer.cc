@@ -1,5 +1,6 @@
 #include "source/http/client/direct_transfer.h"
 
+#include <netdb.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -11,20 +12,35 @@
 namespace streamer::http {
 namespace {
 
+using std::chrono::milliseconds;
+
 // Of the bytes that are copied: the header, and what comes with it.
 constexpr std::size_t kHeaderRead = 4 << 10;
 constexpr std::uint64_t kLowWater = 256 << 10;
 constexpr std::uint64_t kRecord = 32 << 10;  // more than one of TLS has
 constexpr std::size_t kScratch = 64 << 10;
-constexpr std::chrono::milliseconds kWatchedTick{20};
+constexpr milliseconds kWatchedTick{20};
+// To connect to one of several addresses.
+constexpr milliseconds kFirstConnect{2'000};
 
-bool wait_for(curl_socket_t socket, short what, std::chrono::milliseconds time) {
+bool wait_for(curl_socket_t socket, short what, milliseconds time) {
   pollfd one{socket, what, 0};
   return poll(&one, 1, static_cast<int>(time.count())) > 0;
 }
 
 TransferResult network(Code code, std::string message, int os_error = 0) {
   return {Status::error(code, std::move(message)).with_errno(os_error), true, false};
+}
+
+// `error` is a code of getaddrinfo(), or 0 where the resolver has not responded in time.
+TransferResult unresolved(const std::string& host, int error) {
+  const std::string why = error == 0 ? "the resolver does not respond" : gai_strerror(error);
+  TransferResult result = network(error == 0 ? Code::kTimeout : Code::kNetwork,
+                                  "Could not resolve host: " + host + " (" + why + ")");
+  result.status = std::move(result.status).with_hint("Check the endpoint's address");
+  result.unreachable = true;
+  result.unresolved = error != 0;
+  return result;
 }
 
 }  // namespace
@@ -36,12 +52,16 @@ struct DirectTransfer::Channel {
   std::int64_t port = -1;  // local
   Clock::time_point used;
   int low_water = 1;  // bytes that wake who waits for the socket
+  // Of the server, where the transport has chosen it.
+  std::string host, address;
+  AddressLease lease;
 
   bool open() const { return socket != CURL_SOCKET_BAD; }
   void close() {
     handle.end();
     socket = CURL_SOCKET_BAD;
     low_water = 1;
+    lease.reset();
   }
   // Fewer, larger reads, where so many bytes of the body are missing. Of what is still to come by
   // way of TLS, the front of one record may have been read.
@@ -60,7 +80,8 @@ DirectTransfer::DirectTransfer() = default;
 DirectTransfer::~DirectTransfer() = default;
 
 bool DirectTransfer::serves(const Request& request, const Attempt& attempt) {
-  return request.method == "GET" && attempt.body != nullptr && proxy_for(request).empty();
+  const bool get = request.method == "GET" || request.method == "HEAD";
+  return get && attempt.body != nullptr && proxy_for(request).empty();
 }
 
 DirectTransfer::Channel& DirectTransfer::channel_to(const std::string& origin) {
@@ -79,11 +100,50 @@ TransferResult DirectTransfer::connect(Channel* channel, const Request& request,
                                        Attempt* attempt) {
   if (const Status& status = channel->handle.status(); !status.ok()) return {status};
   channel->close();
+  Transport& transport = *attempt->transport;
+  const milliseconds timeout(request.connect_timeout_ms > 0
+                                 ? request.connect_timeout_ms
+                                 : transport.settings.connect_timeout_ms);
+  const Clock::time_point start = Clock::now();
+  const auto left = [&] {
+    const auto passed = std::chrono::duration_cast<milliseconds>(Clock::now() - start);
+    return static_cast<int>(std::max(timeout - passed, milliseconds(1)).count());
+  };
+  const auto find = [&] {
+    return transport.addresses.find(
+        url.host, start + timeout, [&] { return transport.interrupted().ok() && !attempt->cut(); });
+  };
+  Addresses::Found found = find();
+  if (found.late && !attempt->cut()) {
+    if (Status status = transport.interrupted(); !status.ok()) return {std::move(status)};
+  }
+  if (found.late || found.error != 0) {
+    return unresolved(url.host, found.error);
+  }
+  // An address that is silent should not cost all of the time while there are others.
+  const bool others = found.addresses.size() > 1 && timeout > kFirstConnect;
+  TransferResult outcome =
+      connect_once(channel, request, url, found.addresses,
+                   others ? static_cast<int>(kFirstConnect.count()) : left(), attempt);
+  if (!others || outcome.status.code() != Code::kTimeout || attempt->cut() ||
+      !transport.interrupted().ok() || left() <= 1) {
+    return outcome;
+  }
+  return connect_once(channel, request, url, find().addresses, left(), attempt);
+}
+
+TransferResult DirectTransfer::connect_once(Channel* channel, const Request& request,
+                                            const Url& url,
+                                            const std::vector<std::string>& addresses,
+                                            int timeout_ms, Attempt* attempt) {
+  Transport& transport = *attempt->transport;
   CurlHandle& handle = channel->handle;
-  handle.prepare(request, attempt->transport->settings);
+  handle.prepare(request, transport.settings);
   handle.set(CURLOPT_URL, (url.origin() + "/").c_str());
   handle.set(CURLOPT_CONNECT_ONLY, 1L);
+  handle.set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(timeout_ms));
   handle.read_ahead();
+  handle.resolve(url, addresses);
   const CURLcode result = handle.run(attempt);
   if (result != CURLE_OK) {
     long os_error = 0;
@@ -91,13 +151,23 @@ TransferResult DirectTransfer::connect(Channel* channel, const Request& request,
     TransferResult outcome =
         handle.outcome(result, /*connected=*/false, static_cast<int>(os_error));
     channel->close();
+    if (!addresses.empty() && transport.interrupted().ok() && !attempt->cut()) {
+      transport.addresses.failed(url.host, addresses.front());
+    }
     return outcome;
   }
   const char* own = nullptr;
   const char* peer = nullptr;
   curl_easy_getinfo(handle.easy(), CURLINFO_LOCAL_IP, &own);
   curl_easy_getinfo(handle.easy(), CURLINFO_PRIMARY_IP, &peer);
-  attempt->transport->same_host = own != nullptr && peer != nullptr && std::strcmp(own, peer) == 0;
+  transport.same_host = own != nullptr && peer != nullptr && std::strcmp(own, peer) == 0;
+  if (peer != nullptr && !addresses.empty()) {
+    // libcurl goes on to the next address where one does not respond.
+    if (addresses.front() != peer) transport.addresses.failed(url.host, addresses.front());
+    channel->host = url.host;
+    channel->address = peer;
+    channel->lease = transport.addresses.lease(url.host, peer);
+  }
   long port = -1;
   curl_easy_getinfo(handle.easy(), CURLINFO_ACTIVESOCKET, &channel->socket);
   curl_easy_getinfo(handle.easy(), CURLINFO_LOCAL_PORT, &port);
@@ -112,9 +182,8 @@ TransferResult DirectTransfer::perform(const Request& request, Attempt* attempt,
   const Result<Url> url = parse_url(request.url);
   if (!url.ok()) return {url.status()};
   const int timeout = request.timeout_ms > 0 ? request.timeout_ms : settings.request_timeout_ms;
-  const auto end =
-      timeout > 0 ? Clock::now() + std::chrono::milliseconds(timeout) : Clock::time_point::max();
-  const std::string text = format_get(request, *url, settings.user_agent);
+  const auto end = timeout > 0 ? Clock::now() + milliseconds(timeout) : Clock::time_point::max();
+  const std::string text = format_request(request, *url, settings.user_agent);
   Channel& channel = channel_to(url->origin());
   channel.used = Clock::now();
   for (bool reused = channel.idle();; reused = false) {
@@ -125,14 +194,17 @@ TransferResult DirectTransfer::perform(const Request& request, Attempt* attempt,
     times->connection = channel.port;
     times->reused = reused;
     if (attempt->body->progress != nullptr) attempt->body->progress->fresh = !reused;
-    ResponseParser reader(attempt);
+    ResponseParser reader(attempt, request.method == "HEAD");
     TransferResult outcome = exchange(&channel, text, &reader, attempt, end, times);
     const bool fine = outcome.status.ok() && reader.done() && reader.reusable();
-    if (!fine) channel.close();
+    const bool ended = !attempt->abort.ok() || !attempt->transport->interrupted().ok();
     // The server may have closed the connection while it was idle.
-    const bool stale = reused && !outcome.status.ok() && !reader.begun() && attempt->abort.ok() &&
-                       !attempt->cut() && attempt->transport->interrupted().ok() &&
-                       Clock::now() < end;
+    const bool stale = reused && !outcome.status.ok() && !reader.begun() && !ended &&
+                       !attempt->cut() && Clock::now() < end;
+    if (!outcome.status.ok() && !ended && !stale && channel.lease) {
+      attempt->transport->addresses.lagged(channel.host, channel.address);
+    }
+    if (!fine) channel.close();
     if (!stale) return outcome;
   }
 }
@@ -191,9 +263,9 @@ TransferResult DirectTransfer::exchange(Channel* channel, const std::string& tex
     if (watch.stalled(attempt)) return network(Code::kTimeout, "the transfer has stalled");
     if (result == CURLE_AGAIN) {
       channel->wake_at(room.empty() && !attempt->fills_memory() ? 1 : reader->missing());
-      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
+      const auto left = std::chrono::duration_cast<milliseconds>(end - Clock::now());
       wait_for(channel->socket, sending ? POLLOUT : POLLIN,
-               std::clamp(left, std::chrono::milliseconds(1), tick));
+               std::clamp(left, milliseconds(1), tick));
     }
   }
   channel->wake_at(1);

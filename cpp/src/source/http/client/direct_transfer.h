@@ -6,6 +6,7 @@
 #include <array>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "source/http/client/curl_handle.h"
 #include "source/http/client/curl_transfer.h"
@@ -21,7 +22,7 @@ class DirectTransfer {
   DirectTransfer(const DirectTransfer&) = delete;
   DirectTransfer& operator=(const DirectTransfer&) = delete;
 
-  // Whether it can make `request`: a GET, without a proxy between.
+  // Whether it can make `request`: GET or HEAD, without a proxy between.
   static bool serves(const Request& request, const Attempt& attempt);
   TransferResult perform(const Request& request, Attempt* attempt, TransferTimes* times);
 
@@ -31,6 +32,9 @@ class DirectTransfer {
   Channel& channel_to(const std::string& origin);
   TransferResult connect(Channel* channel, const Request& request, const Url& url,
                          Attempt* attempt);
+  TransferResult connect_once(Channel* channel, const Request& request, const Url& url,
+                              const std::vector<std::string>& addresses, int timeout_ms,
+                              Attempt* attempt);
   TransferResult exchange(Channel* channel, const std::string& text, ResponseParser* reader,
                           Attempt* attempt, Clock::time_point end, TransferTimes* times);
 

@@ -18,8 +18,8 @@ bool parse(std::string_view text, int base, std::uint64_t* value) {
 
 }  // namespace
 
-std::string format_get(const Request& request, const Url& url, const std::string& user_agent) {
-  std::string text = "GET " + (url.path.empty() ? "/" : url.path);
+std::string format_request(const Request& request, const Url& url, const std::string& user_agent) {
+  std::string text = request.method + " " + (url.path.empty() ? "/" : url.path);
   if (!url.query.empty()) text += "?" + url.query;
   text += " HTTP/1.1\r\nHost: " + url.authority() + "\r\nUser-Agent: " + user_agent +
           "\r\nAccept: */*\r\nAccept-Encoding: identity\r\n";
@@ -112,7 +112,7 @@ bool ResponseParser::begin_body() {
   if (!attempt_.header("\r\n")) return false;
   const std::string encoding = lower(response.header("transfer-encoding"));
   const std::string_view length = response.header("content-length");
-  if (response.status == 204 || response.status == 304) {
+  if (head_ || response.status == 204 || response.status == 304) {
     state_ = State::kDone;
   } else if (!encoding.empty()) {
     if (encoding != "chunked") return malformed("its transfer encoding is unknown");

@@ -13,8 +13,8 @@
 
 namespace streamer::http {
 
-// The text of a GET of `url`.
-std::string format_get(const Request& request, const Url& url, const std::string& user_agent);
+// The text of a request without a body to `url`.
+std::string format_request(const Request& request, const Url& url, const std::string& user_agent);
 
 // Hands header lines and the body to an attempt, whatever way the body is framed. Bytes come from
 // whoever owns the connection:
@@ -28,7 +28,8 @@ std::string format_get(const Request& request, const Url& url, const std::string
 // transport's interruption say why. The connection then can't be used again.
 class ResponseParser {
  public:
-  explicit ResponseParser(Attempt* attempt) : attempt_(*attempt) {}
+  // `head`: of a request HEAD, whose response has no body.
+  explicit ResponseParser(Attempt* attempt, bool head = false) : attempt_(*attempt), head_(head) {}
 
   bool feed(std::span<const char> bytes);
   // Memory of the attempt for the next bytes of the body, as long as the connection brings these.
@@ -64,6 +65,7 @@ class ResponseParser {
   bool malformed(const char* what);
 
   Attempt& attempt_;
+  const bool head_;
   State state_ = State::kHeader;
   bool begun_ = false;
   bool status_line_ = false;  // seen, of the response that is being read
