@@ -126,7 +126,8 @@ void list(SourceKind kind, Protocol& protocol, const std::string& path, bool rec
     Response response = take_response(&rest, request->url);
     read_range(protocol, *directory, response);
     (void)protocol.version_of(response);
-    (void)protocol.crc32c_of(response);
+    (void)protocol.checksum_of(response);
+    (void)protocol.md5_of(response);
     (void)protocol.is_empty_list(response);
     (void)parse_retry_after(response.header("retry-after"));
     if (response.status < 200 || response.status > 299) {

@@ -30,6 +30,7 @@ struct SourceTraits {
   std::shared_ptr<const std::atomic<int>> reads;
   int initial_concurrency = 0;     // where adaptive concurrency starts
   int max_concurrency = 0;         // and the most that it may reach
+  int open_concurrency = 0;        // objects opened at once where storage is far; 0: as reads
   std::uint64_t reader_bytes = 0;  // memory that each reader holds (transport buffers)
   bool hedge = false;              // reads that lag may be cut; see ReadProgress
   bool skips_gaps = false;         // a read passes over what it need not read, at no cost

@@ -8,6 +8,7 @@
 #include <cctype>
 #include <charconv>
 #include <cstring>
+#include <memory>
 
 namespace streamer::http {
 namespace {
@@ -127,6 +128,24 @@ std::string digest_of(std::string_view data, const EVP_MD* kind) {
 }
 
 }  // namespace
+
+std::uint64_t big_endian(std::string_view bytes) {
+  std::uint64_t value = 0;
+  for (const char c : bytes) value = value << 8 | static_cast<unsigned char>(c);
+  return value;
+}
+
+std::string md5(std::span<const iovec> data) {
+  const std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context(EVP_MD_CTX_new(),
+                                                                   &EVP_MD_CTX_free);
+  std::string digest(16, '\0');
+  // Systems in FIPS mode have no MD5.
+  if (context == nullptr || EVP_DigestInit_ex(context.get(), EVP_md5(), nullptr) != 1) return {};
+  for (const iovec& piece : data) EVP_DigestUpdate(context.get(), piece.iov_base, piece.iov_len);
+  unsigned int size = 0;
+  EVP_DigestFinal_ex(context.get(), reinterpret_cast<unsigned char*>(digest.data()), &size);
+  return digest;
+}
 
 std::string sha1(std::string_view data) { return digest_of(data, EVP_sha1()); }
 std::string sha256(std::string_view data) { return digest_of(data, EVP_sha256()); }

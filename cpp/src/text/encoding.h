@@ -1,10 +1,13 @@
 // Bytes as text, digests and dates, as the signatures of clouds need them.
 #pragma once
 
+#include <sys/uio.h>
+
 #include <array>
 #include <cstdint>
 #include <ctime>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -17,6 +20,9 @@ std::string hex(std::string_view bytes);
 std::string base64(std::string_view bytes);
 std::optional<std::string> base64_decode(std::string_view text);
 
+std::uint64_t big_endian(std::string_view bytes);  // at most 8 of them
+
+std::string md5(std::span<const iovec> data);                          // 16 bytes
 std::string sha1(std::string_view data);                               // 20 bytes
 std::string sha256(std::string_view data);                             // 32 bytes
 std::string hmac_sha256(std::string_view key, std::string_view data);  // 32 bytes

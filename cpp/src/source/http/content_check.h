@@ -4,36 +4,56 @@
 
 #include <sys/uio.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <span>
 
 namespace streamer::http {
+
+// Of the content of a whole object.
+struct Checksum {
+  enum class Kind { kCrc32c, kCrc64Nvme };
+  Kind kind = Kind::kCrc32c;
+  std::uint64_t value = 0;
+};
+const char* checksum_name(Checksum::Kind kind);
 
 // Thread-safe. Tells nothing until every byte has been read once; reading some bytes twice (beyond
 // the prefix) ends it without a verdict.
 class ContentCheck {
  public:
   // `prefix` is what was read when the object was opened. Later pieces may cover it again.
-  ContentCheck(std::uint32_t expected, std::uint64_t size, std::span<const std::byte> prefix);
+  ContentCheck(std::uint64_t size, std::span<const std::byte> prefix);
 
-  // Counts a piece that has been read. False when the object is complete and is not what it should
-  // be.
-  bool add(std::uint64_t offset, std::span<const iovec> segments);
+  // What the object should be. Called once, before add() and failed().
+  void expect(const Checksum& expected);
+  enum class Verdict { kNone, kMatches, kDiffers };
+  // Counts a piece that has been read. The piece that completes the object has the verdict.
+  Verdict add(std::uint64_t offset, std::span<const iovec> segments);
+  // The same of a piece behind the prefix whose sum, by adder(), is known.
+  Verdict add_sum(std::uint64_t offset, std::uint64_t size, std::uint64_t sum);
+  bool behind_prefix(std::uint64_t offset) const { return offset >= prefix_size_; }
+  // What adds bytes to a sum; 0 is that of nothing. After expect().
+  using Adder = std::uint64_t (*)(std::span<const std::byte> data, std::uint64_t sum);
+  Adder adder() const;
+  // Whether the prefix is the whole object, and not what it should be.
   bool failed() const;
 
  private:
   struct Piece {
     std::uint64_t size;
-    std::uint32_t crc;
+    std::uint64_t sum;
   };
   void join(std::map<std::uint64_t, Piece>::iterator left);
 
-  const std::uint32_t expected_;
   const std::uint64_t size_;
   const std::uint64_t prefix_size_;
+  std::array<std::uint64_t, 2> prefix_sums_{};  // by kind
+  Checksum expected_;
   mutable std::mutex mutex_;
   bool over_ = false;
   std::map<std::uint64_t, Piece> pieces_;  // by offset; neighbours are joined

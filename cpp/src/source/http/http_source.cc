@@ -1,5 +1,8 @@
 #include <algorithm>
+#include <condition_variable>
 #include <functional>
+#include <mutex>
+#include <optional>
 #include <set>
 
 #include "base/segments.h"
@@ -14,6 +17,7 @@
 #include "source/http/protocol.h"
 #include "source/http/range_read.h"
 #include "source/http/snapshot.h"
+#include "text/encoding.h"
 #include "text/url.h"
 
 namespace streamer {
@@ -24,6 +28,13 @@ constexpr std::uint64_t kChunk = 8 << 20;
 constexpr std::uint64_t kLeastChunk = 5 << 20;
 constexpr int kInitialConcurrency = 4;
 constexpr int kMaxConcurrency = 64;
+constexpr int kOpenConcurrency = 64;
+// The first attempt at a small read or at a page of a list is cut if it takes longer than most do,
+// the second one at four times that.
+constexpr int kHurryOpen = 3'000;  // milliseconds
+constexpr int kHurryList = 20'000;
+constexpr int kHurriedAttempts = 2;
+constexpr std::uint64_t kSmallRead = 4 << 20;
 constexpr int kAttemptsWhenNeverReached = 4;  // a wrong address should not take long to tell
 constexpr std::chrono::seconds kNotListeningYet{15};  // what starts beside us may be late
 constexpr std::uint64_t kProgress = 1 << 20;          // an attempt that brought this was no failure
@@ -32,16 +43,58 @@ constexpr int kMaxAgain = 5;
 constexpr std::uint64_t kMaxPages = 100'000;
 constexpr std::uint64_t kMaxListed = 10'000'000;
 constexpr std::uint64_t kMaxListedBytes = std::uint64_t{1} << 30;
+// A digest of what is larger would take long.
+constexpr std::uint64_t kLargestDigest = 1 << 20;
 constexpr std::size_t kShownText = 120;  // characters of an error page
+
+// Which objects are compared with the checksums that servers name.
+enum class Verify {
+  kNone,
+  kCheap,  // those that come with the reads
+  kAll,
+};
+
+// The comparison of an object with a checksum that has to be asked for. Thread-safe.
+class CheckLater {
+ public:
+  // Whether the caller is the one who asks. Then answer() has to follow.
+  bool claim() { return !claimed_.exchange(true, std::memory_order_relaxed); }
+  void answer(const std::optional<Checksum>& checksum, ContentCheck* check) {
+    const std::lock_guard lock(mutex_);
+    if (checksum) check->expect(*checksum);
+    state_ = checksum ? State::kKnown : State::kNone;
+    answered_.notify_all();
+  }
+  // Whether the answer is there, and is a checksum.
+  bool known_now() const {
+    const std::lock_guard lock(mutex_);
+    return state_ == State::kKnown;
+  }
+  // Waits for the answer: whether there is a checksum.
+  bool known() {
+    std::unique_lock lock(mutex_);
+    answered_.wait(lock, [this] { return state_ != State::kAsked; });
+    return state_ == State::kKnown;
+  }
+
+ private:
+  enum class State { kAsked, kKnown, kNone };
+  std::atomic<bool> claimed_{false};
+  mutable std::mutex mutex_;
+  std::condition_variable answered_;
+  State state_ = State::kAsked;
+};
 
 class HttpObject : public Object {
  public:
+  // `check`: null where nothing is compared. `later`: what it is compared with is not known yet.
   HttpObject(Location location, std::uint64_t size, Version version,
-             std::unique_ptr<ContentCheck> check)
+             std::unique_ptr<ContentCheck> check, bool later)
       : Object(location.path, size, version.validator),
         location_(std::move(location)),
         pinned_(std::move(version)),
-        check_(std::move(check)) {}
+        check_(std::move(check)),
+        later_(later ? std::make_unique<CheckLater>() : nullptr) {}
   const Location& location() const { return location_; }
   Version pinned() const {
     Version version = pinned_;
@@ -50,17 +103,19 @@ class HttpObject : public Object {
   }
   // Something else has the object's name by now: later reads ask for the version by its id.
   void note_replaced() const { replaced_.store(true, std::memory_order_relaxed); }
-  ContentCheck* check() const { return check_.get(); }  // null: the server names no checksum
+  ContentCheck* check() const { return check_.get(); }
+  CheckLater* later() const { return later_.get(); }
 
  private:
   const Location location_;
   const Version pinned_;
   mutable std::atomic<bool> replaced_{false};
   const std::unique_ptr<ContentCheck> check_;
+  const std::unique_ptr<CheckLater> later_;
 };
 
 struct HttpSourceSettings {
-  bool verify = false;             // checksums that servers name
+  Verify verify = Verify::kCheap;
   bool hedge = false;              // see SourceTraits
   bool require_validator = false;  // refuse objects whose content can't be pinned
 
@@ -70,7 +125,6 @@ struct HttpSourceSettings {
 Result<HttpSourceSettings> HttpSourceSettings::read(const Settings& settings) {
   HttpSourceSettings out;
   const std::pair<const char*, bool*> switches[] = {
-      {"RUNAI_STREAMER_VERIFY_CHECKSUMS", &out.verify},
       {"RUNAI_STREAMER_HEDGE", &out.hedge},
       {"RUNAI_STREAMER_HTTP_REQUIRE_VALIDATOR", &out.require_validator}};
   for (const auto& [name, value] : switches) {
@@ -78,6 +132,9 @@ Result<HttpSourceSettings> HttpSourceSettings::read(const Settings& settings) {
     if (!set.ok()) return set.status();
     *value = *set;
   }
+  const auto verify = settings.boolean("RUNAI_STREAMER_VERIFY_CHECKSUMS");
+  if (!verify.ok()) return verify.status();
+  if (*verify) out.verify = **verify ? Verify::kAll : Verify::kNone;
   return out;
 }
 
@@ -97,6 +154,7 @@ class HttpSource : public Source {
     traits_.window_bytes = std::uint64_t{384} << 20;
     traits_.initial_concurrency = kInitialConcurrency;
     traits_.max_concurrency = kMaxConcurrency;
+    traits_.open_concurrency = kOpenConcurrency;
     traits_.reader_bytes = kConnectionBytes;
     // Under a cap of bandwidth reads wait for one another, and not for their connections.
     traits_.hedge = chosen.hedge && transport_.settings.max_bandwidth == 0;
@@ -109,7 +167,11 @@ class HttpSource : public Source {
   const HttpSourceSettings& chosen() const { return chosen_; }
   void describe(std::map<std::string, std::string>* notes) const override {
     snapshot_.describe(notes);
+    if (const std::uint64_t objects = verified_; objects > 0) {
+      (*notes)["checksums"] = std::to_string(objects) + " objects match those of the server";
+    }
   }
+  void note_verified() { ++verified_; }
   // Takes note of an object that was opened. Not ok if the settings refuse it.
   Status note_opened(const Location& location, const Version& version, const Response& response);
   Transport& transport() { return transport_; }
@@ -120,6 +182,7 @@ class HttpSource : public Source {
   const SourceKind kind_;
   const HttpSourceSettings chosen_;
   Snapshot snapshot_;
+  std::atomic<std::uint64_t> verified_{0};  // objects
   Transport transport_;
   const std::unique_ptr<Protocol> protocol_;
   const std::function<void(const Retry&)> retried_;  // may be empty
@@ -138,6 +201,7 @@ struct Operation {
   // Responses with an error status that are fine.
   std::function<bool(const Response&)> tolerate;
   ReadProgress* watched = nullptr;  // what is told of pauses
+  int hurry_ms = 0;                 // of the first attempt, if others are to follow soon; 0: none
 };
 
 // What to do about an error that has no hint of its own.
@@ -184,8 +248,16 @@ class HttpReader : public Reader {
         .with_hint(hint);
   }
   Status read_range(const Location& location, RangeRead* range, Response* response,
-                    ReadReport* report, bool tolerate_416);
+                    ReadReport* report, bool tolerate_416, int hurry_ms);
   Result<Opened> open_empty(Location location);
+  std::unique_ptr<ContentCheck> make_check(const Response& response, std::uint64_t size,
+                                           std::span<const std::byte> prefix, bool* later) const;
+  void ask_for_checksum(const HttpObject& object);
+  Status verify_opened(const HttpObject& object, const iovec& prefix, const Response& response);
+  Status verify_whole(const HttpObject& object, std::span<const iovec> segments,
+                      const Response& response);
+  Status verify(const HttpObject& object, std::uint64_t offset, std::span<const iovec> segments,
+                const Response& response, const RunningSum& sum);
 
   HttpSource& source_;
   Protocol& protocol_;
@@ -287,6 +359,13 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
     *who = *credentials;
     Result<Request> request = operation.make(*credentials);
     if (!request.ok()) return request.status();
+    const int most = transport.settings.max_attempts;
+    const bool last = most > 0 && attempt + 1 >= most;
+    if (operation.hurry_ms > 0 && attempt < kHurriedAttempts && !last && request->timeout_ms == 0) {
+      const int limit = operation.hurry_ms << (2 * attempt);
+      const int given = transport.settings.request_timeout_ms;
+      request->timeout_ms = given > 0 ? std::min(given, limit) : limit;
+    }
 
     const Clock::time_point began = Clock::now();
     TransferResult outcome = connection_.perform(
@@ -363,7 +442,7 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
 }
 
 Status HttpReader::read_range(const Location& location, RangeRead* range, Response* response,
-                              ReadReport* report, bool tolerate_416) {
+                              ReadReport* report, bool tolerate_416, int hurry_ms) {
   const auto replaced = [&](const ServerError* error) {
     if (error == nullptr) return range->other_snapshot();
     const bool gone = error->code == Code::kNotFound;
@@ -384,7 +463,8 @@ Status HttpReader::read_range(const Location& location, RangeRead* range, Respon
           },
       .changed = replaced,
       .tolerate = [&](const Response& r) { return tolerate_416 && r.status == 416; },
-      .watched = report->progress};
+      .watched = report->progress,
+      .hurry_ms = hurry_ms};
   // A server may send less than was asked for, as long as it sends something.
   while (range->missing() && !range->cut()) {
     const std::uint64_t before = range->received();
@@ -410,7 +490,8 @@ Result<Opened> HttpReader::open_listed(const std::string& path, const std::strin
   RangeRead range(protocol_, *location, 0, {&target, 1}, std::nullopt, std::move(listed));
   Response response;
   ReadReport report;
-  Status status = read_range(*location, &range, &response, &report, /*tolerate_416=*/true);
+  Status status = read_range(*location, &range, &response, &report, /*tolerate_416=*/true,
+                             source_.traits().hedge ? kHurryOpen : 0);
   const bool nothing =
       status.code() == Code::kShortRead && response.header("content-length") == "0";
   if (nothing || (status.ok() && response.status == 416)) {
@@ -422,15 +503,98 @@ Result<Opened> HttpReader::open_listed(const std::string& path, const std::strin
   if (Status known = source_.note_opened(*location, range.version(), response); !known.ok()) {
     return std::move(known).with_path(path);
   }
-  std::unique_ptr<ContentCheck> check;
-  const auto checksum = protocol_.crc32c_of(response);
-  if (checksum && source_.chosen().verify) {
-    check = std::make_unique<ContentCheck>(*checksum, size, prefix.first(prefix_size));
-    if (check->failed()) return wrong_content().with_path(path);
+  bool later = false;
+  auto check = make_check(response, size, prefix.first(prefix_size), &later);
+  auto object = std::make_shared<HttpObject>(std::move(*location), size, range.version(),
+                                             std::move(check), later);
+  const iovec first{prefix.data(), prefix_size};
+  if (Status known = verify_opened(*object, first, response); !known.ok()) {
+    return std::move(known).with_path(path).with_range(0, size);
   }
-  return Opened{
-      std::make_shared<HttpObject>(std::move(*location), size, range.version(), std::move(check)),
-      prefix_size};
+  return Opened{std::move(object), prefix_size};
+}
+
+std::unique_ptr<ContentCheck> HttpReader::make_check(const Response& response, std::uint64_t size,
+                                                     std::span<const std::byte> prefix,
+                                                     bool* later) const {
+  const Verify chosen = source_.chosen().verify;
+  if (chosen == Verify::kNone) return nullptr;
+  const auto checksum = protocol_.checksum_of(response);
+  // Asking costs a request, and the comparison the more the faster the network is.
+  *later = !checksum && chosen == Verify::kAll && protocol_.has_checksum_request();
+  if (!checksum && !*later) return nullptr;
+  auto check = std::make_unique<ContentCheck>(size, prefix);
+  if (checksum) check->expect(*checksum);
+  return check;
+}
+
+// What was read when the object was opened may be all of it.
+Status HttpReader::verify_opened(const HttpObject& object, const iovec& prefix,
+                                 const Response& response) {
+  if (prefix.iov_len < object.size()) return {};
+  if (object.later() != nullptr && object.later()->claim()) ask_for_checksum(object);
+  const bool known = object.later() == nullptr || object.later()->known();
+  if (object.check() != nullptr && known) {
+    if (object.check()->failed()) return wrong_content();
+    source_.note_verified();
+  }
+  return verify_whole(object, {&prefix, 1}, response);
+}
+
+// `segments` are the whole object, which came with one response.
+Status HttpReader::verify_whole(const HttpObject& object, std::span<const iovec> segments,
+                                const Response& response) {
+  const Verify chosen = source_.chosen().verify;
+  if (chosen == Verify::kNone || (chosen == Verify::kCheap && object.size() > kLargestDigest)) {
+    return {};
+  }
+  const std::string expected = protocol_.md5_of(response);
+  if (expected.empty()) return {};
+  const std::string digest = md5(segments);
+  if (digest.empty()) return {};
+  if (digest != expected) return wrong_content();
+  source_.note_verified();
+  return {};
+}
+
+// By one attempt: what the server does not tell, or not now, is not compared.
+void HttpReader::ask_for_checksum(const HttpObject& object) {
+  std::optional<Checksum> checksum;
+  const auto ask = [&] {
+    const auto credentials = protocol_.credentials(object.location(), connection_);
+    if (!credentials.ok()) return;
+    auto request =
+        protocol_.make_checksum_request(object.location(), object.pinned(), *credentials);
+    if (!request.ok()) return;
+    request->timeout_ms = kHurryOpen;
+    Response response;
+    BodySink nothing;
+    const TransferResult outcome = connection_.perform(*request, &response, &nothing);
+    if (outcome.status.ok() && response.status == 200) checksum = protocol_.checksum_of(response);
+  };
+  try {
+    ask();
+  } catch (...) {
+    object.later()->answer(std::nullopt, object.check());
+    throw;
+  }
+  object.later()->answer(checksum, object.check());
+}
+
+Status HttpReader::verify(const HttpObject& object, std::uint64_t offset,
+                          std::span<const iovec> segments, const Response& response,
+                          const RunningSum& sum) {
+  using Verdict = ContentCheck::Verdict;
+  ContentCheck* const check = object.check();
+  if (check != nullptr && (object.later() == nullptr || object.later()->known())) {
+    const Verdict verdict =
+        sum.size == 0 ? check->add(offset, segments) : check->add_sum(offset, sum.size, sum.value);
+    if (verdict == Verdict::kDiffers) return wrong_content();
+    if (verdict == Verdict::kMatches) source_.note_verified();
+  }
+  std::uint64_t size = 0;
+  for (const iovec& segment : segments) size += segment.iov_len;
+  return size == object.size() ? verify_whole(object, segments, response) : Status();
 }
 
 // No range of an empty object can be asked for; the whole of it can.
@@ -451,13 +615,14 @@ Result<Opened> HttpReader::open_empty(Location location) {
                       .progress = {},
                       .changed = {},
                       .tolerate = {},
-                      .watched = nullptr};
+                      .watched = nullptr,
+                      .hurry_ms = 0};
   if (Status status = execute(operation, &response, &report); !status.ok()) {
     return std::move(status).with_path(location.path);
   }
   Version version = protocol_.version_of(response);
-  return Opened{std::make_shared<HttpObject>(std::move(location), 0, std::move(version), nullptr),
-                0};
+  return Opened{
+      std::make_shared<HttpObject>(std::move(location), 0, std::move(version), nullptr, false), 0};
 }
 
 Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
@@ -473,10 +638,23 @@ Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<co
         .with_range(offset, size);
   }
   const Version pinned = known.pinned();
+  // While others read what follows: nobody waits for the answer.
+  if (known.later() != nullptr && known.later()->claim()) ask_for_checksum(known);
   RangeRead range(protocol_, known.location(), offset, segments, object.size(), pinned);
   range.watch(report->progress);
+  const bool everything = !has_gap(segments);  // else the object is not read as a whole
+  RunningSum sum;
+  if (ContentCheck* const check = known.check();
+      check != nullptr && everything && check->behind_prefix(offset) &&
+      (known.later() == nullptr || known.later()->known_now())) {
+    sum.add = check->adder();
+    range.add_up(&sum);
+  }
   Response response;
-  Status status = read_range(known.location(), &range, &response, report, /*tolerate_416=*/false);
+  // Nobody else watches the rest of a long header.
+  const bool hurry = report->progress == nullptr && size <= kSmallRead && source_.traits().hedge;
+  Status status = read_range(known.location(), &range, &response, report, /*tolerate_416=*/false,
+                             hurry ? kHurryOpen : 0);
   report->missing = size - range.received();
   if (range.version().by_id && !pinned.by_id) {
     if (status.ok()) {
@@ -485,9 +663,10 @@ Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<co
       status = replaced(std::move(status));
     }
   }
-  if (status.ok() && known.check() != nullptr && !has_gap(segments) &&
-      !known.check()->add(offset, first_bytes(segments, range.received()))) {
-    status = wrong_content();
+  if (status.ok() && everything) {
+    const auto received = first_bytes(segments, range.received());
+    status = verify(known, offset, received, response, sum);
+    if (!status.ok()) status = std::move(status).with_range(0, object.size());
   }
   return std::move(status).with_path(object.path()).with_range(offset, size);
 }
@@ -546,7 +725,8 @@ Status HttpReader::list(const std::string& prefix, bool recursive, const ListCal
                         .progress = {},
                         .changed = {},
                         .tolerate = [&](const Response& r) { return protocol_.is_empty_list(r); },
-                        .watched = nullptr};
+                        .watched = nullptr,
+                        .hurry_ms = source_.traits().hedge ? kHurryList : 0};
     if (Status status = execute(operation, &response, &report); !status.ok()) {
       return std::move(status).with_path(prefix);
     }

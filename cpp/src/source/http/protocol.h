@@ -13,6 +13,7 @@
 #include "source/http/auth/credentials_cache.h"
 #include "source/http/client/connection.h"
 #include "source/http/client/request.h"
+#include "source/http/content_check.h"
 #include "streamer/status.h"
 #include "streamer/types.h"
 
@@ -163,10 +164,21 @@ class Protocol {
   virtual Version version_of(const Response& response) const {
     return {std::string(response.header("etag")), "", false};
   }
-  // The checksum (CRC-32C) of the whole object, where the response names it.
-  virtual std::optional<std::uint32_t> crc32c_of(const Response& /*response*/) const {
+  // The checksum of the whole object, where the response names it.
+  virtual std::optional<Checksum> checksum_of(const Response& /*response*/) const {
     return std::nullopt;
   }
+  // The same as a digest (MD5, 16 bytes), which only a read of the whole object can be compared
+  // with; empty: none.
+  virtual std::string md5_of(const Response& /*response*/) const { return {}; }
+  // A signed request for nothing but what checksum_of() needs; kUnsupported where reads bring it,
+  // or nothing does.
+  virtual Result<Request> make_checksum_request(const Location& /*location*/,
+                                                const Version& /*version*/,
+                                                const CredentialsRef& /*credentials*/) {
+    return Status::error(Code::kUnsupported, "");
+  }
+  virtual bool has_checksum_request() const { return false; }
   // Understands any response that is not 2xx, redirects included. Bodies may be cut or missing.
   virtual ServerError read_error(const Location& location, const Response& response) = 0;
   // The host of a request does not resolve. Whether make_read() and make_list() will name another.

@@ -39,6 +39,8 @@ class RangeRead {
   BodySink* next_body();
   // The read that this is may be cut from now on.
   void watch(ReadProgress* progress) { body_.progress = progress; }
+  // `sum` is of all that this read receives.
+  void add_up(RunningSum* sum) { body_.sum = sum; }
   bool cut() const { return body_.progress != nullptr && body_.progress->cut; }
   // Counts what the attempt has brought; returns its bytes.
   std::uint64_t take();

@@ -1,16 +1,22 @@
 #include "source/http/azure/azure_account.h"
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 
+#include "base/clock.h"
 #include "base/text.h"
 #include "source/http/auth/oauth.h"
+#include "source/http/client/retry.h"
 #include "source/http/factory.h"
 #include "text/encoding.h"
 #include "text/url.h"
 
 namespace streamer::http {
 namespace {
+
+constexpr int kTriesOfMissing = 3;
+constexpr std::chrono::seconds kUpdate{70};  // that the instance metadata service may take
 
 constexpr const char* kConnectionString = "AZURE_STORAGE_CONNECTION_STRING";
 constexpr const char* kNameVariable = "AZURE_STORAGE_ACCOUNT_NAME";
@@ -88,8 +94,20 @@ Result<Credentials> from_managed_identity(const Settings& settings, Connection& 
   const std::string host = settings.text_or_default(kHost);
   const Request request = metadata_request(
       host + "/metadata/identity/oauth2/token?api-version=2018-02-01" + query, "Metadata", "true");
-  return fetch_token(request, from + " of the instance metadata service", connection,
-                     settings.text(kHost) ? Patience::kService : Patience::kProbe);
+  const Clock::time_point start = Clock::now();
+  Backoff backoff(/*max_attempts=*/0);
+  for (;;) {
+    Result<Credentials> token =
+        fetch_token(request, from + " of the instance metadata service", connection,
+                    settings.text(kHost) ? Patience::kService : Patience::kProbe);
+    const int status = token.ok() ? 0 : token.status().detail().http_status;
+    // The service is being updated. Those of other clouds have no such path.
+    const bool again = (status == 404 && backoff.another(kTriesOfMissing)) ||
+                       (status == 410 && Clock::now() - start < kUpdate && backoff.another());
+    if (!again || !connection.transport().sleep(backoff.pause(std::chrono::milliseconds(0)))) {
+      return token;
+    }
+  }
 }
 
 }  // namespace

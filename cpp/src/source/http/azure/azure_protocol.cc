@@ -87,6 +87,14 @@ class Azure : public SingleIdentity {
     return {std::string(response.header("etag")), std::string(response.header("x-ms-version-id")),
             false};
   }
+  // The service keeps the digest that the uploader gave. That of a whole blob has another name in
+  // responses to ranges.
+  std::string md5_of(const Response& response) const override {
+    std::string_view text = response.header("x-ms-blob-content-md5");
+    if (text.empty() && response.status == 200) text = response.header("content-md5");
+    const auto digest = base64_decode(text);
+    return digest && digest->size() == 16 ? *digest : std::string();
+  }
   ServerError read_error(const Location& location, const Response& response) override;
 
  private:

@@ -89,7 +89,7 @@ class Gcs : public SingleIdentity {
   }
 
   // "crc32c=BASE64,md5=BASE64", in one header or in several, of the whole object.
-  std::optional<std::uint32_t> crc32c_of(const Response& response) const override {
+  std::optional<Checksum> checksum_of(const Response& response) const override {
     for (const Header& header : response.headers) {
       if (header.name != "x-goog-hash") continue;
       const std::size_t at = header.value.find("crc32c=");
@@ -98,9 +98,7 @@ class Gcs : public SingleIdentity {
           std::string_view(header.value)
               .substr(at + 7, std::min(header.value.find(',', at), header.value.size()) - at - 7)));
       if (!bytes || bytes->size() != 4) continue;
-      std::uint32_t value = 0;
-      for (const char c : *bytes) value = value << 8 | static_cast<unsigned char>(c);
-      return value;
+      return Checksum{Checksum::Kind::kCrc32c, big_endian(*bytes)};
     }
     return std::nullopt;
   }

@@ -5,6 +5,7 @@
 #include <map>
 #include <mutex>
 
+#include "base/text.h"
 #include "source/http/auth/server_clock.h"
 #include "source/http/client/origin.h"
 #include "source/http/protocol.h"
@@ -61,6 +62,10 @@ class S3Protocol : public Protocol {
     return {std::string(response.header("etag")), std::string(response.header("x-amz-version-id")),
             false};
   }
+  std::optional<Checksum> checksum_of(const Response& response) const override;
+  Result<Request> make_checksum_request(const Location& location, const Version& version,
+                                        const CredentialsRef& who) override;
+  bool has_checksum_request() const override { return true; }
   Result<Request> make_list(const Location& directory, bool recursive, const std::string& next,
                             const CredentialsRef& who) override;
   Result<ListPage> read_list(const Location& directory, bool recursive, const std::string& next,
@@ -90,6 +95,9 @@ class S3Protocol : public Protocol {
   std::string region_of(const std::string& bucket, const Credentials* who) const;
   Result<Url> url_of(const std::string& bucket, const std::string& key,
                      const Credentials* who) const;
+  // Not signed, so that headers can be added.
+  Result<Request> make_object_request(const Location& location, const Version& version,
+                                      const Credentials* who, Url* url) const;
   void sign(Request* request, const Url& url, const std::string& bucket, const Credentials* who,
             bool session);
   Result<Credentials> create_session(const std::string& bucket, Connection& connection);
@@ -245,16 +253,54 @@ void S3Protocol::sign(Request* request, const Url& url, const std::string& bucke
   signer_.sign(request, url, scope, request->signed_at);
 }
 
-Result<Request> S3Protocol::make_read(const Location& location, std::optional<ByteRange> range,
-                                      const Version& version, const CredentialsRef& who) {
-  Result<Url> url = url_of(location.container, location.key, who.get());
-  if (!url.ok()) return url.status();
+Result<Request> S3Protocol::make_object_request(const Location& location, const Version& version,
+                                                const Credentials* who, Url* url) const {
+  Result<Url> found = url_of(location.container, location.key, who);
+  if (!found.ok()) return found.status();
+  *url = std::move(*found);
   if (version.by_id) url->query = "versionId=" + percent_encode(version.id);
   Request request{.url = url->to_string()};
-  if (range) request.set("Range", range->header());
   if (!version.by_id && !version.validator.empty()) request.set("If-Match", version.validator);
-  sign(&request, *url, location.container, who.get(), /*session=*/true);
   return request;
+}
+
+Result<Request> S3Protocol::make_read(const Location& location, std::optional<ByteRange> range,
+                                      const Version& version, const CredentialsRef& who) {
+  Url url;
+  Result<Request> request = make_object_request(location, version, who.get(), &url);
+  if (!request.ok()) return request;
+  if (range) request->set("Range", range->header());
+  sign(&*request, url, location.container, who.get(), /*session=*/true);
+  return request;
+}
+
+// Responses to reads of a part never have the checksum of the whole.
+Result<Request> S3Protocol::make_checksum_request(const Location& location, const Version& version,
+                                                  const CredentialsRef& who) {
+  Url url;
+  Result<Request> request = make_object_request(location, version, who.get(), &url);
+  if (!request.ok()) return request;
+  request->method = "HEAD";
+  request->set("x-amz-checksum-mode", "ENABLED");
+  sign(&*request, url, location.container, who.get(), /*session=*/true);
+  return request;
+}
+
+// The checksum of an object of parts may be one of the checksums of its parts: it then ends with
+// their number.
+std::optional<Checksum> S3Protocol::checksum_of(const Response& response) const {
+  if (lower(response.header("x-amz-checksum-type")) == "composite") return std::nullopt;
+  const std::pair<const char*, Checksum::Kind> kinds[] = {
+      {"x-amz-checksum-crc64nvme", Checksum::Kind::kCrc64Nvme},
+      {"x-amz-checksum-crc32c", Checksum::Kind::kCrc32c}};
+  for (const auto& [name, kind] : kinds) {
+    const std::string_view text = response.header(name);
+    if (text.empty() || text.find('-') != std::string_view::npos) continue;
+    const auto bytes = base64_decode(text);
+    const std::size_t size = kind == Checksum::Kind::kCrc64Nvme ? 8 : 4;
+    if (bytes && bytes->size() == size) return Checksum{kind, big_endian(*bytes)};
+  }
+  return std::nullopt;
 }
 
 Result<Request> S3Protocol::make_list(const Location& directory, bool recursive,
