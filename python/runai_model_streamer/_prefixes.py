@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from runai_model_streamer._native_api import FileRanges
 from runai_model_streamer._session import Session
@@ -25,8 +25,11 @@ PrefixEnd = Callable[[bytes, str, int], int]
 """(first bytes, path, size of the file) -> the end of the header, in bytes. May raise."""
 
 
-# Files whose first bytes are held at once.
-_MOST_AT_ONCE = 48
+# First bytes of this size are held at once, in bytes, or a quarter of the memory limit.
+_MOST_HELD = 12 << 20
+# Files that are opened together: few at first, so that reading begins soon.
+_FIRST_WAVE = 4
+_WAVE = 256
 
 
 def read_prefixes(
@@ -39,8 +42,9 @@ def read_prefixes(
     held for some files at a time, which the memory limit pays for.
     """
     limit = session.stream.stats()["memory_limit"]
-    # Nothing else is held yet. Each part is there twice for a moment.
-    at_once = min(_MOST_AT_ONCE, max(1, limit // (4 * first_bytes))) if limit else _MOST_AT_ONCE
+    # Each part is there twice for a moment.
+    held = _MOST_HELD if limit is None else min(_MOST_HELD, limit // 4)
+    at_once = max(1, held // first_bytes)
     prefixes: list[Prefix] = []
     for start in range(0, len(paths), at_once):
         prefixes += _read_some(session, paths[start : start + at_once], first_bytes, end_of)
@@ -65,3 +69,14 @@ def _read_some(
         data = first + next(rests) if end > len(first) else first[:end]
         prefixes.append(Prefix(path, session.sizes[path], session.versions[path], data))
     return prefixes
+
+
+def read_in_waves(
+    session: Session, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
+) -> Iterator[Prefix]:
+    """read_prefixes(), many files at a time, in the order of `paths`: the tensors of the first
+    files can be streamed while further files are opened."""
+    at, size = 0, _FIRST_WAVE
+    while at < len(paths):
+        yield from read_prefixes(session, paths[at : at + size], first_bytes, end_of)
+        at, size = at + size, _WAVE

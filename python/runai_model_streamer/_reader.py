@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
@@ -12,7 +12,7 @@ from runai_model_streamer._device.host import HostSink
 from runai_model_streamer._errors import StreamerClosedError
 from runai_model_streamer._load import Load
 from runai_model_streamer._options import DEFAULTS, StreamOptions
-from runai_model_streamer._prefixes import Prefix, PrefixEnd, read_prefixes
+from runai_model_streamer._prefixes import Prefix, PrefixEnd, read_in_waves
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership, Session
 from runai_model_streamer._stats import StreamStats, stats_of
@@ -34,8 +34,8 @@ class Reader(Protocol):
 
     def read_prefixes(
         self, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
-    ) -> list[Prefix]:
-        """read_prefixes() for this load: its files stay open for start()."""
+    ) -> Iterator[Prefix]:
+        """read_in_waves() for this load: its files stay open for start()."""
 
     def start(self, requests: Iterable[FileChunks]) -> None:
         """Starts to read `requests`, in order. Called once. Opens files that are not open.
@@ -87,8 +87,8 @@ class LocalReader:
 
     def read_prefixes(
         self, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
-    ) -> list[Prefix]:
-        return read_prefixes(self._make_session(paths), paths, first_bytes, end_of)
+    ) -> Iterator[Prefix]:
+        return read_in_waves(self._make_session(paths), paths, first_bytes, end_of)
 
     def start(self, requests: Iterable[FileChunks]) -> None:
         session = self.session

@@ -1,7 +1,10 @@
 #include "engine/opener.h"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <utility>
 
@@ -33,6 +36,12 @@ class Opener::Latch {
 
 namespace {
 
+// Opening occupies as many workers more for each second that a response takes: all that a source
+// allows from some 15 ms on.
+constexpr double kOpensPerSecond = 4000;
+// Connections for opening take at most this share of the memory.
+constexpr std::uint64_t kShareOfReaders = 4;
+
 // What `operation` returns. A worker has nobody to throw to.
 template <typename Operation>
 Status or_no_memory(Operation operation) {
@@ -57,9 +66,82 @@ Status Opener::wait(Latch& latch) {
   return {};
 }
 
+// Files that are being opened.
+struct Opener::Opening {
+  Opening(std::vector<std::string> names, std::vector<std::string> listed, std::uint64_t bytes)
+      : paths(std::move(names)),
+        versions(std::move(listed)),
+        prefix_bytes(bytes),
+        latch(paths.size()),
+        opened(paths.size()),
+        kinds(paths.size()),
+        objects(paths.size()) {}
+  const std::vector<std::string> paths;
+  const std::vector<std::string> versions;
+  const std::uint64_t prefix_bytes;
+  Latch latch;
+  std::vector<OpenedFile> opened;
+  std::vector<SourceKind> kinds;  // a file of the hub may be one of the local cache
+  std::vector<std::shared_ptr<const Object>> objects;
+  // Of each kind, those that wait until the first one has told how far the storage is.
+  std::array<std::vector<std::size_t>, kSourceKinds> waiting;
+  std::array<std::once_flag, kSourceKinds> first;
+};
+
 int Opener::width(SourceKind kind, const Source& source) const {
   const int chosen = options_.concurrency_for(kind);
-  return chosen > 0 ? chosen : source.traits().initial_concurrency;
+  if (chosen > 0) return chosen;
+  const SourceTraits& traits = source.traits();
+  const int least = traits.initial_concurrency;
+  if (traits.open_concurrency <= least) return least;
+  int most = traits.open_concurrency;
+  if (traits.reader_bytes > 0) {
+    const std::uint64_t affordable = budget_.limit() / kShareOfReaders / traits.reader_bytes;
+    most = static_cast<int>(std::min<std::uint64_t>(affordable, static_cast<std::uint64_t>(most)));
+  }
+  const double wanted = least + source.distance().latency * kOpensPerSecond;
+  return std::max(least, static_cast<int>(std::min<double>(wanted, most)));
+}
+
+Status Opener::open_one(Opening& work, std::size_t index) {
+  OpenedFile& file = work.opened[index];
+  const std::string& path = work.paths[index];
+  auto reader = Worker::current().reader(work.kinds[index]);
+  if (!reader.ok()) return reader.status();
+  const auto place = (*reader)->local_copy(path, /*directory=*/false);
+  if (!place.ok()) return place.status();
+  if (*place != path) {
+    work.kinds[index] = SourceKind::kFile;
+    reader = Worker::current().reader(SourceKind::kFile);
+    if (!reader.ok()) return reader.status();
+  }
+  file.prefix.resize(work.prefix_bytes);
+  const std::string version = work.versions.empty() ? "" : work.versions[index];
+  auto opened = (*reader)->open_listed(*place, version, file.prefix);
+  file.prefix.resize(opened.ok() ? opened->prefix_size : 0);
+  if (!opened.ok()) return opened.status();
+  file.size = opened->object->size();
+  file.version = opened->object->version();
+  work.objects[index] = std::move(opened->object);
+  return {};
+}
+
+void Opener::add_open(const std::shared_ptr<Opening>& work, std::size_t index) {
+  const SourceKind kind = work->kinds[index];
+  auto source = files_.source(kind);
+  if (!source.ok()) return;  // it was there when the work began
+  scheduler_.add_task(
+      [this, work, index, kind] {
+        OpenedFile& file = work->opened[index];
+        file.status = or_no_memory([&] { return open_one(*work, index); });
+        file.status = std::move(file.status).with_path(work->paths[index]);
+        const int number = static_cast<int>(kind);
+        std::call_once(work->first[number], [&] {
+          for (const std::size_t next : work->waiting[number]) add_open(work, next);
+        });
+        work->latch.task_ended();
+      },
+      width(kind, **source));
 }
 
 Result<std::vector<OpenedFile>> Opener::open(const std::vector<std::string>& paths,
@@ -68,52 +150,23 @@ Result<std::vector<OpenedFile>> Opener::open(const std::vector<std::string>& pat
   if (!versions.empty() && versions.size() != paths.size()) {
     return Status::error(Code::kInvalid, "the paths and the versions differ in number");
   }
-  struct Work {
-    explicit Work(std::size_t files) : latch(files), opened(files), kinds(files), objects(files) {}
-    Latch latch;
-    std::vector<OpenedFile> opened;
-    std::vector<SourceKind> kinds;  // a file of the hub may be one of the local cache
-    std::vector<std::shared_ptr<const Object>> objects;
-  };
-  auto work = std::make_shared<Work>(paths.size());
-  std::vector<int> widths;
-  widths.reserve(paths.size());
+  auto work = std::make_shared<Opening>(paths, versions, prefix_bytes);
+  std::vector<std::size_t> first;
+  std::array<int, kSourceKinds> chosen{};
   for (std::size_t i = 0; i < paths.size(); ++i) {
     auto kind = source_kind_of(paths[i]);
     if (!kind.ok()) return kind.status();
     auto source = files_.source(*kind);
     if (!source.ok()) return source.status().with_path(paths[i]);
     work->kinds[i] = *kind;
-    widths.push_back(width(*kind, **source));
+    const int number = static_cast<int>(*kind);
+    // Until something was opened, nothing is known of the distance.
+    const bool pilot = (*source)->traits().open_concurrency == 0 ||
+                       (*source)->distance().latency > 0 ||
+                       chosen[number]++ < width(*kind, **source);
+    (pilot ? first : work->waiting[number]).push_back(i);
   }
-  for (std::size_t i = 0; i < paths.size(); ++i) {
-    scheduler_.add_task(
-        [work, i, path = paths[i], version = versions.empty() ? "" : versions[i], prefix_bytes] {
-          OpenedFile& file = work->opened[i];
-          file.status = or_no_memory([&]() -> Status {
-            auto reader = Worker::current().reader(work->kinds[i]);
-            if (!reader.ok()) return reader.status();
-            const auto place = (*reader)->local_copy(path, /*directory=*/false);
-            if (!place.ok()) return place.status();
-            if (*place != path) {
-              work->kinds[i] = SourceKind::kFile;
-              reader = Worker::current().reader(SourceKind::kFile);
-              if (!reader.ok()) return reader.status();
-            }
-            file.prefix.resize(prefix_bytes);
-            auto opened = (*reader)->open_listed(*place, version, file.prefix);
-            file.prefix.resize(opened.ok() ? opened->prefix_size : 0);
-            if (!opened.ok()) return opened.status();
-            file.size = opened->object->size();
-            file.version = opened->object->version();
-            work->objects[i] = std::move(opened->object);
-            return {};
-          });
-          file.status = std::move(file.status).with_path(path);
-          work->latch.task_ended();
-        },
-        widths[i]);
-  }
+  for (const std::size_t index : first) add_open(work, index);
   if (Status status = wait(work->latch); !status.ok()) return status;
   FileTable files;
   files.reserve(paths.size());

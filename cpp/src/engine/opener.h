@@ -1,11 +1,14 @@
 // Opening files and reading small ranges at once, for a caller that waits.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/cancel.h"
+#include "base/memory_budget.h"
 #include "engine/file_set.h"
 #include "engine/scheduler.h"
 
@@ -19,8 +22,9 @@ inline constexpr std::chrono::milliseconds kInterruptPoll{100};
 class Opener {
  public:
   // All outlive the opener.
-  Opener(const Options& options, FileSet& files, Scheduler& scheduler, const CancelToken& cancel)
-      : options_(options), files_(files), scheduler_(scheduler), cancel_(cancel) {}
+  Opener(const Options& options, FileSet& files, Scheduler& scheduler, const MemoryBudget& budget,
+         const CancelToken& cancel)
+      : options_(options), files_(files), scheduler_(scheduler), budget_(budget), cancel_(cancel) {}
 
   // See Stream.
   Result<std::vector<OpenedFile>> open(const std::vector<std::string>& paths,
@@ -30,13 +34,17 @@ class Opener {
 
  private:
   class Latch;
+  struct Opening;
   Status wait(Latch& latch);
-  // How many workers may run tasks for the source.
+  // How many workers may run tasks for the source: more, the longer a response takes.
   int width(SourceKind kind, const Source& source) const;
+  void add_open(const std::shared_ptr<Opening>& work, std::size_t index);
+  static Status open_one(Opening& work, std::size_t index);
 
   const Options& options_;
   FileSet& files_;
   Scheduler& scheduler_;
+  const MemoryBudget& budget_;
   const CancelToken& cancel_;
 };
 

@@ -62,7 +62,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
         views_(std::make_shared<HeldViews>(budget_)),
         files_(options_, cancel_,
                [this](SourceKind kind, const SourceTraits& traits) { add_source(kind, traits); }),
-        opener_(options_, files_, *scheduler_, cancel_),
+        opener_(options_, files_, *scheduler_, *budget_, cancel_),
         worker_context_{files_, *scheduler_, *budget_, stats_, cancel_, writes_} {
     pool_->set_listener(scheduler_);
   }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device.base import DeviceSink
@@ -45,7 +45,7 @@ class SharedReader:
 
     def read_prefixes(
         self, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
-    ) -> list[Prefix]:
+    ) -> Iterator[Prefix]:
         """One rank reads each header, and sends it to the others."""
         assert self._shared is not None
         channel = self._shared.channel
@@ -58,7 +58,7 @@ class SharedReader:
             if path not in session.files and not is_remote(path):
                 # Another node may have another version of a file with equal contents.
                 found[path] = dataclasses.replace(found[path], version="")
-        return [found[path] for path in paths]
+        return iter([found[path] for path in paths])
 
     def start(self, requests: Iterable[FileChunks]) -> None:
         """Each byte is read by one of the ranks that need it, and sent to the others of them."""

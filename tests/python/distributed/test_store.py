@@ -49,7 +49,7 @@ def test_each_byte_is_sent_once(cluster: Make, tmp_path: Path, ranks: int) -> No
         for result in cluster(ranks, env).load(urls(store, files)).values():
             assert result["tensors"] == expected(files)
         assert size_of(files) <= store.sent() <= size_of(files) * 1.015
-        headers = Counter(path for _, path, size in store.requests() if size == 256 << 10)
+        headers = Counter(path for _, path, size in store.requests() if size == 32 << 10)
         assert set(headers.values()) == {1}  # one rank reads a file's header
 
 
@@ -59,7 +59,7 @@ def test_what_nobody_wants_is_not_sent(cluster: Make, tmp_path: Path) -> None:
     with serving(tmp_path) as store:
         env = {"RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE": str(16 << 20)}
         cluster(2, env).load(urls(store, files), names=names)
-        data = store.sent() - 2 * (256 << 10)
+        data = store.sent() - 2 * (32 << 10)
         assert 20 << 20 <= data <= (20 << 20) + 16
 
 

@@ -140,7 +140,7 @@ class TestRoundTrips:
             assert len(streamer.keys()) == len(model)
         ranges = [seen.headers["range"] for seen in server.seen]
         assert start > 256 << 10
-        assert ranges == [f"bytes=0-{(256 << 10) - 1}", f"bytes={256 << 10}-{start - 1}"]
+        assert ranges == [f"bytes=0-{(32 << 10) - 1}", f"bytes={32 << 10}-{start - 1}"]
 
 
 class TestTransport:

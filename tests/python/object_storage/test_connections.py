@@ -1,0 +1,170 @@
+"""To which addresses connections go, and how many files are opened at once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from runai_model_streamer import SafetensorsStreamer
+from tests.python.object_storage.canned_s3 import serve
+from tests.python.object_storage.storages.s3 import S3_ENV
+from tests.support.models import check_same, save
+from tests.support.needs import available
+from tests.support.processes import python
+from tests.support.servers import process
+from tests.support.servers.canned import Answer, Canned, Seen
+from tests.support.servers.compiler import build
+from tests.support.servers.process import free_port
+
+pytestmark = pytest.mark.timeout(120)
+
+READ = """
+import sys
+from runai_model_streamer import FileChunks, FileStreamer
+with FileStreamer() as streamer:
+    streamer.stream_files([FileChunks(0, "s3://bucket/key", 0, [1 << 20] * 96)])
+    print(sum(int(chunk[2].sum()) for chunk in streamer.get_chunks()))
+"""
+BYTES = bytes([1]) * (96 << 20)
+
+
+def read_from(port: int, addresses: list[str], **more: str) -> None:
+    """Reads BYTES by 16 connections from a host of these addresses."""
+    with available("a C++ compiler"):
+        names = build(process.HERE / "names.cc", "-shared", "-fPIC")
+    env = S3_ENV | {
+        "AWS_ENDPOINT_URL": f"http://s3.store.test:{port}",
+        "RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0",
+        "RUNAI_STREAMER_CONCURRENCY": "16",
+        "LD_PRELOAD": str(names),
+        "NAME": "s3.store.test",
+        "NAME_ADDRESSES": ",".join(addresses),
+    }
+    assert python(READ, **(env | more)) == str(len(BYTES))
+
+
+@contextlib.contextmanager
+def serving(addresses: list[str], port: int):
+    """A server at each of `addresses`, and how many clients each has had, by their ports."""
+    clients: Counter[str] = Counter()
+    together = threading.Barrier(12)
+
+    def at(address: str):
+        def handler(seen: Seen) -> Answer:
+            clients[address] += 1
+            if not seen.headers["range"].startswith("bytes=0-"):
+                # As many as are read at once: all connections are opened.
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    together.wait(10)
+            return serve(seen, BYTES)
+
+        return handler
+
+    with contextlib.ExitStack() as servers:
+        for address in addresses:
+            servers.enter_context(Canned(at(address), host=address, port=port))
+        yield clients
+
+
+class TestAddresses:
+    def test_connections_go_to_all_of_them(self, tmp_path: Path):
+        addresses = [f"127.0.0.{i}" for i in range(2, 10)]
+        port, log = free_port(), tmp_path / "asked"
+        with serving(addresses, port) as clients:
+            read_from(port, addresses, NAME_LOG=str(log))
+        assert set(clients) == set(addresses)
+        # One answer serves all connections, for some time.
+        assert len(log.read_text().split()) <= 2 + 12
+
+    def test_one_where_nobody_listens_is_passed_over(self):
+        addresses = [f"127.0.0.{i}" for i in range(2, 6)]
+        port = free_port()
+        with serving(addresses[1:], port) as clients:
+            read_from(port, addresses)
+        assert set(clients) == set(addresses[1:])
+
+
+def model_of(files: int) -> tuple[dict[str, bytes], dict[str, torch.Tensor]]:
+    tensors = {f"t{i}": torch.full((512, 32), float(i)) for i in range(files)}
+    data = {
+        f"/bucket/m{i}.safetensors": save({name: t}) for i, (name, t) in enumerate(tensors.items())
+    }
+    return data, tensors
+
+
+class TestOpening:
+    def load(self, files: int) -> dict[str, torch.Tensor]:
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files([f"s3://bucket/m{i}.safetensors" for i in range(files)])
+            return dict(streamer.get_tensors())
+
+    def test_many_at_once_where_it_is_far(self, canned):
+        """All but the first few wait until 30 of them are asked for at once."""
+        data, tensors = model_of(60)
+        together = threading.Barrier(30)
+        opened = []
+
+        def handler(seen: Seen) -> Answer:
+            if seen.headers["range"].startswith("bytes=0-"):
+                opened.append(seen.path)
+                if len(opened) <= 30:
+                    time.sleep(0.03)
+                else:
+                    together.wait(60)
+            return serve(seen, data[seen.path])
+
+        server = canned(handler)
+        check_same(tensors, self.load(60))
+        assert len(opened) == len(set(opened)) == 60
+        assert not together.broken
+        assert len(server.seen) == 120
+
+    def test_the_first_file_is_read_while_others_are_opened(self, canned):
+        data, tensors = model_of(40)
+        reading = threading.Event()
+
+        def handler(seen: Seen) -> Answer:
+            if not seen.headers["range"].startswith("bytes=0-"):
+                reading.set()
+            elif seen.path.endswith("/m39.safetensors"):
+                assert reading.wait(60)
+            return serve(seen, data[seen.path])
+
+        canned(handler)
+        check_same(tensors, self.load(40))
+        assert reading.is_set()
+
+    def test_a_number_that_is_chosen_is_obeyed(self, canned, use):
+        data, tensors = model_of(24)
+        lock, now, most = threading.Lock(), [0], [0]
+
+        def handler(seen: Seen) -> Answer:
+            with lock:
+                now[0] += 1
+                most[0] = max(most[0], now[0])
+            time.sleep(0.02)
+            with lock:
+                now[0] -= 1
+            return serve(seen, data[seen.path])
+
+        canned(handler)
+        use({"RUNAI_STREAMER_CONCURRENCY": "3"})
+        check_same(tensors, self.load(24))
+        assert most[0] <= 3
+
+    def test_an_error_of_a_later_file_ends_the_load(self, canned):
+        data, _ = model_of(30)
+        del data["/bucket/m17.safetensors"]
+
+        def handler(seen: Seen) -> Answer:
+            return serve(seen, data[seen.path]) if seen.path in data else Answer(404)
+
+        canned(handler)
+        with pytest.raises(FileNotFoundError, match="m17"):
+            self.load(30)
