@@ -46,6 +46,19 @@ class TestOddServers:
             read()
         assert caught.value.code == "changed"
 
+    @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/xml"])
+    def test_a_page_in_the_place_of_the_object_is_named(self, canned, kind):
+        """By whoever wants to know who asks; of a load that has begun, and of one that begins."""
+        page = Answer(200, {"Content-Type": kind}, b"<html>Sign in</html>")
+        pages = [False, True]
+        canned(lambda seen: page if pages.pop(0) else serve(seen))
+        with pytest.raises(OSError, match="sent a page .* instead of the object") as caught:
+            read()
+        assert caught.value.code == "io"
+        pages[:] = [True]
+        with pytest.raises(OSError, match="sent a page"):
+            read()
+
     def test_ranges_are_pinned(self, canned):
         server = canned(serve)
         assert read() == DATA

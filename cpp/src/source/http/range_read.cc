@@ -17,6 +17,15 @@ std::optional<std::uint64_t> number(std::string_view text) {
   return value;
 }
 
+// A page of a proxy, or of somebody who wants to know who asks: text that no store sends for a
+// range, and without what pins an object.
+bool is_page(const Response& response) {
+  const std::string type = lower(response.header("content-type"));
+  const auto is = [&](std::string_view other) { return type.starts_with(other); };
+  return response.header("etag").empty() &&
+         (is("text/html") || is("application/xml") || is("application/json"));
+}
+
 Status wrong(std::string message) { return Status::error(Code::kIo, std::move(message)); }
 
 }  // namespace
@@ -149,6 +158,12 @@ Status RangeRead::accept_part(const Response& response) {
 
 Status RangeRead::accept_whole(const Response& response) {
   const auto length = number(response.header("content-length"));
+  const bool other = object_size_ ? length != object_size_ : protocol_.whole_read_limit() == 0;
+  if (other && is_page(response)) {
+    return wrong("the server sent a page (" + std::string(response.header("content-type")) +
+                 ") instead of the object")
+        .with_hint("A proxy or a login page responds in its place: check the endpoint");
+  }
   if (Status status = learn(length ? length : object_size_, response); !status.ok()) return status;
   const std::uint64_t first = offset_ + done_;
   if (first == 0 && size_ == *object_size_) return {};  // the whole object was asked for
