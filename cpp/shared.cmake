@@ -19,10 +19,11 @@ endif()
 set(STREAMER_MAP ${CMAKE_CURRENT_BINARY_DIR}/libstreamer.map)
 configure_file(libstreamer.map.in ${STREAMER_MAP} @ONLY)
 # The map keeps in what comes out of static archives (libcurl, OpenSSL, libstdc++). -Bsymbolic:
-# nobody's symbols replace ours, even of the same name.
+# nobody's symbols replace ours, even of the same name. nodelete: a thread that waits for the
+# resolver can't be ended, and may come back after dlclose().
 target_link_options(
   streamer PRIVATE -Wl,--version-script=${STREAMER_MAP} -Wl,-Bsymbolic
-  -Wl,--gc-sections -Wl,--as-needed -Wl,-z,relro,-z,now)
+  -Wl,--gc-sections -Wl,--as-needed -Wl,-z,relro,-z,now,-z,nodelete)
 if(NOT STREAMER_SANITIZE)
   target_link_options(streamer PRIVATE -Wl,-z,defs)
 endif()

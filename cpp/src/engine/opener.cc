@@ -1,7 +1,10 @@
 #include "engine/opener.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <array>
+#include <climits>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -39,8 +42,17 @@ namespace {
 // Opening occupies as many workers more for each second that a response takes: all that a source
 // allows from some 15 ms on.
 constexpr double kOpensPerSecond = 4000;
-// Connections for opening take at most this share of the memory.
+// Connections for opening take at most this share of the memory,
 constexpr std::uint64_t kShareOfReaders = 4;
+
+// and at most this share of the descriptors that the process may have: a connection takes some.
+constexpr rlim_t kDescriptorsEach = 16;
+
+int affordable_by_descriptors() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return INT_MAX;
+  return static_cast<int>(std::min<rlim_t>(limit.rlim_cur / kDescriptorsEach, INT_MAX));
+}
 
 // What `operation` returns. A worker has nobody to throw to.
 template <typename Operation>
@@ -94,7 +106,7 @@ int Opener::width(SourceKind kind, const Source& source) const {
   const SourceTraits& traits = source.traits();
   const int least = traits.initial_concurrency;
   if (traits.open_concurrency <= least) return least;
-  int most = traits.open_concurrency;
+  int most = std::min(traits.open_concurrency, affordable_by_descriptors());
   if (traits.reader_bytes > 0) {
     const std::uint64_t affordable = budget_.limit() / kShareOfReaders / traits.reader_bytes;
     most = static_cast<int>(std::min<std::uint64_t>(affordable, static_cast<std::uint64_t>(most)));

@@ -206,6 +206,29 @@ def test_a_managed_identity_loads_and_lists(azurite, stored, managed_identity, a
     assert list_safetensors("az://models/t") == [stored]
 
 
+def test_a_metadata_service_that_is_updated_is_asked_again(
+    azurite, stored, authority, use, monkeypatch
+):
+    """It says 404 and 410 meanwhile."""
+    monkeypatch.setattr(azure_credentials, "_installed", lambda: False)
+    statuses = [404, 410, 410, 410]
+
+    def answer(seen):
+        assert seen.headers["metadata"] == "true"
+        if statuses:
+            return Answer(statuses.pop(0))
+        return Answer(200, {}, f'{{"access_token":"{bearer_token()}","expires_in":99}}'.encode())
+
+    with Canned(answer) as server:
+        use({STRING: connection_string(azurite.tls_url, None), "SSL_CERT_FILE": str(authority.ca)})
+        use({"AZURE_POD_IDENTITY_AUTHORITY_HOST": server.url})
+        check_same(MODEL, load(stored))
+        statuses[:] = [404] * 9  # there is none
+        with pytest.raises(StreamerError):
+            load(stored)
+    assert len(statuses) == 6
+
+
 def test_expired_bearer_token_is_replaced_once(azurite, stored, managed_identity, authority, use):
     use({STRING: connection_string(azurite.tls_url, None), "SSL_CERT_FILE": str(authority.ca)})
     managed_identity.extend([bearer_token(seconds=-60), bearer_token()])

@@ -31,6 +31,15 @@ with FileStreamer() as streamer:
     streamer.stream_files([FileChunks(0, "s3://bucket/key", 0, [1 << 20] * 96)])
     print(sum(int(chunk[2].sum()) for chunk in streamer.get_chunks()))
 """
+LOAD_WITH_DESCRIPTORS = """
+import resource, sys
+from runai_model_streamer import SafetensorsStreamer
+files, most = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+with SafetensorsStreamer() as streamer:
+    streamer.stream_files([f"s3://bucket/m{i}.safetensors" for i in range(files)])
+    print(len(dict(streamer.get_tensors())))
+"""
 BYTES = bytes([1]) * (96 << 20)
 
 
@@ -168,3 +177,31 @@ class TestOpening:
         canned(handler)
         with pytest.raises(FileNotFoundError, match="m17"):
             self.load(30)
+
+    def test_a_header_that_lags_is_asked_for_again(self, canned):
+        data, tensors = model_of(3)
+        lag = threading.Event()
+        asked: Counter[str] = Counter()
+
+        def handler(seen: Seen) -> Answer:
+            if seen.headers["range"].startswith("bytes=0-"):
+                asked[seen.path] += 1
+                if seen.path.endswith("/m1.safetensors") and asked[seen.path] == 1:
+                    lag.wait(9)  # less than a stall
+            return serve(seen, data[seen.path])
+
+        canned(handler)
+        check_same(tensors, self.load(3))
+        lag.set()
+        assert asked["/bucket/m1.safetensors"] == 2
+
+    def test_a_low_limit_of_descriptors_is_enough(self, canned):
+        data, _ = model_of(60)
+
+        def handler(seen: Seen) -> Answer:
+            time.sleep(0.02)
+            return serve(seen, data[seen.path])
+
+        server = canned(handler)
+        env = S3_ENV | {"AWS_ENDPOINT_URL": server.url}
+        assert python(LOAD_WITH_DESCRIPTORS, 60, 128, **env) == "60"

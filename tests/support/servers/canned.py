@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import http.server
+import pathlib
 import re
 import ssl
 import sys
@@ -104,6 +105,12 @@ class Canned:
     @property
     def url(self) -> str:
         return f"{self.scheme}://{self.host}:{self.port}"
+
+    def demand_client_certificates(self, ca: pathlib.Path) -> None:
+        """Speaks only to clients that have a certificate of this authority, from now on."""
+        context = self._server.socket.context  # type: ignore[attr-defined]
+        context.load_verify_locations(ca)
+        context.verify_mode = ssl.CERT_REQUIRED
 
     def __enter__(self) -> Canned:
         self._thread.start()

@@ -32,6 +32,11 @@ bool is_number(const std::string& host) {
   return inet_pton(AF_INET, host.c_str(), bytes) == 1 || host.find(':') != std::string::npos;
 }
 
+// libcurl translates names of other scripts for the resolver.
+bool is_ascii(const std::string& host) {
+  return std::none_of(host.begin(), host.end(), [](char c) { return (c & 0x80) != 0; });
+}
+
 // libcurl knows its addresses without a resolver.
 bool is_localhost(std::string host) {
   host = lower(host);
@@ -163,7 +168,7 @@ bool Addresses::ask(const std::string& host) {
 
 Addresses::Found Addresses::find(const std::string& host, Clock::time_point deadline,
                                  const std::function<bool()>& go_on) {
-  if (is_number(host) || is_localhost(host)) return {};
+  if (is_number(host) || is_localhost(host) || !is_ascii(host)) return {};
   std::unique_lock lock(state_->mutex);
   Host& entry = state_->hosts[host];  // stays where it is
   const bool old = entry.known && Clock::now() - entry.answered >= kTimeToLive;

@@ -34,7 +34,7 @@ Status check_headers(const Request& request) {
 }  // namespace
 
 struct Connection::Impl {
-  CurlTransfer any;
+  std::unique_ptr<CurlTransfer> any;  // made when it is needed: it takes descriptors
   DirectTransfer reads;
 };
 
@@ -56,9 +56,10 @@ TransferResult Connection::perform(const Request& request, Response* response, B
   Attempt attempt(&transport_, response, body, request);
   TransferTimes times;
   const Clock::time_point start = Clock::now();
-  TransferResult outcome = DirectTransfer::serves(request, attempt)
-                               ? impl_->reads.perform(request, &attempt, &times)
-                               : impl_->any.perform(request, &attempt, &times);
+  const bool direct = DirectTransfer::serves(request, attempt);
+  if (!direct && impl_->any == nullptr) impl_->any = std::make_unique<CurlTransfer>();
+  TransferResult outcome = direct ? impl_->reads.perform(request, &attempt, &times)
+                                  : impl_->any->perform(request, &attempt, &times);
   if (attempt.ended_early) {
     outcome = {};
   } else if (!attempt.abort.ok()) {
