@@ -371,14 +371,14 @@ class TestThePrograms:
     def test_names_that_are_not_utf8(self, tmp_path: Path) -> None:
         folder = tmp_path / "odd"
         folder.mkdir()
-        (folder / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+        (folder / os.fsdecode(b"x\xe9.txt")).write_text("x")
         for command in ("ls", "verify", "manifest"):
             for option in ([], ["--json"]):
                 done = self.call(command, *option, folder)
                 assert (done.returncode, done.stderr) == (0, ""), command
         sums = folder / "SHA256SUMS"
         assert self.call("manifest", folder, "-o", sums).returncode == 0
-        assert b"caf\xe9.txt" in sums.read_bytes()
+        assert b"x\xe9.txt" in sums.read_bytes()
         assert "1 of 1 compared" in self.call("verify", folder).stdout
 
     def test_a_reader_that_has_enough(self, model: Path) -> None:
