@@ -1,5 +1,5 @@
-// A FUSE file system of one directory of files, read-only, that is slow as mounts of storage elsewhere
-// are: file_mount SOURCE MOUNTPOINT OPTION=NUMBER...
+// A FUSE file system of one directory of files, read-only, that is slow as mounts of storage
+// elsewhere are: file_mount SOURCE MOUNTPOINT OPTION=NUMBER...
 //
 //   read_ms    what each read takes before its bytes come
 //   jump_ms    what a read takes longer that does not follow the one before it
