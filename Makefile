@@ -25,8 +25,10 @@ export CCACHE_BASEDIR ?= $(CURDIR)
 
 VENV := .venv
 PY := $(VENV)/bin/python
-# Every installation names the group torch, so that none replaces the torch of this project.
-PIP := $(PY) -m pip install -qq --group torch
+# The group of pyproject.toml that names torch.
+export TORCH_GROUP ?= torch
+# Every installation names that group, so that none replaces the torch of this project.
+PIP := $(PY) -m pip install -qq --group $(TORCH_GROUP)
 STAMPS := .cache/stamps
 STEP := scripts/step.sh
 # TORCH=cpu: the torch without CUDA, a tenth of the download.
@@ -36,6 +38,10 @@ CCACHE = CMAKE_C_COMPILER_LAUNCHER=$$(command -v ccache) CMAKE_CXX_COMPILER_LAUN
 CLANG_FORMAT ?= clang-format-14
 export CLANG_TIDY ?= clang-tidy-14
 SECONDS_TO_FUZZ ?= 60
+# Where the Python package is built.
+PYTHON_BUILD ?= build/python
+# The oldest Python that the package supports.
+LOWEST_PYTHON ?= python3.10
 # Interpreters that make wheels builds for.
 PYTHONS ?= python3
 # Loads of test-delays by each way of sharing.
@@ -135,6 +141,10 @@ simulate: $(STAMPS)/system-test  ## The engine in virtual time: a million random
 # The pyproject's testpaths leave this suite out: it downloads a gigabyte.
 test-consumers: $(STAMPS)/package $(STAMPS)/dev  ## vLLM's and SGLang's own loaders on this package (downloads their wheels)
 	@$(PY) -m pytest tests/consumers -o timeout=1200 $(ARGS)
+
+test-lowest:  ## Python tests with the oldest torch, numpy and Python (LOWEST_PYTHON=python3.10)
+	@$(MAKE) VENV=.cache/lowest/venv STAMPS=.cache/lowest/stamps TORCH_GROUP=torch-lowest \
+	  PYTHON_BUILD=build/lowest PYTHON=$(LOWEST_PYTHON) pytest
 
 test-integrations: $(STAMPS)/integrations  ## from_pretrained() of transformers, diffusers and accelerate (downloads them)
 	@.cache/integrations/bin/python -m pytest tests/python/integrations $(ARGS)
@@ -247,7 +257,7 @@ $(STAMPS)/venv: pyproject.toml scripts/make_venv.sh $(STAMPS)/system-build
 $(STAMPS)/package: $(PACKAGE_FILES) $(STAMPS)/venv
 	@$(PIP) --group build
 	@$(CCACHE) $(STEP) "Building and installing the package (minutes, if nothing is cached)" $(PIP) --no-build-isolation \
-	  --config-settings=build-dir=build/python \
+	  --config-settings=build-dir=$(PYTHON_BUILD) \
 	  --config-settings=cmake.define.STREAMER_OBJECT_STORAGE=$(OBJECT_STORAGE) .
 	@touch $@
 
@@ -284,6 +294,6 @@ $(STAMPS)/bench: pyproject.toml $(STAMPS)/venv
 	@touch $@
 
 .PHONY: help setup demo demo-cost test test-cpp test-asan test-tsan pytest pytest-halves fuzz test-builds test-examples \
-  test-gpu test-delays test-faults simulate test-consumers test-integrations lint lint-cpp lint-python lint-text format docs \
+  test-gpu test-delays test-faults simulate test-consumers test-integrations test-lowest lint lint-cpp lint-python lint-text format docs \
   environment-doc site docs-serve wheel wheels \
   test-wheel sdk test-sdk bench bench-s3 bench-clouds bench-dist bench-gpu bench-overlap bench-slices bench-setup clean distclean

@@ -26,4 +26,4 @@ cd "$root"
 if [[ ${TORCH:-} == cpu ]]; then
   export PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL:+$PIP_EXTRA_INDEX_URL }${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}"
 fi
-exec "$dir/bin/python" -m pip install -qq --group torch
+exec "$dir/bin/python" -m pip install -qq --group "${TORCH_GROUP:-torch}"
