@@ -26,8 +26,6 @@ from runai_model_streamer import SafetensorsStreamer, load_file, load_model
 Job = dict[str, Any]
 # Layers that tensor parallelism divides by rows; those of COLUMNS by columns.
 COLUMNS = ("down_proj", "o_proj")
-# Of the checkpoint, beside its files: the store of the benchmarks has no lists.
-INDEX = "model.safetensors.index.json"
 
 
 def share(name: str, shape: Any, job: Job) -> tuple[slice, ...]:
@@ -203,7 +201,7 @@ def fsdp(job: Job) -> dict[str, Any]:
     model = _mesh_model(job, "meta")
     result: dict[str, Any] = {}
     with measured(result):
-        load_model(model, job["files"][0].rpartition("/")[0] + "/" + INDEX, assign=True)
+        load_model(model, job["files"][0], assign=True)
     local = _local(model)
     check({**job, "dimension": 0}, {n: t for n, t in local.items() if t.dim() > 1})
     return {**result, "kept": sum(tensor.nbytes for tensor in local.values())}

@@ -43,6 +43,34 @@ class Reading : public ::testing::TestWithParam<FsStrategy> {
   ReadReport report_;
 };
 
+TEST_P(Reading, PassesOverGaps) {
+  const std::uint64_t size = 5 * kMiB + 777;
+  const auto object = open(folder_.write("a", kSeed, size));
+  ASSERT_NE(object, nullptr);
+  for (const bool cached : {true, false}) {
+    if (!cached) Folder::evict(object->path());
+    for (const std::uint64_t gap : {1ull, 4096ull, 4097ull, 131'072ull, 131'073ull, 400'000ull}) {
+      for (const std::uint64_t run : {1ull, 700ull, 4096ull, 90'001ull}) {
+        const std::uint64_t offset = 123;
+        std::vector<std::byte> data(7 * run);
+        std::vector<iovec> segments;
+        for (std::uint64_t i = 0; i < 7; ++i) {
+          if (i > 0) segments.push_back({nullptr, gap});
+          segments.push_back({data.data() + i * run, run});
+        }
+        ReadReport report;
+        ASSERT_TRUE(reader_.read(*object, offset, segments, &report).ok());
+        EXPECT_LE(report.skipped, 6 * gap);
+        if (gap > 131'072) EXPECT_EQ(report.skipped, 6 * gap);
+        for (std::uint64_t i = 0; i < 7; ++i) {
+          EXPECT_TRUE(matches(data.data() + i * run, kSeed, offset + i * (run + gap), run))
+              << gap << " " << run << " " << i;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(Reading, GivesTheBytesOfAnyRange) {
   const std::uint64_t size = 5 * kMiB + 777;
   const auto object = open(folder_.write("a", kSeed, size));
