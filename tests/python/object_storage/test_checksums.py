@@ -129,6 +129,21 @@ class TestS3:
             with pytest.raises(StreamerError, match="checksum"):
                 load(PATH)
 
+    @pytest.mark.parametrize("settings", [{}, ALL])
+    def test_what_comes_with_a_part_is_of_the_part(self, canned, use, settings):
+        whole = store({})
+        part = {"x-amz-checksum-crc64nvme": crc64nvme(b"part"), **FULL}
+
+        def handler(seen: Seen) -> Answer:
+            answer = whole(seen)
+            if seen.method == "GET":
+                answer.headers |= part
+            return answer
+
+        canned(handler)
+        use(settings)
+        check_same(MODEL, load(PATH))
+
     def test_a_part_is_not_compared(self, canned, use):
         canned(store(KINDS["crc64nvme"], DAMAGED))
         use(ALL)

@@ -519,7 +519,9 @@ std::unique_ptr<ContentCheck> HttpReader::make_check(const Response& response, s
                                                      bool* later) const {
   const Verify chosen = source_.chosen().verify;
   if (chosen == Verify::kNone) return nullptr;
-  const auto checksum = protocol_.checksum_of(response);
+  // Where it has to be asked for, what comes with a part may be that of the part.
+  std::optional<Checksum> checksum;
+  if (!protocol_.has_checksum_request()) checksum = protocol_.checksum_of(response);
   // Asking costs a request, and the comparison the more the faster the network is.
   *later = !checksum && chosen == Verify::kAll && protocol_.has_checksum_request();
   if (!checksum && !*later) return nullptr;
