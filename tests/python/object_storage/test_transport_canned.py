@@ -52,7 +52,7 @@ class TestOddServers:
         page = Answer(200, {"Content-Type": kind}, b"<html>Sign in</html>")
         pages = [False, True]
         canned(lambda seen: page if pages.pop(0) else serve(seen))
-        with pytest.raises(OSError, match="sent a page .* instead of the object") as caught:
+        with pytest.raises(OSError, match=r"sent a page .* instead of the object") as caught:
             read()
         assert caught.value.code == "io"
         pages[:] = [True]
