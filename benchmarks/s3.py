@@ -1,7 +1,7 @@
 """S3: `python -m benchmarks.s3`, or `make bench-s3`.
 
-nginx and Ceph's gateway run on loopback, and nginx behind a link of 20 ms and 10 Gbit/s between two
-network namespaces (root). Each row is one work that every loader does; see `ROWS`. All rows
+nginx and Ceph's gateway run on loopback, and nginx behind long links between two network namespaces
+(root). Each row is one work that every loader does; see `ROWS`. All rows
 together renew benchmarks/results/s3.json, its plot and docs/benchmarks.md; single rows are only
 printed.
 """
@@ -33,6 +33,7 @@ from tests.support.servers.tls import Authority
 LIMIT = 200_000_000
 ORIGINAL_CONCURRENCY = (1, 2, 4, 8, 16)
 LINK_CONCURRENCY = (1, 2, 4, 8, 16, 32)
+SLOW_CONCURRENCY = (8, 16, 32, 64, 128)
 KEYS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 ENV = {
     **KEYS,
@@ -234,6 +235,44 @@ def link(setup: Setup) -> Row:
     return row
 
 
+def _slow(
+    setup: Setup, key: str, milliseconds: float, megabytes: int, first_byte: str, least: float
+) -> Row:
+    """Connections of a rate that the store limits, on a link of 20 Gbit/s. `first_byte`: seconds
+    until a response begins, in Lua."""
+    limits = f"limit_rate {megabytes}m; access_by_lua_block {{ ngx.sleep({first_byte}) }}"
+    with contextlib.ExitStack() as stack:
+        line = stack.enter_context(Link(milliseconds, gigabits=20))
+        nginx = Nginx(setup.folder, host=SERVER_ADDRESS, prefix=line.server, locations=limits)
+        stack.enter_context(nginx)
+        runnables = [
+            setup.job("ours", "ours", setup.dense, nginx.url, prefix=line.client),
+            *(
+                setup.job(
+                    *(f"ours, {number}", "ours", setup.dense, nginx.url),
+                    concurrency=number,
+                    prefix=line.client,
+                )
+                for number in SLOW_CONCURRENCY
+            ),
+        ]
+        title = f"{megabytes} MB/s per connection, {milliseconds:g} ms"
+        row = setup.run(key, title, setup.dense, runnables)
+    fixed = [f"ours, {number}" for number in SLOW_CONCURRENCY]
+    row.checks += [Check(f"{title}: the best fixed concurrency", best(row, "ours", fixed), least)]
+    return row
+
+
+def store(setup: Setup) -> Row:
+    """A store that gives a connection 20 MB/s, and begins a response after 20 to 40 ms."""
+    return _slow(setup, "store", 4, 20, "0.02 + 0.02 * math.random()", 0.95)
+
+
+def far(milliseconds: int, megabytes: int) -> Callable[[Setup], Row]:
+    key = f"far-{milliseconds}-{megabytes}"
+    return lambda setup: _slow(setup, key, milliseconds, megabytes, "0.005", 0.9)
+
+
 def first(setup: Setup) -> Row:
     """A connection, the header, a tensor: three round trips. With little data, since TCP takes more
     of them for more."""
@@ -297,6 +336,8 @@ ROWS: dict[str, Callable[[Setup], Row]] = {
     "https": https,
     "ceph": ceph,
     "link": link,
+    "store": store,
+    **{f"far-{trip}-{rate}": far(trip, rate) for trip in (20, 60, 150) for rate in (90, 12)},
     "first": first,
     "small": small,
     "memory": memory,

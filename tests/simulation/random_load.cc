@@ -48,6 +48,7 @@ StorageModel random_storage(Dice& dice) {
     storage.slow = dice.uniform(0, 0.3);
     storage.slow_rate = dice.magnitude(20e3, 2e6);
   }
+  if (dice.one_in(6)) storage.trickle = dice.uniform(0, 0.3);
   storage.addresses = static_cast<int>(dice.pick(1, 8));
   if (dice.one_in(6))
     storage.dead_addresses = static_cast<int>(dice.pick(0, storage.addresses - 1));
@@ -95,8 +96,10 @@ LoadModel random_load(std::uint64_t seed) {
       static_cast<std::uint64_t>(dice.magnitude(1, dice.one_in(20) ? 2.1e9 : 64e6));
   load.traits.chunk_bytes =
       std::max<std::uint64_t>(largest / 64, static_cast<std::uint64_t>(dice.magnitude(4e3, 32e6)));
+  if (dice.one_in(2)) load.traits.max_chunk_bytes = dice.pick(1, 4) * load.traits.chunk_bytes;
   load.traits.view_chunk_bytes = dice.pick(1, 16) * 2 * kMiB;
   load.traits.window_bytes = static_cast<std::uint64_t>(dice.magnitude(1e6, 1e9));
+  load.most_window = load.traits.window_bytes * dice.pick(0, 8);
   load.traits.initial_concurrency = static_cast<int>(dice.pick(1, 16));
   load.traits.max_concurrency = static_cast<int>(dice.pick(16, 128));
   if (dice.one_in(2)) load.concurrency = static_cast<int>(dice.pick(1, 32));

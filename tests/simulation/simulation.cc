@@ -134,10 +134,13 @@ Simulation::Simulation(const LoadModel& model, std::uint64_t seed)
   if (model.memory_limit.kind() == MemoryLimit::Kind::kAutomatic) {
     budget_->set_limit(std::max(budget_->limit(), traits.window_bytes));
   }
-  core_->add_source(model.kind, {traits.chunk_bytes, traits.view_chunk_bytes,
-                                 ConcurrencyController(model.concurrency, traits, model.processors),
-                                 traits.hedge});
-  if (model.far) core_->start_concurrency(model.kind, {false, model.storage.round_trip});
+  core_->add_source(
+      model.kind, {traits.chunk_bytes, traits.view_chunk_bytes,
+                   ConcurrencyController(model.concurrency, traits, model.processors), traits.hedge,
+                   traits.reader_bytes, model.most_window, traits.max_chunk_bytes});
+  if (model.far) {
+    core_->start_concurrency(model.kind, {model.storage.round_trip + model.storage.first_byte});
+  }
 }
 
 void Simulation::add_files() {
@@ -210,7 +213,7 @@ void Simulation::obey(const Signals& signals) {
   if (signals.start) {
     later([this, worker = *signals.start] { ask(worker); });
   }
-  if (signals.measurement) core_->measured(signals.measurement->kind, {}, now_);
+  if (signals.measure) core_->measured(*signals.measure, 0, now_);
 }
 
 void Simulation::ask(WorkerId worker) {

@@ -34,7 +34,8 @@ struct LoadModel {
   int processors = 16;
   bool far = false;  // the first requests measured a distance
   MemoryLimit memory_limit;
-  bool mapped = false;  // the files can be mapped
+  std::uint64_t most_window = 0;  // to which an automatic limit may grow, in bytes
+  bool mapped = false;            // the files can be mapped
   // The sizes of the tensors of each file, in bytes. Each file is opened by a task.
   std::vector<std::vector<std::uint64_t>> files;
   std::uint64_t gap = 0;  // bytes between tensors

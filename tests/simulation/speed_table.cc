@@ -1,5 +1,7 @@
 // Prints how fast the policies of concurrency, window and stragglers are, for storages and machines
-// that no laboratory has: `simulation_speed`. Times are virtual; nothing here measures a processor.
+// that no laboratory has: `simulation_speed [NAME [default]]`, of all scenarios or of those whose
+// name has NAME in it, and of these without a fixed number to compare with. Times are virtual;
+// nothing here measures a processor.
 #include <algorithm>
 #include <cstdio>
 #include <string>
@@ -28,6 +30,8 @@ struct Scenario {
   std::uint64_t tensors = 40;         // of each file
   std::uint64_t bytes = 117'000'000;  // of each tensor
   double consumer_rate = 1e12;
+  double target_rate = 0;  // RUNAI_STREAMER_S3_TARGET_GBPS, in bytes per second
+  streamer::MemoryLimit memory_limit = {};
 };
 
 StorageModel storage(double gigabits, double connection_rate, double round_trip) {
@@ -50,6 +54,13 @@ std::vector<Scenario> scenarios() {
     }
   }
   made.push_back({"400 Gbit/s, 85 MB/s, 30 ms", storage(400, 85e6, 0.03)});
+  Scenario told{"the same, target 400, limit 16 GiB", storage(400, 85e6, 0.03)};
+  told.target_rate = 400 * kGigabit;
+  told.memory_limit = streamer::MemoryLimit::bytes(16 * streamer::kGiB);
+  made.push_back(told);
+  Scenario eighth{"an eighth of it, target 50", storage(50, 85e6, 0.03), 4};
+  eighth.target_rate = 50 * kGigabit;
+  made.push_back(eighth);
   made.push_back({"20 Gbit/s, 20 MB/s, 4 ms", storage(20, 20e6, 0.004), 4});
   made.push_back({"10 Gbit/s, 90 MB/s, 20 ms", storage(10, 90e6, 0.02), 4});
   Scenario slow{"one connection in ten at 0.85 MB/s", storage(100, 85e6, 0.006)};
@@ -60,6 +71,11 @@ std::vector<Scenario> scenarios() {
   dead.storage.addresses = 8;
   dead.storage.dead_addresses = 1;
   made.push_back(dead);
+  Scenario trickle{"one read in seven at 20 kB/s", storage(10, 85e6, 0.006), 1, 20, 20'000'000};
+  made.push_back(trickle);
+  trickle.name = "the same without them";
+  made.back().storage.trickle = 1.0 / 7;
+  made.push_back(trickle);
   Scenario throttled{"503 above 500 requests/s", storage(100, 85e6, 0.006)};
   throttled.storage.requests_per_second = 500;
   made.push_back(throttled);
@@ -73,9 +89,12 @@ std::vector<Scenario> scenarios() {
 LoadModel load_of(const Scenario& scenario, const SourceTraits& traits, int concurrency) {
   LoadModel load;
   load.traits = traits;
+  load.traits.target_rate = scenario.target_rate;
+  load.memory_limit = scenario.memory_limit;
   load.concurrency = concurrency;
   load.processors = 64;
   load.far = true;
+  load.most_window = 4 * streamer::kGiB;
   load.storage = scenario.storage;
   load.consumer.rate = scenario.consumer_rate;
   load.files.assign(scenario.files, std::vector<std::uint64_t>(scenario.tensors, scenario.bytes));
@@ -91,7 +110,9 @@ double run(const Scenario& scenario, const SourceTraits& traits, int concurrency
 
 }  // namespace
 
-int main() {
+int main(int count, char** arguments) {
+  const std::string only = count > 1 ? arguments[1] : "";
+  const bool compare = count < 3;
   const streamer::Options options;
   const streamer::CancelToken cancel;
   const auto source = streamer::make_source(SourceKind::kS3, {options, cancel});
@@ -103,11 +124,13 @@ int main() {
   std::printf("| storage | GB | s | of the link | of the best fixed | reads | memory, MiB |\n");
   std::printf("|---|---:|---:|---:|---:|---:|---:|\n");
   for (const Scenario& scenario : scenarios()) {
+    if (scenario.name.find(only) == std::string::npos) continue;
     Outcome outcome;
     const double seconds = run(scenario, traits, 0, &outcome);
-    double best = 1e9;
+    double best = compare ? 1e9 : seconds;
     int best_number = 0;
     for (const int fixed : kFixed) {
+      if (!compare) break;
       Outcome other;
       const double time = run(scenario, traits, fixed, &other);
       if (time < best) {

@@ -20,7 +20,8 @@ double Storage::uniform(double low, double high) {
 }
 
 double Storage::longest_read(std::uint64_t bytes) const {
-  const double slowest = model_.slow > 0 ? model_.slow_rate : model_.connection_rate / 4;
+  double slowest = model_.slow > 0 ? model_.slow_rate : model_.connection_rate / 4;
+  if (model_.trickle > 0) slowest = std::min(slowest, model_.trickle_rate);
   const double wait = 10 * model_.first_byte + 2 * model_.round_trip + model_.connect_timeout;
   return static_cast<double>(bytes) / std::min(slowest, model_.link_rate) +
          (kSureAttempt + 1) * (wait + model_.stall_seconds + 10);
@@ -85,6 +86,7 @@ void Storage::start_attempt(Flow* flow, TimePoint now) {
   flow->fails = chance(model_.failure);
   flow->refused = !sure && throttled(now);
   flow->breaks = flow->closes = flow->stalls = false;
+  flow->trickles = !sure && chance(model_.trickle);
   const auto size = static_cast<double>(flow->chunk.size);
   flow->next_mark = size;
   if (sure) return;
@@ -109,7 +111,7 @@ void Storage::share_link() {
   std::vector<Flow*> receiving;
   for (Flow& flow : flows_) {
     if (flow.state != State::kReceiving || flow.cut) continue;
-    flow.rate = connections_[flow.worker].rate;
+    flow.rate = flow.trickles ? model_.trickle_rate : connections_[flow.worker].rate;
     receiving.push_back(&flow);
   }
   double left = model_.link_rate;

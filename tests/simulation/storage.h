@@ -35,6 +35,8 @@ struct StorageModel {
   double failure = 0;  // an error that no retry mends
   double slow = 0;     // part of the connections with `slow_rate`
   double slow_rate = 20e3;
+  double trickle = 0;  // part of the responses that come with `trickle_rate`
+  double trickle_rate = 20e3;
   int addresses = 1;
   int dead_addresses = 0;  // that do not accept connections
   double connect_timeout = 3;
@@ -82,6 +84,7 @@ class Storage {
     double rate = 0;       // of kReceiving
     double received = 0;   // bytes
     double next_mark = 0;  // bytes at which something happens
+    bool trickles = false;
     bool breaks = false;   // at the mark: the connection ends
     bool closes = false;   // with it goes the connection
     bool stalls = false;   // at the mark: a pause

@@ -253,7 +253,10 @@ struct Stats {
   int concurrency = 0;               // reads allowed at once, last
   std::map<std::string, std::uint64_t>
       bytes_by_strategy;  // "mapped", "buffered", "direct", "http"...
-  std::string bound;      // what bounded the load: storage, consumer, memory, or none
+  // What bounded the load: consumer; window (the memory limit); of storage over a network link
+  // (more connections brought no more), connections (no more were allowed) or processors; else
+  // storage; none if nothing waited for a tenth of the time.
+  std::string bound;
   std::map<std::string, std::string> notes;  // e.g. why a strategy was not used
 };
 

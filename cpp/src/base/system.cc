@@ -133,22 +133,10 @@ int usable_processors() {
   return std::max(count, 1);
 }
 
-ProcessorTimes processor_times(bool with_idle) {
+double processor_seconds() {
   timespec used{};
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
-  ProcessorTimes times;
-  times.used = static_cast<double>(used.tv_sec) + static_cast<double>(used.tv_nsec) * 1e-9;
-  if (!with_idle) return times;
-  std::ifstream stat("/proc/stat");
-  std::string name;
-  double user = 0;
-  double nice = 0;
-  double system = 0;
-  double idle = 0;
-  if (stat >> name >> user >> nice >> system >> idle) {
-    times.idle = idle / static_cast<double>(sysconf(_SC_CLK_TCK));
-  }
-  return times;
+  return static_cast<double>(used.tv_sec) + static_cast<double>(used.tv_nsec) * 1e-9;
 }
 
 }  // namespace streamer

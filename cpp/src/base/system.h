@@ -25,13 +25,7 @@ double processor_quota(const std::string& self, const std::string& root);
 // Processors that the process may use: by affinity and by the quotas of cgroups, at least 1.
 int usable_processors();
 
-// Clocks, in seconds: what all threads of the process have used, and how long the processors of
-// the machine were idle, added up; 0 where that can't be told, and without `with_idle`, since it
-// costs a look at all processors.
-struct ProcessorTimes {
-  double used = 0;
-  double idle = 0;
-};
-ProcessorTimes processor_times(bool with_idle);
+// Seconds of processors that all threads of the process have used.
+double processor_seconds();
 
 }  // namespace streamer

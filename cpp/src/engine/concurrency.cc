@@ -1,23 +1,32 @@
 #include "engine/concurrency.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace streamer {
 namespace {
 
 constexpr std::chrono::milliseconds kShortestEpoch{60};
-constexpr double kFar = 0.005;       // seconds
-constexpr double kFastEach = 100e6;  // bytes per second of one connection
+// A connection that responds late mostly has to be one of many. So many for each second that
+// passes before a response begins:
+constexpr double kForEachSecond = 400;
+constexpr int kMostAtStart = 64;
+constexpr double kEachOfTarget = 50e6;  // bytes per second of a connection, until it is known
+constexpr int kEnoughReads = 8;         // to see whether the number is the bound
 constexpr double kStillRising = 1.15;
-constexpr double kWorthDoubling = 1.4;  // a doubled number must bring this much to be doubled again
-constexpr double kWorthKeeping = 1.04;  // and this much to be kept
-constexpr double kWorthStep = 1.04;     // the same for a small step up
-constexpr double kWorthFewer = 1.02;    // a small step down: noise alone would lead there
-constexpr int kProbeReads = 3;          // a probe lasts so many times as long as other epochs
-constexpr double kBusy = 0.5;           // of the processors; the kernel needs some of the rest
-constexpr double kIdle = 0.1;           // of the processors, where they are the server's, too
-constexpr int kShortestHold = 6;        // epochs between probes
+// A new read has to bring so much of what the others bring on average.
+constexpr double kWorthMore = 0.5;
+constexpr double kWorthMoreLater = 0.2;  // the same for a small step up
+constexpr double kLeastGrowth = 0.25;    // of the number, at a time
+constexpr double kSpare = 1.2;           // reads differ
+constexpr double kWorthFewer = 1.02;     // a small step down: noise alone would lead there
+constexpr int kProbeReads = 3;           // a probe lasts so many times as long as other epochs
+constexpr double kBusy = 0.5;            // of the processors; the kernel needs some of the rest
+// Reads may wait together, and then more are needed than their times say.
+constexpr int kBeforeSecondThought = 2;  // epochs
+constexpr double kShortOfBest = 0.95;
+constexpr int kShortestHold = 6;  // epochs between probes
 constexpr int kLongestHold = 32;
 constexpr double kSmoothing = 0.3;
 
@@ -29,28 +38,21 @@ ConcurrencyController::ConcurrencyController(int fixed, const SourceTraits& trai
       maximum_(fixed > 0 ? fixed : traits.max_concurrency),
       adaptive_(fixed <= 0 && traits.remote),
       processors_(processors),
+      target_rate_(traits.target_rate),
+      chunk_bytes_(traits.chunk_bytes),
       base_limit_(limit_),
-      patience_(kShortestHold) {}
-
-void ConcurrencyController::start(const Distance& distance) {
-  if (!adaptive_ || started_) return;
-  same_host_ = distance.same_host;
-  far_ = !same_host_ && (far_ || distance.latency >= kFar);
-  limit_ = base_limit_ = std::clamp(far_ ? 2 * initial_ : initial_, 1, maximum_);
+      patience_(kShortestHold) {
+  if (adaptive_ && target_rate_ > 0) {
+    limit_ = base_limit_ =
+        std::clamp(static_cast<int>(std::ceil(target_rate_ / kEachOfTarget)), 1, maximum_);
+  }
 }
 
-// There is no way to fill to a server on this machine: requests that wait for it for a good part of
-// their time wait for one another. One for each processor, and one that waits, are enough.
-void ConcurrencyController::look_at_queue(std::uint64_t bytes, const ReadReport& report) {
-  if (!same_host_ || first_reads_ == initial_) return;
-  first_bytes_ += bytes;
-  first_seconds_ += report.seconds;
-  first_waited_ += report.waited;
-  if (++first_reads_ < initial_) return;
-  const bool fast = static_cast<double>(first_bytes_) > kFastEach * first_seconds_;
-  if (fast && first_waited_ > first_seconds_ / 3) {
-    settle(std::min(limit_, processors_ + 1), 0);
-  }
+void ConcurrencyController::start(const Distance& distance) {
+  if (!adaptive_ || started_ || target_rate_ > 0) return;
+  const double wanted = std::min<double>(kForEachSecond * distance.latency, kMostAtStart);
+  limit_ = base_limit_ =
+      std::clamp(static_cast<int>(wanted), std::min(initial_, maximum_), maximum_);
 }
 
 bool ConcurrencyController::measure(Measuring what) {
@@ -58,64 +60,73 @@ bool ConcurrencyController::measure(Measuring what) {
   return true;
 }
 
-void ConcurrencyController::begin_epoch(TimePoint now, const ProcessorTimes& times) {
-  start_ = now;
-  start_times_ = times;
-}
-
-bool ConcurrencyController::busy(double seconds, const ProcessorTimes& now) const {
-  const double all = seconds * processors_;
-  return now.used - start_times_.used > kBusy * all ||
-         (same_host_ && now.idle > 0 && now.idle - start_times_.idle < kIdle * all);
-}
-
 void ConcurrencyController::change_limit(int limit) {
-  warm_up_left_ = limit_;  // those under way
-  limit_ = std::clamp(limit, 1, maximum_);
+  limit = std::clamp(limit, 1, maximum_);
+  // Those under way, or the first reads of the new connections.
+  warm_up_left_ = limit > limit_ ? std::max(limit - limit_, 1) : limit_;
+  limit_ = limit;
+  last_rate_ = best_here_ = 0;
   reads_ = 0;
   measuring_ = Measuring::kNothing;
+}
+
+int ConcurrencyController::reads_of_epoch() const {
+  switch (phase_) {
+    case Phase::kGrow:
+      return counts_under_way_ ? std::clamp(limit_ / 2, 2, kEnoughReads) : std::max(2, limit_ / 2);
+    case Phase::kHold: return 2 * limit_;
+    case Phase::kProbe: break;
+  }
+  return 2 * limit_ * kProbeReads;
 }
 
 bool ConcurrencyController::completed(std::uint64_t bytes, int active, const ReadReport& report,
                                       TimePoint now) {
   if (!adaptive_) return false;
-  started_ = true;
-  look_at_queue(bytes, report);
+  bytes_ += bytes;
+  const bool first = !std::exchange(started_, true);
   if (report.congested && warm_up_left_ == 0) {
     // The server's word counts more than the rate; and it should not be asked again soon.
     patience_ = kLongestHold;
+    best_rate_ = 0;
     settle(std::max(1, limit_ * 7 / 10), 0);
     return false;
   }
+  if (first) return measure(Measuring::kBegin);  // starts the clock
   if (warm_up_left_ > 0) return --warm_up_left_ == 0 && measure(Measuring::kBegin);
-  if (measuring_ == Measuring::kBegin) return false;
-  if (reads_ == 0) {
-    bytes_ = 0;
-    saturated_reads_ = 0;
-    if (start_ == TimePoint{}) {
-      reads_ = 1;  // the very first read only starts the clock
-      return measure(Measuring::kBegin);
-    }
-  }
+  if (measuring_ != Measuring::kNothing) return false;
   ++reads_;
-  bytes_ += bytes;
   if (active >= limit_) ++saturated_reads_;
-  const int length = phase_ == Phase::kProbe ? kProbeReads : 1;
-  if (reads_ < 2 * limit_ * length || now - start_ < kShortestEpoch * length) return false;
-  return measuring_ == Measuring::kNothing && measure(Measuring::kEnd);
+  if (2 * bytes >= chunk_bytes_) {
+    whole_bytes_ += static_cast<double>(bytes);
+    whole_seconds_ += report.seconds;
+  }
+  const auto shortest = kShortestEpoch * (phase_ == Phase::kProbe ? kProbeReads : 1);
+  return reads_ >= reads_of_epoch() && now - start_ >= shortest && measure(Measuring::kEnd);
 }
 
-void ConcurrencyController::measured(const ProcessorTimes& times, TimePoint now) {
+void ConcurrencyController::measured(double used, std::uint64_t under_way, TimePoint now) {
   const Measuring what = std::exchange(measuring_, Measuring::kNothing);
-  if (what == Measuring::kBegin) begin_epoch(now, times);
-  if (what != Measuring::kEnd) return;
+  if (what == Measuring::kNothing) return;
   const double seconds = seconds_between(start_, now);
+  const double bytes = static_cast<double>(bytes_ + under_way) - static_cast<double>(start_bytes_);
   const bool saturated = saturated_reads_ * 8 >= reads_ * 7;
-  const bool processors_busy = busy(seconds, times);
-  reads_ = 0;
-  begin_epoch(now, times);
-  // If something else bounded the load (the consumer, memory), the rate says nothing.
-  if (saturated) epoch_ended(static_cast<double>(bytes_) / seconds, processors_busy);
+  processors_busy_ = what == Measuring::kEnd && used - start_used_ > kBusy * seconds * processors_;
+  start_ = now;
+  start_used_ = used;
+  start_bytes_ = bytes_ + under_way;
+  counts_under_way_ = under_way > 0;
+  if (what == Measuring::kEnd) {
+    const double rate = std::max(bytes, 0.0) / seconds;
+    if (phase_ == Phase::kGrow) {
+      best_rate_ = std::max(best_rate_, rate);
+      best_here_ = std::max(best_here_, rate);
+    }
+    // If something else bounded the load (the consumer, memory), the rate says nothing else.
+    if (saturated) epoch_ended(rate);
+  }
+  reads_ = saturated_reads_ = 0;
+  whole_bytes_ = whole_seconds_ = 0;
 }
 
 void ConcurrencyController::settle(int limit, double rate) {
@@ -123,71 +134,114 @@ void ConcurrencyController::settle(int limit, double rate) {
   base_rate_ = rate;
   phase_ = Phase::kHold;
   epochs_to_hold_ = patience_;
-  change_limit(base_limit_);
+  if (limit_ != base_limit_) change_limit(base_limit_);
 }
 
-void ConcurrencyController::epoch_ended(double rate, bool busy) {
+void ConcurrencyController::epoch_ended(double rate) {
   switch (phase_) {
-    case Phase::kGrow:
-      // New connections get faster by themselves at first: only what has stopped to rise is a rate
-      // that another number can be compared with.
-      if (rate > last_rate_ * kStillRising) {
-        last_rate_ = rate;
-        return;
-      }
-      if (base_rate_ > 0 && rate < base_rate_ * kWorthDoubling) {
-        const bool keep = rate >= base_rate_ * kWorthKeeping;
-        settle(keep ? limit_ : base_limit_, keep ? rate : base_rate_);
-        return;
-      }
-      base_limit_ = limit_;
-      base_rate_ = last_rate_ = rate;
-      if (delicate()) patience_ = kLongestHold;
-      if (limit_ == maximum_ || busy || delicate()) {
-        settle(limit_, rate);
-      } else {
-        change_limit(2 * limit_);
-      }
-      return;
-    case Phase::kHold:
-      base_rate_ = base_rate_ == 0 ? rate : base_rate_ + kSmoothing * (rate - base_rate_);
-      if (--epochs_to_hold_ <= 0) start_probe(busy);
-      return;
+    case Phase::kGrow: judge_growth(rate); return;
+    case Phase::kHold: hold(rate); return;
     case Phase::kProbe: judge_probe(rate); return;
   }
 }
 
-// Where fast connections share a long link, it is more often the bound than they are, and new ones
-// overflow its queues: what is lost there costs more than a try is worth.
-bool ConcurrencyController::delicate() const {
-  return far_ && base_rate_ > kFastEach * base_limit_;
+void ConcurrencyController::judge_growth(double rate) {
+  // New connections get faster by themselves at first: a verdict needs a rate that stopped to rise.
+  const bool rising = rate > std::exchange(last_rate_, rate) * kStillRising;
+  double growth = 1;
+  if (base_rate_ > 0) {
+    const double more = (rate - base_rate_) / base_rate_;
+    const double gain = more * base_limit_ / (limit_ - base_limit_);
+    if (gain < kWorthMore) {
+      if (rising) return;
+      enough_ = true;
+      most_tried_ = limit_;
+      if (best_here_ < base_rate_) {  // a queue that overflows, or a server that is worn out
+        best_rate_ = 0;
+        settle(base_limit_, base_rate_);
+      } else {
+        settle(enough_for(best_rate_), 0);
+      }
+      return;
+    }
+    growth = std::clamp(2 * gain - 1, kLeastGrowth, 1.0);
+  } else if (rising) {
+    return;
+  }
+  base_limit_ = limit_;
+  base_rate_ = rate;
+  each_ = rate_of_each(rate);
+  if (limit_ == maximum_ || processors_busy_) {
+    best_rate_ = 0;
+    settle(limit_, rate);
+  } else {
+    change_limit(limit_ + std::max(1, static_cast<int>(growth * limit_)));
+  }
 }
 
-void ConcurrencyController::start_probe(bool busy) {
-  if (busy && base_limit_ <= initial_) {  // nothing to try
+// The bytes per second of one connection, waits included.
+double ConcurrencyController::rate_of_each(double rate) const {
+  return whole_seconds_ > 0 ? whole_bytes_ / whole_seconds_ : rate / limit_;
+}
+
+// The reads that bring `rate` if they do not wait for one another.
+int ConcurrencyController::enough_for(double rate) const {
+  return std::clamp(static_cast<int>(kSpare * rate / each_), 1, limit_);
+}
+
+void ConcurrencyController::hold(double rate) {
+  base_rate_ = base_rate_ == 0 ? rate : base_rate_ + kSmoothing * (rate - base_rate_);
+  --epochs_to_hold_;
+  if (best_rate_ > 0 && epochs_to_hold_ <= patience_ - kBeforeSecondThought) {
+    const double best = std::exchange(best_rate_, 0);
+    const int wanted = static_cast<int>(base_limit_ * best / base_rate_);
+    if (base_rate_ < kShortOfBest * best && wanted > base_limit_) {
+      settle(std::min(wanted, most_tried_), 0);
+      return;
+    }
+  }
+  if (epochs_to_hold_ <= 0) start_probe();
+}
+
+ConcurrencyController::Bound ConcurrencyController::bound() const {
+  if (processors_busy_) return Bound::kProcessors;
+  if (adaptive_ && enough_) return Bound::kLink;
+  return limit_ == maximum_ ? Bound::kConnections : Bound::kUnknown;
+}
+
+void ConcurrencyController::start_probe() {
+  if (maximum_ == 1 || (processors_busy_ && base_limit_ <= initial_)) {  // nothing to try
     epochs_to_hold_ = patience_;
     return;
   }
   probe_up_ = !probe_up_;
-  if (base_limit_ == maximum_ || busy) probe_up_ = false;
+  if (base_limit_ == maximum_ || processors_busy_) probe_up_ = false;
   if (base_limit_ == 1) probe_up_ = true;
-  if (maximum_ == 1) return;
-  const int step = delicate() ? 1 : std::max(1, base_limit_ / 4);
+  const int step = std::max(1, base_limit_ / 4);
   phase_ = Phase::kProbe;
   change_limit(probe_up_ ? base_limit_ + step : base_limit_ - step);
 }
 
 void ConcurrencyController::judge_probe(double rate) {
-  const bool better = rate >= base_rate_ * (probe_up_ ? kWorthStep : kWorthFewer);
-  if (!better) {
+  const double more = base_rate_ > 0 ? rate / base_rate_ : 1;
+  const double step = static_cast<double>(limit_ - base_limit_) / base_limit_;
+  if (more < (probe_up_ ? 1 + kWorthMoreLater * step : kWorthFewer)) {
+    enough_ = enough_ || probe_up_;
     patience_ = std::min(2 * patience_, kLongestHold);
     settle(base_limit_, base_rate_);
     return;
   }
   patience_ = kShortestHold;
-  const bool direction = probe_up_;
+  if (probe_up_) {  // on in the same direction
+    enough_ = false;
+    phase_ = Phase::kGrow;
+    each_ = base_rate_ / base_limit_;
+    best_rate_ = rate;
+    judge_growth(rate);
+    return;
+  }
   settle(limit_, rate);
-  probe_up_ = !direction;  // start_probe() turns it: on in the same direction, soon
+  probe_up_ = true;  // start_probe() turns it: on in the same direction, soon
   epochs_to_hold_ = 1;
 }
 

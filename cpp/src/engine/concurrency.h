@@ -5,14 +5,16 @@
 #include <cstdint>
 
 #include "base/clock.h"
-#include "base/system.h"
 #include "source/source.h"
 
 namespace streamer {
 
-// Grows while that brings bytes faster, steps back when it does not, and tries a neighbouring
-// number now and then. Numbers are judged by the bytes per second of an epoch: some completed reads
-// that all ran under the same limit. Not thread-safe. Reads no clock and makes no system call.
+// Bytes under way follow rate times latency, as measured: the number grows for as long as each new
+// read brings a good part of what the others bring, and then becomes what the rate needs of reads
+// that do not wait for one another. Later it tries a neighbouring number now and then.
+//
+// Rates are bytes per second of an epoch, which begins when the reads of the last number have
+// ended. Not thread-safe. Reads no clock and makes no system call.
 class ConcurrencyController {
  public:
   using TimePoint = Clock::time_point;
@@ -21,68 +23,84 @@ class ConcurrencyController {
   // more reads are tried while the `processors` of the machine are the bound.
   ConcurrencyController(int fixed, const SourceTraits& traits, int processors);
 
-  // Starts with more if the storage is far away. Ignored once reads have ended, and if a number was
+  // Starts with more where responses begin late. Ignored once reads have ended, and if a number was
   // chosen.
   void start(const Distance& distance);
   int limit() const { return limit_; }
   int maximum() const { return maximum_; }
+  // Whether it stands at a number, and the bytes per second that this brings; 0: not known.
+  bool settled() const { return phase_ != Phase::kGrow; }
+  double rate() const { return base_rate_; }
+  // What bounds the rate as far as reads are the bound.
+  enum class Bound {
+    kUnknown,
+    kLink,         // more reads bring no more
+    kConnections,  // no more reads are allowed
+    kProcessors,
+  };
+  Bound bound() const;
+
   // A read of `bytes` ended while `active` reads were under way, itself included. True: an epoch
-  // begins or ends, once the caller has measured the times of the processors and passed them to
-  // measured().
+  // begins or ends, once the caller has passed its measurement to measured().
   [[nodiscard]] bool completed(std::uint64_t bytes, int active, const ReadReport& report,
                                TimePoint now);
-  // `times` without idle times unless needs_idle_times().
-  void measured(const ProcessorTimes& times, TimePoint now);
-  bool needs_idle_times() const { return same_host_; }
+  // `used`: seconds of processors by all threads of the process. `under_way`: bytes that reads
+  // which have not ended have received, as far as that is known.
+  void measured(double used, std::uint64_t under_way, TimePoint now);
 
  private:
   enum class Phase {
-    kGrow,   // doubling, as long as it pays
+    kGrow,   // as long as it pays
     kHold,   // at base_limit_
     kProbe,  // beside base_limit_, to compare
   };
   enum class Measuring { kNothing, kBegin, kEnd };  // what waits for measured()
   void change_limit(int limit);
-  void epoch_ended(double rate, bool busy);
+  void epoch_ended(double rate);
+  void judge_growth(double rate);
+  void hold(double rate);
+  int enough_for(double rate) const;
   void settle(int limit, double rate);
-  void start_probe(bool busy);
+  void start_probe();
   void judge_probe(double rate);
-  bool delicate() const;
   bool measure(Measuring what);
-  void begin_epoch(TimePoint now, const ProcessorTimes& times);
-  void look_at_queue(std::uint64_t bytes, const ReadReport& report);
-  bool busy(double seconds, const ProcessorTimes& now) const;
+  int reads_of_epoch() const;
+  double rate_of_each(double rate) const;
 
   int limit_;
   const int initial_;
   const int maximum_;
   const bool adaptive_;
   const int processors_;
+  const double target_rate_;
+  const std::uint64_t chunk_bytes_;
   bool started_ = false;
-  bool same_host_ = false;
-  bool far_ = false;
-
-  // The first reads from a server on this machine.
-  int first_reads_ = 0;
-  std::uint64_t first_bytes_ = 0;
-  double first_seconds_ = 0;
-  double first_waited_ = 0;
+  bool enough_ = false;
+  bool processors_busy_ = false;
+  bool counts_under_way_ = false;  // measurements tell what reads have received that did not end
 
   Phase phase_ = Phase::kGrow;
   int base_limit_ = 0;      // the best number so far
   double base_rate_ = 0;    // its bytes per second; 0: not known
-  double last_rate_ = 0;    // of the last epoch, while growing
+  double last_rate_ = 0;    // of the last epoch with this number
+  double best_here_ = 0;    // of all epochs with this number, while growing
+  double each_ = 0;         // bytes per second of one read of the best number
+  double best_rate_ = 0;    // of all numbers while it grew; 0: it was compared with the present one
+  int most_tried_ = 0;      // the number with which growing ended
   int epochs_to_hold_ = 0;  // before the next probe
   int patience_ = 0;        // how long to hold after a probe that brought nothing
   bool probe_up_ = false;
 
-  int warm_up_left_ = 0;     // reads that began under another limit
-  int reads_ = 0;            // of the epoch
-  int saturated_reads_ = 0;  // of them: the limit was what bounded
-  std::uint64_t bytes_ = 0;
-  TimePoint start_{};
-  ProcessorTimes start_times_;
+  std::uint64_t bytes_ = 0;   // of all reads that ended
+  int warm_up_left_ = 0;      // reads that began under another number
+  int reads_ = 0;             // of the epoch
+  int saturated_reads_ = 0;   // of them: the number was what bounded
+  double whole_bytes_ = 0;    // of the epoch's reads that were not small,
+  double whole_seconds_ = 0;  // and how long they took together
   Measuring measuring_ = Measuring::kNothing;
+  TimePoint start_{};  // of the epoch
+  double start_used_ = 0;
+  std::uint64_t start_bytes_ = 0;
 };
 
 }  // namespace streamer

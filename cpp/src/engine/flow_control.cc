@@ -7,6 +7,13 @@ namespace streamer {
 namespace {
 
 constexpr std::uint64_t kViewsAhead = 512 * kMiB;
+constexpr std::uint64_t kTimesUnderWay = 3;
+
+constexpr std::uint64_t kPartThatWaits = 4;  // of the bytes under way, at the least
+constexpr double kTimesLargest = 2.5;
+constexpr std::uint64_t kTimesStaged = 2;  // a slot that is read into, one that is copied from
+constexpr double kManyRequests = 2e9;      // bytes per second: hundreds of reads of some MiB
+constexpr int kReadsBetween = 4;           // for each connection
 
 // A request costs its latency at the rate of a connection. Bounds, and what holds before the first
 // read has ended.
@@ -52,8 +59,58 @@ Status FlowControl::admit(const std::vector<Block>& blocks) {
   }
   // The automatic and the least limit are at least the largest block.
   const std::uint64_t capacity = MemoryPool::capacity_for(largest->data_bytes);
-  if (budget_->limit() < capacity) budget_->set_limit(capacity);
+  largest_ = std::max(largest_, capacity);
+  std::uint64_t least = capacity;
+  if (memory_limit_.kind() == MemoryLimit::Kind::kAutomatic) {
+    const std::uint64_t most = sources_.at(largest->file().kind).limits.most_window;
+    const auto enough = static_cast<std::uint64_t>(kTimesLargest * static_cast<double>(capacity));
+    least = std::max(least, std::min(enough, most));
+  }
+  if (budget_->limit() < least) budget_->set_limit(least);
   return {};
+}
+
+std::uint64_t FlowControl::window(SourceKind kind) const {
+  const SourceLimits& limits = sources_.at(kind).limits;
+  const auto reads = static_cast<std::uint64_t>(limits.controller.limit());
+  const std::uint64_t needed =
+      reads * (kTimesUnderWay * chunk_bytes(kind) + limits.reader_bytes) +
+      static_cast<std::uint64_t>(kTimesLargest * static_cast<double>(largest_));
+  return std::min(needed, limits.most_window);
+}
+
+std::uint64_t FlowControl::most_memory(const Source& source) const {
+  return memory_limit_.kind() == MemoryLimit::Kind::kAutomatic
+             ? std::max(source.limits.most_window, budget_->limit())
+             : budget_->limit();
+}
+
+std::uint64_t FlowControl::chunk_bytes(SourceKind kind) const {
+  const Source& source = sources_.at(kind);
+  if (source.limits.most_chunk == 0) return source.chunk_bytes;
+  const auto reads = static_cast<std::uint64_t>(source.limits.controller.limit());
+  const std::uint64_t of_each =
+      source.chunk_bytes + source.chunk_bytes / kPartThatWaits + source.limits.reader_bytes;
+  const bool fits = reads <= most_memory(source) / of_each;
+  return fits ? source.chunk_bytes : source.chunk_bytes / 2;
+}
+
+bool FlowControl::widen(SourceKind kind, std::uint64_t bytes) {
+  if (memory_limit_.kind() != MemoryLimit::Kind::kAutomatic) return false;
+  const std::uint64_t limit = budget_->limit();
+  const std::uint64_t most = window(kind);
+  if (limit >= most) return false;
+  budget_->set_limit(limit + std::min(bytes, most - limit));
+  return true;
+}
+
+void FlowControl::make_room_to_stage(SourceKind kind) {
+  const Source& source = sources_.at(kind);
+  const auto reads = static_cast<std::uint64_t>(source.active) + 1;
+  const std::uint64_t needed =
+      reads * (kTimesStaged * source.chunk_bytes + source.limits.reader_bytes);
+  const std::uint64_t limit = budget_->limit();
+  if (needed > limit) widen(kind, needed - limit);
 }
 
 bool FlowControl::admits_view(std::uint64_t bytes) const {
@@ -73,26 +130,38 @@ int FlowControl::most_reads() const {
   return most;
 }
 
-std::optional<Measurement> FlowControl::read_ended(SourceKind kind, std::uint64_t bytes,
-                                                   const ReadReport& report, TimePoint now) {
+bool FlowControl::read_ended(SourceKind kind, std::uint64_t bytes, const ReadReport& report,
+                             TimePoint now) {
   Source& source = sources_.at(kind);
   ConcurrencyController& controller = source.limits.controller;
   const bool measure = controller.completed(bytes, source.active, report, now);
-  last_concurrency_ = source.limits.most_reads();
+  last_ = &source;
   --source.active;
   if (report.waited > 0 && report.seconds > report.waited) {
     const double rate = static_cast<double>(bytes) / (report.seconds - report.waited);
     source.rate = source.rate > 0 ? source.rate + kNewest * (rate - source.rate) : rate;
     source.latency = source.latency > 0 ? std::min(source.latency, report.waited) : report.waited;
   }
-  if (!measure) return std::nullopt;
-  return Measurement{kind, controller.needs_idle_times()};
+  enlarge_reads(&source, report.congested);
+  return measure;
 }
 
-void FlowControl::measured(SourceKind kind, const ProcessorTimes& times, TimePoint now) {
+// Storages limit requests, and few large ones bring as much as many small ones.
+void FlowControl::enlarge_reads(Source* source, bool congested) const {
+  const ConcurrencyController& controller = source->limits.controller;
+  if (source->reads_to_pass > 0 && --source->reads_to_pass > 0) return;
+  const bool fast = controller.settled() && controller.rate() > kManyRequests;
+  const std::uint64_t larger = 2 * source->chunk_bytes;
+  if ((!fast && !congested) || larger > source->limits.most_chunk) return;
+  const auto reads = static_cast<std::uint64_t>(controller.limit());
+  if (reads * kTimesUnderWay > most_memory(*source) / larger) return;
+  source->chunk_bytes = larger;
+  source->reads_to_pass = kReadsBetween * controller.limit();
+}
+
+void FlowControl::measured(SourceKind kind, double used, std::uint64_t under_way, TimePoint now) {
   ConcurrencyController& controller = sources_.at(kind).limits.controller;
-  controller.measured(times, now);
-  last_concurrency_ = controller.limit();
+  controller.measured(used, under_way, now);
 }
 
 }  // namespace streamer

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "base/memory_budget.h"
@@ -19,8 +18,11 @@ struct SourceLimits {
   std::uint64_t chunk_bytes = 0;       // most bytes of one read
   std::uint64_t view_chunk_bytes = 0;  // of one prefault
   ConcurrencyController controller;
-  bool stragglers = false;  // see StragglerPolicy
-  bool skips_gaps = false;  // see SourceTraits
+  bool stragglers = false;         // see StragglerPolicy
+  bool skips_gaps = false;         // see SourceTraits
+  std::uint64_t reader_bytes = 0;  // that each connection holds
+  std::uint64_t most_window = 0;   // bytes to which an automatic memory limit may grow; 0: not
+  std::uint64_t most_chunk = 0;    // bytes to which reads may grow; 0: not
   // See SourceTraits; in the place of the controller.
   std::shared_ptr<const std::atomic<int>> reads = nullptr;
 
@@ -30,14 +32,9 @@ struct SourceLimits {
   }
 };
 
-// The times of the processors that a policy needs before it goes on.
-struct Measurement {
-  SourceKind kind;
-  bool with_idle;
-};
-
-// The policy of concurrency and of the window of memory. A state without threads, clocks or system
-// calls: whoever asks says what time it is.
+// The policy of concurrency and of the window of memory. Both follow one number, the reads that the
+// controller wants under way. A state without threads, clocks or system calls: whoever asks says
+// what time it is.
 class FlowControl {
  public:
   using TimePoint = Clock::time_point;
@@ -45,10 +42,25 @@ class FlowControl {
   FlowControl(std::shared_ptr<MemoryBudget> budget, MemoryLimit memory_limit)
       : budget_(std::move(budget)), memory_limit_(memory_limit) {}
 
-  void add_source(SourceKind kind, SourceLimits limits) { sources_.emplace(kind, Source{limits}); }
+  void add_source(SourceKind kind, SourceLimits limits) {
+    sources_.emplace(kind, Source{limits, limits.chunk_bytes});
+  }
   const SourceLimits& limits(SourceKind kind) const { return sources_.at(kind).limits; }
+  // Bytes of one read: more where the storage limits the rate of requests, or will do so soon, and
+  // fewer where memory is short for as many reads as are wanted.
+  std::uint64_t chunk_bytes(SourceKind kind) const;
   // See ConcurrencyController::start().
   void start(SourceKind kind, const Distance& distance);
+
+  // Bytes of memory that keep the source busy: those under way, as many that wait for earlier ones,
+  // and the largest block on its way out, in the hands of the consumer and half read.
+  std::uint64_t window(SourceKind kind) const;
+  // Raises an automatic memory limit by up to `bytes`, up to the window. False: it is reached.
+  bool widen(SourceKind kind, std::uint64_t bytes);
+
+  // Raises an automatic memory limit to what the reads under way and one more need of staging
+  // memory and connections, up to the window.
+  void make_room_to_stage(SourceKind kind);
 
   // Makes room for the largest of `blocks`. kMemoryLimit if it is larger than an explicit limit.
   Status admit(const std::vector<Block>& blocks);
@@ -57,6 +69,10 @@ class FlowControl {
   void view_scheduled(std::uint64_t bytes) { views_ahead_ += bytes; }
   void view_delivered(std::uint64_t bytes) { views_ahead_ -= bytes; }
 
+  // How many reads of the source may be under way.
+  std::uint64_t reads(SourceKind kind) const {
+    return static_cast<std::uint64_t>(sources_.at(kind).limits.most_reads());
+  }
   // Whether one more read of the source may begin.
   bool admits_read(SourceKind kind) const;
   // The largest gap between wanted bytes that a read of the source passes over: a larger one costs
@@ -65,24 +81,35 @@ class FlowControl {
   // Reads that the sources together may have under way at most: as many workers are of use.
   int most_reads() const;
   void read_began(SourceKind kind) { ++sources_.at(kind).active; }
-  // The caller makes the measurement, if there is one, and passes it to measured().
-  std::optional<Measurement> read_ended(SourceKind kind, std::uint64_t bytes,
-                                        const ReadReport& report, TimePoint now);
-  void measured(SourceKind kind, const ProcessorTimes& times, TimePoint now);
-  int concurrency() const { return last_concurrency_; }  // of the source that was read last
+  // True: the caller makes a measurement and passes it to measured().
+  bool read_ended(SourceKind kind, std::uint64_t bytes, const ReadReport& report, TimePoint now);
+  // See ConcurrencyController::measured().
+  void measured(SourceKind kind, double used, std::uint64_t under_way, TimePoint now);
+  // Of the source that was read last.
+  int concurrency() const { return last_ == nullptr ? 0 : last_->limits.most_reads(); }
+  ConcurrencyController::Bound bound() const {
+    return last_ == nullptr ? ConcurrencyController::Bound::kUnknown
+                            : last_->limits.controller.bound();
+  }
 
  private:
   struct Source {
     SourceLimits limits;
-    int active = 0;      // reads under way
-    double latency = 0;  // seconds until a response begins, the least so far; 0: not known
-    double rate = 0;     // bytes per second of one read since then, about; 0: not known
+    std::uint64_t chunk_bytes = 0;
+    int active = 0;         // reads under way
+    int reads_to_pass = 0;  // before reads may become larger again
+    double latency = 0;     // seconds until a response begins, the least so far; 0: not known
+    double rate = 0;        // bytes per second of one read since then, about; 0: not known
   };
+  std::uint64_t most_memory(const Source& source) const;
+  void enlarge_reads(Source* source, bool congested) const;
+
   const std::shared_ptr<MemoryBudget> budget_;
   const MemoryLimit memory_limit_;
   std::map<SourceKind, Source> sources_;
+  std::uint64_t largest_ = 0;      // block, in bytes of memory
   std::uint64_t views_ahead_ = 0;  // bytes of views that are scheduled and not delivered
-  int last_concurrency_ = 0;
+  const Source* last_ = nullptr;
 };
 
 }  // namespace streamer

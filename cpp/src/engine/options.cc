@@ -7,6 +7,11 @@
 #include "base/system.h"
 
 namespace streamer {
+namespace {
+
+constexpr std::uint64_t kMostAutomatic = 4 * kGiB;
+
+}  // namespace
 
 Result<Options> Options::from_environment() {
   const Settings settings;
@@ -48,8 +53,9 @@ Status check_options(const Options& options) {
   return {};
 }
 
-std::uint64_t automatic_memory_limit(std::uint64_t window_bytes) {
-  return std::min(window_bytes, cgroup_memory_limit() / 4);
+AutomaticLimit automatic_memory_limit(std::uint64_t window_bytes) {
+  const std::uint64_t first = std::min(window_bytes, cgroup_memory_limit() / 4);
+  return {first, std::max(first, std::min(kMostAutomatic, available_memory() / 8))};
 }
 
 }  // namespace streamer

@@ -7,9 +7,13 @@
 
 namespace streamer {
 
-// The automatic memory limit for a source that reads `window_bytes` ahead: less in a small
-// container.
-std::uint64_t automatic_memory_limit(std::uint64_t window_bytes);
+// The automatic memory limit: where it begins for a source that reads `window_bytes` ahead, and
+// how far it may follow the need. Less in a small container.
+struct AutomaticLimit {
+  std::uint64_t first = 0;
+  std::uint64_t most = 0;
+};
+AutomaticLimit automatic_memory_limit(std::uint64_t window_bytes);
 
 // kInvalid if an option is out of its range.
 Status check_options(const Options& options);

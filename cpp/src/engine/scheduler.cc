@@ -18,7 +18,7 @@ Scheduler::Scheduler(std::shared_ptr<MemoryBudget> budget, std::shared_ptr<Memor
 Scheduler::Actions Scheduler::actions_of(const Signals& signals) {
   if (signals.start) work_.resize(static_cast<std::size_t>(*signals.start) + 1);
   return {signals.consumer, signals.worker ? &work_[*signals.worker] : nullptr, signals.start,
-          signals.measurement};
+          signals.measure};
 }
 
 // Calls the core. Without memory it may have stopped anywhere: nobody sees that state before it is
@@ -42,10 +42,10 @@ void Scheduler::carry_out(const Actions& actions) noexcept {
   if (actions.worker != nullptr) actions.worker->notify_one();
   try {
     if (actions.start) start_worker_(*actions.start);
-    if (actions.measurement) {
-      const ProcessorTimes times = processor_times(actions.measurement->with_idle);
+    if (actions.measure) {
+      const double used = processor_seconds();
       const MutexLock lock(mutex_);
-      core_.measured(actions.measurement->kind, times, Clock::now());
+      core_.measured(*actions.measure, used, Clock::now());
     }
   } catch (const std::bad_alloc&) {
     cancel_without_memory();

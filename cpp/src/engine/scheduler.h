@@ -70,7 +70,7 @@ class Scheduler : public MemoryListener {
     bool consumer = false;
     CondVar* worker = nullptr;
     std::optional<WorkerId> start;
-    std::optional<Measurement> measurement;
+    std::optional<SourceKind> measure;
     bool no_memory = false;
   };
   Actions actions_of(const Signals& signals) REQUIRES(mutex_);

@@ -10,8 +10,8 @@
 namespace streamer {
 namespace {
 
-// What a connection reads that is not at full speed, while others are: a slow one should not delay
-// for long what follows it in the order.
+// What a new connection reads first: a slow one should not delay for long what follows it in the
+// order.
 constexpr std::uint64_t kFirstRead = kMiB;
 constexpr std::chrono::milliseconds kBetweenChecks{50};
 
@@ -26,7 +26,10 @@ SchedulerCore::SchedulerCore(std::shared_ptr<MemoryBudget> budget, std::shared_p
 
 Status SchedulerCore::add_blocks(std::vector<Block> blocks, Signals* signals) {
   if (Status status = flow_.admit(blocks); !status.ok()) return status;
+  std::uint64_t bytes = 0;
+  for (const Block& block : blocks) bytes += block.bytes - block.scheduled;
   queue_.add(std::move(blocks));
+  unread_bytes_ += bytes;
   call_worker(signals);
   start_worker(wanted_workers(), signals);
   signals->consumer = true;
@@ -63,6 +66,11 @@ bool SchedulerCore::consumer_keeps(const Block& block) {
   return views != nullptr && views->many_are_kept();
 }
 
+// Whether workers have nothing to read although reads are under way.
+bool SchedulerCore::idle() const {
+  return workers_.any_parked() && !stragglers_.any_requeued() && (full_ || cursor_.at_end());
+}
+
 // Whether a worker that asks now probably gets a chunk.
 bool SchedulerCore::read_may_begin() {
   if (stragglers_.any_requeued()) return true;
@@ -75,18 +83,26 @@ Step SchedulerCore::next(WorkerId worker, TimePoint now, Signals* signals) {
   Step step;
   workers_.arrived(worker);
   if (cancelled_) return step;
-  stragglers_.check(now);
+  stragglers_.check(idle(), now);
   const bool forming = cursor_.owner() == worker;
   if (!forming && workers_.task_is_next(read_may_begin())) {
     step.kind = Step::Kind::kTask;
     step.task = workers_.take_task(worker);
-  } else if (!forming && take_requeued(worker, &step, signals)) {
+    hand_on(signals);
+    return step;
+  }
+  const Requeued requeued = forming ? Requeued::kLeave : requeued_for(worker, signals);
+  if (requeued == Requeued::kTake) {
+    step.chunk = stragglers_.take_requeued();
     begin_read(worker, now, &step);
   } else if ((forming || !cursor_.owner()) && form_chunk(worker, now, &step, signals)) {
     if (step.kind == Step::Kind::kPlace) {
       if (workers_.has_tasks()) call_worker(signals);
       return step;
     }
+    begin_read(worker, now, &step);
+  } else if (requeued == Requeued::kTakeLast) {
+    step.chunk = stragglers_.take_requeued();
     begin_read(worker, now, &step);
   } else {
     park(worker, now, &step);
@@ -110,21 +126,20 @@ void SchedulerCore::park(WorkerId worker, TimePoint now, Step* step) {
   workers_.park(worker, watches);
 }
 
-bool SchedulerCore::take_requeued(WorkerId worker, Step* step, Signals* signals) {
-  if (!stragglers_.any_requeued()) return false;
+SchedulerCore::Requeued SchedulerCore::requeued_for(WorkerId worker, Signals* signals) {
+  if (!stragglers_.any_requeued()) return Requeued::kLeave;
   // A new connection would be slow, too.
   const auto at_full_speed = [this](WorkerId other) { return !stragglers_.ramps_up(other); };
-  if (!at_full_speed(worker) && workers_.call_one_that(at_full_speed, &signals->worker)) {
-    return false;
-  }
-  step->chunk = stragglers_.take_requeued();
-  return true;
+  if (at_full_speed(worker)) return Requeued::kTake;
+  if (workers_.call_one_that(at_full_speed, &signals->worker)) return Requeued::kLeave;
+  return workers_.any_runs_that(at_full_speed) ? Requeued::kTakeLast : Requeued::kTake;
 }
 
 void SchedulerCore::begin_read(WorkerId worker, TimePoint now, Step* step) {
   Chunk& chunk = step->chunk;
   step->kind = Step::Kind::kRead;
   chunk.worker = worker;
+  if (chunk.memory == BlockMemory::kDevice) flow_.make_room_to_stage(chunk.kind);
   flow_.read_began(chunk.kind);
   ++chunks_;
   if (flow_.limits(chunk.kind).stragglers) stragglers_.began(&chunk, now);
@@ -175,10 +190,12 @@ bool SchedulerCore::form_chunk(WorkerId worker, TimePoint now, Step* step, Signa
   }
   ++chunks_under_way_;
   step->chunk = cursor_.take();
+  unread_bytes_ -= step->chunk.size;
   return true;
 }
 
 void SchedulerCore::fail_rest(Block& block, Signals* signals) {
+  unread_bytes_ -= block.bytes - block.scheduled;
   block.completed += block.bytes - block.scheduled;
   block.scheduled = block.bytes;
   if (block.done() && queue_.is_front(block)) signals->consumer = true;
@@ -201,6 +218,11 @@ SchedulerCore::Placed SchedulerCore::place(Block& block, Step* step) {
   if (block.has_memory()) return Placed::kYes;
   const Pages pages = block.file().kind == SourceKind::kFile ? Pages::kHuge : Pages::kSmall;
   auto reservation = pool_->reserve(block.data_bytes, pages, /*force=*/false);
+  // A consumer that has something to take is the bound, and more memory would only fill, too.
+  if (!reservation && !queue_.front_done() &&
+      flow_.widen(block.file().kind, MemoryPool::capacity_for(block.data_bytes))) {
+    reservation = pool_->reserve(block.data_bytes, pages, /*force=*/false);
+  }
   const bool starving = !cursor_.started() && queue_.is_front(block) && chunks_under_way_ == 0;
   if (!reservation && starving) {
     // The consumer gets nothing before this block has memory: what it holds is its own.
@@ -250,16 +272,28 @@ std::uint64_t SchedulerCore::chunk_limit(const Block& block, WorkerId worker) co
     // Parts of a view end at whole multiples, so that no two workers fault in the same huge page.
     return source.view_chunk_bytes - start % source.view_chunk_bytes;
   }
-  std::uint64_t limit = std::min(source.chunk_bytes, block.submission->max_chunk);
-  if (source.stragglers && stragglers_.ramps_up(worker)) limit = std::min(limit, kFirstRead);
+  const std::uint64_t chunk = flow_.chunk_bytes(block.file().kind);
+  // The last reads end together if they are small. More may follow for a device, where ranges come
+  // bit by bit.
+  const std::uint64_t share =
+      block.memory == BlockMemory::kDevice ? chunk : unread_bytes_ / flow_.reads(block.file().kind);
+  if (source.most_chunk > 0 && share < chunk) {
+    return std::min(chunk, std::max(round_up(share, kDirectAlignment), kFirstRead));
+  }
+  // Objects are often stored in parts of a size like this one, and each read that crosses a border
+  // costs their storage two.
+  const std::uint64_t to_border =
+      is_aligned(chunk, kDirectAlignment) ? chunk - start % chunk : chunk;
+  std::uint64_t limit = std::min(to_border, block.submission->max_chunk);
+  if (source.stragglers && stragglers_.begins(worker)) limit = std::min(limit, kFirstRead);
   // The next chunk starts aligned, so that it can be read past the page cache without a copy.
   return limit > kDirectAlignment ? limit - (start + limit) % kDirectAlignment : limit;
 }
 
 void SchedulerCore::end_read(const Chunk& chunk, const ReadReport& report, TimePoint now,
                              Signals* signals) {
-  signals->measurement = flow_.read_ended(chunk.kind, chunk.size, report, now);
-  stragglers_.ended(chunk, now);
+  stragglers_.ended(chunk, report, now);
+  if (flow_.read_ended(chunk.kind, chunk.size, report, now)) signals->measure = chunk.kind;
 }
 
 void SchedulerCore::read_ended(const Chunk& chunk, const ReadReport& report, TimePoint now,
@@ -302,6 +336,7 @@ void SchedulerCore::memory_returned(Signals* signals) { retry_reading(signals); 
 bool SchedulerCore::deliver(TimePoint now, bool last, Delivery* delivery, Signals* signals) {
   if (!last && !queue_.empty() && !queue_.front_done()) {
     waits_.consumer_waits(now);
+    stragglers_.check(idle(), now);  // perhaps no worker is left to look
     return false;
   }
   delivery->finished = queue_.empty();
@@ -322,7 +357,8 @@ std::list<WorkerPool::Task> SchedulerCore::cancel() {
 }
 
 SchedulerTimes SchedulerCore::times() const {
-  return {waits_.storage(), waits_.consumer(), waits_.memory(), chunks_, stragglers_.aborts()};
+  return {waits_.storage(), waits_.consumer(),    waits_.memory(),
+          chunks_,          stragglers_.aborts(), flow_.bound()};
 }
 
 }  // namespace streamer

@@ -21,10 +21,10 @@ namespace streamer {
 
 // What the owner of the threads does after a call, without a lock.
 struct Signals {
-  bool consumer = false;                   // wake the consumer
-  std::optional<WorkerId> worker;          // wake this worker
-  std::optional<WorkerId> start;           // start this worker
-  std::optional<Measurement> measurement;  // measure, then call measured()
+  bool consumer = false;              // wake the consumer
+  std::optional<WorkerId> worker;     // wake this worker
+  std::optional<WorkerId> start;      // start this worker
+  std::optional<SourceKind> measure;  // the processors, then call measured()
 };
 
 // What a worker does next.
@@ -60,6 +60,7 @@ struct SchedulerTimes {
   double wait_memory = 0;
   std::uint64_t chunks = 0;
   std::uint64_t stragglers = 0;
+  ConcurrencyController::Bound bound = ConcurrencyController::Bound::kUnknown;
 };
 
 // Not thread-safe. Every decision is a function of the state and of the time that is passed in:
@@ -108,8 +109,9 @@ class SchedulerCore {
   void read_ended(const Chunk& chunk, const ReadReport& report, TimePoint now, Signals* signals);
   // The unread tail of a chunk that was aborted. A worker at full speed reads it, if there is one.
   void requeue(Chunk tail, Signals* signals);
-  void measured(SourceKind kind, const ProcessorTimes& times, TimePoint now) {
-    flow_.measured(kind, times, now);
+  // `used`: seconds of processors, by all threads of the process.
+  void measured(SourceKind kind, double used, TimePoint now) {
+    flow_.measured(kind, used, stragglers_.bytes_under_way(), now);
   }
   // A worker could not be started. True: there is none at all.
   bool not_started();
@@ -137,12 +139,14 @@ class SchedulerCore {
   enum class Placed { kYes, kNo, kInProgress };
 
   static bool consumer_keeps(const Block& block);
+  bool idle() const;
   bool read_may_begin();
   int wanted_workers() const;
   void call_worker(Signals* signals);
   void start_worker(int wanted, Signals* signals);
   void hand_on(Signals* signals);
-  bool take_requeued(WorkerId worker, Step* step, Signals* signals);
+  enum class Requeued { kTake, kTakeLast, kLeave };
+  Requeued requeued_for(WorkerId worker, Signals* signals);
   bool form_chunk(WorkerId worker, TimePoint now, Step* step, Signals* signals);
   void begin_read(WorkerId worker, TimePoint now, Step* step);
   void park(WorkerId worker, TimePoint now, Step* step);
@@ -162,8 +166,9 @@ class SchedulerCore {
   FlowControl flow_;
   WaitTimes waits_;
   std::size_t chunks_under_way_ = 0;
-  std::uint64_t chunks_ = 0;  // reads that began
-  bool full_ = false;         // the last chunk could not be formed, and nothing has changed since
+  std::uint64_t chunks_ = 0;        // reads that began
+  std::uint64_t unread_bytes_ = 0;  // that are part of no chunk yet
+  bool full_ = false;  // the last chunk could not be formed, and nothing has changed since
   bool cancelled_ = false;
 };
 

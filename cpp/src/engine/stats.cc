@@ -50,7 +50,14 @@ std::string bounded_by(double seconds, const SchedulerTimes& times) {
   if (std::max(times.wait_storage, times.wait_consumer) <= threshold) return "none";
   if (times.wait_consumer > times.wait_storage) return "consumer";
   // The consumer waited for bytes: were they slow to come, or had they nowhere to go?
-  return times.wait_memory > times.wait_storage / 2 ? "memory" : "storage";
+  if (times.wait_memory > times.wait_storage / 2) return "window";
+  switch (times.bound) {
+    case ConcurrencyController::Bound::kLink: return "link";
+    case ConcurrencyController::Bound::kConnections: return "connections";
+    case ConcurrencyController::Bound::kProcessors: return "processors";
+    case ConcurrencyController::Bound::kUnknown: break;
+  }
+  return "storage";
 }
 
 }  // namespace streamer

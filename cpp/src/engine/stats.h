@@ -30,8 +30,7 @@ class StatsCollector {
   Stats stats_ GUARDED_BY(mutex_);
 };
 
-// What bounded a load that took `seconds`: storage, consumer, memory, or none where nothing waited
-// for a tenth of the time.
+// What bounded a load that took `seconds`: see Stats::bound.
 std::string bounded_by(double seconds, const SchedulerTimes& times);
 
 }  // namespace streamer

@@ -13,8 +13,8 @@
 
 namespace streamer {
 
-// Aborts stragglers: their unread tail is for another connection. Aborts are few: beyond the first
-// ones, sixteen reads have to end for each. Not thread-safe.
+// Aborts stragglers: their unread tail is for another connection. What aborts waste, bytes on their
+// way and a new connection, is a small part of what the reads bring. Not thread-safe.
 class StragglerDetector {
  public:
   using TimePoint = Clock::time_point;
@@ -22,16 +22,21 @@ class StragglerDetector {
   // `aborts`: how often the bytes of this read were taken from another one.
   void began(std::shared_ptr<ReadProgress> progress, std::uint64_t bytes, int aborts,
              TimePoint now);
-  // No effect if the read is not watched.
-  void ended(const ReadProgress* progress, TimePoint now);
-  // Aborts at most one read.
-  void check(TimePoint now);
+  // `waited`: seconds until responses began. No effect if the read is not watched.
+  void ended(const ReadProgress* progress, double waited, TimePoint now);
+  // Aborts the reads that lag. `idle`: workers have nothing to read, since nothing is left or since
+  // what was read fills the memory, so that everybody waits for the slowest read.
+  void check(bool idle, TimePoint now);
   // Whether enough reads ended to compare with.
-  bool typical_known() const;
+  bool typical_known() const { return recent_.size() >= kLeastRecent; }
   bool watching() const { return !reads_.empty(); }
+  // Received by the reads that have not ended.
+  std::uint64_t bytes_under_way() const;
   std::uint64_t aborts() const { return aborts_; }
 
  private:
+  static constexpr std::size_t kRecent = 16;
+  static constexpr std::size_t kLeastRecent = 4;
   struct Mark {
     TimePoint time;
     std::uint64_t received = 0;
@@ -44,16 +49,24 @@ class StragglerDetector {
     Mark older, newer;  // for the recent rate
   };
   struct Ended {
-    std::uint64_t bytes;
-    double seconds;
+    double waited;  // seconds
+    double rate;    // bytes per second after that
+    bool fresh;
   };
-  double typical_seconds(std::uint64_t bytes) const;
-  static bool lags(Read* read, double typical, TimePoint now);
+  // A read of an ordinary connection.
+  struct Typical {
+    double waited = 0;
+    double rate = 0;
+    double seconds(std::uint64_t bytes) const { return waited + static_cast<double>(bytes) / rate; }
+  };
+  Typical typical() const;
+  void judge(Read* read, const Typical& typical, bool idle, TimePoint now);
 
   std::vector<Read> reads_;   // under way, in the order in which they began
   std::deque<Ended> recent_;  // reads that were not aborted
   TimePoint checked_{};
-  std::uint64_t ended_ = 0;
+  std::uint64_t ended_bytes_ = 0;
+  double wasted_bytes_ = 0;
   std::uint64_t aborts_ = 0;
 };
 

@@ -11,9 +11,9 @@ void StragglerPolicy::began(Chunk* chunk, TimePoint now) {
   detector_.began(chunk->progress, chunk->size, chunk->aborts, now);
 }
 
-void StragglerPolicy::ended(const Chunk& chunk, TimePoint now) {
+void StragglerPolicy::ended(const Chunk& chunk, const ReadReport& report, TimePoint now) {
   if (!chunk.progress) return;
-  detector_.ended(chunk.progress.get(), now);
+  detector_.ended(chunk.progress.get(), report.waited, now);
   ramped_up_[chunk.worker] = chunk.progress->cut ? 0 : 1;
 }
 

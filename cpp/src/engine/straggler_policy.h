@@ -25,10 +25,13 @@ class StragglerPolicy {
   // Gives the chunk, which its worker begins to read, a progress to watch.
   void began(Chunk* chunk, TimePoint now);
   // No effect if the chunk was not watched.
-  void ended(const Chunk& chunk, TimePoint now);
-  // Aborts a read that lags; cheap if the last check was less than 10 ms ago.
-  void check(TimePoint now) { detector_.check(now); }
+  void ended(const Chunk& chunk, const ReadReport& report, TimePoint now);
+  // Aborts reads that lag; cheap if the last check was less than 10 ms ago. `idle`: see
+  // StragglerDetector::check().
+  void check(bool idle, TimePoint now) { detector_.check(idle, now); }
   bool watching() const { return detector_.watching(); }
+  // Received by the reads that are watched and have not ended.
+  std::uint64_t bytes_under_way() const { return detector_.bytes_under_way(); }
   std::uint64_t aborts() const { return detector_.aborts(); }
 
   // The unread tail of an aborted chunk. If it throws, the tail is lost.
@@ -38,6 +41,8 @@ class StragglerPolicy {
 
   // Whether the worker's connection is not at its full speed yet, while those of others are.
   bool ramps_up(WorkerId worker) const { return detector_.typical_known() && !ramped_up_[worker]; }
+  // Whether the worker's connection has brought nothing yet.
+  bool begins(WorkerId worker) const { return !ramped_up_[worker]; }
 
  private:
   StragglerDetector detector_;

@@ -147,8 +147,9 @@ void Stream::Impl::start_worker(WorkerId worker) {
 }
 
 void Stream::Impl::add_source(SourceKind kind, const SourceTraits& traits) {
+  const AutomaticLimit automatic = automatic_memory_limit(traits.window_bytes);
   if (options_.memory_limit.kind() == MemoryLimit::Kind::kAutomatic) {
-    budget_->set_limit(std::max(budget_->limit(), automatic_memory_limit(traits.window_bytes)));
+    budget_->set_limit(std::max(budget_->limit(), automatic.first));
   }
   const std::uint64_t chunk = options_.chunk_bytes > 0 ? options_.chunk_bytes : traits.chunk_bytes;
   scheduler_->add_source(
@@ -158,6 +159,9 @@ void Stream::Impl::add_source(SourceKind kind, const SourceTraits& traits) {
                  ConcurrencyController(options_.concurrency_for(kind), traits, usable_processors()),
              .stragglers = traits.hedge,
              .skips_gaps = traits.skips_gaps,
+             .reader_bytes = traits.reader_bytes,
+             .most_window = automatic.most,
+             .most_chunk = options_.chunk_bytes > 0 ? 0 : traits.max_chunk_bytes,
              .reads = traits.reads});
 }
 

@@ -46,6 +46,15 @@ class WorkerPool {
   bool any_parked() const { return !parked_.empty(); }
   bool any_watches() const { return watcher_.has_value(); }
 
+  // Whether a worker that `suits` is running: it asks again when it has done what it does.
+  template <typename Suits>
+  bool any_runs_that(Suits suits) const {
+    for (WorkerId id = 0; id < static_cast<WorkerId>(states_.size()); ++id) {
+      if (states_[id].state == State::kRunning && suits(id)) return true;
+    }
+    return false;
+  }
+
   // The worker to wake, of those that are parked; none if one is called already.
   std::optional<WorkerId> call();
   // Sees to it that a worker that `suits` is called: one that is called already, or a parked one,

@@ -22,6 +22,7 @@ namespace streamer {
 struct SourceTraits {
   bool remote = false;                 // requests over a network: adaptive concurrency
   std::uint64_t chunk_bytes = 0;       // preferred size of one read
+  std::uint64_t max_chunk_bytes = 0;   // to which reads may grow; 0: they do not
   std::uint64_t view_chunk_bytes = 0;  // of one fault_in(): parts end at multiples of it
   std::uint64_t min_chunk_bytes = 0;   // the least that a setting may choose
   std::uint64_t window_bytes = 0;      // memory that keeps it busy, where nobody sets a limit
@@ -30,6 +31,7 @@ struct SourceTraits {
   std::shared_ptr<const std::atomic<int>> reads;
   int initial_concurrency = 0;     // where adaptive concurrency starts
   int max_concurrency = 0;         // and the most that it may reach
+  double target_rate = 0;          // bytes per second that the user expects; 0: not said
   int open_concurrency = 0;        // objects opened at once where storage is far; 0: as reads
   std::uint64_t reader_bytes = 0;  // memory that each reader holds (transport buffers)
   bool hedge = false;              // reads that lag may be cut; see ReadProgress
@@ -87,8 +89,7 @@ class Object {
 
 // How far away storage is.
 struct Distance {
-  bool same_host = false;  // what was opened last came from this machine
-  double latency = 0;      // seconds from a request to the first byte, the least so far; 0: unknown
+  double latency = 0;  // seconds from a request to the first byte, the least so far; 0: unknown
 };
 
 struct Opened {

@@ -3,9 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <functional>
-#include <queue>
+#include <map>
 #include <random>
-#include <vector>
 
 namespace streamer {
 namespace {
@@ -24,11 +23,12 @@ SourceTraits remote() {
 // Of the machine on which the loads run.
 constexpr int kProcessors = 2;
 
-// A read ended; the processors have been used as `times` says, if the controller wants to know.
+// A read ended; the process has used so many seconds of processors, if the controller wants to
+// know, and the others have received so many bytes.
 void complete(ConcurrencyController& controller, std::uint64_t bytes, int active,
-              const ReadReport& report, ConcurrencyController::TimePoint now,
-              const ProcessorTimes& times = {}) {
-  if (controller.completed(bytes, active, report, now)) controller.measured(times, now);
+              const ReadReport& report, ConcurrencyController::TimePoint now, double used = 0,
+              std::uint64_t under_way = 0) {
+  if (controller.completed(bytes, active, report, now)) controller.measured(used, under_way, now);
 }
 
 // A storage whose bytes per second depend on the number of connections, on a clock of its own.
@@ -38,27 +38,37 @@ struct Load {
   double seconds = 0;
   std::uint64_t bytes = 0;
   int last = 0;
+  bool watched = false;  // reads tell what they have received
+  int awaited = 0;       // a number
+  double reached = 1e9;  // when it was allowed first
 
   void run(ConcurrencyController* controller, int reads, double noise = 0.1) {
     std::mt19937 random(1);
     std::uniform_real_distribution<double> spread(1 - noise, 1 + noise);
     const ConcurrencyController::TimePoint origin{1h};
-    std::priority_queue<double, std::vector<double>, std::greater<>> ends;
+    std::multimap<double, double> ends;  // of reads, and their beginnings
     for (int started = 0; started < reads || !ends.empty();) {
       while (started < reads && static_cast<int>(ends.size()) < controller->limit()) {
         const int active = static_cast<int>(ends.size()) + 1;
-        ends.push(seconds + kChunk * active / rate(active) * spread(random));
+        ends.emplace(seconds + kChunk * active / rate(active) * spread(random), seconds);
         ++started;
       }
       const int active = static_cast<int>(ends.size());
-      seconds = ends.top();
-      ends.pop();
+      if (controller->limit() >= awaited) reached = std::min(reached, seconds);
+      seconds = ends.begin()->first;
+      ends.erase(ends.begin());
       bytes += static_cast<std::uint64_t>(kChunk);
       complete(*controller, static_cast<std::uint64_t>(kChunk), active, {},
                origin + std::chrono::duration_cast<std::chrono::nanoseconds>(
-                            std::chrono::duration<double>(seconds)));
+                            std::chrono::duration<double>(seconds)),
+               /*used=*/0, watched ? received(ends) : 0);
     }
     last = controller->limit();
+  }
+  std::uint64_t received(const std::multimap<double, double>& reads) const {
+    double sum = 0;
+    for (const auto& [end, start] : reads) sum += kChunk * (seconds - start) / (end - start);
+    return static_cast<std::uint64_t>(sum);
   }
   double achieved() const { return static_cast<double>(bytes) / seconds; }
 };
@@ -69,9 +79,9 @@ ReadReport asked_to_slow_down() {
   return report;
 }
 
-constexpr Distance kNear{.same_host = false, .latency = 0.001};
-constexpr Distance kFar{.same_host = false, .latency = 0.02};
-constexpr Distance kHere{.same_host = true, .latency = 0.02};
+constexpr Distance kNear{.latency = 0.001};
+constexpr Distance kFar{.latency = 0.02};
+constexpr Distance kVeryFar{.latency = 0.15};
 
 TEST(Concurrency, FixedIsFixed) {
   ConcurrencyController controller(7, remote(), kProcessors);
@@ -82,34 +92,12 @@ TEST(Concurrency, FixedIsFixed) {
   EXPECT_EQ(controller.maximum(), 7);
 }
 
-// Where it stands after its first four reads, of 8 MiB each.
-int limit_after_four(const Distance& distance, double seconds, double waited) {
-  ReadReport report;
-  report.seconds = seconds;
-  report.waited = waited;
-  ConcurrencyController controller(0, remote(), kProcessors);
-  controller.start(distance);
-  for (int i = 0; i < 4; ++i) {
-    EXPECT_EQ(controller.limit(), 4);
-    complete(controller, 8 << 20, 4, report, ConcurrencyController::TimePoint{1s});
-  }
-  return controller.limit();
-}
-
-TEST(Concurrency, GoesBackWhereRequestsWaitForOneAnother) {
-  const int few = std::min(4, kProcessors + 1);
-  EXPECT_EQ(limit_after_four(kHere, 0.02, 0.015), few);
-  EXPECT_EQ(limit_after_four(kHere, 0.02, 0.005), 4);
-  EXPECT_EQ(limit_after_four(kNear, 0.02, 0.015), 4) << "they may wait for the network";
-  EXPECT_EQ(limit_after_four(kHere, 0.2, 0.15), 4) << "this is how a proxy to a slow place looks";
-}
-
 TEST(Concurrency, TheStartIsLeftAloneOnceSomethingWasRead) {
   ConcurrencyController controller(0, remote(), kProcessors);
   Load load{[](int n) { return 25e6 * n; }};
   load.run(&controller, 2000);
   EXPECT_GE(load.last, 48);
-  controller.start(kHere);
+  controller.start(kVeryFar);
   EXPECT_EQ(controller.limit(), load.last);
 }
 
@@ -122,7 +110,8 @@ TEST(Concurrency, GrowsWhileConnectionsAreTheBound) {
 }
 
 TEST(Concurrency, StartsWithMoreWhereTheStorageIsFar) {
-  for (const auto& [distance, first] : {std::pair(kNear, 4), std::pair(kFar, 8)}) {
+  for (const auto& [distance, first] :
+       {std::pair(kNear, 4), std::pair(kFar, 8), std::pair(kVeryFar, 60)}) {
     ConcurrencyController controller(0, remote(), kProcessors);
     controller.start(distance);
     controller.start(distance);
@@ -134,14 +123,56 @@ TEST(Concurrency, StartsWithMoreWhereTheStorageIsFar) {
   EXPECT_EQ(controller.limit(), 4);
 }
 
-TEST(Concurrency, LeavesAFullLongLinkAlone) {
+TEST(Concurrency, ComesBackFromAFullLongLink) {
   // Whatever is tried beyond 8 costs a third.
   const auto rate = [](int n) { return n <= 8 ? 150e6 * n : 0.8e9; };
   ConcurrencyController controller(0, remote(), kProcessors);
   controller.start(kFar);
   Load load{rate};
-  load.run(&controller, 400);
-  EXPECT_GE(load.achieved(), 0.97 * 1.2e9);
+  load.run(&controller, 800);
+  EXPECT_GE(load.achieved(), 0.9 * 1.2e9);
+}
+
+TEST(Concurrency, BeginsWithWhatTheTargetNeeds) {
+  SourceTraits traits = remote();
+  traits.max_concurrency = 1024;
+  traits.target_rate = 100e9 / 8;
+  ConcurrencyController controller(0, traits, kProcessors);
+  EXPECT_GE(controller.limit(), 150);
+  EXPECT_LE(controller.limit(), 300);
+  controller.start(kVeryFar);
+  EXPECT_GE(controller.limit(), 150) << "the target says more than the distance";
+  EXPECT_EQ(ConcurrencyController(7, traits, kProcessors).limit(), 7);
+}
+
+// Connections of a rate, on a link: the number that it ends with, and how soon 90 % of what can be
+// had are there.
+struct LinkOutcome {
+  int connections;
+  double seconds;
+};
+LinkOutcome on_a_link(double each, double link) {
+  SourceTraits traits = remote();
+  traits.max_concurrency = 1024;
+  traits.chunk_bytes = static_cast<std::uint64_t>(kChunk);
+  ConcurrencyController controller(0, traits, 64);
+  controller.start(kFar);
+  const int needed = static_cast<int>(0.9 * std::min(link / each, 1024.0));
+  Load load{[&](int n) { return std::min(each * n, link); }};
+  load.awaited = needed;
+  load.watched = true;
+  load.run(&controller, 20'000);
+  return {load.last, load.reached};
+}
+
+TEST(Concurrency, FillsLinksOfEveryKindWithinTwoSeconds) {
+  for (const double each : {85e6, 120e6, 150e6, 300e6}) {
+    for (const double link : {12.5e9, 50e9}) {
+      const LinkOutcome outcome = on_a_link(each, link);
+      EXPECT_LE(outcome.seconds, 2) << each << " of " << link;
+      EXPECT_LE(outcome.connections, 2 * link / each + 8) << each << " of " << link;
+    }
+  }
 }
 
 TEST(Concurrency, ClimbsALongLinkOfSlowConnections) {
@@ -183,33 +214,38 @@ TEST(Concurrency, FollowsALinkThatImproves) {
   EXPECT_GE(load.last, 15);
 }
 
-// Where it ends if more reads bring more, as they do while memory is still cold. `used` and `idle`:
-// of the processors, by this process and by nobody.
-int limit_after(const Distance& distance, double used, double idle) {
-  ProcessorTimes times{.used = 1, .idle = 1};
+// Where it ends if more reads bring more, while the process uses a part of the processors.
+int limit_after(double used_part) {
+  double used = 1;
   ConcurrencyController controller(0, remote(), kProcessors);
-  controller.start(distance);
+  controller.start(kNear);
   ConcurrencyController::TimePoint now{1s};
   for (int i = 0; i < 2000; ++i) {
     const auto step = 40ms / controller.limit();
     now += step;
-    const double all = kProcessors * std::chrono::duration<double>(step).count();
-    times.used += used * all;
-    times.idle += idle * all;
-    complete(controller, 8 << 20, controller.limit(), {}, now, times);
+    used += used_part * kProcessors * std::chrono::duration<double>(step).count();
+    complete(controller, 8 << 20, controller.limit(), {}, now, used);
   }
   return controller.limit();
 }
 
 TEST(Concurrency, DoesNotGrowWhereTheProcessorsAreTheBound) {
-  EXPECT_LE(limit_after(kNear, 0.9, 0.1), 4);
-  EXPECT_GE(limit_after(kNear, 0.3, 0.7), 32);
+  EXPECT_LE(limit_after(0.9), 4);
+  EXPECT_GE(limit_after(0.3), 32);
 }
 
-TEST(Concurrency, DoesNotGrowWhereTheServerNeedsTheSameProcessors) {
-  EXPECT_EQ(limit_after(kHere, 0.3, 0.05), 4);
-  EXPECT_GE(limit_after(kHere, 0.3, 0.5), 32);
-  EXPECT_GE(limit_after(kNear, 0.3, 0.05), 32) << "what others do elsewhere does not matter";
+TEST(Concurrency, SaysWhatBoundsIt) {
+  using Bound = ConcurrencyController::Bound;
+  EXPECT_EQ(ConcurrencyController(7, remote(), kProcessors).bound(), Bound::kConnections);
+  ConcurrencyController full(0, remote(), kProcessors);
+  EXPECT_EQ(full.bound(), Bound::kUnknown);
+  Load link{[](int n) { return std::min(100e6 * n, 1e9); }};
+  link.run(&full, 2000);
+  EXPECT_EQ(full.bound(), Bound::kLink);
+  ConcurrencyController many(0, remote(), kProcessors);
+  Load slow{[](int n) { return 10e6 * n; }};
+  slow.run(&many, 4000);
+  EXPECT_EQ(many.bound(), Bound::kConnections);
 }
 
 TEST(Concurrency, StepsBackWhenAsked) {
@@ -226,6 +262,12 @@ TEST(Concurrency, StepsBackWhenAsked) {
   const int after = controller.limit();
   for (int i = 0; i < after; ++i) complete(controller, 1, after, asked_to_slow_down(), later);
   EXPECT_EQ(controller.limit(), after);
+}
+
+TEST(Concurrency, StepsBackWhenAskedAtOnce) {
+  ConcurrencyController controller(0, remote(), kProcessors);
+  complete(controller, 1 << 20, 1, asked_to_slow_down(), ConcurrencyController::TimePoint{1h});
+  EXPECT_LT(controller.limit(), 4);
 }
 
 TEST(Concurrency, StaysWithinItsBoundsWhateverTheServerAsksFor) {

@@ -149,7 +149,7 @@ class Play : public MemoryListener {
     if (signals.consumer) consumer_awake_ = true;
     if (signals.worker) wake(*signals.worker);
     if (signals.start) ready_.push_back(*signals.start);
-    if (signals.measurement) core_.measured(signals.measurement->kind, {}, now_);
+    if (signals.measure) core_.measured(*signals.measure, 0, now_);
   }
   void wake(WorkerId worker) {
     EXPECT_FALSE(core_.parked(worker));

@@ -26,8 +26,23 @@ TEST(BoundedBy, TheStorageWhereTheConsumerWaited) {
   EXPECT_EQ(bounded_by(10, times(6, 1, 0)), "storage");
 }
 
-TEST(BoundedBy, TheMemoryWhereBytesThatWereWaitedForHadNowhereToGo) {
-  EXPECT_EQ(bounded_by(10, times(6, 1, 4)), "memory");
+TEST(BoundedBy, TheWindowWhereBytesThatWereWaitedForHadNowhereToGo) {
+  EXPECT_EQ(bounded_by(10, times(6, 1, 4)), "window");
+}
+
+TEST(BoundedBy, WhatTheNetworkIsBoundedByWhereThatIsKnown) {
+  using Bound = ConcurrencyController::Bound;
+  const std::pair<Bound, const char*> names[] = {{Bound::kUnknown, "storage"},
+                                                 {Bound::kLink, "link"},
+                                                 {Bound::kConnections, "connections"},
+                                                 {Bound::kProcessors, "processors"}};
+  for (const auto& [bound, name] : names) {
+    SchedulerTimes waits = times(6, 1, 0);
+    waits.bound = bound;
+    EXPECT_EQ(bounded_by(10, waits), name);
+    waits.wait_consumer = 7;
+    EXPECT_EQ(bounded_by(10, waits), "consumer");
+  }
 }
 
 TEST(StatsCollector, SumsWhatWasReadAndDelivered) {

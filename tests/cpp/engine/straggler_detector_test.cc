@@ -7,6 +7,7 @@ namespace {
 
 using namespace std::chrono_literals;
 constexpr std::uint64_t kBytes = 8 << 20;
+constexpr std::uint64_t kLeastWaste = 64 << 10;  // that an abort counts for
 
 class StragglerDetectorTest : public testing::Test {
  protected:
@@ -17,7 +18,7 @@ class StragglerDetectorTest : public testing::Test {
   }
   void end(const std::shared_ptr<ReadProgress>& progress) {
     progress->received = kBytes;
-    detector_.ended(progress.get(), now_);
+    detector_.ended(progress.get(), /*waited=*/0, now_);
   }
   // Reads that take 60 ms each.
   void usual(int reads) {
@@ -28,11 +29,12 @@ class StragglerDetectorTest : public testing::Test {
     }
   }
   // `time` passes; each 20 ms `progress` gets `bytes` more.
-  void pass(std::chrono::milliseconds time, ReadProgress* progress, std::uint64_t bytes) {
+  void pass(std::chrono::milliseconds time, ReadProgress* progress, std::uint64_t bytes,
+            bool idle = false) {
     for (auto end = now_ + time; now_ < end;) {
       now_ += 20ms;
       progress->received += bytes;
-      detector_.check(now_);
+      detector_.check(idle, now_);
     }
   }
 
@@ -109,32 +111,84 @@ TEST_F(StragglerDetectorTest, AStorageThatIsSlowForAllIsNotAskedMore) {
   EXPECT_FALSE(read->cut);
 }
 
-TEST_F(StragglerDetectorTest, TheSameBytesAreCutAFewTimesOnly) {
+TEST_F(StragglerDetectorTest, TheSameBytesGetMorePatienceEachTime) {
   usual(8);
   const auto read = begin(3);
-  pass(10s, read.get(), 0);
+  pass(840ms, read.get(), 0);
+  EXPECT_FALSE(read->cut);
+  pass(100ms, read.get(), 0);
+  EXPECT_TRUE(read->cut);
+}
+
+TEST_F(StragglerDetectorTest, WhatIsSlowAndNoTrickleIsCutAFewTimesOnly) {
+  usual(8);
+  const auto read = begin(3);
+  pass(4s, read.get(), kBytes / 40);  // a tenth of the usual rate, nearly
   EXPECT_FALSE(read->cut);
 }
 
-TEST_F(StragglerDetectorTest, CutsAreFewAgainstAllReads) {
+// Whether each of 200 reads that come at a part of the usual rate is cut.
+TEST_F(StragglerDetectorTest, AbortsWasteAPartOfTheBytesOnly) {
   usual(8);
-  for (int i = 0; i < 40; ++i) {
+  std::uint64_t wasted = 0;
+  for (int i = 0; i < 200; ++i) {
     const auto read = begin();
-    pass(1s, read.get(), 0);
-    detector_.ended(read.get(), now_);
-    usual(1);
+    for (int k = 0; k < 20 && !read->cut; ++k) pass(20ms, read.get(), kBytes / 40);
+    wasted += read->cut ? kLeastWaste : 0;
+    detector_.ended(read.get(), 0, now_);
   }
-  EXPECT_GE(detector_.aborts(), 4u);
-  EXPECT_LE(detector_.aborts(), 4u + (8 + 2 * 40) / 16);
+  EXPECT_GE(detector_.aborts(), 100u);
+  EXPECT_LE(wasted, (8 << 20) + 208 * kBytes / 32);
 }
 
-TEST_F(StragglerDetectorTest, OneAtATimeAndTheOldestFirst) {
+TEST_F(StragglerDetectorTest, ATrickleEndsWhateverTheBudget) {
   usual(8);
-  const auto first = begin();
-  const auto second = begin();
-  while (!first->cut && !second->cut) pass(20ms, first.get(), 0);
-  EXPECT_TRUE(first->cut);
-  EXPECT_FALSE(second->cut);
+  for (int i = 0; i < 500; ++i) {
+    const auto read = begin();
+    pass(600ms, read.get(), 400);  // 20 kB/s
+    EXPECT_TRUE(read->cut) << i;
+    detector_.ended(read.get(), 0, now_);
+  }
+}
+
+TEST_F(StragglerDetectorTest, WhileEverybodyWaitsForItAReadIsTakenOverSooner) {
+  usual(8);
+  const auto read = begin();
+  pass(140ms, read.get(), kBytes / 100, /*idle=*/true);
+  EXPECT_TRUE(read->cut);
+}
+
+TEST_F(StragglerDetectorTest, WhileEverybodyWaitsOneReadIsEnoughToCompareWith) {
+  usual(1);
+  const auto read = begin();
+  pass(2s, read.get(), 400);
+  EXPECT_FALSE(read->cut);
+  pass(20ms, read.get(), 400, /*idle=*/true);
+  EXPECT_TRUE(read->cut);
+}
+
+TEST_F(StragglerDetectorTest, OneThatIsAsFastAsOthersIsNeverTakenOver) {
+  usual(8);
+  for (int i = 0; i < 20; ++i) {
+    const auto read = begin();
+    pass(60ms, read.get(), kBytes / 4, /*idle=*/true);
+    EXPECT_FALSE(read->cut);
+    end(read);
+  }
+}
+
+TEST_F(StragglerDetectorTest, TheTimeUntilResponsesBeginIsNotTakenForARate) {
+  for (int i = 0; i < 8; ++i) {
+    auto read = begin();
+    now_ += 500ms;
+    read->received = kBytes;
+    detector_.ended(read.get(), /*waited=*/0.44, now_);
+  }
+  // A short read waits as long as a long one.
+  auto progress = std::make_shared<ReadProgress>();
+  detector_.began(progress, kBytes / 8, 0, now_);
+  pass(480ms, progress.get(), 0, /*idle=*/true);
+  EXPECT_FALSE(progress->cut);
 }
 
 }  // namespace

@@ -347,7 +347,7 @@ class TestReports:
         assert stats.requests > 0 and stats.retries == 0
         assert stats.seconds > 0 and stats.rate > 0
         assert stats.threads > 0 and stats.device == "cpu"
-        assert stats.bound in ("storage", "consumer", "memory", "none")
+        assert stats.bound in ("storage", "consumer", "window", "none")
         assert min(
             stats.wait_storage_seconds, stats.wait_consumer_seconds, stats.wait_memory_seconds
         ) >= 0  # fmt: skip

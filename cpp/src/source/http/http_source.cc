@@ -1,3 +1,5 @@
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <condition_variable>
 #include <functional>
@@ -25,9 +27,11 @@ namespace http {
 namespace {
 
 constexpr std::uint64_t kChunk = 8 << 20;
+constexpr std::uint64_t kMostChunk = 32 << 20;
 constexpr std::uint64_t kLeastChunk = 5 << 20;
 constexpr int kInitialConcurrency = 4;
-constexpr int kMaxConcurrency = 64;
+constexpr int kMaxConcurrency = 1024;
+constexpr int kDescriptors = 6;  // of one connection, with those that libcurl wakes itself by
 constexpr int kOpenConcurrency = 64;
 // The first attempt at a small read or at a page of a list is cut if it takes longer than most do,
 // the second one at four times that.
@@ -43,6 +47,7 @@ constexpr int kMaxAgain = 5;
 constexpr std::uint64_t kMaxPages = 100'000;
 constexpr std::uint64_t kMaxListed = 10'000'000;
 constexpr std::uint64_t kMaxListedBytes = std::uint64_t{1} << 30;
+constexpr double kBytesOfGigabit = 1e9 / 8;
 // A digest of what is larger would take long.
 constexpr std::uint64_t kLargestDigest = 1 << 20;
 constexpr std::size_t kShownText = 120;  // characters of an error page
@@ -85,6 +90,16 @@ class CheckLater {
   State state_ = State::kAsked;
 };
 
+// As many as leave descriptors for the rest of the process.
+int most_connections() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+    return kMaxConcurrency;
+  }
+  const rlim_t most = limit.rlim_cur * 3 / 4 / kDescriptors;
+  return static_cast<int>(std::clamp<rlim_t>(most, kInitialConcurrency, kMaxConcurrency));
+}
+
 class HttpObject : public Object {
  public:
   // `check`: null where nothing is compared. `later`: what it is compared with is not known yet.
@@ -118,6 +133,7 @@ struct HttpSourceSettings {
   Verify verify = Verify::kCheap;
   bool hedge = false;              // see SourceTraits
   bool require_validator = false;  // refuse objects whose content can't be pinned
+  double target_rate = 0;          // see SourceTraits
 
   static Result<HttpSourceSettings> read(const Settings& settings);
 };
@@ -135,6 +151,9 @@ Result<HttpSourceSettings> HttpSourceSettings::read(const Settings& settings) {
   const auto verify = settings.boolean("RUNAI_STREAMER_VERIFY_CHECKSUMS");
   if (!verify.ok()) return verify.status();
   if (*verify) out.verify = **verify ? Verify::kAll : Verify::kNone;
+  const auto target = settings.integer("RUNAI_STREAMER_S3_TARGET_GBPS");
+  if (!target) return target.status();
+  out.target_rate = static_cast<double>(target->value_or(0)) * kBytesOfGigabit;
   return out;
 }
 
@@ -149,19 +168,20 @@ class HttpSource : public Source {
         retried_(context.options.retried) {
     traits_.remote = true;
     traits_.chunk_bytes = kChunk;
+    traits_.max_chunk_bytes = kMostChunk;
     traits_.min_chunk_bytes = kLeastChunk;
-    // 100 Gbit/s at a round trip of 20 ms is 250 MB under way.
     traits_.window_bytes = std::uint64_t{384} << 20;
     traits_.initial_concurrency = kInitialConcurrency;
-    traits_.max_concurrency = kMaxConcurrency;
+    traits_.max_concurrency = most_connections();
     traits_.open_concurrency = kOpenConcurrency;
+    traits_.target_rate = chosen.target_rate;
     traits_.reader_bytes = kConnectionBytes;
     // Under a cap of bandwidth reads wait for one another, and not for their connections.
     traits_.hedge = chosen.hedge && transport_.settings.max_bandwidth == 0;
   }
   const SourceTraits& traits() const override { return traits_; }
   Result<std::unique_ptr<Reader>> make_reader() override;
-  Distance distance() const override { return {transport_.same_host, transport_.latency}; }
+  Distance distance() const override { return {transport_.latency}; }
 
   const char* name() const { return source_kind_name(kind_); }
   const HttpSourceSettings& chosen() const { return chosen_; }

@@ -54,9 +54,8 @@ struct Transport {
   Trace trace;
   RetryBudget retries;
   Addresses addresses;
-  std::atomic<bool> reached{false};    // some server has responded
-  std::atomic<bool> same_host{false};  // the server that reads went to last is on this machine
-  std::atomic<double> latency{0};      // seconds until a response began, the least so far; 0: none
+  std::atomic<bool> reached{false};  // some server has responded
+  std::atomic<double> latency{0};    // seconds until a response began, the least so far; 0: none
   void note_latency(double seconds);
 
   // Waits; false when cancelled or past the deadline before that.

@@ -156,11 +156,8 @@ TransferResult DirectTransfer::connect_once(Channel* channel, const Request& req
     }
     return outcome;
   }
-  const char* own = nullptr;
   const char* peer = nullptr;
-  curl_easy_getinfo(handle.easy(), CURLINFO_LOCAL_IP, &own);
   curl_easy_getinfo(handle.easy(), CURLINFO_PRIMARY_IP, &peer);
-  transport.same_host = own != nullptr && peer != nullptr && std::strcmp(own, peer) == 0;
   if (peer != nullptr && !addresses.empty()) {
     // libcurl goes on to the next address where one does not respond.
     if (addresses.front() != peer) transport.addresses.failed(url.host, addresses.front());
