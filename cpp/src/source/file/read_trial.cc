@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "source/file/descriptor_cache.h"
+
 namespace streamer {
 namespace {
 
@@ -9,6 +11,8 @@ constexpr int kReadsInOrder = 4;  // that are measured
 constexpr int kFirstReads = 2;    // at once
 constexpr double kWorthJumps = 1.2;
 constexpr double kWorthDirect = 1.2;  // what is in the page cache serves other processes, too
+constexpr double kAsGood = 0.9;
+constexpr int kMostStreams = static_cast<int>(DescriptorCache::kMostStreams);
 constexpr double kWorthGrowing = 1.1;
 constexpr int kLong = 8;
 
@@ -105,8 +109,11 @@ void ReadTrial::compare_locked() {
 
 void ReadTrial::grow_locked() {
   const int more = 2 * best_.reads;
-  if (more > kMostReads) return decide_locked();
-  enter_locked(Phase::kGrow, {best_.direct, more});
+  // More than there are descriptors for: readers that share one would jump in it.
+  const bool direct = best_.direct || more > kMostStreams;
+  const bool possible = !direct || direct_ >= parallel_ * kAsGood;
+  if (more > kMostReads || !possible) return decide_locked();
+  enter_locked(Phase::kGrow, {direct, more});
 }
 
 void ReadTrial::decide_locked() {
