@@ -90,7 +90,8 @@ ssize_t pread(int fd, void* data, std::size_t bytes, off_t offset) {
 
 int madvise(void* address, std::size_t bytes, int advice) noexcept {
   constexpr int kPopulateRead = 22;
-  if (advice == kPopulateRead) {
+  static const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  if (advice == kPopulateRead && bytes > page) {  // with one page views try what the kernel can do
     if (const int os_error = answer_of(hooks.populate, address, bytes); os_error != 0) {
       errno = os_error;
       return -1;

@@ -77,7 +77,7 @@ int DescriptorCache::open_file(const std::string& path, int flags) {
     int unused = -1;
     {
       const MutexLock lock(mutex_);
-      while (idle_.empty() && open_ > 0 && Clock::now() < deadline) {
+      while (idle_.empty() && (open_ > 0 || opening_ > 1) && Clock::now() < deadline) {
         idle_again_.wait_until(mutex_, deadline);
       }
       unused = take_oldest_locked();
@@ -116,6 +116,8 @@ FileDescriptors::~FileDescriptors() {
 
 Result<std::unique_ptr<FileDescriptors>> FileDescriptors::open(
     std::shared_ptr<DescriptorCache> cache, const std::string& path, struct stat* info) {
+  const std::shared_ptr<DescriptorCache> kept = cache;
+  const DescriptorCache::Opening opening(kept.get());
   const int fd = cache->open_file(path, kFlags);
   if (fd < 0) return file_error("cannot open the file", path, errno);
   if (fstat(fd, info) != 0) {
@@ -218,6 +220,7 @@ Result<FileDescriptors::Borrowed> FileDescriptors::borrow_stream(std::uint64_t o
 
 Result<FileDescriptors::Borrowed> FileDescriptors::lend_new(DescriptorKind kind) const {
   DescriptorCache::Slots made = DescriptorCache::make_slot(kind);
+  const DescriptorCache::Opening opening(&cache_);
   const Result<int> opened = open_again(kind);
   if (!opened.ok()) return opened.status();
   int unused = -1;

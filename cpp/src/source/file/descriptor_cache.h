@@ -57,7 +57,23 @@ class DescriptorCache {
   int take_oldest_locked() REQUIRES(mutex_);
   // As open(2). Where the process has no descriptor left, those that are idle make room; if all are
   // in use, waits for a while until one is not.
+  // Under an Opening, until the descriptor counts.
   int open_file(const std::string& path, int flags) EXCLUDES(mutex_);
+
+  class Opening {
+   public:
+    explicit Opening(DescriptorCache* cache) : cache_(*cache) { count(1); }
+    Opening(const Opening&) = delete;
+    Opening& operator=(const Opening&) = delete;
+    ~Opening() { count(-1); }
+
+   private:
+    void count(int change) EXCLUDES(cache_.mutex_) {
+      const MutexLock lock(cache_.mutex_);
+      cache_.opening_ += static_cast<std::size_t>(change);
+    }
+    DescriptorCache& cache_;
+  };
 
   const std::size_t most_open_;
   const pid_t process_ = getpid();  // in a forked child another thread may hold the lock for ever
@@ -65,6 +81,7 @@ class DescriptorCache {
   CondVar idle_again_;
   std::list<Slot*> idle_ GUARDED_BY(mutex_);  // open, the one that was not used for longest first
   std::size_t open_ GUARDED_BY(mutex_) = 0;
+  std::size_t opening_ GUARDED_BY(mutex_) = 0;  // threads whose descriptor does not count yet
   std::size_t streams_ GUARDED_BY(mutex_) = 0;
 };
 
