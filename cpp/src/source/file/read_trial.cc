@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kReadsInOrder = 4;  // that are measured
 constexpr int kFirstReads = 2;    // at once
+constexpr int kLeastReads = 4;    // that are measured of several at once: they differ
 constexpr double kWorthJumps = 1.2;
 constexpr double kWorthDirect = 1.2;  // what is in the page cache serves other processes, too
 constexpr double kAsGood = 0.9;
@@ -46,27 +47,35 @@ void ReadTrial::enter_locked(Phase phase, Setting setting) {
   phase_ = phase;
   setting_ = setting;
   ++step_;
-  ended_ = unsaturated_ = 0;
+  began_ = ended_ = unsaturated_ = 0;
   bytes_ = 0;
   seconds_ = 0;
 }
 
 ReadTrial::Read ReadTrial::begin() {
   const MutexLock lock(mutex_);
-  return {setting_, step_, ++active_};
+  ++active_;
+  // A read that began beside fewer others than it should tells nothing of their number.
+  const bool counts = active_ >= setting_.reads && began_ < wanted_reads_locked();
+  if (counts) ++began_;
+  return {setting_, step_, active_, counts};
 }
 
 int ReadTrial::wanted_reads_locked() const {
   if (phase_ == Phase::kWarmUp) return 1;
-  return phase_ == Phase::kInOrder ? kReadsInOrder : setting_.reads;
+  return phase_ == Phase::kInOrder ? kReadsInOrder : std::max(setting_.reads, kLeastReads);
 }
 
 void ReadTrial::ended(const Read& read, std::uint64_t bytes, double seconds) {
   const MutexLock lock(mutex_);
   --active_;
-  if (phase_ == Phase::kDecided || read.step != step_ || bytes == 0) return;
-  // A read that began beside fewer others than it should tells nothing of their number.
-  if (read.active < setting_.reads) {
+  if (phase_ == Phase::kDecided || read.step != step_) return;
+  if (bytes == 0) {
+    if (read.counts) --began_;  // another one takes its place
+    return;
+  }
+  if (!read.counts) {
+    if (read.active >= setting_.reads) return;
     // If the consumer or the memory bounds the reads for long, more of them are of no use.
     if (++unsaturated_ > kLong * setting_.reads && phase_ == Phase::kGrow) decide_locked();
     return;

@@ -14,8 +14,9 @@ namespace streamer {
 // number of reads doubles for as long as that brings bytes faster. At last, the best of these is
 // compared with reading in order.
 //
-// A setting is judged by the time that its reads take: bytes per second = reads under way x bytes
-// of one / seconds of one. So a consumer that pauses does not count. Thread-safe; reads no clock.
+// A setting is judged by the time that its first reads take, the slowest of them too: bytes per
+// second = reads under way x bytes of one / seconds of one. So a consumer that pauses does not
+// count. Thread-safe; reads no clock.
 class ReadTrial {
  public:
   static constexpr int kMostReads = 128;
@@ -30,6 +31,7 @@ class ReadTrial {
     Setting setting;
     int step = 0;
     int active = 0;
+    bool counts = false;  // it is one of those that the step is judged by
   };
 
   // `fixed` above 0: so many reads, chosen by the user. Then only O_DIRECT is tried.
@@ -66,7 +68,8 @@ class ReadTrial {
   int step_ GUARDED_BY(mutex_) = 0;
 
   // Of the present step.
-  int ended_ GUARDED_BY(mutex_) = 0;
+  int began_ GUARDED_BY(mutex_) = 0;        // that count
+  int ended_ GUARDED_BY(mutex_) = 0;        // of these
   int unsaturated_ GUARDED_BY(mutex_) = 0;  // that began beside fewer others than wanted
   std::uint64_t bytes_ GUARDED_BY(mutex_) = 0;
   double seconds_ GUARDED_BY(mutex_) = 0;  // each divided by the reads that were under way
