@@ -100,9 +100,9 @@ bool Attempt::cut() const {
 
 void Attempt::advance(std::size_t size) {
   body->received += size;
-  if (body->sum != nullptr) {
-    body->sum->value =
-        body->sum->add(std::as_bytes(std::span(room()).first(size)), body->sum->value);
+  if (body->sum != nullptr) {  // only where there are no gaps
+    const auto* const data = static_cast<const std::byte*>(target().iov_base);
+    body->sum->value = body->sum->add(std::span(data, size), body->sum->value);
     body->sum->size += size;
   }
   if (body->progress != nullptr) {
