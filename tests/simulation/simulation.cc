@@ -135,9 +135,15 @@ Simulation::Simulation(const LoadModel& model, std::uint64_t seed)
     budget_->set_limit(std::max(budget_->limit(), traits.window_bytes));
   }
   core_->add_source(
-      model.kind, {traits.chunk_bytes, traits.view_chunk_bytes,
-                   ConcurrencyController(model.concurrency, traits, model.processors), traits.hedge,
-                   traits.reader_bytes, model.most_window, traits.max_chunk_bytes});
+      model.kind, {.chunk_bytes = traits.chunk_bytes,
+                   .view_chunk_bytes = traits.view_chunk_bytes,
+                   .controller = ConcurrencyController(model.concurrency, traits, model.processors),
+                   .stragglers = traits.hedge,
+                   .skips_gaps = traits.skips_gaps,
+                   .reader_bytes = traits.reader_bytes,
+                   .most_window = model.most_window,
+                   .most_chunk = traits.max_chunk_bytes,
+                   .reads = traits.reads});
   if (model.far) {
     core_->start_concurrency(model.kind, {model.storage.round_trip + model.storage.first_byte});
   }
