@@ -12,6 +12,7 @@
 #include <limits>
 #include <sstream>
 #include <string>
+#include <utility>
 
 namespace streamer {
 namespace {
@@ -54,7 +55,9 @@ Cgroup find_cgroup(const std::string& controller, const std::string& self,
     if (line.rfind("0::", 0) == 0) {
       found.directory = root + path;
     } else if (is_among(controller, controllers)) {
-      return {root + "/" + controller + path, false};
+      std::string directory = root;
+      directory.append("/").append(controller).append(path);
+      return {std::move(directory), false};
     }
   }
   return found;

@@ -42,7 +42,7 @@ class FlowControl {
   FlowControl(std::shared_ptr<MemoryBudget> budget, MemoryLimit memory_limit)
       : budget_(std::move(budget)), memory_limit_(memory_limit) {}
 
-  void add_source(SourceKind kind, SourceLimits limits) {
+  void add_source(SourceKind kind, const SourceLimits& limits) {
     sources_.emplace(kind, Source{limits, limits.chunk_bytes});
   }
   const SourceLimits& limits(SourceKind kind) const { return sources_.at(kind).limits; }

@@ -65,7 +65,7 @@ bool Scheduler::decide(Operation operation) noexcept {
   return !actions.no_memory;
 }
 
-void Scheduler::add_source(SourceKind kind, SourceLimits limits) {
+void Scheduler::add_source(SourceKind kind, const SourceLimits& limits) {
   const MutexLock lock(mutex_);
   core_.add_source(kind, limits);
 }

@@ -31,7 +31,7 @@ class Scheduler : public MemoryListener {
             MemoryLimit memory_limit, std::function<void(WorkerId)> start_worker);
 
   // See SchedulerCore.
-  void add_source(SourceKind kind, SourceLimits limits) EXCLUDES(mutex_);
+  void add_source(SourceKind kind, const SourceLimits& limits) EXCLUDES(mutex_);
   void start_concurrency(SourceKind kind, const Distance& distance) EXCLUDES(mutex_);
   Status add_blocks(std::vector<Block> blocks) EXCLUDES(mutex_);
   void add_task(WorkerPool::Task task, int width) EXCLUDES(mutex_);

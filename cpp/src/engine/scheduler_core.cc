@@ -92,16 +92,14 @@ Step SchedulerCore::next(WorkerId worker, TimePoint now, Signals* signals) {
     return step;
   }
   const Requeued requeued = forming ? Requeued::kLeave : requeued_for(worker, signals);
-  if (requeued == Requeued::kTake) {
-    step.chunk = stragglers_.take_requeued();
-    begin_read(worker, now, &step);
-  } else if ((forming || !cursor_.owner()) && form_chunk(worker, now, &step, signals)) {
+  const bool may_form = requeued != Requeued::kTake && (forming || !cursor_.owner());
+  if (may_form && form_chunk(worker, now, &step, signals)) {
     if (step.kind == Step::Kind::kPlace) {
       if (workers_.has_tasks()) call_worker(signals);
       return step;
     }
     begin_read(worker, now, &step);
-  } else if (requeued == Requeued::kTakeLast) {
+  } else if (requeued != Requeued::kLeave) {
     step.chunk = stragglers_.take_requeued();
     begin_read(worker, now, &step);
   } else {

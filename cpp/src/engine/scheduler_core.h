@@ -87,7 +87,7 @@ class SchedulerCore {
                 MemoryLimit memory_limit);
 
   // Must come before the first block or task of that kind.
-  void add_source(SourceKind kind, SourceLimits limits) { flow_.add_source(kind, limits); }
+  void add_source(SourceKind kind, const SourceLimits& limits) { flow_.add_source(kind, limits); }
   void start_concurrency(SourceKind kind, const Distance& distance) { flow_.start(kind, distance); }
 
   // kMemoryLimit if a block is larger than an explicit limit.

@@ -61,7 +61,9 @@ TEST_P(Reading, PassesOverGaps) {
         ReadReport report;
         ASSERT_TRUE(reader_.read(*object, offset, segments, &report).ok());
         EXPECT_LE(report.skipped, 6 * gap);
-        if (gap > 131'072) EXPECT_EQ(report.skipped, 6 * gap);
+        if (gap > 131'072) {
+          EXPECT_EQ(report.skipped, 6 * gap);
+        }
         for (std::uint64_t i = 0; i < 7; ++i) {
           EXPECT_TRUE(matches(data.data() + i * run, kSeed, offset + i * (run + gap), run))
               << gap << " " << run << " " << i;

@@ -86,6 +86,7 @@ std::vector<std::string> AddressTable::order(TimePoint now) {
   std::stable_sort(costs.begin(), costs.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<std::string> out;
+  out.reserve(costs.size());
   for (const auto& [cost, entry] : costs) out.push_back(entry->address);
   return out;
 }
