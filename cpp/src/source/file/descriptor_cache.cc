@@ -23,7 +23,9 @@ void close_if_open(int fd) {
   if (fd >= 0) ::close(fd);
 }
 
-constexpr std::chrono::seconds kWaitForIdle{1};
+constexpr std::chrono::seconds kWaitForIdle{10};
+// Nobody tells of a descriptor that was closed instead of becoming idle.
+constexpr std::chrono::milliseconds kRetry{20};
 
 // A path that means the same when the working directory is another one.
 std::string absolute(const std::string& path) {
@@ -75,18 +77,21 @@ int DescriptorCache::open_file(const std::string& path, int flags) {
     const int fd = ::open(path.c_str(), flags);
     if (fd >= 0 || errno != EMFILE) return fd;
     int unused = -1;
+    bool none = false;
     {
       const MutexLock lock(mutex_);
-      while (idle_.empty() && (open_ > 0 || opening_ > 1) && Clock::now() < deadline) {
-        idle_again_.wait_until(mutex_, deadline);
+      if (idle_.empty()) {
+        const Clock::time_point now = Clock::now();
+        none = (open_ == 0 && opening_ <= 1) || now >= deadline;
+        if (!none) idle_again_.wait_until(mutex_, std::min(deadline, now + kRetry));
       }
       unused = take_oldest_locked();
     }
-    if (unused < 0) {
+    close_if_open(unused);
+    if (none && unused < 0) {
       errno = EMFILE;
       return -1;
     }
-    ::close(unused);
   }
 }
 
