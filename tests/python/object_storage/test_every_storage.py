@@ -47,6 +47,7 @@ def test_the_trace_has_each_read_its_connection_and_no_secret(storage, model, us
     trace = tmp_path / "trace"
     use(storage.proxied)  # which closes no connection of a client that is slow
     use({"RUNAI_STREAMER_TRACE_FILE": str(trace), "RUNAI_STREAMER_CONCURRENCY": "3"})
+    use({"RUNAI_STREAMER_HEDGE": "0"})  # a read that is aborted costs a connection
     load(model)
     lines = trace.read_text().splitlines()
     reads = [line for line in lines if re.search(r"range=bytes=\d+-\d+ status=206 ", line)]

@@ -38,7 +38,8 @@ def test_rows_that_are_near_are_read_at_once(storage, use):
         assert torch.equal(dict(streamer.get_tensors())["t"], tensor[:, 256:])
         stats = streamer.stats()
     assert stats.requests <= 3
-    assert stats.bytes_read == tensor.nbytes - 1024
+    # The gaps at the ends of reads are not read.
+    assert tensor.nbytes - 1024 * stats.requests <= stats.bytes_read < tensor.nbytes
 
 
 def test_rows_of_one_dimension_are_one_range(storage, use):

@@ -427,17 +427,3 @@ def test_objects_may_have_a_concurrency_of_their_own(use, tmp_path):
                 streamer.stream_files([path])
                 check_same(MODEL, dict(streamer.get_tensors()))
                 assert streamer.stats().concurrency == expected
-
-
-@pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", 4), ("127.0.0.2", 8)])
-def test_a_server_on_the_same_machine_is_never_far_away(host, expected):
-    """A connection to 127.0.0.2 comes from 127.0.0.1, as from another machine."""
-
-    def late(seen):
-        time.sleep(0.02)
-        return ranged(seen)
-
-    with Canned(late, host=host) as server, SafetensorsStreamer() as streamer:
-        streamer.stream_files([f"{server.url}/m.safetensors"])
-        check_same(MODEL, dict(streamer.get_tensors()))
-        assert streamer.stats().concurrency == expected
