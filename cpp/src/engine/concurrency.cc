@@ -36,6 +36,7 @@ ConcurrencyController::ConcurrencyController(int fixed, const SourceTraits& trai
     : limit_(fixed > 0 ? fixed : traits.initial_concurrency),
       initial_(limit_),
       maximum_(fixed > 0 ? fixed : traits.max_concurrency),
+      remote_(traits.remote),
       adaptive_(fixed <= 0 && traits.remote),
       processors_(processors),
       target_rate_(traits.target_rate),
@@ -206,7 +207,7 @@ void ConcurrencyController::hold(double rate) {
 ConcurrencyController::Bound ConcurrencyController::bound() const {
   if (processors_busy_) return Bound::kProcessors;
   if (adaptive_ && enough_) return Bound::kLink;
-  return limit_ == maximum_ ? Bound::kConnections : Bound::kUnknown;
+  return remote_ && limit_ == maximum_ ? Bound::kConnections : Bound::kUnknown;
 }
 
 void ConcurrencyController::start_probe() {

@@ -70,6 +70,7 @@ class ConcurrencyController {
   int limit_;
   const int initial_;
   const int maximum_;
+  const bool remote_;
   const bool adaptive_;
   const int processors_;
   const double target_rate_;
