@@ -102,8 +102,10 @@ class FileDescriptors {
       if (owner_ != nullptr) owner_->give_back(slot_);
     }
     int fd() const { return slot_->fd; }
-    // Of a stream, for whoever borrows it next.
-    void set_position(std::uint64_t position) { slot_->position = position; }
+    // For whoever borrows it next, if it is a stream: others may be in use by several threads.
+    void set_position(std::uint64_t position) {
+      if (slot_->kind == DescriptorKind::kStream) slot_->position = position;
+    }
 
    private:
     friend class FileDescriptors;
