@@ -95,12 +95,6 @@ Status read_buffered(const FileObject& file, std::uint64_t* offset, std::vector<
   return {};
 }
 
-// What is left of `segment` behind its first `bytes`.
-iovec after(const iovec& segment, std::uint64_t bytes) {
-  const std::uint64_t skip = std::min<std::uint64_t>(bytes, segment.iov_len);
-  return {static_cast<std::byte*>(segment.iov_base) + skip, segment.iov_len - skip};
-}
-
 // Bytes at the start of `segment` that can be read from `offset` without a bounce buffer.
 std::uint64_t direct_bytes(const iovec& segment, std::uint64_t offset, DirectIo io) {
   const bool aligned =
