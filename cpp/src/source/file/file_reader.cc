@@ -299,7 +299,7 @@ Status FileReader::list(const std::string& prefix, bool recursive, const ListCal
     std::error_code gone;
     if (!entry.is_regular_file(gone)) return;
     const std::uintmax_t size = entry.file_size(gone);
-    if (!gone) found({entry.path().string(), size, ""});
+    if (!gone) found({.path = entry.path().string(), .size = size, .version = "", .sha256 = ""});
   };
   if (recursive) {
     fs::recursive_directory_iterator it(prefix, error);
