@@ -42,9 +42,7 @@ namespace {
 // Opening occupies as many workers more for each second that a response takes: all that a source
 // allows from some 15 ms on.
 constexpr double kOpensPerSecond = 4000;
-// Connections for opening take at most this share of the memory,
-constexpr std::uint64_t kShareOfReaders = 4;
-
+// Connections for opening take at most their share of the memory,
 // and at most this share of the descriptors that the process may have: a connection takes some.
 constexpr rlim_t kDescriptorsEach = 16;
 
