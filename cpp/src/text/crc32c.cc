@@ -1,6 +1,5 @@
 #include "text/crc32c.h"
 
-#include <array>
 #include <cstring>
 
 #if defined(__x86_64__)
@@ -11,57 +10,12 @@
 #include <sys/auxv.h>
 #endif
 
+#include "text/crc.h"
+
 namespace streamer {
 namespace {
 
-constexpr std::uint32_t kPolynomial = 0x82F63B78;  // bits reversed
-
-using Tables = std::array<std::array<std::uint32_t, 256>, 8>;
-
-constexpr Tables make_tables() {
-  Tables tables{};
-  for (std::uint32_t i = 0; i < 256; ++i) {
-    std::uint32_t crc = i;
-    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) != 0 ? kPolynomial : 0);
-    tables[0][i] = crc;
-  }
-  for (std::uint32_t i = 0; i < 256; ++i) {
-    for (std::size_t k = 1; k < 8; ++k) {
-      tables[k][i] = (tables[k - 1][i] >> 8) ^ tables[0][tables[k - 1][i] & 255];
-    }
-  }
-  return tables;
-}
-
-constexpr Tables kTables = make_tables();
-
-std::uint64_t load(const std::byte* from) {
-  std::uint64_t word;
-  std::memcpy(&word, from, sizeof word);
-  return word;
-}
-
-// a * b modulo the polynomial; bit 31 is x^0.
-constexpr std::uint32_t multiply(std::uint32_t a, std::uint32_t b) {
-  std::uint32_t product = 0;
-  for (std::uint32_t bit = 1U << 31; bit != 0; bit >>= 1) {
-    if ((a & bit) != 0) product ^= b;
-    b = (b >> 1) ^ ((b & 1) != 0 ? kPolynomial : 0);
-  }
-  return product;
-}
-
-// x^(8 * 2^k)
-constexpr std::array<std::uint32_t, 64> make_powers() {
-  std::array<std::uint32_t, 64> powers{};
-  powers[0] = 1U << 23;
-  for (std::size_t k = 1; k < powers.size(); ++k) {
-    powers[k] = multiply(powers[k - 1], powers[k - 1]);
-  }
-  return powers;
-}
-
-constexpr std::array<std::uint32_t, 64> kPowers = make_powers();
+using Castagnoli = Crc<std::uint32_t, 0x82F63B78>;
 
 #if defined(__x86_64__) || defined(__aarch64__)
 #if defined(__x86_64__)
@@ -83,6 +37,12 @@ bool in_hardware() {
   return supported;
 }
 #endif
+
+std::uint64_t load(const std::byte* from) {
+  std::uint64_t word;
+  std::memcpy(&word, from, sizeof word);
+  return word;
+}
 
 constexpr std::size_t kLeastToSplit = 4096;
 
@@ -116,25 +76,11 @@ STREAMER_CRC_TARGET std::uint32_t crc_hardware(std::span<const std::byte> data,
 }  // namespace
 
 std::uint32_t crc32c_portable(std::span<const std::byte> data, std::uint32_t crc) {
-  crc = ~crc;
-  const std::byte* at = data.data();
-  std::size_t left = data.size();
-  for (; left >= 8; at += 8, left -= 8) {
-    const std::uint64_t word = load(at) ^ crc;
-    crc = 0;
-    for (std::size_t k = 0; k < 8; ++k) crc ^= kTables[7 - k][word >> (8 * k) & 255];
-  }
-  for (; left > 0; ++at, --left) {
-    crc = (crc >> 8) ^ kTables[0][(crc ^ static_cast<std::uint32_t>(*at)) & 255];
-  }
-  return ~crc;
+  return Castagnoli::checksum(data, crc);
 }
 
 std::uint32_t crc32c_combine(std::uint32_t crc_a, std::uint32_t crc_b, std::uint64_t size_b) {
-  for (std::size_t k = 0; size_b != 0; ++k, size_b >>= 1) {
-    if ((size_b & 1) != 0) crc_a = multiply(kPowers[k], crc_a);
-  }
-  return crc_a ^ crc_b;
+  return Castagnoli::combine(crc_a, crc_b, size_b);
 }
 
 std::uint32_t crc32c(std::span<const std::byte> data, std::uint32_t crc) {

@@ -1,80 +1,18 @@
 #include "text/crc64.h"
 
 #include <array>
-#include <cstring>
 
 #if defined(__x86_64__)
 #include <emmintrin.h>
 #include <wmmintrin.h>
 #endif
 
+#include "text/crc.h"
+
 namespace streamer {
 namespace {
 
-constexpr std::uint64_t kPolynomial = 0x9A6C9329AC4BC9B5;  // bits reversed
-
-using Tables = std::array<std::array<std::uint64_t, 256>, 8>;
-
-constexpr Tables make_tables() {
-  Tables tables{};
-  for (std::uint64_t i = 0; i < 256; ++i) {
-    std::uint64_t crc = i;
-    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) != 0 ? kPolynomial : 0);
-    tables[0][i] = crc;
-  }
-  for (std::uint64_t i = 0; i < 256; ++i) {
-    for (std::size_t k = 1; k < 8; ++k) {
-      tables[k][i] = (tables[k - 1][i] >> 8) ^ tables[0][tables[k - 1][i] & 255];
-    }
-  }
-  return tables;
-}
-
-constexpr Tables kTables = make_tables();
-
-// a * b modulo the polynomial; bit 63 is x^0.
-constexpr std::uint64_t multiply(std::uint64_t a, std::uint64_t b) {
-  std::uint64_t product = 0;
-  for (std::uint64_t bit = std::uint64_t{1} << 63; bit != 0; bit >>= 1) {
-    if ((a & bit) != 0) product ^= b;
-    b = (b >> 1) ^ ((b & 1) != 0 ? kPolynomial : 0);
-  }
-  return product;
-}
-
-// x^n modulo the polynomial.
-constexpr std::uint64_t power(int n) {
-  std::uint64_t value = std::uint64_t{1} << 63;
-  for (; n > 0; --n) value = (value >> 1) ^ ((value & 1) != 0 ? kPolynomial : 0);
-  return value;
-}
-
-// x^(8 * 2^k)
-constexpr std::array<std::uint64_t, 64> make_powers() {
-  std::array<std::uint64_t, 64> powers{};
-  powers[0] = power(8);
-  for (std::size_t k = 1; k < powers.size(); ++k) {
-    powers[k] = multiply(powers[k - 1], powers[k - 1]);
-  }
-  return powers;
-}
-
-constexpr std::array<std::uint64_t, 64> kPowers = make_powers();
-
-// One byte after another into the register, which is not inverted here.
-std::uint64_t feed(std::uint64_t crc, const std::byte* at, std::size_t size) {
-  for (; size >= 8; at += 8, size -= 8) {
-    std::uint64_t word;
-    std::memcpy(&word, at, sizeof word);
-    word ^= crc;
-    crc = 0;
-    for (std::size_t k = 0; k < 8; ++k) crc ^= kTables[7 - k][word >> (8 * k) & 255];
-  }
-  for (; size > 0; ++at, --size) {
-    crc = (crc >> 8) ^ kTables[0][(crc ^ static_cast<std::uint64_t>(*at)) & 255];
-  }
-  return crc;
-}
+using Nvme = Crc<std::uint64_t, 0x9A6C9329AC4BC9B5>;
 
 #if defined(__x86_64__)
 #define STREAMER_FOLD_TARGET __attribute__((target("pclmul,sse2")))
@@ -84,8 +22,8 @@ std::uint64_t feed(std::uint64_t crc, const std::byte* at, std::size_t size) {
 // small in this order of bits, so that both factors are x times too large.
 template <int kBits>
 STREAMER_FOLD_TARGET inline __m128i times_power(__m128i value) {
-  constexpr std::uint64_t kHigh = power(kBits + 63);
-  constexpr std::uint64_t kLow = power(kBits - 1);
+  constexpr std::uint64_t kHigh = Nvme::power(kBits + 63);
+  constexpr std::uint64_t kLow = Nvme::power(kBits - 1);
   const __m128i factors =
       _mm_set_epi64x(static_cast<long long>(kLow), static_cast<long long>(kHigh));
   return _mm_xor_si128(_mm_clmulepi64_si128(value, factors, 0x00),
@@ -124,21 +62,18 @@ STREAMER_FOLD_TARGET std::uint64_t fold(std::uint64_t crc, const std::byte* at, 
   // What is left of all that came before has the same checksum as it.
   std::array<std::byte, kLane> rest;  // NOLINT: filled by the store
   _mm_storeu_si128(reinterpret_cast<__m128i*>(rest.data()), all);
-  return feed(feed(0, rest.data(), rest.size()), at, size);
+  return Nvme::feed(Nvme::feed(0, rest), {at, size});
 }
 #endif
 
 }  // namespace
 
 std::uint64_t crc64nvme_portable(std::span<const std::byte> data, std::uint64_t crc) {
-  return ~feed(~crc, data.data(), data.size());
+  return Nvme::checksum(data, crc);
 }
 
 std::uint64_t crc64nvme_combine(std::uint64_t crc_a, std::uint64_t crc_b, std::uint64_t size_b) {
-  for (std::size_t k = 0; size_b != 0; ++k, size_b >>= 1) {
-    if ((size_b & 1) != 0) crc_a = multiply(kPowers[k], crc_a);
-  }
-  return crc_a ^ crc_b;
+  return Nvme::combine(crc_a, crc_b, size_b);
 }
 
 std::uint64_t crc64nvme(std::span<const std::byte> data, std::uint64_t crc) {
