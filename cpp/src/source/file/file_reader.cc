@@ -63,6 +63,19 @@ Status ended_early(const FileObject& file, std::uint64_t offset) {
       .with_hint("Restore the file and load it again");
 }
 
+// `segments` with parts of `sink` for gaps: preadv() has to put their bytes somewhere.
+std::vector<iovec> fill_gaps(const std::vector<iovec>& segments, std::span<std::byte> sink) {
+  std::vector<iovec> filled;
+  for (iovec segment : segments) {
+    while (is_gap(segment)) {
+      filled.push_back({sink.data(), std::min<std::size_t>(segment.iov_len, sink.size())});
+      segment = behind(segment, filled.back().iov_len);
+    }
+    if (segment.iov_len > 0) filled.push_back(segment);
+  }
+  return filled;
+}
+
 enum class Order {
   kAny,
   kTogether,  // all requests to a file system of another machine are sent at once
@@ -72,6 +85,8 @@ enum class Order {
 Status read_buffered(const FileObject& file, std::uint64_t* offset, std::vector<iovec>* segments,
                      Order order = Order::kAny) {
   if (segments->empty()) return {};
+  std::array<std::byte, kCachedGap> sink;  // NOLINT: nobody reads it
+  if (has_gap(*segments)) *segments = fill_gaps(*segments, sink);
   auto descriptor = file.borrow_for(*offset);
   if (!descriptor.ok()) return descriptor.status();
   if (order == Order::kTogether) {
@@ -135,7 +150,6 @@ Status FileReader::read(const Object& object, std::uint64_t offset, std::span<co
   if (!has_gap(segments))
     return read_run(file, offset, {segments.begin(), segments.end()}, direct, report);
   // What lies between two large gaps is read at once.
-  std::array<std::byte, kCachedGap> sink;  // NOLINT: nobody reads it
   const std::uint64_t most = direct ? kDirectGap : kCachedGap;
   std::vector<iovec> part;
   std::uint64_t start = offset;
@@ -147,8 +161,6 @@ Status FileReader::read(const Object& object, std::uint64_t offset, std::span<co
       if (Status status = read(); !status.ok()) return status;
       report->skipped += segment.iov_len;
       start = offset + segment.iov_len;
-    } else if (is_gap(segment) && !direct) {
-      part.push_back({sink.data(), segment.iov_len});
     } else {
       part.push_back(segment);
     }
@@ -162,22 +174,10 @@ Status FileReader::read_run(const FileObject& file, std::uint64_t offset,
   if (file.trial() != nullptr) return read_by_trial(file, offset, &segments, report);
   if (file.local()) systems_->set_reads(systems_->local_reads());
   const Order order = file.local() ? Order::kAny : Order::kTogether;
-  if (!direct) return read_buffered(file, &offset, &segments, order);
-  if (Status status = read_direct(file, &offset, &segments, report);
-      !status.ok() || segments.empty()) {
-    return status;
+  if (direct) {
+    if (Status status = read_direct(file, &offset, &segments, report); !status.ok()) return status;
   }
-  // What is left is to be read to memory that exists, gaps too.
-  std::array<std::byte, kCachedGap> sink;  // NOLINT: nobody reads it
-  std::vector<iovec> left;
-  for (iovec segment : segments) {
-    while (is_gap(segment)) {
-      left.push_back({sink.data(), std::min<std::size_t>(segment.iov_len, sink.size())});
-      segment = behind(segment, left.back().iov_len);
-    }
-    if (segment.iov_len > 0) left.push_back(segment);
-  }
-  return read_buffered(file, &offset, &left, order);
+  return read_buffered(file, &offset, &segments, order);
 }
 
 Status FileReader::read_by_trial(const FileObject& file, std::uint64_t offset,
