@@ -2,6 +2,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <system_error>
@@ -19,25 +20,36 @@ namespace {
 
 constexpr std::chrono::milliseconds kInterruptPoll{100};
 
+struct SourceReader {
+  std::unique_ptr<Source> source;  // outlives the reader
+  std::unique_ptr<Reader> reader;
+};
+
+Result<SourceReader> open_source(SourceKind kind, const SourceContext& context) {
+  auto source = make_source(kind, context);
+  if (!source.ok()) return source.status();
+  auto reader = (*source)->make_reader();
+  if (!reader.ok()) return reader.status();
+  return SourceReader{std::move(*source), std::move(*reader)};
+}
+
 Result<std::vector<ListedObject>> list_until_cancelled(const std::string& prefix, bool recursive,
                                                        const Options& options,
                                                        const CancelToken& cancel) {
   auto kind = source_kind_of(prefix);
   if (!kind.ok()) return kind.status();
-  auto source = make_source(*kind, {options, cancel});
-  if (!source.ok()) return source.status();
-  auto reader = (*source)->make_reader();
-  if (!reader.ok()) return reader.status();
-  const auto place = (*reader)->local_copy(prefix, /*directory=*/true);
+  const SourceContext context{options, cancel};
+  auto opened = open_source(*kind, context);
+  if (!opened.ok()) return opened.status();
+  const auto place = opened->reader->local_copy(prefix, /*directory=*/true);
   if (!place.ok()) return place.status().with_path(prefix);
   if (*place != prefix) {
-    source = make_source(SourceKind::kFile, {options, cancel});
-    if (!source.ok()) return source.status();
-    reader = (*source)->make_reader();
-    if (!reader.ok()) return reader.status();
+    opened->reader.reset();
+    opened = open_source(SourceKind::kFile, context);
+    if (!opened.ok()) return opened.status();
   }
   std::vector<ListedObject> found;
-  Status status = (*reader)->list(*place, recursive, [&](ListedObject object) {
+  Status status = opened->reader->list(*place, recursive, [&](ListedObject object) {
     if (*place != prefix) {
       object.path = prefix + object.path.substr(std::min(place->size(), object.path.size()));
     }
@@ -114,11 +126,9 @@ Result<Access> find_access(const std::string& path, const Options& options) {
   return interruptible<Access>(path, options, [&](const CancelToken& cancel) -> Result<Access> {
     auto kind = source_kind_of(path);
     if (!kind.ok()) return kind.status();
-    auto source = make_source(*kind, {options, cancel});
-    if (!source.ok()) return source.status();
-    auto reader = (*source)->make_reader();
-    if (!reader.ok()) return reader.status();
-    return (*reader)->access(path);
+    auto opened = open_source(*kind, {options, cancel});
+    if (!opened.ok()) return opened.status();
+    return opened->reader->access(path);
   });
 }
 
