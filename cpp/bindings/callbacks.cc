@@ -8,7 +8,6 @@
 #include <chrono>
 #include <deque>
 #include <map>
-#include <mutex>
 #include <new>
 #include <optional>
 #include <string>
@@ -94,8 +93,8 @@ Result<Credentials> ask(PyObject* provider, const CredentialsRequest& request) {
 }  // namespace
 
 struct Retries::Queue {
-  std::mutex mutex;
-  std::deque<Retry> waiting;
+  Mutex mutex;
+  std::deque<Retry> waiting GUARDED_BY(mutex);
   std::atomic<bool> any{false};
 };
 
@@ -108,7 +107,7 @@ Retries::Retries(const py::object& told) {
 std::function<void(const Retry&)> Retries::listener() {
   if (!queue_) return {};
   return [queue = queue_](const Retry& retry) {
-    const std::lock_guard lock(queue->mutex);
+    const MutexLock lock(queue->mutex);
     if (queue->waiting.size() >= kWaiting) return;
     queue->waiting.push_back(retry);
     queue->any = true;
@@ -119,7 +118,7 @@ void Retries::tell() {
   if (!queue_ || !queue_->any) return;
   std::deque<Retry> taken;
   {
-    const std::lock_guard lock(queue_->mutex);
+    const MutexLock lock(queue_->mutex);
     taken.swap(queue_->waiting);
     queue_->any = false;
   }

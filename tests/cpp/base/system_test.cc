@@ -3,10 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
+
+#include "source/temporary.h"
 
 namespace streamer {
 namespace {
@@ -21,27 +22,19 @@ TEST(System, CountsTheProcessorTimeThatTheProcessUses) {
 // A tree of cgroups as the kernel shows it.
 class Cgroups {
  public:
-  Cgroups() {
-    std::string name = (std::filesystem::temp_directory_path() / "cgroups-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) std::abort();
-    root_ = name;
-  }
-  ~Cgroups() { std::filesystem::remove_all(root_); }
-  Cgroups(const Cgroups&) = delete;
-  Cgroups& operator=(const Cgroups&) = delete;
   Cgroups& set(const std::string& file, const std::string& text) {
-    const std::filesystem::path path = root_ + "/fs/" + file;
+    const std::filesystem::path path = folder_.path("fs/" + file);
     std::filesystem::create_directories(path.parent_path());
     std::ofstream(path) << text << "\n";
     return *this;
   }
   double quota(const std::string& self) const {
-    std::ofstream(root_ + "/self") << self;
-    return processor_quota(root_ + "/self", root_ + "/fs");
+    std::ofstream(folder_.path("self")) << self;
+    return processor_quota(folder_.path("self"), folder_.path("fs"));
   }
 
  private:
-  std::string root_;
+  const testing::Folder folder_;
 };
 
 TEST(System, TheLowestQuotaOfACgroupAndItsAncestorsCounts) {
