@@ -109,6 +109,12 @@ std::uint64_t address_space_left() {
   return limit.rlim_cur - std::min<std::uint64_t>(limit.rlim_cur, used);
 }
 
+std::uint64_t descriptor_limit() {
+  rlimit limit{};
+  const bool none = getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY;
+  return none ? kNoLimit : limit.rlim_cur;
+}
+
 double processor_quota(const std::string& self, const std::string& root) {
   double lowest = std::numeric_limits<double>::infinity();
   const Cgroup group = find_cgroup("cpu", self, root);

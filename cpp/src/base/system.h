@@ -18,6 +18,9 @@ std::uint64_t available_memory();
 // Bytes of addresses that the process may still map (RLIMIT_AS), or kNoLimit.
 std::uint64_t address_space_left();
 
+// Descriptors that the process may have (RLIMIT_NOFILE), or kNoLimit.
+std::uint64_t descriptor_limit();
+
 // Processors that the quotas of a cgroup and of its ancestors allow (v2 or v1); infinite: no quota.
 // `self` is the file /proc/self/cgroup, `root` is where the hierarchies are mounted.
 double processor_quota(const std::string& self, const std::string& root);

@@ -1,7 +1,5 @@
 #include "engine/opener.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <array>
 #include <climits>
@@ -11,6 +9,7 @@
 #include <new>
 #include <utility>
 
+#include "base/system.h"
 #include "engine/statuses.h"
 #include "engine/worker.h"
 
@@ -44,12 +43,10 @@ namespace {
 constexpr double kOpensPerSecond = 4000;
 // Connections for opening take at most their share of the memory,
 // and at most this share of the descriptors that the process may have: a connection takes some.
-constexpr rlim_t kDescriptorsEach = 16;
+constexpr std::uint64_t kDescriptorsEach = 16;
 
 int affordable_by_descriptors() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return INT_MAX;
-  return static_cast<int>(std::min<rlim_t>(limit.rlim_cur / kDescriptorsEach, INT_MAX));
+  return static_cast<int>(std::min<std::uint64_t>(descriptor_limit() / kDescriptorsEach, INT_MAX));
 }
 
 // What `operation` returns. A worker has nobody to throw to.

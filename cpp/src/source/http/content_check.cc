@@ -27,10 +27,6 @@ std::uint64_t combine(Kind kind, std::uint64_t a, std::uint64_t b, std::uint64_t
 
 }  // namespace
 
-const char* checksum_name(Kind kind) {
-  return kind == Kind::kCrc64Nvme ? "CRC-64/NVME" : "CRC-32C";
-}
-
 ContentCheck::ContentCheck(std::uint64_t size, std::span<const std::byte> prefix)
     : size_(size), prefix_size_(prefix.size()) {
   for (const Kind kind : {Kind::kCrc32c, Kind::kCrc64Nvme}) {

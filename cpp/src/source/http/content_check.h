@@ -20,7 +20,6 @@ struct Checksum {
   Kind kind = Kind::kCrc32c;
   std::uint64_t value = 0;
 };
-const char* checksum_name(Checksum::Kind kind);
 
 // Thread-safe. Tells nothing until every byte has been read once; reading some bytes twice (beyond
 // the prefix) ends it without a verdict.

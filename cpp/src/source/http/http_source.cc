@@ -1,25 +1,21 @@
-#include <sys/resource.h>
-
 #include <algorithm>
-#include <condition_variable>
 #include <functional>
-#include <mutex>
 #include <optional>
-#include <set>
 
 #include "base/segments.h"
 #include "base/settings.h"
-#include "base/shown_text.h"
-#include "base/text.h"
+#include "base/system.h"
 #include "source/http/client/connection.h"
 #include "source/http/client/proxy.h"
 #include "source/http/client/retry.h"
-#include "source/http/content_check.h"
+#include "source/http/error_status.h"
 #include "source/http/factory.h"
+#include "source/http/http_object.h"
+#include "source/http/list_budget.h"
 #include "source/http/protocol.h"
 #include "source/http/range_read.h"
 #include "source/http/snapshot.h"
-#include "text/encoding.h"
+#include "source/http/verifier.h"
 #include "text/url.h"
 
 namespace streamer {
@@ -33,101 +29,22 @@ constexpr int kInitialConcurrency = 4;
 constexpr int kMaxConcurrency = 1024;
 constexpr int kDescriptors = 6;  // of one connection, with those that libcurl wakes itself by
 constexpr int kOpenConcurrency = 64;
-// The first attempt at a small read or at a page of a list is cut if it takes longer than most do,
-// the second one at four times that.
-constexpr int kHurryOpen = 3'000;  // milliseconds
-constexpr int kHurryList = 20'000;
+// The first attempt at a small read (kHurry) or at a page of a list is cut if it takes longer than
+// most do, the second one at four times that.
+constexpr int kHurryList = 20'000;  // milliseconds
 constexpr int kHurriedAttempts = 2;
 constexpr std::uint64_t kSmallRead = 4 << 20;
 constexpr int kAttemptsWhenNeverReached = 4;  // a wrong address should not take long to tell
 constexpr std::chrono::seconds kNotListeningYet{15};  // what starts beside us may be late
 constexpr std::uint64_t kProgress = 1 << 20;          // an attempt that brought this was no failure
 constexpr int kMaxAgain = 5;
-// What a list may bring, over all its pages.
-constexpr std::uint64_t kMaxPages = 100'000;
-constexpr std::uint64_t kMaxListed = 10'000'000;
-constexpr std::uint64_t kMaxListedBytes = std::uint64_t{1} << 30;
 constexpr double kBytesOfGigabit = 1e9 / 8;
-// A digest of what is larger would take long.
-constexpr std::uint64_t kLargestDigest = 1 << 20;
-constexpr std::size_t kShownText = 120;  // characters of an error page
-
-// Which objects are compared with the checksums that servers name.
-enum class Verify {
-  kNone,
-  kCheap,  // those that come with the reads
-  kAll,
-};
-
-// The comparison of an object with a checksum that has to be asked for. Thread-safe.
-class CheckLater {
- public:
-  // Whether the caller is the one who asks. Then answer() has to follow.
-  bool claim() { return !claimed_.exchange(true, std::memory_order_relaxed); }
-  void answer(const std::optional<Checksum>& checksum, ContentCheck* check) {
-    const std::lock_guard lock(mutex_);
-    if (checksum) check->expect(*checksum);
-    state_ = checksum ? State::kKnown : State::kNone;
-    answered_.notify_all();
-  }
-  // Whether the answer is there, and is a checksum.
-  bool known_now() const {
-    const std::lock_guard lock(mutex_);
-    return state_ == State::kKnown;
-  }
-  // Waits for the answer: whether there is a checksum.
-  bool known() {
-    std::unique_lock lock(mutex_);
-    answered_.wait(lock, [this] { return state_ != State::kAsked; });
-    return state_ == State::kKnown;
-  }
-
- private:
-  enum class State { kAsked, kKnown, kNone };
-  std::atomic<bool> claimed_{false};
-  mutable std::mutex mutex_;
-  std::condition_variable answered_;
-  State state_ = State::kAsked;
-};
 
 // As many as leave descriptors for the rest of the process.
 int most_connections() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
-    return kMaxConcurrency;
-  }
-  const rlim_t most = limit.rlim_cur * 3 / 4 / kDescriptors;
-  return static_cast<int>(std::clamp<rlim_t>(most, kInitialConcurrency, kMaxConcurrency));
+  const std::uint64_t most = descriptor_limit() / 4 * 3 / kDescriptors;
+  return static_cast<int>(std::clamp<std::uint64_t>(most, kInitialConcurrency, kMaxConcurrency));
 }
-
-class HttpObject : public Object {
- public:
-  // `check`: null where nothing is compared. `later`: what it is compared with is not known yet.
-  HttpObject(Location location, std::uint64_t size, Version version,
-             std::unique_ptr<ContentCheck> check, bool later)
-      : Object(location.path, size, version.validator),
-        location_(std::move(location)),
-        pinned_(std::move(version)),
-        check_(std::move(check)),
-        later_(later ? std::make_unique<CheckLater>() : nullptr) {}
-  const Location& location() const { return location_; }
-  Version pinned() const {
-    Version version = pinned_;
-    version.by_id |= replaced_.load(std::memory_order_relaxed);
-    return version;
-  }
-  // Something else has the object's name by now: later reads ask for the version by its id.
-  void note_replaced() const { replaced_.store(true, std::memory_order_relaxed); }
-  ContentCheck* check() const { return check_.get(); }
-  CheckLater* later() const { return later_.get(); }
-
- private:
-  const Location location_;
-  const Version pinned_;
-  mutable std::atomic<bool> replaced_{false};
-  const std::unique_ptr<ContentCheck> check_;
-  const std::unique_ptr<CheckLater> later_;
-};
 
 struct HttpSourceSettings {
   Verify verify = Verify::kCheap;
@@ -191,7 +108,7 @@ class HttpSource : public Source {
       (*notes)["checksums"] = std::to_string(objects) + " objects match those of the server";
     }
   }
-  void note_verified() { ++verified_; }
+  std::atomic<std::uint64_t>* verified() { return &verified_; }
   // Takes note of an object that was opened. Not ok if the settings refuse it.
   Status note_opened(const Location& location, const Version& version, const Response& response);
   Transport& transport() { return transport_; }
@@ -224,23 +141,13 @@ struct Operation {
   int hurry_ms = 0;                 // of the first attempt, if others are to follow soon; 0: none
 };
 
-// What to do about an error that has no hint of its own.
-const char* standard_hint(const Status& status) {
-  switch (status.code()) {
-    case Code::kTimeout:
-      return "The server or a firewall before it stays silent: check the endpoint, "
-             "RUNAI_STREAMER_S3_LOW_SPEED_LIMIT and RUNAI_STREAMER_LOW_SPEED_SECONDS";
-    case Code::kNetwork: return "Check the endpoint, its scheme (http:// or https://) and its port";
-    case Code::kThrottled: return "Lower RUNAI_STREAMER_CONCURRENCY, or load fewer models at once";
-    case Code::kNotFound: return "Check the path, whose case matters, and the endpoint";
-    default: return "";
-  }
-}
-
 class HttpReader : public Reader {
  public:
   explicit HttpReader(HttpSource& source)
-      : source_(source), protocol_(source.protocol()), connection_(source.transport()) {}
+      : source_(source),
+        protocol_(source.protocol()),
+        connection_(source.transport()),
+        verifier_(source.chosen().verify, &protocol_, &connection_, source.verified()) {}
 
   Result<Opened> open(const std::string& path, std::span<std::byte> prefix) override {
     return open_listed(path, "", prefix);
@@ -270,94 +177,12 @@ class HttpReader : public Reader {
   Status read_range(const Location& location, RangeRead* range, Response* response,
                     ReadReport* report, bool tolerate_416, int hurry_ms);
   Result<Opened> open_empty(Location location);
-  std::unique_ptr<ContentCheck> make_check(const Response& response, std::uint64_t size,
-                                           std::span<const std::byte> prefix, bool* later) const;
-  void ask_for_checksum(const HttpObject& object);
-  Status verify_opened(const HttpObject& object, const iovec& prefix, const Response& response);
-  Status verify_whole(const HttpObject& object, std::span<const iovec> segments,
-                      const Response& response);
-  Status verify(const HttpObject& object, std::uint64_t offset, std::span<const iovec> segments,
-                const Response& response, const RunningSum& sum);
 
   HttpSource& source_;
   Protocol& protocol_;
   Connection connection_;
+  Verifier verifier_;
 };
-
-const char* standard_message(Code code) {
-  switch (code) {
-    case Code::kNotFound: return "there is no such object or bucket";
-    case Code::kPermission: return "the server refuses access";
-    case Code::kCredentials: return "the server does not accept the credentials";
-    case Code::kChanged: return "the object was replaced while it was read";
-    case Code::kThrottled: return "the server asks to slow down";
-    case Code::kTimeout: return "the server reports a timeout";
-    default: return "the server reports an error";
-  }
-}
-
-// The error of an object that was replaced, by that of asking for its former version.
-Status replaced(Status status) {
-  const bool gone = status.code() == Code::kNotFound || status.code() == Code::kPermission ||
-                    status.code() == Code::kInvalid;
-  if (!gone) return status;
-  const ErrorDetail& detail = status.detail();
-  return Status::error(Code::kChanged,
-                       "the object was replaced while it was read, and the store does not give the "
-                       "former version")
-      .with_http(detail.http_status, detail.server_code, detail.server_message, detail.request_id)
-      .with_identity(detail.identity)
-      .with_hint("Load again; reading former versions needs a permission of its own");
-}
-
-Status wrong_content() {
-  return Status::error(Code::kIo, "the bytes that arrived do not match the object's checksum")
-      .with_hint(
-          "The object or the connection damages data; RUNAI_STREAMER_VERIFY_CHECKSUMS=0 "
-          "reads it all the same");
-}
-
-// The first words of an error that is no document of the protocol: a page of a proxy or of another
-// service. Empty where there are none.
-std::string words_of(const std::string& page) {
-  std::string words;
-  bool tag = false;
-  for (const char c : std::string_view(page).substr(0, 4096)) {
-    const bool text = !tag && c != '<' && static_cast<unsigned char>(c) > ' ';
-    if (c == '<') tag = true;
-    if (text) words += c;
-    if (!text && !words.empty() && words.back() != ' ') words += ' ';
-    if (c == '>') tag = false;
-  }
-  return cut_text(trim(words), kShownText);
-}
-
-// An error of what stands between the client and the storage, or of a wrong address.
-void explain(const Response& response, std::string* message, std::string* hint) {
-  if (response.status == 407) {
-    *message = "the proxy refuses: it does not accept the user and the password";
-    *hint = "Check HTTPS_PROXY, http_proxy and NO_PROXY";
-  }
-  const std::string text = lower(response.body.substr(0, 4096));
-  const bool tls = text.find("https") != std::string::npos || text.find("tls") != std::string::npos;
-  if (response.status == 400 && tls && lower(response.url.substr(0, 7)) == "http://") {
-    *hint = "The server seems to speak TLS at this port: use https:// in the endpoint";
-  }
-}
-
-Status to_status(ServerError error, const Response& response, const CredentialsRef& credentials) {
-  explain(response, &error.message, &error.hint);
-  if (error.server_code.empty() && error.server_message.empty()) {
-    error.server_message = words_of(response.body);
-  }
-  Status status =
-      Status::error(error.code,
-                    error.message.empty() ? standard_message(error.code) : error.message)
-          .with_http(response.status, error.server_code, error.server_message, error.request_id)
-          .with_hint(error.hint);
-  if (credentials) status = std::move(status).with_identity(credentials->identity);
-  return status;
-}
 
 Status HttpReader::execute(const Operation& operation, Response* response, ReadReport* report) {
   CredentialsRef who;
@@ -511,7 +336,7 @@ Result<Opened> HttpReader::open_listed(const std::string& path, const std::strin
   Response response;
   ReadReport report;
   Status status = read_range(*location, &range, &response, &report, /*tolerate_416=*/true,
-                             source_.traits().hedge ? kHurryOpen : 0);
+                             source_.traits().hedge ? kHurry : 0);
   const bool nothing =
       status.code() == Code::kShortRead && response.header("content-length") == "0";
   if (nothing || (status.ok() && response.status == 416)) {
@@ -524,99 +349,14 @@ Result<Opened> HttpReader::open_listed(const std::string& path, const std::strin
     return std::move(known).with_path(path);
   }
   bool later = false;
-  auto check = make_check(response, size, prefix.first(prefix_size), &later);
+  auto check = verifier_.make_check(response, size, prefix.first(prefix_size), &later);
   auto object = std::make_shared<HttpObject>(std::move(*location), size, range.version(),
                                              std::move(check), later);
   const iovec first{prefix.data(), prefix_size};
-  if (Status known = verify_opened(*object, first, response); !known.ok()) {
+  if (Status known = verifier_.verify_opened(*object, first, response); !known.ok()) {
     return std::move(known).with_path(path).with_range(0, size);
   }
   return Opened{std::move(object), prefix_size};
-}
-
-std::unique_ptr<ContentCheck> HttpReader::make_check(const Response& response, std::uint64_t size,
-                                                     std::span<const std::byte> prefix,
-                                                     bool* later) const {
-  const Verify chosen = source_.chosen().verify;
-  if (chosen == Verify::kNone) return nullptr;
-  // Where it has to be asked for, what comes with a part may be that of the part.
-  std::optional<Checksum> checksum;
-  if (!protocol_.has_checksum_request()) checksum = protocol_.checksum_of(response);
-  // Asking costs a request, and the comparison the more the faster the network is.
-  *later = !checksum && chosen == Verify::kAll && protocol_.has_checksum_request();
-  if (!checksum && !*later) return nullptr;
-  auto check = std::make_unique<ContentCheck>(size, prefix);
-  if (checksum) check->expect(*checksum);
-  return check;
-}
-
-// What was read when the object was opened may be all of it.
-Status HttpReader::verify_opened(const HttpObject& object, const iovec& prefix,
-                                 const Response& response) {
-  if (prefix.iov_len < object.size()) return {};
-  if (object.later() != nullptr && object.later()->claim()) ask_for_checksum(object);
-  const bool known = object.later() == nullptr || object.later()->known();
-  if (object.check() != nullptr && known) {
-    if (object.check()->failed()) return wrong_content();
-    source_.note_verified();
-  }
-  return verify_whole(object, {&prefix, 1}, response);
-}
-
-// `segments` are the whole object, which came with one response.
-Status HttpReader::verify_whole(const HttpObject& object, std::span<const iovec> segments,
-                                const Response& response) {
-  const Verify chosen = source_.chosen().verify;
-  if (chosen == Verify::kNone || (chosen == Verify::kCheap && object.size() > kLargestDigest)) {
-    return {};
-  }
-  const std::string expected = protocol_.md5_of(response);
-  if (expected.empty()) return {};
-  const std::string digest = md5(segments);
-  if (digest.empty()) return {};
-  if (digest != expected) return wrong_content();
-  source_.note_verified();
-  return {};
-}
-
-// By one attempt: what the server does not tell, or not now, is not compared.
-void HttpReader::ask_for_checksum(const HttpObject& object) {
-  std::optional<Checksum> checksum;
-  const auto ask = [&] {
-    const auto credentials = protocol_.credentials(object.location(), connection_);
-    if (!credentials.ok()) return;
-    auto request =
-        protocol_.make_checksum_request(object.location(), object.pinned(), *credentials);
-    if (!request.ok()) return;
-    request->timeout_ms = kHurryOpen;
-    Response response;
-    BodySink nothing;
-    const TransferResult outcome = connection_.perform(*request, &response, &nothing);
-    if (outcome.status.ok() && response.status == 200) checksum = protocol_.checksum_of(response);
-  };
-  try {
-    ask();
-  } catch (...) {
-    object.later()->answer(std::nullopt, object.check());
-    throw;
-  }
-  object.later()->answer(checksum, object.check());
-}
-
-Status HttpReader::verify(const HttpObject& object, std::uint64_t offset,
-                          std::span<const iovec> segments, const Response& response,
-                          const RunningSum& sum) {
-  using Verdict = ContentCheck::Verdict;
-  ContentCheck* const check = object.check();
-  if (check != nullptr && (object.later() == nullptr || object.later()->known())) {
-    const Verdict verdict =
-        sum.size == 0 ? check->add(offset, segments) : check->add_sum(offset, sum.size, sum.value);
-    if (verdict == Verdict::kDiffers) return wrong_content();
-    if (verdict == Verdict::kMatches) source_.note_verified();
-  }
-  std::uint64_t size = 0;
-  for (const iovec& segment : segments) size += segment.iov_len;
-  return size == object.size() ? verify_whole(object, segments, response) : Status();
 }
 
 // No range of an empty object can be asked for; the whole of it can.
@@ -650,8 +390,7 @@ Result<Opened> HttpReader::open_empty(Location location) {
 Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
                         ReadReport* report) {
   const auto& known = static_cast<const HttpObject&>(object);
-  std::uint64_t size = 0;
-  for (const iovec& segment : segments) size += segment.iov_len;
+  const std::uint64_t size = total_bytes(segments);
   report->strategy = source_.name();
   if (size > object.size() || offset > object.size() - size) {
     return Status::error(Code::kShortRead, "the object ends before the range does; it has " +
@@ -661,22 +400,20 @@ Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<co
   }
   const Version pinned = known.pinned();
   // While others read what follows: nobody waits for the answer.
-  if (known.later() != nullptr && known.later()->claim()) ask_for_checksum(known);
+  verifier_.ask(known);
   RangeRead range(protocol_, known.location(), offset, segments, object.size(), pinned);
   range.watch(report->progress);
   const bool everything = !has_gap(segments);  // else the object is not read as a whole
   RunningSum sum;
-  if (ContentCheck* const check = known.check();
-      check != nullptr && everything && check->behind_prefix(offset) &&
-      (known.later() == nullptr || known.later()->known_now())) {
-    sum.add = check->adder();
+  if (everything && known.can_add_up(offset)) {
+    sum.add = known.check()->adder();
     range.add_up(&sum);
   }
   Response response;
   // Nobody else watches the rest of a long header.
   const bool hurry = report->progress == nullptr && size <= kSmallRead && source_.traits().hedge;
   Status status = read_range(known.location(), &range, &response, report, /*tolerate_416=*/false,
-                             hurry ? kHurryOpen : 0);
+                             hurry ? kHurry : 0);
   report->missing = size - range.received();
   if (range.version().by_id && !pinned.by_id) {
     if (status.ok()) {
@@ -687,38 +424,11 @@ Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<co
   }
   if (status.ok() && everything) {
     const auto received = first_bytes(segments, range.received());
-    status = verify(known, offset, received, response, sum);
+    status = verifier_.verify(known, offset, received, response, sum);
     if (!status.ok()) status = std::move(status).with_range(0, object.size());
   }
   return std::move(status).with_path(object.path()).with_range(offset, size);
 }
-
-// What a list has brought by now.
-class ListBudget {
- public:
-  // Not ok: the page is one that the list has had, or it makes the list larger than is read.
-  Status add(const ListPage& page) {
-    if (!page.next.empty() && !seen_.insert(std::hash<std::string>()(page.next)).second) {
-      return Status::error(Code::kIo, "the server repeats a page of the list");
-    }
-    for (const ListPage::Entry& entry : page.entries)
-      bytes_ += entry.key.size() + entry.path.size() + entry.version.size();
-    listed_ += page.entries.size();
-    if (++pages_ <= kMaxPages && listed_ <= kMaxListed && bytes_ <= kMaxListedBytes) return {};
-    return Status::error(Code::kUnsupported, "the list does not end: " + std::to_string(pages_) +
-                                                 " pages have " + std::to_string(listed_) +
-                                                 " objects")
-        .with_hint(
-            "Lists end at 100,000 pages, 10 million objects or 1 GiB of names. Name a "
-            "directory further down");
-  }
-
- private:
-  std::set<std::size_t> seen_;  // hashes of what names a page
-  std::uint64_t pages_ = 0;
-  std::uint64_t listed_ = 0;
-  std::uint64_t bytes_ = 0;
-};
 
 Status HttpReader::list(const std::string& prefix, bool recursive, const ListCallback& found) {
   Result<Location> directory = protocol_.locate(prefix, /*directory=*/true);

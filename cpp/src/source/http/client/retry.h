@@ -11,6 +11,9 @@
 
 namespace streamer::http {
 
+// Milliseconds after which the first attempt at a small request is cut. Most take less.
+inline constexpr int kHurry = 3'000;
+
 // Exponential backoff with jitter: pause n lies between half and all of 100 ms * 2^(n-1), at most
 // 5 s. Not thread-safe.
 class Backoff {

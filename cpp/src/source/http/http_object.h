@@ -1,0 +1,85 @@
+// An object that was opened over HTTP.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+#include "source/http/content_check.h"
+#include "source/http/protocol.h"
+#include "source/source.h"
+
+namespace streamer::http {
+
+// The comparison of an object with a checksum that has to be asked for. Thread-safe.
+class CheckLater {
+ public:
+  // Whether the caller is the one who asks. Then answer() has to follow.
+  bool claim() { return !claimed_.exchange(true, std::memory_order_relaxed); }
+  void answer(const std::optional<Checksum>& checksum, ContentCheck* check) {
+    const std::lock_guard lock(mutex_);
+    if (checksum) check->expect(*checksum);
+    state_ = checksum ? State::kKnown : State::kNone;
+    answered_.notify_all();
+  }
+  // Whether the answer is there, and is a checksum.
+  bool known_now() const {
+    const std::lock_guard lock(mutex_);
+    return state_ == State::kKnown;
+  }
+  // Waits for the answer: whether there is a checksum.
+  bool known() {
+    std::unique_lock lock(mutex_);
+    answered_.wait(lock, [this] { return state_ != State::kAsked; });
+    return state_ == State::kKnown;
+  }
+
+ private:
+  enum class State { kAsked, kKnown, kNone };
+  std::atomic<bool> claimed_{false};
+  mutable std::mutex mutex_;
+  std::condition_variable answered_;
+  State state_ = State::kAsked;
+};
+
+class HttpObject : public Object {
+ public:
+  // `check`: null where nothing is compared. `later`: what it is compared with is not known yet.
+  HttpObject(Location location, std::uint64_t size, Version version,
+             std::unique_ptr<ContentCheck> check, bool later)
+      : Object(location.path, size, version.validator),
+        location_(std::move(location)),
+        pinned_(std::move(version)),
+        check_(std::move(check)),
+        later_(later ? std::make_unique<CheckLater>() : nullptr) {}
+  const Location& location() const { return location_; }
+  Version pinned() const {
+    Version version = pinned_;
+    version.by_id |= replaced_.load(std::memory_order_relaxed);
+    return version;
+  }
+  // Something else has the object's name by now: later reads ask for the version by its id.
+  void note_replaced() const { replaced_.store(true, std::memory_order_relaxed); }
+  ContentCheck* check() const { return check_.get(); }
+  CheckLater* later() const { return later_.get(); }
+  // What check() compares with is known; waits for it if somebody asks.
+  bool checksum_known() const { return later_ == nullptr || later_->known(); }
+  // Whether a read from `offset` on may add up what arrives.
+  bool can_add_up(std::uint64_t offset) const {
+    return check_ != nullptr && check_->behind_prefix(offset) &&
+           (later_ == nullptr || later_->known_now());
+  }
+
+ private:
+  const Location location_;
+  const Version pinned_;
+  mutable std::atomic<bool> replaced_{false};
+  const std::unique_ptr<ContentCheck> check_;
+  const std::unique_ptr<CheckLater> later_;
+};
+
+}  // namespace streamer::http
