@@ -25,30 +25,35 @@ PrefixEnd = Callable[[bytes, str, int], int]
 """(first bytes, path, size of the file) -> the end of the header, in bytes. May raise."""
 
 
-# First bytes of this size are held at once, in bytes, or a quarter of the memory limit.
-_MOST_HELD = 12 << 20
-# Files that are opened together: few at first, so that reading begins soon.
-_FIRST_WAVE = 4
-_WAVE = 256
+# First bytes of so many bytes are held at once, or a quarter of the memory limit.
+_MOST_HELD = 8 << 20
+# Files that are opened first, so that reading begins soon.
+_FIRST_FILES = 4
 
 
 def read_prefixes(
-    session: Session, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
-) -> list[Prefix]:
-    """Opens `paths` in `session` and reads the header of each, concurrently.
+    session: Session,
+    paths: Sequence[str],
+    first_bytes: int,
+    end_of: PrefixEnd,
+    *,
+    soon: bool = False,
+) -> Iterator[Prefix]:
+    """Opens `paths` in `session` and reads the header of each, in their order, many at a time.
 
     The first request of a file reads `first_bytes`; `end_of` then tells where the header ends. The
     files stay open, and pinned to their version. The paths differ. First bytes behind a header are
-    held for some files at a time, which the memory limit pays for.
+    held for some files at a time, which the memory limit pays for. `soon`: few files at first, so
+    that their tensors can be streamed while further files are opened.
     """
     limit = session.stream.stats()["memory_limit"]
     # Each part is there twice for a moment.
     held = _MOST_HELD if limit is None else min(_MOST_HELD, limit // 4)
     at_once = max(1, held // first_bytes)
-    prefixes: list[Prefix] = []
-    for start in range(0, len(paths), at_once):
-        prefixes += _read_some(session, paths[start : start + at_once], first_bytes, end_of)
-    return prefixes
+    at, size = 0, min(_FIRST_FILES, at_once) if soon else at_once
+    while at < len(paths):
+        yield from _read_some(session, paths[at : at + size], first_bytes, end_of)
+        at, size = at + size, at_once
 
 
 def _read_some(
@@ -69,14 +74,3 @@ def _read_some(
         data = first + next(rests) if end > len(first) else first[:end]
         prefixes.append(Prefix(path, session.sizes[path], session.versions[path], data))
     return prefixes
-
-
-def read_in_waves(
-    session: Session, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
-) -> Iterator[Prefix]:
-    """read_prefixes(), many files at a time, in the order of `paths`: the tensors of the first
-    files can be streamed while further files are opened."""
-    at, size = 0, _FIRST_WAVE
-    while at < len(paths):
-        yield from read_prefixes(session, paths[at : at + size], first_bytes, end_of)
-        at, size = at + size, _WAVE

@@ -12,7 +12,7 @@ from runai_model_streamer._device.host import HostSink
 from runai_model_streamer._errors import StreamerClosedError
 from runai_model_streamer._load import Load
 from runai_model_streamer._options import DEFAULTS, StreamOptions
-from runai_model_streamer._prefixes import Prefix, PrefixEnd, read_in_waves
+from runai_model_streamer._prefixes import Prefix, PrefixEnd, read_prefixes
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership, Session
 from runai_model_streamer._stats import StreamStats, stats_of
@@ -35,7 +35,7 @@ class Reader(Protocol):
     def read_prefixes(
         self, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
     ) -> Iterator[Prefix]:
-        """read_in_waves() for this load: its files stay open for start()."""
+        """read_prefixes() for this load: its files stay open for start()."""
 
     def start(self, requests: Iterable[FileChunks]) -> None:
         """Starts to read `requests`, in order. Called once. Opens files that are not open.
@@ -88,7 +88,8 @@ class LocalReader:
     def read_prefixes(
         self, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
     ) -> Iterator[Prefix]:
-        return read_in_waves(self._make_session(paths), paths, first_bytes, end_of)
+        session = self._make_session(paths)
+        return read_prefixes(session, paths, first_bytes, end_of, soon=True)
 
     def start(self, requests: Iterable[FileChunks]) -> None:
         session = self.session

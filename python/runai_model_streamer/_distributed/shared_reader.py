@@ -51,7 +51,7 @@ class SharedReader:
         channel = self._shared.channel
         session = self._session_of(paths)
         mine = list(paths[channel.index :: len(channel.ranks)])
-        prefixes = read_prefixes(session, mine, first_bytes, end_of)
+        prefixes = list(read_prefixes(session, mine, first_bytes, end_of))
         values = channel.exchange("headers", pack_prefixes(prefixes))
         found = {prefix.path: prefix for value in values for prefix in unpack_prefixes(value)}
         for path in paths:

@@ -14,7 +14,7 @@ from runai_model_streamer._formats.safetensors.slices import TensorPart
 from runai_model_streamer._gc import collection_paused
 from runai_model_streamer._native_api import safetensors_header, safetensors_header_end
 from runai_model_streamer._paths import Path, to_text
-from runai_model_streamer._prefixes import Prefix, PrefixEnd, read_in_waves
+from runai_model_streamer._prefixes import Prefix, PrefixEnd, read_prefixes
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
 
@@ -86,7 +86,7 @@ def read_headers(
 
 def read_headers_in(session: Session, paths: Sequence[str]) -> Iterator[SafetensorsMetadata]:
     """read_headers() in a session of this process alone."""
-    return _headers(partial(read_in_waves, session), paths, False)
+    return _headers(partial(read_prefixes, session, soon=True), paths, False)
 
 
 class _ReadPrefixes(Protocol):
