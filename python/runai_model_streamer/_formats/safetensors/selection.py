@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
@@ -13,6 +12,7 @@ from runai_model_streamer._errors import (
 )
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.headers import SafetensorsMetadata
+from runai_model_streamer._formats.safetensors.names import matching, refuse_missing
 
 TensorNames = Iterable[str] | Callable[[str], bool]
 
@@ -26,7 +26,6 @@ class NamesOfFiles:
 
 Tensors = list[list[SafetensorMetadata]]
 Selection = TensorNames | NamesOfFiles
-_PATTERN = frozenset("*?[")
 
 
 def select(files: Sequence[SafetensorsMetadata], wanted: Selection | None) -> Tensors:
@@ -58,16 +57,11 @@ def _select(files: Sequence[list[SafetensorMetadata]], wanted: TensorNames | Non
         if name in counts:
             chosen.add(name)
             continue
-        matches = fnmatch.filter(counts, name) if _PATTERN.intersection(name) else []
+        matches = matching(counts, name)
         if not matches:
             missing.append(name)
         chosen.update(matches)
-    if missing:
-        shown = ", ".join(repr(name) for name in missing[:5])
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise RunaiStreamerInvalidInputException(
-            f"tensor_names: the files have no tensor {shown}{more}"
-        )
+    refuse_missing("tensor_names", missing)
     twice = sorted(name for name in chosen if counts[name] > 1)
     if twice:
         raise RunaiStreamerInvalidInputException(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.names import matching, refuse_missing
 from runai_model_streamer._spans import Along, Spans, spans_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ Slices = (
     | Callable[[str, tuple[int, ...], "torch.dtype"], SliceIndex | None]
 )
 Tensors = list[list[SafetensorMetadata]]
-_PATTERN = frozenset("*?[")
 
 
 class TensorPart(SafetensorMetadata):
@@ -155,14 +154,11 @@ def _by_pattern(
             raise RunaiStreamerInvalidInputException(f"slices: {key!r} is not text")
         if key in names:
             continue
-        found = fnmatch.filter(names, key) if _PATTERN.intersection(key) else []
+        found = matching(names, key)
         for name in found:
             indices.setdefault(name, index)
         if not found:
             missing.append(key)
-    if missing:
-        shown = ", ".join(repr(name) for name in missing[:5])
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise RunaiStreamerInvalidInputException(f"slices: the files have no tensor {shown}{more}")
+    refuse_missing("slices", missing)
     indices.update((name, index) for name, index in slices.items() if name in names)
     return lambda tensor: indices.get(tensor.name, Ellipsis)
