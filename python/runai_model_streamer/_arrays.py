@@ -6,12 +6,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TypeVar
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
-from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.headers import make_request, read_headers_in
 from runai_model_streamer._formats.safetensors.selection import TensorNames, select
 from runai_model_streamer._native_api import Buffer
-from runai_model_streamer._paths import Path, to_text
+from runai_model_streamer._paths import Path, to_texts
 from runai_model_streamer._session import Ownership, Run, Session
 
 T = TypeVar("T")
@@ -32,9 +31,7 @@ def stream(
     Reading has begun when this returns. `check` raises for a tensor, of the file at a path, that
     can't be made. Closing the iterator ends the load; memory of tensors stays valid.
     """
-    if isinstance(paths, str | bytes) or hasattr(paths, "__fspath__"):
-        raise RunaiStreamerInvalidInputException("stream_files() takes a list of paths")
-    names = [to_text(path) for path in paths]
+    names = to_texts(paths)
     session = Session(names, credentials=credentials)
     try:
         files = list(read_headers_in(session, names))

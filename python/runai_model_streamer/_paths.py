@@ -32,6 +32,14 @@ def to_text(path: Path) -> str:
     return text
 
 
+def to_texts(paths: Iterable[Path], other: str = "") -> list[str]:
+    """to_text() of each of `paths`. Raises RunaiStreamerInvalidInputException for a path alone;
+    `other` says what takes that."""
+    if isinstance(paths, str | bytes) or hasattr(paths, "__fspath__"):
+        raise RunaiStreamerInvalidInputException(f"stream_files() takes a list of paths{other}")
+    return [to_text(path) for path in paths]
+
+
 def _of_uri(uri: str) -> str:
     host, slash, path = uri[7:].partition("/")
     if host not in ("", "localhost") or not slash:

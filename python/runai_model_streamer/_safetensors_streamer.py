@@ -6,10 +6,10 @@ import asyncio
 import dataclasses
 import os
 import time
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -37,21 +37,22 @@ from runai_model_streamer._formats.safetensors.selection import (
 )
 from runai_model_streamer._formats.safetensors.slices import Parts, Slices, take_slices
 from runai_model_streamer._formats.safetensors.tensor_slice import SliceReader, TensorSlice
-from runai_model_streamer._formats.safetensors.tensors import tensors_of_run
 from runai_model_streamer._formats.safetensors.torch_dtypes import check_tensors
 from runai_model_streamer._gc import collection_paused, collection_spaced
 from runai_model_streamer._load import Load
 from runai_model_streamer._logging import logger
 from runai_model_streamer._options import StreamOptions
-from runai_model_streamer._paths import Path, to_native, to_text
+from runai_model_streamer._paths import Path, to_native, to_text, to_texts
 from runai_model_streamer._progress import Progress, to_callback
 from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
-from runai_model_streamer._session import Ownership, Run
+from runai_model_streamer._session import Ownership
 from runai_model_streamer._stats import StreamStats
 from runai_model_streamer._telemetry import report
+from runai_model_streamer._tensor_load import Times, WantedTensors, tensors_of_load
 from runai_model_streamer._units import size_text
-from runai_model_streamer._verify.load import LoadCheck, bytes_of_range, interleaved
+from runai_model_streamer._verify.interleaving import interleaved
+from runai_model_streamer._verify.load import LoadCheck
 from runai_model_streamer._verify.manifest import Verify, to_manifest
 
 if TYPE_CHECKING:
@@ -61,56 +62,6 @@ if TYPE_CHECKING:
 
 
 _PIECE_BYTES = 8 << 20  # of a file that is verified, before the next one has its turn
-
-
-@dataclasses.dataclass(slots=True)
-class _Times:
-    """The phases of a load, in seconds; points in time are those of time.monotonic()."""
-
-    began: float = dataclasses.field(default_factory=time.monotonic)
-    opened: float | None = None
-    ended: float | None = None
-    read: float = 0.0
-    check: LoadCheck | None = None
-
-    def phases(self) -> dict[str, float]:
-        """They add up to the load, or to what it took by now."""
-        now = time.monotonic() if self.ended is None else self.ended
-        opened = now if self.opened is None else self.opened
-        verify = 0.0 if self.check is None else self.check.seconds
-        read = max(self.read - verify, 0.0)
-        rest = now - opened - read - verify
-        found = {"open": opened - self.began, "read": read, "consume": max(rest, 0.0)}
-        return found if self.check is None else {**found, "verify": verify}
-
-
-@dataclasses.dataclass(slots=True)
-class _Wanted:
-    """The tensors that a load makes of its runs. They stay as they are when the streamer starts
-    another load. It has no reference to the load, which owns a generator that refers to it."""
-
-    files: dict[int, list[SafetensorMetadata]]
-    """Of each request, by its id."""
-    device: torch.device
-    into: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
-    """The memory of the destinations, by the names of the tensors."""
-    distributed: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
-    """The destinations that are DTensors, which are yielded instead of their memory."""
-    written: bool = True
-    """Whether the engine writes to the destinations itself."""
-    progress: Progress | None = None
-    total_size: int = 0
-    unfilled: int = 0
-    """Destinations of `into` that were not filled yet."""
-    logged: bool = False
-    check: LoadCheck | None = None
-    numbers: list[int] | None = None
-    """The number of the file of each request, by its id; None: the id is that number."""
-    times: _Times = dataclasses.field(default_factory=_Times)
-
-    def target(self, name: str) -> torch.Tensor:
-        """The destination of `name`, as the caller gave it."""
-        return self.distributed.get(name, self.into[name])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +124,7 @@ class SafetensorsStreamer:
         self.unaligned_copies = 0
         self._files: list[SafetensorsMetadata] = []
         self._credentials: S3Credentials | None = None
-        self._begun: tuple[Load, _Wanted] | None = None
+        self._begun: tuple[Load, WantedTensors] | None = None
         self._opened: _Opened | None = None
         self._check: LoadCheck | None = None
         self._phases: dict[str, float] = {}  # of the load before it was closed
@@ -216,7 +167,7 @@ class SafetensorsStreamer:
         file was changed while it was streamed, and tensors in use may show it.
         """
         if self._begun is not None:
-            self._phases = self._begun[1].times.phases()
+            self._phases = self._begun[1].phases()
         self._begun = None
         self.file_streamer.close()
 
@@ -324,7 +275,7 @@ class SafetensorsStreamer:
             StreamerError: (a ValueError) a file is missing, can't be read, or is no valid
                 safetensors file; an argument or a setting can't be used.
         """
-        names = [to_text(path) for path in _as_list(paths)]
+        names = to_texts(paths, "; stream_file() takes one")
         self._stream(
             names,
             s3_credentials,
@@ -438,10 +389,10 @@ class SafetensorsStreamer:
                 note_writes(distributed.values())
             reader.start(requests)
         load = self.file_streamer.load()
-        times = _Times(self.start_time, time.monotonic(), check=self._check)
+        times = Times(self.start_time, time.monotonic())
         self._begun = (
             load,
-            _Wanted(
+            WantedTensors(
                 files,
                 load.device,
                 targets,
@@ -518,9 +469,11 @@ class SafetensorsStreamer:
         load = self.file_streamer.load()
         if self._begun is None or self._begun[0] is not load:
             # The caller has started file_streamer, and filled files_to_tensors_metadata.
-            self._begun = load, _Wanted(self.files_to_tensors_metadata, load.device)
+            self._begun = load, WantedTensors(self.files_to_tensors_metadata, load.device)
         wanted = self._begun[1]
-        return self._take(load, wanted, load.view("tensors", partial(_tensors, wanted=wanted)))
+        return self._take(
+            load, wanted, load.view("tensors", partial(tensors_of_load, wanted=wanted))
+        )
 
     async def get_tensors_async(self) -> AsyncIterator[tuple[str, torch.Tensor]]:
         """get_tensors() for ``async for``: the event loop (asyncio) goes on while the load waits.
@@ -552,7 +505,7 @@ class SafetensorsStreamer:
                 pass
 
     def _take(
-        self, load: Load, wanted: _Wanted, tensors: Iterator[tuple[str, torch.Tensor]]
+        self, load: Load, wanted: WantedTensors, tensors: Iterator[tuple[str, torch.Tensor]]
     ) -> Iterator[tuple[str, torch.Tensor]]:
         """Keeps `self` alive, and with it the reader, while the consumer iterates."""
         count = sum(map(len, wanted.files.values()))
@@ -566,7 +519,7 @@ class SafetensorsStreamer:
             self._report(wanted, None)
             self._log_summary(wanted.total_size)
 
-    def _report(self, wanted: _Wanted, error: StreamerError | None) -> None:
+    def _report(self, wanted: WantedTensors, error: StreamerError | None) -> None:
         """Once for each load, when it ends."""
         if not wanted.logged:
             wanted.logged = True
@@ -591,7 +544,7 @@ class SafetensorsStreamer:
         self, paths: Sequence[Path], s3_credentials: S3Credentials | None = None
     ) -> None:
         """Reads only the headers of `paths`: for keys(), metadata() and get_slice()."""
-        names = [to_text(path) for path in _as_list(paths)]
+        names = to_texts(paths, "; stream_file() takes one")
         self._forget(s3_credentials)
         reader = self.file_streamer.open_local(s3_credentials)  # ends the load, without names too
         self._files = list(read_headers(reader, names))
@@ -627,7 +580,7 @@ class SafetensorsStreamer:
         if self._check is not None:
             notes = {**notes, "verify": self._check.note()}
         if self._begun is not None:
-            phases = self._begun[1].times.phases()
+            phases = self._begun[1].phases()
         return dataclasses.replace(stats, notes=notes, phases=phases)
 
     def _file(self, path: str) -> SafetensorsMetadata:
@@ -647,76 +600,5 @@ class SafetensorsStreamer:
         )
 
 
-def _tensors(
-    runs: Iterator[Run], wanted: _Wanted
-) -> Generator[tuple[str, torch.Tensor], None, None]:
-    """No frame holds a tensor that was yielded, nor memory that is only its own."""
-    done = 0
-    times = wanted.times
-    before = time.monotonic()
-    for run in runs if wanted.check is None else _hashed(runs, wanted, wanted.check):
-        times.read += time.monotonic() - before
-        tensors = wanted.files[run.request_id]
-        first, last = run.first, run.first + run.count
-        pairs = tensors_of_run(run, tensors, wanted.device)
-        del run
-        if wanted.into:
-            if wanted.written:
-                filled = [t.name for t in tensors[first:last] if t.name in wanted.into]
-                note_writes(wanted.into[name] for name in filled)
-                wanted.unfilled -= len(filled)
-                del filled
-            pairs = _filled(tensors[first:last], pairs, wanted)
-        yield from pairs
-        if wanted.progress is not None:
-            done += sum(tensor.end - tensor.start for tensor in tensors[first:last])
-            wanted.progress(done, wanted.total_size)
-        before = time.monotonic()
-    times.read += time.monotonic() - before
-
-
-def _hashed(runs: Iterator[Run], wanted: _Wanted, check: LoadCheck) -> Generator[Run, None, None]:
-    """`runs`, each after it was hashed."""
-
-    def bytes_of(run: Run, index: int) -> Any:
-        tensor = wanted.files[run.request_id][run.first + index]
-        return bytes_of_range(run, index, lambda _: wanted.into[tensor.name])
-
-    numbers = wanted.numbers
-    return check.hashed(runs, (lambda id: id) if numbers is None else numbers.__getitem__, bytes_of)
-
-
-def _filled(
-    tensors: Sequence[SafetensorMetadata],
-    fresh: Iterator[tuple[str, torch.Tensor]],
-    wanted: _Wanted,
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Destinations where `tensors` have one, else what `fresh` makes of them."""
-    into = wanted.into
-    if wanted.written and all(tensor.name in into for tensor in tensors):
-        return ((tensor.name, wanted.target(tensor.name)) for tensor in tensors)
-
-    def fill(pair: tuple[str, torch.Tensor]) -> tuple[str, torch.Tensor]:
-        name, own = pair
-        target = into.get(name)
-        if target is None:
-            return pair
-        if not wanted.written:
-            with torch.no_grad():
-                target.copy_(own)
-            wanted.unfilled -= 1
-        return name, wanted.target(name)
-
-    return map(fill, fresh)
-
-
 def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
-
-
-def _as_list(paths: Any) -> list[Any]:
-    if isinstance(paths, str | bytes) or hasattr(paths, "__fspath__"):
-        raise RunaiStreamerInvalidInputException(
-            "stream_files() takes a list of paths; stream_file() takes one"
-        )
-    return list(paths)

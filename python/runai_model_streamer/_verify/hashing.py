@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._errors import StreamerError, shown_path
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership, Session
+from runai_model_streamer._verify.interleaving import interleaved, processors
 
 _PART_BYTES = 8 << 20
 _PARTS_AHEAD = 4  # of one file, that wait to be hashed
@@ -131,11 +131,6 @@ def _failed(error: StreamerError, paths: Sequence[str]) -> str | None:
     return next((path for path in paths if shown_path(path) == error.path), None)
 
 
-def processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def _hash_opened(
     session: Session, paths: Sequence[str], count: Callable[[int], None]
 ) -> Iterator[tuple[str, str]]:
@@ -169,13 +164,13 @@ def _hash_opened(
 
 def _interleaved(paths: Sequence[str], sizes: Mapping[str, int]) -> list[FileChunks]:
     """Requests for whole files, a part of each in turn. Their ids count from 0."""
+    whole = [FileChunks.contiguous(0, path, 0, _parts_of(sizes[path])) for path in paths]
     requests: list[FileChunks] = []
-    places = {path: 0 for path in paths if sizes[path] > 0}
-    while places:
-        for path, place in list(places.items()):
-            size = min(_PART_BYTES, sizes[path] - place)
-            requests.append(FileChunks(len(requests), path, place, [size]))
-            places[path] += size
-            if places[path] == sizes[path]:
-                del places[path]
+    for file, first, last in interleaved([one.sizes for one in whole], _PART_BYTES):
+        requests.append(whole[file].part(len(requests), first, last))
     return requests
+
+
+def _parts_of(size: int) -> list[int]:
+    parts = [_PART_BYTES] * (size // _PART_BYTES)
+    return [*parts, size % _PART_BYTES] if size % _PART_BYTES else parts

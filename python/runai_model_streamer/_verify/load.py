@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -206,28 +206,3 @@ def bytes_of_range(run: Run, index: int, destination: Callable[[int], torch.Tens
 
 def _bytes_of_tensor(tensor: torch.Tensor) -> Any:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy()
-
-
-def interleaved(counts: Sequence[Sequence[int]], piece: int) -> list[tuple[int, int, int]]:
-    """The order in which files are read so that they can be hashed at once: pieces of ranges,
-    (file, first range, range behind the last one), of as many files in turn as there are
-    processors. `counts` are the sizes of the ranges of each file, in bytes; a piece has at least
-    `piece` bytes unless it is the last one."""
-    order: list[tuple[int, int, int]] = []
-    at_once = len(os.sched_getaffinity(0))
-    active: deque[tuple[int, int]] = deque()
-    waiting = deque(range(len(counts)))
-    while waiting or active:
-        while waiting and len(active) < at_once:
-            active.append((waiting.popleft(), 0))
-        file, first = active.popleft()
-        sizes = counts[file]
-        last, size = first, 0
-        while last < len(sizes) and size < piece:
-            size += sizes[last]
-            last += 1
-        if last > first:
-            order.append((file, first, last))
-        if last < len(sizes):
-            active.append((file, last))
-    return order

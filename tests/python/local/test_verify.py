@@ -25,7 +25,7 @@ from runai_model_streamer import (
     load_file,
     load_model,
 )
-from runai_model_streamer._verify.load import interleaved
+from runai_model_streamer._verify.interleaving import interleaved
 from runai_model_streamer._verify.manifest import (
     Manifest,
     format_statement,
