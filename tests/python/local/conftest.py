@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 
 from tests.support.processes import python
 
@@ -23,6 +25,19 @@ def strategy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
     return tmp_path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A file of three layers, and its tensors."""
+    tensors = {
+        f"layers.{layer}.{part}": torch.randn(*shape)
+        for layer in range(3)
+        for part, shape in {"weight": (300, 400), "bias": (7,), "none": (0, 2)}.items()
+    }
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(tensors, path)
+    return path, tensors
 
 
 def preload(source: Path, folder: Path) -> str:

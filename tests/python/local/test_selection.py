@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
-import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,20 +23,7 @@ from runai_model_streamer import (
 from runai_model_streamer._device import registry
 from runai_model_streamer._device.moved import MovedSink
 from runai_model_streamer._formats.safetensors import tensor_slice
-from runai_model_streamer._session import Session
 from tests.support.models import load, same, save_floats
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
-    tensors = {
-        f"layers.{layer}.{part}": torch.randn(*shape)
-        for layer in range(3)
-        for part, shape in {"weight": (300, 400), "bias": (7,), "none": (0, 2)}.items()
-    }
-    path = tmp_path / "model.safetensors"
-    safetensors.torch.save_file(tensors, path)
-    return path, tensors
 
 
 class TestNames:
@@ -307,92 +292,6 @@ class TestSlices:
         assert same(part, tensors["layers.2.weight"][4:9])
 
 
-class TestReports:
-    def test_metadata_is_merged_and_available_by_file(self, tmp_path: Path) -> None:
-        for name, value in {"a": "1", "b": "2"}.items():
-            safetensors.torch.save_file(
-                {name: torch.zeros(1)},
-                tmp_path / f"{name}.safetensors",
-                {"both": value, name: "x"},
-            )
-        paths = list_safetensors(tmp_path)
-        with SafetensorsStreamer() as streamer:
-            streamer.stream_files(paths)
-            assert streamer.metadata() == {"both": "2", "a": "x", "b": "x"}
-            assert streamer.metadata(paths[0]) == {"both": "1", "a": "x"}
-            assert streamer.keys() == ["a", "b"]
-            with pytest.raises(KeyError):
-                streamer.metadata("other")
-
-    def test_progress_grows_to_the_total(self, strategy, model) -> None:
-        path, tensors = model
-        calls: list[tuple[int, int]] = []
-        load(path, progress=lambda done, total: calls.append((done, total)))
-        total = sum(tensor.nbytes for tensor in tensors.values())
-        assert calls[-1] == (total, total)
-        assert {end for _, end in calls} == {total}
-        assert [done for done, _ in calls] == sorted(done for done, _ in calls)
-
-    def test_statistics_stay_after_the_load(self, strategy, model) -> None:
-        path, tensors = model
-        with SafetensorsStreamer() as streamer:
-            streamer.stream_files([path])
-            list(streamer.get_tensors())
-            inside = streamer.stats()
-        stats = streamer.stats()  # also afterwards
-        total = sum(tensor.nbytes for tensor in tensors.values())
-        assert stats.bytes == inside.bytes == total == streamer.total_size
-        assert stats.bytes_by_source == {"file": total}
-        assert sum(stats.bytes_by_strategy.values()) == total
-        assert stats.requests > 0 and stats.retries == 0
-        assert stats.seconds > 0 and stats.rate > 0
-        assert stats.threads > 0 and stats.device == "cpu"
-        assert stats.bound in ("storage", "consumer", "window", "none")
-        assert min(
-            stats.wait_storage_seconds, stats.wait_consumer_seconds, stats.wait_memory_seconds
-        ) >= 0  # fmt: skip
-
-    def test_the_verdict_on_a_slow_consumer(self, tmp_path: Path, monkeypatch) -> None:
-        import time
-
-        monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", "buffered")
-        monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", "4000000")
-        path = tmp_path / "a.safetensors"
-        save_floats(path, [500_000] * 12)
-        with SafetensorsStreamer() as streamer:
-            streamer.stream_files([path])
-            for _ in streamer.get_tensors():
-                time.sleep(0.1)
-            assert streamer.stats().bound == "consumer"
-
-    def test_the_verdict_on_slow_storage(self, tmp_path: Path, faulty) -> None:
-        path = tmp_path / "a.safetensors"
-        save_floats(path, [500_000] * 3)
-        code = """
-import sys
-from runai_model_streamer import SafetensorsStreamer
-with SafetensorsStreamer() as streamer:
-    streamer.stream_files([sys.argv[1]])
-    list(streamer.get_tensors())
-    print(streamer.stats().bound)
-"""
-        found = faulty(
-            code, str(path), SHIM_FROM="300000", SHIM_SECONDS="1",
-            RUNAI_STREAMER_FS_STRATEGY="buffered",
-        )  # fmt: skip
-        assert found == "storage"
-
-    def test_the_summary_line(self, model, caplog) -> None:
-        with caplog.at_level(logging.INFO, "runai_model_streamer"):
-            load(model[0])
-        lines = [record.message for record in caplog.records if "Overall time" in record.message]
-        assert len(lines) == 1
-        assert re.fullmatch(
-            r"\[RunAI Streamer\] Overall time to stream .+ of all files to cpu: [\d.]+s, .+/s",
-            lines[0],
-        )
-
-
 class OfShapes(torch.nn.Module):
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         super().__init__()
@@ -565,54 +464,3 @@ def sorted_names(path: Path) -> list[str]:
     with SafetensorsStreamer() as streamer:
         streamer.open_files([path])
         return streamer.keys()
-
-
-class TestAsACollection:
-    def test_length_and_names(self, model) -> None:
-        streamer = SafetensorsStreamer()
-        assert len(streamer) == 0 and streamer and "layers.0.bias" not in streamer
-        with streamer:
-            streamer.stream_files([model[0]], tensor_names=["layers.0.bias"])
-            assert len(streamer) == len(streamer.keys()) == 9
-            assert "layers.1.bias" in streamer and "layers.9.bias" not in streamer
-            assert repr(streamer) == "<SafetensorsStreamer: 9 tensors in 1 files, 28 bytes to cpu>"
-
-
-class TestFilesThatAreOpen:
-    """stream_files() behind open_files() of the same files reads the headers once."""
-
-    @pytest.mark.parametrize("same_files", [True, False])
-    def test_headers_are_read_once(self, model, tmp_path, monkeypatch, same_files) -> None:
-        path, tensors = model
-        save_floats(tmp_path / "other.safetensors", [3])
-        opened = []
-        session = Session.open
-        monkeypatch.setattr(
-            Session,
-            "open",
-            lambda self, paths, *rest: opened.extend(paths) or session(self, paths, *rest),
-        )
-        with SafetensorsStreamer() as streamer:
-            streamer.open_files([path if same_files else tmp_path / "other.safetensors"])
-            streamer.stream_files([path])
-            assert {name: t.shape for name, t in streamer.get_tensors()} == {
-                name: t.shape for name, t in tensors.items()
-            }
-        assert opened.count(str(path)) == 1
-
-    def test_every_load_is_of_its_own(self, model) -> None:
-        path, tensors = model
-        with SafetensorsStreamer() as streamer:
-            streamer.open_files([path])
-            for _ in range(2):
-                streamer.stream_files([path])
-                found = dict(streamer.get_tensors())
-                assert all(same(found[name], tensors[name]) for name in tensors)
-
-    def test_the_streamer_was_closed_in_between(self, model) -> None:
-        path, tensors = model
-        with SafetensorsStreamer() as streamer:
-            streamer.open_files([path])
-            streamer.close()
-            streamer.stream_files([path])
-            assert len(dict(streamer.get_tensors())) == len(tensors)
