@@ -27,6 +27,8 @@ PrefixEnd = Callable[[bytes, str, int], int]
 
 # First bytes of so many bytes are held at once, or a quarter of the memory limit.
 _MOST_HELD = 8 << 20
+# As long as the limit is 0: it is chosen when the first file is opened.
+_HELD_AT_FIRST = 1 << 20
 # Files that are opened first, so that reading begins soon.
 _FIRST_FILES = 4
 
@@ -46,14 +48,19 @@ def read_prefixes(
     held for some files at a time, which the memory limit pays for. `soon`: few files at first, so
     that their tensors can be streamed while further files are opened.
     """
-    limit = session.stream.stats()["memory_limit"]
-    # Each part is there twice for a moment.
-    held = _MOST_HELD if limit is None else min(_MOST_HELD, limit // 4)
-    at_once = max(1, held // first_bytes)
-    at, size = 0, min(_FIRST_FILES, at_once) if soon else at_once
+    at, most = 0, _FIRST_FILES if soon else len(paths)
     while at < len(paths):
+        size = min(most, max(1, _most_held(session) // first_bytes))
         yield from _read_some(session, paths[at : at + size], first_bytes, end_of)
-        at, size = at + size, at_once
+        at, most = at + size, len(paths)
+
+
+def _most_held(session: Session) -> int:
+    limit = session.stream.stats()["memory_limit"]
+    if limit is None:
+        return _MOST_HELD
+    # Each part is there twice for a moment.
+    return min(_MOST_HELD, limit // 4) if limit else _HELD_AT_FIRST
 
 
 def _read_some(
