@@ -7,7 +7,6 @@ import pytest
 from tests.python.object_storage.storages import OPERATIONS
 from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support.models import check_same, load, make_model, save
-from tests.support.servers.canned import Answer, Canned
 from tests.support.servers.nginx import Nginx
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
@@ -76,14 +75,3 @@ def test_a_missing_bundle(model, use):
     use({"AWS_CA_BUNDLE": "/no/such/file.pem"})
     with pytest.raises(ValueError, match="AWS_CA_BUNDLE"):
         load(model)
-
-
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_server_that_demands_a_client_certificate_is_named(
-    certificate, authority, use, tmp_path, operation
-):
-    with Canned(lambda seen: Answer(404), certificate) as server:
-        server.demand_client_certificates(authority.ca)
-        use({**S3_ENV, "AWS_CA_BUNDLE": str(authority.ca), "AWS_ENDPOINT_URL": server.url})
-        with pytest.raises(OSError, match="demands a client certificate"):
-            OPERATIONS[operation]("s3://models/m.safetensors", tmp_path)

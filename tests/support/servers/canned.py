@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import http.server
+import os
 import pathlib
 import re
+import socket
 import ssl
+import struct
 import sys
 import threading
 from collections.abc import Callable
+from typing import Literal
 
 from .process import free_port
 from .tls import Certificate
@@ -67,10 +71,19 @@ class Canned:
         self.scheme = "https" if certificate else "http"
         self.handler, self.seen = handler, list[Seen]()
         self.host, self.port = host, port or free_port(host)
+        self._resets = False
         canned = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def handle(self) -> None:
+                if canned._resets:
+                    end = struct.pack("ii", 1, 0)
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, end)
+                    os.close(self.connection.detach())
+                else:
+                    super().handle()
 
             def answer(self) -> None:
                 size = int(self.headers.get("Content-Length") or 0)
@@ -106,11 +119,19 @@ class Canned:
     def url(self) -> str:
         return f"{self.scheme}://{self.host}:{self.port}"
 
-    def demand_client_certificates(self, ca: pathlib.Path) -> None:
-        """Speaks only to clients that have a certificate of this authority, from now on."""
+    def ask_for_client_certificates(
+        self,
+        ca: pathlib.Path,
+        refusal: Literal["alert", "reset", "none"] = "alert",
+        newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
+    ) -> None:
+        """Asks for a certificate of this authority, from now on, and refuses clients without one:
+        by TLS, or by a reset after the handshake, before anything is read."""
         context = self._server.socket.context  # type: ignore[attr-defined]
         context.load_verify_locations(ca)
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.maximum_version = newest
+        context.verify_mode = ssl.CERT_REQUIRED if refusal == "alert" else ssl.CERT_OPTIONAL
+        self._resets = refusal == "reset"
 
     def __enter__(self) -> Canned:
         self._thread.start()

@@ -48,17 +48,17 @@ int descriptor_errno() {
   return 0;
 }
 
-CURLcode share_certificates(CURL*, void* context, void* certificates) {
-  SSL_CTX_set1_cert_store(static_cast<SSL_CTX*>(context), static_cast<X509_STORE*>(certificates));
-  return CURLE_OK;
+// The place of the flag of CurlHandle in an SSL_CTX.
+int flag_index() {
+  static const int index = SSL_CTX_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
+  return index;
 }
 
-// As above, and TLS records are read many at a time.
-CURLcode share_and_read_ahead(CURL* easy, void* context, void* certificates) {
-  auto* ssl = static_cast<SSL_CTX*>(context);
-  SSL_CTX_set_read_ahead(ssl, 1);
-  SSL_CTX_set_default_read_buffer_len(ssl, kTlsRead);
-  return share_certificates(easy, context, certificates);
+// Called when a server asks for a client certificate: there is none.
+int note_demand(SSL* ssl, X509**, EVP_PKEY**) {
+  void* flag = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), flag_index());
+  if (flag != nullptr) *static_cast<bool*>(flag) = true;
+  return 0;
 }
 
 // What OpenSSL says of a server that responds to a handshake with something else.
@@ -73,7 +73,25 @@ bool wants_certificate(const std::string& message) {
   return message.find("certificate required") != message.npos;
 }
 
+bool is_alert(const std::string& message) { return message.find(" alert ") != message.npos; }
+
+constexpr const char* kNoClientCertificates =
+    "Client certificates are not supported: use an endpoint without mutual TLS";
+
 }  // namespace
+
+CURLcode CurlHandle::set_up_tls(CURL*, void* context, void* handle) {
+  auto* const self = static_cast<CurlHandle*>(handle);
+  auto* const ssl = static_cast<SSL_CTX*>(context);
+  if (self->certificates_) SSL_CTX_set1_cert_store(ssl, self->certificates_.get());
+  if (self->reads_ahead_) {
+    SSL_CTX_set_read_ahead(ssl, 1);
+    SSL_CTX_set_default_read_buffer_len(ssl, kTlsRead);
+  }
+  SSL_CTX_set_ex_data(ssl, flag_index(), &self->asked_for_certificate_);
+  SSL_CTX_set_client_cert_cb(ssl, &note_demand);
+  return CURLE_OK;
+}
 
 std::string proxy_for(const Request& request) {
   if (!request.proxy) return {};
@@ -122,6 +140,11 @@ void CurlHandle::prepare(const Request& request, const TransportSettings& settin
   set(CURLOPT_SSL_VERIFYHOST, 2L);
   set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
   certificates_.reset();
+  reads_ahead_ = false;
+  const Result<Url> url = parse_url(request.url);
+  std::string origin = url.ok() ? url->origin() : "this address";
+  if (origin != origin_) asked_for_certificate_ = false;
+  origin_ = std::move(origin);
   // Parsing those of the system takes 15 ms.
   proxy_ = proxy_for(request);
   if (!request.url.starts_with("http://") || !proxy_.empty()) trust(settings.trust);
@@ -133,20 +156,21 @@ void CurlHandle::prepare(const Request& request, const TransportSettings& settin
 }
 
 void CurlHandle::trust(const TrustStore& store) {
-  if (certificates_ = tls_is_ours() ? load_certificates(store) : nullptr; certificates_) {
+  if (tls_is_ours()) {
+    certificates_ = load_certificates(store);
+    set(CURLOPT_SSL_CTX_DATA, this);
+    set(CURLOPT_SSL_CTX_FUNCTION, &set_up_tls);
+  }
+  if (certificates_) {
     curl_easy_setopt(easy_.get(), CURLOPT_CAINFO, nullptr);
     curl_easy_setopt(easy_.get(), CURLOPT_CAPATH, nullptr);
-    set(CURLOPT_SSL_CTX_DATA, certificates_.get());
-    set(CURLOPT_SSL_CTX_FUNCTION, &share_certificates);
     return;
   }
   if (!store.file.empty()) set(CURLOPT_CAINFO, store.file.c_str());
   if (!store.directory.empty()) set(CURLOPT_CAPATH, store.directory.c_str());
 }
 
-void CurlHandle::read_ahead() {
-  if (certificates_) set(CURLOPT_SSL_CTX_FUNCTION, &share_and_read_ahead);
-}
+void CurlHandle::read_ahead() { reads_ahead_ = true; }
 
 void CurlHandle::resolve(const Url& url, const std::vector<std::string>& addresses) {
   if (addresses.empty()) return;
@@ -195,13 +219,6 @@ CURLcode CurlHandle::run(Attempt* attempt) {
   return result;
 }
 
-std::string CurlHandle::origin() const {
-  const char* text = nullptr;
-  curl_easy_getinfo(easy_.get(), CURLINFO_EFFECTIVE_URL, &text);
-  const Result<Url> url = parse_url(text == nullptr ? "" : text);
-  return url.ok() ? url->origin() : std::string("this address");
-}
-
 TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error) const {
   TransferResult outcome{.status = Status(), .retry = true, .unreachable = !connected};
   Code code = Code::kNetwork;
@@ -245,17 +262,18 @@ TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error
   }
   std::string message = error_[0] != '\0' ? error_ : curl_easy_strerror(result);
   if (!connected && lacks_tls(message)) {
-    message = "the server at " + origin() + " does not speak TLS";
+    message = "the server at " + origin_ + " does not speak TLS";
     hint = "Use http:// in the endpoint if the server is a plain one";
     outcome.retry = false;
-  } else if (wants_certificate(message)) {
-    message = "the server at " + origin() + " demands a client certificate";
-    hint = "Client certificates are not supported: use an endpoint without mutual TLS";
+  } else if (wants_certificate(message) ||
+             (!connected && asked_for_certificate_ && is_alert(message))) {
+    message = "the server at " + origin_ + " demands a client certificate";
+    hint = kNoClientCertificates;
     outcome.retry = false;
   } else if (result == CURLE_UNSUPPORTED_PROTOCOL && message.find("HTTP/0.9") != message.npos) {
     code = Code::kNetwork;
     message = "the server's response is not HTTP";
-    hint = "If the server at " + origin() + " speaks TLS, use https:// in the endpoint";
+    hint = "If the server at " + origin_ + " speaks TLS, use https:// in the endpoint";
   }
   if (!proxy_.empty() && !connected) {
     message = "no connection by the proxy " + shown_proxy(proxy_) + ": " + message;
@@ -271,6 +289,23 @@ TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error
   outcome.status = Status::error(code, std::move(message))
                        .with_errno(outcome.retry ? os_error : 0)
                        .with_hint(std::move(hint));
+  return outcome;
+}
+
+TransferResult CurlHandle::unanswered(TransferResult outcome) const {
+  if (!asked_for_certificate_ || !outcome.retry || outcome.status.code() != Code::kNetwork) {
+    return outcome;
+  }
+  const ErrorDetail& detail = outcome.status.detail();
+  // An alert is the server's decision; anything else may pass.
+  outcome.retry = !is_alert(detail.message);
+  outcome.status =
+      Status::error(Code::kNetwork, "the server at " + origin_ +
+                                        " asked for a client certificate, and ended the "
+                                        "connection: " +
+                                        detail.message)
+          .with_errno(outcome.retry ? detail.os_error : 0)
+          .with_hint(kNoClientCertificates);
   return outcome;
 }
 

@@ -53,10 +53,15 @@ class CurlHandle {
   void end();
   // The error that `result` stands for.
   TransferResult outcome(CURLcode result, bool connected, int os_error) const;
+  // A response has begun.
+  void answered() { asked_for_certificate_ = false; }
+  // `outcome` of a request that no response came to. A server that demands a client certificate may
+  // end the connection before its reason arrives: the error then says that it had asked for one.
+  TransferResult unanswered(TransferResult outcome) const;
 
  private:
+  static CURLcode set_up_tls(CURL* easy, void* context, void* handle);
   void trust(const TrustStore& store);
-  std::string origin() const;
 
   struct ListFree {
     void operator()(curl_slist* list) const { curl_slist_free_all(list); }
@@ -68,7 +73,10 @@ class CurlHandle {
   std::unique_ptr<CURLM, MultiCleanup> multi_;
   std::unique_ptr<CURL, EasyCleanup> easy_;
   bool added_ = false;
-  std::string proxy_;  // of what prepare() was for
+  bool reads_ahead_ = false;
+  std::string origin_;                  // of what prepare() was for
+  bool asked_for_certificate_ = false;  // by that server, which has not responded since
+  std::string proxy_;                   // of what prepare() was for
   char error_[CURL_ERROR_SIZE] = {};
 };
 

@@ -149,7 +149,7 @@ TransferResult DirectTransfer::connect_once(Channel* channel, const Request& req
     long os_error = 0;
     curl_easy_getinfo(handle.easy(), CURLINFO_OS_ERRNO, &os_error);
     TransferResult outcome =
-        handle.outcome(result, /*connected=*/false, static_cast<int>(os_error));
+        handle.unanswered(handle.outcome(result, /*connected=*/false, static_cast<int>(os_error)));
     channel->close();
     if (!addresses.empty() && transport.interrupted().ok() && !attempt->cut()) {
       transport.addresses.failed(url.host, addresses.front());
@@ -193,6 +193,11 @@ TransferResult DirectTransfer::perform(const Request& request, Attempt* attempt,
     if (attempt->body->progress != nullptr) attempt->body->progress->fresh = !reused;
     ResponseParser reader(attempt, request.method == "HEAD");
     TransferResult outcome = exchange(&channel, text, &reader, attempt, end, times);
+    if (reader.begun()) {
+      channel.handle.answered();
+    } else {
+      outcome = channel.handle.unanswered(std::move(outcome));
+    }
     const bool fine = outcome.status.ok() && reader.done() && reader.reusable();
     const bool ended = !attempt->abort.ok() || !attempt->transport->interrupted().ok();
     // The server may have closed the connection while it was idle.
