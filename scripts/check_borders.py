@@ -63,7 +63,7 @@ ROOMS: dict[str, set[str]] = {
 # Python: the modules and directories of the package from the lowest layer to the highest. A module
 # may import what is in lower layers, and in its own as long as the imports make no circle.
 LAYERS: list[set[str]] = [
-    {"_interpreter", "_installation", "_native", "_gc"},
+    {"_interpreter", "_installation", "_native", "_gc", "_torch"},
     {"_errors"},
     {"_native_api"},
     {"_settings", "_units"},

@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
+from typing_extensions import Self  # of torch's own needs
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device import registry
@@ -24,9 +25,6 @@ from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership, Run, Session
 from runai_model_streamer._stats import StreamStats
 from runai_model_streamer._storage.listing import list_files
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["ByteStreamer", "FileStreamer", "RunaiStreamerInvalidInputException"]
 

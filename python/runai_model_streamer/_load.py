@@ -19,6 +19,8 @@ from runai_model_streamer._session import Run
 
 if TYPE_CHECKING:
     import torch
+else:
+    from runai_model_streamer._torch import torch
 
 
 class _Ahead:

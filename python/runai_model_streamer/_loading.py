@@ -10,7 +10,6 @@ from functools import partial
 import torch
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
-from runai_model_streamer._device.registry import device_of
 from runai_model_streamer._dtensor import is_dtensor, local_of, with_local
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.into import has_plain_memory, same_device, span_of
@@ -24,6 +23,7 @@ from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
 from runai_model_streamer._session import Ownership
 from runai_model_streamer._spans import Along
 from runai_model_streamer._storage.checkpoint import Checkpoint, find_checkpoint
+from runai_model_streamer._torch import device_of
 from runai_model_streamer._verify.manifest import Verify
 
 

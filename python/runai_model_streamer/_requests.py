@@ -17,6 +17,8 @@ from runai_model_streamer._paths import Path, to_text
 
 if TYPE_CHECKING:
     import torch
+else:
+    from runai_model_streamer._torch import torch
 
 __all__ = ["FileChunks", "RunaiStreamerMemoryLimitException"]
 

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
 
-import torch
-
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
-from runai_model_streamer._device.registry import device_of
-from runai_model_streamer._errors import (
-    RunaiStreamerInvalidInputException,
-    StreamerImportError,
-    StreamerUnsupportedError,
-)
-from runai_model_streamer._formats.safetensors.headers import read_headers
+from runai_model_streamer._errors import RunaiStreamerInvalidInputException, StreamerImportError
+from runai_model_streamer._formats.safetensors.headers import read_headers_in
+from runai_model_streamer._formats.safetensors.numpy_arrays import Array, NumpyArrays
 from runai_model_streamer._formats.safetensors.selection import by_name
-from runai_model_streamer._formats.safetensors.tensor_slice import SliceReader, TensorSlice
-from runai_model_streamer._formats.safetensors.torch_dtypes import check_tensors
+from runai_model_streamer._formats.safetensors.tensor_slice import (
+    Library,
+    SliceReader,
+    TensorSlice,
+    TorchTensors,
+)
 from runai_model_streamer._gc import collection_paused
 from runai_model_streamer._paths import Path
-from runai_model_streamer._reader import LocalReader
+from runai_model_streamer._session import Session
 from runai_model_streamer._storage.checkpoint import find_checkpoint
+from runai_model_streamer._torch import device_of
 
 if TYPE_CHECKING:
-    import numpy
-    from numpy.typing import NDArray
-    from typing_extensions import Self
-
-    Array = NDArray[numpy.generic]
+    import torch
+else:
+    from runai_model_streamer._torch import torch
 
 T = TypeVar("T")
 
@@ -47,23 +44,18 @@ class SafeOpen(Generic[T]):
     def __init__(
         self,
         path: Path,
-        convert: Callable[[torch.Tensor], T],
+        library: Library[T],
         s3_credentials: S3Credentials | None = None,
         variant: str | None = None,
     ) -> None:
-        self._convert = convert
+        self._library = library
         self._slices = SliceReader(s3_credentials)
         checkpoint = find_checkpoint(path, s3_credentials, variant)
-        reader = LocalReader(s3_credentials)
+        session = Session(checkpoint.files, credentials=s3_credentials)
+        self._slices.take(session)
         try:
-            files = list(read_headers(reader, checkpoint.files))
-        except BaseException:
-            reader.close()
-            raise
-        if reader.session is not None:
-            self._slices.take(reader.session)
-        self._files = {file.path: file for file in files}
-        try:
+            files = list(read_headers_in(session, checkpoint.files))
+            self._files = {file.path: file for file in files}
             with collection_paused():
                 self._tensors = by_name(
                     ((file.path, file.tensors_metadata) for file in files), checkpoint.place_of
@@ -72,7 +64,7 @@ class SafeOpen(Generic[T]):
             self.close()
             raise
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> SafeOpen[T]:
         return self
 
     def __exit__(
@@ -112,8 +104,7 @@ class SafeOpen(Generic[T]):
         Raises KeyError if there is none.
         """
         path, tensor = self._tensors[name]
-        check_tensors([tensor], path)
-        return TensorSlice(self._slices, self._files[path], tensor, self._convert)
+        return TensorSlice(self._slices, self._files[path], tensor, self._library)
 
     def __len__(self) -> int:
         return len(self._tensors)
@@ -162,32 +153,24 @@ def safe_open(
     """Opens a file, an index, a directory or a pattern, local or remote: see list_checkpoint().
 
     `framework` is "pt" or "np": what get_tensor() and slices return. `device` is that of tensors of
-    PyTorch.
+    PyTorch, which "np" does not need.
     """
     if framework in ("pt", "torch", "pytorch"):
-        target = device_of(device)
-        return SafeOpen(filename, lambda tensor: tensor.to(target), s3_credentials, variant)
+        try:
+            target = device_of(device)
+        except ModuleNotFoundError as error:
+            raise StreamerImportError(
+                "safe_open: tensors need torch, which is not installed: install torch, or use "
+                'framework="np"',
+                code="package",
+            ) from error
+        return SafeOpen(filename, TorchTensors(target), s3_credentials, variant)
     if framework in ("np", "numpy"):
         if str(device) != "cpu":
             raise RunaiStreamerInvalidInputException(
                 f"safe_open: arrays of numpy are in host memory, not on {device}"
             )
-        return SafeOpen(filename, _to_numpy, s3_credentials, variant)
+        return SafeOpen(filename, NumpyArrays(), s3_credentials, variant)
     raise RunaiStreamerInvalidInputException(
         f"safe_open: the framework {framework!r} is neither 'pt' nor 'np'"
     )
-
-
-def _to_numpy(tensor: torch.Tensor) -> Array:
-    """An array over the memory of `tensor`."""
-    try:
-        return tensor.numpy()
-    except TypeError:
-        raise StreamerUnsupportedError(
-            f"numpy has no {str(tensor.dtype).removeprefix('torch.')}: use the framework 'pt'",
-            code="unsupported",
-        ) from None
-    except RuntimeError as error:
-        raise StreamerImportError(
-            f"numpy can't be used: {error}", code="package", hint="Install numpy"
-        ) from error

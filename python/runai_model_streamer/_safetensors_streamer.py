@@ -9,21 +9,21 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import torch
+from typing_extensions import Self  # of torch's own needs
 
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device import registry
-from runai_model_streamer._distributed.streamer import DistributedStreamer
+from runai_model_streamer._distributed.streamer import DistributedStreamer, Group
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     StreamerChangedError,
     StreamerError,
     shown_path,
 )
-from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.header import SafetensorMetadata, check_tensors
 from runai_model_streamer._formats.safetensors.headers import (
     SafetensorsMetadata,
     make_request,
@@ -36,8 +36,11 @@ from runai_model_streamer._formats.safetensors.selection import (
     select,
 )
 from runai_model_streamer._formats.safetensors.slices import Parts, Slices, take_slices
-from runai_model_streamer._formats.safetensors.tensor_slice import SliceReader, TensorSlice
-from runai_model_streamer._formats.safetensors.torch_dtypes import check_tensors
+from runai_model_streamer._formats.safetensors.tensor_slice import (
+    SliceReader,
+    TensorSlice,
+    TorchTensors,
+)
 from runai_model_streamer._gc import collection_paused, collection_spaced
 from runai_model_streamer._load import Load
 from runai_model_streamer._logging import logger
@@ -55,12 +58,7 @@ from runai_model_streamer._verify.interleaving import interleaved
 from runai_model_streamer._verify.load import LoadCheck
 from runai_model_streamer._verify.manifest import Verify, to_manifest
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from runai_model_streamer._distributed.streamer import Group
-
-
+_TENSORS = TorchTensors()
 _PIECE_BYTES = 8 << 20  # of a file that is verified, before the next one has its turn
 
 
@@ -560,8 +558,7 @@ class SafetensorsStreamer:
         Slices stay usable after close(). Raises KeyError if the files have no such tensor.
         """
         file, tensor = self._tensors_by_name()[name]
-        check_tensors([tensor], file.path)
-        return TensorSlice(self._slices, file, tensor, _as_it_is)
+        return TensorSlice(self._slices, file, tensor, _TENSORS)
 
     def _tensors_by_name(self) -> dict[str, tuple[SafetensorsMetadata, SafetensorMetadata]]:
         if self._by_name is None:
@@ -598,7 +595,3 @@ class SafetensorsStreamer:
             round(seconds, 2),
             size_text(total_size / seconds if seconds > 0 else 0),
         )
-
-
-def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor

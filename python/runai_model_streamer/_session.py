@@ -18,6 +18,8 @@ from runai_model_streamer._requests import FileChunks
 
 if TYPE_CHECKING:
     import torch
+else:
+    from runai_model_streamer._torch import torch
 
 
 class Ownership(enum.IntEnum):

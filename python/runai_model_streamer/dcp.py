@@ -32,7 +32,7 @@ from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     SafetensorsHeaderError,
 )
-from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.header import SafetensorMetadata, check_tensors
 from runai_model_streamer._formats.safetensors.headers import (
     SafetensorsMetadata,
     check_unchanged,
@@ -43,7 +43,6 @@ from runai_model_streamer._formats.safetensors.into import has_plain_memory, not
 from runai_model_streamer._formats.safetensors.selection import by_name
 from runai_model_streamer._formats.safetensors.slices import part_of
 from runai_model_streamer._formats.safetensors.tensors import tensors_of_run
-from runai_model_streamer._formats.safetensors.torch_dtypes import check_tensors
 from runai_model_streamer._paths import Path
 from runai_model_streamer._reader import LocalReader
 from runai_model_streamer._session import Ownership, Run

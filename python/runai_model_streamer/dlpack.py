@@ -23,6 +23,8 @@ from runai_model_streamer._paths import Path
 
 if TYPE_CHECKING:
     from typing_extensions import CapsuleType
+else:
+    CapsuleType = object  # Python has no name for it before 3.13
 
 __all__ = ["HostTensor", "stream_files"]
 

@@ -14,12 +14,12 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from types import EllipsisType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from typing_extensions import Self  # of torch's own needs
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
-from runai_model_streamer._device.registry import device_of
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.tensor_slice import Index, TensorSlice
 from runai_model_streamer._loading import load_file
@@ -28,9 +28,7 @@ from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
 from runai_model_streamer._session import Ownership
 from runai_model_streamer._storage.local import is_weights
 from runai_model_streamer._storage.pull import is_address, pull_objects, weights_below
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from runai_model_streamer._torch import device_of
 
 __all__ = ["pretrained"]
 

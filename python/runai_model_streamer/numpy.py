@@ -11,26 +11,18 @@ ml_dtypes; F4 and F6 are in neither, see runai_model_streamer.dlpack.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy
 
 from runai_model_streamer._arrays import stream
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
-from runai_model_streamer._errors import StreamerUnsupportedError
-from runai_model_streamer._formats.safetensors.dtypes import TORCH_NAMES
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.numpy_arrays import Array, check_array, dtype_of
 from runai_model_streamer._formats.safetensors.selection import TensorNames
 from runai_model_streamer._native_api import Buffer
 from runai_model_streamer._paths import Path
 from runai_model_streamer._session import Ownership
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[numpy.generic]
 
 __all__ = ["load_file", "stream_files"]
 
@@ -68,38 +60,11 @@ def _stream(
     names: TensorNames | None,
     ownership: Ownership,
 ) -> Iterator[tuple[str, Array]]:
-    return stream(paths, credentials, names, _check, _array_of, ownership)
-
-
-@functools.cache
-def _dtype_of(name: str) -> numpy.dtype[numpy.generic] | None:
-    common = TORCH_NAMES.get(name, "")
-    try:
-        return numpy.dtype(common)
-    except TypeError:
-        pass
-    try:
-        import ml_dtypes
-    except ImportError:
-        return None
-    kind = getattr(ml_dtypes, common, None)
-    return None if kind is None else numpy.dtype(kind)
-
-
-def _check(tensor: SafetensorMetadata, path: str) -> None:
-    if _dtype_of(tensor.dtype) is None:
-        raise StreamerUnsupportedError(
-            f"{path}: numpy has no {TORCH_NAMES.get(tensor.dtype, tensor.dtype)}, the dtype of "
-            f"tensor '{tensor.name}'",
-            code="unsupported",
-            path=path,
-            hint="Install ml_dtypes, or use runai_model_streamer.dlpack",
-        )
+    return stream(paths, credentials, names, check_array, _array_of, ownership)
 
 
 def _array_of(tensor: SafetensorMetadata, memory: Buffer | None, position: int) -> Array:
-    dtype = _dtype_of(tensor.dtype)
-    assert dtype is not None  # _check() has asked
+    dtype = dtype_of(tensor)
     if memory is None:
         return numpy.empty(tensor.shape, dtype)
     count = (tensor.end - tensor.start) // tensor.get_element_size()

@@ -34,8 +34,3 @@ def sink_for(device: str | torch.device | None) -> DeviceSink:
             f"{device!r} is not a device: {str(error).splitlines()[0]}"
         ) from None
     return SINKS.get(parsed.type, MovedSink)(parsed)
-
-
-def device_of(device: str | torch.device | int) -> torch.device:
-    """`device`; a number is the ordinal of a CUDA device."""
-    return torch.device(f"cuda:{device}" if isinstance(device, int) else device)

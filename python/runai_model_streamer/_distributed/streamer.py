@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Union
 
 import torch
 import torch.distributed as dist
@@ -27,10 +27,8 @@ from runai_model_streamer._reader import LocalReader, Reader
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership
 
-if TYPE_CHECKING:
-    from torch.distributed.device_mesh import DeviceMesh
-
-    Group = dist.ProcessGroup | DeviceMesh
+# As text: a torch may be built without these.
+Group = Union["torch.distributed.ProcessGroup", "torch.distributed.DeviceMesh"]
 
 
 class _distributedStreamerParams:  # the name that hosts know

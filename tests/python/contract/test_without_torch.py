@@ -24,6 +24,44 @@ def model(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_safe_open_of_arrays_needs_no_torch(model: Path) -> None:
+    out = python(
+        NO_TORCH + "from runai_model_streamer import safe_open\n"
+        "with safe_open(sys.argv[1], framework='numpy') as file:\n"
+        "    print(file.offset_keys(), file.metadata(), len(file), 'a' in file)\n"
+        "    part = file.get_slice('a')\n"
+        "    print(part.get_shape(), part.get_dtype())\n"
+        "    print(part[1, 1:].tolist(), part[:, -1].tolist())\n"
+        "    print([row.tolist() for row in part], part[[0, 1], ::2].tolist())\n"
+        "    print(type(part[0, 0]).__name__, file.get_tensor('b').sum())\n"
+        "try:\n"
+        "    safe_open(sys.argv[1])\n"
+        "except ImportError as error:\n"
+        "    print(error)\n",
+        str(model),
+    )
+    assert out.splitlines() == [
+        "['b', 'a'] {'made': 'here'} 2 True",
+        "[2, 3] F32",
+        "[4.0, 5.0] [2.0, 5.0]",
+        "[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]] [[0.0, 2.0], [3.0, 5.0]]",
+        "ndarray 70000",
+        "safe_open: tensors need torch, which is not installed: install torch, or use "
+        'framework="np"',
+    ]
+
+
+def test_safe_open_of_arrays_imports_no_torch(model: Path) -> None:
+    out = python(
+        "import sys\n"
+        "from runai_model_streamer import safe_open\n"
+        "with safe_open(sys.argv[1], 'np') as file:\n"
+        "    print(file.get_tensor('a').tolist(), 'torch' in sys.modules)\n",
+        str(model),
+    )
+    assert out == "[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]] False"
+
+
 def test_lists_arrays_and_capsules_need_no_torch(model: Path) -> None:
     out = python(
         NO_TORCH + "import numpy, runai_model_streamer as package\n"
@@ -44,7 +82,7 @@ def test_lists_arrays_and_capsules_need_no_torch(model: Path) -> None:
     assert out.splitlines() == ["[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]] int64 70000", "True None"]
 
 
-@pytest.mark.parametrize("name", ["SafetensorsStreamer", "load_model", "FileStreamer", "safe_open"])
+@pytest.mark.parametrize("name", ["SafetensorsStreamer", "load_model", "FileStreamer"])
 def test_what_needs_torch_says_so(name: str) -> None:
     out = python(
         NO_TORCH + "try:\n"

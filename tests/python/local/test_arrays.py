@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 import runai_model_streamer.dlpack as by_dlpack
 import runai_model_streamer.numpy as by_numpy
 from runai_model_streamer import SafetensorsStreamer, StreamerError, StreamerUnsupportedError
+from runai_model_streamer._formats.safetensors import numpy_arrays
 from runai_model_streamer._formats.safetensors.dtypes import ELEMENT_BYTES, TORCH_NAMES
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.torch_dtypes import safetensors_to_torch_dtype
@@ -91,18 +92,18 @@ def test_arrays_are_those_of_torch(strategy: str, tmp_path: Path) -> None:
 def test_dtypes_that_ml_dtypes_adds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [name for name in NUMPY[1] if name in safetensors_to_torch_dtype]
     path = write(tmp_path / "a.safetensors", names)
-    by_numpy._dtype_of.cache_clear()
+    numpy_arrays._dtype_of.cache_clear()
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     with pytest.raises(StreamerUnsupportedError, match=r"numpy has no .*float") as caught:
         by_numpy.stream_files([path])
     assert caught.value.hint is not None and "ml_dtypes" in caught.value.hint
     kinds = {TORCH_NAMES[name]: f"V{ELEMENT_BYTES[name]}" for name in names}
     monkeypatch.setitem(sys.modules, "ml_dtypes", types.SimpleNamespace(**kinds))
-    by_numpy._dtype_of.cache_clear()
+    numpy_arrays._dtype_of.cache_clear()
     try:
         found = by_numpy.load_file(path)
     finally:
-        by_numpy._dtype_of.cache_clear()
+        numpy_arrays._dtype_of.cache_clear()
     for name, tensor in loaded(path):
         assert raw(found[name]) == raw_of(tensor)
         assert found[name].shape == tuple(tensor.shape)

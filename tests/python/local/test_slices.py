@@ -243,9 +243,9 @@ class TestGetSlice:
         read: list[int] = []
         plain: Callable[..., None] = SliceReader.read
 
-        def counting(self: SliceReader, file: Any, part: Any, made: torch.Tensor) -> None:
+        def counting(self: SliceReader, file: Any, part: Any, *memory: Any) -> None:
             read.append(part.end - part.start)
-            plain(self, file, part, made)
+            plain(self, file, part, *memory)
 
         monkeypatch.setattr(SliceReader, "read", counting)
         with safe_open(path) as file:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from typing import TYPE_CHECKING
+
 from runai_model_streamer._native_api import safetensors_dtype_bits
+
+if TYPE_CHECKING:
+    import torch
 
 # Bytes of one element of the torch dtype, which holds two of F4.
 ELEMENT_BYTES = {name: max(1, bits // 8) for name, bits in safetensors_dtype_bits.items()}
@@ -29,6 +35,15 @@ TORCH_NAMES = {
     "I64": "int64",
     "U64": "uint64",
 }
+
+
+@functools.cache
+def torch_dtype(dtype: str) -> torch.dtype | None:
+    """The dtype of torch; None if this version of torch has none."""
+    import torch
+
+    found: object = getattr(torch, TORCH_NAMES.get(dtype, ""), None)
+    return found if isinstance(found, torch.dtype) else None
 
 
 def torch_shape(dtype: str, shape: tuple[int, ...]) -> tuple[int, ...]:

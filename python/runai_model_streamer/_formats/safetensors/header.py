@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from runai_model_streamer._errors import StreamerError
+from runai_model_streamer._errors import StreamerError, StreamerUnsupportedError
 from runai_model_streamer._formats.safetensors.dtypes import (
     ELEMENT_BYTES,
-    TORCH_NAMES,
+    torch_dtype,
     torch_shape,
 )
 
 if TYPE_CHECKING:
     import torch
+else:
+    from runai_model_streamer._torch import torch
 
 
 class Offsets:
@@ -62,12 +64,34 @@ class SafetensorMetadata:
         return ELEMENT_BYTES[self.dtype]
 
     def get_torch_dtype(self) -> torch.dtype:
-        import torch
-
-        dtype = getattr(torch, TORCH_NAMES.get(self.dtype, ""), None)
-        if not isinstance(dtype, torch.dtype):
+        dtype = torch_dtype(self.dtype)
+        if dtype is None:
             raise StreamerError(f"Unsupported dtype '{self.dtype}' of tensor '{self.name}'")
         return dtype
 
     def get_torch_shape(self) -> tuple[int, ...]:
         return torch_shape(self.dtype, self.shape)
+
+
+def check_tensors(tensors: Sequence[SafetensorMetadata], path: str) -> None:
+    """Raises if this version of torch has no tensor for one of `tensors` of the file at `path`."""
+    for tensor in {tensor.dtype: tensor for tensor in tensors}.values():
+        if torch_dtype(tensor.dtype) is None:
+            raise StreamerUnsupportedError(
+                f"{path}: Unsupported dtype '{tensor.dtype}' of tensor '{tensor.name}'",
+                code="unsupported",
+                path=path,
+            )
+        if tensor.dtype == "F4":
+            _check_pairs(tensors, path)
+
+
+def _check_pairs(tensors: Sequence[SafetensorMetadata], path: str) -> None:
+    for tensor in tensors:
+        if tensor.dtype == "F4" and (not tensor.shape or tensor.shape[-1] % 2 != 0):
+            raise StreamerUnsupportedError(
+                f"{path}: tensor '{tensor.name}' of F4 has the shape {list(tensor.shape)}: torch "
+                "holds pairs of F4, so that its last dimension must be even",
+                code="unsupported",
+                path=path,
+            )

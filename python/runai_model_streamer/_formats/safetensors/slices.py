@@ -14,6 +14,8 @@ from runai_model_streamer._spans import Along, Spans, spans_of
 
 if TYPE_CHECKING:
     import torch
+else:
+    from runai_model_streamer._torch import torch
 
 SliceIndex = slice | EllipsisType | tuple[slice | EllipsisType, ...]
 """As numpy writes it: of the leading dimensions, with steps of 1. ``...`` is all of them."""

@@ -1,22 +1,21 @@
-"""Parts of a tensor, reading only their bytes."""
+"""Parts of a tensor, reading only their bytes. Needs no torch."""
 
 from __future__ import annotations
 
 import operator
 import os
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import EllipsisType
-from typing import Any, Generic, SupportsIndex, TypeVar
-
-import torch
+from typing import TYPE_CHECKING, Any, Generic, Protocol, SupportsIndex, TypeVar
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     StreamerClosedError,
 )
-from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.header import SafetensorMetadata, check_tensors
 from runai_model_streamer._formats.safetensors.headers import (
     SafetensorsMetadata,
     check_unchanged,
@@ -26,6 +25,11 @@ from runai_model_streamer._formats.safetensors.slices import part_of, whole_of
 from runai_model_streamer._options import DEFAULTS, StreamOptions
 from runai_model_streamer._session import Session
 from runai_model_streamer._spans import Along
+
+if TYPE_CHECKING:
+    import torch
+else:
+    from runai_model_streamer._torch import torch
 
 Index = (
     SupportsIndex | slice | EllipsisType | tuple[SupportsIndex | slice | EllipsisType | None, ...]
@@ -66,9 +70,9 @@ class SliceReader:
             session.close()
 
     def read(
-        self, file: SafetensorsMetadata, part: SafetensorMetadata, tensor: torch.Tensor
+        self, file: SafetensorsMetadata, part: SafetensorMetadata, address: int, owner: object
     ) -> None:
-        """Fills `tensor`, which is contiguous, with `part` of `file`.
+        """Fills the memory at `address`, which `owner` keeps, with `part` of `file`.
 
         Raises StreamerChangedError if the file is not the one whose header was read.
         """
@@ -84,7 +88,7 @@ class SliceReader:
                     options=self._options.to_native(),
                 )
             try:
-                _read(self._session, file, part, tensor)
+                _read(self._session, file, part, address, owner)
             except BaseException:
                 session, self._session = self._session, None
                 session.close()
@@ -92,15 +96,19 @@ class SliceReader:
 
 
 def _read(
-    session: Session, file: SafetensorsMetadata, part: SafetensorMetadata, tensor: torch.Tensor
+    session: Session,
+    file: SafetensorsMetadata,
+    part: SafetensorMetadata,
+    address: int,
+    owner: object,
 ) -> None:
     path = file.path
     if path not in session.files:
         session.open([path])
     check_unchanged(session, file)
     request = make_request(0, path, file.offset, [part])
-    request.destinations = [tensor.data_ptr()]
-    request.keep = tensor
+    request.destinations = [address]
+    request.keep = owner
     session.submit([request])
     for _ in session.runs():
         pass
@@ -108,6 +116,50 @@ def _read(
 
 
 T = TypeVar("T")
+
+
+class Library(Protocol[T]):
+    """Makes the tensors of a library, in host memory."""
+
+    def check(self, tensor: SafetensorMetadata, path: str) -> None:
+        """Raises if the library has no such tensor; `path` is that of its file."""
+
+    def empty(self, part: SafetensorMetadata, shape: tuple[int, ...]) -> T:
+        """Contiguous memory for `part`, which has this `shape` in the library."""
+
+    def address(self, made: T) -> int:
+        """Of the memory of what empty() returned."""
+
+    def select(self, made: T, index: tuple[Any, ...]) -> T:
+        """What `index` selects of `made`, for the caller."""
+
+    def row(self, made: T, number: int) -> T:
+        """One row of `made`, in memory of its own, for the caller."""
+
+
+class TorchTensors:
+    """A Library: tensors of torch, moved to `device` if there is one."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device
+
+    def check(self, tensor: SafetensorMetadata, path: str) -> None:
+        check_tensors([tensor], path)
+
+    def empty(self, part: SafetensorMetadata, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.empty(shape, dtype=part.get_torch_dtype(), device="cpu")
+
+    def address(self, made: torch.Tensor) -> int:
+        return made.data_ptr()
+
+    def select(self, made: torch.Tensor, index: tuple[Any, ...]) -> torch.Tensor:
+        return self._moved(made[index] if index else made)
+
+    def row(self, made: torch.Tensor, number: int) -> torch.Tensor:
+        return self._moved(made[number].clone())
+
+    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if self._device is None else tensor.to(self._device)
 
 
 class TensorSlice(Generic[T]):
@@ -124,10 +176,11 @@ class TensorSlice(Generic[T]):
         reader: SliceReader,
         file: SafetensorsMetadata,
         tensor: SafetensorMetadata,
-        convert: Callable[[torch.Tensor], T],
+        library: Library[T],
     ) -> None:
-        """`convert` makes what an index returns."""
-        self._convert = convert
+        """`library` makes what an index returns. Raises if it has no such tensor."""
+        library.check(tensor, file.path)
+        self._library = library
         self._reader = reader
         self._file = file
         self._tensor = tensor
@@ -148,12 +201,12 @@ class TensorSlice(Generic[T]):
         row_bytes = (self._tensor.end - self._tensor.start) // rows if rows else 0
         at_once = max(1, _AHEAD // max(1, row_bytes))
         for start in range(0, rows, at_once):
-            for row in self._at(slice(start, start + at_once)).unbind(0):
-                # A view would hold the other rows.
-                yield self._convert(row.clone())
+            made, _ = self._read(slice(start, start + at_once))
+            for number in range(min(at_once, rows - start)):
+                yield self._library.row(made, number)  # a view would hold the other rows
 
     def __getitem__(self, index: Index) -> T:
-        return self._convert(self._at(index))
+        return self._library.select(*self._read(index))
 
     def _leading(self) -> int:
         shape = self._tensor.get_torch_shape()
@@ -161,14 +214,15 @@ class TensorSlice(Generic[T]):
             raise TypeError(f"tensor {self._tensor.name!r} has no dimension")
         return shape[0]
 
-    def _at(self, index: Any) -> torch.Tensor:
+    def _read(self, index: Any) -> tuple[T, tuple[Any, ...]]:
+        """What has to be read for `index`, and the index of what is wanted in it."""
         part, rest = _split(self._tensor.name, self._tensor.get_torch_shape(), index)
         chosen = part_of(self._tensor, part)
         shape = tuple(along.size for along in part)
-        made = torch.empty(shape, dtype=chosen.get_torch_dtype(), device="cpu")
-        if made.numel() > 0:
-            self._reader.read(self._file, chosen, made)
-        return made[rest] if rest else made
+        made = self._library.empty(chosen, shape)
+        if 0 not in shape:
+            self._reader.read(self._file, chosen, self._library.address(made), made)
+        return made, rest
 
 
 def _split(name: str, shape: Sequence[int], index: Any) -> tuple[list[Along], tuple[Any, ...]]:
@@ -218,7 +272,7 @@ def _split(name: str, shape: Sequence[int], index: Any) -> tuple[list[Along], tu
 def _is_plain(item: Any) -> bool:
     if item is None or item is Ellipsis or isinstance(item, slice):
         return True
-    if isinstance(item, torch.Tensor):
+    if _is_tensor(item):
         return item.dim() == 0 and not item.is_floating_point() and item.dtype != torch.bool
     if isinstance(item, bool):
         return False  # a mask
@@ -226,7 +280,12 @@ def _is_plain(item: Any) -> bool:
 
 
 def _is_advanced(item: Any) -> bool:
-    return isinstance(item, list | tuple | bool | torch.Tensor) or hasattr(item, "__array__")
+    return isinstance(item, list | tuple | bool) or hasattr(item, "__array__") or _is_tensor(item)
+
+
+def _is_tensor(item: Any) -> bool:
+    loaded = sys.modules.get("torch")
+    return loaded is not None and isinstance(item, loaded.Tensor)
 
 
 def _of_slice(size: int, item: slice) -> tuple[Along, slice]:
