@@ -150,7 +150,7 @@ test-integrations: $(STAMPS)/integrations  ## from_pretrained() of transformers,
 	@.cache/integrations/bin/python -m pytest tests/python/integrations $(ARGS)
 
 ##@ Style
-lint: lint-cpp lint-python lint-text  ## clang-format, clang-tidy, borders of the layers, ruff, mypy, shellcheck, codespell, typos
+lint: lint-cpp lint-python lint-text  ## clang-format, clang-tidy, borders of the layers, ruff, mypy, pyright, shellcheck, codespell, typos
 
 lint-cpp: $(STAMPS)/system-test
 	@$(CLANG_FORMAT) --dry-run -Werror $(CXX_FILES)
@@ -162,6 +162,7 @@ lint-python: $(STAMPS)/package $(STAMPS)/dev
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m mypy
+	@$(PY) -m basedpyright --pythonpath $(PY) --warnings | { grep -v '^0 errors' || true; }
 
 lint-text: $(STAMPS)/dev
 	@$(VENV)/bin/shellcheck $(SHELL_FILES)
