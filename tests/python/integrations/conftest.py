@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.needs import running
+from tests.support.servers.azurite import Azurite, connection_string
 from tests.support.servers.gcs_standin import GcsStandIn
 from tests.support.servers.hub_standin import HubStandIn
 from tests.support.servers.moto import Moto
@@ -23,12 +24,19 @@ def moto() -> Iterator[Moto]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    with running(Azurite()) as server:
+        server.client().create_container("models")
+        yield server
+
+
 def contents(directory: Path) -> dict[str, bytes]:
     files = [path for path in directory.rglob("*") if path.is_file()]
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
-@pytest.fixture(params=["file", "hf", "gs", "s3"])
+@pytest.fixture(params=["file", "hf", "gs", "az", "s3"])
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """Puts a directory there, and returns its path."""
     name = f"d{os.urandom(4).hex()}"
@@ -54,6 +62,17 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
                 return f"gs://models/{name}"
 
             yield put
+    elif request.param == "az":
+        azure = request.getfixturevalue("azurite")
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection_string(azure.url))
+        container = azure.client().get_container_client("models")
+
+        def upload_blobs(directory: Path) -> str:
+            for key, data in contents(directory).items():
+                container.upload_blob(f"{name}/{key}", data)
+            return f"az://models/{name}"
+
+        yield upload_blobs
     else:
         server = request.getfixturevalue("moto")
         for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
