@@ -111,6 +111,10 @@ def wishes_of(seed: int, names: list[str]) -> list[list[str]]:
     return wishes
 
 
+# Of this rank: a load may follow another one in it.
+used = SafetensorsStreamer()
+
+
 def load(seed: int, contents: dict[str, bytes], files: list[str]) -> tuple[list[str], str]:
     """(names of tensors that came wrong, how bytes travelled). In some loads a rank leaves early:
     then the others fail, or have got everything."""
@@ -126,8 +130,11 @@ def load(seed: int, contents: dict[str, bytes], files: list[str]) -> tuple[list[
     own = random.Random(f"use {seed} {my_rank()}")
     use = Use(own, contents, wanted, partial(current.at, CONSUMED), limit)
     way = "left early"
-    with SafetensorsStreamer() as streamer:
+    with used if own.random() < 0.5 else SafetensorsStreamer() as streamer:
         try:
+            if own.random() < 0.3:  # concerns no other rank
+                streamer.open_files(files)
+                use.read_a_part(streamer)
             streamer.stream_files(files, is_distributed=True, tensor_names=wanted.__contains__)
             use.run(streamer)
             if leaver is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -186,6 +187,41 @@ def test_the_store_is_asked_little_and_keeps_nothing(members: int) -> None:
             assert barrier._channel.store.calls.total() - before <= 2 + -(-members // 32)
         sizes.append(store.num_keys())
     assert len(set(sizes)) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sixty_four_ranks_copy_nothing_that_is_not_read(seed: int) -> None:
+    """In any order: who copies finds every member's part of this round, and nobody has overwritten
+    it. Some ranks are members of one group only, or have nothing to do."""
+    generator = random.Random(seed)
+    store = dist.HashStore()
+    made = channels(store, list(range(64)))
+    groups = [generator.sample(range(64), generator.choice((2, 31, 60))) for _ in range(2)]
+    groups.append([*range(64)])
+
+    def rounds(rank: int, group: int) -> Iterator[None]:
+        """Yields where another rank may have its turn."""
+        members = sorted(groups[group])
+        barrier = made[rank].barrier(members)
+        for number in range(3):
+            staged[group][rank] = number
+            for step in ("read", "copied"):
+                passes = barrier._arrive()
+                while not passes:
+                    yield
+                    passes = barrier._is_open()
+                barrier._number += 1
+                if step == "read":
+                    yield
+                    assert {staged[group][other] for other in members} == {number}
+
+    staged: list[dict[int, int]] = [{}, {}, {}]
+    running = [rounds(rank, n) for n, members in enumerate(groups) for rank in members]
+    while running:
+        one = generator.choice(running)
+        if next(one, one) is one:
+            running.remove(one)
+    assert all(set(parts.values()) == {2} for parts in staged)
 
 
 class Ranks(RuleBasedStateMachine):

@@ -62,7 +62,7 @@ class Use:
             elif act == "take":
                 self._take(self._random.choice(open_ones), self._random.choice((1, 2)))
             elif act == "part":
-                self._read_a_part(streamer)
+                self.read_a_part(streamer)
             else:
                 tensors = open_ones.pop(self._random.randrange(len(open_ones)))
                 if act == "close":
@@ -91,7 +91,7 @@ class Use:
             self._came.append(pair[0])
             self._compare(*pair)
 
-    def _read_a_part(self, streamer: SafetensorsStreamer) -> None:
+    def read_a_part(self, streamer: SafetensorsStreamer) -> None:
         name = self._random.choice(list(self._contents))
         self._compare(name, streamer.get_slice(name)[...])
 
