@@ -72,7 +72,7 @@ Status FlowControl::admit(const std::vector<Block>& blocks) {
 
 std::uint64_t FlowControl::window(SourceKind kind) const {
   const SourceLimits& limits = sources_.at(kind).limits;
-  const auto reads = static_cast<std::uint64_t>(limits.controller.limit());
+  const auto reads = static_cast<std::uint64_t>(limits.most_reads());
   const std::uint64_t needed =
       reads * (kTimesUnderWay * chunk_bytes(kind) + limits.reader_bytes) +
       static_cast<std::uint64_t>(kTimesLargest * static_cast<double>(largest_));

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <functional>
 #include <queue>
+#include <random>
 #include <vector>
 
 #include "base/memory_units.h"
@@ -96,6 +97,56 @@ TEST(ReadTrial, ASlowReadCountsAlthoughManyFastOnesEndBeforeIt) {
   read(trial, storage, 512);
   EXPECT_TRUE(trial.decided());
   EXPECT_EQ(trial.setting(), (ReadTrial::Setting{false, 1}));
+}
+
+// A processor that others use: every read waits a while, some wait for long, and two threads get
+// more of it than one. Of reads that could jump, some don't, because they happen to run one after
+// another.
+TEST(ReadTrial, ABusyMachineDoesNotMakeJumpsPay) {
+  int wrong = 0;
+  for (unsigned seed = 0; seed < 500; ++seed) {
+    std::mt19937 random(seed);
+    std::uniform_real_distribution<double> part(0, 1);
+    ReadTrial trial(0);
+    read(
+        trial,
+        [&](ReadTrial::Setting setting, int active) {
+          double seconds = 0.005 + 0.01 * part(random);
+          if (part(random) < 0.1) seconds += 0.05 * part(random);
+          if (setting.reads == 1) return seconds;
+          const double jump = part(random) < 0.7 ? 0.04 : 0;
+          return seconds / 1.5 * active + jump * active;
+        },
+        256);
+    wrong += trial.decided() && trial.setting().reads == 1 ? 0 : 1;
+  }
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST(ReadTrial, ABusyMachineDoesNotHideWhatManyReadsBring) {
+  for (unsigned seed = 0; seed < 500; ++seed) {
+    std::mt19937 random(seed);
+    std::uniform_real_distribution<double> part(0, 1);
+    ReadTrial trial(0);
+    read(
+        trial,
+        [&](ReadTrial::Setting, int) {
+          const double seconds = 0.02 + 0.01 * part(random);
+          return part(random) < 0.1 ? seconds + 0.05 * part(random) : seconds;
+        },
+        1024);
+    EXPECT_GE(trial.setting().reads, 8) << seed;
+  }
+}
+
+// As fast as a link allows, with two reads.
+TEST(ReadTrial, ASmallGainIsMeasuredTwice) {
+  const Storage storage = far_away(0.02, 2 * static_cast<double>(kRead) / 0.02);
+  ReadTrial trial(0);
+  const Load load = read(trial, storage, 512);
+  EXPECT_EQ(trial.setting().reads, 2);
+  const auto in_order = [](const ReadTrial::Setting& setting) { return setting.reads == 1; };
+  EXPECT_EQ(std::count_if(load.settings.begin(), load.settings.end(), in_order), 2);
 }
 
 // What is fetched ahead can be faster than a few reads, and slower than many.

@@ -1,6 +1,7 @@
 #include "source/file/read_trial.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "source/file/descriptor_cache.h"
 
@@ -10,11 +11,17 @@ namespace {
 constexpr int kReadsInOrder = 4;  // that are measured
 constexpr int kFirstReads = 2;    // at once
 constexpr int kLeastReads = 4;    // that are measured of several at once: they differ
+constexpr int kReadsToConfirm = 8;
 constexpr double kWorthJumps = 1.2;
+// A busy machine makes any few reads slow. A larger gain than this needs no second look.
+constexpr double kBeyondDoubt = 3;
+constexpr double kHopeless = 0.25;  // of reading in order
+constexpr double kDoubtful = 0.5;
 constexpr double kWorthDirect = 1.2;  // what is in the page cache serves other processes, too
 constexpr double kAsGood = 0.9;
 constexpr int kMostStreams = static_cast<int>(DescriptorCache::kMostStreams);
 constexpr double kWorthGrowing = 1.1;
+constexpr int kFew = 16;
 constexpr int kLong = 8;
 
 }  // namespace
@@ -48,6 +55,7 @@ void ReadTrial::enter_locked(Phase phase, Setting setting) {
   setting_ = setting;
   ++step_;
   began_ = ended_ = unsaturated_ = 0;
+  passed_ = 0;
   bytes_ = 0;
   seconds_ = 0;
 }
@@ -56,14 +64,25 @@ ReadTrial::Read ReadTrial::begin() {
   const MutexLock lock(mutex_);
   ++active_;
   // A read that began beside fewer others than it should tells nothing of their number.
-  const bool counts = active_ >= setting_.reads && began_ < wanted_reads_locked();
+  bool counts = active_ >= setting_.reads && began_ < wanted_reads_locked();
+  // The first read in order after others jumps.
+  if (counts && phase_ == Phase::kInOrderAgain && passed_++ == 0) counts = false;
   if (counts) ++began_;
   return {setting_, step_, active_, counts};
 }
 
 int ReadTrial::wanted_reads_locked() const {
-  if (phase_ == Phase::kWarmUp) return 1;
-  return phase_ == Phase::kInOrder ? kReadsInOrder : std::max(setting_.reads, kLeastReads);
+  switch (phase_) {
+    case Phase::kWarmUp: return 1;
+    case Phase::kInOrder:
+    case Phase::kInOrderAgain: return kReadsInOrder;
+    case Phase::kBestAgain: return std::max(setting_.reads, kReadsToConfirm);
+    default: return std::max(setting_.reads, kLeastReads);
+  }
+}
+
+double ReadTrial::rate_locked() const {
+  return static_cast<double>(bytes_) / std::max(seconds_, 1e-9);
 }
 
 void ReadTrial::ended(const Read& read, std::uint64_t bytes, double seconds) {
@@ -77,13 +96,16 @@ void ReadTrial::ended(const Read& read, std::uint64_t bytes, double seconds) {
   if (!read.counts) {
     if (read.active >= setting_.reads) return;
     // If the consumer or the memory bounds the reads for long, more of them are of no use.
-    if (++unsaturated_ > kLong * setting_.reads && phase_ == Phase::kGrow) decide_locked();
+    const bool bounded = ++unsaturated_ > kLong * setting_.reads;
+    if (bounded && (phase_ == Phase::kGrow || phase_ == Phase::kBestAgain)) decide_locked();
     return;
   }
   bytes_ += bytes;
   seconds_ += seconds / read.active;
-  if (++ended_ < wanted_reads_locked()) return;
-  judge_locked(static_cast<double>(bytes_) / std::max(seconds_, 1e-9));
+  ++ended_;
+  const bool hopeless = phase_ == Phase::kParallel && ended_ >= setting_.reads &&
+                        rate_locked() < in_order_ * kHopeless;
+  if (hopeless || ended_ >= wanted_reads_locked()) judge_locked(rate_locked());
 }
 
 void ReadTrial::judge_locked(double rate) {
@@ -94,14 +116,28 @@ void ReadTrial::judge_locked(double rate) {
       return enter_locked(Phase::kParallel, {false, kFirstReads});
     case Phase::kParallel:
       parallel_ = rate;
-      if (no_direct_) return compare_locked();
+      // Past the page cache they would jump, too.
+      if (no_direct_ || parallel_ < in_order_ * kDoubtful) return compare_locked();
       return enter_locked(Phase::kDirect, {true, setting_.reads});
     case Phase::kDirect: direct_ = rate; return compare_locked();
     case Phase::kGrow:
-      if (rate < best_rate_ * kWorthGrowing) return decide_locked();
+      if (rate < best_rate_ * kWorthGrowing) {
+        // Few reads that do pay: one that waited long may hide that more would bring more.
+        const bool again = setting_.reads <= kFew && best_rate_ > in_order_ * kWorthJumps;
+        if (!again || std::exchange(tried_again_, true)) return decide_locked();
+        return enter_locked(Phase::kGrow, setting_);
+      }
+      tried_again_ = false;
       best_ = setting_;
       best_rate_ = rate;
-      return grow_locked();
+      if (no_direct_ || direct_ > 0) return grow_locked();
+      parallel_ = rate;
+      return enter_locked(Phase::kDirect, {true, setting_.reads});
+    case Phase::kInOrderAgain:
+      in_order_ = std::max(in_order_, rate);
+      if (best_rate_ < in_order_ * kWorthJumps) return decide_locked();
+      return enter_locked(Phase::kBestAgain, best_);
+    case Phase::kBestAgain: best_rate_ = std::min(best_rate_, rate); return decide_locked();
     case Phase::kDecided: return;
   }
 }
@@ -127,6 +163,10 @@ void ReadTrial::grow_locked() {
 
 void ReadTrial::decide_locked() {
   const bool jumps_pay = best_rate_ >= in_order_ * kWorthJumps;
+  const bool doubtful = jumps_pay && best_rate_ < in_order_ * kBeyondDoubt;
+  if (doubtful && phase_ != Phase::kInOrderAgain && phase_ != Phase::kBestAgain) {
+    return enter_locked(Phase::kInOrderAgain, {false, 1});
+  }
   enter_locked(Phase::kDecided, jumps_pay ? best_ : Setting{false, 1});
 }
 
@@ -134,6 +174,7 @@ void ReadTrial::refuse_direct() {
   const MutexLock lock(mutex_);
   if (no_direct_) return;
   no_direct_ = true;
+  best_.direct = false;
   if (phase_ == Phase::kDirect) return compare_locked();
   if (setting_.direct) enter_locked(Phase::kDecided, {false, setting_.reads});
 }

@@ -12,7 +12,9 @@ namespace streamer {
 // storage fetch ahead what is read in order, and pay for each jump); several at once; and several
 // past the page cache (O_DIRECT), which some network file systems serve in larger requests. The
 // number of reads doubles for as long as that brings bytes faster. At last, the best of these is
-// compared with reading in order.
+// compared with reading in order. If it seems somewhat faster, both are measured once more, and the
+// better result in order has to be passed by the worse one of the other: jumps cost more than what
+// is lost without them.
 //
 // A setting is judged by the time that its first reads take, the slowest of them too: bytes per
 // second = reads under way x bytes of one / seconds of one. So a consumer that pauses does not
@@ -51,13 +53,23 @@ class ReadTrial {
   std::string describe() const EXCLUDES(mutex_);
 
  private:
-  enum class Phase { kWarmUp, kInOrder, kParallel, kDirect, kGrow, kDecided };
+  enum class Phase {
+    kWarmUp,
+    kInOrder,
+    kParallel,
+    kDirect,
+    kGrow,
+    kInOrderAgain,
+    kBestAgain,
+    kDecided
+  };
   void enter_locked(Phase phase, Setting setting) REQUIRES(mutex_);
   void judge_locked(double rate) REQUIRES(mutex_);
   void compare_locked() REQUIRES(mutex_);
   void grow_locked() REQUIRES(mutex_);
   void decide_locked() REQUIRES(mutex_);
   int wanted_reads_locked() const REQUIRES(mutex_);
+  double rate_locked() const REQUIRES(mutex_);
 
   const int fixed_;
   mutable Mutex mutex_;
@@ -71,6 +83,7 @@ class ReadTrial {
   int began_ GUARDED_BY(mutex_) = 0;        // that count
   int ended_ GUARDED_BY(mutex_) = 0;        // of these
   int unsaturated_ GUARDED_BY(mutex_) = 0;  // that began beside fewer others than wanted
+  int passed_ GUARDED_BY(mutex_) = 0;       // that could have counted
   std::uint64_t bytes_ GUARDED_BY(mutex_) = 0;
   double seconds_ GUARDED_BY(mutex_) = 0;  // each divided by the reads that were under way
 
@@ -80,6 +93,7 @@ class ReadTrial {
   double direct_ GUARDED_BY(mutex_) = 0;
   Setting best_ GUARDED_BY(mutex_);
   double best_rate_ GUARDED_BY(mutex_) = 0;
+  bool tried_again_ GUARDED_BY(mutex_) = false;  // the present number of reads
 };
 
 }  // namespace streamer
