@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.headers import make_request, read_headers_in
 from runai_model_streamer._formats.safetensors.selection import TensorNames, select
+from runai_model_streamer._formats.safetensors.slices import SlicesOf, take_slices
 from runai_model_streamer._native_api import Buffer
 from runai_model_streamer._paths import Path, to_texts
 from runai_model_streamer._session import Ownership, Run, Session
@@ -24,12 +25,15 @@ def stream(
     tensor_names: TensorNames | None,
     check: Callable[[SafetensorMetadata, str], None],
     make: Make[T],
+    dtype_of: Callable[[SafetensorMetadata], object],
+    slices: SlicesOf[Any] | None = None,
     ownership: Ownership = Ownership.OWNED,
 ) -> Iterator[tuple[str, T]]:
     """(name, what `make` returns) of the wanted tensors of `paths`, in file order.
 
     Reading has begun when this returns. `check` raises for a tensor, of the file at a path, that
-    can't be made. Closing the iterator ends the load; memory of tensors stays valid.
+    can't be made. If `slices` is a function, it gets the dtype as `dtype_of` gives it. Closing the
+    iterator ends the load; memory of tensors stays valid.
     """
     names = to_texts(paths)
     session = Session(names, credentials=credentials)
@@ -39,6 +43,7 @@ def stream(
         for file, tensors in zip(files, wanted, strict=True):
             for tensor in {tensor.dtype: tensor for tensor in tensors}.values():
                 check(tensor, file.path)
+        wanted = take_slices(wanted, slices, dtype_of)
         session.ownership = ownership
         session.submit(
             [

@@ -18,6 +18,7 @@ from runai_model_streamer._errors import StreamerUnsupportedError
 from runai_model_streamer._formats.safetensors.dtypes import TORCH_NAMES
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.selection import TensorNames
+from runai_model_streamer._formats.safetensors.slices import SlicesOf
 from runai_model_streamer._native_api import Buffer, TensorFactory
 from runai_model_streamer._paths import Path
 
@@ -81,17 +82,28 @@ def stream_files(
     paths: Sequence[Path],
     s3_credentials: S3Credentials | None = None,
     tensor_names: TensorNames | None = None,
+    slices: SlicesOf[str] | None = None,
 ) -> Iterator[tuple[str, HostTensor]]:
     """(name, tensor) of the tensors of `paths`, in file order. Reading has begun when it returns.
 
-    `paths`, `s3_credentials` and `tensor_names` are those of SafetensorsStreamer.stream_files().
+    `paths`, `s3_credentials`, `tensor_names` and `slices` are those of
+    SafetensorsStreamer.stream_files(); a function `slices` gets the name of the dtype in the file.
     An iterator that is dropped before its end ends the load. One thread at a time.
 
     Raises:
         StreamerError: a file is missing, can't be read, or is no valid safetensors file.
+        RunaiStreamerInvalidInputException: an index of `slices` does not fit its tensor.
         StreamerUnsupportedError: DLPack has no type for such elements. Nothing was read then.
     """
-    return stream(paths, s3_credentials, tensor_names, _check, HostTensor)
+    return stream(
+        paths,
+        s3_credentials,
+        tensor_names,
+        _check,
+        HostTensor,
+        lambda tensor: tensor.dtype,
+        slices,
+    )
 
 
 def _check(tensor: SafetensorMetadata, path: str) -> None:

@@ -20,6 +20,7 @@ from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.numpy_arrays import Array, check_array, dtype_of
 from runai_model_streamer._formats.safetensors.selection import TensorNames
+from runai_model_streamer._formats.safetensors.slices import SlicesOf
 from runai_model_streamer._native_api import Buffer
 from runai_model_streamer._paths import Path
 from runai_model_streamer._session import Ownership
@@ -33,34 +34,37 @@ def load_file(filename: Path, s3_credentials: S3Credentials | None = None) -> di
     Raises what stream_files() raises.
     """
     # Every array is kept: a view would be copied in the end, too, and later.
-    return dict(_stream([filename], s3_credentials, None, Ownership.COPIED))
+    made = stream(
+        [filename],
+        s3_credentials,
+        None,
+        check_array,
+        _array_of,
+        dtype_of,
+        ownership=Ownership.COPIED,
+    )
+    return dict(made)
 
 
 def stream_files(
     paths: Sequence[Path],
     s3_credentials: S3Credentials | None = None,
     tensor_names: TensorNames | None = None,
+    slices: SlicesOf[numpy.dtype[numpy.generic]] | None = None,
 ) -> Iterator[tuple[str, Array]]:
     """(name, array) of the tensors of `paths`, in file order. Reading has begun when it returns.
 
-    `paths`, `s3_credentials` and `tensor_names` are those of SafetensorsStreamer.stream_files().
-    An iterator that is dropped before its end ends the load. One thread at a time.
+    `paths`, `s3_credentials`, `tensor_names` and `slices` are those of
+    SafetensorsStreamer.stream_files(); a function `slices` gets the dtype of numpy. An iterator
+    that is dropped before its end ends the load. One thread at a time.
 
     Raises:
         StreamerError: a file is missing, can't be read, or is no valid safetensors file.
+        RunaiStreamerInvalidInputException: an index of `slices` does not fit its tensor.
         StreamerUnsupportedError: numpy, and ml_dtypes if it is installed, have no such dtype.
             Nothing was read then.
     """
-    return _stream(paths, s3_credentials, tensor_names, Ownership.OWNED)
-
-
-def _stream(
-    paths: Sequence[Path],
-    credentials: S3Credentials | None,
-    names: TensorNames | None,
-    ownership: Ownership,
-) -> Iterator[tuple[str, Array]]:
-    return stream(paths, credentials, names, check_array, _array_of, ownership)
+    return stream(paths, s3_credentials, tensor_names, check_array, _array_of, dtype_of, slices)
 
 
 def _array_of(tensor: SafetensorMetadata, memory: Buffer | None, position: int) -> Array:

@@ -76,10 +76,18 @@ def test_lists_arrays_and_capsules_need_no_torch(model: Path) -> None:
         "print(arrays['a'].tolist(), arrays['b'].dtype, arrays['b'].sum())\n"
         "for name, tensor in dlpack.stream_files([path]):\n"
         "    assert (numpy.from_dlpack(tensor) == arrays[name]).all()\n"
+        "rows = lambda name, shape, dtype: slice(1)\n"
+        "print({n: a.shape for n, a in stream_files([path], slices=rows)})\n"
+        "print([t.shape for _, t in dlpack.stream_files([path], slices=rows)])\n"
         "print(package.__version__ != '', 'torch' in sys.modules and sys.modules['torch'])\n",
         str(model),
     )
-    assert out.splitlines() == ["[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]] int64 70000", "True None"]
+    assert out.splitlines() == [
+        "[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]] int64 70000",
+        "{'b': (1,), 'a': (1, 3)}",
+        "[(1,), (1, 3)]",
+        "True None",
+    ]
 
 
 @pytest.mark.parametrize("name", ["SafetensorsStreamer", "load_model", "FileStreamer"])

@@ -22,7 +22,7 @@ from runai_model_streamer._formats.safetensors.dtypes import ELEMENT_BYTES, TORC
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.torch_dtypes import safetensors_to_torch_dtype
 from runai_model_streamer._native_api import Buffer
-from tests.support import models
+from tests.support import models, slices
 
 SHAPES = [(), (3,), (0, 4), (5, 0), (2, 3, 4), (70_000,), (1, 300_001)]
 NUMPY = [
@@ -136,8 +136,39 @@ def test_pairs_of_four_bits(tmp_path: Path) -> None:
     ((_, exported),) = by_dlpack.stream_files([path])
     tensor = torch.from_dlpack(exported)
     assert (tensor.shape, raw_of(tensor)) == ((2, 3), b"abcdef")
+    ((_, exported),) = by_dlpack.stream_files([path], slices={"a": (slice(1, 2), slice(1, 3))})
+    assert (exported.shape, raw_of(torch.from_dlpack(exported))) == ((1, 4), b"ef")
     with pytest.raises(StreamerUnsupportedError, match="numpy has no float4_e2m1fn_x2"):
         by_numpy.stream_files([path])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_parts_are_those_of_torch(strategy: str, tmp_path: Path, seed: int) -> None:
+    dtypes = (torch.bfloat16, torch.float8_e4m3fn)
+    model = {n: t for n, t in slices.random_model(seed).items() if t.dtype not in dtypes}
+    path = tmp_path / "a.safetensors"
+    save_file(model, path)
+    chosen = slices.random_slices(model, seed)
+    expected = slices.sliced(model, chosen)
+    arrays = dict(by_numpy.stream_files([path], slices=chosen))
+    tensors = dict(by_dlpack.stream_files([path], slices=chosen))
+    models.check_same(expected, {name: torch.from_numpy(a) for name, a in arrays.items()})
+    models.check_same(expected, {name: torch.from_dlpack(t) for name, t in tensors.items()})
+
+    def first_rows(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+        assert shape == tuple(model[name].shape)
+        kinds.add(str(dtype))
+        return slice(1) if shape else None
+
+    kinds: set[str] = set()
+    for _, array in by_numpy.stream_files([path], None, ["t*"], first_rows):
+        assert array.shape[0] <= 1
+    for _, tensor in by_dlpack.stream_files([path], None, ["t*"], first_rows):
+        assert tensor.shape[0] <= 1
+    assert {"float32", "F32"} <= kinds
+    for stream_files in (by_numpy.stream_files, by_dlpack.stream_files):
+        with pytest.raises(StreamerError, match="'scalar' has 1 dimensions, the tensor 0"):
+            stream_files([path], slices={"scalar": slice(1)})
 
 
 def test_memory_lives_as_long_as_what_was_made_of_it(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
@@ -19,10 +19,11 @@ else:
 
 SliceIndex = slice | EllipsisType | tuple[slice | EllipsisType, ...]
 """As numpy writes it: of the leading dimensions, with steps of 1. ``...`` is all of them."""
-Slices = (
-    Mapping[str, SliceIndex | None]
-    | Callable[[str, tuple[int, ...], "torch.dtype"], SliceIndex | None]
+Dtype = TypeVar("Dtype")
+SlicesOf = (
+    Mapping[str, SliceIndex | None] | Callable[[str, tuple[int, ...], Dtype], SliceIndex | None]
 )
+Slices: TypeAlias = "SlicesOf[torch.dtype]"
 Tensors = list[list[SafetensorMetadata]]
 
 
@@ -115,8 +116,13 @@ class Parts:
     parts: Mapping[str, Sequence[Along]]
 
 
-def take_slices(files: Tensors, slices: Slices | Parts | None) -> Tensors:
-    """`files` with the wanted part of each tensor, and without those that are not wanted."""
+def take_slices(
+    files: Tensors,
+    slices: SlicesOf[Any] | Parts | None,
+    dtype_of: Callable[[SafetensorMetadata], object] = SafetensorMetadata.get_torch_dtype,
+) -> Tensors:
+    """`files` with the wanted part of each tensor, and without those that are not wanted. A
+    function of the caller gets the dtype as `dtype_of` gives it."""
     if slices is None:
         return files
     if isinstance(slices, Parts):
@@ -127,7 +133,7 @@ def take_slices(files: Tensors, slices: Slices | Parts | None) -> Tensors:
         ]
     if callable(slices):
         chosen: Callable[[SafetensorMetadata], object] = lambda tensor: slices(  # noqa: E731
-            tensor.name, tensor.get_torch_shape(), tensor.get_torch_dtype()
+            tensor.name, tensor.get_torch_shape(), dtype_of(tensor)
         )
     elif isinstance(slices, Mapping):
         chosen = _by_pattern(slices, {tensor.name for file in files for tensor in file})
