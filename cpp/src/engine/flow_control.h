@@ -33,8 +33,8 @@ struct SourceLimits {
 };
 
 // The policy of concurrency and of the window of memory. Both follow one number, the reads that the
-// controller wants under way. A state without threads, clocks or system calls: whoever asks says
-// what time it is.
+// controller, or the source, wants under way. A state without threads, clocks or system calls:
+// whoever asks says what time it is.
 class FlowControl {
  public:
   using TimePoint = Clock::time_point;
