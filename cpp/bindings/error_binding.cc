@@ -2,7 +2,9 @@
 
 #include <string>
 
+#include "base/block_sizes.h"
 #include "base/hints.h"
+#include "base/shown_text.h"
 #include "convert.h"
 
 namespace py = pybind11;
@@ -71,7 +73,13 @@ void bind_errors(py::module_& module) {
         return text(Status::error(Code::kInvalid, std::move(bytes)).detail().message);
       },
       py::arg("text"), "The text without secrets, line breaks and other control characters.");
+  module.def(
+      "shown_access_key", [](const std::string& key) { return text(shown_access_key(key)); },
+      py::arg("access_key"),
+      "An access key of AWS as errors show it: its first and last characters.");
   module.attr("sticky_device_hint") = kStickyHint;
+  module.attr("SMALL_RANGE") = kSmallRange;
+  module.attr("GROUP_BYTES") = kGroupBytes;
 }
 
 }  // namespace streamer::python

@@ -7,6 +7,8 @@ from runai_model_streamer import _native
 
 _native.set_error_factory(errors.from_native)
 
+SMALL_RANGE = _native.SMALL_RANGE
+GROUP_BYTES = _native.GROUP_BYTES
 Stream = _native.Stream
 Buffer = _native.Buffer
 FileRanges = _native.FileRanges
@@ -24,6 +26,7 @@ safetensors_header = _native.safetensors_header
 safetensors_header_end = _native.safetensors_header_end
 setting = _native.setting
 settings_table = _native.settings_table
+shown_access_key = _native.shown_access_key
 source_kind = _native.source_kind
 sticky_device_hint = _native.sticky_device_hint
 version = _native.version

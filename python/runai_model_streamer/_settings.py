@@ -61,7 +61,7 @@ def _masked(name: str, kind: str, value: str) -> str:
     if kind == "secret":
         return f"*** ({len(value)} characters)"
     if name == "AWS_ACCESS_KEY_ID":
-        return f"{value[:4]}...{value[-4:]}" if len(value) >= 12 else "***"
+        return native.shown_access_key(value)
     if name.lower().endswith("_proxy") and name.lower() != "no_proxy":
         scheme, mark, rest = value.rpartition("://")
         value = scheme + mark + rest.rpartition("@")[2]  # without the user and the password

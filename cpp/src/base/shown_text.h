@@ -23,4 +23,10 @@ std::string cut_text(std::string_view text, std::size_t limit);
 // Both of the first two.
 std::string shown_text(std::string_view text);
 
+// An access key of AWS: its first and last four characters.
+inline std::string shown_access_key(std::string_view key) {
+  if (key.size() < 12) return "***";
+  return std::string(key.substr(0, 4)).append("...").append(key.substr(key.size() - 4));
+}
+
 }  // namespace streamer

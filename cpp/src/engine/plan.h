@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/block_sizes.h"
 #include "base/memory_units.h"
 #include "engine/memory_pool.h"
 #include "source/source.h"
@@ -49,11 +50,6 @@ struct Submission {
   FileTable files;                         // of each entry
   std::shared_ptr<const HeldViews> views;  // what the consumer holds; null: nobody counts
 };
-
-// Ranges smaller than kSmallRange share blocks of up to kGroupBytes, so that a kept tensor never
-// holds much more memory than itself. Any other range is a block of its own.
-inline constexpr std::uint64_t kSmallRange = 256 * kKiB;
-inline constexpr std::uint64_t kGroupBytes = kMiB;
 
 // Consecutive ranges of one entry, which are delivered together.
 struct Block {

@@ -8,6 +8,7 @@
 #include "source/file/file_source.h"
 #include "source/source.h"
 #include "streamer/types.h"
+#include "text/url.h"
 #ifdef STREAMER_OBJECT_STORAGE
 #include "source/http/factory.h"
 #include "source/http/protocol.h"
@@ -34,9 +35,7 @@ std::string whole_path(const std::string& path) { return path; }
 
 // BUCKET/KEY behind the scheme.
 std::string after_container(const std::string& path) {
-  const std::size_t scheme = path.find("://");
-  const std::size_t start = scheme == std::string::npos ? 0 : scheme + 3;
-  const std::size_t slash = path.find('/', start);
+  const std::size_t slash = path.find('/', http::after_scheme(path));
   return slash == std::string::npos ? std::string() : path.substr(slash + 1);
 }
 

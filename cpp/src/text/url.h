@@ -1,6 +1,7 @@
 // The parts of an absolute http or https URL.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -24,6 +25,12 @@ struct Url {
   bool host_is_ip() const;
   bool host_is_local() const;  // localhost or *.localhost
 };
+
+// Where what follows "SCHEME://" begins; 0 without a scheme.
+inline std::size_t after_scheme(std::string_view text) {
+  const std::size_t mark = text.find("://");
+  return mark == std::string_view::npos ? 0 : mark + 3;
+}
 
 // kInvalid for anything else, user info included. A URL without a scheme gets `default_scheme`
 // unless that is empty. Fragments are dropped.

@@ -37,7 +37,7 @@ def make(given: Any) -> Resolve:
             values["secret_access_key"] = chosen.secret_access_key
             if chosen.session_token:
                 values["session_token"] = chosen.session_token
-            identity = f"access key {describe(chosen.access_key_id)} from the caller"
+            identity = _identity(chosen.access_key_id, "the caller")
             return values, 0, identity
         found = None
         if use_boto3 and not unsigned:
@@ -58,7 +58,7 @@ def _from_environment() -> Answer:
     token = os.environ.get("AWS_SESSION_TOKEN") or os.environ.get("AWS_SECURITY_TOKEN")
     if token:
         values["session_token"] = token
-    return values, 0, f"access key {describe(key)} from AWS_ACCESS_KEY_ID"
+    return values, 0, _identity(key, "AWS_ACCESS_KEY_ID")
 
 
 def _by_boto3(region: str | None) -> Answer:
@@ -90,10 +90,10 @@ def _from_boto3(region: str | None) -> Answer:
         values["session_token"] = frozen.token
     expiry = getattr(credentials, "_expiry_time", None)
     expires_at = int(expiry.timestamp()) if expiry is not None else 0
-    identity = f"access key {describe(frozen.access_key)} from boto3 ({credentials.method})"
+    identity = _identity(frozen.access_key, f"boto3 ({credentials.method})")
     return values, expires_at, identity
 
 
-def describe(access_key: str) -> str:
+def _identity(access_key: str, source: str) -> str:
     """How errors name an access key."""
-    return f"{access_key[:4]}...{access_key[-4:]}" if len(access_key) >= 12 else "***"
+    return f"access key {native.shown_access_key(access_key)} from {source}"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 import torch
 
 from runai_model_streamer import _native_api as native
-from runai_model_streamer._device.host import GROUP_BYTES, SMALL_BYTES, HostMemory
+from runai_model_streamer._device.host import HostMemory
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     StreamerDeviceError,
@@ -300,7 +300,7 @@ class CudaSink:
 
 def _cut(requests: Iterable[FileChunks], slack: int) -> Iterator[_Block]:
     """The blocks of `requests`, in order. Each range takes `slack` bytes more than PyTorch does."""
-    number = 0
+    number, small, group = 0, native.SMALL_RANGE, native.GROUP_BYTES
     for request in requests:
         block: _Block | None = None
         destinations = request.destinations
@@ -309,7 +309,7 @@ def _cut(requests: Iterable[FileChunks], slack: int) -> Iterator[_Block]:
             needed = 0 if in_place else -(-size // _ALIGNMENT) * _ALIGNMENT + slack
             if block is not None and (
                 block.in_place != in_place
-                or not (in_place or (size < SMALL_BYTES and block.size + needed <= GROUP_BYTES))
+                or not (in_place or (size < small and block.size + needed <= group))
             ):
                 yield block
                 block = None

@@ -15,11 +15,6 @@ from runai_model_streamer._errors import StreamerOutOfMemoryError
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Run, Session
 
-# As in the engine: ranges smaller than the first share memory, of at most the second, so that a
-# kept tensor never holds much more memory than itself.
-SMALL_BYTES = 256 << 10
-GROUP_BYTES = 1 << 20
-
 
 class HostMemory:
     """Memory of the host, as whoever fills it by itself takes it. A device's has the same methods

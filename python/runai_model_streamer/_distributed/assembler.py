@@ -9,7 +9,7 @@ import torch
 
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._device.dlpack import byte_factory
-from runai_model_streamer._device.host import GROUP_BYTES, SMALL_BYTES, HostMemory
+from runai_model_streamer._device.host import HostMemory
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Run
 from runai_model_streamer._spans import Spans
@@ -159,6 +159,7 @@ def _blocks_of(index: int, request: FileChunks) -> Iterator[_Block]:
     count, strides = len(sizes), request.strides
     alignments = request.alignments or [1] * count
     destinations = request.destinations or [0] * count
+    small, group = native.SMALL_RANGE, native.GROUP_BYTES
     number = 0
     while number < count:
         start, size, destination = offsets[number], sizes[number], destinations[number]
@@ -175,13 +176,13 @@ def _blocks_of(index: int, request: FileChunks) -> Iterator[_Block]:
             continue
         end = start + size
         number += 1
-        most = start + GROUP_BYTES if size < SMALL_BYTES and destination == 0 else 0
+        most = start + group if size < small and destination == 0 else 0
         while number < count:
             size = sizes[number]
             if (
                 offsets[number] != end
                 or end + size > most
-                or size >= SMALL_BYTES
+                or size >= small
                 or destinations[number] != 0
                 or (end - start) % alignments[number] != 0
                 or number in strides

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "text/encoding.h"
+#include "text/url.h"
 
 namespace streamer::http {
 namespace {
@@ -24,9 +25,7 @@ Offsets& offsets() {
 }
 
 std::string origin_of(const std::string& url) {
-  const std::size_t scheme = url.find("://");
-  const std::size_t start = scheme == std::string::npos ? 0 : scheme + 3;
-  return url.substr(0, url.find_first_of("/?#", start));
+  return url.substr(0, url.find_first_of("/?#", after_scheme(url)));
 }
 
 }  // namespace

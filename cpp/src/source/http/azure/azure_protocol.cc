@@ -115,8 +115,7 @@ class Azure : public SingleIdentity {
 };
 
 Result<Location> Azure::locate(const std::string& path, bool directory) const {
-  const std::size_t mark = path.find("://");
-  std::size_t start = mark == std::string::npos ? path.size() : mark + 3;
+  std::size_t start = after_scheme(path);
   std::string host;
   if (lower(path).starts_with("https")) {
     const std::size_t end = std::min(path.find('/', start), path.size());

@@ -8,6 +8,7 @@
 #include <initializer_list>
 
 #include "base/text.h"
+#include "text/url.h"
 
 namespace streamer::http {
 namespace {
@@ -97,8 +98,7 @@ std::string proxy_of(const Url& url) {
 }
 
 std::string shown_proxy(std::string_view proxy) {
-  const std::size_t scheme = proxy.find("://");
-  if (scheme != std::string_view::npos) proxy.remove_prefix(scheme + 3);
+  proxy.remove_prefix(after_scheme(proxy));
   proxy = proxy.substr(0, proxy.find_first_of("/?#", std::min(proxy.rfind('@'), proxy.size())));
   if (const std::size_t user = proxy.rfind('@'); user != std::string_view::npos) {
     proxy.remove_prefix(user + 1);

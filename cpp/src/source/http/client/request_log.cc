@@ -11,6 +11,7 @@
 #include "base/shown_text.h"
 #include "base/text.h"
 #include "text/encoding.h"
+#include "text/url.h"
 
 namespace streamer::http {
 namespace {
@@ -53,8 +54,7 @@ std::string_view request_id(const Response& response) {
 }  // namespace
 
 std::string redact_url(std::string_view url, bool own) {
-  const std::size_t scheme = url.find("://");
-  const std::size_t host = scheme == std::string_view::npos ? 0 : scheme + 3;
+  const std::size_t host = after_scheme(url);
   const std::size_t host_end = std::min(url.find_first_of("/?#", host), url.size());
   std::string out(url.substr(0, host));
   const std::size_t user = url.substr(host, host_end - host).rfind('@');

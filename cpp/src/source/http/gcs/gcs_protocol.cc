@@ -31,8 +31,7 @@ class Gcs : public SingleIdentity {
         billed_project_(context.settings.text("GOOGLE_CLOUD_QUOTA_PROJECT").value_or("")) {}
 
   Result<Location> locate(const std::string& path, bool directory) const override {
-    const std::size_t start = std::min(path.find("://"), path.size() - 3) + 3;
-    return locate_in_container(path, start, directory, "gs://BUCKET/OBJECT");
+    return locate_in_container(path, after_scheme(path), directory, "gs://BUCKET/OBJECT");
   }
 
   Endpoint endpoint(const Location&, const Credentials*) const override { return named_; }

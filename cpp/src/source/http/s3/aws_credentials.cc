@@ -7,6 +7,7 @@
 #include <sstream>
 #include <utility>
 
+#include "base/shown_text.h"
 #include "base/text.h"
 #include "source/http/auth/credentials_cache.h"
 #include "source/http/auth/oauth.h"
@@ -32,7 +33,7 @@ Status failed(const std::string& what, const Response& response) {
 Credentials make(std::string access_key, std::string secret_key, std::string token,
                  std::int64_t expires_at, const std::string& from) {
   Credentials out;
-  out.identity = "access key " + describe_access_key(access_key) + " from " + from;
+  out.identity = "access key " + shown_access_key(access_key) + " from " + from;
   out.values = {{kAccessKey, std::move(access_key)}, {kSecretKey, std::move(secret_key)}};
   if (!token.empty()) out.values[kSessionToken] = std::move(token);
   out.expires_at = expires_at;
@@ -397,11 +398,6 @@ class ProfileResolver {
 };
 
 }  // namespace
-
-std::string describe_access_key(const std::string& access_key) {
-  if (access_key.size() < 12) return "***";
-  return access_key.substr(0, 4) + "..." + access_key.substr(access_key.size() - 4);
-}
 
 Result<Credentials> credentials_from_xml(const XmlElement& element, const std::string& from) {
   return make_given(std::string(element.child_text("AccessKeyId")),

@@ -26,7 +26,4 @@ Result<Credentials> find_aws_credentials(const Settings& settings, const AwsProf
 // The <Credentials> element of responses of STS and CreateSession.
 Result<Credentials> credentials_from_xml(const XmlElement& element, const std::string& from);
 
-// How errors name an access key: its first and last characters.
-std::string describe_access_key(const std::string& access_key);
-
 }  // namespace streamer::http

@@ -15,6 +15,7 @@
 #include "source/http/s3/s3_errors.h"
 #include "source/http/s3/sigv4.h"
 #include "text/encoding.h"
+#include "text/url.h"
 #include "text/xml.h"
 
 namespace streamer::http {
@@ -132,9 +133,8 @@ Result<std::unique_ptr<Protocol>> S3Protocol::make(const ProtocolContext& contex
 }
 
 Result<Location> S3Protocol::locate(const std::string& path, bool directory) const {
-  const std::size_t mark = path.find("://");
-  const std::size_t start = mark == std::string::npos ? path.size() : mark + 3;
-  Result<Location> location = locate_in_container(path, start, directory, "s3://BUCKET/KEY");
+  Result<Location> location =
+      locate_in_container(path, after_scheme(path), directory, "s3://BUCKET/KEY");
   if (!location.ok()) return location;
   if (is_arn(location->container)) {
     if (Status status = take_access_point(&*location, directory); !status.ok()) {
