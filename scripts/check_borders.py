@@ -3,8 +3,7 @@
 
     python3 -m scripts.check_borders [ROOT]
 
-Prints one line for each arrow against the tables below, and fails if there is one. `ALLOWED` names
-the exceptions; an exception that is not needed any more is an error, too.
+Prints one line for each arrow against the tables below, and fails if there is one.
 """
 
 from __future__ import annotations
@@ -95,13 +94,6 @@ SHIMS = {"distributed_streamer", "file_streamer", "s3_utils", "safetensors_strea
 OPTIONAL = {
     *("azure", "boto3", "botocore", "certifi", "google", "matplotlib", "ml_dtypes"),
     *("opentelemetry", "torch", "tqdm"),
-}
-
-# Exceptions: what is reported without them, and why it stays.
-ALLOWED: dict[str, str] = {
-    f"python/{PACKAGE}/distributed_streamer/distributed_streamer: does more than to re-export": (
-        "SGLang replaces attributes of this module, so that it has to be the implementation itself"
-    ),
 }
 
 
@@ -216,14 +208,25 @@ def imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[Import]
 
 
 def only_re_exports(tree: ast.Module) -> bool:
+    """Whether a module imports, lists `__all__`, or stands for another one, and nothing else."""
     for node in tree.body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            if not only_re_exports(ast.Module(node.body + node.orelse, [])):
+                return False
+            continue
+        is_replacement = (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Name)
+            and ast.unparse(node.targets[0]) == "sys.modules[__name__]"
+        )
         is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         is_all = (
             isinstance(node, ast.Assign)
             and isinstance(node.targets[0], ast.Name)
             and node.targets[0].id == "__all__"
         )
-        if not (is_text or is_all or isinstance(node, ast.Import | ast.ImportFrom)):
+        is_import = isinstance(node, ast.Import | ast.ImportFrom)
+        if not (is_text or is_all or is_replacement or is_import):
             return False
     return True
 
@@ -293,11 +296,9 @@ def check_tables() -> Iterator[str]:
         yield f"scripts/check_borders.py: ROOMS has a circle: {', '.join(circle)}"
 
 
-def check(root: Path, allowed: Mapping[str, str] = ALLOWED) -> list[str]:
+def check(root: Path) -> list[str]:
     """All that is against the tables."""
-    found = list(dict.fromkeys([*check_tables(), *check_cpp(root), *check_python(root)]))
-    stale = [f"needs no exception any more: {text}" for text in allowed if text not in found]
-    return [text for text in found if text not in allowed] + stale
+    return list(dict.fromkeys([*check_tables(), *check_cpp(root), *check_python(root)]))
 
 
 def main() -> int:
