@@ -89,6 +89,18 @@ def test_code_that_the_internals_name_exists() -> None:
         assert not parts - words, page.name
 
 
+def test_links_to_decisions_have_their_numbers() -> None:
+    links = [
+        (page.name, int(number), int(file))
+        for page in PAGES
+        for number, file in re.findall(
+            r"\[decision (\d+)\]\((?:[\w./]*/)?(\d{3})-[\w-]+\.md\)", page.read_text()
+        )
+    ]
+    assert len(links) > 10
+    assert not [link for link in links if link[1] != link[2]]
+
+
 def test_every_page_is_linked_from_the_table_of_contents() -> None:
     index = ROOT / "docs" / "index.md"
     linked = {
