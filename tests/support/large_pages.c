@@ -1,24 +1,37 @@
-/* Answers the calls that depend on the page size as a kernel with pages of 64 KiB does (Linux on
- * aarch64 offers one). Loaded before libc (LD_PRELOAD), or linked into a test program.
+/* Answers the calls that depend on the page size as a kernel with pages of LARGE_PAGES_KIB does: 16,
+ * or 64, the default (Linux on aarch64 offers both). Loaded before libc (LD_PRELOAD), or linked into
+ * a test program.
  *
- * Addresses that are no multiple of 64 KiB are refused with EINVAL; lengths are rounded up; mappings
- * start at multiples of 64 KiB; cachestat(2) counts pages of 64 KiB. */
+ * Addresses that are no multiple of a page are refused with EINVAL; lengths are rounded up; mappings
+ * start at multiples of a page; cachestat(2) counts such pages. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define PAGE ((size_t)64 << 10)
 #define REAL_PAGE ((size_t)4096)
+#define MOST_PARTS 16
+#define PAGE page()
 #define CACHESTAT 451
 
 static unsigned long refused;
+
+static size_t page(void) {
+  static size_t chosen;
+  if (chosen == 0) {
+    if (environ == NULL) return (size_t)64 << 10; /* the process has just begun */
+    const char* const text = getenv("LARGE_PAGES_KIB");
+    chosen = (size_t)(text == NULL ? 64 : atoi(text)) << 10;
+  }
+  return chosen;
+}
 
 /* How many calls were refused since the process began: each is a defect of the caller. */
 unsigned long large_pages_refused(void) { return __atomic_load_n(&refused, __ATOMIC_RELAXED); }
@@ -120,7 +133,7 @@ int mprotect(void* address, size_t length, int protection) {
 int mincore(void* address, size_t length, unsigned char* present) {
   if (unaligned(address)) return (int)refuse();
   for (size_t at = 0; at < length; at += PAGE) {
-    unsigned char parts[PAGE / REAL_PAGE];
+    unsigned char parts[MOST_PARTS];
     if (syscall(SYS_mincore, (char*)address + at, PAGE, parts) != 0) return -1;
     present[at / PAGE] = parts[0];
     for (size_t i = 1; i < PAGE / REAL_PAGE; ++i) present[at / PAGE] |= parts[i];

@@ -1,4 +1,4 @@
-"""Loads under a kernel with pages of 64 KiB, as tests/support/large_pages.c plays it."""
+"""Loads under kernels with larger pages, as tests/support/large_pages.c plays them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ process = ctypes.CDLL(None)
 before = process.large_pages_refused()
 path = sys.argv[1]
 expected = load_file(path)
-assert process.getpagesize() == 65536
+assert process.getpagesize() == int(sys.argv[2]) << 10
 targets = {name: torch.empty_like(tensor) for name, tensor in expected.items()}
 for into in (None, targets):
     with SafetensorsStreamer() as streamer:
@@ -41,14 +41,22 @@ def large_pages(tmp_path_factory: pytest.TempPathFactory) -> str:
     return preload(source, tmp_path_factory.mktemp("large_pages"))
 
 
+@pytest.mark.parametrize("kib", [16, 64])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_no_call_is_refused_and_every_byte_is_right(
-    strategy: str, tmp_path: Path, large_pages: str
+    strategy: str, kib: int, tmp_path: Path, large_pages: str
 ) -> None:
     # A header of more than one page of 4 KiB, small tensors, and one that spans huge pages.
     tensors = {f"a tensor of number {i:05}": torch.full((i % 7 + 1,), float(i)) for i in range(200)}
     tensors["large"] = torch.arange(1_300_001, dtype=torch.float32)
     path = tmp_path / "a.safetensors"
     save_file(tensors, path)
-    refused = python(LOAD, str(path), LD_PRELOAD=large_pages, RUNAI_STREAMER_FS_STRATEGY=strategy)
+    refused = python(
+        LOAD,
+        path,
+        kib,
+        LD_PRELOAD=large_pages,
+        LARGE_PAGES_KIB=str(kib),
+        RUNAI_STREAMER_FS_STRATEGY=strategy,
+    )
     assert refused == "0"
