@@ -4,9 +4,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <iterator>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -359,6 +363,31 @@ TEST(MemoryPool, SaysThatTheSystemHasNoMemory) {
   EXPECT_TRUE(refused);
   EXPECT_EQ(budget->used(), 0u);
 }
+
+std::size_t mappings_of_this_process() {
+  std::ifstream maps("/proc/self/maps");
+  return static_cast<std::size_t>(
+      std::count(std::istreambuf_iterator<char>(maps), std::istreambuf_iterator<char>(), '\n'));
+}
+
+#ifndef __SANITIZE_THREAD__  // its address space has no room for terabytes
+// A process may have 65,530 mappings. Nothing is written here: address space is all that this
+// takes.
+TEST(MemoryPool, KeptBlocksBecomeFewMappings) {
+  for (const Pages pages : {Pages::kSmall, Pages::kHuge}) {
+    const auto budget = std::make_shared<MemoryBudget>(MemoryBudget::kUnlimited);
+    const auto pool = MemoryPool::create(budget);
+    const std::size_t before = mappings_of_this_process();
+    std::vector<std::shared_ptr<MemoryPool::Buffer>> kept;
+    for (int i = 0; i < 140'000; ++i) {
+      bool refused = false;
+      kept.push_back(allocate_from(*pool, 14 * kMiB, pages, false, &refused));
+      ASSERT_NE(kept.back(), nullptr) << i;
+    }
+    EXPECT_LT(mappings_of_this_process(), before + 1000);
+  }
+}
+#endif
 
 TEST(MemoryPool, AForkedChildMayDropMemory) {
   auto pool = MemoryPool::create(std::make_shared<MemoryBudget>(MemoryBudget::kUnlimited));
