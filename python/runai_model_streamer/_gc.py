@@ -18,7 +18,7 @@ _FEW_TENSORS = 1000
 
 # The collector itself may end a load that was abandoned, also in a thread that has the lock.
 _lock = threading.RLock()
-_wishes: list[int] = []
+_spacings: list[int] = []
 _before = 0  # the process' own threshold
 _chosen = 0  # what is set instead
 
@@ -46,31 +46,31 @@ def collection_spaced(tensors: int, size: int) -> Iterator[None]:
     if tensors < _FEW_TENSORS:
         yield
         return
-    wish = min(_MOST_OBJECTS, _BYTES_BETWEEN * tensors // max(1, size))
-    _wish(wish)
+    spacing = min(_MOST_OBJECTS, _BYTES_BETWEEN * tensors // max(1, size))
+    _begin(spacing)
     try:
         yield
     finally:
-        _end_wish(wish)
+        _end(spacing)
 
 
-def _wish(wish: int) -> None:
+def _begin(spacing: int) -> None:
     global _before, _chosen
     with _lock, collection_paused():
         threshold, *older = gc.get_threshold()
-        if not _wishes:
+        if not _spacings:
             _before = _chosen = threshold
-        _wishes.append(wish)
-        if 0 < threshold == _chosen and wish > threshold:
-            _chosen = wish
-            gc.set_threshold(wish, *older)
+        _spacings.append(spacing)
+        if 0 < threshold == _chosen and spacing > threshold:
+            _chosen = spacing
+            gc.set_threshold(spacing, *older)
 
 
-def _end_wish(wish: int) -> None:
+def _end(spacing: int) -> None:
     global _chosen
     with _lock, collection_paused():
-        _wishes.remove(wish)
+        _spacings.remove(spacing)
         threshold, *older = gc.get_threshold()
         if threshold == _chosen:
-            _chosen = max([_before, *_wishes]) if _before else 0
+            _chosen = max([_before, *_spacings]) if _before else 0
             gc.set_threshold(_chosen, *older)

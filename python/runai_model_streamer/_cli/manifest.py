@@ -65,10 +65,10 @@ def manifest(
 
 def _write(path: str, text: str) -> None:
     """Replaces the file at `path`, or leaves it as it is."""
-    folder = os.path.dirname(path) or "."
+    directory = os.path.dirname(path) or "."
     with tempfile.NamedTemporaryFile(
         "w",
-        dir=folder,
+        dir=directory,
         prefix=".manifest-",
         delete=False,
         encoding="utf-8",

@@ -30,7 +30,7 @@ class Piece:
     """Bytes that one rank reads in one round, and gives to others."""
 
     owner: int
-    takers: tuple[int, ...]
+    receivers: tuple[int, ...]
     """Who wants them, the owner included."""
     extents: list[Extent]
     size: int
@@ -93,18 +93,18 @@ def _classes(wanted: Sequence[Wanted]) -> dict[tuple[int, ...], list[Extent]]:
             for start, end in intervals:
                 events += [(start, 1, rank), (end, 0, rank)]
         events.sort()
-        takers: set[int] = set()
+        receivers: set[int] = set()
         position = 0
         for place, opens, rank in events:
-            if takers and place > position:
-                extents = found.setdefault(tuple(sorted(takers)), [])
+            if receivers and place > position:
+                extents = found.setdefault(tuple(sorted(receivers)), [])
                 if extents and extents[-1][0] == file and extents[-1][2] == position:
                     extents[-1] = (file, extents[-1][1], place)
                 else:
                     extents.append((file, position, place))
             position = place
-            (takers.add if opens else takers.discard)(rank)
-    return {takers: extents for takers, extents in found.items() if extents}
+            (receivers.add if opens else receivers.discard)(rank)
+    return {receivers: extents for receivers, extents in found.items() if extents}
 
 
 def _share(size: int, number: int, parts: int) -> int:
@@ -123,13 +123,13 @@ class _Class:
     """Bytes that the same ranks want, and how these divide the reading."""
 
     def __init__(
-        self, number: int, takers: tuple[int, ...], extents: list[Extent], policy: str
+        self, number: int, receivers: tuple[int, ...], extents: list[Extent], policy: str
     ) -> None:
         self.number = number
-        self.takers = takers
+        self.receivers = receivers
         self.whole = Bytes(extents)
         self.lanes: list[Bytes] | None = None
-        count = len(takers)
+        count = len(receivers)
         if policy == "chunks":
             total = len(self.whole)
             self.lanes = [
@@ -140,7 +140,7 @@ class _Class:
             by_file: dict[int, list[Extent]] = {}
             for extent in extents:
                 by_file.setdefault(extent[0], []).append(extent)
-            lanes: list[list[Extent]] = [[] for _ in takers]
+            lanes: list[list[Extent]] = [[] for _ in receivers]
             loads = [0] * count
             # The largest first, to who has least: even where files differ in size.
             for file in sorted(by_file, key=lambda f: (-sum(e - s for _, s, e in by_file[f]), f)):
@@ -154,12 +154,12 @@ class _Class:
         if self.lanes is None:
             begin = _share(len(self.whole), number, rounds)
             end = _share(len(self.whole), number + 1, rounds)
-            each = _slot(-(-(end - begin) // len(self.takers)))
+            each = _slot(-(-(end - begin) // len(self.receivers)))
             if each >= 16 * _PAGE:
                 each = -(-each // _PAGE) * _PAGE
             parts = [
                 self.whole.cut(min(begin + i * each, end), min(begin + (i + 1) * each, end))
-                for i in range(len(self.takers))
+                for i in range(len(self.receivers))
             ]
         else:
             parts = [
@@ -170,8 +170,8 @@ class _Class:
         slot = _slot(max(sizes))
         equal = self.lanes is None
         return [
-            Piece(owner, self.takers, part, size, slot if equal else _slot(size), self.number)
-            for owner, part, size in zip(self.takers, parts, sizes, strict=True)
+            Piece(owner, self.receivers, part, size, slot if equal else _slot(size), self.number)
+            for owner, part, size in zip(self.receivers, parts, sizes, strict=True)
         ]
 
 
@@ -185,12 +185,12 @@ class Plan:
     def __init__(self, wanted: Sequence[Wanted], round_bytes: int, policy: str) -> None:
         classes = _classes(wanted)
         self._classes = [
-            _Class(number, takers, extents, policy)
-            for number, (takers, extents) in enumerate(sorted(classes.items()))
+            _Class(number, receivers, extents, policy)
+            for number, (receivers, extents) in enumerate(sorted(classes.items()))
         ]
         self.bytes = sum(len(one.whole) for one in self._classes)
         by_member = (
-            sum(len(one.whole) for one in self._classes if member in one.takers)
+            sum(len(one.whole) for one in self._classes if member in one.receivers)
             for member in range(len(wanted))
         )
         most = max(by_member, default=0)
@@ -221,7 +221,7 @@ def layout(pieces: Sequence[Piece], member: int) -> tuple[list[tuple[Piece, int]
     placed = []
     offset = 0
     for piece in pieces:
-        if member in piece.takers:
+        if member in piece.receivers:
             placed.append((piece, offset))
             offset += piece.slot
     return placed, offset

@@ -78,8 +78,8 @@ class SharedStream:
         """Agrees with the other ranks on who reads what, and starts to."""
         channel, settings, memory = self.channel, self.settings, self.memory
         paths = list(dict.fromkeys(request.path for request in requests))
-        wanted = self._wishes(session, requests, paths)
-        active = [index for index, wishes in enumerate(wanted) if any(wishes)]
+        wanted = self._selections(session, requests, paths)
+        active = [index for index, selected in enumerate(wanted) if any(selected)]
         ranks = [channel.ranks[index] for index in active]
         on_device = memory.native_type != 0
         plan = Plan(
@@ -120,7 +120,7 @@ class SharedStream:
         self.exchange = exchange
         return exchange
 
-    def _wishes(
+    def _selections(
         self, session: Session, requests: Sequence[FileChunks], paths: Sequence[str]
     ) -> list[list[list[tuple[int, int]]]]:
         """What each rank wants of each of `paths`. Raises if they opened different objects."""

@@ -156,5 +156,5 @@ class SharedStaging:
                 self._memory[piece.owner],
             )
             for piece, offset in owned_layout(self._plan.pieces(number))
-            if self._member in piece.takers
+            if self._member in piece.receivers
         ]

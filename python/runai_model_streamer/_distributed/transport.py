@@ -44,12 +44,12 @@ class Transport(Protocol):
 
 
 def _tag(one: Placed) -> int:
-    """The same for owner and taker: an owner has one piece in each class of a round."""
+    """The same for owner and receiver: an owner has one piece in each class of a round."""
     return one.piece.number
 
 
 class GlooTransport:
-    """Host memory: each piece goes from its owner to each taker, straight from and to staging."""
+    """Host memory: pieces go from their owners to each receiver, straight from and to staging."""
 
     name = "gloo"
 
@@ -66,11 +66,11 @@ class GlooTransport:
                 works.append((one.piece.owner, self._group.recv([one.data], one.piece.owner, tag)))
         for one in placed:
             if one.piece.size > 0 and one.piece.owner == me:
-                data, tag, takers = one.data, _tag(one), one.piece.takers
+                data, tag, receivers = one.data, _tag(one), one.piece.receivers
                 # Beginning behind itself, so that the owners do not all send to one.
-                first = takers.index(me)
-                others = takers[first + 1 :] + takers[:first]
-                works += [(taker, self._group.send([data], taker, tag)) for taker in others]
+                first = receivers.index(me)
+                others = receivers[first + 1 :] + receivers[:first]
+                works += [(other, self._group.send([data], other, tag)) for other in others]
         for member, work in works:
             try:
                 work.wait()
@@ -124,13 +124,13 @@ class NcclTransport:
         return (
             len(slots) == 1
             and len(placed) == self._members
-            and all(one.piece.takers == everyone for one in placed)
+            and all(one.piece.receivers == everyone for one in placed)
             and [one.piece.owner for one in placed] == list(everyone)
         )
 
     def _sends(self, placed: Sequence[Placed]) -> None:
         me = self._member
-        moving = [one for one in placed if one.piece.size > 0 and len(one.piece.takers) > 1]
+        moving = [one for one in placed if one.piece.size > 0 and len(one.piece.receivers) > 1]
         if not moving:
             return
         self._group._start_coalescing(self._device)
@@ -139,9 +139,9 @@ class NcclTransport:
             if one.piece.owner != me:
                 self._group.recv([data], one.piece.owner, 0)
             else:
-                for taker in one.piece.takers:
-                    if taker != me:
-                        self._group.send([data], taker, 0)
+                for receiver in one.piece.receivers:
+                    if receiver != me:
+                        self._group.send([data], receiver, 0)
         self._group._end_coalescing(self._device).wait()
 
     def _synchronize(self) -> None:

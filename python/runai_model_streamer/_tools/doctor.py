@@ -312,10 +312,10 @@ def _through_proxy(connection: socket.socket, target: _Server, proxy: str) -> St
 def _handshake(
     connection: socket.socket, target: _Server, access: Mapping[str, Any]
 ) -> tuple[socket.socket, Step]:
-    file, folder = access["ca_file"] or None, access["ca_directory"] or None
-    shown = file or folder or "those of the TLS library"
+    file, directory = access["ca_file"] or None, access["ca_directory"] or None
+    shown = file or directory or "those of the TLS library"
     try:
-        context = ssl.create_default_context(cafile=file, capath=folder)
+        context = ssl.create_default_context(cafile=file, capath=directory)
         # As the engine verifies: an intermediate certificate may be trusted by itself.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)

@@ -180,11 +180,11 @@ def inspect_checkpoint(
 
 
 def _files_all_the_same(path: str, credentials: S3Credentials | None) -> list[str]:
-    folder = path
+    directory = path
     if path.partition("?")[0].endswith(".json"):
-        folder = path.rpartition("/")[0] or "."
+        directory = path.rpartition("/")[0] or "."
     try:
-        return list_safetensors(folder, credentials)
+        return list_safetensors(directory, credentials)
     except StreamerError:
         return []
 

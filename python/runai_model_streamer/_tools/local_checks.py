@@ -70,9 +70,9 @@ def _barrier(path: str) -> str:
     whole = os.path.abspath(path)
     parts = whole.strip("/").split("/")
     for count in range(1, len(parts)):
-        folder = "/" + "/".join(parts[:count])
-        if not os.access(folder, os.X_OK):
-            return folder
+        directory = "/" + "/".join(parts[:count])
+        if not os.access(directory, os.X_OK):
+            return directory
     return whole
 
 
@@ -190,18 +190,18 @@ def _cgroup_limit() -> int | None:
             base, name = ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
         elif controllers:
             continue
-        folder = place
+        directory = place
         while True:
             try:
-                with open(base + folder.rstrip("/") + "/" + name, encoding="ascii") as file:
+                with open(base + directory.rstrip("/") + "/" + name, encoding="ascii") as file:
                     value = file.read().strip()
                 if value.isdigit() and int(value) < 1 << 60:
                     least = int(value) if least is None else min(least, int(value))
             except OSError:
                 pass
-            if folder in ("", "/"):
+            if directory in ("", "/"):
                 break
-            folder = os.path.dirname(folder)
+            directory = os.path.dirname(directory)
     return least
 
 

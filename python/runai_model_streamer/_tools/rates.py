@@ -109,8 +109,8 @@ def measure(
     cached = None if remote else _cached(files)
     cold = cached is not None and cached < _CACHED
     sizes = _sizes(files, credentials)
-    with tempfile.TemporaryDirectory(prefix="model-streamer-") as folder:
-        trace = os.path.join(folder, "trace") if remote else ""
+    with tempfile.TemporaryDirectory(prefix="model-streamer-") as directory:
+        trace = os.path.join(directory, "trace") if remote else ""
         load, stats, samples = _load(files, device, credentials, trace, progress)
         reads = _milliseconds(trace)
     others = []

@@ -113,12 +113,12 @@ def find_manifest(paths: list[str], credentials: S3Credentials | None = None) ->
     """
     merged: dict[str, str] = {}
     origins: list[str] = []
-    folders: dict[str, None] = {}
+    directories: dict[str, None] = {}
     for path in paths:
-        folders[_parent(path)] = None
-    above = [_parent(folder) for folder in folders if not is_hub(folder)]
-    for folder in [*folders, *above]:
-        found = _of_folder(folder, credentials)
+        directories[_parent(path)] = None
+    above = [_parent(directory) for directory in directories if not is_hub(directory)]
+    for directory in [*directories, *above]:
+        found = _of_directory(directory, credentials)
         if found is not None and found.origin not in origins:
             merged = {**found.digests, **merged}
             origins.append(found.origin)
@@ -137,14 +137,14 @@ def find_manifest(paths: list[str], credentials: S3Credentials | None = None) ->
     return Manifest(merged, " and ".join(origins))
 
 
-def _of_folder(folder: str, credentials: S3Credentials | None) -> Manifest | None:
-    if is_hub(folder):
-        found = hub_digests(folder)
+def _of_directory(directory: str, credentials: S3Credentials | None) -> Manifest | None:
+    if is_hub(directory):
+        found = hub_digests(directory)
         if found:
             return Manifest(found, "the hub")
     for name in BESIDE:
         try:
-            return read_manifest(_join(folder, name), credentials)
+            return read_manifest(_join(directory, name), credentials)
         except (StreamerNotFoundError, StreamerPermissionError):
             # Stores tell who may not list that what is not there is forbidden.
             continue
@@ -155,9 +155,9 @@ def is_hub(path: str) -> bool:
     return path[:5].lower() == "hf://"
 
 
-def hub_digests(folder: str) -> dict[str, str]:
-    """What the hub tells of the files in `folder`: it names large ones by their SHA-256."""
-    found = native.list_digests(folder, False, make_provider(), certificates.fallback())
+def hub_digests(directory: str) -> dict[str, str]:
+    """What the hub tells of the files in `directory`: it names large ones by their SHA-256."""
+    found = native.list_digests(directory, False, make_provider(), certificates.fallback())
     return {
         "/".join(_parts(path)): digest.lower()
         for path, digest in found.items()
@@ -170,8 +170,8 @@ def _of_cache(paths: list[str]) -> dict[str, str]:
     found = {}
     for path in paths:
         if not is_remote(path):
-            folder, name = os.path.split(os.path.realpath(path))
-            if _DIGEST.fullmatch(name) and os.path.basename(folder) == "blobs":
+            directory, name = os.path.split(os.path.realpath(path))
+            if _DIGEST.fullmatch(name) and os.path.basename(directory) == "blobs":
                 found["/".join(_parts(path))] = name.lower()
     return found
 
@@ -189,11 +189,11 @@ def _parent(path: str) -> str:
     return head + mark + query if head or not plain.startswith("/") else "/"
 
 
-def _join(folder: str, name: str) -> str:
-    if "://" in folder:
-        plain, mark, query = folder.partition("?")
+def _join(directory: str, name: str) -> str:
+    if "://" in directory:
+        plain, mark, query = directory.partition("?")
         return plain.rstrip("/") + "/" + name + mark + query
-    return os.path.join(folder, name)
+    return os.path.join(directory, name)
 
 
 def read_manifest(path: Path, credentials: S3Credentials | None = None) -> Manifest:

@@ -34,12 +34,12 @@ def test_each_byte_is_read_once_by_who_wants_it_and_reaches_all(
     read: list[list[tuple[int, int]]] = [[] for _ in wanted[0]]
     for number in range(plan.rounds):
         for piece in plan.pieces(number):
-            assert piece.owner in piece.takers
+            assert piece.owner in piece.receivers
             assert piece.size <= piece.slot
             for file, start, end in piece.extents:
                 read[file].append((start, end))
-                for taker in piece.takers:
-                    got[taker][file].append((start, end))
+                for receiver in piece.receivers:
+                    got[receiver][file].append((start, end))
     for rank, files in enumerate(wanted):
         for file, intervals in enumerate(files):
             assert coalesce(got[rank][file]) == intervals
@@ -106,7 +106,7 @@ def test_staging_stays_near_the_size_of_a_round(policy: str) -> None:
 def test_what_only_one_rank_wants_it_reads_by_itself() -> None:
     plan = Plan([[[(0, 1000)]], [[(1000, 3000)]]], 1 << 20, "spans")
     pieces = [piece for piece in plan.pieces(0) if piece.size]
-    assert [(piece.owner, piece.takers, piece.size) for piece in pieces] == [
+    assert [(piece.owner, piece.receivers, piece.size) for piece in pieces] == [
         (0, (0,), 1000),
         (1, (1,), 2000),
     ]
