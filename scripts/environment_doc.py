@@ -39,7 +39,10 @@ def page() -> str:
             continue
         parts.append("\n| Variable | Default | Accepted | |\n|---|---|---|---|\n")
         for row in settings:
-            cells = [f"`{row['name']}`", row["default"], row["accepted"], row["summary"]]
+            summary = row["summary"]
+            if row["former_name"]:
+                summary += f" Deprecated name: `{row['former_name']}`."
+            cells = [f"`{row['name']}`", row["default"], row["accepted"], summary]
             parts.append("| " + " | ".join(_cell(text) for text in cells) + " |\n")
     return "".join(parts)
 

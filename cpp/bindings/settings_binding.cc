@@ -32,6 +32,7 @@ py::list table() {
     row["default"] = default_text(info);
     row["accepted"] = info.accepted;
     row["summary"] = info.summary;
+    row["former_name"] = info.former_name == nullptr ? "" : info.former_name;
     rows.append(row);
   }
   return rows;
@@ -72,7 +73,7 @@ py::object setting(const std::string& name) {
 void bind_settings(py::module_& module) {
   module.def("settings_table", &table,
              "Every environment variable that is read: a list of dicts with group, name, type, "
-             "default, accepted and summary.");
+             "default, accepted, summary and former_name (deprecated, or empty).");
   module.def(
       "azure_settings_sign",
       [](const std::string& container) { return settings_sign(SourceKind::kAzure, container); },

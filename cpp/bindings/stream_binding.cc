@@ -352,7 +352,7 @@ class PyStream {
     result["bytes_by_strategy"] = stats.bytes_by_strategy;
     result["requests"] = stats.requests;
     result["retries"] = stats.retries;
-    result["hedges"] = stats.hedges;
+    result["stragglers"] = stats.stragglers;
     result["wait_storage_seconds"] = stats.wait_storage_seconds;
     result["wait_consumer_seconds"] = stats.wait_consumer_seconds;
     result["wait_memory_seconds"] = stats.wait_memory_seconds;

@@ -16,7 +16,7 @@ from typing import Any
 from runai_model_streamer import _installation as installation
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._errors import StreamerError, shown_text
-from runai_model_streamer._settings import unknown_settings
+from runai_model_streamer._settings import former_names, unknown_settings
 
 _NAME = "runai_model_streamer"
 _FORMAT = "%(asctime)s [%(levelname)s] %(message)s"
@@ -132,6 +132,9 @@ class Log:
         for name, nearest in unknown_settings():
             meant = f": did you mean {nearest}?" if nearest else ""
             self.once(name, "%s is set, but is no setting%s", name, meant)
+        for former, name in former_names().items():
+            if os.environ.get(former):
+                self.once(former, "%s is deprecated: use %s", former, name)
         trace = os.environ.get("RUNAI_STREAMER_TRACE_FILE")
         if trace:
             directory = os.path.dirname(trace) or "."

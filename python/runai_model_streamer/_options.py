@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
+from runai_model_streamer._settings import former_names
 
 # Settings of these are read once for a process, or where there is no streamer.
 _OF_THE_PROCESS = ("Distributed", "GPU", "Logging", "Verification", "Ignored")
+_CALLER = 5  # frames from a check to the caller of SafetensorsStreamer()
 _ARGUMENTS = {
     "RUNAI_STREAMER_MEMORY_LIMIT": "memory_limit",
     "RUNAI_STREAMER_CONCURRENCY": "concurrency",
@@ -44,7 +47,15 @@ class StreamOptions:
 
     def _check_settings(self) -> None:
         groups = {row["name"]: row["group"] for row in native.settings_table()}
-        for name, value in self.settings.items():
+        formers = former_names()
+        for given, value in self.settings.items():
+            name = formers.get(given, given)
+            if name != given:
+                warnings.warn(
+                    f"the setting {given} is deprecated: use {name}",
+                    DeprecationWarning,
+                    stacklevel=_CALLER,
+                )
             if name in _ARGUMENTS:
                 raise RunaiStreamerInvalidInputException(
                     f"settings: give {name} as the argument {_ARGUMENTS[name]}"

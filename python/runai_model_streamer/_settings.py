@@ -38,7 +38,7 @@ def current_settings() -> list[Setting]:
 
 def _current(row: Mapping[str, str]) -> Setting:
     name = row["name"]
-    raw = os.environ.get(name) or None
+    raw = os.environ.get(name) or os.environ.get(row["former_name"]) or None
     problem = None
     if raw is not None:
         try:
@@ -68,11 +68,19 @@ def _masked(name: str, kind: str, value: str) -> str:
     return shown_text(shown_path(value))
 
 
+def former_names() -> dict[str, str]:
+    """The names of settings by their deprecated names."""
+    return {
+        row["former_name"]: row["name"] for row in native.settings_table() if row["former_name"]
+    }
+
+
 def unknown_settings() -> list[tuple[str, str | None]]:
     """Variables of the environment that look like settings and are none, each with the name that
     is most like it; None: no name is."""
     known = [row["name"] for row in native.settings_table()]
     ours = [name for name in known if name.startswith(_PREFIX)]
+    known.extend(former_names())
     found: list[tuple[str, str | None]] = []
     for name in sorted(os.environ):
         if name.startswith(_PREFIX) and name not in known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
 
 
@@ -24,8 +25,9 @@ class StreamStats:
     """By way of reading: mapped, buffered, direct, or a protocol."""
     requests: int = 0
     retries: int = 0
-    hedges: int = 0
-    """Reads that lagged behind the others and were cut, for another connection to go on."""
+    stragglers: int = 0
+    """Reads that were aborted because they were much slower than the others. Another connection
+    read their missing bytes."""
     wait_storage_seconds: float = 0.0
     """The consumer waited for bytes."""
     wait_consumer_seconds: float = 0.0
@@ -54,6 +56,16 @@ class StreamStats:
     def rate(self) -> float:
         """Bytes per second."""
         return self.bytes / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def hedges(self) -> int:
+        """Deprecated name of `stragglers`."""
+        warnings.warn(
+            "StreamStats.hedges is deprecated: use StreamStats.stragglers",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.stragglers
 
 
 def stats_of(values: dict[str, Any], device: str) -> StreamStats:

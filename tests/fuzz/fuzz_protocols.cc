@@ -29,7 +29,7 @@ namespace streamer::http {
 struct Connection::Impl {};
 Connection::Connection(Transport& transport) : transport_(transport) {}
 Connection::~Connection() = default;
-Result<Response> Connection::fetch(Request, Patience) {
+Result<Response> Connection::fetch(Request, Persistence) {
   return Status::error(Code::kNetwork, "none");
 }
 

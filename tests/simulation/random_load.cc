@@ -91,7 +91,7 @@ LoadModel random_load(std::uint64_t seed) {
   load.kind = dice.one_in(4) ? SourceKind::kFile : SourceKind::kS3;
   load.mapped = load.kind == SourceKind::kFile && dice.one_in(2);
   load.traits.remote = load.kind != SourceKind::kFile;
-  load.traits.hedge = load.traits.remote && !dice.one_in(4);
+  load.traits.stragglers = load.traits.remote && !dice.one_in(4);
   const std::uint64_t largest =
       static_cast<std::uint64_t>(dice.magnitude(1, dice.one_in(20) ? 2.1e9 : 64e6));
   load.traits.chunk_bytes =
@@ -135,7 +135,7 @@ std::string describe(const LoadModel& model) {
   std::ostringstream out;
   out << model.files.size() << " files, " << tensors << " tensors, " << bytes << " bytes, "
       << model.submissions << " submissions, chunks of " << model.traits.chunk_bytes
-      << ", concurrency " << model.concurrency << ", stragglers " << model.traits.hedge
+      << ", concurrency " << model.concurrency << ", stragglers " << model.traits.stragglers
       << ", memory " << model.memory_limit.initial() << ", mapped " << model.mapped
       << "\n  storage: link " << storage.link_rate << " B/s, connection " << storage.connection_rate
       << " B/s, round trip " << storage.round_trip << " s, first byte " << storage.first_byte

@@ -138,7 +138,7 @@ Simulation::Simulation(const LoadModel& model, std::uint64_t seed)
       model.kind, {.chunk_bytes = traits.chunk_bytes,
                    .view_chunk_bytes = traits.view_chunk_bytes,
                    .controller = ConcurrencyController(model.concurrency, traits, model.processors),
-                   .stragglers = traits.hedge,
+                   .stragglers = traits.stragglers,
                    .skips_gaps = traits.skips_gaps,
                    .reader_bytes = traits.reader_bytes,
                    .most_window = model.most_window,

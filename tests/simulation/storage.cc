@@ -218,7 +218,7 @@ std::vector<Storage::Ended> Storage::advance(TimePoint now) {
 void Storage::look_for_cuts(TimePoint now) {
   bool changed = false;
   for (Flow& flow : flows_) {
-    if (flow.cut || !flow.chunk.progress || !flow.chunk.progress->cut) continue;
+    if (flow.cut || !flow.chunk.progress || !flow.chunk.progress->aborted) continue;
     flow.cut = changed = true;
     flow.until = now + seconds(kNoticed);
   }

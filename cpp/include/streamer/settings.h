@@ -36,7 +36,8 @@ struct SettingInfo {
   const char* accepted;  // kChoice: values separated by '|'; else what is accepted, in words
   std::int64_t minimum;  // kInteger and kBytes
   std::int64_t maximum;
-  const char* summary;  // one sentence
+  const char* summary;                // one sentence
+  const char* former_name = nullptr;  // deprecated, has the same meaning if `name` is unset
 };
 
 // The default as people read it, such as "64 MiB".

@@ -243,7 +243,8 @@ struct Stats {
   std::uint64_t bytes_by_kind[kSourceKinds] = {};
   std::uint64_t requests = 0;  // reads issued to storage
   std::uint64_t retries = 0;
-  std::uint64_t hedges = 0;  // reads that lagged and were cut, for another connection to go on
+  std::uint64_t stragglers = 0;      // slow reads that were aborted and continued elsewhere
+  std::uint64_t hedges = 0;          // deprecated: the same as `stragglers`
   double wait_storage_seconds = 0;   // the consumer waited for bytes
   double wait_consumer_seconds = 0;  // reading paused: ready bytes filled the memory limit
   double wait_memory_seconds = 0;    // reading paused: bytes in flight filled the memory limit

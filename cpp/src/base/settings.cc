@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "base/memory_units.h"
 #include "base/text.h"
@@ -11,8 +12,9 @@
 namespace streamer {
 namespace {
 
-Status invalid(const SettingInfo& info, const std::string& value) {
-  return Status::error(Code::kInvalid, std::string("invalid value '") + value + "' of " + info.name)
+Status invalid(const SettingInfo& info, const Settings::Found& found) {
+  return Status::error(Code::kInvalid,
+                       std::string("invalid value '") + found.value + "' of " + found.name)
       .with_hint(std::string("Accepted: ") + info.accepted + "; unset: " + default_text(info));
 }
 
@@ -46,56 +48,65 @@ const SettingInfo* find_setting(const std::string& name) {
   return nullptr;
 }
 
-std::optional<std::string> Settings::text(const char* name) const {
-  must_find(name);
-  if (auto it = overrides_.find(name); it != overrides_.end()) {
-    return it->second.empty() ? std::nullopt : std::optional(it->second);
+std::optional<Settings::Found> Settings::find(const SettingInfo& info) const {
+  for (const char* name : {info.name, info.former_name}) {
+    if (name == nullptr) continue;
+    if (auto it = overrides_.find(name); it != overrides_.end()) {
+      return it->second.empty() ? std::nullopt : std::optional(Found{name, it->second});
+    }
   }
-  const char* value = std::getenv(name);
-  if (value == nullptr || *value == '\0') return std::nullopt;
-  return std::string(value);
+  for (const char* name : {info.name, info.former_name}) {
+    const char* value = name == nullptr ? nullptr : std::getenv(name);
+    if (value != nullptr && *value != '\0') return Found{name, value};
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> Settings::text(const char* name) const {
+  std::optional<Found> found = find(must_find(name));
+  return found ? std::optional(std::move(found->value)) : std::nullopt;
 }
 
 Result<std::optional<std::int64_t>> Settings::integer(const char* name) const {
   const SettingInfo& info = must_find(name);
-  const std::optional<std::string> value = text(name);
-  if (!value) return std::optional<std::int64_t>();
+  const std::optional<Found> found = find(info);
+  if (!found) return std::optional<std::int64_t>();
   errno = 0;
   char* end = nullptr;
-  const long long number = std::strtoll(value->c_str(), &end, 10);
-  if (errno != 0 || end == value->c_str() || *end != '\0' || number < info.minimum ||
+  const long long number = std::strtoll(found->value.c_str(), &end, 10);
+  if (errno != 0 || end == found->value.c_str() || *end != '\0' || number < info.minimum ||
       number > info.maximum) {
-    return invalid(info, *value);
+    return invalid(info, *found);
   }
   return std::optional<std::int64_t>(number);
 }
 
 Result<std::optional<bool>> Settings::boolean(const char* name) const {
   const SettingInfo& info = must_find(name);
-  const std::optional<std::string> value = text(name);
-  if (!value) return std::optional<bool>();
-  const std::string word = lower(*value);
+  const std::optional<Found> found = find(info);
+  if (!found) return std::optional<bool>();
+  const std::string word = lower(found->value);
   for (const char* yes : {"1", "true", "yes", "on"}) {
     if (word == yes) return std::optional<bool>(true);
   }
   for (const char* no : {"0", "false", "no", "off"}) {
     if (word == no) return std::optional<bool>(false);
   }
-  return invalid(info, *value);
+  return invalid(info, *found);
 }
 
 Result<std::optional<std::string>> Settings::choice(const char* name) const {
   const SettingInfo& info = must_find(name);
-  const std::optional<std::string> value = text(name);
-  if (!value) return std::optional<std::string>();
-  const std::string word = lower(*value);
+  const std::optional<Found> found = find(info);
+  if (!found) return std::optional<std::string>();
+  const std::string word = lower(found->value);
   std::string accepted = info.accepted;
   for (std::size_t start = 0; start <= accepted.size();) {
     const std::size_t end = std::min(accepted.find('|', start), accepted.size());
     if (accepted.compare(start, end - start, word) == 0) return std::optional(word);
     start = end + 1;
   }
-  return invalid(info, *value);
+  return invalid(info, *found);
 }
 
 Result<std::int64_t> Settings::number(const char* name) const {

@@ -22,7 +22,7 @@ constexpr const char* kIgnored =
 
 // clang-format off
 constexpr SettingInfo kTable[] = {
-    // group, name, type, default, accepted, minimum, maximum, summary
+    // group, name, type, default, accepted, minimum, maximum, summary[, deprecated name]
     {"Reading", "RUNAI_STREAMER_CONCURRENCY", kInteger, "adaptive",
      "an integer from 1 to 1024", 1, 1024,
      "The exact number of threads and connections that read concurrently."},
@@ -70,8 +70,9 @@ constexpr SettingInfo kTable[] = {
      "A request that is slower than this for RUNAI_STREAMER_LOW_SPEED_SECONDS is aborted and retried, for every protocol."},
     {"Network", "RUNAI_STREAMER_LOW_SPEED_SECONDS", kInteger, value(10), "seconds, 0: no limit", 0, 3600,
      "How long a request may be slower than RUNAI_STREAMER_S3_LOW_SPEED_LIMIT."},
-    {"Network", "RUNAI_STREAMER_HEDGE", kBool, value(true), kSwitch, 0, 0,
-     "Abort a read that is much slower than the others, and request its missing bytes over another connection."},
+    {"Network", "RUNAI_STREAMER_ABORT_STRAGGLERS", kBool, value(true), kSwitch, 0, 0,
+     "Abort a read that is much slower than the others, and request its missing bytes over another connection.",
+     "RUNAI_STREAMER_HEDGE"},
     {"Network", "RUNAI_STREAMER_DEADLINE_SECONDS", kInteger, value(0), "seconds, 0: none", 0, 604800,
      "Timeout of a whole load from object storage."},
     {"Network", "RUNAI_STREAMER_MAX_BANDWIDTH", kBytes, value(0), "bytes per second, 0: no limit", 0, kMax,

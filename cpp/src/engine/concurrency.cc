@@ -42,16 +42,16 @@ ConcurrencyController::ConcurrencyController(int fixed, const SourceTraits& trai
       target_rate_(traits.target_rate),
       chunk_bytes_(traits.chunk_bytes),
       base_limit_(limit_),
-      patience_(kShortestHold) {
+      hold_epochs_(kShortestHold) {
   if (adaptive_ && target_rate_ > 0) {
     limit_ = base_limit_ =
         std::clamp(static_cast<int>(std::ceil(target_rate_ / kEachOfTarget)), 1, maximum_);
   }
 }
 
-void ConcurrencyController::start(const Distance& distance) {
+void ConcurrencyController::start(const Proximity& proximity) {
   if (!adaptive_ || started_ || target_rate_ > 0) return;
-  const double wanted = std::min<double>(kForEachSecond * distance.latency, kMostAtStart);
+  const double wanted = std::min<double>(kForEachSecond * proximity.latency, kMostAtStart);
   limit_ = base_limit_ =
       std::clamp(static_cast<int>(wanted), std::min(initial_, maximum_), maximum_);
 }
@@ -88,7 +88,7 @@ bool ConcurrencyController::completed(std::uint64_t bytes, int active, const Rea
   const bool first = !std::exchange(started_, true);
   if (report.congested && warm_up_left_ == 0) {
     // The server's word counts more than the rate; and it should not be asked again soon.
-    patience_ = kLongestHold;
+    hold_epochs_ = kLongestHold;
     best_rate_ = 0;
     settle(std::max(1, limit_ * 7 / 10), 0);
     return false;
@@ -134,7 +134,7 @@ void ConcurrencyController::settle(int limit, double rate) {
   base_limit_ = std::clamp(limit, 1, maximum_);
   base_rate_ = rate;
   phase_ = Phase::kHold;
-  epochs_to_hold_ = patience_;
+  epochs_to_hold_ = hold_epochs_;
   if (limit_ != base_limit_) change_limit(base_limit_);
 }
 
@@ -193,7 +193,7 @@ int ConcurrencyController::enough_for(double rate) const {
 void ConcurrencyController::hold(double rate) {
   base_rate_ = base_rate_ == 0 ? rate : base_rate_ + kSmoothing * (rate - base_rate_);
   --epochs_to_hold_;
-  if (best_rate_ > 0 && epochs_to_hold_ <= patience_ - kBeforeSecondThought) {
+  if (best_rate_ > 0 && epochs_to_hold_ <= hold_epochs_ - kBeforeSecondThought) {
     const double best = std::exchange(best_rate_, 0);
     const int wanted = static_cast<int>(base_limit_ * best / base_rate_);
     if (base_rate_ < kShortOfBest * best && wanted > base_limit_) {
@@ -212,7 +212,7 @@ ConcurrencyController::Bound ConcurrencyController::bound() const {
 
 void ConcurrencyController::start_probe() {
   if (maximum_ == 1 || (processors_busy_ && base_limit_ <= initial_)) {  // nothing to try
-    epochs_to_hold_ = patience_;
+    epochs_to_hold_ = hold_epochs_;
     return;
   }
   probe_up_ = !probe_up_;
@@ -228,11 +228,11 @@ void ConcurrencyController::judge_probe(double rate) {
   const double step = static_cast<double>(limit_ - base_limit_) / base_limit_;
   if (more < (probe_up_ ? 1 + kWorthMoreLater * step : kWorthFewer)) {
     enough_ = enough_ || probe_up_;
-    patience_ = std::min(2 * patience_, kLongestHold);
+    hold_epochs_ = std::min(2 * hold_epochs_, kLongestHold);
     settle(base_limit_, base_rate_);
     return;
   }
-  patience_ = kShortestHold;
+  hold_epochs_ = kShortestHold;
   if (probe_up_) {  // on in the same direction
     enough_ = false;
     phase_ = Phase::kGrow;

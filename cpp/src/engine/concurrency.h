@@ -25,7 +25,7 @@ class ConcurrencyController {
 
   // Starts with more where responses begin late. Ignored once reads have ended, and if a number was
   // chosen.
-  void start(const Distance& distance);
+  void start(const Proximity& proximity);
   int limit() const { return limit_; }
   int maximum() const { return maximum_; }
   // Whether it stands at a number, and the bytes per second that this brings; 0: not known.
@@ -89,7 +89,7 @@ class ConcurrencyController {
   double best_rate_ = 0;    // of all numbers while it grew; 0: it was compared with the present one
   int most_tried_ = 0;      // the number with which growing ended
   int epochs_to_hold_ = 0;  // before the next probe
-  int patience_ = 0;        // how long to hold after a probe that brought nothing
+  int hold_epochs_ = 0;     // how long to hold after a probe that brought nothing
   bool probe_up_ = false;
 
   std::uint64_t bytes_ = 0;   // of all reads that ended

@@ -24,10 +24,10 @@ constexpr double kNewest = 0.25;  // weight of the last read in the rate
 
 }  // namespace
 
-void FlowControl::start(SourceKind kind, const Distance& distance) {
+void FlowControl::start(SourceKind kind, const Proximity& proximity) {
   Source& source = sources_.at(kind);
-  source.limits.controller.start(distance);
-  if (distance.latency > 0) source.latency = distance.latency;
+  source.limits.controller.start(proximity);
+  if (proximity.latency > 0) source.latency = proximity.latency;
 }
 
 std::uint64_t FlowControl::gap_bytes(SourceKind kind) const {

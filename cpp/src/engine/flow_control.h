@@ -50,7 +50,7 @@ class FlowControl {
   // fewer where memory is short for as many reads as are wanted.
   std::uint64_t chunk_bytes(SourceKind kind) const;
   // See ConcurrencyController::start().
-  void start(SourceKind kind, const Distance& distance);
+  void start(SourceKind kind, const Proximity& proximity);
 
   // Bytes of memory that keep the source busy: those under way, as many that wait for earlier ones,
   // and the largest block on its way out, in the hands of the consumer and half read.

@@ -62,7 +62,7 @@ class HeldViews::View {
         kept_bytes_(std::move(kept_bytes)) {}
   ~View() {
     if (kept_) kept_bytes_->fetch_sub(size_, std::memory_order_relaxed);
-    if (mapping_) mapping_->drop(offset_, size_);
+    if (mapping_) mapping_->release_view(offset_, size_);
   }
   View(const View&) = delete;
   View& operator=(const View&) = delete;

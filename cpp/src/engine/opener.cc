@@ -106,7 +106,7 @@ int Opener::width(SourceKind kind, const Source& source) const {
     const std::uint64_t affordable = budget_.limit() / kShareOfReaders / traits.reader_bytes;
     most = static_cast<int>(std::min<std::uint64_t>(affordable, static_cast<std::uint64_t>(most)));
   }
-  const double wanted = least + source.distance().latency * kOpensPerSecond;
+  const double wanted = least + source.proximity().latency * kOpensPerSecond;
   return std::max(least, static_cast<int>(std::min<double>(wanted, most)));
 }
 
@@ -167,9 +167,9 @@ Result<std::vector<OpenedFile>> Opener::open(const std::vector<std::string>& pat
     if (!source.ok()) return source.status().with_path(paths[i]);
     work->kinds[i] = *kind;
     const int number = static_cast<int>(*kind);
-    // Until something was opened, nothing is known of the distance.
+    // Until something was opened, the latency is not known.
     const bool pilot = (*source)->traits().open_concurrency == 0 ||
-                       (*source)->distance().latency > 0 ||
+                       (*source)->proximity().latency > 0 ||
                        chosen[number]++ < width(*kind, **source);
     (pilot ? first : work->waiting[number]).push_back(i);
   }

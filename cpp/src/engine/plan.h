@@ -1,4 +1,4 @@
-// What a stream plans with: submissions are cut into blocks, blocks are read in chunks.
+// What a stream plans with: submissions are divided into blocks, blocks are read in chunks.
 #pragma once
 
 #include <sys/uio.h>

@@ -70,9 +70,9 @@ void Scheduler::add_source(SourceKind kind, const SourceLimits& limits) {
   core_.add_source(kind, limits);
 }
 
-void Scheduler::start_concurrency(SourceKind kind, const Distance& distance) {
+void Scheduler::start_concurrency(SourceKind kind, const Proximity& proximity) {
   const MutexLock lock(mutex_);
-  core_.start_concurrency(kind, distance);
+  core_.start_concurrency(kind, proximity);
 }
 
 Status Scheduler::add_blocks(std::vector<Block> blocks) {
@@ -138,7 +138,7 @@ void Scheduler::wait_for_work(WorkerId worker, Clock::time_point until) {
 
 void Scheduler::find_memory(Step::Placing* placing) {
   if (placing->object) {
-    placing->viewed = placing->object->take_view(placing->offset, placing->bytes);
+    placing->viewed = placing->object->acquire_view(placing->offset, placing->bytes);
   } else {
     placing->buffer = pool_->map(std::move(*placing->reservation));
   }

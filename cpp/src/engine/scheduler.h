@@ -32,7 +32,7 @@ class Scheduler : public MemoryListener {
 
   // See SchedulerCore.
   void add_source(SourceKind kind, const SourceLimits& limits) EXCLUDES(mutex_);
-  void start_concurrency(SourceKind kind, const Distance& distance) EXCLUDES(mutex_);
+  void start_concurrency(SourceKind kind, const Proximity& proximity) EXCLUDES(mutex_);
   Status add_blocks(std::vector<Block> blocks) EXCLUDES(mutex_);
   void add_task(WorkerPool::Task task, int width) EXCLUDES(mutex_);
 

@@ -42,7 +42,7 @@ struct Step {
   struct Placing {
     Block* block = nullptr;  // the scheduler's; the worker does not touch it
     // Either a question: whether these bytes are handed out as a part of the object's view, by
-    // Object::take_view();
+    // Object::acquire_view();
     std::shared_ptr<const Object> object;
     std::uint64_t offset = 0;
     std::uint64_t bytes = 0;
@@ -88,7 +88,9 @@ class SchedulerCore {
 
   // Must come before the first block or task of that kind.
   void add_source(SourceKind kind, const SourceLimits& limits) { flow_.add_source(kind, limits); }
-  void start_concurrency(SourceKind kind, const Distance& distance) { flow_.start(kind, distance); }
+  void start_concurrency(SourceKind kind, const Proximity& proximity) {
+    flow_.start(kind, proximity);
+  }
 
   // kMemoryLimit if a block is larger than an explicit limit.
   Status add_blocks(std::vector<Block> blocks, Signals* signals);
@@ -116,8 +118,8 @@ class SchedulerCore {
   // A worker could not be started. True: there is none at all.
   bool not_started();
 
-  // For the consumer. False: nothing is ready; it waits until it is woken or its patience ends, and
-  // asks again. With `last` it does not wait any more. See Stream::next().
+  // For the consumer. False: nothing is ready; it waits until it is woken or its timeout passes,
+  // and asks again. With `last` it does not wait any more. See Stream::next().
   struct Delivery {
     std::vector<Block> blocks;
     bool finished = false;  // everything was delivered before

@@ -38,7 +38,7 @@ Stats StatsCollector::snapshot(const SchedulerTimes& times, const MemoryBudget& 
   stats.wait_storage_seconds = times.wait_storage;
   stats.wait_consumer_seconds = times.wait_consumer;
   stats.wait_memory_seconds = times.wait_memory;
-  stats.hedges = times.stragglers;
+  stats.stragglers = stats.hedges = times.stragglers;
   stats.peak_memory = budget.peak();
   stats.memory_limit = budget.limit();
   stats.bound = bounded_by(stats.seconds, times);

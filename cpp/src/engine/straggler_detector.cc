@@ -12,10 +12,10 @@ constexpr std::chrono::milliseconds kBetweenChecks{10};
 constexpr double kSlack = 0.1;         // seconds; what takes less longer than usual does not matter
 constexpr double kSlackIdle = 0.05;    // the same where everybody waits for it
 constexpr double kTimesTypical = 2;    // the rest of a straggler would take so many whole reads
-constexpr int kFreshPatience = 2;      // times longer for a connection that still gets faster,
+constexpr int kFreshFactor = 2;        // times longer for a connection that still gets faster,
 constexpr double kFreshWaits = 4;      // and so many times until a response begins, to connect
 constexpr int kMostAborts = 3;         // of the same bytes
-constexpr int kMostDoublings = 10;     // of the patience with bytes that were aborted before
+constexpr int kMostDoublings = 10;     // of the allowance with bytes that were aborted before
 constexpr double kTrickle = 1.0 / 20;  // of the usual rate
 constexpr std::uint64_t kLeastWaste = 64 * kKiB;  // of an abort: the new connection
 constexpr std::uint64_t kFirstWaste = 8 * kMiB;
@@ -40,7 +40,7 @@ void StragglerDetector::ended(const ReadProgress* progress, double waited, TimeP
   const auto it = std::find_if(reads_.begin(), reads_.end(),
                                [&](const Read& read) { return read.progress.get() == progress; });
   if (it == reads_.end()) return;
-  if (!progress->cut && it->bytes > 0) {
+  if (!progress->aborted && it->bytes > 0) {
     ended_bytes_ += it->bytes;
     const double seconds = std::max(seconds_between(it->start, now), 1e-6);
     waited = std::min(waited, 0.9 * seconds);
@@ -84,12 +84,12 @@ void StragglerDetector::judge(Read* read, const Typical& typical, bool idle, Tim
   if (progress.pausing || received >= read->bytes) return;
   const bool fresh = progress.fresh.load(std::memory_order_relaxed);
   const double times = idle ? 1 : kTimesTypical;
-  double patience = times * usual + slack;
-  if (fresh) patience = kFreshPatience * patience + kFreshWaits * typical.waited;
+  double allowance = times * usual + slack;
+  if (fresh) allowance = kFreshFactor * allowance + kFreshWaits * typical.waited;
   // Bytes that every connection is slow with are not asked for again and again.
-  patience *= 1 << std::clamp(read->aborts - 1, 0, kMostDoublings);
+  allowance *= 1 << std::clamp(read->aborts - 1, 0, kMostDoublings);
   const double window = seconds_between(read->older.time, now);
-  if (seconds_between(read->start, now) < patience || window < slack) return;
+  if (seconds_between(read->start, now) < allowance || window < slack) return;
   const double rate = static_cast<double>(received - read->older.received) / window;
   const auto left = static_cast<double>(read->bytes - received);
   const double another = idle ? typical.seconds(read->bytes - received) : usual;
@@ -101,7 +101,7 @@ void StragglerDetector::judge(Read* read, const Typical& typical, bool idle, Tim
         static_cast<double>(kFirstWaste) + kWastedPart * static_cast<double>(ended_bytes_);
     if (read->aborts >= kMostAborts || wasted_bytes_ + waste > allowed) return;
   }
-  progress.cut = true;
+  progress.aborted = true;
   wasted_bytes_ += waste;
   ++aborts_;
 }
@@ -112,7 +112,7 @@ void StragglerDetector::check(bool idle, TimePoint now) {
   if (recent_.size() < (idle ? 1 : kLeastRecent)) return;
   const Typical usual = typical();
   for (Read& read : reads_) {
-    if (!read.progress->cut) judge(&read, usual, idle, now);
+    if (!read.progress->aborted) judge(&read, usual, idle, now);
   }
 }
 

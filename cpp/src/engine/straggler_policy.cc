@@ -14,7 +14,7 @@ void StragglerPolicy::began(Chunk* chunk, TimePoint now) {
 void StragglerPolicy::ended(const Chunk& chunk, const ReadReport& report, TimePoint now) {
   if (!chunk.progress) return;
   detector_.ended(chunk.progress.get(), report.waited, now);
-  ramped_up_[chunk.worker] = chunk.progress->cut ? 0 : 1;
+  ramped_up_[chunk.worker] = chunk.progress->aborted ? 0 : 1;
 }
 
 Chunk StragglerPolicy::take_requeued() {

@@ -166,7 +166,7 @@ void Stream::Impl::add_source(SourceKind kind, const SourceTraits& traits) {
              .view_chunk_bytes = std::max(options_.chunk_bytes, traits.view_chunk_bytes),
              .controller = ConcurrencyController(options_.concurrency_for(kind), affordable,
                                                  usable_processors()),
-             .stragglers = traits.hedge,
+             .stragglers = traits.stragglers,
              .skips_gaps = traits.skips_gaps,
              .reader_bytes = traits.reader_bytes,
              .most_window = automatic.most,
@@ -201,7 +201,7 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
     submission->max_chunk = (*made)->max_slot_bytes();
     if (Status status = (*made)->fence(device.stream); !status.ok()) return status;
     for (const auto& file : submission->files) {
-      if (file->object) file->object->expect_passing_reads();
+      if (file->object) file->object->advise_read_once();
     }
   }
   std::vector<Block> blocks;
@@ -213,7 +213,7 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
   for (const auto& file : submission->files) {
     if (!file->object) continue;
     auto source = files_.source(file->kind);
-    if (source.ok()) scheduler_->start_concurrency(file->kind, (*source)->distance());
+    if (source.ok()) scheduler_->start_concurrency(file->kind, (*source)->proximity());
   }
   if (Status status = scheduler_->add_blocks(std::move(blocks)); !status.ok()) return status;
   return submissions_++;

@@ -158,7 +158,7 @@ Status Worker::read(Chunk& chunk, ReadReport* report, bool* copied_later) {
     return read_to_device(chunk, *reader, report, copied_later);
   }
   if (chunk.memory == BlockMemory::kView) {
-    return (*reader)->fault_in(*chunk.object, chunk.offset, chunk.size, report);
+    return (*reader)->prefault(*chunk.object, chunk.offset, chunk.size, report);
   }
   const bool counts = chunk.memory == BlockMemory::kCaller && !kept(chunk);
   const WriteGuard guard(counts ? &context_.writes : nullptr);

@@ -13,7 +13,7 @@ Status Object::detach_view(std::uint64_t offset, std::uint64_t size, std::byte* 
       .with_range(offset, size);
 }
 
-Status Reader::fault_in(const Object& object, std::uint64_t offset, std::uint64_t size,
+Status Reader::prefault(const Object& object, std::uint64_t offset, std::uint64_t size,
                         ReadReport* /*report*/) {
   return Status::error(Code::kInternal, "this kind of storage has no views")
       .with_path(object.path())

@@ -23,7 +23,7 @@ struct SourceTraits {
   bool remote = false;                 // requests over a network: adaptive concurrency
   std::uint64_t chunk_bytes = 0;       // preferred size of one read
   std::uint64_t max_chunk_bytes = 0;   // to which reads may grow; 0: they do not
-  std::uint64_t view_chunk_bytes = 0;  // of one fault_in(): parts end at multiples of it
+  std::uint64_t view_chunk_bytes = 0;  // of one prefault(): parts end at multiples of it
   std::uint64_t min_chunk_bytes = 0;   // the least that a setting may choose
   std::uint64_t window_bytes = 0;      // memory that keeps it busy, where nobody sets a limit
   // Reads that should be under way now, for a source that finds the number itself. It changes while
@@ -34,7 +34,7 @@ struct SourceTraits {
   double target_rate = 0;          // bytes per second that the user expects; 0: not said
   int open_concurrency = 0;        // objects opened at once where storage is far; 0: as reads
   std::uint64_t reader_bytes = 0;  // memory that each reader holds (transport buffers)
-  bool hedge = false;              // reads that lag may be cut; see ReadProgress
+  bool stragglers = false;         // slow reads may be aborted; see ReadProgress
   bool skips_gaps = false;         // a read passes over what it need not read, at no cost
 };
 
@@ -42,9 +42,9 @@ struct SourceTraits {
 class ViewMapping {
  public:
   virtual ~ViewMapping() = default;
-  // Takes back what Object::take_view() gave: it will not be touched any more. By any thread, also
-  // of a forked child.
-  virtual void drop(std::uint64_t offset, std::uint64_t size) = 0;
+  // Takes back what Object::acquire_view() gave: it will not be touched any more. By any thread,
+  // also of a forked child.
+  virtual void release_view(std::uint64_t offset, std::uint64_t size) = 0;
 };
 
 // An object that was opened: immutable, shared by all threads.
@@ -58,11 +58,11 @@ class Object {
   const std::string& version() const { return version_; }
 
   // The object's bytes in the address space, aligned to 64, or null where they can't be there.
-  // Only addresses that Reader::fault_in() made present may be touched.
+  // Only addresses that Reader::prefault() made present may be touched.
   virtual std::byte* view() const { return nullptr; }
   // Whether [offset, offset + size) is better handed out as a part of the view than read: then
-  // ViewMapping::drop() follows. Asked once per block, when its turn comes; cheap.
-  virtual bool take_view(std::uint64_t /*offset*/, std::uint64_t /*size*/) const {
+  // ViewMapping::release_view() follows. Asked once per block, when its turn comes; cheap.
+  virtual bool acquire_view(std::uint64_t /*offset*/, std::uint64_t /*size*/) const {
     return view() != nullptr;
   }
   // What view() belongs to; null where the object itself keeps it.
@@ -77,7 +77,7 @@ class Object {
   virtual int device_fd() const { return -1; }
   // Tells that ranges will be read once, into memory that is not the process's: there is no use in
   // keeping them in the page cache.
-  virtual void expect_passing_reads() const {}
+  virtual void advise_read_once() const {}
   // Whether the object is still what was opened; cheap, called once per delivered batch.
   virtual Status unchanged() const { return {}; }
 
@@ -88,7 +88,7 @@ class Object {
 };
 
 // How far away storage is.
-struct Distance {
+struct Proximity {
   double latency = 0;  // seconds from a request to the first byte, the least so far; 0: unknown
 };
 
@@ -102,7 +102,7 @@ struct ReadProgress {
   std::atomic<std::uint64_t> received{0};  // the first so many bytes are there
   std::atomic<bool> fresh{false};          // over a connection that was opened for it
   std::atomic<bool> pausing{false};        // between two attempts
-  std::atomic<bool> cut{false};            // end soon, with what is there
+  std::atomic<bool> aborted{false};        // end soon, with what is there
 };
 
 // How a read was served.
@@ -113,7 +113,7 @@ struct ReadReport {
   double seconds = 0;                // that requests took
   double waited = 0;                 // of them, until responses began
   ReadProgress* progress = nullptr;  // set by the caller; null: nobody watches
-  std::uint64_t missing = 0;         // bytes at the end that a read that was cut did not get
+  std::uint64_t missing = 0;         // bytes at the end that an aborted read did not get
   std::uint64_t skipped = 0;         // bytes of gaps that were not read
 };
 
@@ -137,11 +137,11 @@ class Reader {
     return path;
   }
   // Fills `segments` with consecutive bytes of `object` from `offset`: all of them, or those before
-  // it was cut, or an error that carries path and range. Segments without an address are gaps.
+  // it was aborted, or an error that carries path and range. Segments without an address are gaps.
   virtual Status read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
                       ReadReport* report) = 0;
   // Makes [offset, offset + size) of object.view() present in memory.
-  virtual Status fault_in(const Object& object, std::uint64_t offset, std::uint64_t size,
+  virtual Status prefault(const Object& object, std::uint64_t offset, std::uint64_t size,
                           ReadReport* report);
   // How `path`, of an object or a directory, is reached. kInvalid where nothing is in between.
   virtual Result<Access> access(const std::string& path);
@@ -155,7 +155,7 @@ class Source {
   virtual const SourceTraits& traits() const = 0;
   virtual Result<std::unique_ptr<Reader>> make_reader() = 0;  // thread-safe
   // As seen by what was opened so far.
-  virtual Distance distance() const { return {}; }
+  virtual Proximity proximity() const { return {}; }
   // Adds what the statistics should say, by topic. Thread-safe.
   virtual void describe(std::map<std::string, std::string>* /*notes*/) const {}
 };

@@ -16,6 +16,9 @@ TEST(SettingsTable, NamesEachVariableOnceAndSaysWhatItIsFor) {
   std::set<std::string> names;
   for (const SettingInfo& info : settings_table()) {
     EXPECT_TRUE(names.insert(info.name).second) << info.name << " is there twice";
+    if (info.former_name != nullptr) {
+      EXPECT_TRUE(names.insert(info.former_name).second) << info.former_name << " is there twice";
+    }
     EXPECT_STRNE(info.group, "") << info.name;
     EXPECT_STRNE(info.accepted, "") << info.name;
     EXPECT_STRNE(info.summary, "") << info.name;
@@ -62,7 +65,7 @@ TEST(SettingsTable, HasDefaultsThatItsOwnRulesAccept) {
 TEST(SettingsTable, ShowsDefaultsInUnitsThatPeopleRead) {
   EXPECT_EQ(default_text(*find_setting("RUNAI_STREAMER_HTTP_WHOLE_READ_LIMIT")), "64 MiB");
   EXPECT_EQ(default_text(*find_setting("RUNAI_STREAMER_S3_LOW_SPEED_LIMIT")), "1024");
-  EXPECT_EQ(default_text(*find_setting("RUNAI_STREAMER_HEDGE")), "1");
+  EXPECT_EQ(default_text(*find_setting("RUNAI_STREAMER_ABORT_STRAGGLERS")), "1");
   EXPECT_EQ(default_text(*find_setting("RUNAI_STREAMER_CONCURRENCY")), "adaptive");
 }
 
@@ -85,6 +88,24 @@ TEST(SettingsTable, KeepsGroupsTogether) {
     ended.insert(group);
     group = info.group;
   }
+}
+
+TEST(Settings, AcceptsADeprecatedNameUnlessTheSettingIsSet) {
+  const char* name = "RUNAI_STREAMER_ABORT_STRAGGLERS";
+  const char* former = find_setting(name)->former_name;
+  ASSERT_STREQ(former, "RUNAI_STREAMER_HEDGE");
+  setenv(former, "0", 1);
+  EXPECT_FALSE(Settings().enabled(name).value());
+  EXPECT_TRUE(Settings(Overrides{{former, "1"}}).enabled(name).value());
+  setenv(name, "1", 1);
+  EXPECT_TRUE(Settings().enabled(name).value());
+  EXPECT_FALSE(Settings(Overrides{{former, "0"}}).enabled(name).value());
+  EXPECT_TRUE(Settings(Overrides{{former, "0"}, {name, "1"}}).enabled(name).value());
+  unsetenv(name);
+  setenv(former, "perhaps", 1);
+  const Status refused = Settings().enabled(name).status();
+  EXPECT_NE(refused.detail().message.find(former), std::string::npos) << refused.detail().message;
+  unsetenv(former);
 }
 
 TEST(Settings, ReadsTheEnvironmentAtTheTimeOfTheCall) {

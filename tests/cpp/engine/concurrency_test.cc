@@ -79,9 +79,9 @@ ReadReport asked_to_slow_down() {
   return report;
 }
 
-constexpr Distance kNear{.latency = 0.001};
-constexpr Distance kFar{.latency = 0.02};
-constexpr Distance kVeryFar{.latency = 0.15};
+constexpr Proximity kNear{.latency = 0.001};
+constexpr Proximity kFar{.latency = 0.02};
+constexpr Proximity kVeryFar{.latency = 0.15};
 
 TEST(Concurrency, FixedIsFixed) {
   ConcurrencyController controller(7, remote(), kProcessors);

@@ -132,10 +132,10 @@ TEST(ForkedView, AChildMayDropWhileAnotherThreadTakesAndDrops) {
   auto view = FileView::map(fd, 12 * kMiB, &os_error);
   ASSERT_NE(view, nullptr) << os_error;
   view->take(0, 3 * kMiB + 1000);
-  EXPECT_TRUE(children_end([&] { view->drop(0, 3 * kMiB + 1000); },
+  EXPECT_TRUE(children_end([&] { view->release_view(0, 3 * kMiB + 1000); },
                            [&] {
                              view->take(4 * kMiB, 8 * kMiB);
-                             view->drop(4 * kMiB, 8 * kMiB);
+                             view->release_view(4 * kMiB, 8 * kMiB);
                            }));
   view.reset();
   ::close(fd);
@@ -156,7 +156,7 @@ TEST(ForkedView, AChildDropsItsOwnPagesOnly) {
   if (child == 0) {
     view->data()[4999] = std::byte{77};
     view->data()[kMiB + 5000] = std::byte{78};
-    view->drop(5000, kMiB);
+    view->release_view(5000, kMiB);
     const bool kept =
         view->data()[4999] == std::byte{77} && view->data()[kMiB + 5000] == std::byte{78};
     _exit(kept ? 0 : 1);

@@ -208,7 +208,7 @@ class Play : public MemoryListener {
   void end_read(Read read) {
     const bool aborted = static_cast<int>(pick(0, 99)) < abort_in_percent && read.chunk.size > 1;
     if (aborted) {
-      if (read.chunk.progress) read.chunk.progress->cut = true;
+      if (read.chunk.progress) read.chunk.progress->aborted = true;
       Signals signals;
       core_.requeue(split_off(&read.chunk, pick(1, read.chunk.size - 1)), &signals);
       obey(signals);
@@ -434,7 +434,7 @@ TEST_F(SchedulerCoreTest, ARequeuedTailIsForAWorkerAtFullSpeed) {
   }
   Step slow = read(2);
   play_->core().requeue(split_off(&slow.chunk, 1000), &signals_);
-  slow.chunk.progress->cut = true;
+  slow.chunk.progress->aborted = true;
   complete(slow.chunk, now);
   const Step tail = read(1);
   EXPECT_EQ(tail.chunk.aborts, 1);

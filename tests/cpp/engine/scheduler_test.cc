@@ -415,7 +415,7 @@ TEST(Scheduler, StragglersAreAbortedAndOtherWorkersGoOn) {
                const int read = ++reads;
                if (read != 12 && read != 13) return 0;
                chunk.progress->received = 1000;
-               while (!chunk.progress->cut) std::this_thread::sleep_for(milliseconds(1));
+               while (!chunk.progress->aborted) std::this_thread::sleep_for(milliseconds(1));
                return chunk.size - 1000;
              }});
   const auto file = crew.add_file(32 * kMiB);

@@ -46,9 +46,9 @@ TEST_F(StragglerDetectorTest, CutsAReadThatStalls) {
   usual(8);
   const auto read = begin();
   pass(200ms, read.get(), 0);
-  EXPECT_FALSE(read->cut);
+  EXPECT_FALSE(read->aborted);
   pass(100ms, read.get(), 0);
-  EXPECT_TRUE(read->cut);
+  EXPECT_TRUE(read->aborted);
   EXPECT_EQ(detector_.aborts(), 1u);
 }
 
@@ -56,7 +56,7 @@ TEST_F(StragglerDetectorTest, CutsAReadThatCrawls) {
   usual(8);
   const auto read = begin();
   pass(400ms, read.get(), kBytes / 200);
-  EXPECT_TRUE(read->cut);
+  EXPECT_TRUE(read->aborted);
 }
 
 TEST_F(StragglerDetectorTest, LeavesAReadThatIsNearlyDone) {
@@ -64,7 +64,7 @@ TEST_F(StragglerDetectorTest, LeavesAReadThatIsNearlyDone) {
   const auto read = begin();
   read->received = kBytes * 3 / 4;
   pass(240ms, read.get(), kBytes / 60);
-  EXPECT_FALSE(read->cut);
+  EXPECT_FALSE(read->aborted);
 }
 
 TEST_F(StragglerDetectorTest, LeavesAReadThatHasCaughtUp) {
@@ -72,7 +72,7 @@ TEST_F(StragglerDetectorTest, LeavesAReadThatHasCaughtUp) {
   const auto read = begin();
   pass(160ms, read.get(), kBytes / 1000);
   pass(80ms, read.get(), kBytes / 5);
-  EXPECT_FALSE(read->cut);
+  EXPECT_FALSE(read->aborted);
 }
 
 TEST_F(StragglerDetectorTest, NewConnectionsGetMoreTime) {
@@ -80,16 +80,16 @@ TEST_F(StragglerDetectorTest, NewConnectionsGetMoreTime) {
   const auto read = begin();
   read->fresh = true;
   pass(400ms, read.get(), 0);
-  EXPECT_FALSE(read->cut);
+  EXPECT_FALSE(read->aborted);
   pass(100ms, read.get(), 0);
-  EXPECT_TRUE(read->cut);
+  EXPECT_TRUE(read->aborted);
 }
 
 TEST_F(StragglerDetectorTest, KnowsNothingWithoutOthersToCompareWith) {
   usual(3);
   const auto read = begin();
   pass(10s, read.get(), 0);
-  EXPECT_FALSE(read->cut);
+  EXPECT_FALSE(read->aborted);
 }
 
 TEST_F(StragglerDetectorTest, LeavesReadsThatWaitForTheServersSake) {
@@ -97,7 +97,7 @@ TEST_F(StragglerDetectorTest, LeavesReadsThatWaitForTheServersSake) {
   const auto read = begin();
   read->pausing = true;
   pass(10s, read.get(), 0);
-  EXPECT_FALSE(read->cut);
+  EXPECT_FALSE(read->aborted);
 }
 
 TEST_F(StragglerDetectorTest, AStorageThatIsSlowForAllIsNotAskedMore) {
@@ -108,33 +108,33 @@ TEST_F(StragglerDetectorTest, AStorageThatIsSlowForAllIsNotAskedMore) {
   }
   const auto read = begin();
   pass(6s, read.get(), kBytes / 300);
-  EXPECT_FALSE(read->cut);
+  EXPECT_FALSE(read->aborted);
 }
 
-TEST_F(StragglerDetectorTest, TheSameBytesGetMorePatienceEachTime) {
+TEST_F(StragglerDetectorTest, TheSameBytesGetMoreTimeEachTime) {
   usual(8);
   const auto read = begin(3);
   pass(840ms, read.get(), 0);
-  EXPECT_FALSE(read->cut);
+  EXPECT_FALSE(read->aborted);
   pass(100ms, read.get(), 0);
-  EXPECT_TRUE(read->cut);
+  EXPECT_TRUE(read->aborted);
 }
 
 TEST_F(StragglerDetectorTest, WhatIsSlowAndNoTrickleIsCutAFewTimesOnly) {
   usual(8);
   const auto read = begin(3);
   pass(4s, read.get(), kBytes / 40);  // a tenth of the usual rate, nearly
-  EXPECT_FALSE(read->cut);
+  EXPECT_FALSE(read->aborted);
 }
 
-// Whether each of 200 reads that come at a part of the usual rate is cut.
+// Whether each of 200 reads that come at a part of the usual rate is aborted.
 TEST_F(StragglerDetectorTest, AbortsWasteAPartOfTheBytesOnly) {
   usual(8);
   std::uint64_t wasted = 0;
   for (int i = 0; i < 200; ++i) {
     const auto read = begin();
-    for (int k = 0; k < 20 && !read->cut; ++k) pass(20ms, read.get(), kBytes / 40);
-    wasted += read->cut ? kLeastWaste : 0;
+    for (int k = 0; k < 20 && !read->aborted; ++k) pass(20ms, read.get(), kBytes / 40);
+    wasted += read->aborted ? kLeastWaste : 0;
     detector_.ended(read.get(), 0, now_);
   }
   EXPECT_GE(detector_.aborts(), 100u);
@@ -146,7 +146,7 @@ TEST_F(StragglerDetectorTest, ATrickleEndsWhateverTheBudget) {
   for (int i = 0; i < 500; ++i) {
     const auto read = begin();
     pass(600ms, read.get(), 400);  // 20 kB/s
-    EXPECT_TRUE(read->cut) << i;
+    EXPECT_TRUE(read->aborted) << i;
     detector_.ended(read.get(), 0, now_);
   }
 }
@@ -155,16 +155,16 @@ TEST_F(StragglerDetectorTest, WhileEverybodyWaitsForItAReadIsTakenOverSooner) {
   usual(8);
   const auto read = begin();
   pass(140ms, read.get(), kBytes / 100, /*idle=*/true);
-  EXPECT_TRUE(read->cut);
+  EXPECT_TRUE(read->aborted);
 }
 
 TEST_F(StragglerDetectorTest, WhileEverybodyWaitsOneReadIsEnoughToCompareWith) {
   usual(1);
   const auto read = begin();
   pass(2s, read.get(), 400);
-  EXPECT_FALSE(read->cut);
+  EXPECT_FALSE(read->aborted);
   pass(20ms, read.get(), 400, /*idle=*/true);
-  EXPECT_TRUE(read->cut);
+  EXPECT_TRUE(read->aborted);
 }
 
 TEST_F(StragglerDetectorTest, OneThatIsAsFastAsOthersIsNeverTakenOver) {
@@ -172,7 +172,7 @@ TEST_F(StragglerDetectorTest, OneThatIsAsFastAsOthersIsNeverTakenOver) {
   for (int i = 0; i < 20; ++i) {
     const auto read = begin();
     pass(60ms, read.get(), kBytes / 4, /*idle=*/true);
-    EXPECT_FALSE(read->cut);
+    EXPECT_FALSE(read->aborted);
     end(read);
   }
 }
@@ -188,7 +188,7 @@ TEST_F(StragglerDetectorTest, TheTimeUntilResponsesBeginIsNotTakenForARate) {
   auto progress = std::make_shared<ReadProgress>();
   detector_.began(progress, kBytes / 8, 0, now_);
   pass(480ms, progress.get(), 0, /*idle=*/true);
-  EXPECT_FALSE(progress->cut);
+  EXPECT_FALSE(progress->aborted);
 }
 
 }  // namespace

@@ -158,7 +158,7 @@ TEST(Redirects, ReferencesAreResolvedAsRfc3986Says) {
     response.headers.push_back({"location", link});
     ServerError error;
     EXPECT_TRUE(redirects.handle(asked, response, &error));
-    EXPECT_EQ(error.decision, RetryDecision::kAgain) << link;
+    EXPECT_EQ(error.decision, RetryDecision::kRetryAtOnce) << link;
     EXPECT_EQ(redirects.request(asked, nullptr).url, target) << link;
   }
 }
@@ -175,7 +175,7 @@ TEST(Redirects, ThoseToTheInsideAreNotFollowed) {
       ServerError error;
       EXPECT_TRUE(redirects.handle(asked, response, &error));
       const bool inside = std::string(asked) == "http://127.0.0.3/a" && target[0] == 'h';
-      EXPECT_EQ(error.decision == RetryDecision::kAgain, inside) << asked << " " << target;
+      EXPECT_EQ(error.decision == RetryDecision::kRetryAtOnce, inside) << asked << " " << target;
     }
   }
 }

@@ -364,17 +364,17 @@ class FaultingIn : public ::testing::Test {
 
 TEST_F(FaultingIn, MakesTheBytesPresent) {
   open(3 * kMiB + 5);
-  ASSERT_TRUE(reader_.fault_in(*object_, 1001, 2 * kMiB, &report_).ok());
+  ASSERT_TRUE(reader_.prefault(*object_, 1001, 2 * kMiB, &report_).ok());
   EXPECT_STREQ(report_.strategy, "mapped");
   EXPECT_TRUE(matches(object_->view() + 1001, kSeed, 1001, 2 * kMiB));
-  ASSERT_TRUE(reader_.fault_in(*object_, 3 * kMiB, 5, &report_).ok());
+  ASSERT_TRUE(reader_.prefault(*object_, 3 * kMiB, 5, &report_).ok());
   EXPECT_TRUE(matches(object_->view() + 3 * kMiB, kSeed, 3 * kMiB, 5));
 }
 
 TEST_F(FaultingIn, SaysThatTheFileWasTruncated) {
   open(kMiB);
   ASSERT_EQ(truncate(object_->path().c_str(), 8192), 0);
-  EXPECT_EQ(reader_.fault_in(*object_, 4096, kMiB - 4096, &report_).code(), Code::kShortRead);
+  EXPECT_EQ(reader_.prefault(*object_, 4096, kMiB - 4096, &report_).code(), Code::kShortRead);
 }
 
 TEST_F(FaultingIn, TellsTheErrorBehindAFault) {
@@ -382,7 +382,7 @@ TEST_F(FaultingIn, TellsTheErrorBehindAFault) {
   const SystemCalls calls(
       [](int, off_t, std::size_t, bool) -> std::optional<ssize_t> { return -EIO; },
       [](void*, std::size_t) { return EFAULT; });
-  const Status status = reader_.fault_in(*object_, 0, kMiB, &report_);
+  const Status status = reader_.prefault(*object_, 0, kMiB, &report_);
   EXPECT_EQ(status.code(), Code::kIo);
   EXPECT_EQ(status.detail().os_error, EIO);
 }
@@ -391,7 +391,7 @@ TEST_F(FaultingIn, TriesAgainAfterInterruptions) {
   open(kMiB);
   std::atomic<int> calls_made{0};
   const SystemCalls calls({}, [&](void*, std::size_t) { return calls_made++ < 3 ? EINTR : 0; });
-  EXPECT_TRUE(reader_.fault_in(*object_, 0, kMiB, &report_).ok());
+  EXPECT_TRUE(reader_.prefault(*object_, 0, kMiB, &report_).ok());
   EXPECT_EQ(calls_made, 4);
 }
 
@@ -399,14 +399,14 @@ TEST_F(FaultingIn, TriesOnceMoreWhereTheBytesCanBeRead) {
   open(kMiB);
   std::atomic<int> calls_made{0};
   const SystemCalls calls({}, [&](void*, std::size_t) { return calls_made++ < 1 ? EFAULT : 0; });
-  EXPECT_TRUE(reader_.fault_in(*object_, 0, kMiB, &report_).ok());
+  EXPECT_TRUE(reader_.prefault(*object_, 0, kMiB, &report_).ok());
   const SystemCalls again({}, [](void*, std::size_t) { return EFAULT; });
-  EXPECT_EQ(reader_.fault_in(*object_, 0, kMiB, &report_).code(), Code::kIo);
+  EXPECT_EQ(reader_.prefault(*object_, 0, kMiB, &report_).code(), Code::kIo);
 }
 
 TEST_F(FaultingIn, ViewsArePrivate) {
   open(kMiB);
-  ASSERT_TRUE(reader_.fault_in(*object_, 0, kMiB, &report_).ok());
+  ASSERT_TRUE(reader_.prefault(*object_, 0, kMiB, &report_).ok());
   object_->view()[10] = std::byte{0xAA};
   std::ifstream file(object_->path(), std::ios::binary);
   file.seekg(10);
@@ -415,28 +415,28 @@ TEST_F(FaultingIn, ViewsArePrivate) {
 
 TEST_F(FaultingIn, DroppingARangeLeavesItsNeighbours) {
   open(5 * kMiB);
-  ASSERT_TRUE(reader_.fault_in(*object_, 0, 5 * kMiB, &report_).ok());
+  ASSERT_TRUE(reader_.prefault(*object_, 0, 5 * kMiB, &report_).ok());
   std::byte* view = object_->view();
-  ASSERT_TRUE(object_->take_view(0, 101));
-  ASSERT_TRUE(object_->take_view(101, 4 * kMiB));
-  ASSERT_TRUE(object_->take_view(4 * kMiB + 101, 7));
+  ASSERT_TRUE(object_->acquire_view(0, 101));
+  ASSERT_TRUE(object_->acquire_view(101, 4 * kMiB));
+  ASSERT_TRUE(object_->acquire_view(4 * kMiB + 101, 7));
   view[100] = std::byte{1};
   view[4 * kMiB + 101] = std::byte{2};
-  object_->mapping()->drop(101, 4 * kMiB);
+  object_->mapping()->release_view(101, 4 * kMiB);
   EXPECT_EQ(view[100], std::byte{1});
   EXPECT_EQ(view[4 * kMiB + 101], std::byte{2});
 }
 
 TEST_F(FaultingIn, WhatWasWrittenGoesWithTheLastHolderOfItsHugePage) {
   open(2 * kMiB + 5);
-  ASSERT_TRUE(reader_.fault_in(*object_, 0, 2 * kMiB + 5, &report_).ok());
+  ASSERT_TRUE(reader_.prefault(*object_, 0, 2 * kMiB + 5, &report_).ok());
   std::byte* view = object_->view();
-  ASSERT_TRUE(object_->take_view(0, kMiB));
-  ASSERT_TRUE(object_->take_view(kMiB, kMiB + 5));
+  ASSERT_TRUE(object_->acquire_view(0, kMiB));
+  ASSERT_TRUE(object_->acquire_view(kMiB, kMiB + 5));
   view[7] = view[2 * kMiB + 1] = ~testing::pattern(kSeed, 7);
-  object_->mapping()->drop(0, kMiB);
+  object_->mapping()->release_view(0, kMiB);
   EXPECT_EQ(view[7], ~testing::pattern(kSeed, 7));
-  object_->mapping()->drop(kMiB, kMiB + 5);
+  object_->mapping()->release_view(kMiB, kMiB + 5);
   EXPECT_TRUE(matches(view, kSeed, 0, 2 * kMiB + 5));
 }
 

@@ -263,8 +263,8 @@ class TestEnv:
             rows["RUNAI_STREAMER_CONCURRENCY"]["value"],
             rows["RUNAI_STREAMER_CONCURRENCY"]["source"],
         ) == ("7", "environment")
-        assert rows["RUNAI_STREAMER_HEDGE"]["source"] == "default"
-        assert rows["RUNAI_STREAMER_HEDGE"]["default"] == "1"
+        assert rows["RUNAI_STREAMER_ABORT_STRAGGLERS"]["source"] == "default"
+        assert rows["RUNAI_STREAMER_ABORT_STRAGGLERS"]["default"] == "1"
         text = json.dumps(found) + run("env", "--all").output
         assert "very-secret" not in text
         assert "password" not in text.replace("passwords", "")
@@ -273,14 +273,14 @@ class TestEnv:
     def test_what_is_no_setting(self, document, run, monkeypatch) -> None:
         monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMT", "5")
         monkeypatch.setenv("RUNAI_STREAMER_XYZZY", "5")
-        monkeypatch.setenv("RUNAI_STREAMER_HEDGE", "perhaps")
+        monkeypatch.setenv("RUNAI_STREAMER_ABORT_STRAGGLERS", "perhaps")
         found = document("env", code=1)
         assert found["unknown"] == [
             {"name": "RUNAI_STREAMER_MEMORY_LIMT", "nearest": "RUNAI_STREAMER_MEMORY_LIMIT"},
             {"name": "RUNAI_STREAMER_XYZZY", "nearest": None},
         ]
         (problem,) = [one for one in found["settings"] if one["problem"]]
-        assert problem["name"] == "RUNAI_STREAMER_HEDGE"
+        assert problem["name"] == "RUNAI_STREAMER_ABORT_STRAGGLERS"
         assert "did you mean RUNAI_STREAMER_MEMORY_LIMIT?" in run("env", code=1).stdout
 
 

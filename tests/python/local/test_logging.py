@@ -83,6 +83,14 @@ def test_a_name_that_is_no_setting(path: str, monkeypatch, caplog) -> None:
     ]
 
 
+def test_a_deprecated_name_of_a_setting(path: str, monkeypatch, caplog) -> None:
+    monkeypatch.setenv("RUNAI_STREAMER_HEDGE", "0")
+    for _ in range(2):
+        load(path)
+    told = [one for one in caplog.messages if "HEDGE" in one]
+    assert told == ["RUNAI_STREAMER_HEDGE is deprecated: use RUNAI_STREAMER_ABORT_STRAGGLERS"]
+
+
 def test_retries_from_the_second_on(caplog) -> None:
     log = _logging.Log()
     with caplog.at_level(logging.DEBUG, "runai_model_streamer"):

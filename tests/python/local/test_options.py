@@ -48,6 +48,16 @@ def test_behind_open_files(path: Path) -> None:
     assert streamer.stats().memory_limit == 7_000_000
 
 
+def test_deprecated_names_warn(path: Path) -> None:
+    with pytest.warns(DeprecationWarning, match="use RUNAI_STREAMER_ABORT_STRAGGLERS") as warned:
+        streamer = SafetensorsStreamer(settings={"RUNAI_STREAMER_HEDGE": "0"})
+    assert warned[0].filename == __file__
+    stats = stats_of(streamer, path)
+    with pytest.warns(DeprecationWarning, match=r"use StreamStats\.stragglers") as warned:
+        assert stats.hedges == stats.stragglers == 0
+    assert warned[0].filename == __file__
+
+
 def test_reads_have_the_chosen_size(path: Path) -> None:
     few, many = (
         stats_of(SafetensorsStreamer(chunk_bytes=size, fs_strategy="buffered"), path).requests

@@ -47,7 +47,7 @@ def test_the_trace_has_each_read_its_connection_and_no_secret(storage, model, us
     trace = tmp_path / "trace"
     use(storage.proxied)  # which closes no connection of a client that is slow
     use({"RUNAI_STREAMER_TRACE_FILE": str(trace), "RUNAI_STREAMER_CONCURRENCY": "3"})
-    use({"RUNAI_STREAMER_HEDGE": "0"})  # a read that is aborted costs a connection
+    use({"RUNAI_STREAMER_ABORT_STRAGGLERS": "0"})  # a read that is aborted costs a connection
     load(model)
     lines = trace.read_text().splitlines()
     reads = [line for line in lines if re.search(r"range=bytes=\d+-\d+ status=206 ", line)]
@@ -152,7 +152,7 @@ def test_a_read_that_lags_is_overtaken(storage, model, use, tmp_path):
     match = storage.read_match + ".* bytes=[1-9]"
     storage.nginx.fault("rate", bps=400_000, skip=8, first=1, match=match)
     stats = load(model)
-    assert (stats.hedges, stats.retries) == (1, 0)
+    assert (stats.stragglers, stats.retries) == (1, 0)
     reads = re.findall(r"range=bytes=(\d+)-(\d+) status=206 bytes=(\d+).*", trace.read_text())
     (cut,) = [(int(a), int(b), int(n)) for a, b, n in reads if int(b) - int(a) + 1 != int(n)]
     assert 0 < cut[2] < cut[1] - cut[0] + 1

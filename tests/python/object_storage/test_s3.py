@@ -386,11 +386,11 @@ def test_closing_does_not_wait_for_a_silent_server(s3_storage, use):
 def test_reads_that_lag_are_left_alone_where_that_is_wanted(s3_storage, use):
     s3_storage.put("large.safetensors", save(make_model(60, tensors=30)))
     use(s3_storage.proxied)
-    use({"RUNAI_STREAMER_HEDGE": "0", "RUNAI_STREAMER_CONCURRENCY": "2"})
+    use({"RUNAI_STREAMER_ABORT_STRAGGLERS": "0", "RUNAI_STREAMER_CONCURRENCY": "2"})
     use({"RUNAI_STREAMER_CHUNK_BYTESIZE": str(5 << 20)})
     match = s3_storage.read_match + ".* bytes=[1-9]"
     s3_storage.nginx.fault("rate", bps=5 << 20, skip=8, first=1, match=match)
     with SafetensorsStreamer() as streamer:
         streamer.stream_file(f"{s3_storage.uri}/large.safetensors")
         check_same(make_model(60, tensors=30), dict(streamer.get_tensors()))
-        assert streamer.stats().hedges == 0
+        assert streamer.stats().stragglers == 0

@@ -19,12 +19,12 @@ constexpr std::chrono::milliseconds kLookAtFence{10};
 
 }  // namespace
 
-CopyQueue::CopyQueue(const DeviceContext& context, PinnedPool& pool, std::chrono::seconds patience)
-    : context_(context), pool_(pool), patience_(patience), lanes_(kLanes) {}
+CopyQueue::CopyQueue(const DeviceContext& context, PinnedPool& pool, std::chrono::seconds timeout)
+    : context_(context), pool_(pool), timeout_(timeout), lanes_(kLanes) {}
 
 Result<std::unique_ptr<CopyQueue>> CopyQueue::create(const DeviceContext& context, PinnedPool& pool,
-                                                     std::chrono::seconds patience) {
-  std::unique_ptr<CopyQueue> queue(new CopyQueue(context, pool, patience));
+                                                     std::chrono::seconds timeout) {
+  std::unique_ptr<CopyQueue> queue(new CopyQueue(context, pool, timeout));
   if (Status status = queue->start(); !status.ok()) return status;
   return queue;
 }
@@ -246,10 +246,10 @@ bool CopyQueue::poll_lane(Lane& lane) {
       lose(code);
       return true;
     }
-    if (Clock::now() - lane.pending.front().since > patience_) {
+    if (Clock::now() - lane.pending.front().since > timeout_) {
       Status late =
           Status::error(Code::kTimeout, "a copy to " + context_.name() + " did not end within " +
-                                            std::to_string(patience_.count()) + " seconds")
+                                            std::to_string(timeout_.count()) + " seconds")
               .with_device_fault(DeviceFault::kTransfer)
               .with_hint("RUNAI_STREAMER_CUDA_TIMEOUT sets the time");
       give_up_all(fail(std::move(late)));

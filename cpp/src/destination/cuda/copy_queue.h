@@ -26,11 +26,11 @@ class CopyQueue {
  public:
   using Done = std::function<void(Status)>;
 
-  // A copy that is not done `patience` after it could start is an error; what the streams of the
+  // A copy that is not done `timeout` after it could start is an error; what the streams of the
   // caller hold before it has no deadline. Such a copy may still write one day: its `done` is
   // called, and never destroyed, and so keeps its destination alive if it holds it.
   static Result<std::unique_ptr<CopyQueue>> create(const DeviceContext& context, PinnedPool& pool,
-                                                   std::chrono::seconds patience);
+                                                   std::chrono::seconds timeout);
   // Waits for copies that are under way.
   ~CopyQueue();
   CopyQueue(const CopyQueue&) = delete;
@@ -61,7 +61,7 @@ class CopyQueue {
   };
   static GivenUp& given_up();
 
-  CopyQueue(const DeviceContext& context, PinnedPool& pool, std::chrono::seconds patience);
+  CopyQueue(const DeviceContext& context, PinnedPool& pool, std::chrono::seconds timeout);
   Status start();
   Status enqueue(PinnedSlot& slot, CopyStream stream, std::span<const iovec> segments);
   void poll();
@@ -75,7 +75,7 @@ class CopyQueue {
 
   const DeviceContext& context_;
   PinnedPool& pool_;
-  const std::chrono::seconds patience_;
+  const std::chrono::seconds timeout_;
   std::vector<Lane> lanes_;
   Mutex fence_mutex_;  // held while the fence is recorded, waited for and looked at
   Event fence_ = nullptr;

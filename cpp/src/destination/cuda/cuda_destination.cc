@@ -61,8 +61,8 @@ class CudaDestination : public Destination {
     context_.abandon();
   }
 
-  Status start(std::chrono::seconds patience) {
-    auto queue = CopyQueue::create(context_, *pool_, patience);
+  Status start(std::chrono::seconds timeout) {
+    auto queue = CopyQueue::create(context_, *pool_, timeout);
     if (!queue) return queue.status();
     queue_ = std::move(*queue);
     return {};
@@ -138,7 +138,7 @@ class CudaDestination : public Destination {
     const std::string name = context_.name();
     (*notes)[name + " pinned bytes"] = std::to_string(pool_->pinned_peak());
     if (direct_ || !no_gpudirect_.empty()) {
-      (*notes)["GPUDirect Storage"] = direct_ ? direct_->story() : "not used: " + no_gpudirect_;
+      (*notes)["GPUDirect Storage"] = direct_ ? direct_->summary() : "not used: " + no_gpudirect_;
     }
     if (std::string why = pool_->growth_stopped(); !why.empty()) {
       (*notes)[name + " pinned memory stopped growing"] = std::move(why);

@@ -66,7 +66,7 @@ void GpuDirect::note(const std::string& problem) {
   if (problem_.empty()) problem_ = problem;
 }
 
-std::string GpuDirect::story() const {
+std::string GpuDirect::summary() const {
   const MutexLock lock(mutex_);
   const std::string used = used_ ? "used" : "not used";
   if (!problem_.empty()) return used + ": " + problem_;

@@ -30,7 +30,7 @@ class GpuDirect {
   // False where it can't: then none of them can be relied on.
   bool read(int fd, std::uint64_t offset, std::span<const iovec> segments);
   // Whether it was used, and the first reason why something was not read, in words.
-  std::string story() const;
+  std::string summary() const;
   // Closes nothing from now on: the process was forked.
   void abandon();
 

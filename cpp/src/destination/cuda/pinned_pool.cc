@@ -59,7 +59,7 @@ Result<std::unique_ptr<PinnedSlot>> PinnedPool::make(std::uint64_t bytes, std::u
   if (slot->memory == nullptr) {
     return Status::error(Code::kOutOfMemory, std::to_string(bytes) +
                                                  " bytes of host memory for copies to " +
-                                                 context_.name() + " can't be had")
+                                                 context_.name() + " can't be allocated")
         .with_errno(errno);
   }
   const Driver& driver = context_.driver();

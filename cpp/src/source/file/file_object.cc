@@ -194,7 +194,7 @@ ReadWay FileObject::way(std::uint64_t offset, std::uint64_t size) const {
   return direct ? ReadWay::kDirect : ReadWay::kBuffered;
 }
 
-bool FileObject::take_view(std::uint64_t offset, std::uint64_t size) const {
+bool FileObject::acquire_view(std::uint64_t offset, std::uint64_t size) const {
   if (view() == nullptr) return false;
   const Facts facts(*this, offset, size, Facts::As::kView);
   if (choose_way(strategy_, facts) != ReadWay::kView) return false;

@@ -26,11 +26,11 @@ class FileObject final : public Object {
 
   // The file is mapped when somebody asks for its view for the first time.
   std::byte* view() const override;
-  bool take_view(std::uint64_t offset, std::uint64_t size) const override;
+  bool acquire_view(std::uint64_t offset, std::uint64_t size) const override;
   std::shared_ptr<ViewMapping> mapping() const override { return view_; }
   Status detach_view(std::uint64_t offset, std::uint64_t size, std::byte* memory) const override;
   int device_fd() const override;
-  void expect_passing_reads() const override { passing_.store(true, std::memory_order_relaxed); }
+  void advise_read_once() const override { passing_.store(true, std::memory_order_relaxed); }
   Status unchanged() const override;
 
   Result<FileDescriptors::Borrowed> borrow(DescriptorKind kind) const {
@@ -53,7 +53,7 @@ class FileObject final : public Object {
   bool strategy_only() const { return only_; }
   // How [offset, offset + size) is best read into memory now.
   ReadWay way(std::uint64_t offset, std::uint64_t size) const;
-  // Makes a part of the view present that take_view() gave: 0 or an errno. See FileView.
+  // Makes a part of the view present that acquire_view() gave: 0 or an errno. See FileView.
   int populate(std::uint64_t offset, std::uint64_t size) const;
   // What direct reads need.
   DirectIo direct_io() const;

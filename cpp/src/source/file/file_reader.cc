@@ -271,7 +271,7 @@ Status FileReader::read_direct(const FileObject& file, std::uint64_t* at,
   return {};
 }
 
-Status FileReader::fault_in(const Object& object, std::uint64_t offset, std::uint64_t size,
+Status FileReader::prefault(const Object& object, std::uint64_t offset, std::uint64_t size,
                             ReadReport* report) {
   const auto& file = static_cast<const FileObject&>(object);
   report->strategy = fs_strategy_name(FsStrategy::kMapped);

@@ -22,7 +22,7 @@ class FileReader final : public Reader {
   Result<Opened> open(const std::string& path, std::span<std::byte> prefix) override;
   Status read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
               ReadReport* report) override;
-  Status fault_in(const Object& object, std::uint64_t offset, std::uint64_t size,
+  Status prefault(const Object& object, std::uint64_t offset, std::uint64_t size,
                   ReadReport* report) override;
   Status list(const std::string& prefix, bool recursive, const ListCallback& found) override;
 

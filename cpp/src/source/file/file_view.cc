@@ -22,7 +22,7 @@ namespace {
 
 // Reading into huge pages costs 0.01 to 0.04 CPU seconds a GB, and 1 and more where the kernel has
 // to make room for them by moving other pages.
-constexpr std::uint64_t kDearNanosecondsPerMiB = 300'000;
+constexpr std::uint64_t kTooCostlyNanosecondsPerMiB = 300'000;
 constexpr std::uint64_t kJudgedBytes = 32 * kMiB;
 
 bool can_populate() {
@@ -77,7 +77,7 @@ FileView::~FileView() { unmap_memory(data_, size_); }
 
 int FileView::populate(std::uint64_t offset, std::uint64_t size, bool cold) {
   const std::uint64_t start = round_down(offset, page_size());
-  const bool huge = cold && !dear_.load(std::memory_order_relaxed);
+  const bool huge = cold && !too_costly_.load(std::memory_order_relaxed);
   if (huge) ask_for_huge_pages();
   const std::uint64_t before = huge ? thread_nanoseconds() : 0;
   const int result = madvise(data_ + start, offset + size - start, MADV_POPULATE_READ);
@@ -98,8 +98,8 @@ void FileView::note_cost(std::uint64_t bytes, std::uint64_t nanoseconds) {
   huge_bytes_ += bytes;
   huge_nanoseconds_ += nanoseconds;
   if (huge_bytes_ < kJudgedBytes) return;
-  if (!dear_ && huge_nanoseconds_ > huge_bytes_ / kMiB * kDearNanosecondsPerMiB) {
-    dear_ = true;
+  if (!too_costly_ && huge_nanoseconds_ > huge_bytes_ / kMiB * kTooCostlyNanosecondsPerMiB) {
+    too_costly_ = true;
     madvise(data_, size_, MADV_NOHUGEPAGE);
   }
   huge_bytes_ = huge_nanoseconds_ = 0;
@@ -121,7 +121,7 @@ void FileView::drop_in_child(std::uint64_t offset, std::uint64_t size) {
   if (start < end) madvise(data_ + start, end - start, MADV_DONTNEED);
 }
 
-void FileView::drop(std::uint64_t offset, std::uint64_t size) {
+void FileView::release_view(std::uint64_t offset, std::uint64_t size) {
   if (getpid() != process_) return drop_in_child(offset, size);
   // Held while the memory goes: nobody can get a part of it in between.
   const MutexLock lock(held_mutex_);

@@ -30,11 +30,11 @@ class FileView final : public ViewMapping {
   // long as the kernel finds those without much work.
   int populate(std::uint64_t offset, std::uint64_t size, bool cold);
 
-  // [offset, offset + size) is in somebody's hands, until drop() is called with the same. Memory
-  // goes back to the system by the huge page, once nobody holds any byte of it. A forked child may
-  // drop what its parent took.
+  // [offset, offset + size) is in somebody's hands, until release_view() is called with the same.
+  // Memory goes back to the system by the huge page, once nobody holds any byte of it. A forked
+  // child may drop what its parent took.
   void take(std::uint64_t offset, std::uint64_t size);
-  void drop(std::uint64_t offset, std::uint64_t size) override;
+  void release_view(std::uint64_t offset, std::uint64_t size) override;
 
   // See Object::detach_view(): 0 or an errno, of which EFAULT says that the file has lost bytes.
   int detach(std::uint64_t offset, std::uint64_t size, std::byte* memory);
@@ -54,7 +54,7 @@ class FileView final : public ViewMapping {
 
   Mutex huge_mutex_;
   bool asked_ GUARDED_BY(huge_mutex_) = false;
-  std::atomic<bool> dear_{false};  // huge pages cost too much here
+  std::atomic<bool> too_costly_{false};  // huge pages cost too much here
   std::uint64_t huge_bytes_ GUARDED_BY(huge_mutex_) = 0;
   std::uint64_t huge_nanoseconds_ GUARDED_BY(huge_mutex_) = 0;  // of processor time
 };

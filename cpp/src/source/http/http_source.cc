@@ -29,8 +29,8 @@ constexpr int kInitialConcurrency = 4;
 constexpr int kMaxConcurrency = 1024;
 constexpr int kDescriptors = 6;  // of one connection, with those that libcurl wakes itself by
 constexpr int kOpenConcurrency = 64;
-// The first attempt at a small read (kHurry) or at a page of a list is cut if it takes longer than
-// most do, the second one at four times that.
+// The first attempt at a small read (kHurry) or at a page of a list is aborted if it takes longer
+// than most do, the second one at four times that.
 constexpr int kHurryList = 20'000;  // milliseconds
 constexpr int kHurriedAttempts = 2;
 constexpr std::uint64_t kSmallRead = 4 << 20;
@@ -48,7 +48,7 @@ int most_connections() {
 
 struct HttpSourceSettings {
   Verify verify = Verify::kCheap;
-  bool hedge = false;              // see SourceTraits
+  bool stragglers = false;         // see SourceTraits
   bool require_validator = false;  // refuse objects whose content can't be pinned
   double target_rate = 0;          // see SourceTraits
 
@@ -58,7 +58,7 @@ struct HttpSourceSettings {
 Result<HttpSourceSettings> HttpSourceSettings::read(const Settings& settings) {
   HttpSourceSettings out;
   const std::pair<const char*, bool*> switches[] = {
-      {"RUNAI_STREAMER_HEDGE", &out.hedge},
+      {"RUNAI_STREAMER_ABORT_STRAGGLERS", &out.stragglers},
       {"RUNAI_STREAMER_HTTP_REQUIRE_VALIDATOR", &out.require_validator}};
   for (const auto& [name, value] : switches) {
     const auto set = settings.enabled(name);
@@ -94,11 +94,11 @@ class HttpSource : public Source {
     traits_.target_rate = chosen.target_rate;
     traits_.reader_bytes = kConnectionBytes;
     // Under a cap of bandwidth reads wait for one another, and not for their connections.
-    traits_.hedge = chosen.hedge && transport_.settings.max_bandwidth == 0;
+    traits_.stragglers = chosen.stragglers && transport_.settings.max_bandwidth == 0;
   }
   const SourceTraits& traits() const override { return traits_; }
   Result<std::unique_ptr<Reader>> make_reader() override;
-  Distance distance() const override { return {transport_.latency}; }
+  Proximity proximity() const override { return {transport_.latency}; }
 
   const char* name() const { return source_kind_name(kind_); }
   const HttpSourceSettings& chosen() const { return chosen_; }
@@ -250,7 +250,7 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
       }
       const ServerError error = protocol_.read_error(operation.location, *response);
       status = to_status(error, *response, *credentials);
-      if (error.decision == RetryDecision::kAgain && ++again <= kMaxAgain) continue;
+      if (error.decision == RetryDecision::kRetryAtOnce && ++again <= kMaxAgain) continue;
       if (operation.changed && operation.changed(&error) && ++again <= kMaxAgain) continue;
       if (error.decision == RetryDecision::kRefresh && !refreshed) {
         refreshed = true;
@@ -303,7 +303,7 @@ Status HttpReader::read_range(const Location& location, RangeRead* range, Respon
       .progress =
           [&](bool* done) {
             const std::uint64_t bytes = range->take();
-            *done = !range->missing() || range->cut();
+            *done = !range->missing() || range->aborted();
             return bytes;
           },
       .changed = replaced,
@@ -311,11 +311,11 @@ Status HttpReader::read_range(const Location& location, RangeRead* range, Respon
       .watched = report->progress,
       .hurry_ms = hurry_ms};
   // A server may send less than was asked for, as long as it sends something.
-  while (range->missing() && !range->cut()) {
+  while (range->missing() && !range->aborted()) {
     const std::uint64_t before = range->received();
     if (Status status = execute(operation, response, report); !status.ok()) return status;
     if (response->status == 416) return {};
-    if (range->missing() && range->received() == before && !range->cut()) {
+    if (range->missing() && range->received() == before && !range->aborted()) {
       return Status::error(Code::kShortRead, "the server sent none of the bytes asked for");
     }
   }
@@ -336,7 +336,7 @@ Result<Opened> HttpReader::open_listed(const std::string& path, const std::strin
   Response response;
   ReadReport report;
   Status status = read_range(*location, &range, &response, &report, /*tolerate_416=*/true,
-                             source_.traits().hedge ? kHurry : 0);
+                             source_.traits().stragglers ? kHurry : 0);
   const bool nothing =
       status.code() == Code::kShortRead && response.header("content-length") == "0";
   if (nothing || (status.ok() && response.status == 416)) {
@@ -411,7 +411,8 @@ Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<co
   }
   Response response;
   // Nobody else watches the rest of a long header.
-  const bool hurry = report->progress == nullptr && size <= kSmallRead && source_.traits().hedge;
+  const bool hurry =
+      report->progress == nullptr && size <= kSmallRead && source_.traits().stragglers;
   Status status = read_range(known.location(), &range, &response, report, /*tolerate_416=*/false,
                              hurry ? kHurry : 0);
   report->missing = size - range.received();
@@ -458,7 +459,7 @@ Status HttpReader::list(const std::string& prefix, bool recursive, const ListCal
                         .changed = {},
                         .tolerate = [&](const Response& r) { return protocol_.is_empty_list(r); },
                         .watched = nullptr,
-                        .hurry_ms = source_.traits().hedge ? kHurryList : 0};
+                        .hurry_ms = source_.traits().stragglers ? kHurryList : 0};
     if (Status status = execute(operation, &response, &report); !status.ok()) {
       return std::move(status).with_path(prefix);
     }

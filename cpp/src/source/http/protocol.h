@@ -56,10 +56,10 @@ struct ListPage {
 
 // What to do about a response that is not a success.
 enum class RetryDecision {
-  kFail,     // at once
-  kRetry,    // after a pause
-  kRefresh,  // with new credentials, once
-  kAgain,    // at once: the protocol has learned something (a region, another address)
+  kFail,         // at once
+  kRetry,        // after a pause
+  kRefresh,      // with new credentials, once
+  kRetryAtOnce,  // at once: the protocol has learned something (a region, another address)
 };
 
 struct ServerError {

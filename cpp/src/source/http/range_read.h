@@ -37,11 +37,11 @@ class RangeRead {
   std::optional<ByteRange> missing() const;
   // The body for the next attempt, which receives what is missing.
   BodySink* next_body();
-  // The read that this is may be cut from now on.
+  // This read may be aborted from now on.
   void watch(ReadProgress* progress) { body_.progress = progress; }
   // `sum` is of all that this read receives.
   void add_up(RunningSum* sum) { body_.sum = sum; }
-  bool cut() const { return body_.progress != nullptr && body_.progress->cut; }
+  bool aborted() const { return body_.progress != nullptr && body_.progress->aborted; }
   // Counts what the attempt has brought; returns its bytes.
   std::uint64_t take();
 

@@ -110,7 +110,7 @@ bool Redirects::handle(const std::string& requested, const Response& response, S
   }
   const bool refused = status == 401 || status == 403 || status == 404 || status == 410;
   if (!refused || !forget(response.url)) return false;
-  error->decision = RetryDecision::kAgain;
+  error->decision = RetryDecision::kRetryAtOnce;
   return true;
 }
 
@@ -150,7 +150,7 @@ void Redirects::follow(const std::string& requested, const Response& response, S
     }
     origins_[redirect.target] = asked;
   }
-  error->decision = RetryDecision::kAgain;
+  error->decision = RetryDecision::kRetryAtOnce;
 }
 
 // False where that has just been tried.

@@ -179,8 +179,8 @@ Result<Credentials> token_from_client(const std::string& service, const Client& 
 }
 
 Result<Credentials> fetch_token(const Request& request, const std::string& identity,
-                                Connection& connection, Patience patience) {
-  Result<Response> response = connection.fetch(request, patience);
+                                Connection& connection, Persistence persistence) {
+  Result<Response> response = connection.fetch(request, persistence);
   if (!response.ok()) return response.status().with_identity(identity);
   const std::optional<Json> parsed = parse_json(response->body);
   const Json nothing;

@@ -43,7 +43,8 @@ Request metadata_request(const std::string& url, const char* header, const std::
 // Makes the request and reads the token of the response. kCredentials where the service refuses;
 // `identity` and the service's own words are in the error.
 Result<Credentials> fetch_token(const Request& request, const std::string& identity,
-                                Connection& connection, Patience patience = Patience::kService);
+                                Connection& connection,
+                                Persistence persistence = Persistence::kService);
 
 // Grants of OAuth 2.0, each in exchange for a token: a signed statement of the account itself (RFC
 // 7523, claims of `audience` and `scope`), a refresh token, and a client's own secret or, where it

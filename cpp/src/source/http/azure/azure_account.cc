@@ -99,7 +99,7 @@ Result<Credentials> from_managed_identity(const Settings& settings, Connection& 
   for (;;) {
     Result<Credentials> token =
         fetch_token(request, from + " of the instance metadata service", connection,
-                    settings.text(kHost) ? Patience::kService : Patience::kProbe);
+                    settings.text(kHost) ? Persistence::kService : Persistence::kProbe);
     const int status = token.ok() ? 0 : token.status().detail().http_status;
     // The service is being updated. Those of other clouds have no such path.
     const bool again = (status == 404 && backoff.another(kTriesOfMissing)) ||

@@ -263,7 +263,7 @@ ServerError Azure::read_error(const Location&, const Response& response) {
   apply_known(kKnown, &error);
   if (response.status == 403 && error.server_code == "AuthenticationFailed" &&
       learn_server_time(response)) {
-    error.decision = RetryDecision::kAgain;
+    error.decision = RetryDecision::kRetryAtOnce;
     return error;
   }
   if (response.status == 401) {  // a token that has expired, or the wrong kind of one

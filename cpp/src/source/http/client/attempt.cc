@@ -93,9 +93,9 @@ std::span<char> Attempt::room() const {
   return {static_cast<char*>(next.iov_base), next.iov_len};
 }
 
-bool Attempt::cut() const {
+bool Attempt::aborted() const {
   return body != nullptr && body->progress != nullptr &&
-         body->progress->cut.load(std::memory_order_relaxed);
+         body->progress->aborted.load(std::memory_order_relaxed);
 }
 
 void Attempt::advance(std::size_t size) {
@@ -190,8 +190,8 @@ bool StallWatch::stalled(Attempt* attempt) {
   const Clock::time_point now = Clock::now();
   window_ += std::exchange(attempt->paused, {});
   const bool slow_start = attempt->slow_start && attempt->bytes == 0;
-  const int patience = settings_.low_speed_seconds * (slow_start ? kSlowStartFactor : 1);
-  if (now - window_ < std::chrono::seconds(patience)) return false;
+  const int allowed = settings_.low_speed_seconds * (slow_start ? kSlowStartFactor : 1);
+  if (now - window_ < std::chrono::seconds(allowed)) return false;
   const std::uint64_t least = static_cast<std::uint64_t>(settings_.low_speed_bytes) *
                               static_cast<std::uint64_t>(settings_.low_speed_seconds);
   if (attempt->bytes - window_bytes_ < least) return true;

@@ -34,7 +34,7 @@ class Attempt {
   bool fills_memory() const { return to_memory_ && to_skip_ == 0 && !full(); }
   bool stored(std::size_t size);
   // Whether the read was asked to end.
-  bool cut() const;
+  bool aborted() const;
 
   Transport* const transport;
   Response* const response;

@@ -12,7 +12,7 @@ namespace streamer::http {
 namespace {
 
 constexpr std::size_t kServiceText = 1 << 20;
-constexpr std::chrono::seconds kServicePatience{30};
+constexpr std::chrono::seconds kServiceTimeout{30};
 constexpr int kProbes = 2;
 constexpr int kAttemptsAtWrongName = 3;
 
@@ -87,7 +87,7 @@ TransferResult Connection::perform(const Request& request, Response* response, B
   return outcome;
 }
 
-Result<Response> Connection::fetch(Request request, Patience patience) {
+Result<Response> Connection::fetch(Request request, Persistence persistence) {
   request.text_limit = kServiceText;
   Backoff backoff(transport_.settings.max_attempts);
   const Clock::time_point start = Clock::now();
@@ -101,13 +101,13 @@ Result<Response> Connection::fetch(Request request, Patience patience) {
     int limit = 0;
     if (!outcome.status.ok()) {
       const bool late = outcome.refused || outcome.status.code() == Code::kTimeout;
-      if (patience == Patience::kProbe) {
+      if (persistence == Persistence::kProbe) {
         limit = kProbes;
       } else if (outcome.unreachable && !late) {
         limit = kAttemptsAtWrongName;
       }
     }
-    if (!backoff.another(limit) || Clock::now() - start >= kServicePatience) {
+    if (!backoff.another(limit) || Clock::now() - start >= kServiceTimeout) {
       if (outcome.status.ok()) return response;
       return outcome.status;
     }

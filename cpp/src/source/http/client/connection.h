@@ -30,8 +30,8 @@ struct TransportSettings {
   int request_timeout_ms = 0;                 // of one attempt; 0: none
   std::int64_t low_speed_bytes = 0;           // an attempt slower than this, in bytes per second,
   int low_speed_seconds = 0;                  // for this long is aborted; 0: never
-  int max_attempts = 0;                       // at one request; 0: no limit but `patience`
-  std::chrono::seconds patience{0};           // without progress, until a request is given up
+  int max_attempts = 0;                       // at one request; 0: no limit but `retry_timeout`
+  std::chrono::seconds retry_timeout{0};      // without progress, until a request is given up
   std::optional<Clock::time_point> deadline;  // of the whole load
   TrustStore trust;                           // empty: what the TLS library finds by itself
   std::uint64_t max_bandwidth = 0;            // bytes per second of the process; 0: no limit
@@ -75,7 +75,7 @@ struct RunningSum {
 // Where the body of a response goes. Bodies of error statuses always go to Response::body.
 struct BodySink {
   // Called when the header of a 2xx response is complete and before its body; not ok: the transfer
-  // is cut, and fails with that. It may change `segments` and `skip`.
+  // ends and fails with that. It may change `segments` and `skip`.
   std::function<Status(const Response&)> accept;
   std::span<const iovec> segments;   // memory for the body; empty: Response::body
   std::uint64_t skip = 0;            // bytes of the body to drop first
@@ -95,7 +95,7 @@ struct TransferResult {
 };
 
 // How long a service that is beside the storage is asked again.
-enum class Patience {
+enum class Persistence {
   kProbe,    // it may not exist at all: twice, unless it responds that it is busy
   kService,  // it was named, so that it has to be there: up to 30 s, or 3 times if the name does
              // not resolve or TLS fails
@@ -114,7 +114,7 @@ class Connection {
                          int retry_number = 0);
   // The same with retries, for responses of at most 1 MiB of services beside the storage (tokens,
   // metadata): retries network failures, 429 and 5xx. Ok with any other status.
-  Result<Response> fetch(Request request, Patience patience = Patience::kService);
+  Result<Response> fetch(Request request, Persistence persistence = Persistence::kService);
   Transport& transport() { return transport_; }
 
  private:

@@ -201,9 +201,9 @@ CURLcode CurlHandle::run(Attempt* attempt) {
       attempt->abort = std::move(status);
       break;
     }
-    if (attempt->cut()) {
+    if (attempt->aborted()) {
       result = CURLE_ABORTED_BY_CALLBACK;
-      std::strncpy(error_, kCutMessage, sizeof error_ - 1);
+      std::strncpy(error_, kStragglerMessage, sizeof error_ - 1);
       break;
     }
     curl_off_t connected = 0;  // the connection's own timeout holds until then

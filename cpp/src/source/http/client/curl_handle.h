@@ -84,6 +84,6 @@ class CurlHandle {
 inline constexpr std::chrono::milliseconds kTick{100};
 
 // Shows in the trace.
-inline constexpr const char* kCutMessage = "hedged: far slower than other reads";
+inline constexpr const char* kStragglerMessage = "straggler: far slower than other reads";
 
 }  // namespace streamer::http

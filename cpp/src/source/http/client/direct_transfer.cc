@@ -110,11 +110,12 @@ TransferResult DirectTransfer::connect(Channel* channel, const Request& request,
     return static_cast<int>(std::max(timeout - passed, milliseconds(1)).count());
   };
   const auto find = [&] {
-    return transport.addresses.find(
-        url.host, start + timeout, [&] { return transport.interrupted().ok() && !attempt->cut(); });
+    return transport.addresses.find(url.host, start + timeout, [&] {
+      return transport.interrupted().ok() && !attempt->aborted();
+    });
   };
   Addresses::Found found = find();
-  if (found.late && !attempt->cut()) {
+  if (found.late && !attempt->aborted()) {
     if (Status status = transport.interrupted(); !status.ok()) return {std::move(status)};
   }
   if (found.late || found.error != 0) {
@@ -125,7 +126,7 @@ TransferResult DirectTransfer::connect(Channel* channel, const Request& request,
   TransferResult outcome =
       connect_once(channel, request, url, found.addresses,
                    others ? static_cast<int>(kFirstConnect.count()) : left(), attempt);
-  if (!others || outcome.status.code() != Code::kTimeout || attempt->cut() ||
+  if (!others || outcome.status.code() != Code::kTimeout || attempt->aborted() ||
       !transport.interrupted().ok() || left() <= 1) {
     return outcome;
   }
@@ -151,7 +152,7 @@ TransferResult DirectTransfer::connect_once(Channel* channel, const Request& req
     TransferResult outcome =
         handle.unanswered(handle.outcome(result, /*connected=*/false, static_cast<int>(os_error)));
     channel->close();
-    if (!addresses.empty() && transport.interrupted().ok() && !attempt->cut()) {
+    if (!addresses.empty() && transport.interrupted().ok() && !attempt->aborted()) {
       transport.addresses.failed(url.host, addresses.front());
     }
     return outcome;
@@ -202,7 +203,7 @@ TransferResult DirectTransfer::perform(const Request& request, Attempt* attempt,
     const bool ended = !attempt->abort.ok() || !attempt->transport->interrupted().ok();
     // The server may have closed the connection while it was idle.
     const bool stale = reused && !outcome.status.ok() && !reader.begun() && !ended &&
-                       !attempt->cut() && Clock::now() < end;
+                       !attempt->aborted() && Clock::now() < end;
     if (!outcome.status.ok() && !ended && !stale && channel.lease) {
       attempt->transport->addresses.lagged(channel.host, channel.address);
     }
@@ -260,7 +261,7 @@ TransferResult DirectTransfer::exchange(Channel* channel, const std::string& tex
       return channel->handle.outcome(result, /*connected=*/true, errno);
     }
     if (Status status = attempt->transport->interrupted(); !status.ok()) return {status};
-    if (attempt->cut()) return network(Code::kTimeout, kCutMessage);
+    if (attempt->aborted()) return network(Code::kTimeout, kStragglerMessage);
     if (Clock::now() >= end) return network(Code::kTimeout, "the request took too long");
     if (watch.stalled(attempt)) return network(Code::kTimeout, "the transfer has stalled");
     if (result == CURLE_AGAIN) {

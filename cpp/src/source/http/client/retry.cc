@@ -45,7 +45,7 @@ void RetryBudget::progress(Clock::time_point now) {
 bool RetryBudget::exhausted(Clock::time_point since, Clock::time_point now) const {
   const std::lock_guard lock(mutex_);
   const Clock::time_point last = progressed_ ? std::max(*progressed_, since) : since;
-  return now - last >= patience_ || now - since >= 10 * patience_;
+  return now - last >= timeout_ || now - since >= 10 * timeout_;
 }
 
 milliseconds RetryBudget::take(Clock::time_point now) {

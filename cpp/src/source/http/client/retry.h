@@ -11,7 +11,7 @@
 
 namespace streamer::http {
 
-// Milliseconds after which the first attempt at a small request is cut. Most take less.
+// Milliseconds after which the first attempt at a small request is aborted. Most take less.
 inline constexpr int kHurry = 3'000;
 
 // Exponential backoff with jitter: pause n lies between half and all of 100 ms * 2^(n-1), at most
@@ -38,20 +38,20 @@ class Backoff {
 // follow one another. Thread-safe.
 class RetryBudget {
  public:
-  // `patience`: how long requests are sent again while nothing arrives.
-  explicit RetryBudget(std::chrono::seconds patience) : patience_(patience) {}
+  // `timeout`: how long requests are sent again while nothing arrives.
+  explicit RetryBudget(std::chrono::seconds timeout) : timeout_(timeout) {}
 
   // A request of the source was served, or brought a part of its bytes.
   void progress(Clock::time_point now = Clock::now());
   // Whether a request that has failed since `since` is to be given up: neither it nor any other
-  // brought anything for the patience, or it alone has failed for ten times as long.
+  // brought anything for the timeout, or it alone has failed for ten times as long.
   bool exhausted(Clock::time_point since, Clock::time_point now = Clock::now()) const;
   // Takes a retry out of the budget: how long to wait before it. A burst of retries is free, and so
   // is one for every request that is served; others follow at a fixed rate.
   std::chrono::milliseconds take(Clock::time_point now = Clock::now());
 
  private:
-  const std::chrono::seconds patience_;
+  const std::chrono::seconds timeout_;
   mutable std::mutex mutex_;
   std::optional<Clock::time_point> progressed_;
   std::optional<Clock::time_point> refilled_;

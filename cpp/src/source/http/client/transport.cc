@@ -25,13 +25,13 @@ Result<TransportSettings> TransportSettings::read(const Settings& settings, Sour
                                                   const std::string& trust_file) {
   TransportSettings out;
   std::int64_t deadline_seconds = 0;
-  std::int64_t patience = 0;
+  std::int64_t retry_timeout = 0;
   for (Status status :
        {take(settings, "RUNAI_STREAMER_CONNECT_TIMEOUT_MS", &out.connect_timeout_ms),
         take(settings, "RUNAI_STREAMER_S3_REQUEST_TIMEOUT_MS", &out.request_timeout_ms),
         take(settings, "RUNAI_STREAMER_S3_LOW_SPEED_LIMIT", &out.low_speed_bytes),
         take(settings, "RUNAI_STREAMER_LOW_SPEED_SECONDS", &out.low_speed_seconds),
-        take(settings, "RUNAI_STREAMER_RETRY_SECONDS", &patience),
+        take(settings, "RUNAI_STREAMER_RETRY_SECONDS", &retry_timeout),
         take(settings, "RUNAI_STREAMER_MAX_BANDWIDTH", &out.max_bandwidth),
         take(settings, "RUNAI_STREAMER_DEADLINE_SECONDS", &deadline_seconds)}) {
     if (!status.ok()) return status;
@@ -39,7 +39,7 @@ Result<TransportSettings> TransportSettings::read(const Settings& settings, Sour
   const auto max_attempts = settings.integer("RUNAI_STREAMER_MAX_ATTEMPTS");
   if (!max_attempts.ok()) return max_attempts.status();
   out.max_attempts = static_cast<int>(max_attempts->value_or(0));
-  out.patience = std::chrono::seconds(patience);
+  out.retry_timeout = std::chrono::seconds(retry_timeout);
   if (deadline_seconds > 0) out.deadline = Clock::now() + std::chrono::seconds(deadline_seconds);
 
   Result<TrustStore> store = find_trust_store(settings, kind, trust_file);
@@ -67,7 +67,7 @@ Transport::Transport(TransportSettings given, const CancelToken& token)
     : settings(std::move(given)),
       cancel(token),
       trace(settings.trace_file, settings.trace_follows_links),
-      retries(settings.patience) {}
+      retries(settings.retry_timeout) {}
 
 void Transport::note_latency(double seconds) {
   double least = latency.load(std::memory_order_relaxed);

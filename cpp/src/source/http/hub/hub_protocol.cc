@@ -160,7 +160,7 @@ Result<std::string> Hub::ask_commit(const HubPath& path, const Location& locatio
   Request request = redirects_.request(hub_file_url(endpoint_, path), *who);
   request.method = "HEAD";
   request.timeout_ms = kCommitTimeoutMs;
-  Result<Response> response = connection.fetch(request, Patience::kProbe);
+  Result<Response> response = connection.fetch(request, Persistence::kProbe);
   if (!response.ok()) {
     if (response.status().code() == Code::kCancelled) return response.status();
     return std::string();
@@ -204,7 +204,7 @@ Status Hub::prepare_list(const Location& directory, const CredentialsRef& creden
   ServerError moved;
   Result<Response> response = connection.fetch(redirects_.request(url, credentials));
   if (response.ok() && redirects_.handle(url, *response, &moved) &&
-      moved.decision == RetryDecision::kAgain) {
+      moved.decision == RetryDecision::kRetryAtOnce) {
     response = connection.fetch(redirects_.request(url, credentials));
   }
   if (!response.ok()) return response.status();
@@ -236,7 +236,7 @@ ServerError Hub::read_error(const Location& location, const Response& response) 
   if (redirect && !commit.empty() && same_origin(response.url, endpoint_)) {
     // All files of a load come from the commit that the first one came from.
     if (!pin_commit(location, commit)) {
-      error.decision = RetryDecision::kAgain;
+      error.decision = RetryDecision::kRetryAtOnce;
       return error;
     }
     requested = *address(location);

@@ -178,7 +178,8 @@ Result<Credentials> from_container_variables(const Settings& settings, Connectio
 Result<Credentials> from_instance(const Settings& settings, Connection& connection) {
   constexpr const char* kEndpoint = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
   const std::string base = settings.text_or_default(kEndpoint);
-  const Patience patience = settings.text(kEndpoint) ? Patience::kService : Patience::kProbe;
+  const Persistence persistence =
+      settings.text(kEndpoint) ? Persistence::kService : Persistence::kProbe;
   Result<Url> url = parse_url(base, "http");
   if (!url.ok()) return url.status();
   const auto ask = [&](const char* method, const std::string& path, const std::string& token) {
@@ -189,7 +190,7 @@ Result<Credentials> from_instance(const Settings& settings, Connection& connecti
     } else {
       request.set("X-aws-ec2-metadata-token", token);
     }
-    return connection.fetch(request, patience);
+    return connection.fetch(request, persistence);
   };
   const std::string from = "EC2 instance metadata";
   Result<Response> token = ask("PUT", "/latest/api/token", "");

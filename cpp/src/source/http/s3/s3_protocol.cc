@@ -347,11 +347,11 @@ ServerError S3Protocol::read_error(const Location& location, const Response& res
   if (is_host_label(region) && (status == 301 || status == 307 || unknown)) {
     const std::lock_guard lock(mutex_);
     regions_[location.container] = region;
-    error.decision = RetryDecision::kAgain;
+    error.decision = RetryDecision::kRetryAtOnce;
     return error;
   }
   if (refused_for_its_date(error) && learn_server_time(response))
-    error.decision = RetryDecision::kAgain;
+    error.decision = RetryDecision::kRetryAtOnce;
   return error;
 }
 
