@@ -14,12 +14,19 @@ std::byte* map_memory(std::uint64_t bytes) noexcept {
 
 std::byte* map_aligned_memory(std::uint64_t bytes) noexcept {
   const std::uint64_t kept = round_up(bytes, page_size());
+  if (is_aligned(kept, kHugePage)) {  // many kernels align such a mapping by themselves
+    std::byte* const data = map_memory(kept);
+    if (data == nullptr || is_aligned(data, kHugePage)) return data;
+    unmap_memory(data, kept);
+  }
   std::byte* const start = map_memory(kept + kHugePage);
   if (start == nullptr) return nullptr;
+  // The highest place that is aligned: the kernel maps downwards, and neighbours without a gap
+  // become one mapping.
   const auto address = reinterpret_cast<std::uintptr_t>(start);
-  const std::uint64_t head = round_up(address, kHugePage) - address;
-  if (head > 0) unmap_memory(start, head);
-  if (head < kHugePage) unmap_memory(start + head + kept, kHugePage - head);
+  const std::uint64_t head = round_down(address + kHugePage, kHugePage) - address;
+  unmap_memory(start, head);
+  unmap_memory(start + head + kept, kHugePage - head);
   return start + head;
 }
 

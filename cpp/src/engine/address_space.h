@@ -29,6 +29,9 @@ class AddressSpace {
   // Moves whole huge pages to `target`, which is mapped; no byte is copied. False: not possible,
   // and nothing was moved.
   virtual bool move(std::byte* data, std::uint64_t bytes, std::byte* target) = 0;
+  // Whether the process has so many mappings that new ones should become parts of their neighbours:
+  // what starts at a huge page should also end at one.
+  virtual bool crowded() const { return false; }
 };
 
 // Memory below this size comes from malloc(), which reuses it by itself and returns it as a whole.

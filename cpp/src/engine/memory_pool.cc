@@ -36,7 +36,8 @@ MemoryPool::Pieces::node_type MemoryPool::make_node() {
 
 std::optional<MemoryPool::Reservation> MemoryPool::reserve(std::uint64_t bytes, Pages pages,
                                                            bool force) {
-  const std::uint64_t capacity = capacity_for(bytes);
+  std::uint64_t capacity = capacity_for(bytes);
+  if (starts_at_huge_page(capacity) && space_.crowded()) capacity = round_up(capacity, kHugePage);
   // Whatever may throw comes before anything is counted, and no destructor that takes a lock runs
   // under one.
   Reservation reservation(std::make_shared<Buffer>(shared_from_this()), pages);
