@@ -143,7 +143,8 @@ Simulation::Simulation(const LoadModel& model, std::uint64_t seed)
                    .reader_bytes = traits.reader_bytes,
                    .most_window = model.most_window,
                    .most_chunk = traits.max_chunk_bytes,
-                   .reads = traits.reads});
+                   .reads = traits.reads,
+                   .refusals = storage_.refusals()});
   if (model.far) {
     core_->start_concurrency(model.kind, {model.storage.round_trip + model.storage.first_byte});
   }

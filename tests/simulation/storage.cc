@@ -172,7 +172,7 @@ bool Storage::reach(Flow* flow, TimePoint now) {
   } else if (flow->fails) {
     return true;
   } else if (flow->refused) {
-    flow->report.congested = true;
+    ++*refusals_;
     retry(flow, now);
   } else {
     flow->state = State::kReceiving;

@@ -1,6 +1,7 @@
 // A storage in virtual time: connections that share a link, and what goes wrong with them.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -65,6 +66,8 @@ class Storage {
   // All reads end soon, with an error.
   void cancel(TimePoint now);
 
+  // How many requests were refused.
+  std::shared_ptr<const std::atomic<std::uint64_t>> refusals() const { return refusals_; }
   std::size_t active() const { return flows_.size(); }
   std::uint64_t attempts() const { return attempts_; }
   // How long one worker alone would take for one read of `bytes` at the worst, in seconds.
@@ -114,6 +117,8 @@ class Storage {
   std::deque<TimePoint> requests_;       // of the last second
   TimePoint now_{};
   std::uint64_t attempts_ = 0;
+  std::shared_ptr<std::atomic<std::uint64_t>> refusals_ =
+      std::make_shared<std::atomic<std::uint64_t>>(0);
   bool cancelled_ = false;
 };
 

@@ -50,10 +50,18 @@ ConcurrencyController::ConcurrencyController(int fixed, const SourceTraits& trai
 }
 
 void ConcurrencyController::start(const Proximity& proximity) {
-  if (!adaptive_ || started_ || target_rate_ > 0) return;
+  if (!adaptive_ || started_ || settled() || target_rate_ > 0) return;
   const double wanted = std::min<double>(kForEachSecond * proximity.latency, kMostAtStart);
   limit_ = base_limit_ =
       std::clamp(static_cast<int>(wanted), std::min(initial_, maximum_), maximum_);
+}
+
+// The server's word counts more than the rate; and it should not be asked again soon.
+void ConcurrencyController::refused() {
+  if (!adaptive_ || warm_up_left_ > 0) return;
+  hold_epochs_ = kLongestHold;
+  best_rate_ = 0;
+  settle(std::max(1, limit_ * 7 / 10), 0);
 }
 
 bool ConcurrencyController::measure(Measuring what) {
@@ -86,13 +94,6 @@ bool ConcurrencyController::completed(std::uint64_t bytes, int active, const Rea
   if (!adaptive_) return false;
   bytes_ += bytes;
   const bool first = !std::exchange(started_, true);
-  if (report.congested && warm_up_left_ == 0) {
-    // The server's word counts more than the rate; and it should not be asked again soon.
-    hold_epochs_ = kLongestHold;
-    best_rate_ = 0;
-    settle(std::max(1, limit_ * 7 / 10), 0);
-    return false;
-  }
   if (first) return measure(Measuring::kBegin);  // starts the clock
   if (warm_up_left_ > 0) return --warm_up_left_ == 0 && measure(Measuring::kBegin);
   if (measuring_ != Measuring::kNothing) return false;

@@ -23,9 +23,11 @@ class ConcurrencyController {
   // more reads are tried while the `processors` of the machine are the bound.
   ConcurrencyController(int fixed, const SourceTraits& traits, int processors);
 
-  // Starts with more where responses begin late. Ignored once reads have ended, and if a number was
-  // chosen.
+  // Starts with more where responses begin late. Ignored once reads have ended or the server has
+  // refused one, and if a number was chosen.
   void start(const Proximity& proximity);
+  // The server has asked to slow down. Heeded once for all reads that were under way together.
+  void refused();
   int limit() const { return limit_; }
   int maximum() const { return maximum_; }
   // Whether it stands at a number, and the bytes per second that this brings; 0: not known.

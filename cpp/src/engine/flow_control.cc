@@ -134,6 +134,7 @@ bool FlowControl::read_ended(SourceKind kind, std::uint64_t bytes, const ReadRep
                              TimePoint now) {
   Source& source = sources_.at(kind);
   ConcurrencyController& controller = source.limits.controller;
+  heed_refusals();
   const bool measure = controller.completed(bytes, source.active, report, now);
   last_ = &source;
   --source.active;
@@ -142,17 +143,27 @@ bool FlowControl::read_ended(SourceKind kind, std::uint64_t bytes, const ReadRep
     source.rate = source.rate > 0 ? source.rate + kNewest * (rate - source.rate) : rate;
     source.latency = source.latency > 0 ? std::min(source.latency, report.waited) : report.waited;
   }
-  enlarge_reads(&source, report.congested);
+  if (source.reads_to_pass > 0) --source.reads_to_pass;
+  if (controller.settled() && controller.rate() > kManyRequests) enlarge_reads(&source);
   return measure;
 }
 
+void FlowControl::heed_refusals() {
+  for (auto& [kind, source] : sources_) {
+    if (!source.limits.refusals) continue;
+    const std::uint64_t refusals = source.limits.refusals->load(std::memory_order_relaxed);
+    if (refusals == source.heeded) continue;
+    source.heeded = refusals;
+    source.limits.controller.refused();
+    enlarge_reads(&source);
+  }
+}
+
 // Storages limit requests, and few large ones bring as much as many small ones.
-void FlowControl::enlarge_reads(Source* source, bool congested) const {
+void FlowControl::enlarge_reads(Source* source) const {
   const ConcurrencyController& controller = source->limits.controller;
-  if (source->reads_to_pass > 0 && --source->reads_to_pass > 0) return;
-  const bool fast = controller.settled() && controller.rate() > kManyRequests;
   const std::uint64_t larger = 2 * source->chunk_bytes;
-  if ((!fast && !congested) || larger > source->limits.most_chunk) return;
+  if (source->reads_to_pass > 0 || larger > source->limits.most_chunk) return;
   const auto reads = static_cast<std::uint64_t>(controller.limit());
   if (reads * kTimesUnderWay > most_memory(*source) / larger) return;
   source->chunk_bytes = larger;

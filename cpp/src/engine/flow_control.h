@@ -25,6 +25,7 @@ struct SourceLimits {
   std::uint64_t most_chunk = 0;    // bytes to which reads may grow; 0: not
   // See SourceTraits; in the place of the controller.
   std::shared_ptr<const std::atomic<int>> reads = nullptr;
+  std::shared_ptr<const std::atomic<std::uint64_t>> refusals = nullptr;  // see SourceTraits
 
   // Reads that may be under way at once.
   int most_reads() const {
@@ -73,6 +74,8 @@ class FlowControl {
   std::uint64_t reads(SourceKind kind) const {
     return static_cast<std::uint64_t>(sources_.at(kind).limits.most_reads());
   }
+  // Fewer and larger reads of sources that have asked to slow down since the last call.
+  void heed_refusals();
   // Whether one more read of the source may begin.
   bool admits_read(SourceKind kind) const;
   // The largest gap between wanted bytes that a read of the source passes over: a larger one costs
@@ -96,13 +99,14 @@ class FlowControl {
   struct Source {
     SourceLimits limits;
     std::uint64_t chunk_bytes = 0;
-    int active = 0;         // reads under way
-    int reads_to_pass = 0;  // before reads may become larger again
-    double latency = 0;     // seconds until a response begins, the least so far; 0: not known
-    double rate = 0;        // bytes per second of one read since then, about; 0: not known
+    int active = 0;            // reads under way
+    int reads_to_pass = 0;     // before reads may become larger again
+    std::uint64_t heeded = 0;  // of the refusals
+    double latency = 0;        // seconds until a response begins, the least so far; 0: not known
+    double rate = 0;           // bytes per second of one read since then, about; 0: not known
   };
   std::uint64_t most_memory(const Source& source) const;
-  void enlarge_reads(Source* source, bool congested) const;
+  void enlarge_reads(Source* source) const;
 
   const std::shared_ptr<MemoryBudget> budget_;
   const MemoryLimit memory_limit_;

@@ -83,6 +83,7 @@ Step SchedulerCore::next(WorkerId worker, TimePoint now, Signals* signals) {
   Step step;
   workers_.arrived(worker);
   if (cancelled_) return step;
+  flow_.heed_refusals();
   stragglers_.check(idle(), now);
   const bool forming = cursor_.owner() == worker;
   if (!forming && workers_.task_is_next(read_may_begin())) {

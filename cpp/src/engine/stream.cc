@@ -171,7 +171,8 @@ void Stream::Impl::add_source(SourceKind kind, const SourceTraits& traits) {
              .reader_bytes = traits.reader_bytes,
              .most_window = automatic.most,
              .most_chunk = options_.chunk_bytes > 0 ? 0 : traits.max_chunk_bytes,
-             .reads = traits.reads});
+             .reads = traits.reads,
+             .refusals = traits.refusals});
 }
 
 Result<Destination*> Stream::Impl::destination(Device device) {

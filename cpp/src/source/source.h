@@ -29,8 +29,11 @@ struct SourceTraits {
   // Reads that should be under way now, for a source that finds the number itself. It changes while
   // the source is read. Null: the engine finds it, between the following two.
   std::shared_ptr<const std::atomic<int>> reads;
-  int initial_concurrency = 0;     // where adaptive concurrency starts
-  int max_concurrency = 0;         // and the most that it may reach
+  int initial_concurrency = 0;  // where adaptive concurrency starts
+  int max_concurrency = 0;      // and the most that it may reach
+  // How often the storage has asked to slow down so far; counted while reads go on. Null: it never
+  // does.
+  std::shared_ptr<const std::atomic<std::uint64_t>> refusals;
   double target_rate = 0;          // bytes per second that the user expects; 0: not said
   int open_concurrency = 0;        // objects opened at once where storage is far; 0: as reads
   std::uint64_t reader_bytes = 0;  // memory that each reader holds (transport buffers)
@@ -109,7 +112,6 @@ struct ReadProgress {
 struct ReadReport {
   const char* strategy = "";
   std::uint64_t retries = 0;
-  bool congested = false;            // the server asked to slow down
   double seconds = 0;                // that requests took
   double waited = 0;                 // of them, until responses began
   ReadProgress* progress = nullptr;  // set by the caller; null: nobody watches

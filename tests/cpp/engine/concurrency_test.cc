@@ -73,12 +73,6 @@ struct Load {
   double achieved() const { return static_cast<double>(bytes) / seconds; }
 };
 
-ReadReport asked_to_slow_down() {
-  ReadReport report;
-  report.congested = true;
-  return report;
-}
-
 constexpr Proximity kNear{.latency = 0.001};
 constexpr Proximity kFar{.latency = 0.02};
 constexpr Proximity kVeryFar{.latency = 0.15};
@@ -255,19 +249,27 @@ TEST(Concurrency, StepsBackWhenAsked) {
   const int before = controller.limit();
   const ConcurrencyController::TimePoint later{2h};
   for (int i = 0; i < before; ++i) complete(controller, 1, before, {}, later);
-  complete(controller, 1, before, asked_to_slow_down(), later);
+  controller.refused();
   EXPECT_LE(controller.limit(), before * 3 / 4);
   EXPECT_GE(controller.limit(), before / 2);
   // Once for what was under way together.
   const int after = controller.limit();
-  for (int i = 0; i < after; ++i) complete(controller, 1, after, asked_to_slow_down(), later);
-  EXPECT_EQ(controller.limit(), after);
+  for (int i = 0; i < before; ++i) {
+    controller.refused();
+    EXPECT_EQ(controller.limit(), after);
+    complete(controller, 1, after, {}, later);
+  }
+  controller.refused();
+  EXPECT_LT(controller.limit(), after);
 }
 
 TEST(Concurrency, StepsBackWhenAskedAtOnce) {
   ConcurrencyController controller(0, remote(), kProcessors);
-  complete(controller, 1 << 20, 1, asked_to_slow_down(), ConcurrencyController::TimePoint{1h});
+  controller.refused();
   EXPECT_LT(controller.limit(), 4);
+  const int after = controller.limit();
+  controller.start(kVeryFar);
+  EXPECT_EQ(controller.limit(), after);
 }
 
 TEST(Concurrency, StaysWithinItsBoundsWhateverTheServerAsksFor) {
@@ -276,8 +278,8 @@ TEST(Concurrency, StaysWithinItsBoundsWhateverTheServerAsksFor) {
   ConcurrencyController controller(0, traits, kProcessors);
   ConcurrencyController::TimePoint now{1h};
   for (int i = 0; i < 2000; ++i) {
-    const ReadReport report = i % 3 == 0 ? asked_to_slow_down() : ReadReport{};
-    complete(controller, 1 << 20, controller.limit(), report, now += 5ms);
+    if (i % 3 == 0) controller.refused();
+    complete(controller, 1 << 20, controller.limit(), {}, now += 5ms);
     ASSERT_GE(controller.limit(), 1);
     ASSERT_LE(controller.limit(), 8);
   }

@@ -454,6 +454,27 @@ TEST_F(SchedulerCoreTest, AParkedWorkerChecksForStragglersNowAndThen) {
   EXPECT_LT(step.until, Clock::time_point::max());
 }
 
+TEST_F(SchedulerCoreTest, ARefusalIsHeededBeforeItsReadEnds) {
+  const auto refusals = std::make_shared<std::atomic<std::uint64_t>>(0);
+  SourceTraits traits;
+  traits.remote = true;
+  traits.initial_concurrency = 4;
+  traits.max_concurrency = 64;
+  SourceLimits adaptive{kMiB, kMiB, ConcurrencyController(0, traits, /*processors=*/64)};
+  adaptive.refusals = refusals;
+  play_ = Play::create(1, MemoryLimit::unlimited(), adaptive);
+  submit(16);
+  std::vector<Step> reads;
+  for (WorkerId worker = 0; worker < 4; ++worker) reads.push_back(read(worker));
+  ++*refusals;  // of one that goes on
+  complete(reads[0].chunk);
+  EXPECT_EQ(next(0).kind, Step::Kind::kPark);
+  complete(reads[1].chunk);
+  EXPECT_EQ(next(1).kind, Step::Kind::kPark);
+  complete(reads[2].chunk);
+  EXPECT_EQ(read(2).kind, Step::Kind::kRead);
+}
+
 TEST_F(SchedulerCoreTest, CancellingEndsWorkersAndReturnsTheTasks) {
   use(MemoryLimit::unlimited(), 2);
   submit(4);

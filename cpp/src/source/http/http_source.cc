@@ -91,6 +91,7 @@ class HttpSource : public Source {
     traits_.initial_concurrency = kInitialConcurrency;
     traits_.max_concurrency = most_connections();
     traits_.open_concurrency = kOpenConcurrency;
+    traits_.refusals = refusals_;
     traits_.target_rate = chosen.target_rate;
     traits_.reader_bytes = kConnectionBytes;
     // Under a cap of bandwidth reads wait for one another, and not for their connections.
@@ -109,6 +110,8 @@ class HttpSource : public Source {
     }
   }
   std::atomic<std::uint64_t>* verified() { return &verified_; }
+  // The storage asks to slow down.
+  void refused() { refusals_->fetch_add(1, std::memory_order_relaxed); }
   // Takes note of an object that was opened. Not ok if the settings refuse it.
   Status note_opened(const Location& location, const Version& version, const Response& response);
   Transport& transport() { return transport_; }
@@ -120,6 +123,8 @@ class HttpSource : public Source {
   const HttpSourceSettings chosen_;
   Snapshot snapshot_;
   std::atomic<std::uint64_t> verified_{0};  // objects
+  const std::shared_ptr<std::atomic<std::uint64_t>> refusals_ =
+      std::make_shared<std::atomic<std::uint64_t>>(0);
   Transport transport_;
   const std::unique_ptr<Protocol> protocol_;
   const std::function<void(const Retry&)> retried_;  // may be empty
@@ -258,7 +263,7 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
         continue;
       }
       retry = error.decision == RetryDecision::kRetry;
-      report->congested |= error.code == Code::kThrottled;
+      if (error.code == Code::kThrottled) source_.refused();
       retry_after = parse_retry_after(response->header("retry-after"));
     }
     const Clock::time_point now = Clock::now();
