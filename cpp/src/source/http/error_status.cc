@@ -93,4 +93,17 @@ Status to_status(ServerError error, const Response& response, const CredentialsR
   return status;
 }
 
+bool is_html(const Response& response) {
+  return lower(response.header("content-type")).starts_with("text/html") ||
+         lower(trim(std::string_view(response.body).substr(0, 256))).starts_with("<!doctype html");
+}
+
+Status sent_a_page(const Response& response, const std::string& wanted) {
+  const std::string_view type = response.header("content-type");
+  return Status::error(Code::kIo, "the server sent a page (" +
+                                      std::string(type.empty() ? "HTML" : type) +
+                                      ") instead of the " + wanted)
+      .with_hint("A proxy or a login page responds in its place: check the endpoint");
+}
+
 }  // namespace streamer::http

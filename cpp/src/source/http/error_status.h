@@ -1,6 +1,8 @@
 // The errors of requests, for people.
 #pragma once
 
+#include <string>
+
 #include "source/http/client/request.h"
 #include "source/http/protocol.h"
 #include "streamer/status.h"
@@ -11,6 +13,10 @@ namespace streamer::http {
 Status to_status(ServerError error, const Response& response, const CredentialsRef& credentials);
 // The error of an object that was replaced, by that of asking for its former version.
 Status replaced(Status status);
+// The error of a page of HTML that came instead of `wanted`: of a proxy, or of somebody who wants
+// to know who asks.
+Status sent_a_page(const Response& response, const std::string& wanted);
+bool is_html(const Response& response);
 // What to do about an error that has no hint of its own.
 const char* standard_hint(const Status& status);
 

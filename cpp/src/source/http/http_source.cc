@@ -470,7 +470,11 @@ Status HttpReader::list(const std::string& prefix, bool recursive, const ListCal
     }
     if (protocol_.is_empty_list(response)) return {};
     Result<ListPage> page = protocol_.read_list(*directory, recursive, next, response);
-    if (!page.ok()) return from_endpoint(page.status().with_path(prefix), *directory, *who);
+    if (!page.ok()) {
+      const bool other = page.status().code() == Code::kIo && is_html(response);
+      Status status = other ? sent_a_page(response, "list") : page.status();
+      return from_endpoint(std::move(status).with_path(prefix), *directory, *who);
+    }
     if (Status status = budget.add(*page); !status.ok()) {
       return from_endpoint(std::move(status).with_path(prefix), *directory, *who);
     }

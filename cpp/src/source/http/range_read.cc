@@ -5,6 +5,7 @@
 
 #include "base/segments.h"
 #include "base/text.h"
+#include "source/http/error_status.h"
 
 namespace streamer::http {
 namespace {
@@ -160,9 +161,7 @@ Status RangeRead::accept_whole(const Response& response) {
   const auto length = number(response.header("content-length"));
   const bool other = object_size_ ? length != object_size_ : protocol_.whole_read_limit() == 0;
   if (other && is_page(response)) {
-    return wrong("the server sent a page (" + std::string(response.header("content-type")) +
-                 ") instead of the object")
-        .with_hint("A proxy or a login page responds in its place: check the endpoint");
+    return sent_a_page(response, "object");
   }
   if (Status status = learn(length ? length : object_size_, response); !status.ok()) return status;
   const std::uint64_t first = offset_ + done_;

@@ -126,7 +126,7 @@ void Redirects::follow(const std::string& requested, const Response& response, S
     error->message = "the server redirects from https to plain http, which is not followed";
     return;
   }
-  if (is_inside(*target) && !is_inside(*base)) {
+  if (is_inside(*target) && target->host != base->host) {
     error->message =
         "the server redirects to an address of this machine or link, which is not followed";
     return;

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/text.h"
+#include "source/http/error_status.h"
 #include "source/http/redirects.h"
 #include "text/encoding.h"
 #include "text/json.h"
@@ -123,6 +124,11 @@ Result<ListPage> read_directory_page(const std::string& directory_url, const Res
         .with_hint("Name the address of model.safetensors.index.json or of a .safetensors file");
   }
   read_links(directory_url, response.body, &page, directories);
+  // Pages of directories have no forms for what is typed in.
+  const bool empty = page.entries.empty() && directories->empty();
+  if (empty && lower(response.body).find("<form") != std::string::npos) {
+    return sent_a_page(response, "list");
+  }
   return page;
 }
 
