@@ -11,7 +11,7 @@ import urllib.parse
 import pytest
 
 from runai_model_streamer import StreamerError
-from tests.python.object_storage.canned_s3 import DATA, read, serve
+from tests.python.object_storage.canned_s3 import DATA, error, read, serve
 from tests.support.servers.canned import Answer, Canned
 
 pytestmark = pytest.mark.timeout(120)
@@ -98,6 +98,21 @@ def test_a_role_is_assumed_with_the_keys_of_its_source(
     assert {key_of(seen) for seen in store.seen} == {ROLE}
     assert {key_of(seen) for seen in sts.seen} == {OWN}
     assert all("/sts/aws4_request" in seen.headers["authorization"] for seen in sts.seen)
+
+
+def test_keys_that_somebody_renews_are_read_again(resolver, store, profile, tmp_path):
+    def refuse_the_old_ones(seen):
+        if key_of(seen) != OWN:
+            return serve(seen)
+        keys = KEYS.replace(OWN, ROLE)
+        (tmp_path / "credentials").write_text(f"[work]\n{keys}aws_session_token = new\n")
+        return error(400, "ExpiredToken")
+
+    profile("", f"[work]\n{KEYS}aws_session_token = old\n")
+    store.handler = refuse_the_old_ones
+    assert read() == DATA
+    first, *others = (key_of(seen) for seen in store.seen)
+    assert (first, set(others)) == (OWN, {ROLE})
 
 
 def test_the_request_for_a_role_has_what_the_profile_says(resolver, store, sts, profile):

@@ -85,7 +85,9 @@ class S3Protocol : public Protocol {
             SourceKind::kS3, provider,
             [this](const std::string&, Connection& connection) -> Result<Credentials> {
               if (unsigned_) return anonymous();
-              return find_aws_credentials(settings_, profile_, standard_region(), connection);
+              // Whoever renews credentials writes them to the same files.
+              return find_aws_credentials(settings_, read_aws_profile(settings_), standard_region(),
+                                          connection);
             },
             kAccessKey),
         sessions_(SourceKind::kS3, {}, [this](const std::string& bucket, Connection& connection) {
