@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
 
+from runai_model_streamer import SafetensorsStreamer
 from tests.python.object_storage.storages import OPERATIONS
 from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support.models import check_same, load, make_model, save
+from tests.support.servers.canned import Canned, ranged
 from tests.support.servers.nginx import Nginx
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
@@ -75,3 +79,34 @@ def test_a_missing_bundle(model, use):
     use({"AWS_CA_BUNDLE": "/no/such/file.pem"})
     with pytest.raises(ValueError, match="AWS_CA_BUNDLE"):
         load(model)
+
+
+@pytest.mark.filterwarnings("ignore:.*TLSv1_1:DeprecationWarning")
+def test_tls_1_2_is_the_least(certificate, authority, use):
+    use({**S3_ENV, "AWS_CA_BUNDLE": str(authority.ca), "RUNAI_STREAMER_MAX_ATTEMPTS": "1"})
+    with Canned(lambda seen: ranged(seen, BYTES), certificate) as server:
+        use({"AWS_ENDPOINT_URL": server.url})
+        server.speak_at_most(ssl.TLSVersion.TLSv1_2)
+        check_same(MODEL, load("s3://models/m.safetensors"))
+        server.seen.clear()
+        server.speak_at_most(ssl.TLSVersion.TLSv1_1)
+        with pytest.raises(OSError):
+            load("s3://models/m.safetensors")
+        assert not server.seen
+
+
+def test_bytes_behind_a_response_are_not_of_the_next_one(certificate, authority, use):
+    """They come in the same record of TLS as the last bytes of the response."""
+
+    def answer(seen):
+        answer = ranged(seen, BYTES)
+        answer.headers["Content-Length"] = str(len(answer.body))
+        answer.body += b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"
+        return answer
+
+    use({**S3_ENV, "AWS_CA_BUNDLE": str(authority.ca), "RUNAI_STREAMER_CONCURRENCY": "1"})
+    with Canned(answer, certificate) as server, SafetensorsStreamer() as streamer:
+        use({"AWS_ENDPOINT_URL": server.url})
+        streamer.stream_files(["s3://models/m.safetensors"])
+        check_same(MODEL, dict(streamer.get_tensors()))
+        assert streamer.stats().retries == 0

@@ -119,6 +119,13 @@ class Canned:
     def url(self) -> str:
         return f"{self.scheme}://{self.host}:{self.port}"
 
+    def speak_at_most(self, newest: ssl.TLSVersion) -> None:
+        """Refuses newer versions of TLS from now on, and accepts all older ones."""
+        context = self._server.socket.context  # type: ignore[attr-defined]
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        context.maximum_version = newest
+
     def ask_for_client_certificates(
         self,
         ca: pathlib.Path,

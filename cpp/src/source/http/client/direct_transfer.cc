@@ -72,8 +72,13 @@ struct DirectTransfer::Channel {
     setsockopt(socket, SOL_SOCKET, SO_RCVLOWAT, &wanted, sizeof wanted);
     low_water = wanted;
   }
-  // An idle connection with something to read is closed, or has bytes that nobody asked for.
-  bool idle() const { return open() && !wait_for(socket, POLLIN, {}); }
+  // An idle connection with something to read is closed, or has bytes that nobody asked for; the
+  // TLS library may hold them already.
+  bool idle() const {
+    char byte = 0;
+    std::size_t size = 0;
+    return open() && curl_easy_recv(handle.easy(), &byte, 1, &size) == CURLE_AGAIN;
+  }
 };
 
 DirectTransfer::DirectTransfer() = default;
