@@ -26,7 +26,13 @@ class Fault:
     at_once: bool = False  # the error comes without a second attempt
     operations: tuple[str, ...] = OPERATIONS
     settings: dict[str, str] = dataclasses.field(default_factory=dict)
+    says: str = ""  # a pattern that is in the text of the error
     anonymous: bool = False  # the proxy changes what signatures cover
+
+
+# More attempts than the table has otherwise: time has to end it.
+PATIENT = {"RUNAI_STREAMER_MAX_ATTEMPTS": "100", "RUNAI_STREAMER_RETRY_SECONDS": "40"}
+LOGIN = "<!DOCTYPE html><html><title>Sign in</title><form action='/login'></form></html>"
 
 
 def _status(status: int, **details: object) -> dict[str, object]:
@@ -54,6 +60,9 @@ FAULTS = [
     Fault("bodies cut late", {"mode": "truncate", "bytes": 1 << 20}, operations=("stream", "pull")),
     Fault("stalls once", {"mode": "stall", "first": 1}, settings=SLOW),
     Fault("silent once", {"mode": "delay", "ms": 4000, "first": 1}, settings=HASTY),
+    # An overloaded or restarted server: of the 60 s that are the default, and 20 s.
+    Fault("503 for a while", _status(503, seconds=0.5), settings=PATIENT),
+    Fault("reset for a while", {"mode": "reset", "seconds": 0.5}, settings=PATIENT),
     # Lasting trouble.
     Fault("500 for good", _status(500), "io"),
     Fault("503 for good", _status(503), "throttled"),
@@ -82,7 +91,16 @@ FAULTS = [
     Fault(
         "403 with a long page", _status(403, body="x" * 1000, times=200), "permission", at_once=True
     ),
+    Fault("403 without end", {"mode": "endless", "status": 403}, "permission", at_once=True),
     # Servers that do not do what they were asked to.
+    Fault(
+        "a login page",
+        _status(200, type="text/html; charset=utf-8", body=LOGIN),
+        "io",
+        at_once=True,
+        says="HTML|html",
+    ),
+    Fault("replaced since its header", {"mode": "replaced"}, "changed", True, ("stream",)),
     Fault(
         "Range ignored",
         {"mode": "norange"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
@@ -21,9 +20,6 @@ from tests.python.object_storage.canned_s3 import read
 from tests.python.object_storage.storages import OPERATIONS
 from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support.models import check_same, load, make_model, save
-from tests.support.needs import available
-from tests.support.processes import python
-from tests.support.servers import process
 from tests.support.servers.ceph import (
     ACCESS_KEY,
     OTHER_ACCESS_KEY,
@@ -31,7 +27,6 @@ from tests.support.servers.ceph import (
     SECRET_KEY,
     Ceph,
 )
-from tests.support.servers.compiler import build
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 
@@ -169,25 +164,6 @@ class TestIdentities:
         assert "AWS_ACCESS_KEY_ID" in error.identity
         assert error.request_id
         assert secret not in str(error)
-
-    @pytest.mark.parametrize("hours", [-5, 5])
-    def test_a_clock_that_is_wrong(self, s3_storage, ceph, hours):
-        """Ceph refuses it and tells its own time, by which the request is signed again."""
-        s3_storage.put("clock", b"tick")
-        code = (
-            "import sys, time; from runai_model_streamer import FileChunks, FileStreamer\n"
-            "with FileStreamer() as streamer:\n"
-            "    streamer.stream_files([FileChunks(0, sys.argv[1], 0, [4])])\n"
-            "    (chunk,) = streamer.get_chunks()\n"
-            "    print(chunk[2].numpy().tobytes().decode(), int(time.time()))\n"
-        )
-        with available("a C++ compiler"):
-            clock = build(process.HERE / "shifted_clock.cc", "-shared", "-fPIC")
-        shift = {"LD_PRELOAD": str(clock), "SHIFT_SECONDS": str(hours * 3600)}
-        said = python(code, f"{s3_storage.uri}/clock", **s3_storage.env, **shift)
-        word, theirs = said.split()
-        assert word == "tick"
-        assert abs(int(theirs) - hours * 3600 - time.time()) < 600
 
     def test_somebody_elses_object(self, s3_storage, ceph, bucket, use):
         ceph.client().put_object(Bucket=bucket, Key="private", Body=b"private")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -190,7 +192,19 @@ class TestTransport:
         monkeypatch.chdir(tmp_path)
         use({"RUNAI_STREAMER_S3_TRACE": "1"})
         read()
-        assert len(list(tmp_path.glob("runai_streamer_trace.*.log"))) == 1
+        (log,) = tmp_path.glob("runai_streamer_trace.*.log")
+        assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+    def test_a_trace_whose_name_can_be_guessed_follows_no_link(
+        self, canned, use, tmp_path, monkeypatch
+    ):
+        canned(serve)
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "precious").write_text("mine")
+        (tmp_path / f"runai_streamer_trace.{os.getpid()}.log").symlink_to("precious")
+        use({"RUNAI_STREAMER_S3_TRACE": "1"})
+        assert read() == DATA
+        assert (tmp_path / "precious").read_text() == "mine"
 
     def test_the_deadline_ends_the_attempts(self, canned, use):
         canned(lambda seen: error(503, "SlowDown"))

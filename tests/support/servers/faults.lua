@@ -1,10 +1,11 @@
 -- Decides whether this request fails, and how. Settings (a shared dictionary):
 --   mode    status, drop, reset, delay, stall, rate, truncate, norange, shift, toomany, norangeheader,
---           nosize, redirect, coded
+--           nosize, redirect, coded, replaced, endless
 --   every   each Nth matching request (1)          first   only so many of them
---   skip    so many matching requests pass before
+--   skip    so many matching requests pass before  seconds  only for so long from the first on
 --   match   a Lua pattern on "METHOD URI RANGE"
---   status, code, message, retry_after, body, times (of the body)   of mode status
+--   status, code, message, retry_after, type, link, body, times (of the body)   of mode status
+--   status  of endless: of a response whose body does not end
 --   ms      of delay: milliseconds before the answer
 --   bps     of rate: bytes per second
 --   bytes   of truncate: of the body that pass
@@ -21,15 +22,25 @@ local n = d:incr("seen", 1, 0) - (tonumber(d:get("skip")) or 0)
 if n <= 0 or n % (tonumber(d:get("every")) or 1) ~= 0 then return end
 local first = tonumber(d:get("first"))
 if first and n / (tonumber(d:get("every")) or 1) > first then return end
+local seconds = tonumber(d:get("seconds"))
+if seconds then
+  ngx.update_time()
+  d:add("start", ngx.now())
+  if ngx.now() - d:get("start") > seconds then return end
+end
 d:incr("hits", 1, 0)
 
 local function number(name, otherwise) return tonumber(d:get(name)) or otherwise end
 
 if mode == "status" then
+  -- nginx would compare them with this response.
+  ngx.req.clear_header("If-Match")
+  ngx.req.clear_header("If-Unmodified-Since")
   local code = d:get("code") or "InternalError"
   local message = d:get("message") or "on purpose"
   ngx.status = number("status", 503)
   ngx.header["Content-Type"] = d:get("type") or "application/xml"
+  ngx.header["Link"] = d:get("link")
   ngx.header["Retry-After"] = d:get("retry_after")
   ngx.header["x-amz-request-id"] = "REQUEST-ID-OF-THE-FAULT"
   ngx.header["x-ms-request-id"] = "REQUEST-ID-OF-THE-FAULT"
@@ -39,6 +50,13 @@ if mode == "status" then
   body = string.rep(body, number("times", 1))
   ngx.header["Content-Length"] = #body
   if ngx.req.get_method() ~= "HEAD" then ngx.print(body) end
+  return ngx.exit(ngx.HTTP_OK)
+elseif mode == "endless" then
+  ngx.status = number("status", 403)
+  local block = string.rep("x", 65536)
+  for _ = 1, 16384 do
+    if not ngx.print(block) or not ngx.flush(true) then break end
+  end
   return ngx.exit(ngx.HTTP_OK)
 elseif mode == "drop" then
   return ngx.exit(444)

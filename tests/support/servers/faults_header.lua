@@ -10,6 +10,10 @@ elseif mode == "norangeheader" then
   ngx.header["Content-Range"] = nil
 elseif mode == "coded" then
   ngx.header["Content-Encoding"] = "gzip"
+elseif mode == "replaced" then
+  ngx.header["ETag"] = '"another"'
+  ngx.header["Last-Modified"] = "Sat, 01 Jan 2000 00:00:00 GMT"
+  if ngx.header["x-goog-generation"] then ngx.header["x-goog-generation"] = "1" end
 elseif mode == "nosize" then
   local range = ngx.header["Content-Range"]
   if range then ngx.header["Content-Range"] = string.gsub(range, "/%d+$", "/*") end
