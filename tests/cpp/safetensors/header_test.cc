@@ -284,6 +284,16 @@ TEST(Header, OtherFormatsAreNamed) {
   EXPECT_NE(fault(parse_header(gzip, gzip.size())).find("gzip"), std::string::npos);
 }
 
+TEST(Header, TheLongestHas100MB) {
+  const auto end_of = [](std::uint64_t length) {
+    const std::string first(reinterpret_cast<const char*>(&length), sizeof length);
+    return header_end(first, std::uint64_t{1} << 40);
+  };
+  EXPECT_TRUE(end_of(100'000'000).ok());
+  const Result<std::uint64_t> more = end_of(100'000'001);
+  EXPECT_EQ(more.status().code(), Code::kFormat);
+}
+
 TEST(Header, ALengthThatLooksLikeAnotherFormatIsNoFault) {
   // 0x280 is 80 02, as pickles begin.
   const std::string text = "{" + std::string(0x280 - 2, ' ') + "}";
