@@ -62,6 +62,20 @@ class TestOddServers:
         with pytest.raises(OSError, match="sent a page"):
             read()
 
+    @pytest.mark.parametrize(("code", "kind"), [("ExpiredToken", "credentials"), ("X", "io")])
+    def test_an_error_with_a_status_of_success(self, canned, code, kind):
+        """What a server finds out late it tells in the body."""
+        told = error(200, code, **{"Content-Type": "application/xml"})
+        canned(lambda seen: told)
+        with pytest.raises(OSError) as caught:
+            read()
+        assert (caught.value.code, caught.value.server_code) == (kind, code)
+
+    def test_a_passing_error_with_a_status_of_success(self, canned):
+        answers = [error(200, "InternalError", **{"Content-Type": "application/xml"})]
+        canned(lambda seen: answers.pop() if answers else serve(seen))
+        assert read() == DATA
+
     def test_ranges_are_pinned(self, canned):
         server = canned(serve)
         assert read() == DATA

@@ -144,6 +144,8 @@ struct Operation {
   std::function<bool(const Response&)> tolerate;
   ReadProgress* watched = nullptr;  // what is told of pauses
   int hurry_ms = 0;                 // of the first attempt, if others are to follow soon; 0: none
+  // Whether the body of a response of success is something else than what was asked for.
+  std::function<bool()> foreign = {};
 };
 
 class HttpReader : public Reader {
@@ -249,11 +251,13 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
     }
     std::chrono::milliseconds retry_after{0};
     if (status.ok()) {
-      if (good || (operation.tolerate && operation.tolerate(*response))) {
+      const bool foreign = good && operation.foreign && operation.foreign();
+      if (!foreign && (good || (operation.tolerate && operation.tolerate(*response)))) {
         transport.retries.progress();
         return {};
       }
       const ServerError error = protocol_.read_error(operation.location, *response);
+      if (foreign && error.server_code.empty()) return sent_a_page(*response, "object");
       status = to_status(error, *response, *credentials);
       if (error.decision == RetryDecision::kRetryAtOnce && ++again <= kMaxAgain) continue;
       if (operation.changed && operation.changed(&error) && ++again <= kMaxAgain) continue;
@@ -314,7 +318,8 @@ Status HttpReader::read_range(const Location& location, RangeRead* range, Respon
       .changed = replaced,
       .tolerate = [&](const Response& r) { return tolerate_416 && r.status == 416; },
       .watched = report->progress,
-      .hurry_ms = hurry_ms};
+      .hurry_ms = hurry_ms,
+      .foreign = [&] { return range->foreign(); }};
   // A server may send less than was asked for, as long as it sends something.
   while (range->missing() && !range->aborted()) {
     const std::uint64_t before = range->received();

@@ -10,6 +10,8 @@
 namespace streamer::http {
 namespace {
 
+constexpr std::uint64_t kShortDocument = 64 << 10;
+
 std::optional<std::uint64_t> number(std::string_view text) {
   text = trim(text);
   std::uint64_t value = 0;
@@ -84,7 +86,7 @@ std::optional<ByteRange> RangeRead::missing() const {
 }
 
 BodySink* RangeRead::next_body() {
-  other_snapshot_ = false;
+  other_snapshot_ = foreign_ = false;
   body_.segments = segments_;
   body_.skip = 0;
   body_.cut_when_full = false;
@@ -161,7 +163,12 @@ Status RangeRead::accept_whole(const Response& response) {
   const auto length = number(response.header("content-length"));
   const bool other = object_size_ ? length != object_size_ : protocol_.whole_read_limit() == 0;
   if (other && is_page(response)) {
-    return sent_a_page(response, "object");
+    if (is_html(response) || !length || *length > kShortDocument) {
+      return sent_a_page(response, "object");
+    }
+    foreign_ = true;
+    body_.segments = {};
+    return {};
   }
   if (Status status = learn(length ? length : object_size_, response); !status.ok()) return status;
   const std::uint64_t first = offset_ + done_;

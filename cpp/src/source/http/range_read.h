@@ -53,6 +53,8 @@ class RangeRead {
   bool read_by_id(bool gone);
   // Whether nothing had the name of the object when its version was first asked for by its id.
   bool gone() const { return gone_; }
+  // Whether the last response was a short document in the place of the object: perhaps an error.
+  bool foreign() const { return foreign_; }
   // Whether the last response was of another snapshot; see Protocol::same_snapshot().
   bool other_snapshot() const { return other_snapshot_; }
 
@@ -70,6 +72,7 @@ class RangeRead {
   std::optional<std::uint64_t> object_size_;
   Version version_;
   bool other_snapshot_ = false;
+  bool foreign_ = false;
   bool gone_ = false;
   std::vector<iovec> segments_;  // what is missing
   BodySink body_;
