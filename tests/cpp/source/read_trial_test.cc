@@ -22,6 +22,7 @@ using Storage = std::function<double(ReadTrial::Setting setting, int active)>;
 struct Load {
   double seconds = 0;
   std::vector<ReadTrial::Setting> settings;  // in order, each once
+  int at_once = 0;                           // reads that were not to be the only one
 };
 
 // Reads `count` times, with as many reads under way as the trial wants, at most `most`.
@@ -41,6 +42,7 @@ Load read(ReadTrial& trial, const Storage& storage, int count, int most = 1000) 
            static_cast<int>(events.size()) < std::min(trial.setting().reads, most)) {
       const ReadTrial::Read turn = trial.begin();
       ++begun;
+      if (turn.setting.reads > 1) ++load.at_once;
       if (load.settings.empty() || !(load.settings.back() == turn.setting)) {
         load.settings.push_back(turn.setting);
       }
@@ -83,6 +85,22 @@ TEST(ReadTrial, AMountThatFetchesAheadIsReadInOrder) {
   EXPECT_TRUE(trial.decided());
   EXPECT_EQ(trial.setting(), (ReadTrial::Setting{false, 1}));
   EXPECT_LT(load.seconds, 1.3 * fixed(storage, 512, 1));
+  EXPECT_LE(load.at_once, 14);
+}
+
+// Several wait for the same jump: the more there are, the less it costs each of them. It costs more
+// by the page cache, where the kernel asks for less at once.
+TEST(ReadTrial, ReadsThatJumpTogetherDoNotTryThePageCache) {
+  const Storage storage = [](ReadTrial::Setting setting, int active) {
+    const double bytes = static_cast<double>(kRead) / 400e6;
+    if (setting.reads == 1) return bytes;
+    return setting.direct ? active * bytes + 0.08 : active * (bytes + 0.64);
+  };
+  ReadTrial trial(0);
+  const Load load = read(trial, storage, 512);
+  EXPECT_TRUE(trial.decided());
+  EXPECT_EQ(trial.setting(), (ReadTrial::Setting{false, 1}));
+  EXPECT_LT(load.seconds, 1.5 * fixed(storage, 512, 1));
 }
 
 // Of reads that jump, most find what was fetched ahead for the one that waits. Those end first.
@@ -135,8 +153,20 @@ TEST(ReadTrial, ABusyMachineDoesNotHideWhatManyReadsBring) {
           return part(random) < 0.1 ? seconds + 0.05 * part(random) : seconds;
         },
         1024);
-    EXPECT_GE(trial.setting().reads, 8) << seed;
+    EXPECT_GE(trial.setting().reads, 16) << seed;
   }
+}
+
+// Many more reads than the processors can serve are as fast, and hardly more than a few.
+TEST(ReadTrial, TooManyAreTakenRatherThanTooFewWhereSeveralArePlainlyFaster) {
+  const Storage storage = [](ReadTrial::Setting setting, int active) {
+    if (setting.reads == 1) return 0.04;
+    return std::max(0.01, active * 0.0026);
+  };
+  ReadTrial trial(0);
+  read(trial, storage, 1024);
+  EXPECT_TRUE(trial.decided());
+  EXPECT_EQ(trial.setting().reads, 32);
 }
 
 // As fast as a link allows, with two reads.

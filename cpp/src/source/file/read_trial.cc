@@ -15,20 +15,20 @@ constexpr int kReadsToConfirm = 8;
 constexpr double kWorthJumps = 1.2;
 // A busy machine makes any few reads slow. A larger gain than this needs no second look.
 constexpr double kBeyondDoubt = 3;
-constexpr double kHopeless = 0.25;  // of reading in order
-constexpr double kDoubtful = 0.5;
+constexpr double kHopeless = 0.5;     // of reading in order
 constexpr double kWorthDirect = 1.2;  // what is in the page cache serves other processes, too
 constexpr double kAsGood = 0.9;
 constexpr int kMostStreams = static_cast<int>(DescriptorCache::kMostStreams);
 constexpr double kWorthGrowing = 1.1;
 constexpr int kFew = 16;
+constexpr int kGenerous = 32;
 constexpr int kLong = 8;
 
 }  // namespace
 
 ReadTrial::ReadTrial(int fixed) : fixed_(fixed) {
   const MutexLock lock(mutex_);
-  if (fixed_ > 0) enter_locked(Phase::kParallel, {false, fixed_});
+  if (fixed_ > 0) enter_locked(Phase::kDirect, {true, fixed_});
 }
 
 ReadTrial::Setting ReadTrial::setting() const {
@@ -85,6 +85,14 @@ double ReadTrial::rate_locked() const {
   return static_cast<double>(bytes_) / std::max(seconds_, 1e-9);
 }
 
+bool ReadTrial::hopeless_locked() const { return rate_locked() < in_order_ * kHopeless; }
+
+// Where several reads are much faster than one, too few of them cost more than too many.
+bool ReadTrial::harmless_locked() const {
+  return setting_.reads <= kGenerous && best_rate_ >= in_order_ * kBeyondDoubt &&
+         rate_locked() >= best_rate_ * kAsGood;
+}
+
 void ReadTrial::ended(const Read& read, std::uint64_t bytes, double seconds) {
   const MutexLock lock(mutex_);
   --active_;
@@ -103,9 +111,9 @@ void ReadTrial::ended(const Read& read, std::uint64_t bytes, double seconds) {
   bytes_ += bytes;
   seconds_ += seconds / read.active;
   ++ended_;
-  const bool hopeless = phase_ == Phase::kParallel && ended_ >= setting_.reads &&
-                        rate_locked() < in_order_ * kHopeless;
-  if (hopeless || ended_ >= wanted_reads_locked()) judge_locked(rate_locked());
+  const bool first = phase_ == Phase::kDirect || (phase_ == Phase::kParallel && no_direct_);
+  const bool enough = first && ended_ >= setting_.reads && hopeless_locked();
+  if (enough || ended_ >= wanted_reads_locked()) judge_locked(rate_locked());
 }
 
 void ReadTrial::judge_locked(double rate) {
@@ -113,15 +121,18 @@ void ReadTrial::judge_locked(double rate) {
     case Phase::kWarmUp: return enter_locked(Phase::kInOrder, {false, 1});
     case Phase::kInOrder:
       in_order_ = rate;
-      return enter_locked(Phase::kParallel, {false, kFirstReads});
-    case Phase::kParallel:
-      parallel_ = rate;
-      // Past the page cache they would jump, too.
-      if (no_direct_ || parallel_ < in_order_ * kDoubtful) return compare_locked();
-      return enter_locked(Phase::kDirect, {true, setting_.reads});
-    case Phase::kDirect: direct_ = rate; return compare_locked();
+      // The kernel asks for more at once past the page cache, so that fewer requests jump.
+      return no_direct_ ? enter_locked(Phase::kParallel, {false, kFirstReads})
+                        : enter_locked(Phase::kDirect, {true, kFirstReads});
+    case Phase::kDirect:
+      direct_ = best_rate_ = rate;
+      best_ = setting_;
+      if (!hopeless_locked()) return enter_locked(Phase::kParallel, {false, setting_.reads});
+      // By the page cache, in smaller requests, they would jump more often.
+      return grow_locked();
+    case Phase::kParallel: parallel_ = rate; return compare_locked();
     case Phase::kGrow:
-      if (rate < best_rate_ * kWorthGrowing) {
+      if (rate < best_rate_ * kWorthGrowing && !harmless_locked()) {
         // Few reads that do pay: one that waited long may hide that more would bring more.
         const bool again = setting_.reads <= kFew && best_rate_ > in_order_ * kWorthJumps;
         if (!again || std::exchange(tried_again_, true)) return decide_locked();
@@ -129,10 +140,11 @@ void ReadTrial::judge_locked(double rate) {
       }
       tried_again_ = false;
       best_ = setting_;
-      best_rate_ = rate;
-      if (no_direct_ || direct_ > 0) return grow_locked();
-      parallel_ = rate;
-      return enter_locked(Phase::kDirect, {true, setting_.reads});
+      best_rate_ = std::max(best_rate_, rate);
+      if (parallel_ > 0) return grow_locked();
+      direct_ = rate;
+      if (direct_ < in_order_) return grow_locked();
+      return enter_locked(Phase::kParallel, {false, std::min(setting_.reads, kMostStreams)});
     case Phase::kInOrderAgain:
       in_order_ = std::max(in_order_, rate);
       if (best_rate_ < in_order_ * kWorthJumps) return decide_locked();
@@ -145,9 +157,10 @@ void ReadTrial::judge_locked(double rate) {
 // One of the two ways with several reads at once. Few of them may be slower than reading in order
 // with much readahead: what counts is how fast they get when there are more.
 void ReadTrial::compare_locked() {
-  const bool direct = direct_ > parallel_ * kWorthDirect;
-  best_ = {direct, setting_.reads};
-  best_rate_ = direct ? direct_ : parallel_;
+  if (direct_ <= parallel_ * kWorthDirect) {
+    best_ = setting_;
+    best_rate_ = parallel_;
+  }
   if (fixed_ > 0) return enter_locked(Phase::kDecided, best_);
   grow_locked();
 }
@@ -175,7 +188,9 @@ void ReadTrial::refuse_direct() {
   if (no_direct_) return;
   no_direct_ = true;
   best_.direct = false;
-  if (phase_ == Phase::kDirect) return compare_locked();
+  direct_ = 0;
+  const bool untried = setting_.direct && parallel_ == 0;
+  if (untried) return enter_locked(Phase::kParallel, {false, setting_.reads});
   if (setting_.direct) enter_locked(Phase::kDecided, {false, setting_.reads});
 }
 

@@ -56,8 +56,8 @@ class ReadTrial {
   enum class Phase {
     kWarmUp,
     kInOrder,
-    kParallel,
     kDirect,
+    kParallel,
     kGrow,
     kInOrderAgain,
     kBestAgain,
@@ -70,6 +70,8 @@ class ReadTrial {
   void decide_locked() REQUIRES(mutex_);
   int wanted_reads_locked() const REQUIRES(mutex_);
   double rate_locked() const REQUIRES(mutex_);
+  bool hopeless_locked() const REQUIRES(mutex_);
+  bool harmless_locked() const REQUIRES(mutex_);
 
   const int fixed_;
   mutable Mutex mutex_;
