@@ -22,9 +22,10 @@ class FileSet {
   // Called once for each source, before anybody can use it.
   using OnNewSource = std::function<void(SourceKind, const SourceTraits&)>;
 
-  // The options and the token outlive the set.
-  FileSet(const Options& options, const CancelToken& cancel, OnNewSource on_new_source)
-      : context_{options, cancel}, on_new_source_(std::move(on_new_source)) {}
+  // The options, the token and the budget outlive the set.
+  FileSet(const Options& options, const CancelToken& cancel, MemoryBudget* budget,
+          OnNewSource on_new_source)
+      : context_{options, cancel, budget}, on_new_source_(std::move(on_new_source)) {}
 
   // The source of that kind, which lives as long as the set. It is made at its first use.
   Result<Source*> source(SourceKind kind) EXCLUDES(mutex_);

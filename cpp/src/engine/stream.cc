@@ -60,7 +60,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
         scheduler_(std::make_shared<Scheduler>(budget_, pool_, options_.memory_limit,
                                                [this](WorkerId worker) { start_worker(worker); })),
         views_(std::make_shared<HeldViews>(budget_)),
-        files_(options_, cancel_,
+        files_(options_, cancel_, budget_.get(),
                [this](SourceKind kind, const SourceTraits& traits) { add_source(kind, traits); }),
         opener_(options_, files_, *scheduler_, *budget_, cancel_),
         worker_context_{files_, *scheduler_, *budget_, stats_, cancel_, writes_} {

@@ -38,7 +38,7 @@ Result<std::vector<ListedObject>> list_until_cancelled(const std::string& prefix
                                                        const CancelToken& cancel) {
   auto kind = source_kind_of(prefix);
   if (!kind.ok()) return kind.status();
-  const SourceContext context{options, cancel};
+  const SourceContext context{.options = options, .cancel = cancel};
   auto opened = open_source(*kind, context);
   if (!opened.ok()) return opened.status();
   const auto place = opened->reader->local_copy(prefix, /*directory=*/true);

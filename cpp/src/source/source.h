@@ -14,6 +14,7 @@
 #include <string>
 
 #include "base/cancel.h"
+#include "base/memory_budget.h"
 #include "streamer/types.h"
 
 namespace streamer {
@@ -162,10 +163,11 @@ class Source {
   virtual void describe(std::map<std::string, std::string>* /*notes*/) const {}
 };
 
-// What a source is made from. `cancel` outlives the source.
+// What a source is made from. All outlive its readers.
 struct SourceContext {
   const Options& options;
   const CancelToken& cancel;
+  MemoryBudget* budget = nullptr;  // of buffers beside SourceTraits::reader_bytes; null: no limit
 };
 
 // kUnsupported where this build leaves the kind out.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -30,7 +31,7 @@ with SafetensorsStreamer() as streamer:
     streamer.stream_files(sys.argv[2:])
     for _, tensor in streamer.get_tensors():
         del tensor
-print("done", flush=True)
+print(streamer.stats().peak_memory, flush=True)
 sys.stdin.readline()
 """
 
@@ -43,8 +44,19 @@ def anonymous(process: int) -> int:
     return 0
 
 
+def evict(path: Path) -> None:
+    with open(path) as file:
+        os.fsync(file)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def growth(paths: list[Path], **variables: str) -> int:
     """The most that a load of `paths` added to the anonymous memory of its process."""
+    return growth_and_peak(paths, **variables)[0]
+
+
+def growth_and_peak(paths: list[Path], **variables: str) -> tuple[int, int]:
+    """The same, and stats().peak_memory."""
     load = subprocess.Popen(
         [sys.executable, "-c", LOAD, str(paths[0]), *map(str, paths)],
         stdin=subprocess.PIPE,
@@ -60,10 +72,10 @@ def growth(paths: list[Path], **variables: str) -> int:
         load.stdin.flush()
         while not select.select([load.stdout], [], [], 0.001)[0]:
             most = max(most, anonymous(load.pid))
-        assert load.stdout.readline() == "done\n"
+        peak = int(load.stdout.readline())
         load.stdin.write("go\n")
     assert load.returncode == 0
-    return most - before
+    return most - before, peak
 
 
 def test_headers_of_many_files_stay_within_the_limit(tmp_path: Path) -> None:
@@ -75,6 +87,25 @@ def test_headers_of_many_files_stay_within_the_limit(tmp_path: Path) -> None:
     assert growth(paths, RUNAI_STREAMER_MEMORY_LIMIT=str(LIMIT)) <= LIMIT + MARGIN
 
 
+@pytest.mark.parametrize("size", [3 * MIB + 513, 300_001, 5_001])
+def test_the_peak_is_what_the_process_saw(tmp_path: Path, size: int) -> None:
+    """Tensors that direct reads reach without, partly and only through a buffer of the reader."""
+    warm, path = tmp_path / "warm.safetensors", tmp_path / "model.safetensors"
+    save_file({"t": torch.zeros(10)}, warm)
+    save_file(
+        {f"t{i}": torch.zeros(size, dtype=torch.uint8) for i in range(128 * MIB // size)}, path
+    )
+    evict(path)
+    grown, peak = growth_and_peak(
+        [warm, path],
+        RUNAI_STREAMER_MEMORY_LIMIT=str(4 * LIMIT),
+        RUNAI_STREAMER_CONCURRENCY="48",
+        RUNAI_STREAMER_FS_STRATEGY="direct",
+    )
+    assert peak <= 4 * LIMIT
+    assert abs(grown - peak) <= 16 * MIB
+
+
 def test_buffers_of_readers_are_small(tmp_path: Path) -> None:
     warm, path = tmp_path / "warm.safetensors", tmp_path / "model.safetensors"
     save_file({"t": torch.zeros(10)}, warm)
@@ -82,9 +113,7 @@ def test_buffers_of_readers_are_small(tmp_path: Path) -> None:
     save_file(tensors, path)
 
     def used(readers: int) -> int:
-        with open(path) as file:
-            os.fsync(file)
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        evict(path)
         return growth(
             [warm, path],
             RUNAI_STREAMER_MEMORY_LIMIT=str(4 * LIMIT),

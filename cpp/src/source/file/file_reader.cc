@@ -26,6 +26,9 @@ namespace {
 // Most reads need it for the parts of pages at their ends only.
 constexpr std::uint64_t kLeastBounceBytes = 64 * kKiB;
 constexpr std::uint64_t kMostBounceBytes = kMiB;
+constexpr std::uint64_t kShareOfBounce = 64;  // of the memory limit, for each reader
+// A part of a later segment that is read straight into it, although it takes one more call.
+constexpr std::uint64_t kWorthACall = 256 * kKiB;
 constexpr std::size_t kMaxSegments = 1024;  // IOV_MAX
 
 // A larger gap is passed over: a system call and the pages that it looks up cost as much as copying
@@ -117,6 +120,19 @@ std::uint64_t direct_bytes(const iovec& segment, std::uint64_t offset, DirectIo 
   return aligned ? round_down(segment.iov_len, io.offset) : 0;
 }
 
+// Whether what follows the first `bytes` of `segments`, at `offset` of the file, can be read
+// without a bounce buffer.
+bool continues_directly(const std::vector<iovec>& segments, std::uint64_t bytes,
+                        std::uint64_t offset, DirectIo io) {
+  std::uint64_t least = 1;
+  for (const iovec& segment : segments) {
+    if (bytes < segment.iov_len) return direct_bytes(behind(segment, bytes), offset, io) >= least;
+    bytes -= segment.iov_len;
+    least = kWorthACall;
+  }
+  return false;
+}
+
 // The result of a direct read that the kernel refuses: ok, so that the rest is read otherwise.
 Status refused(const FileObject& file, int os_error) {
   if (!file.strategy_only()) return {};
@@ -125,7 +141,30 @@ Status refused(const FileObject& file, int os_error) {
 
 }  // namespace
 
-FileReader::~FileReader() { std::free(bounce_); }
+FileReader::~FileReader() {
+  std::free(bounce_);
+  if (budget_ != nullptr) budget_->give_back(counted_);
+}
+
+std::uint64_t FileReader::provide_bounce(std::uint64_t bytes) {
+  std::uint64_t wanted = std::bit_ceil(std::clamp(bytes, kLeastBounceBytes, kMostBounceBytes));
+  if (wanted <= bounce_bytes_) return bounce_bytes_;
+  if (wanted > std::max(counted_, kLeastBounceBytes) && budget_ != nullptr) {
+    if (wanted <= budget_->limit() / kShareOfBounce && budget_->try_take(wanted - counted_)) {
+      counted_ = wanted;
+    } else if (bounce_bytes_ > 0) {
+      return bounce_bytes_;
+    } else {
+      wanted = kLeastBounceBytes;
+    }
+  }
+  std::free(std::exchange(bounce_, nullptr));
+  bounce_bytes_ = 0;
+  bounce_ = static_cast<std::byte*>(std::aligned_alloc(kDirectAlignment, wanted));
+  if (bounce_ == nullptr) throw std::bad_alloc();
+  bounce_bytes_ = wanted;
+  return wanted;
+}
 
 Result<Opened> FileReader::open(const std::string& path, std::span<std::byte> prefix) {
   auto file = FileObject::open(path, preference_, *systems_);
@@ -242,18 +281,8 @@ Status FileReader::read_direct(const FileObject& file, std::uint64_t* at,
     std::uint64_t end = round_up(offset + left, io.offset);
     // Up to the first place that needs no bounce buffer.
     const std::uint64_t next = start + io.offset;
-    if (end > next && direct_bytes(behind(segments->front(), next - offset), next, io) > 0) {
-      end = next;
-    }
-    const std::uint64_t size = std::min(end - start, kMostBounceBytes);
-    if (size > bounce_bytes_) {
-      std::free(std::exchange(bounce_, nullptr));
-      bounce_bytes_ = 0;
-      const std::uint64_t bytes = std::bit_ceil(std::max(size, kLeastBounceBytes));
-      bounce_ = static_cast<std::byte*>(std::aligned_alloc(kDirectAlignment, bytes));
-      if (bounce_ == nullptr) throw std::bad_alloc();
-      bounce_bytes_ = bytes;
-    }
+    if (end > next && continues_directly(*segments, next - offset, next, io)) end = next;
+    const std::uint64_t size = std::min(end - start, provide_bounce(end - start));
     const ssize_t got = pread(direct, bounce_, size, static_cast<off_t>(start));
     if (got < 0) {
       if (errno == EINTR || (errno == EINVAL && stricter())) continue;

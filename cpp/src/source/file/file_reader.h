@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/memory_budget.h"
 #include "source/file/file_object.h"
 #include "source/file/file_systems.h"
 #include "source/source.h"
@@ -14,9 +15,11 @@ namespace streamer {
 
 class FileReader final : public Reader {
  public:
+  // A bounce buffer of more than the least size counts against `budget`, if there is one.
   explicit FileReader(FsPreference preference,
-                      std::shared_ptr<FileSystems> systems = std::make_shared<FileSystems>())
-      : preference_(preference), systems_(std::move(systems)) {}
+                      std::shared_ptr<FileSystems> systems = std::make_shared<FileSystems>(),
+                      MemoryBudget* budget = nullptr)
+      : preference_(preference), systems_(std::move(systems)), budget_(budget) {}
   ~FileReader() override;
 
   Result<Opened> open(const std::string& path, std::span<std::byte> prefix) override;
@@ -35,10 +38,15 @@ class FileReader final : public Reader {
   Status read_direct(const FileObject& file, std::uint64_t* offset, std::vector<iovec>* segments,
                      ReadReport* report);
 
+  // Has a bounce buffer of up to `bytes`, as memory permits; its size.
+  std::uint64_t provide_bounce(std::uint64_t bytes);
+
   const FsPreference preference_;
   const std::shared_ptr<FileSystems> systems_;
+  MemoryBudget* const budget_;
   std::byte* bounce_ = nullptr;  // aligned memory for O_DIRECT, small enough to stay in the cache
   std::uint64_t bounce_bytes_ = 0;
+  std::uint64_t counted_ = 0;  // bytes that the budget was asked for
 };
 
 }  // namespace streamer

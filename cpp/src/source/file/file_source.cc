@@ -10,6 +10,7 @@ class FileSource final : public Source {
  public:
   explicit FileSource(const SourceContext& context)
       : preference_(context.options.fs_strategy),
+        budget_(context.budget),
         systems_(
             std::make_shared<FileSystems>(context.options.concurrency_for(SourceKind::kFile))) {
     traits_.chunk_bytes = 2 * kMiB;
@@ -23,7 +24,7 @@ class FileSource final : public Source {
   }
   const SourceTraits& traits() const override { return traits_; }
   Result<std::unique_ptr<Reader>> make_reader() override {
-    return std::unique_ptr<Reader>(std::make_unique<FileReader>(preference_, systems_));
+    return std::unique_ptr<Reader>(std::make_unique<FileReader>(preference_, systems_, budget_));
   }
 
   void describe(std::map<std::string, std::string>* notes) const override {
@@ -33,6 +34,7 @@ class FileSource final : public Source {
  private:
   SourceTraits traits_;
   const FsPreference preference_;
+  MemoryBudget* const budget_;
   const std::shared_ptr<FileSystems> systems_;
 };
 
