@@ -111,7 +111,8 @@ class Channel(StoreClient):
         encoded = encode_error(error, self.rank, host_name()).decode()
 
         def say() -> None:
-            self.store.compare_set(f"{self._common}/abort", "", encoded)
+            if not self.store.check([f"{self._common}/abort"]):
+                self.store.set(f"{self._common}/abort", encoded)
             for gate in self._gates:
                 self.store.set(gate, _ABORTED.decode())
 
@@ -226,9 +227,14 @@ class Barrier:
         return all(int(value) >= self._number for value in store.multi_get(keys))
 
     def _open(self) -> bool:
-        before = str(self._number - 1) if self._number else ""
-        # The word of a rank that aborted stays.
-        return self._passes(self._channel.store.compare_set(self.gate, before, str(self._number)))
+        # Nobody can be further: that takes this rank's next arrival. Without compare_set(), which
+        # crashes in torch 2.3.
+        store = self._channel.store
+        store.set(self.gate, str(self._number))
+        if store.check([f"{self._channel._common}/abort"]):  # its word at the gate may be gone now
+            store.set(self.gate, _ABORTED.decode())
+            self._channel._raise_aborted()
+        return True
 
     def _is_open(self) -> bool:
         store = self._channel.store
