@@ -12,9 +12,11 @@ from runai_model_streamer._spans import Along
 
 def _module() -> Any:
     # Whoever has a DTensor has imported its module.
-    return sys.modules.get("torch.distributed.tensor") or sys.modules.get(
-        "torch.distributed._tensor"
-    )
+    # Before torch 2.5 the first of these has other things.
+    for name in ("torch.distributed.tensor", "torch.distributed._tensor"):
+        if hasattr(module := sys.modules.get(name), "DTensor"):
+            return module
+    return None
 
 
 def is_dtensor(tensor: object) -> bool:

@@ -28,7 +28,7 @@ from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership
 
 # As text: a torch may be built without these.
-Group = Union["torch.distributed.ProcessGroup", "torch.distributed.DeviceMesh"]
+Group = Union["torch.distributed.ProcessGroup", "torch.distributed.device_mesh.DeviceMesh"]
 
 
 class _distributedStreamerParams:  # the name that hosts know

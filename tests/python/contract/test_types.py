@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.device_mesh  # torch 2.3 does not import it by itself
 
 import runai_model_streamer
 from runai_model_streamer import FileChunks, SafetensorsStreamer, safe_open
