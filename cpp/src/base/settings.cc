@@ -12,7 +12,29 @@
 namespace streamer {
 namespace {
 
-Status invalid(const SettingInfo& info, const Settings::Found& found) {
+using Overrides = std::map<std::string, std::string>;
+
+// A value, and the name that it was found by: the one of the table, or its deprecated one.
+struct Found {
+  const char* name;
+  std::string value;
+};
+
+std::optional<Found> find(const Overrides& overrides, const SettingInfo& info) {
+  for (const char* name : {info.name, info.former_name}) {
+    if (name == nullptr) continue;
+    if (auto it = overrides.find(name); it != overrides.end()) {
+      return it->second.empty() ? std::nullopt : std::optional(Found{name, it->second});
+    }
+  }
+  for (const char* name : {info.name, info.former_name}) {
+    const char* value = name == nullptr ? nullptr : std::getenv(name);
+    if (value != nullptr && *value != '\0') return Found{name, value};
+  }
+  return std::nullopt;
+}
+
+Status invalid(const SettingInfo& info, const Found& found) {
   return Status::error(Code::kInvalid,
                        std::string("invalid value '") + found.value + "' of " + found.name)
       .with_hint(std::string("Accepted: ") + info.accepted + "; unset: " + default_text(info));
@@ -48,28 +70,14 @@ const SettingInfo* find_setting(const std::string& name) {
   return nullptr;
 }
 
-std::optional<Settings::Found> Settings::find(const SettingInfo& info) const {
-  for (const char* name : {info.name, info.former_name}) {
-    if (name == nullptr) continue;
-    if (auto it = overrides_.find(name); it != overrides_.end()) {
-      return it->second.empty() ? std::nullopt : std::optional(Found{name, it->second});
-    }
-  }
-  for (const char* name : {info.name, info.former_name}) {
-    const char* value = name == nullptr ? nullptr : std::getenv(name);
-    if (value != nullptr && *value != '\0') return Found{name, value};
-  }
-  return std::nullopt;
-}
-
 std::optional<std::string> Settings::text(const char* name) const {
-  std::optional<Found> found = find(must_find(name));
+  std::optional<Found> found = find(overrides_, must_find(name));
   return found ? std::optional(std::move(found->value)) : std::nullopt;
 }
 
 Result<std::optional<std::int64_t>> Settings::integer(const char* name) const {
   const SettingInfo& info = must_find(name);
-  const std::optional<Found> found = find(info);
+  const std::optional<Found> found = find(overrides_, info);
   if (!found) return std::optional<std::int64_t>();
   errno = 0;
   char* end = nullptr;
@@ -83,7 +91,7 @@ Result<std::optional<std::int64_t>> Settings::integer(const char* name) const {
 
 Result<std::optional<bool>> Settings::boolean(const char* name) const {
   const SettingInfo& info = must_find(name);
-  const std::optional<Found> found = find(info);
+  const std::optional<Found> found = find(overrides_, info);
   if (!found) return std::optional<bool>();
   const std::string word = lower(found->value);
   for (const char* yes : {"1", "true", "yes", "on"}) {
@@ -97,7 +105,7 @@ Result<std::optional<bool>> Settings::boolean(const char* name) const {
 
 Result<std::optional<std::string>> Settings::choice(const char* name) const {
   const SettingInfo& info = must_find(name);
-  const std::optional<Found> found = find(info);
+  const std::optional<Found> found = find(overrides_, info);
   if (!found) return std::optional<std::string>();
   const std::string word = lower(found->value);
   std::string accepted = info.accepted;

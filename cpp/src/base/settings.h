@@ -20,12 +20,6 @@ class STREAMER_EXPORT Settings {
   Settings() = default;
   explicit Settings(const std::map<std::string, std::string>& overrides) : overrides_(overrides) {}
 
-  // A value, and the name that it was found by: the one of the table, or its deprecated one.
-  struct Found {
-    const char* name;
-    std::string value;
-  };
-
   std::optional<std::string> text(const char* name) const;
   Result<std::optional<std::int64_t>> integer(const char* name) const;  // kInteger, kBytes
   Result<std::optional<bool>> boolean(const char* name) const;  // 0 1 true false yes no on off
@@ -38,8 +32,6 @@ class STREAMER_EXPORT Settings {
   std::string path(const char* name) const;
 
  private:
-  std::optional<Found> find(const SettingInfo& info) const;
-
   std::map<std::string, std::string> overrides_;
 };
 
