@@ -50,6 +50,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
     """A server in threads that is silent about clients that leave early, as those of tests do."""
 
     daemon_threads = True
+    request_queue_size = 1024
 
     def handle_error(self, request: object, client_address: object) -> None:
         if not isinstance(sys.exc_info()[1], ConnectionError | ssl.SSLError):

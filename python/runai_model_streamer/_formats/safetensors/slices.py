@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
@@ -23,7 +23,11 @@ Dtype = TypeVar("Dtype")
 SlicesOf = (
     Mapping[str, SliceIndex | None] | Callable[[str, tuple[int, ...], Dtype], SliceIndex | None]
 )
-Slices: TypeAlias = "SlicesOf[torch.dtype]"
+# Not SlicesOf["torch.dtype"], which Python 3.11 makes to another Callable.
+Slices = (
+    Mapping[str, SliceIndex | None]
+    | Callable[[str, tuple[int, ...], "torch.dtype"], SliceIndex | None]
+)
 Tensors = list[list[SafetensorMetadata]]
 
 
