@@ -86,7 +86,7 @@ test: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/system-test  ## All steps of CI,
 	  "C++ tests=test-cpp" \
 	  "Builds without -dev packages=test-builds" \
 	  "Examples against an installed copy=test-examples" \
-	  "Python tests=pytest-halves"
+	  "Python tests=pytest-parts"
 
 test-cpp: $(STAMPS)/system-test  ## C++ tests (GoogleTest)
 	@$(CONFIGURE) plain >/dev/null
@@ -108,8 +108,8 @@ test-tsan: $(STAMPS)/system-test  ## C++ tests under ThreadSanitizer
 pytest: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/servers  ## Python tests against the installed package
 	@$(PY) -m pytest -m "not fuzz" $(ARGS)
 
-pytest-halves: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/servers  ## The same, in two processes at once
-	@scripts/pytest_halves.sh $(PY)
+pytest-parts: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/servers  ## The same, in three processes at once
+	@scripts/pytest_parts.sh $(PY)
 
 fuzz: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/system-test  ## Random input for SECONDS_TO_FUZZ seconds (60)
 	@PY=$(PY) scripts/fuzz.sh $(SECONDS_TO_FUZZ)
@@ -294,7 +294,7 @@ $(STAMPS)/bench: pyproject.toml $(STAMPS)/venv
 	@$(PIP) --group bench
 	@touch $@
 
-.PHONY: help setup demo demo-cost test test-cpp test-asan test-tsan pytest pytest-halves fuzz test-builds test-examples \
+.PHONY: help setup demo demo-cost test test-cpp test-asan test-tsan pytest pytest-parts fuzz test-builds test-examples \
   test-gpu test-delays test-faults simulate test-consumers test-integrations test-lowest lint lint-cpp lint-python lint-text format docs \
   environment-doc site docs-serve wheel wheels \
   test-wheel sdk test-sdk bench bench-s3 bench-clouds bench-dist bench-gpu bench-overlap bench-slices bench-setup clean distclean
