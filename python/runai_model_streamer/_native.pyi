@@ -147,11 +147,11 @@ class Stream:
     def stats(self) -> dict[str, Any]: ...
 
 sticky_device_hint: str
+"""What to do where a GPU can't be used any more."""
 SMALL_RANGE: int
 """Bytes: ranges that are smaller share blocks."""
 GROUP_BYTES: int
 """The most bytes of a block that ranges share."""
-"""What to do where a GPU can't be used any more."""
 
 class SafetensorsHeader(Generic[_Tensor]):
     """The header of a safetensors file."""

@@ -117,22 +117,36 @@ TEST(ReadTrial, ASlowReadCountsAlthoughManyFastOnesEndBeforeIt) {
   EXPECT_EQ(trial.setting(), (ReadTrial::Setting{false, 1}));
 }
 
-// A processor that others use: every read waits a while, some wait for long, and two threads get
-// more of it than one. Of reads that could jump, some don't, because they happen to run one after
-// another.
+// Processors that others use: every read waits a while, and some wait for long.
+class BusyMachine {
+ public:
+  explicit BusyMachine(unsigned seed) : random_(seed) {}
+  // From 0 to 1.
+  double part() { return part_(random_); }
+  // Of a read that takes at least `least` seconds.
+  double seconds(double least) {
+    const double usual = least + 0.01 * part();
+    return part() < 0.1 ? usual + 0.05 * part() : usual;
+  }
+
+ private:
+  std::mt19937 random_;
+  std::uniform_real_distribution<double> part_{0, 1};
+};
+
+// Two threads get more of the processors than one. Of reads that could jump, some don't, because
+// they happen to run one after another.
 TEST(ReadTrial, ABusyMachineDoesNotMakeJumpsPay) {
   int wrong = 0;
   for (unsigned seed = 0; seed < 500; ++seed) {
-    std::mt19937 random(seed);
-    std::uniform_real_distribution<double> part(0, 1);
+    BusyMachine machine(seed);
     ReadTrial trial(0);
     read(
         trial,
         [&](ReadTrial::Setting setting, int active) {
-          double seconds = 0.005 + 0.01 * part(random);
-          if (part(random) < 0.1) seconds += 0.05 * part(random);
+          const double seconds = machine.seconds(0.005);
           if (setting.reads == 1) return seconds;
-          const double jump = part(random) < 0.7 ? 0.04 : 0;
+          const double jump = machine.part() < 0.7 ? 0.04 : 0;
           return seconds / 1.5 * active + jump * active;
         },
         256);
@@ -143,16 +157,10 @@ TEST(ReadTrial, ABusyMachineDoesNotMakeJumpsPay) {
 
 TEST(ReadTrial, ABusyMachineDoesNotHideWhatManyReadsBring) {
   for (unsigned seed = 0; seed < 500; ++seed) {
-    std::mt19937 random(seed);
-    std::uniform_real_distribution<double> part(0, 1);
+    BusyMachine machine(seed);
     ReadTrial trial(0);
     read(
-        trial,
-        [&](ReadTrial::Setting, int) {
-          const double seconds = 0.02 + 0.01 * part(random);
-          return part(random) < 0.1 ? seconds + 0.05 * part(random) : seconds;
-        },
-        1024);
+        trial, [&](ReadTrial::Setting, int) { return machine.seconds(0.02); }, 1024);
     EXPECT_GE(trial.setting().reads, 16) << seed;
   }
 }

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 
+from runai_model_streamer._session import Session
 from tests.support.processes import python
 
 STRATEGIES = ["auto", "mapped", "buffered", "direct"]
@@ -38,6 +40,20 @@ def model(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     path = tmp_path / "model.safetensors"
     safetensors.torch.save_file(tensors, path)
     return path, tensors
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths that sessions have opened, in that order."""
+    paths: list[str] = []
+    then = Session.open
+
+    def open_(self: Session, wanted: Sequence[str], *rest: Any) -> list[bytes]:
+        paths.extend(wanted)
+        return then(self, wanted, *rest)
+
+    monkeypatch.setattr(Session, "open", open_)
+    return paths
 
 
 def preload(source: Path, folder: Path) -> str:

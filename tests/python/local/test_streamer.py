@@ -14,7 +14,6 @@ from runai_model_streamer import (
     SafetensorsStreamer,
     list_safetensors,
 )
-from runai_model_streamer._session import Session
 from tests.support.models import load, same, save_floats
 
 
@@ -119,16 +118,9 @@ class TestFilesThatAreOpen:
     """stream_files() behind open_files() of the same files reads the headers once."""
 
     @pytest.mark.parametrize("same_files", [True, False])
-    def test_headers_are_read_once(self, model, tmp_path, monkeypatch, same_files) -> None:
+    def test_headers_are_read_once(self, model, tmp_path, opened, same_files) -> None:
         path, tensors = model
         save_floats(tmp_path / "other.safetensors", [3])
-        opened = []
-        session = Session.open
-        monkeypatch.setattr(
-            Session,
-            "open",
-            lambda self, paths, *rest: opened.extend(paths) or session(self, paths, *rest),
-        )
         with SafetensorsStreamer() as streamer:
             streamer.open_files([path if same_files else tmp_path / "other.safetensors"])
             streamer.stream_files([path])
