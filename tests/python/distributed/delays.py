@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -72,17 +73,17 @@ def around(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
 
 def start_late(start: Callable[..., None], wait: Callable[..., None]) -> None:
     """Has PieceReader.wait() begin what PieceReader.start() was asked for."""
-    asked: dict[int, list[tuple[Any, ...]]] = {}
+    asked: WeakKeyDictionary[Any, list[tuple[Any, ...]]] = WeakKeyDictionary()
 
     def note(self: Any, *arguments: Any) -> None:
-        rounds = asked.setdefault(id(self), [])
+        rounds = asked.setdefault(self, [])
         if current.reads_late:
             rounds.append(arguments)
         else:
             start(self, *arguments)
 
     def begin_and_wait(self: Any, number: int) -> None:
-        rounds = asked[id(self)]
+        rounds = asked[self]
         while rounds and len(self._left) <= number:
             start(self, *rounds.pop(0))
         wait(self, number)

@@ -54,7 +54,7 @@ def signed_at(seen) -> int:
 
 
 class TestExpiry:
-    """A container's endpoint hands out keys that live for a second."""
+    """A container's endpoint hands out keys that live for a few seconds."""
 
     @pytest.fixture
     def keys(self, use):
@@ -63,7 +63,7 @@ class TestExpiry:
         def answer(seen):
             assert seen.headers["authorization"] == "pod"
             key = f"ASIAEXPIRING{len(handed_out):04}"
-            handed_out[key] = int(time.time()) + 1 + self.extra
+            handed_out[key] = int(time.time()) + 5 + self.extra
             content = {"AccessKeyId": key, "SecretAccessKey": "s", "Token": f"token of {key}"}
             content["Expiration"] = iso(handed_out[key])
             return Answer(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
