@@ -96,6 +96,7 @@ LoadModel random_load(std::uint64_t seed) {
       static_cast<std::uint64_t>(dice.magnitude(1, dice.one_in(20) ? 2.1e9 : 64e6));
   load.traits.chunk_bytes =
       std::max<std::uint64_t>(largest / 64, static_cast<std::uint64_t>(dice.magnitude(4e3, 32e6)));
+  if (load.traits.remote && dice.one_in(2)) load.traits.reader_bytes = dice.pick(1, kMiB);
   if (dice.one_in(2)) load.traits.max_chunk_bytes = dice.pick(1, 4) * load.traits.chunk_bytes;
   load.traits.view_chunk_bytes = dice.pick(1, 16) * 2 * kMiB;
   load.traits.window_bytes = static_cast<std::uint64_t>(dice.magnitude(1e6, 1e9));
@@ -106,7 +107,7 @@ LoadModel random_load(std::uint64_t seed) {
   load.processors = static_cast<int>(dice.pick(1, 64));
   load.far = dice.one_in(2);
   const MemoryLimit limits[] = {MemoryLimit(), MemoryLimit::unlimited(), MemoryLimit::least(),
-                                MemoryLimit::bytes(2 * largest + kMiB + dice.pick(0, 1 << 28))};
+                                MemoryLimit::bytes(2 * largest + 2 * kMiB + dice.pick(0, 1 << 28))};
   load.memory_limit = limits[dice.pick(0, 3)];
   load.submissions = dice.one_in(3) ? static_cast<int>(dice.pick(1, 5)) : 1;
   if (dice.one_in(4)) load.gap = dice.pick(1, 9000);

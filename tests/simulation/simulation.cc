@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <deque>
+#include <set>
 #include <utility>
 
 #include "base/memory_units.h"
+#include "engine/reader_memory.h"
 
 namespace streamer::simulation {
 namespace {
@@ -85,6 +87,7 @@ class Simulation : public MemoryListener {
   void take(std::vector<Block> blocks);
   void abandon();
   void check_budget();
+  std::uint64_t bytes_of_readers() const;
   bool step();
   void finish();
 
@@ -113,8 +116,10 @@ class Simulation : public MemoryListener {
     std::size_t count;
     std::size_t left;  // files that are not open
   };
-  std::vector<Part> parts_;    // of the load, which are submitted in order
-  std::size_t submitted_ = 0;  // of them
+  std::vector<Part> parts_;     // of the load, which are submitted in order
+  std::size_t submitted_ = 0;   // of them
+  std::set<WorkerId> readers_;  // workers that have one
+  int open_width_ = 16;         // workers that open files at once
   int ended_workers_ = 0;
   bool consumer_waits_ = false;
   bool consumer_called_ = false;
@@ -130,21 +135,26 @@ Simulation::Simulation(const LoadModel& model, std::uint64_t seed)
       pool_(MemoryPool::create(budget_, space_)),
       core_(std::make_unique<SchedulerCore>(budget_, pool_, model.memory_limit)),
       storage_(model.storage, random_()) {
-  const SourceTraits& traits = model.traits;
+  SourceTraits traits = model.traits;
+  int chosen = model.concurrency;
+  if (model.memory_limit.kind() == MemoryLimit::Kind::kBytes) {
+    traits = set_aside_for_readers(traits, &chosen, budget_.get());
+    open_width_ = std::min(open_width_, chosen > 0 ? chosen : traits.max_concurrency);
+  }
   if (model.memory_limit.kind() == MemoryLimit::Kind::kAutomatic) {
     budget_->set_limit(std::max(budget_->limit(), traits.window_bytes));
   }
-  core_->add_source(
-      model.kind, {.chunk_bytes = traits.chunk_bytes,
-                   .view_chunk_bytes = traits.view_chunk_bytes,
-                   .controller = ConcurrencyController(model.concurrency, traits, model.processors),
-                   .stragglers = traits.stragglers,
-                   .skips_gaps = traits.skips_gaps,
-                   .reader_bytes = traits.reader_bytes,
-                   .most_window = model.most_window,
-                   .most_chunk = traits.max_chunk_bytes,
-                   .reads = traits.reads,
-                   .refusals = storage_.refusals()});
+  core_->add_source(model.kind,
+                    {.chunk_bytes = traits.chunk_bytes,
+                     .view_chunk_bytes = traits.view_chunk_bytes,
+                     .controller = ConcurrencyController(chosen, traits, model.processors),
+                     .stragglers = traits.stragglers,
+                     .skips_gaps = traits.skips_gaps,
+                     .reader_bytes = traits.reader_bytes,
+                     .most_window = model.most_window,
+                     .most_chunk = traits.max_chunk_bytes,
+                     .reads = traits.reads,
+                     .refusals = storage_.refusals()});
   if (model.far) {
     core_->start_concurrency(model.kind, {model.storage.round_trip + model.storage.first_byte});
   }
@@ -239,6 +249,7 @@ void Simulation::ask(WorkerId worker) {
     case Step::Kind::kRead:
       ++outcome_.reads;
       if (step.chunk.worker != worker) fail("a chunk belongs to another worker");
+      if (readers_.insert(worker).second) budget_->take_for_reader(model_.traits.reader_bytes);
       storage_.begin(worker, std::move(step.chunk), now_);
       outcome_.most_active = std::max(outcome_.most_active, storage_.active());
       break;
@@ -429,10 +440,17 @@ void Simulation::abandon() {
   }
 }
 
+std::uint64_t Simulation::bytes_of_readers() const {
+  return readers_.size() * model_.traits.reader_bytes;
+}
+
 void Simulation::check_budget() {
   const std::uint64_t used = budget_->used();
   outcome_.peak_memory = std::max(outcome_.peak_memory, used);
-  if (used > budget_->limit()) fail("the budget is exceeded");
+  // Only an explicit limit covers what readers hold.
+  const bool exact = model_.memory_limit.kind() == MemoryLimit::Kind::kBytes;
+  const std::uint64_t covered = exact ? used : used - bytes_of_readers();
+  if (covered > budget_->limit()) fail("the budget is exceeded");
 }
 
 // False: nobody can go on.
@@ -483,6 +501,7 @@ void Simulation::finish() {
   core_.reset();
   pool_->close();
   if (!outcome_.fault.empty()) return;
+  budget_->reader_ended(bytes_of_readers());
   if (budget_->used() != 0) fail("memory still counts at the end");
   if (space_.mapped() != 0 || space_.broken()) fail("memory is still mapped at the end");
 }
@@ -502,7 +521,7 @@ Outcome Simulation::run() {
   for (std::size_t part = 0; part < parts; ++part) {
     for (std::size_t i = 0; i < parts_[part].count; ++i) {
       Signals signals;
-      core_->add_task([this, part] { opened(part); }, 16, &signals);
+      core_->add_task([this, part] { opened(part); }, open_width_, &signals);
       obey(signals);
     }
   }

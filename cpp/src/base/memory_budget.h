@@ -1,6 +1,7 @@
 // The count of bytes that the engine holds, and their limit.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <limits>
@@ -17,32 +18,58 @@ class MemoryBudget {
 
   std::uint64_t limit() const { return limit_.load(std::memory_order_relaxed); }
   void set_limit(std::uint64_t limit) { limit_.store(limit, std::memory_order_relaxed); }
-  std::uint64_t used() const { return used_.load(std::memory_order_relaxed); }
+  std::uint64_t used() const {
+    return used_.load(std::memory_order_relaxed) + readers_.load(std::memory_order_relaxed);
+  }
   std::uint64_t peak() const { return peak_.load(std::memory_order_relaxed); }
 
-  // Takes `bytes` if they fit below the limit.
+  // What try_take() would find now.
+  std::uint64_t room() const {
+    const std::uint64_t used = used_.load(std::memory_order_relaxed) + of_readers();
+    return limit() - std::min(limit(), used);
+  }
+
+  // Takes `bytes` if they fit below the limit, beside what readers have.
   bool try_take(std::uint64_t bytes) {
     std::uint64_t used = used_.load(std::memory_order_relaxed);
     do {
-      if (bytes > limit() || used > limit() - bytes) return false;
+      const std::uint64_t most = limit() - std::min(limit(), of_readers());
+      if (bytes > most || used > most - bytes) return false;
     } while (!used_.compare_exchange_weak(used, used + bytes, std::memory_order_relaxed));
-    note_peak(used + bytes);
+    note_peak();
     return true;
   }
-  // Takes `bytes` whatever the limit: for what must exist (one slot, a connection's buffer).
+  // Takes `bytes` whatever the limit: for what must exist (one slot).
   void take(std::uint64_t bytes) {
-    note_peak(used_.fetch_add(bytes, std::memory_order_relaxed) + bytes);
+    used_.fetch_add(bytes, std::memory_order_relaxed);
+    note_peak();
   }
   void give_back(std::uint64_t bytes) { used_.fetch_sub(bytes, std::memory_order_relaxed); }
 
+  // Readers are made while memory is full, too. What is set aside for them is theirs: nobody else
+  // gets it.
+  void set_aside(std::uint64_t bytes) { set_aside_.fetch_add(bytes, std::memory_order_relaxed); }
+  std::uint64_t set_aside_bytes() const { return set_aside_.load(std::memory_order_relaxed); }
+  void take_for_reader(std::uint64_t bytes) {
+    readers_.fetch_add(bytes, std::memory_order_relaxed);
+    note_peak();
+  }
+  void reader_ended(std::uint64_t bytes) { readers_.fetch_sub(bytes, std::memory_order_relaxed); }
+
  private:
-  void note_peak(std::uint64_t used) {
+  std::uint64_t of_readers() const {
+    return std::max(set_aside_bytes(), readers_.load(std::memory_order_relaxed));
+  }
+  void note_peak() {
+    const std::uint64_t used = this->used();
     std::uint64_t peak = peak_.load(std::memory_order_relaxed);
     while (used > peak && !peak_.compare_exchange_weak(peak, used, std::memory_order_relaxed)) {
     }
   }
   std::atomic<std::uint64_t> limit_;
-  std::atomic<std::uint64_t> used_{0};
+  std::atomic<std::uint64_t> used_{0};     // but for readers
+  std::atomic<std::uint64_t> readers_{0};  // bytes that they hold
+  std::atomic<std::uint64_t> set_aside_{0};
   std::atomic<std::uint64_t> peak_{0};
 };
 

@@ -39,7 +39,7 @@ constexpr SettingInfo kTable[] = {
      "Compare the SHA-256 of each file that is loaded as a whole with this manifest: a file SHA256SUMS or a manifest of OpenSSF model-signing. auto: the manifest beside the files, or what the hub reports."},
     {"Memory", "RUNAI_STREAMER_MEMORY_LIMIT", kBytes, "automatic",
      "-1, 0 or bytes", -1, kMax,
-     "Maximum number of bytes that the engine holds. -1: never wait for the consumer; 0: the minimum, the size of the largest tensor. Without it, the limit begins with 128 MiB for files and 384 MiB for objects, at most a quarter of the cgroup's memory, and follows what the storage needs: at least 2.5 times the largest tensor, at most 4 GiB and an eighth of the available memory, but always at least the largest tensor."},
+     "Maximum number of bytes that the engine holds. Connections have at most a quarter of a limit in bytes. -1: never wait for the consumer; 0: the minimum, the size of the largest tensor. Without it, the limit begins with 128 MiB for files and 384 MiB for objects, at most a quarter of the cgroup's memory, and follows what the storage needs: at least 2.5 times the largest tensor, at most 4 GiB and an eighth of the available memory, but always at least the largest tensor."},
     {"Distributed", "RUNAI_STREAMER_DIST", kChoice, value("auto"),
      "auto|0|1", 0, 0,
      "Whether ranks with is_distributed=True share the reading. 0: never; 1: always; auto: if the group has NCCL and the files are not in the page cache of every rank."},

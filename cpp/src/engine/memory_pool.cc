@@ -128,9 +128,7 @@ bool MemoryPool::take_fresh_locked(std::uint64_t capacity, bool force, Reservati
   reservation->capacity_ = capacity;
   std::uint64_t missing = capacity;
   if (!budget_->try_take(missing)) {
-    const std::uint64_t kept = total(kept_);
-    const std::uint64_t room = budget_->limit() - std::min(budget_->limit(), budget_->used());
-    if (!force && room + kept < capacity) return false;
+    if (!force && budget_->room() + total(kept_) < capacity) return false;
     evict_locked(capacity, &reservation->discarded_);
     missing -= std::min(missing, total(reservation->discarded_));
     if (missing > 0 && !budget_->try_take(missing)) {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/system.h"
+#include "engine/reader_memory.h"
 #include "engine/statuses.h"
 #include "engine/worker.h"
 
@@ -96,16 +97,14 @@ struct Opener::Opening {
 };
 
 int Opener::width(SourceKind kind, const Source& source) const {
-  const int chosen = options_.concurrency_for(kind);
-  if (chosen > 0) return chosen;
   const SourceTraits& traits = source.traits();
-  const int least = traits.initial_concurrency;
-  if (traits.open_concurrency <= least) return least;
-  int most = std::min(traits.open_concurrency, affordable_by_descriptors());
-  if (traits.reader_bytes > 0) {
-    const std::uint64_t affordable = budget_.limit() / kShareOfReaders / traits.reader_bytes;
-    most = static_cast<int>(std::min<std::uint64_t>(affordable, static_cast<std::uint64_t>(most)));
-  }
+  const int affordable = affordable_readers(budget_.limit(), traits);
+  const bool exact = options_.memory_limit.kind() == MemoryLimit::Kind::kBytes;
+  const int chosen = options_.concurrency_for(kind);
+  int least = chosen > 0 ? chosen : traits.initial_concurrency;
+  if (exact) least = std::min(least, affordable);
+  if (chosen > 0 || traits.open_concurrency <= least) return least;
+  const int most = std::min({traits.open_concurrency, affordable_by_descriptors(), affordable});
   const double wanted = least + source.proximity().latency * kOpensPerSecond;
   return std::max(least, static_cast<int>(std::min<double>(wanted, most)));
 }

@@ -14,9 +14,6 @@
 
 namespace streamer {
 
-// The memory limit is at least so many times what connections hold.
-inline constexpr std::uint64_t kShareOfReaders = 4;
-
 // How often a caller that waits is asked whether it was interrupted.
 inline constexpr std::chrono::milliseconds kInterruptPoll{100};
 

@@ -16,6 +16,7 @@
 #include "engine/held_views.h"
 #include "engine/opener.h"
 #include "engine/options.h"
+#include "engine/reader_memory.h"
 #include "engine/scheduler.h"
 #include "engine/stats.h"
 #include "engine/statuses.h"
@@ -152,20 +153,13 @@ void Stream::Impl::add_source(SourceKind kind, const SourceTraits& traits) {
     budget_->set_limit(std::max(budget_->limit(), automatic.first));
   }
   const std::uint64_t chunk = options_.chunk_bytes > 0 ? options_.chunk_bytes : traits.chunk_bytes;
-  SourceTraits affordable = traits;
-  if (options_.memory_limit.kind() == MemoryLimit::Kind::kBytes && traits.reader_bytes > 0) {
-    // Connections are made while memory is full, too: they have a part of an explicit limit.
-    const std::uint64_t most = budget_->limit() / kShareOfReaders / traits.reader_bytes;
-    affordable.max_concurrency = static_cast<int>(
-        std::clamp<std::uint64_t>(most, 1, static_cast<std::uint64_t>(traits.max_concurrency)));
-    affordable.initial_concurrency =
-        std::min(traits.initial_concurrency, affordable.max_concurrency);
-  }
+  int chosen = options_.concurrency_for(kind);
+  const bool exact = options_.memory_limit.kind() == MemoryLimit::Kind::kBytes;
+  const SourceTraits paid = exact ? set_aside_for_readers(traits, &chosen, budget_.get()) : traits;
   scheduler_->add_source(
       kind, {.chunk_bytes = std::max(chunk, traits.min_chunk_bytes),
              .view_chunk_bytes = std::max(options_.chunk_bytes, traits.view_chunk_bytes),
-             .controller = ConcurrencyController(options_.concurrency_for(kind), affordable,
-                                                 usable_processors()),
+             .controller = ConcurrencyController(chosen, paid, usable_processors()),
              .stragglers = traits.stragglers,
              .skips_gaps = traits.skips_gaps,
              .reader_bytes = traits.reader_bytes,

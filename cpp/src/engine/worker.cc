@@ -95,7 +95,7 @@ Worker::~Worker() { drop_readers(); }
 
 void Worker::drop_readers() noexcept {
   readers_ = {};
-  context_.budget.give_back(std::exchange(reader_bytes_, 0));
+  context_.budget.reader_ended(std::exchange(reader_bytes_, 0));
 }
 
 Worker& Worker::current() { return *current_worker; }
@@ -109,7 +109,7 @@ Result<Reader*> Worker::reader(SourceKind kind) {
     if (!made.ok()) return made.status();
     reader = std::move(*made);
     const std::uint64_t bytes = (*source)->traits().reader_bytes;
-    context_.budget.take(bytes);
+    context_.budget.take_for_reader(bytes);
     reader_bytes_ += bytes;
   }
   return reader.get();

@@ -72,9 +72,7 @@ def test_memory_stays_within_the_limit(storage, model, use):
     use({"RUNAI_STREAMER_MEMORY_LIMIT": str(limit)})
     stats = load(model)
     assert stats.memory_limit == limit
-    # A connection that is made while blocks fill the limit counts on top of it. All connections
-    # have at most a quarter of the limit.
-    assert stats.peak_memory <= limit + limit // 4
+    assert stats.peak_memory <= limit
 
 
 @pytest.mark.parametrize(("change", "text"), [(-1, "truncated"), (1, "trailing")])
