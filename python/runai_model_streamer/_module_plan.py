@@ -14,6 +14,7 @@ import torch
 from torch.nn.modules.batchnorm import _NormBase
 
 from runai_model_streamer._dtensor import is_dtensor, local_of, local_part
+from runai_model_streamer._formats.safetensors.dtypes import torch_dtype
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.into import has_plain_memory, same_device, span_of
 from runai_model_streamer._spans import Along
@@ -217,7 +218,8 @@ def _shapes_fit(own: torch.Tensor, tensor: SafetensorMetadata) -> bool:
 
 
 def _reads_straight(own: torch.Tensor, tensor: SafetensorMetadata, device: torch.device) -> bool:
-    if own.dtype != tensor.get_torch_dtype() or tuple(own.shape) != tensor.get_torch_shape():
+    # A dtype that torch lacks is refused when the file is read, with its path.
+    if own.dtype != torch_dtype(tensor.dtype) or tuple(own.shape) != tensor.get_torch_shape():
         return False
     view = own._is_view() and not is_dtensor(own)  # torch may refuse it
     own = local_of(own)

@@ -11,6 +11,14 @@ from torch import nn
 Tensors = dict[str, torch.Tensor]
 
 
+def before_loading(module: nn.Module, hook: Callable[..., None]) -> None:
+    """Registers a hook that load_state_dict() calls with `module`, its state and its prefix."""
+    if hasattr(module, "register_load_state_dict_pre_hook"):
+        module.register_load_state_dict_pre_hook(hook)
+    else:  # before torch 2.5
+        module._register_load_state_dict_pre_hook(hook, with_module=True)
+
+
 class Plain(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +48,7 @@ class Renaming(nn.Module):
         super().__init__()
         self.inner = nn.Linear(3, 3)
         self.other = nn.Linear(3, 3)
-        self.inner.register_load_state_dict_pre_hook(self._rename)
+        before_loading(self.inner, self._rename)
 
     @staticmethod
     def _rename(module: nn.Module, state: Tensors, prefix: str, *rest: Any) -> None:
@@ -55,7 +63,7 @@ class Doubling(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inner = nn.Sequential(nn.Linear(3, 3))
-        self.register_load_state_dict_pre_hook(self._double)
+        before_loading(self, self._double)
 
     @staticmethod
     def _double(module: nn.Module, state: Tensors, prefix: str, *rest: Any) -> None:

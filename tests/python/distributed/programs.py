@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import os
 import time
 from functools import partial
@@ -393,29 +394,45 @@ def slices() -> dict[str, Any]:
     return {"notes": stats.notes, "read": stats.bytes_read, "bytes": stats.bytes}
 
 
+def _tensors() -> Any:
+    """The module of DTensor, which is private before torch 2.5."""
+    import torch.distributed._tensor as old
+    import torch.distributed.tensor as new
+
+    return new if hasattr(new, "DTensor") else old
+
+
+def _distribute(tensor: torch.Tensor, mesh: Any, placements: list[Any]) -> Any:
+    """The part of `tensor`, which every rank has: since torch 2.6 without communication."""
+    distribute = _tensors().distribute_tensor
+    if "src_data_rank" in inspect.signature(distribute).parameters:
+        distribute = partial(distribute, src_data_rank=None)
+    return distribute(tensor, mesh, placements)
+
+
 def _sharded(mesh: Any) -> dict[str, list[Any]]:
     """Placements by the names of the tensors "a", "b", ..."""
-    from torch.distributed.tensor import Replicate, Shard
-    from torch.distributed.tensor.placement_types import _StridedShard
-
-    every = [Replicate(), Shard(0), Shard(1), Shard(2)]
+    tensors = _tensors()
+    replicate, shard = tensors.Replicate, tensors.Shard
+    every = [replicate(), shard(0), shard(1), shard(2)]
     pairs = [[one, other] for one in every for other in every]
     # What FSDP2 makes of parameters that are tensor parallel, and a strided shard alone.
-    pairs += [[_StridedShard(d, split_factor=2), Shard(d)] for d in range(3)]
-    pairs += [[_StridedShard(0, split_factor=2), Replicate()], [Shard(-1), Shard(0)]]
+    strided = shard
+    if hasattr(tensors.placement_types, "_StridedShard"):  # since torch 2.5
+        strided = partial(tensors.placement_types._StridedShard, split_factor=2)
+    pairs += [[strided(d), shard(d)] for d in range(3)]
+    pairs += [[strided(0), replicate()], [shard(-1), shard(0)]]
     return {f"t{number:02}": pair for number, pair in enumerate(pairs)}
 
 
 def dtensors() -> dict[str, Any]:
     """Every placement of 2 x 2 ranks, in place, converted, assigned, and as destinations."""
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import DTensor, distribute_tensor
 
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
     placements = _sharded(mesh)
     whole = load_file(JOB["files"][0])
-    distribute = partial(distribute_tensor, src_data_rank=None)  # without communication
-    expected = {n: distribute(whole[n], mesh, p).to_local() for n, p in placements.items()}
+    expected = {n: _distribute(whole[n], mesh, p).to_local() for n, p in placements.items()}
     asked = []
     submit = Session.submit
 
@@ -429,11 +446,12 @@ def dtensors() -> dict[str, Any]:
         made = torch.nn.Module()
         for name, places in placements.items():
             empty = torch.zeros(whole[name].shape, dtype=dtype, device="cpu")
-            own = distribute(empty, mesh, places)
-            if device == "meta":
-                own = DTensor.from_local(
-                    own.to_local().to("meta"), mesh, places, shape=own.shape, stride=own.stride()
-                )
+            own = _distribute(empty, mesh, places)
+            # Before torch 2.5 distribute_tensor() gives some ranks memory that is not contiguous.
+            local = own.to_local().contiguous().to(device)
+            own = _tensors().DTensor.from_local(
+                local, mesh, places, run_check=False, shape=own.shape, stride=own.stride()
+            )
             made.register_parameter(name, torch.nn.Parameter(own))
         return made
 
@@ -469,27 +487,27 @@ def reshard() -> dict[str, Any]:
     """torch.distributed.checkpoint, into another mesh than the one that was saved."""
     import torch.distributed.checkpoint as dcp
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
     from runai_model_streamer.dcp import SafetensorsReader
 
     whole = load_file(JOB["files"][0])
     folder = str(Path(JOB["files"][0]).parent)
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    shard = _tensors().Shard
     if JOB["saved"]:
-        saved = {n: distribute_tensor(t, mesh, [Shard(0)]) for n, t in whole.items()}
+        saved = {n: _distribute(t, mesh, [shard(0)]) for n, t in whole.items()}
         folder = str(Path(JOB["results"]) / "saved")
         dcp.save(
             saved,
             storage_writer=dcp.HuggingFaceStorageWriter(path=folder, save_distributed=True),
         )
         dist.barrier()
-    for places in ([Shard(1)], [Shard(0)], [Replicate()]):
-        state = {n: distribute_tensor(torch.zeros_like(t), mesh, places) for n, t in whole.items()}
+    for places in ([shard(1)], [shard(0)], [_tensors().Replicate()]):
+        state = {n: _distribute(torch.zeros_like(t), mesh, places) for n, t in whole.items()}
         reader = SafetensorsReader(folder)
         dcp.load(state, storage_reader=reader)
         for name, tensor in state.items():
-            own = distribute_tensor(whole[name], mesh, places).to_local()
+            own = _distribute(whole[name], mesh, places).to_local()
             assert torch.equal(tensor.to_local(), own), name
         assert reader.stats().bytes == sum(t.to_local().nbytes for t in state.values())
     return {}

@@ -15,10 +15,16 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from runai_model_streamer import SafetensorsStreamer, StreamerError, _module_plan, load_model
+from runai_model_streamer import (
+    SafetensorsStreamer,
+    StreamerError,
+    StreamerUnsupportedError,
+    _module_plan,
+    load_model,
+)
 from runai_model_streamer._formats.safetensors.into import has_plain_memory
 from runai_model_streamer._session import Session
-from tests.support.models import same
+from tests.support.models import same, write
 from tests.support.module_zoo import (
     ZOO,
     Extra,
@@ -174,6 +180,16 @@ def test_the_same_as_torch(animal: str, assign: bool, tmp_path: Path) -> None:
         if found[0] is RuntimeError and equal(contents(mine), before):
             continue  # refused before anything was read
         assert equal(contents(mine), contents(theirs)), (change, strict)
+
+
+def test_a_dtype_that_torch_lacks(tmp_path: Path) -> None:
+    entry = {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}
+    path = write(tmp_path / "model.safetensors", {"odd": entry}, bytes(3))
+    module = nn.Module()
+    module.odd = nn.Parameter(torch.zeros(4))
+    with pytest.raises(StreamerUnsupportedError, match="'F6_E2M3' of tensor 'odd'") as caught:
+        load_model(module, path)
+    assert caught.value.path == path
 
 
 def test_swapped_parameters(tmp_path: Path) -> None:
@@ -411,7 +427,10 @@ def test_the_zoo_can_tell(tmp_path: Path) -> None:
 SHARDED = """
 import sys, torch, torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+try:
+    from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+except ImportError:  # before torch 2.5
+    from torch.distributed._tensor import DTensor, Replicate, Shard, distribute_tensor
 from runai_model_streamer import load_model
 rank, path = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method="file://" + sys.argv[3], rank=rank, world_size=2)

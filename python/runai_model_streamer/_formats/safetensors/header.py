@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from runai_model_streamer._errors import StreamerError, StreamerUnsupportedError
+from runai_model_streamer._errors import StreamerUnsupportedError
 from runai_model_streamer._formats.safetensors.dtypes import (
     ELEMENT_BYTES,
+    TORCH_NAMES,
     torch_dtype,
     torch_shape,
 )
@@ -66,7 +67,7 @@ class SafetensorMetadata:
     def get_torch_dtype(self) -> torch.dtype:
         dtype = torch_dtype(self.dtype)
         if dtype is None:
-            raise StreamerError(f"Unsupported dtype '{self.dtype}' of tensor '{self.name}'")
+            raise StreamerUnsupportedError(_unsupported(self), code="unsupported")
         return dtype
 
     def get_torch_shape(self) -> tuple[int, ...]:
@@ -78,12 +79,23 @@ def check_tensors(tensors: Sequence[SafetensorMetadata], path: str) -> None:
     for tensor in {tensor.dtype: tensor for tensor in tensors}.values():
         if torch_dtype(tensor.dtype) is None:
             raise StreamerUnsupportedError(
-                f"{path}: Unsupported dtype '{tensor.dtype}' of tensor '{tensor.name}'",
+                f"{path}: {_unsupported(tensor)}",
                 code="unsupported",
                 path=path,
             )
         if tensor.dtype == "F4":
             _check_pairs(tensors, path)
+
+
+def _unsupported(tensor: SafetensorMetadata) -> str:
+    text = f"Unsupported dtype '{tensor.dtype}' of tensor '{tensor.name}'"
+    name = TORCH_NAMES.get(tensor.dtype)
+    if name is None:
+        return f"{text}: torch has no such dtype. Exclude the tensor with tensor_names"
+    return (
+        f"{text}: torch {torch.version.__version__} has no {name}. "
+        "Install a newer torch, or exclude the tensor with tensor_names"
+    )
 
 
 def _check_pairs(tensors: Sequence[SafetensorMetadata], path: str) -> None:
