@@ -39,9 +39,8 @@ def hidden(address: object) -> Any:
     raise PermissionError("/proc is somebody else's")
 
 
-def collective_works() -> bool:
-    """The default group is as it was."""
-    total = torch.ones(1, dtype=torch.int64)
+def collective_works(total: torch.Tensor) -> bool:
+    """Whether the default group, which sums `total` of ones, is as it was."""
     dist.all_reduce(total)
     return int(total) == dist.get_world_size()
 
@@ -60,8 +59,11 @@ def main(job: dict[str, Any]) -> None:
         result = program_of(JOB["program"])()
     except Exception as error:
         result = describe(error)
+    # Python keeps it until the group is gone. Else a thread of gloo may be the last to drop it, and
+    # needs the GIL for that, with which destroy_process_group() of torch 2.3 waits for this thread.
+    total = torch.ones(1, dtype=torch.int64)
     if JOB.get("afterwards", True):
-        result["works"] = collective_works()
+        result["works"] = collective_works(total)
     path = Path(JOB["results"]) / f"{my_rank()}.json"
     path.with_suffix(".part").write_text(json.dumps(result))
     path.with_suffix(".part").rename(path)
