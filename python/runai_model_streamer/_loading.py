@@ -265,14 +265,16 @@ def _state(found: Mapping[str, SafetensorMetadata], plan: Plan) -> dict[str, tor
     """A state dict of the tensors of the module itself, and of others of the right shape."""
     own = plan.own
     return {
-        name: own[name] if name in own else _without_memory(tensor)
+        name: own[name] if name in own else _without_memory(tensor, name in plan.warned)
         for name, tensor in found.items()
     }
 
 
-def _without_memory(tensor: SafetensorMetadata) -> torch.Tensor:
+def _without_memory(tensor: SafetensorMetadata, on_host: bool) -> torch.Tensor:
+    """A tensor of that shape and dtype without values. Who reads it all the same gets an error of
+    torch, but one that has to be `on_host` for a warning of torch."""
     dtype = safetensors_to_torch_dtype.get(tensor.dtype, torch.uint8)
-    element = torch.empty((), dtype=dtype, device="cpu")
+    element = torch.empty((), dtype=dtype, device="cpu" if on_host else "meta")
     return element.expand(tensor.get_torch_shape())
 
 

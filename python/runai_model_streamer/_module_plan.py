@@ -7,6 +7,7 @@ hook and no method of their own looks at them. Only the names of transparent mod
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -37,6 +38,8 @@ class Plan:
     """load_state_dict() needs the tensor."""
     unread: set[str] = dataclasses.field(default_factory=set)
     """Nothing looks at the values of the tensor."""
+    warned: set[str] = dataclasses.field(default_factory=set)
+    """Those of the unread ones that torch warns of, since the module's own is on "meta"."""
     own: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     """The module's own tensors, of names that are not unread. load_state_dict() leaves the module
     as it is when it is given these."""
@@ -75,13 +78,14 @@ def make_plan(
         if own is None:
             plan.unread.add(name)
             plan.unexpected |= not walk.is_below_none(name)
-        elif torch.nn.parameter.is_lazy(own):
+        elif torch.nn.parameter.is_lazy(own) or _takes_first(own, tensor):
             plan.given.add(name)
         elif not _shapes_fit(own, tensor):
             plan.unread.add(name)
             plan.mismatch = True
         elif own.is_meta and (_is_plain(own) or is_dtensor(own)) and not (assign or swaps):
-            plan.unread.add(name)  # torch warns, and copies nothing
+            plan.unread.add(name)
+            plan.warned.add(name)  # and torch copies nothing
         else:
             plan.own[name] = own
             part = local_part(own) if is_dtensor(own) else None
@@ -215,6 +219,23 @@ def _shapes_fit(own: torch.Tensor, tensor: SafetensorMetadata) -> bool:
     # torch 0.3 had no tensors without dimensions.
     shape = tensor.get_torch_shape()
     return shape == tuple(own.shape) or (shape == (1,) and own.dim() == 0)
+
+
+def _takes_first(own: torch.Tensor, tensor: SafetensorMetadata) -> bool:
+    """Whether torch gives `own`, which has no dimensions, the first of several elements."""
+    return own.dim() == 0 and len(tensor.shape) == 1 and _takes_first_of_many()
+
+
+@functools.cache
+def _takes_first_of_many() -> bool:
+    """As torch 2.3 does. Later versions refuse tensors of more than one element."""
+    module = torch.nn.Module()
+    module.register_buffer("scalar", torch.zeros((), device="cpu"))
+    try:
+        module.load_state_dict({"scalar": torch.zeros(2, device="cpu")})
+    except RuntimeError:
+        return False
+    return True
 
 
 def _reads_straight(own: torch.Tensor, tensor: SafetensorMetadata, device: torch.device) -> bool:

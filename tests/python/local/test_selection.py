@@ -338,15 +338,19 @@ class TestOneLiners:
             # Behind one that fits: nothing of it may be read when the other one does not.
             safetensors.torch.save_file({"fits": torch.ones(3), "other": value}, path)
             models = [OfShapes(own, dtype) for _ in range(2)]
-            outcomes = []
+            outcomes: list[object] = []
             for fill, model in zip((safetensors.torch.load_model, load_model), models, strict=True):
                 try:
                     missing, unexpected = fill(model, path, strict=strict)
                     outcomes.append((set(missing), list(unexpected)))
                 except RuntimeError as error:
                     outcomes.append(str(error))
+                except IndexError:  # of torch 2.3, which looks for a first element
+                    outcomes.append(None)
             assert outcomes[0] == outcomes[1], (stored, own)
             mine = models[1]
+            if outcomes[1] is None:
+                continue
             if isinstance(outcomes[1], str):
                 sizes = f"{torch.Size(stored)} from checkpoint, the shape in current model is "
                 assert sizes + f"{torch.Size(own)}." in outcomes[1]
@@ -356,7 +360,8 @@ class TestOneLiners:
                 taken += 1
                 assert torch.equal(mine.fits, torch.ones(3))
                 assert torch.equal(mine.other, models[0].other)
-        assert taken == 4 * (len(shapes) + 1)
+        # One element for a tensor without dimensions, and in torch 2.3 the first of several.
+        assert taken - 4 * len(shapes) in (4, 8)
 
     @pytest.mark.parametrize("strict", [True, False])
     def test_load_model_names_the_sizes(self, strict, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -229,7 +230,12 @@ class TestGetSlice:
                     continue
                 if len(index) == tensor.dim() and chance.random() < 0.5:
                     index.insert(chance.randint(0, len(index)), chance.choice([None, ...]))
-                expected = tensor[tuple(index)]
+                try:
+                    expected = tensor[tuple(index)]
+                except RuntimeError as error:  # old versions of torch lack kernels for float8
+                    with pytest.raises(RuntimeError, match=re.escape(str(error))):
+                        file.get_slice(name)[tuple(index)]
+                    continue
                 found = file.get_slice(name)[tuple(index)]
                 pair = [t.clone(memory_format=torch.contiguous_format) for t in (found, expected)]
                 assert models.same(*pair), index
