@@ -57,7 +57,7 @@ class System final : public AddressSpace {
   bool crowded() const override { return crowded_.load(std::memory_order_relaxed); }
 
  private:
-  std::atomic<unsigned> mapped_{1};  // times
+  std::atomic<unsigned> mapped_{0};  // times
   std::atomic<bool> crowded_{false};
 };
 
