@@ -43,9 +43,9 @@ class Peer:
                 stdin=subprocess.DEVNULL,
                 check=True,
             )
-            constraint = ROOT / "requirements" / "torch.txt"
-            pip = [str(python), "-m", "pip", "install", "-qq", "--constraint", str(constraint)]
-            subprocess.run([*pip, "numpy", *self.requirements], check=True)
+            # With torch once more, so that no loader replaces it by another one.
+            pip = [str(python), "-m", "pip", "install", "-qq", "--group", "torch", "numpy"]
+            subprocess.run([*pip, *self.requirements], cwd=ROOT, check=True)
             stamp.write_text(key)
         return str(python)
 

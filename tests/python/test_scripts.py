@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,28 @@ def test_all_steps_that_pass_are_a_run_that_passes(tmp_path: Path) -> None:
         capture_output=True,
     )
     assert done.returncode == 0
+
+
+def named_files(source: Path) -> Iterator[str]:
+    """What is written as ROOT / "folder" / "file"."""
+    for node in ast.walk(ast.parse(source.read_text())):
+        parts: list[str] = []
+        while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            if not isinstance(node.right, ast.Constant):
+                break
+            parts.insert(0, str(node.right.value))
+            node = node.left
+        if parts and isinstance(node, ast.Name) and node.id in ("ROOT", "REPOSITORY"):
+            yield "/".join(parts)
+
+
+def test_files_that_scripts_and_benchmarks_name_exist() -> None:
+    sources = [path for top in ("benchmarks", "scripts") for path in (ROOT / top).rglob("*.py")]
+    named = {(path, name) for path in sources for name in named_files(path)}
+    made = (".cache", "build", "benchmarks/results/raw")
+    kept = {(path, name) for path, name in named if not name.startswith(made)}
+    assert len(kept) > 8
+    assert not {(path, name) for path, name in kept if not (ROOT / name).exists()}
 
 
 def test_each_fuzzer_has_a_corpus_of_small_seeds() -> None:
