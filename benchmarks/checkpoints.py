@@ -5,6 +5,7 @@ Needs numpy only: neither torch nor any loader writes what loaders are compared 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -134,6 +135,25 @@ def dense(folder: Path, gigabytes: float = 2.9) -> list[str]:
 
 def small(folder: Path, count: int = 60_000) -> list[str]:
     return make(folder, small_specs(count), files=4)
+
+
+def manifest(files: list[str]) -> str:
+    """The path of SHA256SUMS beside `files`; makes it unless there is one that is newer."""
+    path = Path(files[0]).with_name("SHA256SUMS")
+    newest = max(os.path.getmtime(file) for file in files)
+    if not path.exists() or path.stat().st_mtime < newest:
+        lines = [f"{sha256(file)}  {os.path.basename(file)}\n" for file in files]
+        path.write_text("".join(lines))
+    return str(path)
+
+
+def sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(8 << 20))
+    with open(path, "rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            digest.update(buffer[:size])
+    return digest.hexdigest()
 
 
 def total_bytes(files: Iterable[str]) -> int:

@@ -218,6 +218,49 @@ def load_file(setup: Setup) -> Row:
     return row
 
 
+def sha256_alone(setup: Setup) -> dict[str, Any]:
+    """One thread that reads the files and does nothing else."""
+    cache.force("warm", setup.dense)
+    before, start = time.process_time(), time.monotonic()
+    for path in setup.dense:
+        checkpoints.sha256(path)
+    end = time.monotonic()
+    return {"seconds": end - start, "cpu_seconds": time.process_time() - before}
+
+
+def verify(setup: Setup) -> Row:
+    manifest = {"RUNAI_STREAMER_VERIFY": checkpoints.manifest(setup.dense)}
+    # Copies, as verified tensors are, and as those of all storage but the page cache are.
+    copies = {"RUNAI_STREAMER_FS_STRATEGY": "buffered"}
+    runnables: list[Runnable] = [
+        setup.job("ours", "iterate", setup.dense, "ours, copies", env=copies),
+        setup.job("ours", "iterate", setup.dense, "ours, verify", env=manifest),
+        ("SHA-256 alone", lambda: sha256_alone(setup)),
+    ]
+    row = setup.run("verify", "verify=, cached, iterate", setup.dense, runnables)
+    cpu = {label: runner.median(samples, "cpu_seconds") for label, samples in row.samples.items()}
+    verified, copied, alone = (cpu[label] for label, _ in runnables)
+    parts = copied + alone if copied and alone else None
+    row.checks += [
+        Check(
+            "verify=: processors, by copies and SHA-256 alone",
+            verified / parts if verified and parts else None,
+            1.1,
+            at_most=True,
+        ),
+        # Storage of 1 GB/s for each processor leaves a second of a processor for a GB. Only a
+        # processor with instructions for SHA-256 can do it.
+        Check(
+            "verify=: processors, for storage of 1 GB/s a processor",
+            verified / row.bytes * 1e9 if verified else None,
+            1.1,
+            at_most=True,
+            unit="s/GB",
+        ),
+    ]
+    return row
+
+
 def on_mount(
     setup: Setup, label: str, work: Callable[[list[str]], dict[str, Any]], **options: float
 ) -> Runnable:
@@ -316,6 +359,7 @@ ROWS: dict[str, Callable[[Setup], Row]] = {
     "memory_limit": memory_limit,
     "keep_small": keep_small,
     "load_file": load_file,
+    "verify": verify,
     "mount_in_order": mount_in_order,
     "mount_far": mount_far,
     "import": import_time,
