@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import http.server
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-import threading
 import types
 import zipfile
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ from safetensors.torch import save_file
 import runai_model_streamer
 from runai_model_streamer import _native_api as native
 from tests.support.processes import ROOT
+from tests.support.servers.listing import serve_directory
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
@@ -97,24 +96,13 @@ def parallel(folder: Path) -> dict[str, Any]:
     }
 
 
-class Listing(http.server.SimpleHTTPRequestHandler):
-    """A web server that lists directories."""
-
-    def log_message(self, *arguments: object) -> None: ...
-
-
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
     """The URL of tmp_path / "web"."""
     (tmp_path / "web" / "model").mkdir(parents=True)
     (tmp_path / "web" / "model" / "config.json").write_text("{}")
-    handler = functools.partial(Listing, directory=str(tmp_path / "web"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serve_directory(tmp_path / "web") as url:
+        yield url
 
 
 @pytest.fixture
@@ -185,6 +173,90 @@ def test_python_runs(page: str, tmp_path: Path, web: str) -> None:
     for name, original in originals.items():
         loaded = names[name].state_dict()
         assert all(torch.equal(loaded[key], value) for key, value in original.state_dict().items())
+
+
+CXX_PROGRAM = """
+#include <streamer/safetensors.h>
+#include <streamer/stream.h>
+#include <string>
+#include <vector>
+
+int main() {{
+  {{
+    {reading}
+  }}
+  std::vector<streamer::Range> ranges;
+  auto stream = streamer::Stream::create(*streamer::Options::from_environment());
+  {{
+    {parsing}
+  }}
+  return ranges.size() == 2 ? 0 : 1;
+}}
+"""
+C_PROGRAM = """
+#include <streamer/runai_file_streamer.h>
+
+int main(void) {{
+  const char* path = "/models/a.safetensors";
+  char bytes[16];
+  const uint32_t count = 2;
+  const size_t offsets[2] = {{0, 8}};
+  const size_t sizes[2] = {{8, 8}};
+  void* destinations[2] = {{bytes, bytes + 8}};
+  uint64_t id;
+  uint32_t file, range;
+  int code, done;
+  {calls}
+  return code == RUNAI_FILE_STREAMER_SUCCESS && bytes[8] == '{{' ? 0 : 1;
+}}
+"""
+
+
+def run_program(text: str, suffix: str, compiler: list[str], folder: Path) -> None:
+    """Compiles it against the installed library, with a checkpoint of two tensors, and runs it."""
+    checkpoint = folder / "a.safetensors"
+    save_file({"a": torch.zeros(4096), "b": torch.zeros(8)}, checkpoint)
+    for path in ("/models/a.safetensors", "s3://bucket/b.safetensors"):
+        text = text.replace(path, str(checkpoint))
+    source = folder / f"program{suffix}"
+    source.write_text(text)
+    library = Path(runai_model_streamer.__file__).parent / "libstreamer"
+    where = ["-I", str(library / "include"), str(library / "lib" / "libstreamer.so")]
+    link = [f"-Wl,-rpath,{library / 'lib'}", "-o", str(folder / "program")]
+    subprocess.run([*compiler, str(source), *where, *link], check=True)
+    subprocess.run([str(folder / "program")], check=True, timeout=60)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+def test_cxx_runs(tmp_path: Path) -> None:
+    reading, parsing = blocks("docs/guides/embedding.md", "cpp")
+    text = CXX_PROGRAM.format(reading=reading, parsing=parsing)
+    run_program(text, ".cc", ["g++", "-std=c++20"], tmp_path)
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
+def test_c_runs(tmp_path: Path) -> None:
+    (calls,) = blocks("docs/guides/embedding.md", "c")
+    run_program(C_PROGRAM.format(calls=calls), ".c", ["gcc", "-std=c11"], tmp_path)
+
+
+def test_each_language_of_the_pages_has_a_test() -> None:
+    languages = {
+        language
+        for page in PAGES
+        for language in re.findall(r"^```(\w+)\n", page.read_text(), re.M)
+    }
+    # The lines of the Dockerfile are those of pip; CMake's are in examples/cpp; the site renders
+    # the diagrams.
+    elsewhere = {"cmake", "dockerfile", "mermaid"}
+    assert languages - elsewhere == {"c", "cpp", "json", "python", "yaml"}
+
+
+def test_cmake_is_that_of_the_example() -> None:
+    (block,) = blocks("docs/guides/embedding.md", "cmake")
+    example = (ROOT / "examples" / "cpp" / "CMakeLists.txt").read_text()
+    for line in block.replace("program", "stream_files").splitlines():
+        assert line in example
 
 
 def test_json_is_json() -> None:
