@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 from runai_model_streamer._cli import app as commands
 from tests.support.models import file_bytes, make_model, save
-from tests.support.processes import environment
+from tests.support.processes import ROOT, environment
 
 NAMES = ("ls", "inspect", "diff", "pull", "verify", "manifest", "doctor", "bench", "env")
 FIRST = "model-00001-of-00002.safetensors"
@@ -331,6 +334,28 @@ class TestDoctorOfFiles:
         assert document("doctor", tmp_path / "pipe", code=3)["cause"] == "missing"
 
 
+def written_commands() -> list[str]:
+    """What the pages and the help tell readers to type."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    text = "\n".join(page.read_text() for page in pages)
+    lines = re.findall(r"^model-streamer (.+)$", text, re.M)
+    lines += re.findall(r"`model-streamer ([a-z]+ [^`]+)`", text)
+    modules = (getattr(commands, name) for name in NAMES)
+    return [*lines, *(example for module in modules for example in module.EXAMPLES)]
+
+
+def test_commands_that_pages_and_help_show_can_be_typed() -> None:
+    program = typer.main.get_command(commands.app)
+    written = [shlex.split(line) for line in written_commands()]
+    assert len(written) > 20
+    for words in written:
+        command = program.commands[words[0]]  # type: ignore[attr-defined]
+        if len(words) == 2 and words[1].startswith("--"):
+            assert words[1] in {name for option in command.params for name in option.opts}, words
+        else:
+            command.make_context(words[0], words[1:])
+
+
 class TestThePrograms:
     """Real processes."""
 
@@ -348,6 +373,17 @@ class TestThePrograms:
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.isascii()
         assert "\x1b" not in done.stdout
+
+    @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+    def test_completion(self, shell: str) -> None:
+        word = {"COMP_WORDS": "model-streamer ins", "COMP_CWORD": "1"}
+        word |= {"_TYPER_COMPLETE_ARGS": word["COMP_WORDS"]}
+        word |= {"_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+        done = self.call(_MODEL_STREAMER_COMPLETE=f"complete_{shell}", **word)
+        assert "inspect" in done.stdout, done.stderr
+        assert "bench" not in done.stdout
+        script = self.call(_MODEL_STREAMER_COMPLETE=f"source_{shell}").stdout
+        assert f"_MODEL_STREAMER_COMPLETE=complete_{shell}" in script
 
     def test_tracebacks_are_for_debugging(self, tmp_path: Path) -> None:
         assert "Traceback" not in self.call("ls", tmp_path / "no").stderr
