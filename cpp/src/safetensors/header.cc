@@ -34,6 +34,14 @@ constexpr std::array<DtypeRow, kDtypes> kDtypeRows = {{
 
 Status invalid(std::string message) { return Status::error(Code::kFormat, std::move(message)); }
 
+Status damaged(std::string message) {
+  return invalid(std::move(message))
+      .with_hint(
+          "Compare its size with the source's, and download or copy the file again; if the sizes "
+          "are "
+          "equal, its writer must write it again");
+}
+
 Status truncated(std::string message) {
   return Status::error(Code::kShortRead, "the file is truncated: " + std::move(message))
       .with_hint("Download or copy the file again");
@@ -97,7 +105,7 @@ class Parser {
     if (!read || reader_.has_non_ascii()) {
       const std::size_t position = find_invalid_utf8(text_);
       if (position != std::string_view::npos) {
-        return invalid("the header is not valid UTF-8 (byte " + std::to_string(position) + ")");
+        return damaged("the header is not valid UTF-8 (byte " + std::to_string(position) + ")");
       }
     }
     if (read) return {};
@@ -118,12 +126,12 @@ class Parser {
       return invalid("the header is not valid JSON: it is empty, the file begins with zeros")
           .with_hint("Download or copy the file again");
     }
-    return invalid("the header is not valid JSON: " + error);
+    return damaged("the header is not valid JSON: " + error);
   }
 
   // Notes what is wrong, though it is JSON, and stops the reading.
   bool fail(std::string message) {
-    problem_ = invalid(std::move(message));
+    problem_ = damaged(std::move(message));
     return false;
   }
   bool fail_lists(std::string_view tensor) {
@@ -209,8 +217,9 @@ class Parser {
       while (last_dtype_ < kDtypes && kDtypeRows[last_dtype_].name != name) ++last_dtype_;
       if (last_dtype_ == kDtypes) {
         last_dtype_ = 0;
-        return fail("Unsupported dtype '" + shown(name) + "' of tensor '" + shown(tensor->name) +
-                    "'");
+        problem_ = invalid("Unsupported dtype '" + shown(name) + "' of " + named(tensor->name))
+                       .with_hint("Install a newer version of this package");
+        return false;
       }
     }
     tensor->dtype = static_cast<Dtype>(last_dtype_);
@@ -311,7 +320,7 @@ bool place_less(const Tensor& one, const Tensor& other) {
 // Of tensors in the order of their place.
 Status check_layout(const std::vector<Tensor>& tensors, std::uint64_t data_size) {
   if (!tensors.empty() && tensors.front().begin != 0) {
-    return invalid("tensor '" + shown(tensors.front().name) +
+    return damaged("tensor '" + shown(tensors.front().name) +
                    "' does not start at the beginning of the data: its offset is " +
                    std::to_string(tensors.front().begin));
   }
@@ -319,11 +328,11 @@ Status check_layout(const std::vector<Tensor>& tensors, std::uint64_t data_size)
     const Tensor& last = tensors[i - 1];
     const Tensor& tensor = tensors[i];
     if (tensor.begin < last.end) {
-      return invalid("tensor '" + shown(last.name) + "' overlaps with next tensor '" +
+      return damaged("tensor '" + shown(last.name) + "' overlaps with next tensor '" +
                      shown(tensor.name) + "'");
     }
     if (tensor.begin > last.end) {
-      return invalid(
+      return damaged(
           "Gaps between tensors are not allowed: " + std::to_string(tensor.begin - last.end) +
           " bytes between '" + shown(last.name) + "' and '" + shown(tensor.name) + "'");
     }
@@ -334,7 +343,7 @@ Status check_layout(const std::vector<Tensor>& tensors, std::uint64_t data_size)
                      std::to_string(data_size));
   }
   if (data_size > end) {
-    return invalid("the file has " + std::to_string(data_size - end) +
+    return damaged("the file has " + std::to_string(data_size - end) +
                    " extra trailing bytes behind its last tensor");
   }
   return {};
@@ -370,7 +379,7 @@ Result<std::uint64_t> header_end(std::string_view first_bytes, std::uint64_t fil
     std::string message = "header length " + std::to_string(length) + " exceeds limit of " +
                           std::to_string(kMaxHeaderBytes) +
                           " bytes: this is not a safetensors file";
-    return file ? not_safetensors(std::move(message), *file) : invalid(std::move(message));
+    return file ? not_safetensors(std::move(message), *file) : damaged(std::move(message));
   }
   if (length > file_size - kLengthBytes) {
     if (file) return not_safetensors("this is not a safetensors file", *file);

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
-from runai_model_streamer._errors import StreamerError
+from runai_model_streamer._errors import StreamerError, shown_path
 from runai_model_streamer._logging import logger
 from runai_model_streamer._paths import Path, is_remote, to_native, to_text
 from runai_model_streamer._storage.checkpoint import find_checkpoint
@@ -76,7 +76,13 @@ def pull_files(
         raise NotImplementedError(
             f"pull_files copies objects; {source!r} is a local path: use it as it is"
         )
-    pull_objects(source, to_text(dst), allow_pattern, ignore_pattern, s3_credentials)
+    found, _ = pull_objects(source, to_text(dst), allow_pattern, ignore_pattern, s3_credentials)
+    if not found:
+        logger.warning(
+            "pull_files: %s: no object below it matches, nothing was copied. Check the path and "
+            "the patterns",
+            shown_path(source),
+        )
 
 
 def list_files(

@@ -20,7 +20,7 @@ from runai_model_streamer._errors import (
     from_native,
     shown_path,
 )
-from runai_model_streamer._logging import configure, retried
+from runai_model_streamer._logging import configure, logger, retried
 from runai_model_streamer._paths import Path, is_remote, to_text
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
@@ -69,6 +69,8 @@ def list_objects(
 def list_safetensors_objects(directory: str, credentials: S3Credentials | None = None) -> list[str]:
     """The safetensors objects directly in `directory`, sorted."""
     found = list_objects(directory, False, credentials)
+    if not found:  # stores do not tell a directory without objects from a typo
+        logger.warning("%s: there are no objects. Check the path", shown_path(directory))
     return [path for path, _, _ in found if is_weights(name_of(path))]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runai_model_streamer import list_safetensors, pull_files
+from tests.support.servers.listing import serve_directory
 
 
 def test_a_sorted_list_of_folder_and_name_not_below(folder: Path) -> None:
@@ -42,3 +43,13 @@ def test_pulling_from_a_local_path_is_not_implemented(folder: Path, tmp_path: Pa
     with pytest.raises(NotImplementedError):
         pull_files(str(folder), str(tmp_path / "dst"), None, None)
     assert not (tmp_path / "dst").exists()
+
+
+def test_nothing_at_a_remote_path_is_told(tmp_path: Path, caplog) -> None:
+    (tmp_path / "empty").mkdir()
+    with serve_directory(tmp_path) as url:
+        assert list_safetensors(f"{url}/empty/") == []
+        pull_files(f"{url}/empty/", str(tmp_path / "copy"))
+    listed, pulled = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    assert listed == f"{url}/empty/: there are no objects. Check the path"
+    assert f"{url}/empty/: no object below it matches, nothing was copied" in pulled

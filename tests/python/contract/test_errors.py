@@ -50,6 +50,7 @@ def test_a_broken_header_is_an_error_in_the_words_that_consumers_match(
         load(path)
     assert str(path) in str(caught.value)
     assert "b'" not in str(caught.value)
+    assert caught.value.hint, "no cure"
 
 
 def test_a_header_over_the_limit(tmp_path: Path) -> None:
@@ -64,6 +65,21 @@ def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.safetensors") as caught:
         load(path)
     assert isinstance(caught.value, FileNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ("path", "cure"),
+    [
+        ("s3:/bucket/model.safetensors", r"Write two slashes: s3://bucket/model\.safetensors"),
+        ("HTTPS:/host/model.safetensors", "Write two slashes: HTTPS://host/model"),
+        ("c:/model.safetensors", "Check the path"),
+        ("/nowhere/*.safetensors", r"list_checkpoint\(\) expands it"),
+        ("/nowhere/model.safetensors", "Check the path, and that the volume is mounted"),
+    ],
+)
+def test_the_cure_of_a_missing_file_depends_on_its_path(path: str, cure: str) -> None:
+    with pytest.raises(FileNotFoundError, match=cure):
+        load(path)
 
 
 @pytest.mark.needs("another user")

@@ -2,16 +2,35 @@
 
 #include <cerrno>
 
+#include "streamer/types.h"
+
 namespace streamer {
+namespace {
+
+// What may be wrong with a path at which there is nothing.
+std::string hint_of_missing(const std::string& path) {
+  const std::size_t slash = path.find('/');
+  if (slash != std::string::npos && slash > 0 && path[slash - 1] == ':') {
+    const std::string uri = std::string(path).insert(slash, "/");
+    const Result<SourceKind> kind = source_kind_of(uri);
+    if (kind.ok() && *kind != SourceKind::kFile) return "Write two slashes: " + uri;
+  }
+  if (path.find_first_of("*?[") != std::string::npos) {
+    return "A pattern is not expanded here; list_checkpoint() expands it";
+  }
+  return "Check the path, and that the volume is mounted";
+}
+
+}  // namespace
 
 Status file_error(const std::string& what, const std::string& path, int os_error) {
   Code code = Code::kIo;
-  const char* hint = "";
+  std::string hint;
   switch (os_error) {
     case ENOENT:
     case ENOTDIR:
       code = Code::kNotFound;
-      hint = "Check the path, and that the volume is mounted";
+      hint = hint_of_missing(path);
       break;
     case EACCES:
     case EPERM:
@@ -32,7 +51,7 @@ Status file_error(const std::string& what, const std::string& path, int os_error
     case EIO: hint = "The storage failed: see the kernel's log (dmesg) and check the device"; break;
     default: break;
   }
-  return Status::error(code, what).with_path(path).with_errno(os_error).with_hint(hint);
+  return Status::error(code, what).with_path(path).with_errno(os_error).with_hint(std::move(hint));
 }
 
 Status strategy_error(const std::string& what, int os_error) {

@@ -16,7 +16,8 @@ Result<TrustStore> find_trust_store(const Settings& settings, SourceKind kind,
     return Status::error(Code::kInvalid,
                          std::string("the file that ") + name + " names can't be read")
         .with_errno(errno)
-        .with_path(file);
+        .with_path(file)
+        .with_hint(std::string("Correct ") + name + ", or unset it");
   };
   if (const auto file = settings.text("AWS_CA_BUNDLE"); file && kind == SourceKind::kS3) {
     return choose(*file, "AWS_CA_BUNDLE");
