@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -258,3 +259,29 @@ class TestDemoCost:
         assert self.said(tmp_path) != ""
         (tmp_path / "demo").touch()
         assert self.said(tmp_path) == ""
+
+
+WORKFLOWS = sorted((ROOT / ".github").rglob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_and_forms_name_what_exists(path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    text = path.read_text()
+    document = yaml.safe_load(text)
+    assert document
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    called = re.findall(r"(?:run: |&& |^\s+|')make ([a-z][\w-]*)", text, re.M)
+    assert set(called) <= targets
+    named = re.findall(r"(?<![\w/-])(?:\.ci|scripts|tests|packages)/[\w./-]+\w", text)
+    named += [one.removeprefix("./") for one in re.findall(r"uses: (\./\S+)", text)]
+    assert not [name for name in named if not (ROOT / name).exists()]
+    for module in re.findall(r"python3? -m ((?:scripts|tests|benchmarks)[\w.]*)", text):
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
+    groups = set(re.findall(r"^([\w-]+) = \[", (ROOT / "pyproject.toml").read_text(), re.M))
+    assert set(re.findall(r"--group (\w[\w-]*)", text)) <= groups
+    for job in document.get("jobs", {}).values():
+        needed = job.get("needs", [])
+        needed = {needed} if isinstance(needed, str) else set(needed)
+        assert needed <= document["jobs"].keys()
+        assert "uses" in job or job.get("timeout-minutes"), "it may run for six hours"
