@@ -191,7 +191,7 @@ wheel: $(STAMPS)/venv  ## A manylinux wheel for this Python in dist/, with stati
 	@$(PIP) --group wheel
 	@$(CCACHE) PY=$(PY) scripts/wheels/build.sh
 
-wheels: $(STAMPS)/system-test  ## A wheel for each interpreter of PYTHONS, tried in a clean environment
+wheels: $(STAMPS)/system-test  ## A wheel for each interpreter of PYTHONS, tried in a clean environment (TORCH=none: without torch)
 	@$(CCACHE) scripts/wheels/build_all.sh $(PYTHONS)
 
 test-wheel: wheel  ## Installs the wheel into a clean virtual environment and into a Debian chroot (root)
