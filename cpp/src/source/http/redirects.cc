@@ -40,7 +40,8 @@ std::string without_dots(std::string_view path) {
   return out;
 }
 
-// RFC 3986, 5.2.
+}  // namespace
+
 std::string resolve_link(const Url& base, std::string link) {
   link = link.substr(0, link.find('#'));
   if (has_scheme(link)) return link;
@@ -54,8 +55,6 @@ std::string resolve_link(const Url& base, std::string link) {
   if (!path.starts_with('/')) path.insert(0, "/");
   return base.origin() + without_dots(path) + query;
 }
-
-}  // namespace
 
 std::string encode_unsafe(const std::string& url) {
   return percent_encode(url, "%:/?#[]@!$&'()*+,;=");

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/settings.h"
 #include "source/http/protocol.h"
+#include "text/url.h"
 
 namespace streamer::http {
 
@@ -17,6 +18,9 @@ inline constexpr const char* kAuthorization = "authorization";
 
 // People paste addresses with spaces and letters of their language.
 std::string encode_unsafe(const std::string& url);
+
+// The address that a reference in a response from `base` means (RFC 3986, 5.2), without a fragment.
+std::string resolve_link(const Url& base, std::string link);
 
 // What pins a file: its ETag, or the time of its last change.
 std::string validator_of(const Response& response);

@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "source/http/auth/oauth.h"
 #include "source/http/factory.h"
+#include "source/http/redirects.h"
 #include "text/encoding.h"
 #include "text/json.h"
 #include "text/url.h"
@@ -35,13 +36,17 @@ std::string cache_home(const Settings& settings) {
   return settings.path("XDG_CACHE_HOME") + "/huggingface";
 }
 
-// The address of rel="next" in a Link header.
-std::string next_link(std::string_view header) {
+// The address of rel="next" in the Link header of a response: the header may tell a part of it only
+// (RFC 8288, 3.1).
+std::string next_link(const Response& response) {
+  const std::string_view header = response.header("link");
   const std::size_t mark = header.find("rel=\"next\"");
   const std::size_t open = header.rfind('<', mark);
   const std::size_t close = header.find('>', std::min(open, header.size()));
   if (mark == std::string_view::npos || close == std::string_view::npos || close > mark) return "";
-  return std::string(header.substr(open + 1, close - open - 1));
+  std::string link = encode_unsafe(std::string(header.substr(open + 1, close - open - 1)));
+  const Result<Url> base = parse_url(response.url);
+  return base.ok() ? resolve_link(*base, std::move(link)) : link;
 }
 
 }  // namespace
@@ -111,7 +116,7 @@ Result<ListPage> read_hub_tree(const Response& response) {
     return Status::error(Code::kIo, "the response is no list of files");
   }
   ListPage page;
-  page.next = next_link(response.header("link"));
+  page.next = next_link(response);
   for (const Json& item : json->items) {
     if (item.string("type") != "file") continue;
     ListPage::Entry entry{item.string("path"),
