@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 
 from .connect_proxy import copy
 from .process import free_port
@@ -12,11 +13,16 @@ from .process import free_port
 
 class Gate:
     """Forwards connections to a port on loopback; the first `losses` of them are closed after
-    their first bytes. `arrivals` counts."""
+    their first bytes. `arrivals` counts. `watch` is called with what clients send, before that is
+    passed on; several connections call it at once."""
 
-    def __init__(self, target: int, losses: int = 0) -> None:
+    def __init__(
+        self, target: int, losses: int = 0, watch: Callable[[bytes], None] = lambda data: None
+    ) -> None:
         self.target, self.losses, self.arrivals = target, losses, 0
+        self.watch = watch
         self.port = free_port()
+        self._clients: set[socket.socket] = set()
 
     def open(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", self.port))
@@ -29,6 +35,12 @@ class Gate:
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._thread.join()
+
+    def cut(self) -> None:
+        """Ends the connections that there are."""
+        for client in list(self._clients):
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> Gate:
         self.open()
@@ -53,5 +65,10 @@ class Gate:
             with socket.create_connection(("127.0.0.1", self.target)) as server:
                 back = threading.Thread(target=copy, args=(server, client), daemon=True)
                 back.start()
-                copy(client, server)
+                self._clients.add(client)
+                while data := client.recv(1 << 16):
+                    self.watch(data)
+                    server.sendall(data)
+                self._clients.discard(client)
+                server.shutdown(socket.SHUT_WR)
                 back.join()
