@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections import Counter
@@ -39,6 +40,19 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 with SafetensorsStreamer() as streamer:
     streamer.stream_files([f"s3://bucket/m{i}.safetensors" for i in range(files)])
     print(len(dict(streamer.get_tensors())))
+"""
+# Reads so many objects at once, with the number of descriptors before that in their names.
+READ_AT_ONCE = """
+import os, sys
+from runai_model_streamer import FileChunks, FileStreamer
+for number in map(int, sys.argv[1:]):
+    os.environ["RUNAI_STREAMER_CONCURRENCY"] = str(number)
+    before = len(os.listdir("/proc/self/fd"))
+    folder = f"s3://bucket/{os.getpid()}/{before}/{number}"
+    with FileStreamer() as streamer:
+        streamer.stream_files([FileChunks(i, f"{folder}/{i}", 0, [1000]) for i in range(number)])
+        assert len(list(streamer.get_chunks())) == number
+    print(len(os.listdir("/proc/self/fd")) - before, end=" ")
 """
 BYTES = bytes([1]) * (96 << 20)
 
@@ -98,6 +112,31 @@ class TestAddresses:
         with serving(addresses[1:], port) as clients:
             read_from(port, addresses)
         assert set(clients) == set(addresses[1:])
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_connection_has_one_descriptor(scheme, certificate, authority):
+    """And the process a few more, whatever their number."""
+    numbers = [8, 32, 64]
+    open_now, most = Counter[int](), Counter[int]()
+    all_there = {number: threading.Event() for number in numbers}
+    lock = threading.Lock()
+
+    def handler(seen: Seen) -> Answer:
+        pid, before, number = map(int, seen.path.split("/")[2:5])
+        with lock:
+            open_now[number] += 1
+            if open_now[number] == number:
+                most[number] = len(os.listdir(f"/proc/{pid}/fd")) - before
+                all_there[number].set()
+        assert all_there[number].wait(60)
+        return serve(seen, BYTES[:1000])
+
+    with Canned(handler, certificate if scheme == "https" else None) as server:
+        env = {"AWS_ENDPOINT_URL": server.url, "AWS_CA_BUNDLE": str(authority.ca)}
+        env |= S3_ENV | {"RUNAI_STREAMER_HEDGE": "0"}
+        assert python(READ_AT_ONCE, *numbers, **env).split() == ["0"] * len(numbers)
+    assert all(most[number] <= number + 8 for number in numbers), most
 
 
 def model_of(files: int) -> tuple[dict[str, bytes], dict[str, torch.Tensor]]:

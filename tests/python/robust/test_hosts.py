@@ -87,21 +87,6 @@ def test_few_file_descriptors(files: list[str], limit: int) -> None:
 
 
 @pytest.mark.servers
-def test_a_connection_has_at_most_five_descriptors(served: tuple[list[str], str]) -> None:
-    """Its socket, and what libcurl needs to wait for it, to resolve a name and to probe IPv6."""
-    addresses, ca = served
-    connections, others = 64, 48
-    limit = 5 * connections + others
-    code = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))\n"
-    env = bare_environment(
-        SSL_CERT_FILE=ca,
-        RUNAI_STREAMER_CONCURRENCY=str(connections),
-        RUNAI_STREAMER_MAX_ATTEMPTS="1",
-    )
-    assert run("import torch\n" + code + LOAD, *addresses, env=env) == "200"
-
-
-@pytest.mark.servers
 def test_no_file_descriptors_for_connections_is_an_error_that_says_so(
     served: tuple[list[str], str],
 ) -> None:

@@ -27,7 +27,7 @@ constexpr std::uint64_t kMostChunk = 32 << 20;
 constexpr std::uint64_t kLeastChunk = 5 << 20;
 constexpr int kInitialConcurrency = 4;
 constexpr int kMaxConcurrency = 1024;
-constexpr int kDescriptors = 6;  // of one connection, with those that libcurl wakes itself by
+constexpr int kDescriptors = 4;  // of one connection at most, if libcurl reads through a proxy
 constexpr int kOpenConcurrency = 64;
 // The first attempt at a small read (kHurry) or at a page of a list is aborted if it takes longer
 // than most do, the second one at four times that.

@@ -1,6 +1,7 @@
 // One attempt at a request: what its callbacks know, and where the response's bytes go.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -62,6 +63,12 @@ class Attempt {
   std::size_t segment_position_ = 0;  //
   std::uint64_t to_skip_ = 0;
 };
+
+// How often a silent transfer is looked at.
+inline constexpr std::chrono::milliseconds kTick{100};
+
+// Shows in the trace.
+inline constexpr const char* kStragglerMessage = "straggler: far slower than other reads";
 
 // Tells an attempt that has stalled: slower than the settings allow, for as long as they allow.
 class StallWatch {

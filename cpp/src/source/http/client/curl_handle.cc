@@ -14,12 +14,12 @@
 #include <utility>
 
 #include "source/http/client/proxy.h"
+#include "source/http/client/tls_session.h"
 #include "text/url.h"
 
 namespace streamer::http {
 namespace {
 
-constexpr std::size_t kTlsRead = 128 << 10;
 constexpr long kReceiveBuffer = 512 << 10;  // the most that libcurl takes
 
 // libcurl's only global state; set up by the first connection of the process, never at import.
@@ -27,8 +27,7 @@ bool curl_ready() {
   static std::mutex mutex;
   static bool ready = false;
   const std::lock_guard lock(mutex);
-  // A host may call exit() while threads are in a connection.
-  if (!ready) OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, nullptr);
+  if (!ready) set_up_openssl();
   if (!ready) ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
   return ready;
 }
@@ -48,48 +47,13 @@ int descriptor_errno() {
   return 0;
 }
 
-// The place of the flag of CurlHandle in an SSL_CTX.
-int flag_index() {
-  static const int index = SSL_CTX_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
-  return index;
-}
-
-// Called when a server asks for a client certificate: there is none.
-int note_demand(SSL* ssl, X509**, EVP_PKEY**) {
-  void* flag = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), flag_index());
-  if (flag != nullptr) *static_cast<bool*>(flag) = true;
-  return 0;
-}
-
-// What OpenSSL says of a server that responds to a handshake with something else.
-bool lacks_tls(const std::string& message) {
-  return message.find("wrong version number") != message.npos ||
-         message.find("http request") != message.npos ||
-         message.find("packet length too long") != message.npos;
-}
-
-// Of a server that wants to know who the client is, by TLS.
-bool wants_certificate(const std::string& message) {
-  return message.find("certificate required") != message.npos;
-}
-
-bool is_alert(const std::string& message) { return message.find(" alert ") != message.npos; }
-
-constexpr const char* kNoClientCertificates =
-    "Client certificates are not supported: use an endpoint without mutual TLS";
-
 }  // namespace
 
 CURLcode CurlHandle::set_up_tls(CURL*, void* context, void* handle) {
   auto* const self = static_cast<CurlHandle*>(handle);
   auto* const ssl = static_cast<SSL_CTX*>(context);
   if (self->certificates_) SSL_CTX_set1_cert_store(ssl, self->certificates_.get());
-  if (self->reads_ahead_) {
-    SSL_CTX_set_read_ahead(ssl, 1);
-    SSL_CTX_set_default_read_buffer_len(ssl, kTlsRead);
-  }
-  SSL_CTX_set_ex_data(ssl, flag_index(), &self->asked_for_certificate_);
-  SSL_CTX_set_client_cert_cb(ssl, &note_demand);
+  decline_certificates(ssl, &self->asked_for_certificate_);
   return CURLE_OK;
 }
 
@@ -140,7 +104,6 @@ void CurlHandle::prepare(const Request& request, const TransportSettings& settin
   set(CURLOPT_SSL_VERIFYHOST, 2L);
   set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
   certificates_.reset();
-  reads_ahead_ = false;
   const Result<Url> url = parse_url(request.url);
   std::string origin = url.ok() ? url->origin() : "this address";
   if (origin != origin_) asked_for_certificate_ = false;
@@ -168,21 +131,6 @@ void CurlHandle::trust(const TrustStore& store) {
   }
   if (!store.file.empty()) set(CURLOPT_CAINFO, store.file.c_str());
   if (!store.directory.empty()) set(CURLOPT_CAPATH, store.directory.c_str());
-}
-
-void CurlHandle::read_ahead() { reads_ahead_ = true; }
-
-void CurlHandle::resolve(const Url& url, const std::vector<std::string>& addresses) {
-  if (addresses.empty()) return;
-  const int port = url.port != 0 ? url.port : url.scheme == "https" ? 443 : 80;
-  std::string entry = url.host + ":" + std::to_string(port) + ":";
-  for (const std::string& address : addresses) {
-    if (entry.back() != ':') entry += ',';
-    const bool v6 = address.find(':') != std::string::npos;
-    entry += v6 ? "[" + address + "]" : address;
-  }
-  addresses_.reset(curl_slist_append(nullptr, entry.c_str()));
-  set(CURLOPT_RESOLVE, addresses_.get());
 }
 
 CURLcode CurlHandle::run(Attempt* attempt) {
@@ -261,14 +209,7 @@ TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error
     default: break;
   }
   std::string message = error_[0] != '\0' ? error_ : curl_easy_strerror(result);
-  if (!connected && lacks_tls(message)) {
-    message = "the server at " + origin_ + " does not speak TLS";
-    hint = "Use http:// in the endpoint if the server is a plain one";
-    outcome.retry = false;
-  } else if (wants_certificate(message) ||
-             (!connected && asked_for_certificate_ && is_alert(message))) {
-    message = "the server at " + origin_ + " demands a client certificate";
-    hint = kNoClientCertificates;
+  if (explain_tls_error(origin_, asked_for_certificate_, connected, &message, &hint)) {
     outcome.retry = false;
   } else if (result == CURLE_UNSUPPORTED_PROTOCOL && message.find("HTTP/0.9") != message.npos) {
     code = Code::kNetwork;
@@ -289,23 +230,6 @@ TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error
   outcome.status = Status::error(code, std::move(message))
                        .with_errno(outcome.retry ? os_error : 0)
                        .with_hint(std::move(hint));
-  return outcome;
-}
-
-TransferResult CurlHandle::unanswered(TransferResult outcome) const {
-  if (!asked_for_certificate_ || !outcome.retry || outcome.status.code() != Code::kNetwork) {
-    return outcome;
-  }
-  const ErrorDetail& detail = outcome.status.detail();
-  // An alert is the server's decision; anything else may pass.
-  outcome.retry = !is_alert(detail.message);
-  outcome.status =
-      Status::error(Code::kNetwork, "the server at " + origin_ +
-                                        " asked for a client certificate, and ended the "
-                                        "connection: " +
-                                        detail.message)
-          .with_errno(outcome.retry ? detail.os_error : 0)
-          .with_hint(kNoClientCertificates);
   return outcome;
 }
 

@@ -5,11 +5,12 @@
 
 #include <memory>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "source/http/client/attempt.h"
 #include "source/http/client/connection.h"
 #include "source/http/client/request.h"
+#include "source/http/client/tls_session.h"
 #include "text/url.h"
 
 namespace streamer::http {
@@ -41,49 +42,34 @@ class CurlHandle {
 
   // Forgets all options, and sets those for how to connect for `request`.
   void prepare(const Request& request, const TransportSettings& settings);
-  // Lets the TLS library read more than the record asked for. Only for connections whose owner asks
-  // it before waiting for the socket: what was read ahead does not show there.
-  void read_ahead();
-  // Connects to these addresses of the host of `url`, in this order; by default libcurl resolves.
-  void resolve(const Url& url, const std::vector<std::string>& addresses);
   // Runs the transfer to its end. What ends it from outside is left in `attempt->abort`.
   CURLcode run(Attempt* attempt);
-  // Ends it where it is: a transfer that is under way loses its connection, and so does one that
-  // only connects; those of others are kept for the next.
+  // Ends it where it is: a transfer that is under way loses its connection; that of another is kept
+  // for the next.
   void end();
   // The error that `result` stands for.
   TransferResult outcome(CURLcode result, bool connected, int os_error) const;
   // A response has begun.
   void answered() { asked_for_certificate_ = false; }
-  // `outcome` of a request that no response came to. A server that demands a client certificate may
-  // end the connection before its reason arrives: the error then says that it had asked for one.
-  TransferResult unanswered(TransferResult outcome) const;
+  // `outcome` of a request that no response came to.
+  TransferResult unanswered(TransferResult outcome) const {
+    return asked_for_certificate_ ? explain_silence(origin_, std::move(outcome)) : outcome;
+  }
 
  private:
   static CURLcode set_up_tls(CURL* easy, void* context, void* handle);
   void trust(const TrustStore& store);
 
-  struct ListFree {
-    void operator()(curl_slist* list) const { curl_slist_free_all(list); }
-  };
-  std::unique_ptr<curl_slist, ListFree> addresses_;  // in use by the easy handle
-  std::shared_ptr<X509_STORE> certificates_;         // null: libcurl loads them
+  std::shared_ptr<X509_STORE> certificates_;  // null: libcurl loads them
   Status status_;
   // The easy handle goes first: it may have a connection that the multi handle owns.
   std::unique_ptr<CURLM, MultiCleanup> multi_;
   std::unique_ptr<CURL, EasyCleanup> easy_;
   bool added_ = false;
-  bool reads_ahead_ = false;
   std::string origin_;                  // of what prepare() was for
   bool asked_for_certificate_ = false;  // by that server, which has not responded since
   std::string proxy_;                   // of what prepare() was for
   char error_[CURL_ERROR_SIZE] = {};
 };
-
-// How often a silent transfer is looked at.
-inline constexpr std::chrono::milliseconds kTick{100};
-
-// Shows in the trace.
-inline constexpr const char* kStragglerMessage = "straggler: far slower than other reads";
 
 }  // namespace streamer::http

@@ -1,8 +1,6 @@
 #include "source/http/client/direct_transfer.h"
 
 #include <netdb.h>
-#include <poll.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -23,11 +21,6 @@ constexpr milliseconds kWatchedTick{20};
 // To connect to one of several addresses.
 constexpr milliseconds kFirstConnect{2'000};
 
-bool wait_for(curl_socket_t socket, short what, milliseconds time) {
-  pollfd one{socket, what, 0};
-  return poll(&one, 1, static_cast<int>(time.count())) > 0;
-}
-
 TransferResult network(Code code, std::string message, int os_error = 0) {
   return {Status::error(code, std::move(message)).with_errno(os_error), true, false};
 }
@@ -46,20 +39,16 @@ TransferResult unresolved(const std::string& host, int error) {
 }  // namespace
 
 struct DirectTransfer::Channel {
-  CurlHandle handle;
+  ServerSocket socket;
   std::string origin;
-  curl_socket_t socket = CURL_SOCKET_BAD;
-  std::int64_t port = -1;  // local
   Clock::time_point used;
   int low_water = 1;  // bytes that wake who waits for the socket
   // Of the server, where the transport has chosen it.
   std::string host, address;
   AddressLease lease;
 
-  bool open() const { return socket != CURL_SOCKET_BAD; }
   void close() {
-    handle.end();
-    socket = CURL_SOCKET_BAD;
+    socket.close();
     low_water = 1;
     lease.reset();
   }
@@ -69,15 +58,17 @@ struct DirectTransfer::Channel {
     if (origin.starts_with("https")) missing -= std::min(missing, kRecord);
     const int wanted = static_cast<int>(std::clamp<std::uint64_t>(missing, 1, kLowWater));
     if (wanted == low_water) return;
-    setsockopt(socket, SOL_SOCKET, SO_RCVLOWAT, &wanted, sizeof wanted);
+    socket.wake_at(wanted);
     low_water = wanted;
   }
   // An idle connection with something to read is closed, or has bytes that nobody asked for; the
   // TLS library may hold them already.
-  bool idle() const {
+  bool idle() {
     char byte = 0;
     std::size_t size = 0;
-    return open() && curl_easy_recv(handle.easy(), &byte, 1, &size) == CURLE_AGAIN;
+    if (!socket.open()) return false;
+    const Io io = socket.receive(&byte, 1, &size);
+    return io == Io::kWaitsToRead || io == Io::kWaitsToWrite;
   }
 };
 
@@ -86,7 +77,10 @@ DirectTransfer::~DirectTransfer() = default;
 
 bool DirectTransfer::serves(const Request& request, const Attempt& attempt) {
   const bool get = request.method == "GET" || request.method == "HEAD";
-  return get && attempt.body != nullptr && proxy_for(request).empty();
+  // libcurl translates the names of hosts in other scripts.
+  const bool plain =
+      std::none_of(request.url.begin(), request.url.end(), [](char c) { return (c & 0x80) != 0; });
+  return get && attempt.body != nullptr && plain && proxy_for(request).empty();
 }
 
 DirectTransfer::Channel& DirectTransfer::channel_to(const std::string& origin) {
@@ -103,7 +97,6 @@ DirectTransfer::Channel& DirectTransfer::channel_to(const std::string& origin) {
 
 TransferResult DirectTransfer::connect(Channel* channel, const Request& request, const Url& url,
                                        Attempt* attempt) {
-  if (const Status& status = channel->handle.status(); !status.ok()) return {status};
   channel->close();
   Transport& transport = *attempt->transport;
   const milliseconds timeout(request.connect_timeout_ms > 0
@@ -129,53 +122,34 @@ TransferResult DirectTransfer::connect(Channel* channel, const Request& request,
   // An address that is silent should not cost all of the time while there are others.
   const bool others = found.addresses.size() > 1 && timeout > kFirstConnect;
   TransferResult outcome =
-      connect_once(channel, request, url, found.addresses,
+      connect_once(channel, url, found.addresses,
                    others ? static_cast<int>(kFirstConnect.count()) : left(), attempt);
   if (!others || outcome.status.code() != Code::kTimeout || attempt->aborted() ||
       !transport.interrupted().ok() || left() <= 1) {
     return outcome;
   }
-  return connect_once(channel, request, url, find().addresses, left(), attempt);
+  return connect_once(channel, url, find().addresses, left(), attempt);
 }
 
-TransferResult DirectTransfer::connect_once(Channel* channel, const Request& request,
-                                            const Url& url,
+TransferResult DirectTransfer::connect_once(Channel* channel, const Url& url,
                                             const std::vector<std::string>& addresses,
                                             int timeout_ms, Attempt* attempt) {
   Transport& transport = *attempt->transport;
-  CurlHandle& handle = channel->handle;
-  handle.prepare(request, transport.settings);
-  handle.set(CURLOPT_URL, (url.origin() + "/").c_str());
-  handle.set(CURLOPT_CONNECT_ONLY, 1L);
-  handle.set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(timeout_ms));
-  handle.read_ahead();
-  handle.resolve(url, addresses);
-  const CURLcode result = handle.run(attempt);
-  if (result != CURLE_OK) {
-    long os_error = 0;
-    curl_easy_getinfo(handle.easy(), CURLINFO_OS_ERRNO, &os_error);
-    TransferResult outcome =
-        handle.unanswered(handle.outcome(result, /*connected=*/false, static_cast<int>(os_error)));
-    channel->close();
+  TransferResult outcome =
+      channel->socket.connect(url, addresses, std::chrono::milliseconds(timeout_ms), attempt);
+  if (!outcome.status.ok()) {
     if (!addresses.empty() && transport.interrupted().ok() && !attempt->aborted()) {
       transport.addresses.failed(url.host, addresses.front());
     }
     return outcome;
   }
-  const char* peer = nullptr;
-  curl_easy_getinfo(handle.easy(), CURLINFO_PRIMARY_IP, &peer);
-  if (peer != nullptr && !addresses.empty()) {
-    // libcurl goes on to the next address where one does not respond.
+  const std::string& peer = channel->socket.peer();
+  if (!addresses.empty()) {
     if (addresses.front() != peer) transport.addresses.failed(url.host, addresses.front());
     channel->host = url.host;
     channel->address = peer;
     channel->lease = transport.addresses.lease(url.host, peer);
   }
-  long port = -1;
-  curl_easy_getinfo(handle.easy(), CURLINFO_ACTIVESOCKET, &channel->socket);
-  curl_easy_getinfo(handle.easy(), CURLINFO_LOCAL_PORT, &port);
-  channel->port = port;
-  if (!channel->open()) return network(Code::kNetwork, "the connection was lost at once");
   return {};
 }
 
@@ -194,15 +168,15 @@ TransferResult DirectTransfer::perform(const Request& request, Attempt* attempt,
       TransferResult outcome = connect(&channel, request, *url, attempt);
       if (!outcome.status.ok()) return outcome;
     }
-    times->connection = channel.port;
+    times->connection = channel.socket.port();
     times->reused = reused;
     if (attempt->body->progress != nullptr) attempt->body->progress->fresh = !reused;
     ResponseParser reader(attempt, request.method == "HEAD");
     TransferResult outcome = exchange(&channel, text, &reader, attempt, end, times);
     if (reader.begun()) {
-      channel.handle.answered();
+      channel.socket.answered();
     } else {
-      outcome = channel.handle.unanswered(std::move(outcome));
+      outcome = channel.socket.unanswered(std::move(outcome));
     }
     const bool fine = outcome.status.ok() && reader.done() && reader.reusable();
     const bool ended = !attempt->abort.ok() || !attempt->transport->interrupted().ok();
@@ -221,29 +195,28 @@ TransferResult DirectTransfer::exchange(Channel* channel, const std::string& tex
                                         ResponseParser* reader, Attempt* attempt,
                                         Clock::time_point end, TransferTimes* times) {
   StallWatch watch(attempt->transport->settings);
-  CURL* easy = channel->handle.easy();
+  ServerSocket& socket = channel->socket;
   std::array<char, kScratch> scratch;  // NOLINT: filled before it is read
   std::size_t sent = 0;
   const Clock::time_point start = Clock::now();
   const auto tick = attempt->body->progress != nullptr ? kWatchedTick : kTick;
   while (!reader->done()) {
-    CURLcode result = CURLE_OK;
+    Io result = Io::kDone;
     std::size_t moved = 0;
     const bool sending = sent < text.size();
     const std::span<char> room = reader->room();
-    errno = 0;
     if (sending) {
-      result = curl_easy_send(easy, text.data() + sent, text.size() - sent, &moved);
-      if (result == CURLE_OK) sent += moved;
+      result = socket.send(text.data() + sent, text.size() - sent, &moved);
+      sent += moved;
     } else if (!room.empty()) {
-      result = curl_easy_recv(easy, room.data(), room.size(), &moved);
-      if (result == CURLE_OK && moved > 0 && !reader->stored(moved)) {
+      result = socket.receive(room.data(), room.size(), &moved);
+      if (moved > 0 && !reader->stored(moved)) {
         return {attempt->transport->interrupted()};
       }
     } else {
       const std::size_t size = reader->in_header() ? kHeaderRead : kScratch;
-      result = curl_easy_recv(easy, scratch.data(), size, &moved);
-      if (result == CURLE_OK && moved > 0) {
+      result = socket.receive(scratch.data(), size, &moved);
+      if (moved > 0) {
         if (!reader->begun()) {
           times->first_byte = seconds_between(start, Clock::now());
         }
@@ -253,7 +226,7 @@ TransferResult DirectTransfer::exchange(Channel* channel, const std::string& tex
         }
       }
     }
-    if (result == CURLE_OK && moved == 0 && !sending) {
+    if (result == Io::kDone && moved == 0 && !sending) {
       if (reader->closed()) return {};
       if (!reader->begun()) return network(Code::kNetwork, "the server closed the connection");
       return network(Code::kShortRead, reader->in_header()
@@ -262,18 +235,15 @@ TransferResult DirectTransfer::exchange(Channel* channel, const std::string& tex
                                                  std::to_string(reader->missing()) +
                                                  " bytes missing");
     }
-    if (result != CURLE_OK && result != CURLE_AGAIN) {
-      return channel->handle.outcome(result, /*connected=*/true, errno);
-    }
+    if (result == Io::kFailed) return socket.failure();
     if (Status status = attempt->transport->interrupted(); !status.ok()) return {status};
     if (attempt->aborted()) return network(Code::kTimeout, kStragglerMessage);
     if (Clock::now() >= end) return network(Code::kTimeout, "the request took too long");
     if (watch.stalled(attempt)) return network(Code::kTimeout, "the transfer has stalled");
-    if (result == CURLE_AGAIN) {
+    if (result != Io::kDone) {
       channel->wake_at(room.empty() && !attempt->fills_memory() ? 1 : reader->missing());
       const auto left = std::chrono::duration_cast<milliseconds>(end - Clock::now());
-      wait_for(channel->socket, sending ? POLLOUT : POLLIN,
-               std::clamp(left, milliseconds(1), tick));
+      socket.wait(result == Io::kWaitsToWrite, std::clamp(left, milliseconds(1), tick));
     }
   }
   channel->wake_at(1);

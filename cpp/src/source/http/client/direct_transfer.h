@@ -1,6 +1,4 @@
-// Ranged reads: libcurl connects, proves who the server is and encrypts; the request and the
-// response pass through here, so that bodies are received straight into the memory where they
-// belong.
+// Ranged reads: bodies are received straight into the memory where they belong.
 #pragma once
 
 #include <array>
@@ -8,9 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "source/http/client/curl_handle.h"
+#include "source/http/client/attempt.h"
 #include "source/http/client/curl_transfer.h"
 #include "source/http/client/response_parser.h"
+#include "source/http/client/server_socket.h"
 
 namespace streamer::http {
 
@@ -32,7 +31,7 @@ class DirectTransfer {
   Channel& channel_to(const std::string& origin);
   TransferResult connect(Channel* channel, const Request& request, const Url& url,
                          Attempt* attempt);
-  TransferResult connect_once(Channel* channel, const Request& request, const Url& url,
+  TransferResult connect_once(Channel* channel, const Url& url,
                               const std::vector<std::string>& addresses, int timeout_ms,
                               Attempt* attempt);
   TransferResult exchange(Channel* channel, const std::string& text, ResponseParser* reader,

@@ -1,0 +1,308 @@
+#include "source/http/client/server_socket.h"
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <memory>
+#include <utility>
+
+namespace streamer::http {
+namespace {
+
+using std::chrono::milliseconds;
+
+// Until another address is tried at the same time.
+constexpr milliseconds kHeadStart{200};
+constexpr int kKeepAlive = 60;  // seconds
+
+using AddressList = std::unique_ptr<addrinfo, void (*)(addrinfo*)>;
+
+bool is_v6(const std::string& address) { return address.find(':') != std::string::npos; }
+
+// The host of a URL as the system's functions know it.
+std::string bare_host(const Url& url) {
+  std::string host = url.host;
+  if (!host.starts_with('[')) return host;
+  host = host.substr(1, host.size() - 2);
+  const std::size_t zone = host.find("%25");
+  if (zone != std::string::npos) host.erase(zone + 1, 2);
+  return host;
+}
+
+// The second address is of the other family, if there is one: one of them may not work here.
+std::vector<std::string> in_turn(std::vector<std::string> addresses) {
+  const auto other = std::find_if(addresses.begin(), addresses.end(), [&](const auto& address) {
+    return is_v6(address) != is_v6(addresses.front());
+  });
+  if (other != addresses.end()) std::rotate(addresses.begin() + 1, other, other + 1);
+  return addresses;
+}
+
+// An attempt to reach one address.
+class Reaching {
+ public:
+  // Begins it; where that fails at once, error() is not 0.
+  Reaching(std::string address, int port) : address_(std::move(address)) {
+    addrinfo hints{};
+    hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
+    hints.ai_socktype = SOCK_STREAM;
+    addrinfo* found = nullptr;
+    if (getaddrinfo(address_.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) {
+      error_ = EADDRNOTAVAIL;
+      return;
+    }
+    const AddressList list(found, &freeaddrinfo);
+    socket_ = ::socket(list->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+    if (socket_ < 0) {
+      error_ = errno;
+      return;
+    }
+    const int on = 1;
+    setsockopt(socket_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(socket_, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(socket_, IPPROTO_TCP, TCP_KEEPIDLE, &kKeepAlive, sizeof kKeepAlive);
+    setsockopt(socket_, IPPROTO_TCP, TCP_KEEPINTVL, &kKeepAlive, sizeof kKeepAlive);
+    if (::connect(socket_, list->ai_addr, list->ai_addrlen) != 0) error_ = errno;
+    if (error_ == EINPROGRESS || error_ == EINTR) {
+      error_ = 0;
+      pending_ = true;
+    }
+  }
+  ~Reaching() {
+    if (socket_ >= 0) ::close(socket_);
+  }
+  Reaching(const Reaching&) = delete;
+  Reaching& operator=(const Reaching&) = delete;
+
+  // After the socket can be written.
+  void look() {
+    socklen_t size = sizeof error_;
+    if (getsockopt(socket_, SOL_SOCKET, SO_ERROR, &error_, &size) != 0) error_ = errno;
+    pending_ = false;
+  }
+  bool pending() const { return pending_; }
+  int error() const { return error_; }
+  int socket() const { return socket_; }
+  int take() { return std::exchange(socket_, -1); }
+  const std::string& address() const { return address_; }
+
+ private:
+  const std::string address_;
+  int socket_ = -1;
+  int error_ = 0;
+  bool pending_ = false;
+};
+
+bool short_of_descriptors(int error) { return error == EMFILE || error == ENFILE; }
+
+TransferResult unreachable(const Url& url, int port, int error) {
+  const std::string where = bare_host(url) + " port " + std::to_string(port);
+  if (error == ETIMEDOUT) {
+    return {.status = Status::error(Code::kTimeout, "Failed to connect to " + where + " in time"),
+            .retry = true,
+            .unreachable = true};
+  }
+  const bool none = short_of_descriptors(error);
+  return {
+      .status = Status::error(none ? Code::kIo : Code::kNetwork, "Failed to connect to " + where)
+                    .with_errno(error)
+                    .with_hint(none ? "Raise the limit of open files (ulimit -n)"
+                                    : "Check the endpoint's address"),
+      .retry = true,
+      .unreachable = true,
+      .refused = error == ECONNREFUSED};
+}
+
+// What ends an attempt from outside; ok: nothing has.
+TransferResult ended_from_outside(Attempt* attempt) {
+  if (Status status = attempt->transport->interrupted(); !status.ok()) {
+    attempt->abort = status;
+    return {.status = std::move(status)};
+  }
+  if (attempt->aborted()) {
+    return {.status = Status::error(Code::kTimeout, kStragglerMessage),
+            .retry = true,
+            .unreachable = true};
+  }
+  return {};
+}
+
+milliseconds until(Clock::time_point end) {
+  const auto left = std::chrono::ceil<milliseconds>(end - Clock::now());
+  return std::clamp(left, milliseconds(0), kTick);
+}
+
+}  // namespace
+
+TransferResult ServerSocket::connect(const Url& url, const std::vector<std::string>& addresses,
+                                     milliseconds timeout, Attempt* attempt) {
+  close();
+  std::string origin = url.origin();
+  if (origin != origin_) asked_for_certificate_ = false;
+  origin_ = std::move(origin);
+  const Clock::time_point end = Clock::now() + timeout;
+  TransferResult outcome = reach(url, addresses, end, attempt);
+  if (outcome.status.ok() && url.scheme == "https") outcome = secure(url, end, attempt);
+  if (!outcome.status.ok()) close();
+  return outcome;
+}
+
+TransferResult ServerSocket::reach(const Url& url, const std::vector<std::string>& addresses,
+                                   Clock::time_point end, Attempt* attempt) {
+  const int port = url.port != 0 ? url.port : url.scheme == "https" ? 443 : 80;
+  std::vector<std::string> candidates = addresses;
+  if (candidates.empty() && url.host_is_local()) candidates = {"::1", "127.0.0.1"};
+  if (candidates.empty() && url.host_is_ip()) candidates = {bare_host(url)};
+  if (candidates.empty()) {  // nobody has resolved it
+    const int error = Addresses::system_resolver(bare_host(url), &candidates);
+    if (error != 0) {
+      return {.status = Status::error(Code::kNetwork, "Could not resolve host: " + url.host + " (" +
+                                                          gai_strerror(error) + ")")
+                            .with_hint("Check the endpoint's address"),
+              .retry = true,
+              .unreachable = true,
+              .unresolved = true};
+    }
+  }
+  candidates = in_turn(std::move(candidates));
+  std::array<std::unique_ptr<Reaching>, 2> running;
+  std::size_t next = 0;
+  int last_error = ETIMEDOUT;
+  Clock::time_point turn = Clock::now();
+  for (;;) {
+    std::array<pollfd, running.size()> waiting;
+    std::size_t number = 0;
+    for (auto& one : running) {
+      if (!one && next < candidates.size() && Clock::now() >= turn) {
+        one = std::make_unique<Reaching>(candidates[next++], port);
+        turn = Clock::now() + kHeadStart;
+      }
+      if (!one) continue;
+      if (one->pending()) {
+        waiting[number++] = {one->socket(), POLLOUT, 0};
+        continue;
+      }
+      if (one->error() == 0) {
+        peer_ = one->address();
+        socket_ = one->take();
+        sockaddr_storage own{};
+        socklen_t size = sizeof own;
+        port_ = -1;
+        if (getsockname(socket_, reinterpret_cast<sockaddr*>(&own), &size) == 0) {
+          port_ = ntohs(own.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&own)->sin6_port
+                                                  : reinterpret_cast<sockaddr_in*>(&own)->sin_port);
+        }
+        return {};
+      }
+      last_error = one->error();
+      turn = Clock::now();
+      one.reset();
+    }
+    if (short_of_descriptors(last_error)) return unreachable(url, port, last_error);
+    if (number == 0) {
+      if (next == candidates.size()) return unreachable(url, port, last_error);
+      continue;  // an address has failed at once
+    }
+    if (TransferResult ended = ended_from_outside(attempt); !ended.status.ok()) return ended;
+    if (Clock::now() >= end) return unreachable(url, port, ETIMEDOUT);
+    milliseconds time = until(end);
+    if (next < candidates.size() && number < running.size()) time = std::min(time, until(turn));
+    if (poll(waiting.data(), number, static_cast<int>(time.count())) <= 0) continue;
+    for (std::size_t i = 0; i < number; ++i) {
+      if (waiting[i].revents == 0) continue;
+      for (auto& one : running) {
+        if (one && one->pending() && one->socket() == waiting[i].fd) one->look();
+      }
+    }
+  }
+}
+
+TransferResult ServerSocket::secure(const Url& url, Clock::time_point end, Attempt* attempt) {
+  TransferResult outcome =
+      tls_.begin(socket_, url, attempt->transport->settings.trust, &asked_for_certificate_);
+  if (!outcome.status.ok()) return outcome;
+  for (;;) {
+    const Io io = tls_.handshake();
+    if (io == Io::kDone) return {};
+    if (io == Io::kFailed) {
+      outcome = explained(tls_.refusal(), /*connected=*/false);
+      return asked_for_certificate_ ? explain_silence(origin_, std::move(outcome)) : outcome;
+    }
+    if (TransferResult ended = ended_from_outside(attempt); !ended.status.ok()) return ended;
+    if (Clock::now() >= end) {
+      return {
+          .status = Status::error(Code::kTimeout, "no TLS connection to " + url.host + " in time"),
+          .retry = true,
+          .unreachable = true};
+    }
+    wait(io == Io::kWaitsToWrite, until(end));
+  }
+}
+
+TransferResult ServerSocket::explained(TransferResult outcome, bool connected) const {
+  std::string message = outcome.status.detail().message;
+  std::string hint = outcome.status.detail().hint;
+  if (!explain_tls_error(origin_, asked_for_certificate_, connected, &message, &hint)) {
+    return outcome;
+  }
+  outcome.retry = false;
+  outcome.status =
+      Status::error(outcome.status.code(), std::move(message)).with_hint(std::move(hint));
+  return outcome;
+}
+
+void ServerSocket::close() {
+  tls_.end();
+  if (socket_ >= 0) ::close(std::exchange(socket_, -1));
+}
+
+Io ServerSocket::send(const char* data, std::size_t size, std::size_t* moved) {
+  if (tls_.active()) {
+    const Io io = tls_.send(data, size, moved);
+    os_error_ = errno;
+    return io;
+  }
+  const ssize_t sent = ::send(socket_, data, size, MSG_NOSIGNAL);
+  os_error_ = sent < 0 ? errno : 0;
+  *moved = static_cast<std::size_t>(std::max<ssize_t>(sent, 0));
+  if (sent >= 0) return Io::kDone;
+  return os_error_ == EAGAIN || os_error_ == EINTR ? Io::kWaitsToWrite : Io::kFailed;
+}
+
+Io ServerSocket::receive(char* data, std::size_t size, std::size_t* moved) {
+  if (tls_.active()) {
+    const Io io = tls_.receive(data, size, moved);
+    os_error_ = errno;
+    return io;
+  }
+  const ssize_t received = ::recv(socket_, data, size, 0);
+  os_error_ = received < 0 ? errno : 0;
+  *moved = static_cast<std::size_t>(std::max<ssize_t>(received, 0));
+  if (received >= 0) return Io::kDone;
+  return os_error_ == EAGAIN || os_error_ == EINTR ? Io::kWaitsToRead : Io::kFailed;
+}
+
+TransferResult ServerSocket::failure() const {
+  const std::string why = tls_.active() ? "TLS: " + tls_.error() : "the connection was lost";
+  return explained(
+      {.status = Status::error(Code::kNetwork, why).with_errno(os_error_), .retry = true},
+      /*connected=*/true);
+}
+
+void ServerSocket::wait(bool to_write, milliseconds time) const {
+  pollfd one{socket_, static_cast<short>(to_write ? POLLOUT : POLLIN), 0};
+  poll(&one, 1, static_cast<int>(time.count()));
+}
+
+void ServerSocket::wake_at(int bytes) {
+  setsockopt(socket_, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes);
+}
+
+}  // namespace streamer::http

@@ -1,0 +1,68 @@
+// A connection to a server: the socket, and TLS where the address is https. It has one descriptor;
+// while it connects, it may have another.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "source/http/client/attempt.h"
+#include "source/http/client/connection.h"
+#include "source/http/client/tls_session.h"
+#include "text/url.h"
+
+namespace streamer::http {
+
+// Owned by one thread.
+class ServerSocket {
+ public:
+  ServerSocket() { set_up_openssl(); }
+  ~ServerSocket() { close(); }
+  ServerSocket(const ServerSocket&) = delete;
+  ServerSocket& operator=(const ServerSocket&) = delete;
+
+  // Connects to one of `addresses` of the host of `url`, the first if it responds. The others get
+  // their turn as in RFC 8305, so that an address that is silent costs little.
+  TransferResult connect(const Url& url, const std::vector<std::string>& addresses,
+                         std::chrono::milliseconds timeout, Attempt* attempt);
+  void close();
+  bool open() const { return socket_ >= 0; }
+
+  // `*moved` bytes were sent or received, if the result is kDone. Received 0: the server has closed
+  // the connection.
+  Io send(const char* data, std::size_t size, std::size_t* moved);
+  Io receive(char* data, std::size_t size, std::size_t* moved);
+  // Why that has failed.
+  TransferResult failure() const;
+  // Waits for data or, if `to_write`, for room.
+  void wait(bool to_write, std::chrono::milliseconds time) const;
+  // Fewer wake-ups: data counts only from so many bytes on.
+  void wake_at(int bytes);
+
+  const std::string& peer() const { return peer_; }  // its address
+  std::int64_t port() const { return port_; }        // of this side
+  // A response has begun: whatever the server had asked for, it goes on without.
+  void answered() { asked_for_certificate_ = false; }
+  // `outcome` of a request that no response came to.
+  TransferResult unanswered(TransferResult outcome) const {
+    return asked_for_certificate_ ? explain_silence(origin_, std::move(outcome)) : outcome;
+  }
+
+ private:
+  // The TCP connection, and TLS over it.
+  TransferResult reach(const Url& url, const std::vector<std::string>& addresses,
+                       Clock::time_point end, Attempt* attempt);
+  TransferResult secure(const Url& url, Clock::time_point end, Attempt* attempt);
+  TransferResult explained(TransferResult outcome, bool connected) const;
+
+  int socket_ = -1;
+  int os_error_ = 0;
+  std::int64_t port_ = -1;
+  std::string peer_;
+  std::string origin_;
+  bool asked_for_certificate_ = false;
+  TlsSession tls_;
+};
+
+}  // namespace streamer::http

@@ -1,0 +1,320 @@
+#include "source/http/client/tls_session.h"
+
+#include <fcntl.h>
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <mutex>
+#include <utility>
+
+namespace streamer::http {
+namespace {
+
+constexpr std::size_t kReadAhead = 128 << 10;
+constexpr unsigned char kProtocols[] = "\x08http/1.1";
+
+constexpr const char* kNoClientCertificates =
+    "Client certificates are not supported: use an endpoint without mutual TLS";
+constexpr const char* kTrust =
+    "Name the authority's certificates in AWS_CA_BUNDLE or SSL_CERT_FILE if the server is right; "
+    "its certificate must be valid now and for the host's name";
+
+// What OpenSSL says of a server that responds to a handshake with something else.
+bool lacks_tls(const std::string& message) {
+  return message.find("wrong version number") != message.npos ||
+         message.find("http request") != message.npos ||
+         message.find("packet length too long") != message.npos;
+}
+
+// Of a server that wants to know who the client is, by TLS.
+bool wants_certificate(const std::string& message) {
+  return message.find("certificate required") != message.npos;
+}
+
+bool is_alert(const std::string& message) { return message.find(" alert ") != message.npos; }
+
+// The place of the flag in an SSL, and in an SSL_CTX.
+int session_index() {
+  static const int index = SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
+  return index;
+}
+int context_index() {
+  static const int index = SSL_CTX_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
+  return index;
+}
+
+int note_demand(SSL* ssl, X509**, EVP_PKEY**) {
+  void* flag = SSL_get_ex_data(ssl, session_index());
+  if (flag == nullptr) flag = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), context_index());
+  if (flag != nullptr) *static_cast<bool*>(flag) = true;
+  return 0;
+}
+
+// OpenSSL's own sockets raise SIGPIPE.
+int socket_of(BIO* bio) { return *static_cast<const int*>(BIO_get_data(bio)); }
+
+int write_socket(BIO* bio, const char* data, int size) {
+  BIO_clear_retry_flags(bio);
+  const ssize_t sent = ::send(socket_of(bio), data, static_cast<std::size_t>(size), MSG_NOSIGNAL);
+  if (sent < 0 && (errno == EAGAIN || errno == EINTR)) BIO_set_retry_write(bio);
+  return static_cast<int>(sent);
+}
+
+int read_socket(BIO* bio, char* data, int size) {
+  BIO_clear_retry_flags(bio);
+  const ssize_t received = ::recv(socket_of(bio), data, static_cast<std::size_t>(size), 0);
+  if (received < 0 && (errno == EAGAIN || errno == EINTR)) BIO_set_retry_read(bio);
+  return static_cast<int>(received);
+}
+
+long control_socket(BIO*, int command, long, void*) { return command == BIO_CTRL_FLUSH ? 1 : 0; }
+
+// Null: no memory.
+const BIO_METHOD* socket_method() {
+  static const BIO_METHOD* const method = [] {
+    BIO_METHOD* made = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "socket");
+    if (made == nullptr) return made;
+    BIO_meth_set_write(made, &write_socket);
+    BIO_meth_set_read(made, &read_socket);
+    BIO_meth_set_ctrl(made, &control_socket);
+    BIO_meth_set_create(made, [](BIO* bio) {
+      BIO_set_init(bio, 1);
+      return 1;
+    });
+    return made;
+  }();
+  return method;
+}
+
+// Null: no memory, or no certificates where `trust` names them.
+std::shared_ptr<SSL_CTX> make_context(const TrustStore& trust,
+                                      const std::shared_ptr<X509_STORE>& certificates) {
+  std::shared_ptr<SSL_CTX> context(SSL_CTX_new(TLS_client_method()), SSL_CTX_free);
+  if (!context) return nullptr;
+  if (certificates) {
+    SSL_CTX_set1_cert_store(context.get(), certificates.get());
+  } else if (!trust.file.empty() || !trust.directory.empty() ||
+             SSL_CTX_set_default_verify_paths(context.get()) != 1) {
+    return nullptr;
+  }
+  SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER, nullptr);
+  SSL_CTX_set_mode(context.get(),
+                   SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  SSL_CTX_set_read_ahead(context.get(), 1);
+  SSL_CTX_set_default_read_buffer_len(context.get(), kReadAhead);
+  decline_certificates(context.get(), nullptr);
+  const bool ready = SSL_CTX_set_min_proto_version(context.get(), TLS1_2_VERSION) == 1 &&
+                     SSL_CTX_set_alpn_protos(context.get(), kProtocols, sizeof kProtocols - 1) == 0;
+  return ready ? context : nullptr;
+}
+
+// One for all sessions that trust the same certificates: making one takes a millisecond.
+std::shared_ptr<SSL_CTX> context_for(const TrustStore& trust) {
+  struct Made {
+    std::mutex mutex;
+    std::shared_ptr<X509_STORE> certificates;
+    std::shared_ptr<SSL_CTX> context;
+  };
+  static auto* const last = new Made;  // for threads that outlive static objects
+  std::shared_ptr<X509_STORE> certificates = load_certificates(trust);
+  if (!certificates) return make_context(trust, nullptr);
+  const std::lock_guard lock(last->mutex);
+  if (!last->context || last->certificates != certificates) {
+    last->context = make_context(trust, certificates);
+    last->certificates = std::move(certificates);
+  }
+  return last->context;
+}
+
+// Whose certificate is asked for: the URL's host, without what only URLs and resolvers need.
+bool expect_host(SSL* ssl, const Url& url) {
+  std::string host = url.host;
+  if (url.host_is_ip()) {
+    if (host.starts_with('[')) host = host.substr(1, host.size() - 2);
+    host = host.substr(0, host.find('%'));
+    return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host.c_str()) == 1;
+  }
+  if (host.ends_with('.')) host.pop_back();
+  SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+  return !host.empty() && SSL_set1_host(ssl, host.c_str()) == 1 &&
+         SSL_set_tlsext_host_name(ssl, host.c_str()) == 1;
+}
+
+TransferResult no_certificates(const TrustStore& trust) {
+  int error = ENOMEM;  // unless the files tell another reason
+  for (const std::string& place : {trust.file, trust.directory}) {
+    if (place.empty()) continue;
+    error = EINVAL;  // they can be read
+    const int file = ::open(place.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) {
+      error = errno;
+      break;
+    }
+    ::close(file);
+  }
+  const bool none = error == EMFILE || error == ENFILE;
+  const Code code = none ? Code::kIo : error == ENOMEM ? Code::kOutOfMemory : Code::kNetwork;
+  Status status = Status::error(code, "the certificates of authorities can't be read")
+                      .with_errno(error)
+                      .with_hint(none ? "Raise the limit of open files (ulimit -n)"
+                                      : "No usable file of certificates; AWS_CA_BUNDLE or "
+                                        "SSL_CERT_FILE may name one");
+  return {.status = std::move(status), .retry = none, .unreachable = true};
+}
+
+std::string openssl_error() {
+  const unsigned long code = ERR_peek_last_error();
+  char text[256];
+  ERR_error_string_n(code, text, sizeof text);
+  return text;
+}
+
+}  // namespace
+
+void set_up_openssl() {
+  // A host may call exit() while threads are in a connection.
+  static const int done = OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, nullptr);
+  static_cast<void>(done);
+}
+
+void decline_certificates(SSL_CTX* context, bool* flag) {
+  if (flag != nullptr) SSL_CTX_set_ex_data(context, context_index(), flag);
+  SSL_CTX_set_client_cert_cb(context, &note_demand);
+}
+
+bool explain_tls_error(const std::string& origin, bool asked, bool connected, std::string* message,
+                       std::string* hint) {
+  if (!connected && lacks_tls(*message)) {
+    *message = "the server at " + origin + " does not speak TLS";
+    *hint = "Use http:// in the endpoint if the server is a plain one";
+    return true;
+  }
+  if (wants_certificate(*message) || (!connected && asked && is_alert(*message))) {
+    *message = "the server at " + origin + " demands a client certificate";
+    *hint = kNoClientCertificates;
+    return true;
+  }
+  return false;
+}
+
+TransferResult explain_silence(const std::string& origin, TransferResult outcome) {
+  if (!outcome.retry || outcome.status.code() != Code::kNetwork) return outcome;
+  const ErrorDetail& detail = outcome.status.detail();
+  // An alert is the server's decision; anything else may pass.
+  outcome.retry = !is_alert(detail.message);
+  outcome.status =
+      Status::error(Code::kNetwork, "the server at " + origin +
+                                        " asked for a client certificate, and ended the "
+                                        "connection: " +
+                                        detail.message)
+          .with_errno(outcome.retry ? detail.os_error : 0)
+          .with_hint(kNoClientCertificates);
+  return outcome;
+}
+
+TransferResult TlsSession::begin(int socket, const Url& url, const TrustStore& trust, bool* asked) {
+  end();
+  error_.clear();
+  std::shared_ptr<SSL_CTX> context = context_for(trust);
+  if (!context) return no_certificates(trust);
+  if (context != context_) resumable_.reset();  // what it trusts has changed
+  context_ = std::move(context);
+  ssl_.reset(SSL_new(context_.get()));
+  BIO* const bio = socket_method() == nullptr ? nullptr : BIO_new(socket_method());
+  if (!ssl_ || bio == nullptr) {
+    BIO_free(bio);
+    ssl_.reset();
+    return {.status = Status::error(Code::kOutOfMemory, "TLS can't be set up")};
+  }
+  socket_ = socket;
+  BIO_set_data(bio, &socket_);
+  SSL_set_bio(ssl_.get(), bio, bio);
+  SSL_set_ex_data(ssl_.get(), session_index(), asked);
+  if (resumable_) SSL_set_session(ssl_.get(), resumable_.get());
+  if (!expect_host(ssl_.get(), url)) {
+    ssl_.reset();
+    return {.status = Status::error(Code::kOutOfMemory, "TLS can't be set up")};
+  }
+  SSL_set_connect_state(ssl_.get());
+  return {};
+}
+
+Io TlsSession::after(int result) {
+  const int os_error = errno;
+  switch (SSL_get_error(ssl_.get(), result)) {
+    case SSL_ERROR_WANT_READ: return Io::kWaitsToRead;
+    case SSL_ERROR_WANT_WRITE: return Io::kWaitsToWrite;
+    case SSL_ERROR_ZERO_RETURN: return Io::kDone;
+    case SSL_ERROR_SYSCALL:
+      error_ = os_error == 0 ? "the server closed the connection" : "the connection was lost";
+      errno = os_error;
+      return os_error == 0 ? Io::kDone : Io::kFailed;
+    default:
+      error_ = openssl_error();
+      errno = 0;
+      return Io::kFailed;
+  }
+}
+
+Io TlsSession::handshake() {
+  ERR_clear_error();
+  errno = 0;
+  const int result = SSL_do_handshake(ssl_.get());
+  if (result == 1) return Io::kDone;
+  const Io io = after(result);
+  return io == Io::kDone ? Io::kFailed : io;
+}
+
+TransferResult TlsSession::refusal() const {
+  const int os_error = errno;
+  const long verified = SSL_get_verify_result(ssl_.get());
+  if (verified != X509_V_OK) {
+    return {.status = Status::error(Code::kNetwork,
+                                    std::string("the server's certificate is not accepted: ") +
+                                        X509_verify_cert_error_string(verified))
+                          .with_hint(kTrust),
+            .unreachable = true};
+  }
+  return {.status = Status::error(Code::kNetwork, "TLS: " + error_).with_errno(os_error),
+          .retry = true,
+          .unreachable = true};
+}
+
+Io TlsSession::send(const char* data, std::size_t size, std::size_t* moved) {
+  ERR_clear_error();
+  errno = 0;
+  const int sent =
+      SSL_write(ssl_.get(), data, static_cast<int>(std::min<std::size_t>(size, INT_MAX)));
+  *moved = static_cast<std::size_t>(std::max(sent, 0));
+  if (sent > 0) return Io::kDone;
+  const Io io = after(sent);
+  return io == Io::kDone ? Io::kFailed : io;
+}
+
+Io TlsSession::receive(char* data, std::size_t size, std::size_t* moved) {
+  ERR_clear_error();
+  errno = 0;
+  const int received =
+      SSL_read(ssl_.get(), data, static_cast<int>(std::min<std::size_t>(size, INT_MAX)));
+  *moved = static_cast<std::size_t>(std::max(received, 0));
+  return received > 0 ? Io::kDone : after(received);
+}
+
+void TlsSession::end() {
+  if (!ssl_) return;
+  if (SSL_is_init_finished(ssl_.get())) {
+    std::unique_ptr<SSL_SESSION, Free> session(SSL_get1_session(ssl_.get()));
+    if (session && SSL_SESSION_is_resumable(session.get())) resumable_ = std::move(session);
+    ERR_clear_error();
+    SSL_shutdown(ssl_.get());
+  }
+  ERR_clear_error();
+  ssl_.reset();
+}
+
+}  // namespace streamer::http

@@ -1,0 +1,77 @@
+// TLS over a connected socket: the handshake, who the server is, bytes in both directions.
+#pragma once
+
+#include <openssl/ssl.h>
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "source/http/client/connection.h"
+#include "source/http/client/tls.h"
+#include "text/url.h"
+
+namespace streamer::http {
+
+// How far a call on a non-blocking socket came.
+enum class Io {
+  kDone,
+  kWaitsToRead,   // until the socket can be read
+  kWaitsToWrite,  // until it can be written
+  kFailed,
+};
+
+// OpenSSL for this process: it leaves nothing to the end of the process.
+void set_up_openssl();
+
+// What an error of TLS means to the caller of the server at `origin`. `asked` is whether the server
+// has asked for a client certificate. False: nothing that is known here.
+bool explain_tls_error(const std::string& origin, bool asked, bool connected, std::string* message,
+                       std::string* hint);
+// `outcome` of a request that no response came to, of a server that has asked for a client
+// certificate. It may have ended the connection before its reason arrived: the error then says
+// that it had asked.
+TransferResult explain_silence(const std::string& origin, TransferResult outcome);
+
+// Lets sessions of `context` go on without a client certificate where a server asks for one, which
+// sets `flag`. It outlives them; null: each session has its own flag.
+void decline_certificates(SSL_CTX* context, bool* flag);
+
+// Owned by one thread. The socket is the caller's, is non-blocking, and outlives it.
+class TlsSession {
+ public:
+  TlsSession() = default;
+  ~TlsSession() { end(); }
+  TlsSession(const TlsSession&) = delete;
+  TlsSession& operator=(const TlsSession&) = delete;
+
+  // Begins a session with the server of `url`, which must have a certificate of `trust` for its
+  // host. `asked` becomes true when it asks for a client certificate. A session with the same
+  // server before this one may be resumed.
+  TransferResult begin(int socket, const Url& url, const TrustStore& trust, bool* asked);
+  // To be called until it is done.
+  Io handshake();
+  // The reason why the handshake has failed.
+  TransferResult refusal() const;
+  Io send(const char* data, std::size_t size, std::size_t* moved);
+  // Done with 0 bytes: the server has ended the connection.
+  Io receive(char* data, std::size_t size, std::size_t* moved);
+  bool active() const { return ssl_ != nullptr; }
+  const std::string& error() const { return error_; }
+  void end();
+
+ private:
+  struct Free {
+    void operator()(SSL* ssl) const { SSL_free(ssl); }
+    void operator()(SSL_SESSION* session) const { SSL_SESSION_free(session); }
+  };
+  Io after(int result);
+
+  int socket_ = -1;
+  std::shared_ptr<SSL_CTX> context_;
+  std::unique_ptr<SSL_SESSION, Free> resumable_;
+  std::unique_ptr<SSL, Free> ssl_;
+  std::string error_;
+};
+
+}  // namespace streamer::http

@@ -1,0 +1,136 @@
+#include "source/http/client/server_socket.h"
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/cancel.h"
+
+namespace streamer::http {
+namespace {
+
+// Listens at an address of this machine, until it is closed; others find the port closed.
+class Listener {
+ public:
+  explicit Listener(const std::string& address, int port = 0, int backlog = 16) {
+    socket_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int on = 1;
+    setsockopt(socket_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    sockaddr_in own{};
+    own.sin_family = AF_INET;
+    own.sin_port = htons(static_cast<std::uint16_t>(port));
+    inet_pton(AF_INET, address.c_str(), &own.sin_addr);
+    bound_ = bind(socket_, reinterpret_cast<sockaddr*>(&own), sizeof own) == 0 &&
+             listen(socket_, backlog) == 0;
+    socklen_t size = sizeof own;
+    getsockname(socket_, reinterpret_cast<sockaddr*>(&own), &size);
+    port_ = ntohs(own.sin_port);
+  }
+  ~Listener() { close(); }
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+  void close() {
+    if (socket_ >= 0) ::close(std::exchange(socket_, -1));
+  }
+  bool bound() const { return bound_; }
+  int port() const { return port_; }
+
+ private:
+  int socket_ = -1;
+  int port_ = 0;
+  bool bound_ = false;
+};
+
+class ServerSocketTest : public testing::Test {
+ protected:
+  TransferResult connect(const std::string& host, int port, std::vector<std::string> addresses,
+                         int timeout_ms = 60'000) {
+    Url url;
+    url.scheme = "http";
+    url.host = host;
+    url.port = port;
+    Attempt attempt(&transport_, &response_, nullptr);
+    return socket_.connect(url, addresses, std::chrono::milliseconds(timeout_ms), &attempt);
+  }
+
+  CancelToken cancel_;
+  Transport transport_{TransportSettings(), cancel_};
+  Response response_;
+  ServerSocket socket_;
+};
+
+TEST_F(ServerSocketTest, ConnectsToTheFirstAddress) {
+  const Listener first("127.0.0.2");
+  ASSERT_TRUE(first.bound());
+  const Listener second("127.0.0.3", first.port());
+  ASSERT_TRUE(connect("store.test", first.port(), {"127.0.0.2", "127.0.0.3"}).status.ok());
+  EXPECT_EQ(socket_.peer(), "127.0.0.2");
+  EXPECT_GT(socket_.port(), 0);
+  socket_.close();
+  EXPECT_FALSE(socket_.open());
+}
+
+TEST_F(ServerSocketTest, PassesOverAddressesThatRefuse) {
+  const Listener last("127.0.0.5");
+  const std::vector<std::string> addresses{"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"};
+  ASSERT_TRUE(connect("store.test", last.port(), addresses).status.ok());
+  EXPECT_EQ(socket_.peer(), "127.0.0.5");
+}
+
+TEST_F(ServerSocketTest, DoesNotWaitForASilentAddress) {
+  // Nobody accepts: what is above the queue is not answered.
+  const Listener silent("127.0.0.2", 0, 0);
+  ASSERT_TRUE(silent.bound());
+  const Listener other("127.0.0.3", silent.port());
+  ASSERT_TRUE(other.bound());
+  for (int i = 0; i < 8; ++i) {
+    ASSERT_TRUE(connect("store.test", silent.port(), {"127.0.0.2", "127.0.0.3"}).status.ok());
+    if (socket_.peer() == "127.0.0.3") return;
+  }
+  FAIL() << "the queue of a listener has no end on this system";
+}
+
+TEST_F(ServerSocketTest, ARefusalIsTheErrorOfTheSystem) {
+  Listener closed("127.0.0.2");
+  closed.close();
+  const TransferResult outcome = connect("store.test", closed.port(), {"127.0.0.2"});
+  EXPECT_EQ(outcome.status.code(), Code::kNetwork);
+  EXPECT_EQ(outcome.status.detail().os_error, ECONNREFUSED);
+  EXPECT_TRUE(outcome.refused);
+  EXPECT_TRUE(outcome.unreachable);
+  EXPECT_TRUE(outcome.retry);
+  EXPECT_NE(outcome.status.detail().message.find("store.test port"), std::string::npos);
+}
+
+TEST_F(ServerSocketTest, KnowsLocalhostAndNumbersWithoutAResolver) {
+  const Listener server("127.0.0.1");
+  for (const char* host : {"localhost", "a.localhost", "127.0.0.1"}) {
+    ASSERT_TRUE(connect(host, server.port(), {}).status.ok()) << host;
+    EXPECT_EQ(socket_.peer(), "127.0.0.1");
+  }
+}
+
+TEST_F(ServerSocketTest, EndsWhenItsStreamDoes) {
+  const Listener server("127.0.0.1", 0, 0);
+  cancel_.cancel();
+  // Until one has to wait for the server, which accepts nobody.
+  for (int i = 0; i < 8; ++i) {
+    const TransferResult outcome = connect("127.0.0.1", server.port(), {});
+    if (outcome.status.ok()) continue;
+    EXPECT_EQ(outcome.status.code(), Code::kCancelled);
+    return;
+  }
+  FAIL() << "the queue of a listener has no end on this system";
+}
+
+}  // namespace
+}  // namespace streamer::http
