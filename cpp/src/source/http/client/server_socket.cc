@@ -205,9 +205,9 @@ TransferResult ServerSocket::reach(const Url& url, const std::vector<std::string
       turn = Clock::now();
       one.reset();
     }
-    if (short_of_descriptors(last_error)) return unreachable(url, port, last_error);
     if (number == 0) {
-      if (next == candidates.size()) return unreachable(url, port, last_error);
+      const bool last = next == candidates.size() || short_of_descriptors(last_error);
+      if (last) return unreachable(url, port, last_error);
       continue;  // an address has failed at once
     }
     if (TransferResult ended = ended_from_outside(attempt); !ended.status.ok()) return ended;
