@@ -149,7 +149,7 @@ TransferResult no_certificates(const TrustStore& trust) {
   int error = ENOMEM;  // unless the files tell another reason
   for (const std::string& place : {trust.file, trust.directory}) {
     if (place.empty()) continue;
-    error = EINVAL;  // they can be read
+    error = 0;  // it has none
     const int file = ::open(place.c_str(), O_RDONLY | O_CLOEXEC);
     if (file < 0) {
       error = errno;
