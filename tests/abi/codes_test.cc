@@ -128,7 +128,10 @@ TEST_F(Codes, ALibcurlThatCantBeInitialisedIsBackendLoad) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   const auto load = [] {
     refuse().libcurl = true;
-    const int code = code_of_range("http://127.0.0.1:1/file", 0, 1);
+    Streamer streamer;
+    const int code = runai_file_streamer_list_files(
+        streamer.get(), "http://127.0.0.1:1/directory/", 0, nullptr, 0, nullptr, 0,
+        [](const char*, size_t, void*) {}, nullptr);
     std::fprintf(stderr, "code %d: %s\n", code, runai_file_streamer_last_error());
     std::exit(code);
   };

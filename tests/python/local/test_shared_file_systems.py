@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import functools
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +18,7 @@ import torch
 from runai_model_streamer import SafetensorsStreamer
 from tests.support.models import make_model, save
 from tests.support.needs import running
+from tests.support.processes import environment
 from tests.support.servers.file_mount import FileMount
 
 FILES = 2
@@ -93,3 +98,41 @@ def test_what_is_in_the_page_cache_is_not_asked_for_again(directory: Path, load:
         served = mount.counts()["bytes"]
         load(mount)
         assert mount.counts()["bytes"] - served < 1 << 20
+
+
+LOAD = """
+import sys
+from runai_model_streamer import SafetensorsStreamer
+with SafetensorsStreamer() as streamer:
+    streamer.stream_files(sys.argv[1:])
+    print("reading", flush=True)
+    for _, tensor in streamer.get_tensors():
+        pass
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_load_from_a_mount_that_hangs_can_be_ended(
+    directory: Path, number: signal.Signals
+) -> None:
+    """The kernel lets nobody leave a read with O_DIRECT that such a mount has begun to serve.
+
+    The mount hangs while the trial tries several reads.
+    """
+    with running(FileMount(directory, hang_from=16 << 20)) as mount:
+        before = mount.counts()["reads"]
+        load = subprocess.Popen(
+            [sys.executable, "-c", LOAD, str(mount.path / "0.safetensors")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+        assert load.stdout is not None
+        load.stdout.readline()
+        last = -1
+        while (now := mount.counts()["reads"]) > last or now == before:  # until it waits
+            last = now
+            time.sleep(0.5)
+        load.send_signal(number)
+        load.wait(60)
+        load.stdout.close()

@@ -6,6 +6,7 @@
 //   window     bytes before and behind its end in which a read follows it all the same
 //   per_file   1: a file has one position; 0: each of its descriptors has
 //   rate       bytes per second of a position; 0: any
+//   hang_from  reads from this byte on get no answer; 0: all get one
 //   direct     0: files cannot be opened with O_DIRECT
 //
 // It runs until it is ended. The file STATS in the mount says what it has served, as JSON.
@@ -50,7 +51,8 @@ struct Handle {
 
 std::string source;
 std::map<std::string, double> options = {{"read_ms", 0},  {"jump_ms", 0}, {"window", 0},
-                                         {"per_file", 0}, {"rate", 0},    {"direct", 1}};
+                                         {"per_file", 0}, {"rate", 0},    {"direct", 1},
+                                         {"hang_from", 0}};
 int device = -1;
 
 std::mutex mutex;
@@ -176,6 +178,8 @@ void read_file(std::uint64_t unique, std::uint64_t node, const fuse_read_in& wan
   int most = most_under_way;
   while (now > most && !most_under_way.compare_exchange_weak(most, now)) {
   }
+  const double hang_from = options["hang_from"];
+  if (hang_from > 0 && static_cast<double>(wanted.offset + wanted.size) > hang_from) return;
   pause(options["read_ms"]);
   if (options["jump_ms"] > 0 || options["rate"] > 0) {
     Position& position = *handle.position;

@@ -47,6 +47,13 @@ bool is_local(int fd) {
   }
 }
 
+// A process of this machine serves its files (FUSE, virtiofs). If it hangs, a read that it has
+// begun to serve with O_DIRECT lets nobody leave, not even by SIGKILL.
+bool is_served_by_a_process(int fd) {
+  struct statfs info {};
+  return fstatfs(fd, &info) == 0 && static_cast<unsigned long>(info.f_type) == 0x65735546;
+}
+
 }  // namespace
 
 // What is known of a range that becomes a view, or is read into memory.
@@ -134,6 +141,8 @@ void FileObject::choose(FsPreference preference, dev_t device, FileSystems& syst
   }
   if (!local_) {
     trial_ = systems.trial_of(device);
+    const auto shared = borrow(DescriptorKind::kShared);
+    if (shared.ok() && is_served_by_a_process(shared->fd())) trial_->refuse_direct();
     return;
   }
   strategy_ = FsStrategy::kAuto;
