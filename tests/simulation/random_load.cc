@@ -106,9 +106,11 @@ LoadModel random_load(std::uint64_t seed) {
   if (dice.one_in(2)) load.concurrency = static_cast<int>(dice.pick(1, 32));
   load.processors = static_cast<int>(dice.pick(1, 64));
   load.far = dice.one_in(2);
-  const MemoryLimit limits[] = {MemoryLimit(), MemoryLimit::unlimited(), MemoryLimit::least(),
-                                MemoryLimit::bytes(2 * largest + 2 * kMiB + dice.pick(0, 1 << 28))};
-  load.memory_limit = limits[dice.pick(0, 3)];
+  const MemoryLimit limits[] = {
+      MemoryLimit(), MemoryLimit::unlimited(), MemoryLimit::least(),
+      MemoryLimit::bytes(2 * largest + 2 * kMiB + dice.pick(0, 1 << 28)),
+      MemoryLimit::bytes(MemoryPool::capacity_for(largest) + dice.pick(0, 1 << 22))};
+  load.memory_limit = limits[dice.pick(0, 4)];
   load.submissions = dice.one_in(3) ? static_cast<int>(dice.pick(1, 5)) : 1;
   if (dice.one_in(4)) load.gap = dice.pick(1, 9000);
   const std::uint64_t files = dice.one_in(50) ? dice.pick(100, 2000) : dice.pick(1, 8);

@@ -87,8 +87,7 @@ Step SchedulerCore::next(WorkerId worker, TimePoint now, Signals* signals) {
   stragglers_.check(idle(), now);
   const bool forming = cursor_.owner() == worker;
   if (!forming && workers_.task_is_next(read_may_begin())) {
-    step.kind = Step::Kind::kTask;
-    step.task = workers_.take_task(worker);
+    begin_task(worker, &step);
     hand_on(signals);
     return step;
   }
@@ -103,6 +102,8 @@ Step SchedulerCore::next(WorkerId worker, TimePoint now, Signals* signals) {
   } else if (requeued != Requeued::kLeave) {
     step.chunk = stragglers_.take_requeued();
     begin_read(worker, now, &step);
+  } else if (workers_.has_tasks()) {  // what could be read has failed without a read
+    begin_task(worker, &step);
   } else {
     park(worker, now, &step);
     return step;
@@ -132,6 +133,11 @@ SchedulerCore::Requeued SchedulerCore::requeued_for(WorkerId worker, Signals* si
   if (at_full_speed(worker)) return Requeued::kTake;
   if (workers_.call_one_that(at_full_speed, &signals->worker)) return Requeued::kLeave;
   return workers_.any_runs_that(at_full_speed) ? Requeued::kTakeLast : Requeued::kTake;
+}
+
+void SchedulerCore::begin_task(WorkerId worker, Step* step) {
+  step->kind = Step::Kind::kTask;
+  step->task = workers_.take_task(worker);
 }
 
 void SchedulerCore::begin_read(WorkerId worker, TimePoint now, Step* step) {

@@ -150,6 +150,7 @@ class SchedulerCore {
   enum class Requeued { kTake, kTakeLast, kLeave };
   Requeued requeued_for(WorkerId worker, Signals* signals);
   bool form_chunk(WorkerId worker, TimePoint now, Step* step, Signals* signals);
+  void begin_task(WorkerId worker, Step* step);
   void begin_read(WorkerId worker, TimePoint now, Step* step);
   void park(WorkerId worker, TimePoint now, Step* step);
   Placed place(Block& block, Step* step);

@@ -399,6 +399,20 @@ TEST_F(SchedulerCoreTest, AFullBudgetParksAWorkerUntilMemoryReturns) {
   EXPECT_EQ(signals_.worker, 0) << "one of both";
 }
 
+TEST_F(SchedulerCoreTest, TheOnlyWorkerDoesNotParkBesideTasks) {
+  use(MemoryLimit::unlimited(), 1);
+  play_->add_tasks(3, 1);
+  const auto file = play_->add_file(2 * kMiB, /*mapped=*/false);
+  ASSERT_TRUE(play_->submit({row(file, 1, 2 * kMiB)}).ok());
+  ASSERT_EQ(next(0).kind, Step::Kind::kTask);
+  const Step first = read(0);
+  ASSERT_EQ(first.chunk.size, kMiB) << "the other half of the block was not read";
+  play_->core().complete(first.chunk, Status::error(Code::kNetwork, "lost"), {}, kStart, &signals_);
+  ASSERT_EQ(next(0).kind, Step::Kind::kTask);
+  EXPECT_EQ(next(0).kind, Step::Kind::kTask) << "the rest of the block fails without a read";
+  EXPECT_EQ(next(0).kind, Step::Kind::kPark);
+}
+
 TEST_F(SchedulerCoreTest, TheTimeOfAPauseIsCounted) {
   use(MemoryLimit::bytes(kMiB), 1);
   submit(2);
