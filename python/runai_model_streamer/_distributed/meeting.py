@@ -128,7 +128,7 @@ class Call:
         self._channel: Channel | None = None
         self._given: dict[str, Any] = {}  # name and number of the stream
         self._timeout = 0.0  # of the stream, in seconds
-        self._heard = False  # whether another rank has told what ended this call
+        self._heard: dict[str, Any] | None = None  # the word of another rank that ended this call
         self._began = 0.0
         self._warned = False
         self._seen: dict[str, float] = {}  # words, by when they were seen first
@@ -160,7 +160,7 @@ class Call:
             # called again.
             failed = encode_error(error, self._rank, self._host).decode()
             word = {"failed": failed, "kept": not isinstance(error, PeerError)}
-            self._briefly(partial(self._end, None if self._heard else word, error))
+            self._briefly(partial(self._end, self._heard or word, error))
 
     def read_alone(self, reason: str) -> None:
         """Tells the ranks that wait for this one that it does not take part."""
@@ -376,7 +376,8 @@ class Call:
             self._listen(client, rank, entry, surely=True)
         chosen = {}
         with scope.lock:  # threads with equal calls compete
-            words = [word for one in entries.values() for word in one["words"]] + scope.words
+            told = [*entries.values(), {"words": scope.words}]
+            words = [word for one in told for word in self._words(client, one)]
             ended = {
                 (word["number"], word["files"][2])
                 for word in words
@@ -443,6 +444,11 @@ class Call:
                 client.describe(client.call(missing)),
             )
 
+    @staticmethod
+    def _words(client: StoreClient, entry: dict[str, Any]) -> list[dict[str, Any]]:
+        """The words of a rank, without those that it passes on from a rank that `client` asks."""
+        return [word for word in entry["words"] if word.get("origin") not in client.ranks]
+
     def _note(self, entry: dict[str, Any]) -> None:
         self._last_word = max([self._last_word, *(word["number"] for word in entry["words"])])
 
@@ -454,7 +460,7 @@ class Call:
         `surely`: looks only at words that leave no doubt.
         """
         back = self._mine and any(map(self._agrees, entry["calls"]))  # in a call after that
-        for word in entry["words"]:
+        for word in self._words(client, entry):
             failed = "failed" in word
             same_files = word["files"] == self._described_files()
             if failed and word["kept"] and same_files and word["number"] == self._number:
@@ -470,11 +476,14 @@ class Call:
                 self._hear(client, rank, word)
 
     def _hear(self, client: StoreClient, rank: int, word: dict[str, Any]) -> None:
-        self._heard = True
+        origin = word.get("origin", rank)
+        # A rank that shares with this one, but not with `origin`, hears of it from this one.
+        kept = {name: word[name] for name in ("failed", "alone", "kept") if name in word}
+        self._heard = {**kept, "origin": origin}
         if "failed" in word:
             raise decode_error(word["failed"].encode())
         raise RunaiStreamerInvalidInputException(
-            f"distributed streaming: {client.describe([rank])} does not take part "
+            f"distributed streaming: {client.describe([origin])} does not take part "
             f"({word['alone']}), others do"
         )
 

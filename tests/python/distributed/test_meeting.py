@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import random
@@ -265,12 +266,33 @@ def test_secrets_in_addresses_are_not_shown(world: Callable[..., World], quick: 
         assert "secret" not in str(one.error)
 
 
+@pytest.mark.parametrize("order", [None, *itertools.permutations(range(3))])
 def test_ranks_that_disagree_about_who_shares_are_told(
-    world: Callable[..., World], quick: None
+    world: Callable[..., World],
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+    order: tuple[int, ...] | None,
 ) -> None:
+    """Each looks around only when those before it in `order` have been told."""
     ranks = world(3, seconds=300)
     groups = [[0, 1], [0, 1, 2], [0, 1, 2]]
-    for one in ranks.all(*(lambda r=r: ranks.call(r, ranks=groups[r]) for r in range(3))):
+    ended = [threading.Event() for _ in range(3)]
+    look = Call._look
+
+    def in_order(self: Any, client: Any, missing: Any) -> None:
+        for rank in order[: order.index(client.rank)] if order else ():
+            assert ended[rank].wait(30)
+        look(self, client, missing)
+
+    monkeypatch.setattr(Call, "_look", in_order)
+
+    def call(rank: int) -> None:
+        try:
+            ranks.call(rank, ranks=groups[rank])
+        finally:
+            ended[rank].set()
+
+    for one in ranks.all(*(lambda r=r: call(r) for r in range(3))):
         assert "differ in the ranks that share: 2 ranks from rank 0 and 3 ranks" in str(one.error)
 
 
@@ -334,8 +356,9 @@ def test_streams_leave_nothing_new_in_the_store(world: Callable[..., World]) -> 
 def test_whatever_ranks_do_they_meet_when_they_agree(
     world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Ranks call, fail, leave out calls and read alone at random, each for itself. No call waits
-    for ever, those that meet are for the same files, and in the end every rank succeeds."""
+    """Ranks call, fail, leave out calls, read alone and share with some of the others at random, each
+    for itself. No call waits for ever, those that meet are for the same files, and in the end every
+    rank succeeds."""
     monkeypatch.setattr(meeting, "_LAST", 0.3)
     monkeypatch.setattr("runai_model_streamer._distributed.store_client.SLICE", 0.02)
     generator = random.Random(seed)
@@ -347,12 +370,14 @@ def test_whatever_ranks_do_they_meet_when_they_agree(
         for _ in range(own.randrange(4)):
             time.sleep(own.choice((0, 0, 0.01, 0.1)))
             files = own.choice(([*FILES], [*FILES], ["other"]))
-            kind = own.choice(("call", "call", "call", "fail", "alone"))
+            kind = own.choice(("call", "call", "call", "fail", "alone", "some"))
             more: dict[str, Any] = {}
             if kind == "fail":
                 more["fails"] = own.choice((RuntimeError("chaos"), KeyboardInterrupt()))
             elif kind == "alone":
                 more["alone"] = "chaos"
+            elif kind == "some":
+                more["ranks"] = sorted({rank, *own.sample(ranks.ranks, count - 1)})
             with contextlib.suppress(StreamerError, RuntimeError, KeyboardInterrupt):
                 came.append((files, ranks.call(rank, files, **more)))
         return came
