@@ -115,11 +115,11 @@ def write_shard(path: Path, specs: list[TensorSpec], seed: list[int]) -> None:
     unfinished.rename(path)
 
 
-def make(folder: Path, specs: list[TensorSpec], files: int, seed: int = 0) -> list[str]:
-    """Makes the checkpoint in `folder` unless it is there, and returns its files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"model-{i + 1:05d}-of-{files:05d}.safetensors" for i in range(files)]
-    recipe = folder / "recipe.txt"
+def make(directory: Path, specs: list[TensorSpec], files: int, seed: int = 0) -> list[str]:
+    """Makes the checkpoint in `directory` unless it is there, and returns its files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = [directory / f"model-{i + 1:05d}-of-{files:05d}.safetensors" for i in range(files)]
+    recipe = directory / "recipe.txt"
     wanted = f"{files} {seed} " + "\n".join(f"{s.name} {s.dtype} {s.shape}" for s in specs)
     if not (recipe.exists() and recipe.read_text() == wanted and all(p.exists() for p in paths)):
         recipe.unlink(missing_ok=True)
@@ -129,12 +129,12 @@ def make(folder: Path, specs: list[TensorSpec], files: int, seed: int = 0) -> li
     return [str(path) for path in paths]
 
 
-def dense(folder: Path, gigabytes: float = 2.9) -> list[str]:
-    return make(folder, llama_specs(gigabytes), files=4)
+def dense(directory: Path, gigabytes: float = 2.9) -> list[str]:
+    return make(directory, llama_specs(gigabytes), files=4)
 
 
-def small(folder: Path, count: int = 60_000) -> list[str]:
-    return make(folder, small_specs(count), files=4)
+def small(directory: Path, count: int = 60_000) -> list[str]:
+    return make(directory, small_specs(count), files=4)
 
 
 def manifest(files: list[str]) -> str:

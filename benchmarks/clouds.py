@@ -53,7 +53,7 @@ def _job(
 
 def protocols(setup: Setup) -> Row:
     """The request makers, signatures included, on one server."""
-    with Nginx(setup.folder, locations=GOOGLE) as nginx:
+    with Nginx(setup.directory, locations=GOOGLE) as nginx:
         environments = {
             "s3": ("s3://", {**ENV, "AWS_ENDPOINT_URL": nginx.url}),
             "gcs": ("gs://", {"STORAGE_EMULATOR_HOST": nginx.url}),
@@ -79,10 +79,10 @@ def _curl(server: Azurite, ca: Path, files: list[str], at_once: int) -> Runnable
     """Reading over TLS, a connection for each file, and dropping what comes."""
     command = ["curl", "--silent", "--fail", "--cacert", str(ca)]
     command += ["--parallel", "--parallel-immediate", "--parallel-max", str(at_once)]
-    folder = Path(files[0]).parent.name
-    query = container_signature(folder)
+    directory = Path(files[0]).parent.name
+    query = container_signature(directory)
     for path in files:
-        url = f"{server.tls_url}/{folder}/{Path(path).name}?{query}"
+        url = f"{server.tls_url}/{directory}/{Path(path).name}?{query}"
         command += ["--output", "/dev/null", url]
 
     def call() -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _raw(server: Azurite, files: list[str], threads: int) -> Callable[[], dict[s
 
 
 def azurite(setup: Setup) -> Row:
-    files = checkpoints.dense(setup.folder / "azurite", 1.0)
+    files = checkpoints.dense(setup.directory / "azurite", 1.0)
     with Azurite(memory=True) as server:
         _upload(server.client(), files)
         env = {"AZURE_STORAGE_CONNECTION_STRING": connection_string(server.url)}
@@ -129,7 +129,7 @@ def azurite(setup: Setup) -> Row:
 def azurite_tls(setup: Setup) -> Row:
     """The original speaks TLS only, to names below the endpoint's suffix, and trusts the system's
     list of authorities only: it gets another list, in a mount namespace of its own."""
-    files = checkpoints.dense(setup.folder / "azurite", 1.0)
+    files = checkpoints.dense(setup.directory / "azurite", 1.0)
     authority = Authority(ROOT / ".cache" / "bench" / "authority")
     with Azurite(authority.issue("azurite"), memory=True) as server:
         _upload(server.client(tls=True, ca=str(authority.ca)), files)

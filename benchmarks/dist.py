@@ -32,7 +32,7 @@ STAGING = 3 * (16 << 20)  # of each rank
 
 @dataclass
 class Setup:
-    folder: Path
+    directory: Path
     dense: list[str]
     small: list[str]
     rounds: int
@@ -139,7 +139,7 @@ def small(setup: Setup) -> Row:
 
 def slow_store(setup: Setup) -> Row:
     with slow_link(RATE) as (address, run_there):
-        store = CountingStore(setup.folder, address, run_there)
+        store = CountingStore(setup.directory, address, run_there)
         try:
             store.start()
             runnables = [
@@ -186,16 +186,16 @@ def main(arguments: list[str] | None = None) -> int:
     wanted = [key for key in ROWS if any(fnmatch.fnmatch(key, p) for p in (options.row or ["*"]))]
     if not wanted:
         parser.error("no such row")
-    folder = runner.data_folder(options.data)
+    directory = runner.data_directory(options.data)
     (ROOT / ".cache" / "bench").mkdir(parents=True, exist_ok=True)
     if {"dense", "small"} & set(wanted):
         PEERS["original-s3"].python()
     print("Making checkpoints (once)", flush=True)
-    store = CountingStore(folder)
+    store = CountingStore(directory)
     setup = Setup(
-        folder,
-        checkpoints.dense(folder / "dense", options.gigabytes),
-        checkpoints.small(folder / "small"),
+        directory,
+        checkpoints.dense(directory / "dense", options.gigabytes),
+        checkpoints.small(directory / "small"),
         options.rounds,
         store,
     )

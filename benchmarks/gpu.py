@@ -1,8 +1,9 @@
 """Loads to one GPU: `python -m benchmarks.gpu`, or `make bench-gpu`.
 
 Works like benchmarks.local, with the pinned host-to-device copy rate of the same run as the limit.
-Where packages can't be installed, --wheels names a folder with the peers' wheels. Where a command
-may take only so long, --minutes ends it in time and --add goes on with what was measured before.
+Where packages can't be installed, --wheels names a directory with the peers' wheels. Where a
+command may take only so long, --minutes ends it in time and --add goes on with what was measured
+before.
 --standin runs through every row without a GPU.
 """
 
@@ -29,13 +30,13 @@ from benchmarks.report import Row
 SAMPLES = ROOT / "benchmarks" / "results" / "raw" / "gpu.json"
 
 
-def _in_memory(folder: Path, dense: list[str]) -> list[str]:
+def _in_memory(directory: Path, dense: list[str]) -> list[str]:
     """A copy of the dense checkpoint in memory; nothing where there is no room."""
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(directory).free
     if free < checkpoints.total_bytes(dense) * 1.1:
-        print(f"{folder} has only {free / 1e9:.1f} GB left (--memory DIR names another)")
+        print(f"{directory} has only {free / 1e9:.1f} GB left (--memory DIR names another)")
         return []
-    copy = shutil.copytree(Path(dense[0]).parent, folder / f"streamer-bench-{os.getpid()}")
+    copy = shutil.copytree(Path(dense[0]).parent, directory / f"streamer-bench-{os.getpid()}")
     return [str(copy / Path(file).name) for file in dense]
 
 
@@ -43,12 +44,12 @@ def _in_memory(folder: Path, dense: list[str]) -> list[str]:
 def _files(options: argparse.Namespace) -> Iterator[tuple[list[str], list[str], list[str]]]:
     """The dense checkpoint, its copy in memory, and the one of small tensors."""
     specs, count = checkpoints.llama_specs(options.gigabytes), 60_000
-    folder = runner.data_folder(options.data)
+    directory = runner.data_directory(options.data)
     if options.standin:
         specs, count = checkpoints.llama_specs(0.01, hidden=256, vocabulary=2000), 500
     print("Making checkpoints (once)", flush=True)
-    dense = checkpoints.make(folder / f"dense-{options.gigabytes:g}", specs, files=4)
-    small = checkpoints.small(folder / f"small-{count}", count)
+    dense = checkpoints.make(directory / f"dense-{options.gigabytes:g}", specs, files=4)
+    small = checkpoints.small(directory / f"small-{count}", count)
     memory = _in_memory(Path(options.memory), dense)
     try:
         yield dense, memory, small
@@ -67,9 +68,9 @@ def _prepare(options: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         return
     from benchmarks import standin
 
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    os.environ["BENCH_STANDIN"] = str(standin.build(folder))
-    options.rounds, options.gigabytes, options.data = 1, 0.01, str(folder)
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    os.environ["BENCH_STANDIN"] = str(standin.build(directory))
+    options.rounds, options.gigabytes, options.data = 1, 0.01, str(directory)
 
 
 def _plans(setup: Setup) -> dict[str, Plan]:
@@ -141,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gigabytes", type=float, default=8.0, help="of the dense checkpoint")
     parser.add_argument("--data", help="where checkpoints are kept (a real disk)")
     parser.add_argument("--memory", default="/dev/shm", help="a file system in memory")
-    parser.add_argument("--wheels", type=Path, help="a folder with wheels of the peers")
+    parser.add_argument("--wheels", type=Path, help="a directory with wheels of the peers")
     parser.add_argument(
         "--standin", action="store_true", help="a dry run without a GPU: every row once, tiny"
     )

@@ -196,8 +196,8 @@ def _reads_http(url: str) -> bool:
 
 
 def http_kept(setup: Setup) -> Plan | None:
-    folder = Path(setup.dense[0]).parent
-    handler = functools.partial(RangeServer, directory=str(folder))
+    directory = Path(setup.dense[0]).parent
+    handler = functools.partial(RangeServer, directory=str(directory))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     setup.stack.callback(server.server_close)
     threading.Thread(target=server.serve_forever, daemon=True).start()

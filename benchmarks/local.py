@@ -394,14 +394,14 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = [name for name in loaders if name not in PEERS]
     if unknown or not wanted:
         parser.error(f"unknown loader: {unknown[0]}" if unknown else "no such row")
-    folder = runner.data_folder(options.data)
+    directory = runner.data_directory(options.data)
     (ROOT / ".cache" / "bench").mkdir(parents=True, exist_ok=True)
     for name in loaders:
         PEERS[name].python()
     print("Making checkpoints (once)", flush=True)
     setup = Setup(
-        checkpoints.dense(folder / "dense", options.gigabytes),
-        checkpoints.small(folder / "small"),
+        checkpoints.dense(directory / "dense", options.gigabytes),
+        checkpoints.small(directory / "small"),
         loaders,
         options.rounds,
     )

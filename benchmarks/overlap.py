@@ -108,15 +108,15 @@ def run(driver: Path, tensors: int, tensor_bytes: int, rate: int) -> dict[str, A
     standin = standin_driver.install(driver)
     standin.link(rate)
     wait = tensor_bytes / rate  # as long as the link needs for a tensor
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model.safetensors"
         specs = [TensorSpec(f"t{i:03}", "U8", (tensor_bytes,)) for i in range(tensors)]
         write_shard(path, specs, [1])
         content = path.read_bytes()[-tensors * tensor_bytes :]
         with path.open("rb") as file:  # cold, so that reading takes its time, too
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        trace = Path(folder) / "trace.json"
+        trace = Path(directory) / "trace.json"
         os.environ["RUNAI_STREAMER_CUDA_TRACE"] = str(trace)
         # A window that holds some of the tensors, so that the consumer's pace matters.
         os.environ["RUNAI_STREAMER_CUDA_MEMORY_LIMIT"] = str(8 * tensor_bytes)
@@ -182,8 +182,8 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         driver = options.driver
         if driver is None:
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-            driver = standin_driver.build(Path(folder))
+            directory = stack.enter_context(tempfile.TemporaryDirectory())
+            driver = standin_driver.build(Path(directory))
         result = run(driver, options.tensors, options.mib * MIB, options.rate * MIB)
     total = result["seconds"]
     print("In the middle of the load:", *result.pop("listing"), sep="\n  ")

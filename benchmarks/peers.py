@@ -30,15 +30,15 @@ class Peer:
             return override
         if not self.requirements:
             return sys.executable
-        folder = STATE / "venvs" / self.name
+        directory = STATE / "venvs" / self.name
         key = hashlib.sha256(" ".join(self.requirements).encode()).hexdigest()
-        stamp = folder / "installed.txt"
-        python = folder / "bin" / "python"
+        stamp = directory / "installed.txt"
+        python = directory / "bin" / "python"
         if not (stamp.exists() and stamp.read_text() == key):
             print(f"Setting up {self.name} ({', '.join(self.requirements)})", flush=True)
             base = os.path.realpath(sys.executable)
             subprocess.run(
-                [ROOT / "scripts" / "make_venv.sh", folder],
+                [ROOT / "scripts" / "make_venv.sh", directory],
                 env={**os.environ, "PYTHON": base},
                 stdin=subprocess.DEVNULL,
                 check=True,

@@ -272,6 +272,6 @@ def median_ratio(
     return statistics.median(ratios) if ratios else None
 
 
-def data_folder(option: str | None) -> Path:
+def data_directory(option: str | None) -> Path:
     """Where checkpoints are kept: --data, else BENCH_DATA, else below .cache."""
     return Path(option or os.environ.get("BENCH_DATA") or ROOT / ".cache" / "bench" / "data")

@@ -45,12 +45,12 @@ ENV = {
 
 
 class Setup:
-    """What every row gets. Checkpoints are buckets: the folders below `folder`."""
+    """What every row gets. Checkpoints are buckets: the directories below `directory`."""
 
-    def __init__(self, folder: Path, gigabytes: float, rounds: int, peers: bool) -> None:
-        self.folder, self.rounds, self.peers = folder, rounds, peers
-        self.dense = checkpoints.dense(folder / "dense", gigabytes)
-        self.small = checkpoints.small(folder / "small")
+    def __init__(self, directory: Path, gigabytes: float, rounds: int, peers: bool) -> None:
+        self.directory, self.rounds, self.peers = directory, rounds, peers
+        self.dense = checkpoints.dense(directory / "dense", gigabytes)
+        self.small = checkpoints.small(directory / "small")
 
     def job(
         self,
@@ -99,7 +99,7 @@ def raw_socket(
     base: str = "",
     query: str = "",
 ):
-    """Reading with no library at all, from BASE/FOLDER/FILE with a query."""
+    """Reading with no library at all, from BASE/DIRECTORY/FILE with a query."""
     binary = os.environ.get("BENCH_RAW_SOCKET", str(ROOT / "build/plain/benchmarks/raw_socket"))
     chunk = 8 << 20
     paths = []
@@ -150,7 +150,7 @@ def cpu_ratio(row: Row, label: str, than: str) -> float | None:
 
 
 def http(setup: Setup, key: str = "http") -> Row:
-    with Nginx(setup.folder) as nginx:
+    with Nginx(setup.directory) as nginx:
         wake = waking(setup.dense, nginx)
         runnables = [
             setup.job("ours", "ours", setup.dense, nginx.url, wake=wake),
@@ -173,7 +173,7 @@ def http(setup: Setup, key: str = "http") -> Row:
 
 def https(setup: Setup) -> Row:
     authority = Authority(ROOT / ".cache" / "bench" / "authority")
-    with Nginx(setup.folder, certificate=authority.issue("server")) as nginx:
+    with Nginx(setup.directory, certificate=authority.issue("server")) as nginx:
         more: dict[str, Any] = {
             "env": {"AWS_CA_BUNDLE": str(authority.ca)},
             "wake": waking(setup.dense, nginx),
@@ -191,7 +191,7 @@ def https(setup: Setup) -> Row:
 
 
 def ceph(setup: Setup) -> Row:
-    files = checkpoints.dense(setup.folder / "ceph", 1.0)
+    files = checkpoints.dense(setup.directory / "ceph", 1.0)
     with Ceph(megabytes=4096) as server:
         client = server.client()
         client.create_bucket(Bucket="ceph")
@@ -214,7 +214,7 @@ def ceph(setup: Setup) -> Row:
 def link(setup: Setup) -> Row:
     with contextlib.ExitStack() as stack:
         line = stack.enter_context(Link(milliseconds=20, gigabits=10))
-        nginx = stack.enter_context(Nginx(setup.folder, host=SERVER_ADDRESS, prefix=line.server))
+        nginx = stack.enter_context(Nginx(setup.directory, host=SERVER_ADDRESS, prefix=line.server))
         more: dict[str, Any] = {"prefix": line.client}
         runnables = [
             setup.job("ours", "ours", setup.dense, nginx.url, **more),
@@ -243,7 +243,7 @@ def _slow(
     limits = f"limit_rate {megabytes}m; access_by_lua_block {{ ngx.sleep({first_byte}) }}"
     with contextlib.ExitStack() as stack:
         line = stack.enter_context(Link(milliseconds, gigabits=20))
-        nginx = Nginx(setup.folder, host=SERVER_ADDRESS, prefix=line.server, locations=limits)
+        nginx = Nginx(setup.directory, host=SERVER_ADDRESS, prefix=line.server, locations=limits)
         stack.enter_context(nginx)
         runnables = [
             setup.job("ours", "ours", setup.dense, nginx.url, prefix=line.client),
@@ -277,10 +277,10 @@ def first(setup: Setup) -> Row:
     """A connection, the header, a tensor: three round trips. With little data, since TCP takes more
     of them for more."""
     milliseconds = 20
-    files = checkpoints.make(setup.folder / "first", checkpoints.small_specs(4, 2048), files=1)
+    files = checkpoints.make(setup.directory / "first", checkpoints.small_specs(4, 2048), files=1)
     with contextlib.ExitStack() as stack:
         line = stack.enter_context(Link(milliseconds, gigabits=10))
-        nginx = stack.enter_context(Nginx(setup.folder, host=SERVER_ADDRESS, prefix=line.server))
+        nginx = stack.enter_context(Nginx(setup.directory, host=SERVER_ADDRESS, prefix=line.server))
         runnables = [
             setup.job("ours", "ours", files, nginx.url, prefix=line.client),
             *setup.originals(files, nginx.url, prefix=line.client),
@@ -295,7 +295,7 @@ def first(setup: Setup) -> Row:
 
 
 def small(setup: Setup) -> Row:
-    with Nginx(setup.folder) as nginx:
+    with Nginx(setup.directory) as nginx:
         more: dict[str, Any] = {"work": "keep", "wake": waking(setup.dense, nginx)}
         runnables = [
             setup.job("ours", "ours", setup.small, nginx.url, **more),
@@ -308,7 +308,7 @@ def small(setup: Setup) -> Row:
 
 def memory(setup: Setup) -> Row:
     limited = {"RUNAI_STREAMER_MEMORY_LIMIT": str(LIMIT)}
-    with Nginx(setup.folder) as nginx:
+    with Nginx(setup.directory) as nginx:
         wake = waking(setup.dense, nginx)
         runnables = [
             setup.job("ours", "ours", setup.dense, nginx.url, wake=wake),
@@ -366,8 +366,8 @@ def command(
     (ROOT / ".cache" / "bench").mkdir(parents=True, exist_ok=True)
     for loader in ("ours", *(() if options.alone else (peer,))):
         PEERS[loader].python()
-    folder = runner.data_folder(options.data)
-    setup = Setup(folder, options.gigabytes, options.rounds, not options.alone)
+    directory = runner.data_directory(options.data)
+    setup = Setup(directory, options.gigabytes, options.rounds, not options.alone)
     start = time.monotonic()
     rows = [every[key](setup) for key in wanted]
     report.show(rows)

@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import cache, checkpoints
 from benchmarks.dist_link import slow_link
 from benchmarks.report import RESULTS, Check, machine
-from benchmarks.runner import data_folder
+from benchmarks.runner import data_directory
 from tests.support.servers import free_port
 from tests.support.servers.counting import CountingStore
 
@@ -96,12 +96,12 @@ def store(files: list[str], rate: int | None) -> Iterator[tuple[CountingStore, l
 
 
 class Bench:
-    def __init__(self, folder: Path, rounds: int, gigabytes: float) -> None:
+    def __init__(self, directory: Path, rounds: int, gigabytes: float) -> None:
         self.rounds = rounds
-        self.files = checkpoints.make(folder / "slices", checkpoints.llama_specs(gigabytes), 2)
-        self.big = checkpoints.make(folder / "slices-dcp", checkpoints.llama_specs(1.1), 2)
+        self.files = checkpoints.make(directory / "slices", checkpoints.llama_specs(gigabytes), 2)
+        self.big = checkpoints.make(directory / "slices-dcp", checkpoints.llama_specs(1.1), 2)
         # One file, since the store of the benchmarks has no lists.
-        self.one = checkpoints.make(folder / "slices-one", checkpoints.llama_specs(gigabytes), 1)
+        self.one = checkpoints.make(directory / "slices-one", checkpoints.llama_specs(gigabytes), 1)
         self.results: dict[str, Any] = {}
         self.checks: list[Check] = []
 
@@ -235,8 +235,8 @@ class Bench:
         ]
         specs += [checkpoints.TensorSpec("model.layers.4.eh_proj.weight", "BF16", (1024, 2048))]
         specs += [checkpoints.TensorSpec("model.embed_tokens.weight", "BF16", (32000, 1024))]
-        folder = Path(self.files[0]).parent.parent / "slices-experts"
-        files = checkpoints.make(folder, specs, 2)
+        directory = Path(self.files[0]).parent.parent / "slices-experts"
+        files = checkpoints.make(directory, specs, 2)
         size = sum(spec.nbytes for spec in specs)
         experts = sum(spec.nbytes for spec in specs if ".experts." in spec.name)
         for text, more, wanted in (
@@ -273,9 +273,9 @@ def main() -> None:
     parser.add_argument("--row", action="append", choices=ROWS, help="all without")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--gigabytes", type=float, default=0.6)
-    parser.add_argument("--data", help="folder for the checkpoints")
+    parser.add_argument("--data", help="directory for the checkpoints")
     options = parser.parse_args()
-    bench = Bench(data_folder(options.data), options.rounds, options.gigabytes)
+    bench = Bench(data_directory(options.data), options.rounds, options.gigabytes)
     for row in options.row or ROWS:
         getattr(bench, row)()
     if not options.row:

@@ -1,4 +1,4 @@
-"""Peers from a folder of wheels, for machines where packages can't be installed."""
+"""Peers from a directory of wheels, for machines where packages can't be installed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def _project(name: str) -> str:
     return re.split(r"==|\[", name)[0].replace("-", "_").lower()
 
 
-def use(folder: Path, names: Iterable[str]) -> None:
-    """Has the peers `names` run with this interpreter, each with its own wheel in `folder` and all
-    that are no peer's. Peers without a wheel are left as they are."""
+def use(directory: Path, names: Iterable[str]) -> None:
+    """Has the peers `names` run with this interpreter, each with its own wheel in `directory` and
+    all that are no peer's. Peers without a wheel are left as they are."""
     projects = {_project(need) for peer in PEERS.values() for need in peer.requirements}
-    wheels = {path.name.split("-")[0].lower(): path for path in sorted(folder.glob("*.whl"))}
+    wheels = {path.name.split("-")[0].lower(): path for path in sorted(directory.glob("*.whl"))}
     helpers = [path for project, path in wheels.items() if project not in projects]
     for name in names:
         peer = PEERS[name]
@@ -33,7 +33,7 @@ def use(folder: Path, names: Iterable[str]) -> None:
         place = STATE / "wheels" / name
         shutil.rmtree(place, ignore_errors=True)
         pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
-        pip += ["--no-compile", "--find-links", str(folder), "--target", str(place)]
+        pip += ["--no-compile", "--find-links", str(directory), "--target", str(place)]
         subprocess.run([*pip, *peer.requirements, *map(str, helpers)], check=True)
         path = os.pathsep.join([str(ROOT), str(place)])
         PEERS[name] = dataclasses.replace(peer, requirements=(), env={"PYTHONPATH": path})

@@ -41,10 +41,10 @@ if(streamer_c AND streamer_cxx)
 else()
   streamer_lacks("a C and a C++20 compiler" "g++" "gcc-c++")
   # The modules above need a language.
-  set(folders "${STREAMER_PREFIX}/usr/include" "${STREAMER_PREFIX}/usr/include/*" /usr/local/include
+  set(directories "${STREAMER_PREFIX}/usr/include" "${STREAMER_PREFIX}/usr/include/*" /usr/local/include
               /usr/include "/usr/include/*-linux-gnu")
   foreach(header curl/curl.h openssl/ssl.h Python.h)
-    list(TRANSFORM folders APPEND "/${header}" OUTPUT_VARIABLE places)
+    list(TRANSFORM directories APPEND "/${header}" OUTPUT_VARIABLE places)
     file(GLOB found_${header} ${places})
   endforeach()
   file(GLOB found_python /usr/include/python3*/Python.h /usr/local/include/python3*/Python.h)

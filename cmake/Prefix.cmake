@@ -2,22 +2,22 @@
 if(STREAMER_PREFIX)
   get_filename_component(prefix "${STREAMER_PREFIX}" ABSOLUTE BASE_DIR ${CMAKE_SOURCE_DIR})
   if(NOT IS_DIRECTORY "${prefix}/usr")
-    message(FATAL_ERROR "STREAMER_PREFIX: ${prefix} has no folder usr; unpack packages with dpkg -x")
+    message(FATAL_ERROR "STREAMER_PREFIX: ${prefix} has no directory usr; unpack packages with dpkg -x")
   endif()
   list(PREPEND CMAKE_PREFIX_PATH "${prefix}/usr")
-  set(folders "${prefix}/usr/lib/${CMAKE_LIBRARY_ARCHITECTURE}"
+  set(directories "${prefix}/usr/lib/${CMAKE_LIBRARY_ARCHITECTURE}"
               "${prefix}/lib/${CMAKE_LIBRARY_ARCHITECTURE}")
-  # Packages' .pc files name the system's folders, and newer CMakes would believe them.
+  # Packages' .pc files name the system's directories, and newer CMakes would believe them.
   set(PKG_CONFIG_USE_CMAKE_PREFIX_PATH OFF)
   set(ENV{PKG_CONFIG_LIBDIR} "${prefix}")
-  find_library(OPENSSL_CRYPTO_LIBRARY crypto PATHS ${folders} NO_DEFAULT_PATH)
-  find_library(OPENSSL_SSL_LIBRARY ssl PATHS ${folders} NO_DEFAULT_PATH)
+  find_library(OPENSSL_CRYPTO_LIBRARY crypto PATHS ${directories} NO_DEFAULT_PATH)
+  find_library(OPENSSL_SSL_LIBRARY ssl PATHS ${directories} NO_DEFAULT_PATH)
   find_path(OPENSSL_INCLUDE_DIR openssl/ssl.h PATHS "${prefix}/usr/include" NO_DEFAULT_PATH)
-  foreach(folder ${folders})
-    if(IS_DIRECTORY "${folder}")
-      list(APPEND CMAKE_BUILD_RPATH "${folder}")
-      list(APPEND CMAKE_INSTALL_RPATH "${folder}")
-      add_link_options("LINKER:-rpath-link,${folder}")
+  foreach(directory ${directories})
+    if(IS_DIRECTORY "${directory}")
+      list(APPEND CMAKE_BUILD_RPATH "${directory}")
+      list(APPEND CMAKE_INSTALL_RPATH "${directory}")
+      add_link_options("LINKER:-rpath-link,${directory}")
     endif()
   endforeach()
   # The old kind of run path also serves the libraries that these libraries need.

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # test_builds.sh: the two builds for machines without libcurl's and OpenSSL's -dev packages: without
-# object storage, and with packages that are unpacked below a folder.
+# object storage, and with packages that are unpacked below a directory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=build/builds
 launcher=$(command -v ccache || true)
-configure() { # folder, arguments
-  local folder=$1
+configure() { # directory, arguments
+  local directory=$1
   shift
-  cmake -G Ninja -S . -B "$build/$folder" -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+  cmake -G Ninja -S . -B "$build/$directory" -DCMAKE_BUILD_TYPE=RelWithDebInfo \
     -DCMAKE_CXX_COMPILER_LAUNCHER="$launcher" -DCMAKE_C_COMPILER_LAUNCHER="$launcher" "$@" >/dev/null
 }
 fail() {

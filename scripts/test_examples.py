@@ -1,6 +1,6 @@
 """Builds examples/c and examples/cpp against an installed copy of a build, and runs them.
 
-`python -m scripts.test_examples BUILD`: installs the CMake build folder BUILD into a temporary
+`python -m scripts.test_examples BUILD`: installs the CMake build directory BUILD into a temporary
 prefix, uses it by find_package and by pkg-config, and streams a file and an object of Ceph (of moto
 where Ceph can't be had).
 """
@@ -43,15 +43,15 @@ def run(*command: object, **options) -> str:
     return done.stdout
 
 
-def build(installed: Path, folder: Path) -> tuple[list[Path], list[Path]]:
+def build(installed: Path, directory: Path) -> tuple[list[Path], list[Path]]:
     """The programs that print a checksum, and those that restore."""
     for language in ("c", "cpp"):
-        target = folder / language
+        target = directory / language
         source = ROOT / "examples" / language
         run("cmake", "-S", source, "-B", target, f"-DCMAKE_PREFIX_PATH={installed}")
         run("cmake", "--build", target)
     (pc,) = installed.glob("lib*/**/runai-streamer.pc")
-    made = folder / "make"
+    made = directory / "make"
     made.mkdir()
     for name in ("stream_file.c", "restore.c"):
         (made / name).write_bytes((ROOT / "examples" / "c" / name).read_bytes())
@@ -60,20 +60,20 @@ def build(installed: Path, folder: Path) -> tuple[list[Path], list[Path]]:
         env={**os.environ, "PKG_CONFIG_PATH": str(pc.parent)},
     )
     return (
-        [folder / "c" / "stream_file", folder / "cpp" / "stream_files", made / "stream_file"],
-        [folder / "c" / "restore", made / "restore"],
+        [directory / "c" / "stream_file", directory / "cpp" / "stream_files", made / "stream_file"],
+        [directory / "c" / "restore", made / "restore"],
     )
 
 
-def restore(program: Path, folder: Path, path: Path | str, env: dict[str, str]) -> None:
+def restore(program: Path, directory: Path, path: Path | str, env: dict[str, str]) -> None:
     """Calls it in every way, with a file of several submissions and an empty one."""
-    empty = folder / "empty.bin"
+    empty = directory / "empty.bin"
     empty.touch()
     paths = [str(path), str(len(CONTENT))]
     if "://" not in paths[0]:
         paths += [str(empty), "0"]
     for options in ([], ["--thread"], ["--sessions=3", "--thread"], ["--strategy=buffered"]):
-        target = Path(tempfile.mkdtemp(dir=folder))
+        target = Path(tempfile.mkdtemp(dir=directory))
         run(program, *options, target, *paths * 3, env=env)
         restored = sorted(target.iterdir())
         assert len(restored) == len(paths) // 2 * 3 * (3 if "--sessions=3" in options else 1)
@@ -94,9 +94,9 @@ def bucket(content: bytes) -> Iterator[tuple[str, dict[str, str]]]:
     try:
         client = server.client()
         client.create_bucket(Bucket="examples")
-        client.put_object(Bucket="examples", Key="folder/data.bin", Body=content)
+        client.put_object(Bucket="examples", Key="directory/data.bin", Body=content)
         yield (
-            "s3://examples/folder/data.bin",
+            "s3://examples/directory/data.bin",
             {
                 "AWS_ENDPOINT_URL": server.url,
                 "AWS_ACCESS_KEY_ID": ACCESS_KEY,
@@ -111,31 +111,35 @@ def bucket(content: bytes) -> Iterator[tuple[str, dict[str, str]]]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        installed = folder / "installed"
+        directory = Path(temporary)
+        installed = directory / "installed"
         run("cmake", "--install", sys.argv[1], "--prefix", installed)
-        programs, restorers = build(installed, folder)
+        programs, restorers = build(installed, directory)
         (library,) = installed.glob("lib*/**/libstreamer.so")
         env = {**os.environ, "LD_LIBRARY_PATH": str(library.parent)}
         for program in programs + restorers:  # a program asks for the library by its SONAME
             assert "[libstreamer.so.0]" in run("readelf", "-d", program), program
-        path = folder / "data.bin"
+        path = directory / "data.bin"
         path.write_bytes(CONTENT)
         want = checksum(CONTENT)
         for program in programs:
             assert want in run(program, path, env=env), program
             missing = subprocess.run(
-                [program, folder / "missing"], env=env, capture_output=True, text=True, check=False
+                [program, directory / "missing"],
+                env=env,
+                capture_output=True,
+                text=True,
+                check=False,
             )
             assert missing.returncode == 1, missing
             assert "missing" in missing.stderr, missing
         for program in restorers:
-            restore(program, folder, path, env)
+            restore(program, directory, path, env)
         with bucket(CONTENT) as (uri, environment):
             for program in programs:
                 assert want in run(program, uri, env=env | environment), program
             for program in restorers:
-                restore(program, folder, uri, env | environment)
+                restore(program, directory, uri, env | environment)
     print("the examples work")
 
 

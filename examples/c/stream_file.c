@@ -3,7 +3,7 @@
  *   stream_file /models/a.safetensors
  *   stream_file s3://bucket/a.safetensors      (credentials from the environment)
  *
- * The C ABI has no call for an object's size, so this asks the listing of its folder. */
+ * The C ABI has no call for an object's size, so this asks the listing of its directory. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,15 +33,15 @@ static void look(const char* path, size_t size, void* user) {
 }
 
 /* The part of `path` before its last '/', or "." */
-static char* folder_of(const char* path) {
+static char* directory_of(const char* path) {
   const char* slash = strrchr(path, '/');
   const size_t length = slash == NULL ? 0 : (size_t)(slash - path) + 1;
-  char* folder = malloc(length + 2);
-  if (folder == NULL) return NULL;
-  if (length == 0) return strcpy(folder, ".");
-  memcpy(folder, path, length);
-  folder[length] = '\0';
-  return folder;
+  char* directory = malloc(length + 2);
+  if (directory == NULL) return NULL;
+  if (length == 0) return strcpy(directory, ".");
+  memcpy(directory, path, length);
+  directory[length] = '\0';
+  return directory;
 }
 
 static uint64_t checksum(const unsigned char* data, size_t size) {
@@ -89,9 +89,9 @@ int main(int argc, char** argv) {
   if (code != RUNAI_FILE_STREAMER_SUCCESS) return failed("start", code);
 
   struct wanted wanted = {argv[1], 0, 0};
-  char* folder = folder_of(argv[1]);
-  code = runai_file_streamer_list_files(streamer, folder, 0, NULL, 0, NULL, 0, look, &wanted);
-  free(folder);
+  char* directory = directory_of(argv[1]);
+  code = runai_file_streamer_list_files(streamer, directory, 0, NULL, 0, NULL, 0, look, &wanted);
+  free(directory);
   int result = 1;
   if (code != RUNAI_FILE_STREAMER_SUCCESS) {
     failed("list", code);

@@ -47,17 +47,17 @@ def show_real_model() -> bool:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    folder = bundled_model()
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    directory = bundled_model()
+    size = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
     print(f"\n1. all-MiniLM-L6-v2 ({size / 1e6:.0f} MB) into its transformers model")
     print("   So small that opening the file and preparing the module decide, not the storage.")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    expected = embed(AutoModel.from_pretrained(folder).eval(), tokenizer, SENTENCE)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    expected = embed(AutoModel.from_pretrained(directory).eval(), tokenizer, SENTENCE)
 
-    model = AutoModel.from_config(AutoConfig.from_pretrained(folder)).eval()
+    model = AutoModel.from_config(AutoConfig.from_pretrained(directory)).eval()
     start = time.perf_counter()
     # The file also carries position_ids, which transformers computes by itself.
-    missing, _ = load_model(model, folder, strict=False)
+    missing, _ = load_model(model, directory, strict=False)
     seconds = time.perf_counter() - start
     embedding = embed(model, tokenizer, SENTENCE)
     equal = torch.equal(embedding, expected) and not missing
@@ -136,9 +136,9 @@ def same_as_safetensors(files: list[str], tensors: Tensors) -> bool:
     return seen == len(tensors)
 
 
-def show_large_model(folder: Path, gigabytes: float) -> bool:
-    print(f"\n2. A Llama-shaped checkpoint of {gigabytes:g} GB in {folder}")
-    files = checkpoints.dense(folder, gigabytes)
+def show_large_model(directory: Path, gigabytes: float) -> bool:
+    print(f"\n2. A Llama-shaped checkpoint of {gigabytes:g} GB in {directory}")
+    files = checkpoints.dense(directory, gigabytes)
     size = checkpoints.total_bytes(files)
     tensors = memory_for(files)
     compare("from the disk:", size, files, tensors, cold=True)
@@ -159,10 +159,10 @@ def show_large_model(folder: Path, gigabytes: float) -> bool:
     return equal
 
 
-def affordable_gigabytes(folder: Path) -> float:
+def affordable_gigabytes(directory: Path) -> float:
     """3 GB, or less where disk or memory are scarce."""
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
+    directory.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(directory).free
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(0.5, min(2.9, round(min(free / 4, memory / 3) / 1e9, 1)))
 
@@ -170,11 +170,11 @@ def affordable_gigabytes(folder: Path) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
     parser.add_argument("--gigabytes", type=float, help="of the large checkpoint")
-    parser.add_argument("--folder", type=Path, default=ROOT / ".cache" / "demo")
+    parser.add_argument("--directory", type=Path, default=ROOT / ".cache" / "demo")
     options = parser.parse_args()
-    gigabytes = options.gigabytes or affordable_gigabytes(options.folder)
+    gigabytes = options.gigabytes or affordable_gigabytes(options.directory)
     good = show_real_model()
-    good &= show_large_model(options.folder, gigabytes)
+    good &= show_large_model(options.directory, gigabytes)
     print("\nAll equal." if good else "\nSomething DIFFERS.")
     return 0 if good else 1
 

@@ -140,7 +140,7 @@ class SafetensorsStreamer:
         traceback: TracebackType | None,
     ) -> None:
         """close(). Raises if destinations of `into` were not filled, unless an exception is
-        under way or the load has failed."""
+        in progress or the load has failed."""
         unfilled = total = 0
         if kind is None and self._begun is not None:
             load, wanted = self._begun
@@ -418,7 +418,7 @@ class SafetensorsStreamer:
 
     @property
     def unverified(self) -> list[str]:
-        """The files that the load under way, or the last one, does not verify since it reads only
+        """The files that the load in flight, or the last one, does not verify since it reads only
         a part of them. Empty without verify=."""
         return [] if self._check is None else list(self._check.unverified)
 
@@ -571,7 +571,7 @@ class SafetensorsStreamer:
         return self._by_name
 
     def stats(self) -> StreamStats:
-        """Counters of the load under way, or of the last one."""
+        """Counters of the load in progress, or of the last one."""
         stats = self.file_streamer.stats()
         notes, phases = stats.notes, self._phases
         if self._check is not None:

@@ -30,12 +30,12 @@ def check_contents(wheel: Path) -> None:
     tags = re.findall(r"manylinux_(\d+)_(\d+)_", wheel.name)
     assert tags, f"{wheel.name} is no manylinux wheel"
     assert min((int(a), int(b)) for a, b in tags) <= NEWEST_GLIBC, wheel.name
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-        (licenses,) = Path(folder).glob("*.dist-info/licenses")
+    with tempfile.TemporaryDirectory() as directory, zipfile.ZipFile(wheel) as archive:
+        archive.extractall(directory)
+        (licenses,) = Path(directory).glob("*.dist-info/licenses")
         for name, words in LICENSES.items():
             assert words.lower() in (licenses / name).read_text().lower(), name
-        package = Path(folder) / "runai_model_streamer"
+        package = Path(directory) / "runai_model_streamer"
         library = package / "libstreamer" / "lib" / "libstreamer.so"
         check = ROOT / "tests" / "abi" / "check_exports.py"
         subprocess.run([sys.executable, str(check), str(library), "--static"], check=True)

@@ -1,6 +1,6 @@
-"""Streams a made-up checkpoint with the installed package: `smoke.py [FOLDER] [URI]`.
+"""Streams a made-up checkpoint with the installed package: `smoke.py [DIRECTORY] [URI]`.
 
-FOLDER (default: a temporary one) gets the checkpoint; URI is an object that is the same file, if
+DIRECTORY (default: a temporary one) gets the checkpoint; URI is an object that is the same file, if
 there is one. Needs nothing but the package and what it depends on; without torch, it loads arrays
 of numpy.
 """
@@ -64,20 +64,20 @@ def check(path: str, tensors: Arrays) -> None:
 
 def check_library() -> None:
     """The C ABI lies where embedders of the package look for it."""
-    folder = os.path.join(os.path.dirname(streamer.__file__), "libstreamer")
-    library = ctypes.CDLL(os.path.join(folder, "lib", "libstreamer.so"))
+    directory = os.path.join(os.path.dirname(streamer.__file__), "libstreamer")
+    library = ctypes.CDLL(os.path.join(directory, "lib", "libstreamer.so"))
     handle = ctypes.c_void_p()
     assert library.runai_file_streamer_start(ctypes.byref(handle)) == 0
     library.runai_file_streamer_end(handle)
-    assert os.path.exists(os.path.join(folder, "include", "streamer", "runai_file_streamer.h"))
+    assert os.path.exists(os.path.join(directory, "include", "streamer", "runai_file_streamer.h"))
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
-        folder = sys.argv[1] if len(sys.argv) > 1 else temporary
-        path = os.path.join(folder, "model.safetensors")
+        directory = sys.argv[1] if len(sys.argv) > 1 else temporary
+        path = os.path.join(directory, "model.safetensors")
         tensors = make_checkpoint(path)
-        assert streamer.list_safetensors(folder) == [path]
+        assert streamer.list_safetensors(directory) == [path]
         check(path, tensors)
         for uri in sys.argv[2:]:
             check(uri, tensors)

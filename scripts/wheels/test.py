@@ -1,4 +1,4 @@
-"""Tries a wheel as its users do: `python -m scripts.wheels.test WHEEL [--chroot FOLDER]`.
+"""Tries a wheel as its users do: `python -m scripts.wheels.test WHEEL [--chroot DIRECTORY]`.
 
 In a clean virtual environment, also where symbols of another libcurl and OpenSSL come first, and
 with --chroot (root) in a Debian that debootstrap makes there, without any -dev package: streams a
@@ -40,8 +40,8 @@ NAME(SSL_CTX_set1_cert_store)
 """
 
 
-def make_strangers(folder: Path) -> Path:
-    source, library = folder / "strangers.c", folder / "strangers.so"
+def make_strangers(directory: Path) -> Path:
+    source, library = directory / "strangers.c", directory / "strangers.so"
     source.write_text(STRANGERS)
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
     return library
@@ -85,18 +85,18 @@ def main() -> None:
     wheel = options.wheel.resolve()
     check_contents(wheel)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        venv.create(folder / "venv", with_pip=True)
-        python = str(folder / "venv" / "bin" / "python")
+        directory = Path(temporary)
+        venv.create(directory / "venv", with_pip=True)
+        python = str(directory / "venv" / "bin" / "python")
         subprocess.run([python, "-m", "pip", "install", "--quiet", f"{wheel}[s3]"], check=True)
-        (folder / "model").mkdir()
-        smoke([python], str(SMOKE), {}, str(folder / "model"))
-        authority = Authority(folder / "ca")
+        (directory / "model").mkdir()
+        smoke([python], str(SMOKE), {}, str(directory / "model"))
+        authority = Authority(directory / "ca")
         with Ceph(authority.issue("ceph")) as ceph:
             client = ceph.client()
             client.create_bucket(Bucket="models")
             client.upload_file(
-                str(folder / "model" / "model.safetensors"), "models", "a/model.safetensors"
+                str(directory / "model" / "model.safetensors"), "models", "a/model.safetensors"
             )
             environment = {
                 "AWS_ENDPOINT_URL": ceph.tls_url,
@@ -107,9 +107,9 @@ def main() -> None:
                 "SSL_CERT_FILE": str(authority.ca),
             }
             uri = "s3://models/a/model.safetensors"
-            smoke([python], str(SMOKE), environment, str(folder / "model"), uri)
-            preload = {"LD_PRELOAD": str(make_strangers(folder))}
-            smoke([python], str(SMOKE), environment | preload, str(folder / "model"), uri)
+            smoke([python], str(SMOKE), environment, str(directory / "model"), uri)
+            preload = {"LD_PRELOAD": str(make_strangers(directory))}
+            smoke([python], str(SMOKE), environment | preload, str(directory / "model"), uri)
             if options.chroot:
                 try_chroot(python, options.chroot.resolve(), wheel, environment, "/tmp", uri)
     print("the wheel works")

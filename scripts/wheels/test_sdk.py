@@ -52,10 +52,10 @@ done
 def check_archive(archive: Path) -> None:
     want = archive.with_name(archive.name + ".sha256").read_text().split()
     assert want == [hashlib.sha256(archive.read_bytes()).hexdigest(), archive.name], want
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         with tarfile.open(archive) as opened:
-            opened.extractall(folder)
-        (top,) = Path(folder).iterdir()
+            opened.extractall(directory)
+        (top,) = Path(directory).iterdir()
         assert top.name == archive.name.removesuffix(".tar.gz")
         for header in ("streamer", "device", "response_code", "submission_id"):
             assert (top / "include" / "streamer" / f"{header}.h").is_file(), header

@@ -17,11 +17,11 @@ namespace {
 
 class CApiArguments : public testing::Test {
  protected:
-  TemporaryFolder folder_;
+  TemporaryDirectory directory_;
 };
 
 TEST_F(CApiArguments, RefusesBadArguments) {
-  const std::string path = folder_.write("a", noise(100, 1));
+  const std::string path = directory_.write("a", noise(100, 1));
   Streamer streamer;
   char memory[100];
   const char* paths[] = {path.c_str()};
@@ -68,7 +68,7 @@ TEST_F(CApiArguments, RefusesBadArguments) {
 
 TEST_F(CApiArguments, NamesASettingThatIsInvalid) {
   const Environment bad("RUNAI_STREAMER_CONCURRENCY", "many");
-  const std::string path = folder_.write("a", noise(10, 1));
+  const std::string path = directory_.write("a", noise(10, 1));
   Streamer streamer;
   std::vector<char> memory;
   EXPECT_EQ(streamer.request(path, {{0, 10}}, &memory), RUNAI_FILE_STREAMER_INVALID);
@@ -78,7 +78,7 @@ TEST_F(CApiArguments, NamesASettingThatIsInvalid) {
 }
 
 TEST_F(CApiArguments, RefusesPathsOfTwoKindsAndUnknownSchemes) {
-  const std::string path = folder_.write("a", noise(10, 1));
+  const std::string path = directory_.write("a", noise(10, 1));
   Streamer streamer;
   char memory[20];
   const char* paths[] = {path.c_str(), "s3://bucket/key"};
@@ -96,7 +96,7 @@ TEST_F(CApiArguments, RefusesPathsOfTwoKindsAndUnknownSchemes) {
 
 #ifdef STREAMER_OBJECT_STORAGE
 TEST_F(CApiArguments, SaysThatACaFileIsMissing) {
-  const Environment bundle("AWS_CA_BUNDLE", folder_.at("no-such.pem").c_str());
+  const Environment bundle("AWS_CA_BUNDLE", directory_.at("no-such.pem").c_str());
   Streamer streamer;
   std::vector<char> memory;
   EXPECT_EQ(streamer.request("s3://bucket/key", {{0, 1}}, &memory),
@@ -121,12 +121,12 @@ TEST_F(CApiArguments, SaysWhichStorageThisBuildLeavesOut) {
 #endif
 
 TEST_F(CApiArguments, SaysThatNoDescriptorsAreLeft) {
-  const std::string path = folder_.write("a", noise(10, 1));
+  const std::string path = directory_.write("a", noise(10, 1));
   Streamer streamer;
   std::vector<char> memory;
   ASSERT_EQ(streamer.request(path, {{0, 10}}, &memory), 0);  // the engine runs
   ASSERT_EQ(streamer.take().code, 0);
-  const std::string other = folder_.write("b", noise(10, 1));
+  const std::string other = directory_.write("b", noise(10, 1));
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
   const rlimit none{0, before.rlim_max};
@@ -158,7 +158,7 @@ TEST_F(CApiArguments, TakesCredentialsOnceAndTheSameAgain) {
 }
 
 TEST_F(CApiArguments, CarriesAlongCredentialsOfUnknownKeys) {
-  const std::string path = folder_.write("a", noise(100, 1));
+  const std::string path = directory_.write("a", noise(100, 1));
   Streamer streamer;
   const char* keys[] = {"password", "region"};
   const char* values[] = {"s3cr3t", "eu-west-1"};
@@ -171,8 +171,8 @@ TEST_F(CApiArguments, CarriesAlongCredentialsOfUnknownKeys) {
 
 TEST_F(CApiArguments, EmptyRequestsHaveANumberAndOweNothing) {
   const std::vector<char> content = noise(100, 1);
-  const std::string path = folder_.write("a", content);
-  const std::string missing = folder_.at("missing");
+  const std::string path = directory_.write("a", content);
+  const std::string missing = directory_.at("missing");
   Streamer streamer;
   const char* paths[] = {path.c_str(), missing.c_str()};
   const uint32_t none[] = {0, 0};
@@ -216,7 +216,7 @@ TEST_F(CApiArguments, EmptyRequestsHaveANumberAndOweNothing) {
 
 TEST_F(CApiArguments, StrategyIsKnownByNameAndUsed) {
   const std::vector<char> content = noise(1 << 20, 9);
-  const std::string path = folder_.write("a", content);
+  const std::string path = directory_.write("a", content);
   for (const char* strategy :
        {"auto", "mapped", "buffered", "direct", "io_uring_direct,libaio_direct,sync_buffered"}) {
     Streamer streamer;
@@ -230,7 +230,7 @@ TEST_F(CApiArguments, StrategyIsKnownByNameAndUsed) {
 }
 
 TEST_F(CApiArguments, StrategyIsSetOnce) {
-  const std::string path = folder_.write("a", noise(100, 1));
+  const std::string path = directory_.write("a", noise(100, 1));
   Streamer streamer;
   const auto set = [&](const char* candidates) {
     return runai_file_streamer_set_fs_strategy(streamer.get(), candidates);
@@ -280,14 +280,14 @@ TEST_F(CApiArguments, StreamersHaveTheirOwnStrategies) {
 TEST_F(CApiArguments, ListsFilesWithPatterns) {
   const std::vector<std::string> names = {"b.safetensors", "a.safetensors", "c.json",
                                           "sub/d.safetensors"};
-  for (const std::string& name : names) folder_.write(name, noise(name.size(), 1));
+  for (const std::string& name : names) directory_.write(name, noise(name.size(), 1));
   Streamer streamer;
   using Found = std::vector<std::pair<std::string, size_t>>;
   const auto list = [&](bool recursive, std::vector<const char*> allow,
                         std::vector<const char*> ignore) {
     Found found;
     const int code = runai_file_streamer_list_files(
-        streamer.get(), folder_.at("").c_str(), recursive ? 1 : 0, allow.data(),
+        streamer.get(), directory_.at("").c_str(), recursive ? 1 : 0, allow.data(),
         static_cast<unsigned>(allow.size()), ignore.data(), static_cast<unsigned>(ignore.size()),
         [](const char* path, size_t size, void* user) {
           static_cast<Found*>(user)->emplace_back(path, size);
@@ -296,18 +296,18 @@ TEST_F(CApiArguments, ListsFilesWithPatterns) {
     EXPECT_EQ(code, 0) << runai_file_streamer_last_error();
     return found;
   };
-  const std::pair<std::string, size_t> a{folder_.at("a.safetensors"), 13};
-  const std::pair<std::string, size_t> b{folder_.at("b.safetensors"), 13};
-  const std::pair<std::string, size_t> c{folder_.at("c.json"), 6};
-  const std::pair<std::string, size_t> d{folder_.at("sub/d.safetensors"), 17};
+  const std::pair<std::string, size_t> a{directory_.at("a.safetensors"), 13};
+  const std::pair<std::string, size_t> b{directory_.at("b.safetensors"), 13};
+  const std::pair<std::string, size_t> c{directory_.at("c.json"), 6};
+  const std::pair<std::string, size_t> d{directory_.at("sub/d.safetensors"), 17};
   EXPECT_EQ(list(false, {}, {}), (Found{a, b, c}));
   EXPECT_EQ(list(true, {}, {}), (Found{a, b, c, d}));
   EXPECT_EQ(list(true, {"*.safetensors"}, {}), (Found{a, b, d}));
   EXPECT_EQ(list(true, {"*.safetensors", "*.json"}, {"*/sub/*", "*/a.*"}), (Found{b, c}));
 
   const auto ignore_all = [](const char*, size_t, void*) {};
-  EXPECT_EQ(runai_file_streamer_list_files(streamer.get(), folder_.at("none").c_str(), 0, nullptr,
-                                           0, nullptr, 0, ignore_all, nullptr),
+  EXPECT_EQ(runai_file_streamer_list_files(streamer.get(), directory_.at("none").c_str(), 0,
+                                           nullptr, 0, nullptr, 0, ignore_all, nullptr),
             RUNAI_FILE_STREAMER_FILE_ACCESS);
   EXPECT_EQ(runai_file_streamer_list_files(streamer.get(), nullptr, 0, nullptr, 0, nullptr, 0,
                                            ignore_all, nullptr),
@@ -315,7 +315,7 @@ TEST_F(CApiArguments, ListsFilesWithPatterns) {
 }
 
 TEST_F(CApiArguments, ProbesTheBlockSizeOfDirectReads) {
-  const std::string path = folder_.write("a", noise(10000, 1));
+  const std::string path = directory_.write("a", noise(10000, 1));
   Streamer streamer;
   const char* paths[] = {path.c_str(), "s3://bucket/key"};
   size_t block = 0;
@@ -324,7 +324,7 @@ TEST_F(CApiArguments, ProbesTheBlockSizeOfDirectReads) {
   EXPECT_EQ(block & (block - 1), 0U) << block;
   ASSERT_EQ(runai_file_streamer_probe_direct_block_size(streamer.get(), paths + 1, 1, &block), 0);
   EXPECT_EQ(block, 1U);
-  const std::string missing = folder_.at("none");
+  const std::string missing = directory_.at("none");
   paths[0] = missing.c_str();
   EXPECT_EQ(runai_file_streamer_probe_direct_block_size(streamer.get(), paths, 1, &block),
             RUNAI_FILE_STREAMER_FILE_ACCESS);

@@ -20,12 +20,12 @@ namespace {
 
 class CApi : public testing::Test {
  protected:
-  TemporaryFolder folder_;
+  TemporaryDirectory directory_;
 };
 
 TEST_F(CApi, StreamsRangesIntoTheCallersMemoryOneResponseEach) {
   const std::vector<char> content = noise(3 << 20, 1);
-  const std::string path = folder_.write("a.bin", content);
+  const std::string path = directory_.write("a.bin", content);
   Streamer streamer;
   std::vector<char> memory;
   const std::vector<std::pair<size_t, size_t>> ranges = {
@@ -51,8 +51,8 @@ TEST_F(CApi, StreamsRangesIntoTheCallersMemoryOneResponseEach) {
 TEST_F(CApi, GroupsRangesByFileAndKeepsSubmissionsApart) {
   const std::vector<char> a = noise(5000, 1);
   const std::vector<char> b = noise(7000, 2);
-  const std::string path_a = folder_.write("a", a);
-  const std::string path_b = folder_.write("b", b);
+  const std::string path_a = directory_.write("a", a);
+  const std::string path_b = directory_.write("b", b);
   Streamer streamer;
   std::vector<char> memory(30000);
   // Twice the same: files a (2 ranges), a file without ranges, b (1 range).
@@ -91,8 +91,8 @@ TEST_F(CApi, GroupsRangesByFileAndKeepsSubmissionsApart) {
 }
 
 TEST_F(CApi, AFileThatIsMissingFailsItsRangesOnly) {
-  const std::string good = folder_.write("good", noise(100, 1));
-  const std::string bad = folder_.at("bad");
+  const std::string good = directory_.write("good", noise(100, 1));
+  const std::string bad = directory_.at("bad");
   Streamer streamer;
   char memory[300];
   const char* paths[] = {bad.c_str(), good.c_str()};
@@ -124,7 +124,7 @@ TEST_F(CApi, AFileThatIsMissingFailsItsRangesOnly) {
 }
 
 TEST_F(CApi, ARangeBehindTheEndOfAFileIsEof) {
-  const std::string path = folder_.write("short", noise(1000, 1));
+  const std::string path = directory_.write("short", noise(1000, 1));
   Streamer streamer;
   std::vector<char> memory;
   ASSERT_EQ(streamer.request(path, {{0, 1000}, {900, 200}}, &memory), 0);
@@ -168,7 +168,7 @@ TEST_F(CApi, EndFromAnotherThreadFinishesAResponseThatWaits) {
 
 TEST_F(CApi, OneThreadRequestsWhileAnotherTakesResponses) {
   const std::vector<char> content = noise(1 << 20, 3);
-  const std::string path = folder_.write("a", content);
+  const std::string path = directory_.write("a", content);
   Streamer streamer;
   constexpr int kRequests = 50;
   std::vector<std::vector<char>> memory(kRequests);
@@ -196,7 +196,7 @@ TEST_F(CApi, OneThreadRequestsWhileAnotherTakesResponses) {
 }
 
 TEST_F(CApi, EndWithRequestsInFlightReturnsAndNothingIsWrittenLater) {
-  const std::string path = folder_.write("a", noise(8 << 20, 3));
+  const std::string path = directory_.write("a", noise(8 << 20, 3));
   for (int round = 0; round < 20; ++round) {
     std::vector<char> memory;
     Streamer streamer;
@@ -212,7 +212,7 @@ TEST_F(CApi, EndWithRequestsInFlightReturnsAndNothingIsWrittenLater) {
 
 TEST_F(CApi, AForkedChildStartsItsOwnAndMayEndTheParents) {
   const std::vector<char> content = noise(100000, 1);
-  const std::string path = folder_.write("a", content);
+  const std::string path = directory_.write("a", content);
   Streamer streamer;
   std::vector<char> memory;
   ASSERT_EQ(streamer.request(path, {{0, 100000}}, &memory), 0);
@@ -249,7 +249,7 @@ TEST_F(CApi, AForkedChildMayEndAStreamerWhoseResponseIsAwaited) {
     alarm(60);
     std::vector<char> memory;
     const bool refused =
-        streamer.request(folder_.at("a"), {{0, 1}}, &memory) == RUNAI_FILE_STREAMER_INVALID &&
+        streamer.request(directory_.at("a"), {{0, 1}}, &memory) == RUNAI_FILE_STREAMER_INVALID &&
         streamer.take(1).code == RUNAI_FILE_STREAMER_INVALID;
     streamer.end();
     _exit(refused ? 0 : 1);

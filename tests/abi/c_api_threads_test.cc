@@ -110,7 +110,7 @@ class CApiThreads : public testing::Test {
   }
 
   HoldingServer server_;
-  TemporaryFolder folder_;
+  TemporaryDirectory directory_;
   std::vector<char> slow_;
   std::vector<char> other_;
   Streamer streamer_;
@@ -132,7 +132,7 @@ TEST_F(CApiThreads, AResponseKeepsItsTimeoutWhileAnotherThreadOpensFiles) {
 TEST_F(CApiThreads, ARangeThatFailsAtOnceWakesAResponseThatWaits) {
   request_held_range();
   auto taken = take_in_background();
-  ASSERT_EQ(streamer_.request(folder_.at("missing"), {{0, 10}, {10, 10}}, &other_),
+  ASSERT_EQ(streamer_.request(directory_.at("missing"), {{0, 10}, {10, 10}}, &other_),
             RUNAI_FILE_STREAMER_SUCCESS);
   EXPECT_EQ(returns_while_held(server_, [&] { return taken.get().code; }),
             RUNAI_FILE_STREAMER_FILE_ACCESS);
@@ -143,7 +143,7 @@ TEST_F(CApiThreads, ARangeThatFailsAtOnceWakesAResponseThatWaits) {
 }
 
 TEST_F(CApiThreads, ARequestDoesNotWaitForAResponse) {
-  const std::string path = folder_.write("a", noise(1000, 1));
+  const std::string path = directory_.write("a", noise(1000, 1));
   request_held_range();
   auto taken = take_in_background();
   EXPECT_EQ(returns_while_held(server_,

@@ -21,17 +21,17 @@ namespace {
 
 class Codes : public testing::Test {
  protected:
-  TemporaryFolder folder_;
+  TemporaryDirectory directory_;
 };
 
 std::string last_error() { return runai_file_streamer_last_error(); }
 
 // What a listing returns whose callback throws `exception`.
 template <typename Exception>
-int list_and_throw(const std::string& folder) {
+int list_and_throw(const std::string& directory) {
   Streamer streamer;
   return runai_file_streamer_list_files(
-      streamer.get(), folder.c_str(), 0, nullptr, 0, nullptr, 0,
+      streamer.get(), directory.c_str(), 0, nullptr, 0, nullptr, 0,
       [](const char*, size_t, void* user) { throw *static_cast<Exception*>(user); },
       [] {
         static Exception exception = Exception();
@@ -44,15 +44,15 @@ struct Oops : std::runtime_error {
 };
 
 TEST_F(Codes, AnExceptionOfACallbackIsUnknownAndKeptIn) {
-  folder_.write("a", noise(10, 1));
-  EXPECT_EQ(list_and_throw<Oops>(folder_.at("")), RUNAI_FILE_STREAMER_UNKNOWN);
+  directory_.write("a", noise(10, 1));
+  EXPECT_EQ(list_and_throw<Oops>(directory_.at("")), RUNAI_FILE_STREAMER_UNKNOWN);
   EXPECT_NE(last_error().find("oops of the callback"), std::string::npos) << last_error();
-  EXPECT_EQ(list_and_throw<int>(folder_.at("")), RUNAI_FILE_STREAMER_UNKNOWN);
+  EXPECT_EQ(list_and_throw<int>(directory_.at("")), RUNAI_FILE_STREAMER_UNKNOWN);
 }
 
 TEST_F(Codes, NoMemoryForACallbackIsAllocation) {
-  folder_.write("a", noise(10, 1));
-  EXPECT_EQ(list_and_throw<std::bad_alloc>(folder_.at("")), RUNAI_FILE_STREAMER_ALLOCATION);
+  directory_.write("a", noise(10, 1));
+  EXPECT_EQ(list_and_throw<std::bad_alloc>(directory_.at("")), RUNAI_FILE_STREAMER_ALLOCATION);
 }
 
 TEST_F(Codes, ACLibraryThatIsTooOld) {
@@ -149,7 +149,7 @@ TEST_F(Codes, AReadThatIsGivenUpIsFileAccessAndAListIsRetryable) {
   EXPECT_NE(last_error().find("127.0.0.1:1"), std::string::npos) << last_error();
   Streamer streamer;
   EXPECT_EQ(runai_file_streamer_list_files(
-                streamer.get(), (server.url() + "/folder/").c_str(), 0, nullptr, 0, nullptr, 0,
+                streamer.get(), (server.url() + "/directory/").c_str(), 0, nullptr, 0, nullptr, 0,
                 [](const char*, size_t, void*) {}, nullptr),
             RUNAI_FILE_STREAMER_RETRYABLE);
 }
@@ -165,7 +165,7 @@ class DeviceCodes : public Codes {
   void SetUp() override {
     standin_reset(1, 1 << 28);
     standin_use(0);
-    path_ = folder_.write("a", content_);
+    path_ = directory_.write("a", content_);
   }
   void TearDown() override { standin_reset(1, 1 << 28); }
 
@@ -204,7 +204,7 @@ TEST_F(DeviceCodes, Success) {
 }
 
 TEST_F(DeviceCodes, NoDriverIsNoDevice) {
-  const Environment none("RUNAI_STREAMER_CUDA_LIBRARY", folder_.at("none.so").c_str());
+  const Environment none("RUNAI_STREAMER_CUDA_LIBRARY", directory_.at("none.so").c_str());
   EXPECT_EQ(load(), RUNAI_FILE_STREAMER_NO_DEVICE) << text_;
 }
 

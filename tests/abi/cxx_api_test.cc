@@ -13,9 +13,9 @@
 namespace {
 
 TEST(CxxApi, StreamsThroughItsOwnMemoryWhichOutlivesTheStream) {
-  const TemporaryFolder folder;
+  const TemporaryDirectory directory;
   const std::vector<char> content = noise(2 << 20, 5);
-  const std::string path = folder.write("a", content);
+  const std::string path = directory.write("a", content);
   auto options = streamer::Options::from_environment();
   ASSERT_TRUE(options.ok());
   std::vector<std::shared_ptr<void>> kept;
@@ -59,27 +59,27 @@ TEST(CxxApi, StreamsThroughItsOwnMemoryWhichOutlivesTheStream) {
 }
 
 TEST(CxxApi, StatusTellsWhatWhereAndWhatToDo) {
-  const TemporaryFolder folder;
+  const TemporaryDirectory directory;
   auto stream = streamer::Stream::create({});
   ASSERT_TRUE(stream.ok());
-  auto files = (*stream)->open({folder.at("missing")});
+  auto files = (*stream)->open({directory.at("missing")});
   ASSERT_TRUE(files.ok());
   const streamer::Status& status = files->at(0).status;
   EXPECT_EQ(status.code(), streamer::Code::kNotFound);
-  EXPECT_EQ(status.detail().path, folder.at("missing"));
+  EXPECT_EQ(status.detail().path, directory.at("missing"));
   EXPECT_EQ(status.detail().os_error, ENOENT);
-  EXPECT_NE(status.to_string().find(folder.at("missing")), std::string::npos);
+  EXPECT_NE(status.to_string().find(directory.at("missing")), std::string::npos);
   EXPECT_STREQ(streamer::code_name(status.code()), "not_found");
 }
 
 TEST(CxxApi, ListsAndKnowsKindsSettingsAndItsVersion) {
-  const TemporaryFolder folder;
-  folder.write("b", noise(3, 1));
-  folder.write("a", noise(5, 1));
-  auto found = streamer::list(folder.at(""), false, {});
+  const TemporaryDirectory directory;
+  directory.write("b", noise(3, 1));
+  directory.write("a", noise(5, 1));
+  auto found = streamer::list(directory.at(""), false, {});
   ASSERT_TRUE(found.ok());
   ASSERT_EQ(found->size(), 2U);
-  EXPECT_EQ(found->at(0).path, folder.at("a"));
+  EXPECT_EQ(found->at(0).path, directory.at("a"));
   EXPECT_EQ(found->at(0).size, 5U);
   EXPECT_EQ(*streamer::source_kind_of("gs://bucket/key"), streamer::SourceKind::kGcs);
   EXPECT_FALSE(streamer::source_kind_of("ftp://x/y").ok());

@@ -1,4 +1,4 @@
-// Files in a folder that goes with the test.
+// Files in a directory that goes with the test.
 #pragma once
 
 #include <unistd.h>
@@ -11,16 +11,16 @@
 #include <string>
 #include <vector>
 
-class TemporaryFolder {
+class TemporaryDirectory {
  public:
-  TemporaryFolder() {
+  TemporaryDirectory() {
     std::string name = (std::filesystem::temp_directory_path() / "streamer-XXXXXX").string();
     if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
     path_ = name;
   }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  ~TemporaryDirectory() { std::filesystem::remove_all(path_); }
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
 
   // The path of `name` here, with `content` written to it.
   std::string write(const std::string& name, const std::vector<char>& content) const {

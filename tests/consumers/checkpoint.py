@@ -27,7 +27,7 @@ CONFIG = {
 }
 
 
-def make(folder: Path) -> Path:
+def make(directory: Path) -> Path:
     torch.manual_seed(0)
     hidden, inner, words = CONFIG["hidden_size"], CONFIG["intermediate_size"], CONFIG["vocab_size"]
     shapes: dict[str, tuple[int, ...]] = {
@@ -46,13 +46,13 @@ def make(folder: Path) -> Path:
             shapes[f"{prefix}{name}.weight"] = (hidden,)
     names = sorted(shapes)
     weight_map = {}
-    folder.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     for number, part in enumerate((names[::2], names[1::2]), 1):
         file = f"model-{number:05d}-of-00002.safetensors"
         tensors = {name: torch.randn(shapes[name]).to(torch.bfloat16) for name in part}
-        save_file(tensors, folder / file)
+        save_file(tensors, directory / file)
         weight_map |= dict.fromkeys(part, file)
     index = {"metadata": {}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    return folder
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    (directory / "config.json").write_text(json.dumps(CONFIG))
+    return directory

@@ -1,8 +1,8 @@
 """Runs a consumer's own loading code in its own environment: `driver.py CHECK[,CHECK...] JSON`.
 
 Started by test_consumers.py, also under torchrun. Prints "passed" as its last line. JSON has:
-package, version, model (folder or URI), reference (the same checkpoint as a folder), and what the
-check takes beyond.
+package, version, model (directory or URI), reference (the same checkpoint as a directory), and what
+the check takes beyond.
 """
 
 from __future__ import annotations
@@ -134,10 +134,10 @@ class Vllm:
         destroy_model_parallel()
         destroy_distributed_environment()
 
-    def pull_metadata(self, folder: str) -> None:
+    def pull_metadata(self, directory: str) -> None:
         from vllm.transformers_utils.runai_utils import ObjectStorageModel
 
-        os.environ["VLLM_ASSETS_CACHE"] = folder
+        os.environ["VLLM_ASSETS_CACHE"] = directory
         # The same two calls as vllm/config/model.py makes.
         model = ObjectStorageModel(url=MODEL)
         model.pull_files(MODEL, allow_pattern=["*.model", "*.py", "*.json"])
@@ -215,8 +215,8 @@ class Sglang:
     def leave(self) -> None:
         torch.distributed.destroy_process_group()
 
-    def pull_metadata(self, folder: str) -> None:
-        os.environ["SGLANG_CACHE_DIR"] = folder
+    def pull_metadata(self, directory: str) -> None:
+        os.environ["SGLANG_CACHE_DIR"] = directory
         from sglang.srt.utils.runai_utils import ObjectStorageModel
 
         path = ObjectStorageModel.download_and_get_path(MODEL)
@@ -271,7 +271,7 @@ def check_forked() -> None:
     """vLLM's workers are forked from a process that imported, listed, pulled and streamed."""
     loading = consumer()
     if "://" in MODEL:
-        loading.pull_metadata(CONFIG["folder"])
+        loading.pull_metadata(CONFIG["directory"])
     files = loading.files()
     collect(loading.iterate(files))
     child = os.fork()
@@ -288,7 +288,7 @@ def check_forked() -> None:
 
 
 def check_metadata() -> None:
-    consumer().pull_metadata(CONFIG["folder"])
+    consumer().pull_metadata(CONFIG["directory"])
 
 
 class Lines(logging.Handler):

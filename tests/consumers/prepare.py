@@ -40,12 +40,12 @@ class Consumer:
         return f"{self.package}-{self.version}"
 
     @property
-    def folder(self) -> Path:
+    def directory(self) -> Path:
         return CACHE / self.name
 
     @property
     def python(self) -> Path:
-        return self.folder / "venv" / "bin" / "python"
+        return self.directory / "venv" / "bin" / "python"
 
 
 CONSUMERS = {
@@ -94,7 +94,7 @@ def _unpack(requirement: str, download: Path, target: Path) -> None:
 
 def _make_tree(consumer: Consumer, target: Path) -> None:
     for requirement in (f"{consumer.package}=={consumer.version}", *consumer.plugins):
-        _unpack(requirement, consumer.folder / "wheel", target)
+        _unpack(requirement, consumer.directory / "wheel", target)
     if consumer.package == "vllm":
         # By this suffix it knows that it runs on a CPU.
         (metadata,) = target.glob("vllm-*.dist-info/METADATA")
@@ -105,19 +105,19 @@ def _make_tree(consumer: Consumer, target: Path) -> None:
 
 def prepare(consumer: Consumer) -> None:
     """Does what is missing. Takes a minute and some 100 MB per consumer."""
-    done = consumer.folder / ".complete"
+    done = consumer.directory / ".complete"
     requirements = Path(__file__).with_name("requirements.txt")
     stamp = "\n".join((requirements.read_text(), consumer.transformers, *consumer.plugins))
     if done.exists() and done.read_text() == stamp:
         return
     print(f"preparing {consumer.name}", flush=True)
-    consumer.folder.mkdir(parents=True, exist_ok=True)
-    tree = consumer.folder / "tree"
+    consumer.directory.mkdir(parents=True, exist_ok=True)
+    tree = consumer.directory / "tree"
     if not tree.exists():
         _make_tree(consumer, tree.with_suffix(".partial"))
         tree.with_suffix(".partial").rename(tree)
-    venv.create(consumer.folder / "venv", with_pip=True)
-    (packages,) = (consumer.folder / "venv" / "lib").glob("python*/site-packages")
+    venv.create(consumer.directory / "venv", with_pip=True)
+    (packages,) = (consumer.directory / "venv" / "lib").glob("python*/site-packages")
     # Ours last: what the consumer needs in another version wins. torch is never another one.
     (packages / "zz_consumer.pth").write_text(
         f"{tree}\n{STANDINS}\n{sysconfig.get_path('purelib')}\n"

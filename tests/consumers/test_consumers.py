@@ -34,12 +34,12 @@ def consumer(request: pytest.FixtureRequest) -> Consumer:
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint.make(tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture(scope="session")
-def bucket(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+def bucket(directory: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """The checkpoint in a bucket, and the environment that reaches it."""
     boto3 = pytest.importorskip("boto3")
     with running(Ceph()) as ceph:
@@ -51,7 +51,7 @@ def bucket(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
             aws_secret_access_key=SECRET_KEY,
         )
         client.create_bucket(Bucket="models")
-        for file in folder.iterdir():
+        for file in directory.iterdir():
             client.upload_file(str(file), "models", f"org/llama/{file.name}")
         yield (
             "s3://models/org/llama",
@@ -112,44 +112,44 @@ def run(
 
 
 # Several checks in one process: importing an engine takes longer than all of them.
-def test_files(consumer: Consumer, folder: Path) -> None:
+def test_files(consumer: Consumer, directory: Path) -> None:
     checks = "iterator,abandoned,forked,loader"
     # SGLang 0.5.10 imports all of diffusers on the way to its loader of diffusion models.
     if consumer.name != "sglang-0.5.10":
         checks = "iterator,abandoned,forked,otherwise,loader"
-    run(consumer, checks, str(folder), folder, extra_config=SETTINGS)
+    run(consumer, checks, str(directory), directory, extra_config=SETTINGS)
 
 
-def test_objects(consumer: Consumer, folder: Path, bucket: Any, tmp_path: Path) -> None:
+def test_objects(consumer: Consumer, directory: Path, bucket: Any, tmp_path: Path) -> None:
     uri, environment = bucket
     run(
         consumer,
         "metadata,iterator,forked,loader",
         uri,
-        folder,
+        directory,
         environment=environment,
-        folder=str(tmp_path),
+        directory=str(tmp_path),
         extra_config=SETTINGS,
     )
 
 
-def test_two_ranks(consumer: Consumer, folder: Path) -> None:
+def test_two_ranks(consumer: Consumer, directory: Path) -> None:
     extra = {"distributed": True}
-    run(consumer, "distributed", str(folder), folder, ranks=2, extra_config=extra)
+    run(consumer, "distributed", str(directory), directory, ranks=2, extra_config=extra)
 
 
-def test_vllm_builds_the_same_model(folder: Path) -> None:
+def test_vllm_builds_the_same_model(directory: Path) -> None:
     consumer = CONSUMERS["vllm-0.33.0"]
     prepare(consumer)
-    run(consumer, "model", str(folder), folder, port=free_port())
+    run(consumer, "model", str(directory), directory, port=free_port())
 
 
-def test_modelexpress_on_vllm(folder: Path, bucket: Any) -> None:
+def test_modelexpress_on_vllm(directory: Path, bucket: Any) -> None:
     consumer = CONSUMERS["vllm-0.33.0"]
     prepare(consumer)
-    run(consumer, "modelexpress", str(folder), folder)
+    run(consumer, "modelexpress", str(directory), directory)
     uri, environment = bucket
-    run(consumer, "modelexpress", uri, folder, environment=environment)
+    run(consumer, "modelexpress", uri, directory, environment=environment)
 
 
 if __name__ == "__main__":

@@ -18,17 +18,17 @@ def tree(tmp_path: Path) -> Path:
     """A tree with a header in each room and a module in each layer."""
     for room in check_borders.ROOMS:
         if not room.endswith(".cc"):
-            folder = tmp_path / "cpp" / room
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "own.h").write_text("#pragma once\n")
+            directory = tmp_path / "cpp" / room
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "own.h").write_text("#pragma once\n")
     package = tmp_path / PACKAGE
     package.mkdir(parents=True)
     for name in set().union(*check_borders.LAYERS) - {"_storage"}:
         (package / f"{name}.py").write_text('"""A module."""\n')
-    for folder in ("_storage", *check_borders.SHIMS):
-        (package / folder).mkdir()
-        (package / folder / "__init__.py").write_text('"""A folder."""\n')
-        (package / folder / "inner.py").write_text('"""A module."""\n\n__all__ = []\n')
+    for directory in ("_storage", *check_borders.SHIMS):
+        (package / directory).mkdir()
+        (package / directory / "__init__.py").write_text('"""A directory."""\n')
+        (package / directory / "inner.py").write_text('"""A module."""\n\n__all__ = []\n')
     assert check(tmp_path) == []
     return tmp_path
 
@@ -72,7 +72,7 @@ def test_an_include_against_the_direction_is_found(tree: Path, file: str, header
     assert header in found
 
 
-def test_an_include_of_its_own_folder_by_name_counts(tree: Path) -> None:
+def test_an_include_of_its_own_directory_by_name_counts(tree: Path) -> None:
     (tree / "cpp/src/destination/bad.cc").write_text('#  include "cuda/own.h"\n')
     (found,) = check(tree)
     assert "may not include src/destination/cuda/own.h" in found

@@ -154,7 +154,7 @@ def test_all_steps_that_pass_are_a_run_that_passes(tmp_path: Path) -> None:
 
 
 def named_files(source: Path) -> Iterator[str]:
-    """What is written as ROOT / "folder" / "file"."""
+    """What is written as ROOT / "directory" / "file"."""
     for node in ast.walk(ast.parse(source.read_text())):
         parts: list[str] = []
         while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
@@ -243,8 +243,8 @@ class TestDemoCost:
     """What `make demo` says before it begins."""
 
     @staticmethod
-    def said(folder: Path, **environment: str) -> str:
-        command = [str(ROOT / "scripts/demo_cost.sh"), str(folder), str(folder / "venv")]
+    def said(directory: Path, **environment: str) -> str:
+        command = [str(ROOT / "scripts/demo_cost.sh"), str(directory), str(directory / "venv")]
         env = {**os.environ, "TORCH": "", **environment}
         return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
 

@@ -44,30 +44,30 @@ class Model(torch.nn.Module):
         self.lm_head = torch.nn.Linear(4, 2048, bias=False)
 
 
-def small_llama(folder: Path) -> torch.nn.Module:
+def small_llama(directory: Path) -> torch.nn.Module:
     transformers = pytest.importorskip("transformers")
     tokenizers = pytest.importorskip("tokenizers")
     sizes = {"hidden_size": 32, "intermediate_size": 64, "vocab_size": 64}
     counts = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     config = transformers.LlamaConfig(**sizes, **counts, dtype="bfloat16")
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
-    model.save_pretrained(folder)
+    model.save_pretrained(directory)
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "?": 1}, unk_token="?"))
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(directory)
     return model  # type: ignore[no-any-return]
 
 
-def small_unet(folder: Path) -> torch.nn.Module:
+def small_unet(directory: Path) -> torch.nn.Module:
     diffusers = pytest.importorskip("diffusers")
     blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
     unet = diffusers.UNet2DModel(
         sample_size=8, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1, **blocks
     )
-    unet.save_pretrained(folder)
+    unet.save_pretrained(directory)
     return unet  # type: ignore[no-any-return]
 
 
-def parallel(folder: Path) -> dict[str, Any]:
+def parallel(directory: Path) -> dict[str, Any]:
     """A checkpoint of one layer, two fused experts and a drafter; what its parts are for."""
     layer = "model.layers.0"
     shapes = {
@@ -79,7 +79,7 @@ def parallel(folder: Path) -> dict[str, Any]:
         "model.layers.1.eh_proj.weight": (4, 4),
         **{f"{layer}.self_attn.{part}_proj.weight": (4, 4) for part in "qkv"},
     }
-    path = folder / "parallel.safetensors"
+    path = directory / "parallel.safetensors"
     save_file({name: torch.randn(shape) for name, shape in shapes.items()}, path)
     fused = torch.nn.Module()
     fused.qkv_proj = torch.nn.Linear(4, 12, bias=False)
@@ -212,19 +212,19 @@ int main(void) {{
 """
 
 
-def run_program(text: str, suffix: str, compiler: list[str], folder: Path) -> None:
+def run_program(text: str, suffix: str, compiler: list[str], directory: Path) -> None:
     """Compiles it against the installed library, with a checkpoint of two tensors, and runs it."""
-    checkpoint = folder / "a.safetensors"
+    checkpoint = directory / "a.safetensors"
     save_file({"a": torch.zeros(4096), "b": torch.zeros(8)}, checkpoint)
     for path in ("/models/a.safetensors", "s3://bucket/b.safetensors"):
         text = text.replace(path, str(checkpoint))
-    source = folder / f"program{suffix}"
+    source = directory / f"program{suffix}"
     source.write_text(text)
     library = Path(runai_model_streamer.__file__).parent / "libstreamer"
     where = ["-I", str(library / "include"), str(library / "lib" / "libstreamer.so")]
-    link = [f"-Wl,-rpath,{library / 'lib'}", "-o", str(folder / "program")]
+    link = [f"-Wl,-rpath,{library / 'lib'}", "-o", str(directory / "program")]
     subprocess.run([*compiler, str(source), *where, *link], check=True)
-    subprocess.run([str(folder / "program")], check=True, timeout=60)
+    subprocess.run([str(directory / "program")], check=True, timeout=60)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
@@ -264,11 +264,11 @@ def test_json_is_json() -> None:
     assert found
 
 
-def stub_wheel(folder: Path, name: str, version: str, metadata: list[str]) -> Path:
+def stub_wheel(directory: Path, name: str, version: str, metadata: list[str]) -> Path:
     """A wheel without files."""
-    folder.mkdir(exist_ok=True)
+    directory.mkdir(exist_ok=True)
     name_and_version = f"{name.replace('-', '_')}-{version}"
-    path = folder / f"{name_and_version}-py3-none-any.whl"
+    path = directory / f"{name_and_version}-py3-none-any.whl"
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *metadata]
     with zipfile.ZipFile(path, "w") as archive:
         information = f"{name_and_version}.dist-info"

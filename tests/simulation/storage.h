@@ -43,7 +43,7 @@ struct StorageModel {
   double connect_timeout = 3;
 };
 
-// The reads under way. Each worker has one connection, which it keeps.
+// The reads in flight. Each worker has one connection, which it keeps.
 class Storage {
  public:
   Storage(const StorageModel& model, std::uint64_t seed) : model_(model), random_(seed) {}
@@ -57,7 +57,7 @@ class Storage {
     Status status;
     ReadReport report;
   };
-  // The time of the next event; none if nothing is under way.
+  // The time of the next event; none if nothing is in flight.
   std::optional<TimePoint> next_event() const;
   // Moves all reads on to `now`, which is at most the next event. Returns those that ended.
   std::vector<Ended> advance(TimePoint now);

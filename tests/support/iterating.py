@@ -33,7 +33,7 @@ SIZES = ([5, 5, 5, 0, 70_000, 9, 3], [90_000, 1], [], [2] * 12)
 Pairs = list[tuple[str, torch.Tensor]]
 
 
-def write_files(folder: Path) -> dict[str, Pairs]:
+def write_files(directory: Path) -> dict[str, Pairs]:
     """Files by name, and their tensors in file order."""
     files: dict[str, Pairs] = {}
     for number, sizes in enumerate(SIZES):
@@ -41,7 +41,7 @@ def write_files(folder: Path) -> dict[str, Pairs]:
             f"{number}.{index:02}": torch.arange(size, dtype=torch.float32) + 100 * number + index
             for index, size in enumerate(sizes)
         }
-        path = folder / f"{number}.safetensors"
+        path = directory / f"{number}.safetensors"
         save_file(tensors, path)
         order = SafetensorsMetadata.from_files(FileStreamer(), [path])[0].tensors_metadata
         files[path.name] = [(tensor.name, tensors[tensor.name]) for tensor in order]
@@ -58,7 +58,7 @@ class Taker:
 
 
 class Iterating(RuleBasedStateMachine):
-    """`remaining` is what the load under way has not yielded yet; None when there is none."""
+    """`remaining` is what the load in progress has not yielded yet; None when there is none."""
 
     base: str
     files: dict[str, Pairs]

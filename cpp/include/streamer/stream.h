@@ -31,7 +31,7 @@ class STREAMER_EXPORT Stream {
  public:
   // kInvalid where an option is out of its range.
   static Result<std::unique_ptr<Stream>> create(Options options);
-  // Cancels what is under way, detaches views, and joins the workers. One that the storage does not
+  // Cancels the reads in flight, detaches views, and joins the workers. One that the storage does not
   // let go (a read of a file server that hangs) is waited for only while it writes to a destination
   // without FileRanges::keep; else it is left behind after half a second, with the memory that it
   // writes to, and ends when the storage responds.

@@ -45,7 +45,7 @@ extern "C" {
 /* Makes a streamer. Starts no thread. */
 RUNAI_FILE_STREAMER_API int runai_file_streamer_start(void** streamer);
 
-/* Cancels what is under way, waits until nothing writes to any destination, frees the streamer.
+/* Cancels the reads in flight, waits until nothing writes to any destination, frees the streamer.
  * Null is accepted. */
 RUNAI_FILE_STREAMER_API void runai_file_streamer_end(void* streamer);
 

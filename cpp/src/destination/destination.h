@@ -27,7 +27,7 @@ struct StagingSlot {
 
 class Destination {
  public:
-  virtual ~Destination() = default;  // after it returns, no copy is under way and no callback runs
+  virtual ~Destination() = default;  // after it returns, no copy is in flight and no callback runs
   // Copies that are given from now on start after the work that the caller's `stream` holds now: a
   // destination may be memory that this work still uses.
   virtual Status fence(void* stream) = 0;

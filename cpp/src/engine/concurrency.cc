@@ -71,7 +71,7 @@ bool ConcurrencyController::measure(Measuring what) {
 
 void ConcurrencyController::change_limit(int limit) {
   limit = std::clamp(limit, 1, maximum_);
-  // Those under way, or the first reads of the new connections.
+  // Those in flight, or the first reads of the new connections.
   warm_up_left_ = limit > limit_ ? std::max(limit - limit_, 1) : limit_;
   limit_ = limit;
   last_rate_ = best_here_ = 0;
@@ -82,7 +82,7 @@ void ConcurrencyController::change_limit(int limit) {
 int ConcurrencyController::reads_of_epoch() const {
   switch (phase_) {
     case Phase::kGrow:
-      return counts_under_way_ ? std::clamp(limit_ / 2, 2, kEnoughReads) : std::max(2, limit_ / 2);
+      return counts_in_flight_ ? std::clamp(limit_ / 2, 2, kEnoughReads) : std::max(2, limit_ / 2);
     case Phase::kHold: return 2 * limit_;
     case Phase::kProbe: break;
   }
@@ -107,17 +107,17 @@ bool ConcurrencyController::completed(std::uint64_t bytes, int active, const Rea
   return reads_ >= reads_of_epoch() && now - start_ >= shortest && measure(Measuring::kEnd);
 }
 
-void ConcurrencyController::measured(double used, std::uint64_t under_way, TimePoint now) {
+void ConcurrencyController::measured(double used, std::uint64_t in_flight, TimePoint now) {
   const Measuring what = std::exchange(measuring_, Measuring::kNothing);
   if (what == Measuring::kNothing) return;
   const double seconds = seconds_between(start_, now);
-  const double bytes = static_cast<double>(bytes_ + under_way) - static_cast<double>(start_bytes_);
+  const double bytes = static_cast<double>(bytes_ + in_flight) - static_cast<double>(start_bytes_);
   const bool saturated = saturated_reads_ * 8 >= reads_ * 7;
   processors_busy_ = what == Measuring::kEnd && used - start_used_ > kBusy * seconds * processors_;
   start_ = now;
   start_used_ = used;
-  start_bytes_ = bytes_ + under_way;
-  counts_under_way_ = under_way > 0;
+  start_bytes_ = bytes_ + in_flight;
+  counts_in_flight_ = in_flight > 0;
   if (what == Measuring::kEnd) {
     const double rate = std::max(bytes, 0.0) / seconds;
     if (phase_ == Phase::kGrow) {

@@ -1,4 +1,4 @@
-// How many reads of one source may be under way at once.
+// How many reads of one source may be in flight at once.
 #pragma once
 
 #include <chrono>
@@ -9,7 +9,7 @@
 
 namespace streamer {
 
-// Bytes under way follow rate times latency, as measured: the number grows for as long as each new
+// Bytes in flight follow rate times latency, as measured: the number grows for as long as each new
 // read brings a good part of what the others bring, and then becomes what the rate needs of reads
 // that do not wait for one another. Later it tries a neighbouring number now and then.
 //
@@ -26,7 +26,7 @@ class ConcurrencyController {
   // Starts with more where responses begin late. Ignored once reads have ended or the server has
   // refused one, and if a number was chosen.
   void start(const Proximity& proximity);
-  // The server has asked to slow down. Heeded once for all reads that were under way together.
+  // The server has asked to slow down. Heeded once for all reads that were in flight together.
   void refused();
   int limit() const { return limit_; }
   int maximum() const { return maximum_; }
@@ -42,13 +42,13 @@ class ConcurrencyController {
   };
   Bound bound() const;
 
-  // A read of `bytes` ended while `active` reads were under way, itself included. True: an epoch
+  // A read of `bytes` ended while `active` reads were in flight, itself included. True: an epoch
   // begins or ends, once the caller has passed its measurement to measured().
   [[nodiscard]] bool completed(std::uint64_t bytes, int active, const ReadReport& report,
                                TimePoint now);
-  // `used`: seconds of processors by all threads of the process. `under_way`: bytes that reads
+  // `used`: seconds of processors by all threads of the process. `in_flight`: bytes that reads
   // which have not ended have received, as far as that is known.
-  void measured(double used, std::uint64_t under_way, TimePoint now);
+  void measured(double used, std::uint64_t in_flight, TimePoint now);
 
  private:
   enum class Phase {
@@ -80,7 +80,7 @@ class ConcurrencyController {
   bool started_ = false;
   bool enough_ = false;
   bool processors_busy_ = false;
-  bool counts_under_way_ = false;  // measurements tell what reads have received that did not end
+  bool counts_in_flight_ = false;  // measurements tell what reads have received that did not end
 
   Phase phase_ = Phase::kGrow;
   int base_limit_ = 0;      // the best number so far

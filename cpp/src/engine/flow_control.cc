@@ -7,9 +7,9 @@ namespace streamer {
 namespace {
 
 constexpr std::uint64_t kViewsAhead = 512 * kMiB;
-constexpr std::uint64_t kTimesUnderWay = 3;
+constexpr std::uint64_t kTimesInFlight = 3;
 
-constexpr std::uint64_t kPartThatWaits = 4;  // of the bytes under way, at the least
+constexpr std::uint64_t kPartThatWaits = 4;  // of the bytes in flight, at the least
 constexpr double kTimesLargest = 2.5;
 constexpr std::uint64_t kTimesStaged = 2;  // a slot that is read into, one that is copied from
 constexpr double kManyRequests = 2e9;      // bytes per second: hundreds of reads of some MiB
@@ -74,7 +74,7 @@ std::uint64_t FlowControl::window(SourceKind kind) const {
   const SourceLimits& limits = sources_.at(kind).limits;
   const auto reads = static_cast<std::uint64_t>(limits.most_reads());
   const std::uint64_t needed =
-      reads * (kTimesUnderWay * chunk_bytes(kind) + limits.reader_bytes) +
+      reads * (kTimesInFlight * chunk_bytes(kind) + limits.reader_bytes) +
       static_cast<std::uint64_t>(kTimesLargest * static_cast<double>(largest_));
   return std::min(needed, limits.most_window);
 }
@@ -165,14 +165,14 @@ void FlowControl::enlarge_reads(Source* source) const {
   const std::uint64_t larger = 2 * source->chunk_bytes;
   if (source->reads_to_pass > 0 || larger > source->limits.most_chunk) return;
   const auto reads = static_cast<std::uint64_t>(controller.limit());
-  if (reads * kTimesUnderWay > most_memory(*source) / larger) return;
+  if (reads * kTimesInFlight > most_memory(*source) / larger) return;
   source->chunk_bytes = larger;
   source->reads_to_pass = kReadsBetween * controller.limit();
 }
 
-void FlowControl::measured(SourceKind kind, double used, std::uint64_t under_way, TimePoint now) {
+void FlowControl::measured(SourceKind kind, double used, std::uint64_t in_flight, TimePoint now) {
   ConcurrencyController& controller = sources_.at(kind).limits.controller;
-  controller.measured(used, under_way, now);
+  controller.measured(used, in_flight, now);
 }
 
 }  // namespace streamer

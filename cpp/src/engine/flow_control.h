@@ -1,4 +1,4 @@
-// How many reads may be under way, and how much they may have read ahead of the consumer.
+// How many reads may be in flight, and how much they may have read ahead of the consumer.
 #pragma once
 
 #include <atomic>
@@ -27,14 +27,14 @@ struct SourceLimits {
   std::shared_ptr<const std::atomic<int>> reads = nullptr;
   std::shared_ptr<const std::atomic<std::uint64_t>> refusals = nullptr;  // see SourceTraits
 
-  // Reads that may be under way at once.
+  // Reads that may be in flight at once.
   int most_reads() const {
     return reads ? reads->load(std::memory_order_relaxed) : controller.limit();
   }
 };
 
 // The policy of concurrency and of the window of memory. Both follow one number, the reads that the
-// controller, or the source, wants under way. A state without threads, clocks or system calls:
+// controller, or the source, wants in flight. A state without threads, clocks or system calls:
 // whoever asks says what time it is.
 class FlowControl {
  public:
@@ -53,13 +53,13 @@ class FlowControl {
   // See ConcurrencyController::start().
   void start(SourceKind kind, const Proximity& proximity);
 
-  // Bytes of memory that keep the source busy: those under way, as many that wait for earlier ones,
+  // Bytes of memory that keep the source busy: those in flight, as many that wait for earlier ones,
   // and the largest block on its way out, in the hands of the consumer and half read.
   std::uint64_t window(SourceKind kind) const;
   // Raises an automatic memory limit by up to `bytes`, up to the window. False: it is reached.
   bool widen(SourceKind kind, std::uint64_t bytes);
 
-  // Raises an automatic memory limit to what the reads under way and one more need of staging
+  // Raises an automatic memory limit to what the reads in flight and one more need of staging
   // memory and connections, up to the window.
   void make_room_to_stage(SourceKind kind);
 
@@ -70,7 +70,7 @@ class FlowControl {
   void view_scheduled(std::uint64_t bytes) { views_ahead_ += bytes; }
   void view_delivered(std::uint64_t bytes) { views_ahead_ -= bytes; }
 
-  // How many reads of the source may be under way.
+  // How many reads of the source may be in flight.
   std::uint64_t reads(SourceKind kind) const {
     return static_cast<std::uint64_t>(sources_.at(kind).limits.most_reads());
   }
@@ -81,13 +81,13 @@ class FlowControl {
   // The largest gap between wanted bytes that a read of the source passes over: a larger one costs
   // more than another read, as far as reads have shown.
   std::uint64_t gap_bytes(SourceKind kind) const;
-  // Reads that the sources together may have under way at most: as many workers are of use.
+  // Reads that the sources together may have in flight at most: as many workers are of use.
   int most_reads() const;
   void read_began(SourceKind kind) { ++sources_.at(kind).active; }
   // True: the caller makes a measurement and passes it to measured().
   bool read_ended(SourceKind kind, std::uint64_t bytes, const ReadReport& report, TimePoint now);
   // See ConcurrencyController::measured().
-  void measured(SourceKind kind, double used, std::uint64_t under_way, TimePoint now);
+  void measured(SourceKind kind, double used, std::uint64_t in_flight, TimePoint now);
   // Of the source that was read last.
   int concurrency() const { return last_ == nullptr ? 0 : last_->limits.most_reads(); }
   ConcurrencyController::Bound bound() const {
@@ -99,7 +99,7 @@ class FlowControl {
   struct Source {
     SourceLimits limits;
     std::uint64_t chunk_bytes = 0;
-    int active = 0;            // reads under way
+    int active = 0;            // reads in flight
     int reads_to_pass = 0;     // before reads may become larger again
     std::uint64_t heeded = 0;  // of the refusals
     double latency = 0;        // seconds until a response begins, the least so far; 0: not known

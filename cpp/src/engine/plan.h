@@ -105,7 +105,7 @@ struct Chunk {
   };
   std::vector<Share> shares;               // of the bytes that are no gaps
   WorkerId worker = 0;                     // that reads it
-  bool reading = true;                     // it counts among the reads under way
+  bool reading = true;                     // it counts among the reads in flight
   std::shared_ptr<ReadProgress> progress;  // null: not watched
   int aborts = 0;                          // how often these bytes were taken from a slow read
 };

@@ -66,7 +66,7 @@ bool SchedulerCore::consumer_keeps(const Block& block) {
   return views != nullptr && views->many_are_kept();
 }
 
-// Whether workers have nothing to read although reads are under way.
+// Whether workers have nothing to read although reads are in flight.
 bool SchedulerCore::idle() const {
   return workers_.any_parked() && !stragglers_.any_requeued() && (full_ || cursor_.at_end());
 }
@@ -193,7 +193,7 @@ bool SchedulerCore::form_chunk(WorkerId worker, TimePoint now, Step* step, Signa
     cursor_.release();
     return false;
   }
-  ++chunks_under_way_;
+  ++chunks_in_flight_;
   step->chunk = cursor_.take();
   unread_bytes_ -= step->chunk.size;
   return true;
@@ -207,7 +207,7 @@ void SchedulerCore::fail_rest(Block& block, Signals* signals) {
 }
 
 void SchedulerCore::note_full(TimePoint now) {
-  const bool consumer = queue_.front_done() || chunks_under_way_ == 0;
+  const bool consumer = queue_.front_done() || chunks_in_flight_ == 0;
   waits_.reading(consumer ? WaitTimes::Pause::kConsumer : WaitTimes::Pause::kMemory, now);
   full_ = true;
 }
@@ -228,7 +228,7 @@ SchedulerCore::Placed SchedulerCore::place(Block& block, Step* step) {
       flow_.widen(block.file().kind, MemoryPool::capacity_for(block.data_bytes))) {
     reservation = pool_->reserve(block.data_bytes, pages, /*force=*/false);
   }
-  const bool starving = !cursor_.started() && queue_.is_front(block) && chunks_under_way_ == 0;
+  const bool starving = !cursor_.started() && queue_.is_front(block) && chunks_in_flight_ == 0;
   if (!reservation && starving) {
     // The consumer gets nothing before this block has memory: what it holds is its own.
     queue_.stop_counting_delivered();
@@ -310,7 +310,7 @@ void SchedulerCore::read_ended(const Chunk& chunk, const ReadReport& report, Tim
 void SchedulerCore::complete(const Chunk& chunk, const Status& status, const ReadReport& report,
                              TimePoint now, Signals* signals) {
   if (chunk.reading) end_read(chunk, report, now, signals);
-  --chunks_under_way_;
+  --chunks_in_flight_;
   for (const Chunk::Share& share : chunk.shares) {
     Block& block = *share.block;
     if (!status.ok() && block.status.ok()) block.status = status;
@@ -323,7 +323,7 @@ void SchedulerCore::complete(const Chunk& chunk, const Status& status, const Rea
 }
 
 void SchedulerCore::requeue(Chunk tail, Signals* signals) {
-  ++chunks_under_way_;
+  ++chunks_in_flight_;
   stragglers_.requeue(std::move(tail));
   const auto at_full_speed = [this](WorkerId worker) { return !stragglers_.ramps_up(worker); };
   if (!workers_.call_one_that(at_full_speed, &signals->worker)) call_worker(signals);

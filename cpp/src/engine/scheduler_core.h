@@ -69,11 +69,11 @@ struct SchedulerTimes {
 //
 // It decides; its parts keep the state: DeliveryQueue the blocks in order and what the consumer
 // holds, ReadCursor where reading is and the chunk that is formed, WorkerPool the workers and
-// tasks, StragglerPolicy slow reads, FlowControl how much may be under way, WaitTimes the reasons
+// tasks, StragglerPolicy slow reads, FlowControl how much may be in flight, WaitTimes the reasons
 // of pauses.
 //
 // Blocks are delivered in the order in which they were added. A block gets memory when its first
-// chunk is formed, and a chunk never reaches into a block that has none. If nothing is under way
+// chunk is formed, and a chunk never reaches into a block that has none. If nothing is in flight
 // and the next block to deliver has no memory, it gets some even if the budget is full: what the
 // consumer holds is its own then.
 //
@@ -113,7 +113,7 @@ class SchedulerCore {
   void requeue(Chunk tail, Signals* signals);
   // `used`: seconds of processors, by all threads of the process.
   void measured(SourceKind kind, double used, TimePoint now) {
-    flow_.measured(kind, used, stragglers_.bytes_under_way(), now);
+    flow_.measured(kind, used, stragglers_.bytes_in_flight(), now);
   }
   // A worker could not be started. True: there is none at all.
   bool not_started();
@@ -168,7 +168,7 @@ class SchedulerCore {
   StragglerPolicy stragglers_;
   FlowControl flow_;
   WaitTimes waits_;
-  std::size_t chunks_under_way_ = 0;
+  std::size_t chunks_in_flight_ = 0;
   std::uint64_t chunks_ = 0;        // reads that began
   std::uint64_t unread_bytes_ = 0;  // that are part of no chunk yet
   bool full_ = false;  // the last chunk could not be formed, and nothing has changed since

@@ -51,7 +51,7 @@ void StragglerDetector::ended(const ReadProgress* progress, double waited, TimeP
   reads_.erase(it);
 }
 
-std::uint64_t StragglerDetector::bytes_under_way() const {
+std::uint64_t StragglerDetector::bytes_in_flight() const {
   std::uint64_t bytes = 0;
   for (const Read& read : reads_) bytes += read.progress->received.load(std::memory_order_relaxed);
   return bytes;

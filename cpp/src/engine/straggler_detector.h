@@ -31,7 +31,7 @@ class StragglerDetector {
   bool typical_known() const { return recent_.size() >= kLeastRecent; }
   bool watching() const { return !reads_.empty(); }
   // Received by the reads that have not ended.
-  std::uint64_t bytes_under_way() const;
+  std::uint64_t bytes_in_flight() const;
   std::uint64_t aborts() const { return aborts_; }
 
  private:
@@ -62,7 +62,7 @@ class StragglerDetector {
   Typical typical() const;
   void judge(Read* read, const Typical& typical, bool idle, TimePoint now);
 
-  std::vector<Read> reads_;   // under way, in the order in which they began
+  std::vector<Read> reads_;   // in flight, in the order in which they began
   std::deque<Ended> recent_;  // reads that were not aborted
   TimePoint checked_{};
   std::uint64_t ended_bytes_ = 0;

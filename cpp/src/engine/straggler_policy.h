@@ -31,7 +31,7 @@ class StragglerPolicy {
   void check(bool idle, TimePoint now) { detector_.check(idle, now); }
   bool watching() const { return detector_.watching(); }
   // Received by the reads that are watched and have not ended.
-  std::uint64_t bytes_under_way() const { return detector_.bytes_under_way(); }
+  std::uint64_t bytes_in_flight() const { return detector_.bytes_in_flight(); }
   std::uint64_t aborts() const { return detector_.aborts(); }
 
   // The unread tail of an aborted chunk. If it throws, the tail is lost.

@@ -21,7 +21,7 @@ struct WorkerContext {
   MemoryBudget& budget;
   StatsCollector& stats;
   const CancelToken& cancel;
-  std::atomic<int>& writes;  // under way, to destinations that only the caller keeps alive
+  std::atomic<int>& writes;  // in flight, to destinations that only the caller keeps alive
 };
 
 class Worker {

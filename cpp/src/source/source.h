@@ -27,7 +27,7 @@ struct SourceTraits {
   std::uint64_t view_chunk_bytes = 0;  // of one prefault(): parts end at multiples of it
   std::uint64_t min_chunk_bytes = 0;   // the least that a setting may choose
   std::uint64_t window_bytes = 0;      // memory that keeps it busy, where nobody sets a limit
-  // Reads that should be under way now, for a source that finds the number itself. It changes while
+  // Reads that should be in flight now, for a source that finds the number itself. It changes while
   // the source is read. Null: the engine finds it, between the following two.
   std::shared_ptr<const std::atomic<int>> reads;
   int initial_concurrency = 0;  // where adaptive concurrency starts
@@ -101,7 +101,7 @@ struct Opened {
   std::uint64_t prefix_size = 0;  // bytes written to the prefix buffer
 };
 
-// What a read under way tells whoever watches it, and what it is told.
+// What a read in flight tells whoever watches it, and what it is told.
 struct ReadProgress {
   std::atomic<std::uint64_t> received{0};  // the first so many bytes are there
   std::atomic<bool> fresh{false};          // over a connection that was opened for it

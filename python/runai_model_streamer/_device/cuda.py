@@ -166,19 +166,19 @@ class CudaSink:
         self._chosen_limit = None if limit is None else int(limit)
         self._limit = 0
         self._waiting: deque[_Block] = deque()
-        self._under_way: dict[int, _Block] = {}
+        self._in_flight: dict[int, _Block] = {}
         self._ahead = 0  # bytes that are allocated and were not yielded
 
     def submit(self, session: Session, requests: Iterable[FileChunks]) -> None:
         self._waiting = deque(_cut(requests, self._slack))
-        self._under_way = {}
+        self._in_flight = {}
         self._ahead = 0
         self._limit = self._limit_for(max((block.size for block in self._waiting), default=0))
         session.submit([], self.memory.native_type, self.memory.ordinal, self.memory.stream())
         self._submit_more(session, must=True)
 
     def _limit_for(self, largest: int) -> int:
-        """Two of the largest blocks: while one is used the next one is under way. Not at the price
+        """Two of the largest blocks: while one is used the next one is filled. Not at the price
         of memory that the consumer may need."""
         if self._chosen_limit is not None:
             return self._chosen_limit
@@ -188,26 +188,26 @@ class CudaSink:
         return 2 * largest if free is None or 8 * largest <= free else _AHEAD
 
     def runs(self, session: Session) -> Generator[Run, None, None]:
-        while self._waiting or self._under_way:
-            if not self._under_way:  # the device was full: the consumer may have freed some since
+        while self._waiting or self._in_flight:
+            if not self._in_flight:  # the device was full: the consumer may have freed some since
                 self._submit_more(session, must=True)
             for ready in session.runs():
                 yield self._deliver(session, ready)
-            if self._under_way:  # to ask again would be to ask for ever
+            if self._in_flight:  # to ask again would be to ask for ever
                 raise StreamerError(
-                    f"{self.name}: everything was delivered, but for {len(self._under_way)} blocks",
+                    f"{self.name}: everything was delivered, but for {len(self._in_flight)} blocks",
                     code="internal",
                 )
 
     def _deliver(self, session: Session, ready: Run) -> Run:
         run = self._take(session, ready)
-        # While the consumer works with this run the next ones are under way.
+        # While the consumer works with this run the next ones are filled.
         self._submit_more(session, must=False)
         return run
 
     def _take(self, session: Session, ready: Run) -> Run:
         """`ready` of a block as a run of the request it came from."""
-        block = self._under_way[ready.request_id]
+        block = self._in_flight[ready.request_id]
         request, first = block.request, block.first + ready.first
         data = None
         if not block.in_place:
@@ -220,7 +220,7 @@ class CudaSink:
                     self.memory.used_by_current_stream(tensor)
         block.delivered += ready.count
         if block.delivered == block.count:
-            del self._under_way[block.number]
+            del self._in_flight[block.number]
             if session.memory.pop(block.number, None) is not None:
                 self._ahead -= block.size
         return Run(request.id, first, ready.count, data, [], request.sizes)
@@ -228,7 +228,7 @@ class CudaSink:
     def _submit_more(self, session: Session, must: bool) -> None:
         """Submits what fits; `must`: raises where the device has no memory for any of it. To call
         it for every tensor costs little: it waits until an eighth of the limit is free."""
-        if not self._waiting or (self._under_way and self._ahead > self._limit - self._limit // 8):
+        if not self._waiting or (self._in_flight and self._ahead > self._limit - self._limit // 8):
             return
         chunks = []
         stream = self.memory.loading_stream()
@@ -241,9 +241,9 @@ class CudaSink:
                 if not block.in_place and not self._allocate(session, block, stream, must):
                     break
                 self._waiting.popleft()
-                self._under_way[block.number] = block
+                self._in_flight[block.number] = block
                 chunks.append(self._chunks(session, block))
-        if any(self._under_way[chunk.id].in_place for chunk in chunks):
+        if any(self._in_flight[chunk.id].in_place for chunk in chunks):
             stream = self.memory.stream()
         if chunks:
             session.submit(chunks, self.memory.native_type, self.memory.ordinal, stream)
@@ -256,7 +256,7 @@ class CudaSink:
                 for index in range(block.first, block.first + block.count)
             ]
         except torch.cuda.OutOfMemoryError as error:
-            if self._under_way or not must:
+            if self._in_flight or not must:
                 return False  # the consumer may free some before it asks again
             session.close()
             self._waiting.clear()

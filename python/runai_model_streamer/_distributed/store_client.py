@@ -75,7 +75,7 @@ class StoreClient:
         self.hosts: dict[int, str] = {rank: host_name()}
         self.cancelled: Callable[[], bool] = _never
         self._processes: dict[int, dict[str, Any]] = {}
-        self._since: float | None = None  # when the call to the store under way began
+        self._since: float | None = None  # when the call to the store in progress began
         self.store: Any = dist.PrefixStore(
             prefix, self.patiently(lambda: self.call(_connection_to, store))
         )

@@ -23,18 +23,18 @@ TEST(System, CountsTheProcessorTimeThatTheProcessUses) {
 class Cgroups {
  public:
   Cgroups& set(const std::string& file, const std::string& text) {
-    const std::filesystem::path path = folder_.path("fs/" + file);
+    const std::filesystem::path path = directory_.path("fs/" + file);
     std::filesystem::create_directories(path.parent_path());
     std::ofstream(path) << text << "\n";
     return *this;
   }
   double quota(const std::string& self) const {
-    std::ofstream(folder_.path("self")) << self;
-    return processor_quota(folder_.path("self"), folder_.path("fs"));
+    std::ofstream(directory_.path("self")) << self;
+    return processor_quota(directory_.path("self"), directory_.path("fs"));
   }
 
  private:
-  const testing::Folder folder_;
+  const testing::Directory directory_;
 };
 
 TEST(System, TheLowestQuotaOfACgroupAndItsAncestorsCounts) {

@@ -99,7 +99,7 @@ TEST_F(DestinationTest, DoesNotPinMoreWhileTheLinkIsTheLimit) {
   auto destination = make();
   standin_hold(1);
   std::vector<std::unique_ptr<DeviceMemory>> memories;
-  // 16 slots of 2 MiB under way are enough for any link.
+  // 16 slots of 2 MiB in flight are enough for any link.
   for (std::uint32_t i = 0; i < 16; ++i) {
     memories.push_back(std::make_unique<DeviceMemory>(2 * kMiB));
     copy(*destination, stage(*destination, content(2 * kMiB, i)), *memories.back());
@@ -235,7 +235,7 @@ TEST_F(DestinationTest, RefusesAStreamThatIsNone) {
 }
 
 TEST_F(DestinationTest, WritesATrace) {
-  const std::string path = (folder_ / "trace.json").string();
+  const std::string path = (directory_ / "trace.json").string();
   const DeviceMemory memory(kMiB);
   auto destination = make({{"RUNAI_STREAMER_CUDA_TRACE", path}});
   copy(*destination, stage(*destination, content(kMiB)), memory);

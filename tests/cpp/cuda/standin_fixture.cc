@@ -10,10 +10,10 @@ namespace streamer {
 void StandinTest::SetUp() {
   standin_reset(2, kGiB);
   standin_use(0);
-  folder_ = std::filesystem::temp_directory_path() /
-            ("streamer-cuda-" + std::to_string(getpid()) + "-" +
-             ::testing::UnitTest::GetInstance()->current_test_info()->name());
-  std::filesystem::create_directories(folder_);
+  directory_ = std::filesystem::temp_directory_path() /
+               ("streamer-cuda-" + std::to_string(getpid()) + "-" +
+                ::testing::UnitTest::GetInstance()->current_test_info()->name());
+  std::filesystem::create_directories(directory_);
 }
 
 void StandinTest::TearDown() {
@@ -23,7 +23,7 @@ void StandinTest::TearDown() {
   EXPECT_EQ(counts().events, 0U);
   EXPECT_EQ(counts().device_bytes, 0U);
   standin_reset(2, kGiB);
-  std::filesystem::remove_all(folder_);
+  std::filesystem::remove_all(directory_);
 }
 
 std::vector<std::byte> StandinTest::content(std::uint64_t size, std::uint32_t seed) {
@@ -39,7 +39,7 @@ std::vector<std::byte> StandinTest::content(std::uint64_t size, std::uint32_t se
 std::string StandinTest::make_file(const std::string& name, std::uint64_t size,
                                    std::uint32_t seed) {
   const std::vector<std::byte> bytes = content(size, seed);
-  const std::string path = (folder_ / name).string();
+  const std::string path = (directory_ / name).string();
   std::ofstream file(path, std::ios::binary);
   file.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(size));
   return path;

@@ -31,7 +31,7 @@ class StandinTest : public ::testing::Test {
   // Delivers everything that was submitted; the status of each range in order of submission.
   static std::vector<Status> drain(Stream& stream, std::size_t ranges);
 
-  std::filesystem::path folder_;
+  std::filesystem::path directory_;
 };
 
 // Device memory that frees itself.

@@ -173,7 +173,7 @@ TEST_F(CudaStreamTest, TwoDevicesAndTheHostAtOnce) {
   standin_leave(1);
 }
 
-TEST_F(CudaStreamTest, ReadingGoesOnWhileCopiesAreUnderWay) {
+TEST_F(CudaStreamTest, ReadingGoesOnWhileCopiesAreInFlight) {
   // One reader, and a device that takes its time: slots fill although no copy has ended.
   Options settings = options();
   settings.concurrency = 1;
@@ -302,7 +302,7 @@ TEST_F(CudaStreamTest, PinnedMemoryThatCannotBeHadIsAnErrorWithItsSize) {
   EXPECT_EQ(load->stats().notes.count("cuda:0 pinned bytes"), 1U);
 }
 
-TEST_F(CudaStreamTest, ClosingWhileCopiesAreUnderWay) {
+TEST_F(CudaStreamTest, ClosingWhileCopiesAreInFlight) {
   const std::string path = make_file("model", 16 * kMiB);
   for (int round = 0; round < 10; ++round) {
     const DeviceMemory memory(16 * kMiB);

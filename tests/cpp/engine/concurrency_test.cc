@@ -27,8 +27,8 @@ constexpr int kProcessors = 2;
 // know, and the others have received so many bytes.
 void complete(ConcurrencyController& controller, std::uint64_t bytes, int active,
               const ReadReport& report, ConcurrencyController::TimePoint now, double used = 0,
-              std::uint64_t under_way = 0) {
-  if (controller.completed(bytes, active, report, now)) controller.measured(used, under_way, now);
+              std::uint64_t in_flight = 0) {
+  if (controller.completed(bytes, active, report, now)) controller.measured(used, in_flight, now);
 }
 
 // A storage whose bytes per second depend on the number of connections, on a clock of its own.
@@ -252,7 +252,7 @@ TEST(Concurrency, StepsBackWhenAsked) {
   controller.refused();
   EXPECT_LE(controller.limit(), before * 3 / 4);
   EXPECT_GE(controller.limit(), before / 2);
-  // Once for what was under way together.
+  // Once for what was in flight together.
   const int after = controller.limit();
   for (int i = 0; i < before; ++i) {
     controller.refused();

@@ -65,7 +65,7 @@ class Fork : public testing::Streaming {
 };
 
 TEST_P(Fork, AChildMayDropTensorsAndTheStream) {
-  const std::string path = folder_.write("a", 0, 16 * kMiB);
+  const std::string path = directory_.write("a", 0, 16 * kMiB);
   auto stream = make();
   ASSERT_TRUE(stream->open({path}).ok());
   std::vector<Piece> held;
@@ -84,7 +84,7 @@ TEST_P(Fork, AChildMayDropTensorsAndTheStream) {
 }
 
 TEST_P(Fork, AChildMayDropTensorsOfAStreamThatIsClosed) {
-  const std::string path = folder_.write("a", 0, 16 * kMiB);
+  const std::string path = directory_.write("a", 0, 16 * kMiB);
   const auto load = [&](std::vector<Piece>* pieces) {
     auto stream = make();
     EXPECT_TRUE(stream->open({path}).ok());
@@ -101,7 +101,7 @@ TEST_P(Fork, AChildMayDropTensorsOfAStreamThatIsClosed) {
 }
 
 TEST_P(Fork, AChildMayDropABatchAndWhatKeepsItsDestinations) {
-  const std::string path = folder_.write("a", 0, 16 * kMiB);
+  const std::string path = directory_.write("a", 0, 16 * kMiB);
   auto stream = make();
   ASSERT_TRUE(stream->open({path}).ok());
   auto memory = std::make_shared<std::vector<std::byte>>(16 * kMiB);
@@ -125,8 +125,8 @@ TEST_P(Fork, AChildMayDropABatchAndWhatKeepsItsDestinations) {
 INSTANTIATE_TEST_SUITE_P(Strategies, Fork, testing::strategies(), testing::name_of);
 
 TEST(ForkedView, AChildMayDropWhileAnotherThreadTakesAndDrops) {
-  const testing::Folder folder;
-  const std::string path = folder.write("a", 0, 12 * kMiB);
+  const testing::Directory directory;
+  const std::string path = directory.write("a", 0, 12 * kMiB);
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   int os_error = 0;
   auto view = FileView::map(fd, 12 * kMiB, &os_error);
@@ -143,8 +143,8 @@ TEST(ForkedView, AChildMayDropWhileAnotherThreadTakesAndDrops) {
 
 // What the child's other tensors hold of the pages at both ends is left alone.
 TEST(ForkedView, AChildDropsItsOwnPagesOnly) {
-  const testing::Folder folder;
-  const std::string path = folder.write("a", 0, 4 * kMiB);
+  const testing::Directory directory;
+  const std::string path = directory.write("a", 0, 4 * kMiB);
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   int os_error = 0;
   auto view = FileView::map(fd, 4 * kMiB, &os_error);

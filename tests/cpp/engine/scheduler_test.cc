@@ -139,7 +139,7 @@ TEST(Scheduler, SmallRangesShareBlocksThatFitTheLimit) {
   ASSERT_TRUE(crew.drain([](const Block& block) { EXPECT_LE(block.data_bytes, 100'000u); }));
 }
 
-// The memory of a failed block must not be given away while reads into it are under way.
+// The memory of a failed block must not be given away while reads into it are in flight.
 TEST(Scheduler, DeliversAFailedBlockOnlyWhenItsLastReadEnded) {
   Gate gate;
   std::atomic<int> waiting{0};

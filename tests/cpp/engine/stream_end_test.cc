@@ -23,16 +23,16 @@ using testing::SystemCalls;
 
 class StreamEnd : public testing::Streaming {};
 
-std::size_t entries_of(const char* folder) {
+std::size_t entries_of(const char* path) {
   std::size_t count = 0;
-  DIR* directory = opendir(folder);
+  DIR* directory = opendir(path);
   while (readdir(directory) != nullptr) ++count;
   closedir(directory);
   return count;
 }
 
 TEST_P(StreamEnd, CancellingWakesWhoeverWaits) {
-  const std::string path = folder_.write("a", 0, 4 * kMiB);
+  const std::string path = directory_.write("a", 0, 4 * kMiB);
   auto stream = make();
   ASSERT_TRUE(stream->open({path}).ok());
   Gate gate;
@@ -58,7 +58,7 @@ TEST_P(StreamEnd, CancellingWakesWhoeverWaits) {
 }
 
 TEST_P(StreamEnd, AHangingStorageDoesNotHoldAStreamThatIsClosed) {
-  const std::string path = folder_.write("a", 0, 4 * kMiB);
+  const std::string path = directory_.write("a", 0, 4 * kMiB);
   auto stream = make();
   ASSERT_TRUE(stream->open({path}).ok());
   Gate gate;
@@ -86,7 +86,7 @@ TEST_P(StreamEnd, AHangingStorageDoesNotHoldAStreamThatIsClosed) {
 }
 
 TEST_P(StreamEnd, MemoryOfTheCallerIsHeldForAHangingStorage) {
-  const std::string path = folder_.write("a", 0, kMiB);
+  const std::string path = directory_.write("a", 0, kMiB);
   auto stream = make();
   ASSERT_TRUE(stream->open({path}).ok());
   Gate gate;
@@ -109,7 +109,7 @@ TEST_P(StreamEnd, MemoryOfTheCallerIsHeldForAHangingStorage) {
 }
 
 TEST_P(StreamEnd, WaitsForAReadIntoMemoryThatNobodyHolds) {
-  const std::string path = folder_.write("a", 0, kMiB);
+  const std::string path = directory_.write("a", 0, kMiB);
   auto stream = make();
   ASSERT_TRUE(stream->open({path}).ok());
   Gate gate;
@@ -135,7 +135,7 @@ TEST_P(StreamEnd, WaitsForAReadIntoMemoryThatNobodyHolds) {
 }
 
 TEST_P(StreamEnd, AForkedChildIsTold) {
-  const std::string path = folder_.write("a", 0, 4 * kMiB);
+  const std::string path = directory_.write("a", 0, 4 * kMiB);
   auto stream = make();
   ASSERT_TRUE(stream->open({path}).ok());
   ASSERT_TRUE(stream->submit({{0, {{0, 4 * kMiB}}, {}}}).ok());
@@ -157,7 +157,7 @@ TEST_P(StreamEnd, AForkedChildIsTold) {
 }
 
 TEST_P(StreamEnd, LeavesNothingBehind) {
-  const std::string path = folder_.write("a", 0, 3 * kMiB);
+  const std::string path = directory_.write("a", 0, 3 * kMiB);
   std::size_t threads = 0;
   std::size_t files = 0;
   for (int round = 0; round < 30; ++round) {

@@ -1,4 +1,4 @@
-// Streams of files in a folder of the test's own, by each strategy.
+// Streams of files in a directory of the test's own, by each strategy.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -51,7 +51,7 @@ class Streaming : public ::testing::TestWithParam<FsStrategy> {
     }
   }
 
-  Folder folder_;
+  Directory directory_;
 };
 
 inline auto strategies() {

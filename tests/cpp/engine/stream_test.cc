@@ -18,7 +18,7 @@ namespace streamer {
 namespace {
 
 using std::chrono::milliseconds;
-using testing::Folder;
+using testing::Directory;
 using testing::Gate;
 using testing::kKiB;
 using testing::kMiB;
@@ -39,7 +39,7 @@ TEST_P(Streaming, GivesEveryByteOfManyFiles) {
       ranges.ranges.push_back({end, size, nullptr, 1});
       end += size;
     }
-    paths.push_back(folder_.write(std::to_string(f), f, end));
+    paths.push_back(directory_.write(std::to_string(f), f, end));
     wanted.push_back(std::move(ranges));
   }
   auto stream = make();
@@ -70,7 +70,7 @@ TEST_P(Streaming, GivesEveryByteOfManyFiles) {
 }
 
 TEST_P(Streaming, ReadsIntoMemoryOfTheCaller) {
-  const std::string path = folder_.write("a", 0, 6 * kMiB);
+  const std::string path = directory_.write("a", 0, 6 * kMiB);
   std::vector<std::byte> memory(6 * kMiB);
   std::vector<FileRanges> wanted{{0, {{1, 5 * kMiB, memory.data()}}, {}}};
   auto stream = make();
@@ -86,7 +86,7 @@ TEST_P(Streaming, StaysWithinALimitAndNeverWritesDeliveredMemoryAgain) {
   Options options;
   options.memory_limit = MemoryLimit::bytes(2 * kMiB);
   options.concurrency = 4;
-  const std::string path = folder_.write("a", 0, 40 * kMiB);
+  const std::string path = directory_.write("a", 0, 40 * kMiB);
   std::vector<FileRanges> wanted{{0, {}, {}}};
   for (int i = 0; i < 40; ++i) wanted[0].ranges.push_back({i * kMiB, kMiB, nullptr, 64});
   auto stream = make(options);
@@ -101,9 +101,9 @@ TEST_P(Streaming, StaysWithinALimitAndNeverWritesDeliveredMemoryAgain) {
 }
 
 TEST_P(Streaming, FilesThatCannotBeOpenedHaveTheirOwnError) {
-  const std::string good = folder_.write("a", 0, 1000);
+  const std::string good = directory_.write("a", 0, 1000);
   auto stream = make();
-  auto opened = stream->open({good, folder_.path("gone"), folder_.path("")});
+  auto opened = stream->open({good, directory_.path("gone"), directory_.path("")});
   ASSERT_TRUE(opened.ok());
   EXPECT_TRUE((*opened)[0].status.ok());
   EXPECT_EQ((*opened)[1].status.code(), Code::kNotFound);
@@ -117,7 +117,7 @@ TEST_P(Streaming, FilesThatCannotBeOpenedHaveTheirOwnError) {
 TEST_P(Streaming, ATruncatedFileIsAnError) {
   Options options;
   options.memory_limit = MemoryLimit::bytes(2 * kMiB);  // most is read after the first
-  const std::string path = folder_.write("a", 0, 32 * kMiB);
+  const std::string path = directory_.write("a", 0, 32 * kMiB);
   std::vector<FileRanges> wanted{{0, {}, {}}};
   for (int i = 0; i < 32; ++i) wanted[0].ranges.push_back({i * kMiB, kMiB});
   auto stream = make(options);
@@ -131,11 +131,11 @@ TEST_P(Streaming, ATruncatedFileIsAnError) {
 }
 
 TEST_P(Streaming, AFileThatIsModifiedInPlaceIsAnError) {
-  const std::string path = folder_.write("a", 0, 4 * kMiB);
+  const std::string path = directory_.write("a", 0, 4 * kMiB);
   auto stream = make();
   ASSERT_TRUE(stream->open({path}).ok());
   std::this_thread::sleep_for(milliseconds(20));  // the clock of modification times is coarse
-  folder_.write("a", 1, 4 * kMiB);
+  directory_.write("a", 1, 4 * kMiB);
   std::vector<FileRanges> wanted{{0, {{0, kMiB}}, {}}};
   ASSERT_TRUE(stream->submit(wanted).ok());
   std::vector<Piece> pieces;
@@ -144,10 +144,10 @@ TEST_P(Streaming, AFileThatIsModifiedInPlaceIsAnError) {
 }
 
 TEST_P(Streaming, AFileThatIsReplacedByRenamingIsReadWhole) {
-  const std::string path = folder_.write("a", 0, 4 * kMiB);
+  const std::string path = directory_.write("a", 0, 4 * kMiB);
   auto stream = make();
   ASSERT_TRUE(stream->open({path}).ok());
-  std::filesystem::rename(folder_.write("b", 1, 4 * kMiB), path);
+  std::filesystem::rename(directory_.write("b", 1, 4 * kMiB), path);
   std::vector<FileRanges> wanted{{0, {{0, 4 * kMiB}}, {}}};
   ASSERT_TRUE(stream->submit(wanted).ok());
   std::vector<Piece> pieces;
@@ -156,7 +156,7 @@ TEST_P(Streaming, AFileThatIsReplacedByRenamingIsReadWhole) {
 }
 
 TEST_P(Streaming, AReadErrorFailsItsRangesOnly) {
-  const std::string path = folder_.write("a", 0, 16 * kMiB);
+  const std::string path = directory_.write("a", 0, 16 * kMiB);
   Options options;
   options.chunk_bytes = kMiB;
   auto stream = make(options);
@@ -186,7 +186,7 @@ TEST_P(Streaming, AReadErrorFailsItsRangesOnly) {
 }
 
 TEST_P(Streaming, ASecondSubmissionGoesOnWhereTheFirstEnded) {
-  const std::string path = folder_.write("a", 0, 2 * kMiB);
+  const std::string path = directory_.write("a", 0, 2 * kMiB);
   auto stream = make();
   ASSERT_TRUE(stream->open({path}).ok());
   std::vector<FileRanges> wanted{{0, {{0, kMiB}}, {}}};
@@ -201,7 +201,7 @@ TEST_P(Streaming, ASecondSubmissionGoesOnWhereTheFirstEnded) {
 }
 
 TEST_P(Streaming, TwoStreamsDoNotDisturbEachOther) {
-  const std::string path = folder_.write("a", 0, 8 * kMiB);
+  const std::string path = directory_.write("a", 0, 8 * kMiB);
   std::vector<FileRanges> wanted{{0, {{0, 4 * kMiB}, {4 * kMiB, 4 * kMiB}}, {}}};
   auto one = make();
   auto other = make();
@@ -220,7 +220,7 @@ TEST_P(Streaming, TwoStreamsDoNotDisturbEachOther) {
 }
 
 TEST_P(Streaming, WhatIsHeldIsDetachedFromItsFile) {
-  const std::string path = folder_.write("a", 0, 24 * kMiB);
+  const std::string path = directory_.write("a", 0, 24 * kMiB);
   std::vector<FileRanges> wanted{{0, {}, {}}};
   for (int i = 0; i < 24; ++i) wanted[0].ranges.push_back({i * kMiB + 5, kMiB - 10, nullptr, 1});
   auto stream = make();
@@ -237,7 +237,7 @@ TEST_P(Streaming, WhatIsHeldIsDetachedFromItsFile) {
 }
 
 TEST_P(Streaming, SharedViewsStayViews) {
-  const std::string path = folder_.write("a", 0, 4 * kMiB);
+  const std::string path = directory_.write("a", 0, 4 * kMiB);
   std::vector<FileRanges> wanted{{0, {{0, 4 * kMiB}}, {}, Ownership::kShared}};
   auto stream = make();
   ASSERT_TRUE(stream->open({path}).ok());
@@ -254,7 +254,7 @@ TEST_P(Streaming, SharedViewsStayViews) {
 }
 
 TEST_P(Streaming, CopiedRangesAreNoViews) {
-  const std::string path = folder_.write("a", 0, 4 * kMiB);
+  const std::string path = directory_.write("a", 0, 4 * kMiB);
   std::vector<FileRanges> wanted{{0, {{0, 4 * kMiB}}, {}, Ownership::kCopied}};
   auto stream = make();
   ASSERT_TRUE(stream->open({path}).ok());
@@ -265,7 +265,7 @@ TEST_P(Streaming, CopiedRangesAreNoViews) {
 }
 
 TEST_P(Streaming, AFileThatChangesBeforeItsViewsAreDetachedIsAnError) {
-  const std::string path = folder_.write("a", 0, 4 * kMiB);
+  const std::string path = directory_.write("a", 0, 4 * kMiB);
   std::vector<FileRanges> wanted{{0, {{0, 4 * kMiB}}, {}}};
   auto stream = make();
   ASSERT_TRUE(stream->open({path}).ok());
@@ -286,15 +286,15 @@ TEST_P(Streaming, AFileThatChangesBeforeItsViewsAreDetachedIsAnError) {
 INSTANTIATE_TEST_SUITE_P(Strategies, Streaming, testing::strategies(), testing::name_of);
 
 TEST(Stream, NamesTheStrategyThatServed) {
-  const Folder folder;
-  const std::string path = folder.write("a", 0, kMiB);
+  const Directory directory;
+  const std::string path = directory.write("a", 0, kMiB);
   for (const FsStrategy strategy :
        {FsStrategy::kMapped, FsStrategy::kBuffered, FsStrategy::kDirect}) {
     Options options;
     options.fs_strategy.strategy = strategy;
     auto stream = Stream::create(options);
     ASSERT_TRUE((*stream)->open({path}).ok());
-    Folder::evict(path);
+    Directory::evict(path);
     ASSERT_TRUE((*stream)->submit({{0, {{0, kMiB}}, {}}}).ok());
     ASSERT_TRUE((*stream)->next().ok());
     const char* const name = fs_strategy_name(strategy);
@@ -315,8 +315,8 @@ TEST(Stream, RefusesOptionsOutOfRange) {
 }
 
 TEST(Stream, InterruptionsEndAWait) {
-  const Folder folder;
-  const std::string path = folder.write("a", 0, kMiB);
+  const Directory directory;
+  const std::string path = directory.write("a", 0, kMiB);
   Options options;
   std::atomic<bool> interrupt{false};
   options.interrupted = [&] { return interrupt.load(); };
@@ -343,8 +343,8 @@ TEST(Stream, InterruptionsEndAWait) {
 }
 
 TEST(Stream, ReadsRangesAtOnce) {
-  const Folder folder;
-  const std::string path = folder.write("a", 0, kMiB);
+  const Directory directory;
+  const std::string path = directory.write("a", 0, kMiB);
   auto stream = Stream::create({});
   ASSERT_TRUE((*stream)->open({path}).ok());
   std::vector<std::byte> one(1000);
@@ -358,20 +358,20 @@ TEST(Stream, ReadsRangesAtOnce) {
 }
 
 TEST(Stream, ListsFolders) {
-  const Folder folder;
-  folder.write("b", 0, 10);
-  folder.write("a", 0, 20);
-  std::filesystem::create_directory(folder.path("sub"));
-  folder.write("sub/c", 0, 30);
-  auto found = list(folder.path(""), false, {});
+  const Directory directory;
+  directory.write("b", 0, 10);
+  directory.write("a", 0, 20);
+  std::filesystem::create_directory(directory.path("sub"));
+  directory.write("sub/c", 0, 30);
+  auto found = list(directory.path(""), false, {});
   ASSERT_TRUE(found.ok());
   ASSERT_EQ(found->size(), 2u);
-  EXPECT_EQ((*found)[0].path, folder.path("a"));
+  EXPECT_EQ((*found)[0].path, directory.path("a"));
   EXPECT_EQ((*found)[0].size, 20u);
-  found = list(folder.path(""), true, {});
+  found = list(directory.path(""), true, {});
   ASSERT_TRUE(found.ok());
   EXPECT_EQ(found->size(), 3u);
-  EXPECT_EQ(list(folder.path("nothing"), true, {}).status().code(), Code::kNotFound);
+  EXPECT_EQ(list(directory.path("nothing"), true, {}).status().code(), Code::kNotFound);
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ TEST(ServerClock, IsLearnedByOriginForAllThatWereSignedBefore) {
     const std::string url = "https://h" + std::to_string(skew) + ":9000";
     const std::time_t now = std::time(nullptr);
     EXPECT_EQ(offset(url), 0);
-    // Twelve requests were under way.
+    // Twelve requests were in flight.
     for (int i = 0; i < 12; ++i) {
       EXPECT_TRUE(learn_server_time(refusal(url + "/b/k?x", now + skew, now)));
       EXPECT_NEAR(offset(url + "/b/other"), skew, 2);

@@ -85,7 +85,7 @@ TEST(CheckpointIndex, NamesEachShardOnce) {
                                                        "https://h/m/2%20of%202.safetensors?x=/y"}));
 }
 
-TEST(CheckpointIndex, RefusesWhatLeavesTheFolder) {
+TEST(CheckpointIndex, RefusesWhatLeavesTheDirectory) {
   for (const char* name :
        {"../x", "a/../../x", "/x", "https://evil/x", "%2e%2e/x", "", "a\\\\..\\\\x"}) {
     const std::string text = std::string(R"({"weight_map":{"a":")") + name + "\"}}";
@@ -95,7 +95,7 @@ TEST(CheckpointIndex, RefusesWhatLeavesTheFolder) {
   EXPECT_FALSE(read_checkpoint_index("https://h/m/i.json", "<html>").ok());
 }
 
-TEST(FolderPage, LinksThatLeadBelow) {
+TEST(DirectoryPage, LinksThatLeadBelow) {
   std::vector<std::string> directories;
   const auto page = read_directory_page(
       "https://h/m/",
@@ -111,7 +111,7 @@ TEST(FolderPage, LinksThatLeadBelow) {
   EXPECT_EQ(directories, std::vector<std::string>{"https://h/m/sub/"});
 }
 
-TEST(FolderPage, JsonOfNginx) {
+TEST(DirectoryPage, JsonOfNginx) {
   std::vector<std::string> directories;
   const auto page = read_directory_page(
       "https://h/m/",
@@ -126,7 +126,7 @@ TEST(FolderPage, JsonOfNginx) {
 }
 
 // Whose cost were to grow with the square would not end in the time that a test has.
-TEST(FolderPage, EntitiesCostNoMoreThanTheirLength) {
+TEST(DirectoryPage, EntitiesCostNoMoreThanTheirLength) {
   std::string link;
   for (int i = 0; i < 3'000'000; ++i) link += "&amp;";
   std::vector<std::string> directories;
@@ -182,7 +182,7 @@ TEST(Redirects, ThoseToTheInsideAreFollowedOnTheirHostOnly) {
   }
 }
 
-TEST(FolderPage, ALoginPageIsNoListAndAnEmptyDirectoryIs) {
+TEST(DirectoryPage, ALoginPageIsNoListAndAnEmptyDirectoryIs) {
   std::vector<std::string> directories;
   const Response login =
       page_of("<title>Sign in</title><FORM action='/login'><input></FORM>", "text/html");
@@ -192,7 +192,7 @@ TEST(FolderPage, ALoginPageIsNoListAndAnEmptyDirectoryIs) {
   EXPECT_TRUE(read_directory_page("https://h/m/", empty, &directories).ok());
 }
 
-TEST(FolderPage, AnythingElseIsNoList) {
+TEST(DirectoryPage, AnythingElseIsNoList) {
   std::vector<std::string> directories;
   EXPECT_EQ(read_directory_page("https://h/m/", page_of("hello", "text/plain"), &directories)
                 .status()
@@ -200,7 +200,7 @@ TEST(FolderPage, AnythingElseIsNoList) {
             Code::kUnsupported);
 }
 
-TEST(FolderPage, TheQueryIsForEverythingBelow) {
+TEST(DirectoryPage, TheQueryIsForEverythingBelow) {
   for (const char* query : {"?sig=abcd", "?/", "?a/b/c/"}) {
     std::vector<std::string> directories;
     const auto page = read_directory_page(

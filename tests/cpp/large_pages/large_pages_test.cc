@@ -19,7 +19,7 @@ extern "C" unsigned long large_pages_refused();
 namespace streamer {
 namespace {
 
-using testing::Folder;
+using testing::Directory;
 using testing::matches;
 using testing::Piece;
 using testing::Streaming;
@@ -65,9 +65,9 @@ std::vector<Range> odd_ranges(std::uint64_t size) {
 
 TEST_P(LargePages, FilesAreReadFromThePageCacheAndFromTheDisk) {
   const std::uint64_t size = 7 * kMiB + 12345;
-  const std::string path = folder_.write("a", 0, size);
+  const std::string path = directory_.write("a", 0, size);
   for (const bool cached : {true, false}) {
-    if (!cached) Folder::evict(path);
+    if (!cached) Directory::evict(path);
     auto stream = make();
     ASSERT_TRUE(stream->open({path}, 100'000)->front().status.ok());
     const std::vector<FileRanges> wanted = {{.file = 0, .ranges = odd_ranges(size)}};
@@ -83,10 +83,10 @@ TEST_P(LargePages, FilesAreReadFromThePageCacheAndFromTheDisk) {
 
 TEST_P(LargePages, MemoryOfTheCallerIsFilled) {
   const std::uint64_t size = 3 * kMiB + 77;
-  const std::string path = folder_.write("a", 0, size);
+  const std::string path = directory_.write("a", 0, size);
   std::vector<std::byte> memory(size);
   for (const bool cached : {true, false}) {
-    if (!cached) Folder::evict(path);
+    if (!cached) Directory::evict(path);
     std::fill(memory.begin(), memory.end(), std::byte{});
     auto stream = make();
     ASSERT_TRUE(stream->open({path})->front().status.ok());
@@ -135,7 +135,7 @@ TEST_F(LargePageDevice, PinnedMemoryIsMappedAndUnmapped) {
   const std::uint64_t size = 9 * kMiB + 321;
   const std::string path = make_file("a", size);
   for (const FsStrategy strategy : {FsStrategy::kBuffered, FsStrategy::kDirect}) {
-    Folder::evict(path);
+    Directory::evict(path);
     Options chosen = options();
     chosen.fs_strategy.strategy = strategy;
     auto stream = Stream::create(chosen).value();

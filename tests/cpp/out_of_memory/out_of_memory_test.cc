@@ -76,7 +76,7 @@ void operator delete[](void* data, std::size_t, std::align_val_t) noexcept { std
 namespace streamer {
 namespace {
 
-using testing::Folder;
+using testing::Directory;
 using testing::matches;
 
 enum Ending : int {
@@ -184,8 +184,8 @@ class OutOfMemory : public ::testing::TestWithParam<Plan> {
     EXPECT_GT(index, of_caller ? 10 : 30) << "few allocations were tried";
   }
 
-  Folder folder_;
-  const std::string path_ = folder_.write("a", 0, kRanges* kRangeBytes);
+  Directory directory_;
+  const std::string path_ = directory_.write("a", 0, kRanges* kRangeBytes);
 };
 
 TEST_P(OutOfMemory, OneAllocationOfAWorkerFails) { try_each(1, /*of_caller=*/false); }

@@ -16,7 +16,7 @@
 namespace streamer {
 namespace {
 
-using testing::Folder;
+using testing::Directory;
 
 class Descriptors : public ::testing::Test {
  protected:
@@ -29,7 +29,7 @@ class Descriptors : public ::testing::Test {
   }
   static bool is_open(int fd) { return fcntl(fd, F_GETFD) >= 0; }
 
-  const Folder directory_;
+  const Directory directory_;
   const std::shared_ptr<DescriptorCache> cache_ = std::make_shared<DescriptorCache>(4);
 };
 

@@ -19,7 +19,7 @@
 namespace streamer {
 namespace {
 
-using testing::Folder;
+using testing::Directory;
 
 // Brings [offset, offset + size) of a file into the page cache, and nothing else.
 void read(const std::string& path, std::uint64_t offset, std::uint64_t size) {
@@ -43,26 +43,26 @@ class OpenFile final : public PageCacheDescriptors {
 
 class PageCache : public ::testing::TestWithParam<std::uint64_t> {
  protected:
-  const Folder folder_;
+  const Directory directory_;
   const std::uint64_t size_ = GetParam();  // counted, and sampled
-  const std::string path_ = folder_.write("a", 1, size_);
+  const std::string path_ = directory_.write("a", 1, size_);
 };
 
 TEST_P(PageCache, TellsAllHalfAndNothing) {
   EXPECT_EQ(*cached_fraction(path_), 1);
-  Folder::evict(path_);
+  Directory::evict(path_);
   EXPECT_EQ(*cached_fraction(path_), 0);
   read(path_, 0, size_ / 2);
   EXPECT_NEAR(*cached_fraction(path_), 0.5, 0.05);
 }
 
 TEST_P(PageCache, IsNotFilledByTheQuestion) {
-  Folder::evict(path_);
+  Directory::evict(path_);
   for (int i = 0; i < 3; ++i) EXPECT_EQ(*cached_fraction(path_), 0);
 }
 
 TEST_P(PageCache, TellsOfARange) {
-  Folder::evict(path_);
+  Directory::evict(path_);
   read(path_, size_ / 2, size_ / 4);
   OpenFile file(path_);
   EXPECT_EQ(cached_fraction(file, size_ / 2, size_ / 4), 1);
@@ -90,7 +90,7 @@ TEST_P(PageCache, IsSampledByReadsThatDoNotWaitOnOldKernels) {
   if (child == 0) {
     if (!forbid_cachestat()) _exit(10);
     if (*cached_fraction(path_) != 1) _exit(1);
-    Folder::evict(path_);
+    Directory::evict(path_);
     _exit(*cached_fraction(path_) == 0 ? 0 : 2);
   }
   int status = 0;
@@ -99,9 +99,9 @@ TEST_P(PageCache, IsSampledByReadsThatDoNotWaitOnOldKernels) {
 }
 
 TEST(CachedFraction, OfAnEmptyFileIsOneAndOfNoneAnError) {
-  const Folder folder;
-  EXPECT_EQ(*cached_fraction(folder.write("a", 1, 0)), 1);
-  EXPECT_EQ(cached_fraction(folder.path("none")).status().code(), Code::kNotFound);
+  const Directory directory;
+  EXPECT_EQ(*cached_fraction(directory.write("a", 1, 0)), 1);
+  EXPECT_EQ(cached_fraction(directory.path("none")).status().code(), Code::kNotFound);
 }
 
 }  // namespace

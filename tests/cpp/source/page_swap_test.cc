@@ -19,13 +19,13 @@
 namespace streamer {
 namespace {
 
-using testing::Folder;
+using testing::Directory;
 using testing::matches;
 
 class Detached : public ::testing::Test {
  protected:
   void map(std::uint64_t size) {
-    path_ = folder_.write("a", kSeed, size);
+    path_ = directory_.write("a", kSeed, size);
     fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
     int os_error = 0;
     view_ = FileView::map(fd_, size, &os_error);
@@ -40,7 +40,7 @@ class Detached : public ::testing::Test {
   }
 
   static constexpr std::uint64_t kSeed = 3;
-  Folder folder_;
+  Directory directory_;
   std::string path_;
   int fd_ = -1;
   std::unique_ptr<FileView> view_;
@@ -66,7 +66,7 @@ TEST_F(Detached, PagesKeepWhatWasWritten) {
 TEST_F(Detached, OtherPagesStayThoseOfTheFile) {
   map(kMiB);
   EXPECT_EQ(detach(256 * kKiB, 256 * kKiB), 0);
-  folder_.write("a", kSeed + 1, kMiB);
+  directory_.write("a", kSeed + 1, kMiB);
   EXPECT_TRUE(matches(view_->data() + 256 * kKiB, kSeed, 256 * kKiB, 256 * kKiB));
   EXPECT_TRUE(matches(view_->data() + 512 * kKiB, kSeed + 1, 512 * kKiB, 512 * kKiB));
 }

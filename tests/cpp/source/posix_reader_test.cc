@@ -17,7 +17,7 @@
 namespace streamer {
 namespace {
 
-using testing::Folder;
+using testing::Directory;
 using testing::kKiB;
 using testing::kMiB;
 using testing::matches;
@@ -38,17 +38,17 @@ class Reading : public ::testing::TestWithParam<FsStrategy> {
     return reader_.read(object, offset, {&segment, 1}, &report_);
   }
 
-  Folder folder_;
+  Directory directory_;
   FileReader reader_{FsPreference{GetParam()}};
   ReadReport report_;
 };
 
 TEST_P(Reading, PassesOverGaps) {
   const std::uint64_t size = 5 * kMiB + 777;
-  const auto object = open(folder_.write("a", kSeed, size));
+  const auto object = open(directory_.write("a", kSeed, size));
   ASSERT_NE(object, nullptr);
   for (const bool cached : {true, false}) {
-    if (!cached) Folder::evict(object->path());
+    if (!cached) Directory::evict(object->path());
     for (const std::uint64_t gap : {1ull, 4096ull, 4097ull, 131'072ull, 131'073ull, 400'000ull}) {
       for (const std::uint64_t run : {1ull, 700ull, 4096ull, 90'001ull}) {
         const std::uint64_t offset = 123;
@@ -75,11 +75,11 @@ TEST_P(Reading, PassesOverGaps) {
 
 TEST_P(Reading, GivesTheBytesOfAnyRange) {
   const std::uint64_t size = 5 * kMiB + 777;
-  const auto object = open(folder_.write("a", kSeed, size));
+  const auto object = open(directory_.write("a", kSeed, size));
   ASSERT_NE(object, nullptr);
   EXPECT_EQ(object->size(), size);
   for (const bool cached : {true, false}) {
-    if (!cached) Folder::evict(object->path());
+    if (!cached) Directory::evict(object->path());
     for (const std::uint64_t offset :
          {0ull, 1ull, 511ull, 4095ull, 4096ull, 4097ull, 3'000'001ull}) {
       for (const std::uint64_t bytes :
@@ -94,8 +94,8 @@ TEST_P(Reading, GivesTheBytesOfAnyRange) {
 
 TEST_P(Reading, GivesTheVeryLastBytes) {
   for (const std::uint64_t size : {1ull, 100ull, 4096ull, 5000ull, 2'097'153ull}) {
-    const auto object = open(folder_.write("a", kSeed, size));
-    Folder::evict(object->path());
+    const auto object = open(directory_.write("a", kSeed, size));
+    Directory::evict(object->path());
     std::vector<std::byte> data(size);
     ASSERT_TRUE(read(*object, 0, &data).ok()) << size;
     EXPECT_TRUE(matches(data.data(), kSeed, 0, size));
@@ -107,9 +107,9 @@ TEST_P(Reading, GivesTheVeryLastBytes) {
 
 TEST_P(Reading, FillsMoreSegmentsThanOneCallTakes) {
   constexpr std::size_t kSegments = 3000;
-  const auto object = open(folder_.write("a", kSeed, kMiB));
+  const auto object = open(directory_.write("a", kSeed, kMiB));
   for (const bool cached : {true, false}) {
-    if (!cached) Folder::evict(object->path());
+    if (!cached) Directory::evict(object->path());
     std::vector<std::byte> data(kSegments * 100);
     std::vector<iovec> segments;
     for (std::size_t i = 0; i < kSegments; ++i) segments.push_back({data.data() + i * 100, 97});
@@ -121,7 +121,7 @@ TEST_P(Reading, FillsMoreSegmentsThanOneCallTakes) {
 }
 
 TEST_P(Reading, GoesOnAfterShortReadsAndInterruptions) {
-  const auto object = open(folder_.write("a", kSeed, kMiB));
+  const auto object = open(directory_.write("a", kSeed, kMiB));
   std::atomic<int> calls_made{0};
   const SystemCalls calls(
       [&](int, off_t, std::size_t bytes, bool nowait) -> std::optional<ssize_t> {
@@ -136,7 +136,7 @@ TEST_P(Reading, GoesOnAfterShortReadsAndInterruptions) {
 }
 
 TEST_P(Reading, SaysThatTheFileEndedEarly) {
-  const auto object = open(folder_.write("a", kSeed, kMiB));
+  const auto object = open(directory_.write("a", kSeed, kMiB));
   ASSERT_EQ(truncate(object->path().c_str(), 5000), 0);
   std::vector<std::byte> data(10'000);
   const Status status = read(*object, 1000, &data);
@@ -145,7 +145,7 @@ TEST_P(Reading, SaysThatTheFileEndedEarly) {
 }
 
 TEST_P(Reading, GivesTheErrorOfTheSystem) {
-  const auto object = open(folder_.write("a", kSeed, kMiB));
+  const auto object = open(directory_.write("a", kSeed, kMiB));
   const std::map<int, Code> codes = {{EIO, Code::kIo},
                                      {ESTALE, Code::kChanged},
                                      {ENOMEM, Code::kOutOfMemory},
@@ -164,7 +164,7 @@ TEST_P(Reading, GivesTheErrorOfTheSystem) {
 }
 
 TEST_P(Reading, ReadsTheStartOfAFileWhenItOpens) {
-  const std::string path = folder_.write("a", kSeed, 1000);
+  const std::string path = directory_.write("a", kSeed, 1000);
   std::vector<std::byte> prefix(600);
   auto opened = reader_.open(path, prefix);
   ASSERT_TRUE(opened.ok());
@@ -177,37 +177,37 @@ TEST_P(Reading, ReadsTheStartOfAFileWhenItOpens) {
 }
 
 TEST_P(Reading, OpensAnEmptyFile) {
-  const auto object = open(folder_.write("a", kSeed, 0));
+  const auto object = open(directory_.write("a", kSeed, 0));
   ASSERT_NE(object, nullptr);
   EXPECT_EQ(object->size(), 0u);
   EXPECT_EQ(object->view(), nullptr);
 }
 
 TEST_P(Reading, RefusesWhatIsNoFile) {
-  EXPECT_EQ(reader_.open(folder_.path("nothing"), {}).status().code(), Code::kNotFound);
-  EXPECT_EQ(reader_.open(folder_.path(""), {}).status().code(), Code::kInvalid);
-  const std::string file = folder_.write("a", kSeed, 1);
+  EXPECT_EQ(reader_.open(directory_.path("nothing"), {}).status().code(), Code::kNotFound);
+  EXPECT_EQ(reader_.open(directory_.path(""), {}).status().code(), Code::kInvalid);
+  const std::string file = directory_.write("a", kSeed, 1);
   EXPECT_EQ(reader_.open(file + "/below", {}).status().code(), Code::kNotFound);
   EXPECT_EQ(reader_.open("/dev/null", {}).status().code(), Code::kInvalid);
 }
 
 TEST_P(Reading, DoesNotWaitForAWriterOfAPipe) {
-  const std::string path = folder_.path("pipe");
+  const std::string path = directory_.path("pipe");
   ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
   EXPECT_EQ(reader_.open(path, {}).status().code(), Code::kInvalid);
 }
 
 TEST_P(Reading, NoticesThatAFileWasModified) {
-  const auto object = open(folder_.write("a", kSeed, 1000));
+  const auto object = open(directory_.write("a", kSeed, 1000));
   EXPECT_TRUE(object->unchanged().ok());
   ASSERT_EQ(truncate(object->path().c_str(), 999), 0);
   EXPECT_EQ(object->unchanged().code(), Code::kChanged);
 }
 
 TEST_P(Reading, KeepsTheFileThatItOpenedWhereAnotherTakesItsName) {
-  const std::string path = folder_.write("a", kSeed, 10'000);
+  const std::string path = directory_.write("a", kSeed, 10'000);
   const auto object = open(path);
-  std::filesystem::rename(folder_.write("b", kSeed + 1, 10'000), path);
+  std::filesystem::rename(directory_.write("b", kSeed + 1, 10'000), path);
   EXPECT_TRUE(object->unchanged().ok());
   std::vector<std::byte> data(10'000);
   ASSERT_TRUE(read(*object, 0, &data).ok());
@@ -222,11 +222,11 @@ INSTANTIATE_TEST_SUITE_P(Strategies, Reading,
                          });
 
 TEST(DirectReading, ReadsWhatIsNotCachedPastThePageCache) {
-  const Folder folder;
+  const Directory directory;
   FileReader reader(kDirect);
-  auto opened = reader.open(folder.write("a", kSeed, 8 * kMiB + 1), {});
+  auto opened = reader.open(directory.write("a", kSeed, 8 * kMiB + 1), {});
   ASSERT_TRUE(opened.ok());
-  Folder::evict(opened->object->path());
+  Directory::evict(opened->object->path());
   std::vector<std::byte> data(5 * kMiB);
   const iovec segment{data.data(), data.size()};
   ReadReport report;
@@ -236,9 +236,9 @@ TEST(DirectReading, ReadsWhatIsNotCachedPastThePageCache) {
 }
 
 TEST(DirectReading, TakesWhatIsCachedFromThePageCache) {
-  const Folder folder;
+  const Directory directory;
   FileReader reader(kDirect);
-  auto opened = reader.open(folder.write("a", kSeed, kMiB), {});
+  auto opened = reader.open(directory.write("a", kSeed, kMiB), {});
   ASSERT_TRUE(opened.ok());
   std::vector<std::byte> data(kMiB);
   const iovec segment{data.data(), data.size()};
@@ -248,11 +248,11 @@ TEST(DirectReading, TakesWhatIsCachedFromThePageCache) {
 }
 
 TEST(DirectReading, GoesByThePageCacheWhereTheFileSystemRefuses) {
-  const Folder folder;
+  const Directory directory;
   FileReader reader(kDirect);
-  auto opened = reader.open(folder.write("a", kSeed, kMiB), {});
+  auto opened = reader.open(directory.write("a", kSeed, kMiB), {});
   ASSERT_TRUE(opened.ok());
-  Folder::evict(opened->object->path());
+  Directory::evict(opened->object->path());
   std::atomic<int> refused{0};
   const SystemCalls calls([&](int fd, off_t, std::size_t, bool nowait) -> std::optional<ssize_t> {
     if (nowait) return -EAGAIN;
@@ -299,19 +299,19 @@ class DirectAlignment : public ::testing::Test {
     std::byte* const memory = map_memory(round_up(shift + size, page_size()));
     const iovec segment{memory + shift, size};
     ReadReport report;
-    Folder::evict(object_->path());
+    Directory::evict(object_->path());
     ASSERT_TRUE(reader_.read(*object_, offset, {&segment, 1}, &report).ok());
     EXPECT_STREQ(report.strategy, "direct");
     EXPECT_TRUE(matches(memory + shift, kSeed, offset, size));
     unmap_memory(memory, round_up(shift + size, page_size()));
   }
   void open() {
-    auto opened = reader_.open(folder_.write("a", kSeed, 4 * kMiB), {});
+    auto opened = reader_.open(directory_.write("a", kSeed, 4 * kMiB), {});
     ASSERT_TRUE(opened.ok());
     object_ = opened->object;
   }
 
-  Folder folder_;
+  Directory directory_;
   FileReader reader_{kDirect};
   std::shared_ptr<const Object> object_;
   std::vector<DirectRead> reads_;
@@ -351,12 +351,12 @@ TEST_F(DirectAlignment, IsTheStrictestIfTheKernelTellsNone) {
 class FaultingIn : public ::testing::Test {
  protected:
   void open(std::uint64_t size) {
-    auto opened = reader_.open(folder_.write("a", kSeed, size), {});
+    auto opened = reader_.open(directory_.write("a", kSeed, size), {});
     ASSERT_TRUE(opened.ok());
     object_ = opened->object;
     ASSERT_NE(object_->view(), nullptr);
   }
-  Folder folder_;
+  Directory directory_;
   FileReader reader_{FsPreference{FsStrategy::kMapped}};
   std::shared_ptr<const Object> object_;
   ReadReport report_;

@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::uint64_t kRead = 2 * kMiB;
 
-// Seconds that a read takes by this setting while `active` are under way.
+// Seconds that a read takes by this setting while `active` are in flight.
 using Storage = std::function<double(ReadTrial::Setting setting, int active)>;
 
 struct Load {
@@ -25,7 +25,7 @@ struct Load {
   int at_once = 0;                           // reads that were not to be the only one
 };
 
-// Reads `count` times, with as many reads under way as the trial wants, at most `most`.
+// Reads `count` times, with as many reads in flight as the trial wants, at most `most`.
 Load read(ReadTrial& trial, const Storage& storage, int count, int most = 1000) {
   struct Event {
     double time;

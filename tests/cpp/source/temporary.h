@@ -1,4 +1,4 @@
-// Files for tests, in a folder of their own on a disk (not a tmpfs: that has no O_DIRECT).
+// Files for tests, in a directory of their own on a disk (not a tmpfs: that has no O_DIRECT).
 #pragma once
 
 #include <fcntl.h>
@@ -15,19 +15,19 @@
 
 namespace streamer::testing {
 
-class Folder {
+class Directory {
  public:
-  Folder() {
+  Directory() {
     std::string name = (std::filesystem::current_path() / "streamer-test-XXXXXX").string();
     if (mkdtemp(name.data()) == nullptr) std::abort();
     path_ = name;
   }
-  ~Folder() {
+  ~Directory() {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
   }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
+  Directory(const Directory&) = delete;
+  Directory& operator=(const Directory&) = delete;
 
   std::string path(const std::string& name) const { return path_ + "/" + name; }
   // Takes what is in the page cache of a file out of it.

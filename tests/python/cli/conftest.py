@@ -60,15 +60,15 @@ def slow_disk(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A checkpoint of two files with an index, and what lies beside them."""
-    folder = tmp_path / "model"
-    folder.mkdir()
+    directory = tmp_path / "model"
+    directory.mkdir()
     weight_map = {}
     for number in (1, 2):
         name = f"model-{number:05}-of-00002.safetensors"
         tensors = {f"{k}.{number}": v for k, v in make_model(1, 3, seed=number).items()}
-        (folder / name).write_bytes(save(tensors))
+        (directory / name).write_bytes(save(tensors))
         weight_map |= dict.fromkeys(tensors, name)
     index = {"metadata": {}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    (folder / "config.json").write_text("{}")
-    return folder
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    (directory / "config.json").write_text("{}")
+    return directory

@@ -405,17 +405,17 @@ class TestThePrograms:
         assert "pip install typer rich" in done.stderr
 
     def test_names_that_are_not_utf8(self, tmp_path: Path) -> None:
-        folder = tmp_path / "odd"
-        folder.mkdir()
-        (folder / os.fsdecode(b"x\xe9.txt")).write_text("x")
+        directory = tmp_path / "odd"
+        directory.mkdir()
+        (directory / os.fsdecode(b"x\xe9.txt")).write_text("x")
         for command in ("ls", "verify", "manifest"):
             for option in ([], ["--json"]):
-                done = self.call(command, *option, folder)
+                done = self.call(command, *option, directory)
                 assert (done.returncode, done.stderr) == (0, ""), command
-        sums = folder / "SHA256SUMS"
-        assert self.call("manifest", folder, "-o", sums).returncode == 0
+        sums = directory / "SHA256SUMS"
+        assert self.call("manifest", directory, "-o", sums).returncode == 0
         assert b"x\xe9.txt" in sums.read_bytes()
-        assert "1 of 1 compared" in self.call("verify", folder).stdout
+        assert "1 of 1 compared" in self.call("verify", directory).stdout
 
     def test_a_reader_that_has_enough(self, model: Path) -> None:
         command = f"{sys.executable} -m runai_model_streamer ls -r {model} | head -n 1"

@@ -11,7 +11,7 @@ from tests.support import models
 
 
 def write_checkpoint(
-    folder: Path, embed: tuple[int, int], half: tuple[int, int], small: list[int]
+    directory: Path, embed: tuple[int, int], half: tuple[int, int], small: list[int]
 ) -> list[Path]:
     """Two files: large tensors, `small` ones, empty ones, scalars, several dtypes, odd sizes."""
     generator = torch.Generator().manual_seed(1)
@@ -27,7 +27,7 @@ def write_checkpoint(
         }
         for number, size in enumerate(small):
             tensors[f"{index}.norm{number}"] = torch.randn(size, generator=generator)
-        path = folder / f"model-{index}.safetensors"
+        path = directory / f"model-{index}.safetensors"
         save_file(tensors, path)
         paths.append(path)
     return paths
@@ -41,12 +41,12 @@ def load(paths: list[Path], device: str = "cuda:0", **options: object) -> dict[s
     return models.load(list(paths), device=device, **options)
 
 
-def large_file(folder: Path, count: int, size: int) -> tuple[Path, dict[str, torch.Tensor]]:
+def large_file(directory: Path, count: int, size: int) -> tuple[Path, dict[str, torch.Tensor]]:
     """`count` tensors of `size` bytes."""
     tensors = {
         f"t{index:03}": torch.full((size,), index % 251, dtype=torch.uint8)
         for index in range(count)
     }
-    path = folder / "large.safetensors"
+    path = directory / "large.safetensors"
     save_file(tensors, path)
     return path, tensors

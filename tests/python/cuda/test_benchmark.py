@@ -63,7 +63,7 @@ def test_every_row_runs_on_the_stand_in_driver(
         assert line in done.stdout, done.stdout
 
 
-def make_wheel(folder: Path, project: str, files: dict[str, str]) -> None:
+def make_wheel(directory: Path, project: str, files: dict[str, str]) -> None:
     info = f"{project}-0.17.0.dist-info"
     everything = {
         **files,
@@ -71,7 +71,7 @@ def make_wheel(folder: Path, project: str, files: dict[str, str]) -> None:
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: py3-none-any\n",
     }
     record = "".join(f"{name},,\n" for name in everything) + f"{info}/RECORD,,\n"
-    with zipfile.ZipFile(folder / f"{project}-0.17.0-py3-none-any.whl", "w") as archive:
+    with zipfile.ZipFile(directory / f"{project}-0.17.0-py3-none-any.whl", "w") as archive:
         for name, text in (everything | {f"{info}/RECORD": record}).items():
             archive.writestr(name, text)
 

@@ -31,7 +31,7 @@ class Cluster:
 
     def __init__(
         self,
-        folder: Path,
+        directory: Path,
         ranks: int,
         env: dict[str, str] | None = None,
         rank_env: dict[int, dict[str, str]] | None = None,
@@ -39,7 +39,7 @@ class Cluster:
         address: str = "127.0.0.1",
         seconds: float = 280,
     ) -> None:
-        self.folder, self.ranks, self.address, self.seconds = folder, ranks, address, seconds
+        self.directory, self.ranks, self.address, self.seconds = directory, ranks, address, seconds
         self.env = {
             **{k: v for k, v in os.environ.items() if not k.startswith("RUNAI_STREAMER_")},
             "RUNAI_STREAMER_DIST": "1",
@@ -54,7 +54,7 @@ class Cluster:
 
     def run(self, program: str, files: Sequence[str], **job: Any) -> dict[int, Any]:
         """What each rank that came to its end wrote, by rank."""
-        results = self.folder / f"results-{time.monotonic_ns()}"
+        results = self.directory / f"results-{time.monotonic_ns()}"
         results.mkdir()
         job = {
             "program": program,
@@ -115,7 +115,7 @@ class Cluster:
 
     def torchrun(self, program: str, files: Sequence[str]) -> dict[int, Any]:
         """The same, started by torchrun."""
-        results = self.folder / "torchrun"
+        results = self.directory / "torchrun"
         results.mkdir()
         job = {"program": program, "files": list(files), "results": str(results)}
         subprocess.run(

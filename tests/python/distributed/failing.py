@@ -53,7 +53,7 @@ def unknown_name() -> dict[str, Any]:
 
 def own_copy() -> dict[str, Any]:
     """Each rank has files of its own under the same relative names."""
-    os.chdir(JOB["folders"][my_rank()])
+    os.chdir(JOB["directories"][my_rank()])
     return load()
 
 

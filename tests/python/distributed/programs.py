@@ -494,20 +494,20 @@ def reshard() -> dict[str, Any]:
     from runai_model_streamer.dcp import SafetensorsReader
 
     whole = load_file(JOB["files"][0])
-    folder = str(Path(JOB["files"][0]).parent)
+    directory = str(Path(JOB["files"][0]).parent)
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     shard = _tensors().Shard
     if JOB["saved"]:
         saved = {n: _distribute(t, mesh, [shard(0)]) for n, t in whole.items()}
-        folder = str(Path(JOB["results"]) / "saved")
+        directory = str(Path(JOB["results"]) / "saved")
         dcp.save(
             saved,
-            storage_writer=dcp.HuggingFaceStorageWriter(path=folder, save_distributed=True),
+            storage_writer=dcp.HuggingFaceStorageWriter(path=directory, save_distributed=True),
         )
         dist.barrier()
     for places in ([shard(1)], [shard(0)], [_tensors().Replicate()]):
         state = {n: _distribute(torch.zeros_like(t), mesh, places) for n, t in whole.items()}
-        reader = SafetensorsReader(folder)
+        reader = SafetensorsReader(directory)
         dcp.load(state, storage_reader=reader)
         for name, tensor in state.items():
             own = _distribute(whole[name], mesh, places).to_local()

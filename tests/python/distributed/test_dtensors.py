@@ -13,11 +13,11 @@ import torch.distributed.checkpoint as dcp
 from .cluster import Cluster
 
 
-def write(folder: Path) -> list[str]:
+def write(directory: Path) -> list[str]:
     """Uneven shards, and a rank that has none of a dimension."""
     shapes = [(5, 7, 3), (4, 8, 6), (1, 9, 2)]
     tensors = {f"t{i:02}": torch.randn(shapes[i % 3]) for i in range(21)}
-    path = folder / "model" / "model.safetensors"
+    path = directory / "model" / "model.safetensors"
     path.parent.mkdir()
     safetensors.torch.save_file(tensors, path)
     return [str(path)]

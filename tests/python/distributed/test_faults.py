@@ -66,11 +66,11 @@ def test_what_else_differs_is_named(cluster: Make, tmp_path: Path, program: str,
 def test_a_file_that_differs_between_ranks_is_named(
     cluster: Make, tmp_path: Path, sizes: tuple[int, int]
 ) -> None:
-    folders = [tmp_path / "one", tmp_path / "other"]
-    for folder, tensors in zip(folders, sizes, strict=True):
-        folder.mkdir()
-        models.dense(folder, files=1, tensors=tensors)
-    job = {"folders": [str(folder) for folder in folders]}
+    directories = [tmp_path / "one", tmp_path / "other"]
+    for directory, tensors in zip(directories, sizes, strict=True):
+        directory.mkdir()
+        models.dense(directory, files=1, tensors=tensors)
+    job = {"directories": [str(directory) for directory in directories]}
     for result in cluster(2).run("own_copy", ["dense-0.safetensors"], **job).values():
         assert result["error"] == "StreamerChangedError"
         assert "dense-0.safetensors" in result["text"]

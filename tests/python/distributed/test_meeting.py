@@ -356,9 +356,9 @@ def test_streams_leave_nothing_new_in_the_store(world: Callable[..., World]) -> 
 def test_whatever_ranks_do_they_meet_when_they_agree(
     world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Ranks call, fail, leave out calls, read alone and share with some of the others at random, each
-    for itself. No call waits for ever, those that meet are for the same files, and in the end every
-    rank succeeds."""
+    """Ranks call, fail, leave out calls, read alone and share with some of the others at random,
+    each for itself. No call waits for ever, those that meet are for the same files, and in the end
+    every rank succeeds."""
     monkeypatch.setattr(meeting, "_LAST", 0.3)
     monkeypatch.setattr("runai_model_streamer._distributed.store_client.SLICE", 0.02)
     generator = random.Random(seed)

@@ -18,10 +18,10 @@ SEEDS = [1, 2]
 SHARED = "shared memory"
 
 
-def write_files(folder: Path) -> list[str]:
+def write_files(directory: Path) -> list[str]:
     paths = []
     for seed in SEEDS:
-        path = folder / f"{seed}.safetensors"
+        path = directory / f"{seed}.safetensors"
         model = slices.random_model(seed)
         safetensors.torch.save_file({f"{seed}.{n}": t for n, t in model.items()}, path)
         paths.append(str(path))

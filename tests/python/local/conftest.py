@@ -56,11 +56,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return paths
 
 
-def preload(source: Path, folder: Path) -> str:
-    """The library for LD_PRELOAD that `source`, a file of C, makes; it is built in `folder`."""
+def preload(source: Path, directory: Path) -> str:
+    """The library for LD_PRELOAD that `source`, a file of C, makes; it is built in `directory`."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     assert compiler, "the tests need a C compiler"
-    target = folder / source.with_suffix(".so").name
+    target = directory / source.with_suffix(".so").name
     subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", target, source, "-ldl"], check=True)
     return str(target)
 

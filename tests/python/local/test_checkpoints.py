@@ -39,7 +39,7 @@ def names(found: list[str]) -> list[str]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def directory(tmp_path: Path) -> Path:
     """Two shards and their index."""
     put(tmp_path / "model-00001-of-00002.safetensors", x=1)
     put(tmp_path / "model-00002-of-00002.safetensors", w=2)
@@ -73,44 +73,44 @@ def loaded(path: os.PathLike[str] | str, **options: str) -> list[float]:
 
 
 class TestAnIndex:
-    def test_by_itself_and_by_its_directory(self, folder: Path) -> None:
-        for path in (folder, str(folder) + "/", folder / "model.safetensors.index.json"):
+    def test_by_itself_and_by_its_directory(self, directory: Path) -> None:
+        for path in (directory, str(directory) + "/", directory / "model.safetensors.index.json"):
             assert names(list_checkpoint(path)) == SHARDS
             assert loaded(path) == [1, 2]
 
-    def test_paths_begin_as_they_were_given(self, folder: Path, monkeypatch) -> None:
-        monkeypatch.chdir(folder)
+    def test_paths_begin_as_they_were_given(self, directory: Path, monkeypatch) -> None:
+        monkeypatch.chdir(directory)
         assert list_checkpoint("model.safetensors.index.json") == SHARDS
         assert list_checkpoint("./model.safetensors.index.json") == ["./" + s for s in SHARDS]
         assert list_checkpoint(".") == ["./" + shard for shard in SHARDS]
 
-    def test_stale_tensors_are_neither_read_nor_yielded(self, folder: Path) -> None:
-        put(folder / SHARDS[0], x=1, w=7, more=7)
-        put(folder / "z.safetensors", w=9)
-        assert loaded(folder) == [1, 2]
-        assert names(list_checkpoint(folder)) == SHARDS
-        assert names(list_safetensors(folder)) == [*SHARDS, "z.safetensors"]
+    def test_stale_tensors_are_neither_read_nor_yielded(self, directory: Path) -> None:
+        put(directory / SHARDS[0], x=1, w=7, more=7)
+        put(directory / "z.safetensors", w=9)
+        assert loaded(directory) == [1, 2]
+        assert names(list_checkpoint(directory)) == SHARDS
+        assert names(list_safetensors(directory)) == [*SHARDS, "z.safetensors"]
 
-    def test_what_lies_beside(self, folder: Path) -> None:
-        put(folder / "consolidated.safetensors", y=1)
-        put(folder / "model.fp16.safetensors", x=5, w=5)
-        put(folder / "model.safetensors", x=6, w=6)
-        assert loaded(folder) == [1, 2]
+    def test_what_lies_beside(self, directory: Path) -> None:
+        put(directory / "consolidated.safetensors", y=1)
+        put(directory / "model.fp16.safetensors", x=5, w=5)
+        put(directory / "model.safetensors", x=6, w=6)
+        assert loaded(directory) == [1, 2]
 
-    def test_missing_shards_are_named(self, folder: Path) -> None:
+    def test_missing_shards_are_named(self, directory: Path) -> None:
         for shard in SHARDS:
-            (folder / shard).unlink()
-        for path in (folder, folder / "model.safetensors.index.json"):
+            (directory / shard).unlink()
+        for path in (directory, directory / "model.safetensors.index.json"):
             with pytest.raises(StreamerNotFoundError, match=f"{SHARDS[0]}.*{SHARDS[1]}"):
                 load_model(Model(), path)
 
-    def test_a_dangling_link_is_named(self, folder: Path) -> None:
-        (folder / SHARDS[1]).unlink()
-        (folder / SHARDS[1]).symlink_to(folder / "blob")
-        assert names(list_checkpoint(folder)) == names(list_safetensors(folder)) == SHARDS
+    def test_a_dangling_link_is_named(self, directory: Path) -> None:
+        (directory / SHARDS[1]).unlink()
+        (directory / SHARDS[1]).symlink_to(directory / "blob")
+        assert names(list_checkpoint(directory)) == names(list_safetensors(directory)) == SHARDS
         for load_it in (load_checkpoint, lambda path: load(list_safetensors(path))):
             with pytest.raises(StreamerNotFoundError, match=SHARDS[1]):
-                load_it(folder)
+                load_it(directory)
 
     def test_shards_below_the_directory(self, tmp_path: Path) -> None:
         put(tmp_path / "sub" / "a.safetensors", x=1, w=2)
@@ -143,14 +143,16 @@ class TestAnIndex:
         assert (tmp_path / "model.safetensors.index.json").stat().st_size > 2 << 20
         assert loaded(tmp_path) == [1, 2]
 
-    def test_several(self, folder: Path) -> None:
-        put(folder / "c.safetensors", x=3, w=3)
+    def test_several(self, directory: Path) -> None:
+        put(directory / "c.safetensors", x=3, w=3)
         for name in ("consolidated", "other"):
-            put_index(folder / f"{name}.safetensors.index.json", x="c.safetensors")
-        assert loaded(folder) == [1, 2]
-        (folder / "model.safetensors.index.json").rename(folder / "mine.safetensors.index.json")
+            put_index(directory / f"{name}.safetensors.index.json", x="c.safetensors")
+        assert loaded(directory) == [1, 2]
+        (directory / "model.safetensors.index.json").rename(
+            directory / "mine.safetensors.index.json"
+        )
         with pytest.raises(StreamerError, match=r"several index files: 'mine.*'other"):
-            list_checkpoint(folder)
+            list_checkpoint(directory)
 
 
 class TestADirectory:
@@ -183,15 +185,15 @@ class TestADirectory:
         expected = there if expected is None else expected
         assert names(found) == [f"{name}.safetensors" for name in expected]
 
-    def test_a_variant_with_an_index(self, folder: Path) -> None:
-        put(folder / "half.safetensors", x=3, w=4)
+    def test_a_variant_with_an_index(self, directory: Path) -> None:
+        put(directory / "half.safetensors", x=3, w=4)
         put_index(
-            folder / "model.safetensors.index.fp16.json",
+            directory / "model.safetensors.index.fp16.json",
             x="half.safetensors",
             w="half.safetensors",
         )
-        assert loaded(folder) == [1, 2]
-        assert loaded(folder, variant="fp16") == [3, 4]
+        assert loaded(directory) == [1, 2]
+        assert loaded(directory, variant="fp16") == [3, 4]
 
     def test_a_missing_shard_is_named(self, tmp_path: Path) -> None:
         for number in (1, 3, 4):
@@ -233,50 +235,50 @@ class TestADirectory:
         with pytest.raises(StreamerError, match="loop"):
             load_checkpoint(tmp_path / "loop" / "model.safetensors.index.json")
 
-    def test_a_listing_that_fails(self, folder: Path, monkeypatch) -> None:
+    def test_a_listing_that_fails(self, directory: Path, monkeypatch) -> None:
         def fail(path: str) -> None:
             raise PermissionError(13, "Permission denied", path)
 
         monkeypatch.setattr(os, "scandir", fail)
         with pytest.raises(PermissionError, match="can't be listed: Permission denied"):
-            list_checkpoint(folder)
-        assert list_safetensors(folder) == []
+            list_checkpoint(directory)
+        assert list_safetensors(directory) == []
 
 
 class TestPatterns:
-    def test_the_last_part_of_a_path(self, folder: Path) -> None:
-        assert names(list_checkpoint(folder / "*-00001-*.safetensors")) == SHARDS[:1]
-        assert loaded(folder / "model-*") == [1, 2]
+    def test_the_last_part_of_a_path(self, directory: Path) -> None:
+        assert names(list_checkpoint(directory / "*-00001-*.safetensors")) == SHARDS[:1]
+        assert loaded(directory / "model-*") == [1, 2]
 
     def test_a_file_of_that_name_comes_first(self, tmp_path: Path) -> None:
         put(tmp_path / "m[1].safetensors", x=1)
         put(tmp_path / "m1.safetensors", x=2)
         assert names(list_checkpoint(tmp_path / "m[1].safetensors")) == ["m[1].safetensors"]
 
-    def test_what_matches_nothing(self, folder: Path) -> None:
+    def test_what_matches_nothing(self, directory: Path) -> None:
         with pytest.raises(StreamerNotFoundError, match="match the pattern"):
-            list_checkpoint(folder / "other-*")
+            list_checkpoint(directory / "other-*")
         with pytest.raises(StreamerError, match="last part"):
-            list_checkpoint(folder.parent / "*" / "*.safetensors")
+            list_checkpoint(directory.parent / "*" / "*.safetensors")
 
 
 class TestPaths:
-    def test_a_file_uri(self, folder: Path) -> None:
-        odd = folder / "ü %.safetensors"
+    def test_a_file_uri(self, directory: Path) -> None:
+        odd = directory / "ü %.safetensors"
         put(odd, x=3)
         assert float(load_file(odd.as_uri())["x"][0]) == 3
-        assert float(load_file("FILE://localhost" + str(folder / SHARDS[0]))["x"][0]) == 1
-        assert loaded(folder.as_uri()) == [1, 2]
+        assert float(load_file("FILE://localhost" + str(directory / SHARDS[0]))["x"][0]) == 1
+        assert loaded(directory.as_uri()) == [1, 2]
         for uri in ("file://host/a", "file://a"):
             with pytest.raises(RunaiStreamerInvalidInputException, match="file:///"):
                 load_file(uri)
 
-    def test_the_home_directory(self, folder: Path, monkeypatch) -> None:
-        monkeypatch.setenv("HOME", str(folder))
+    def test_the_home_directory(self, directory: Path, monkeypatch) -> None:
+        monkeypatch.setenv("HOME", str(directory))
         assert loaded("~") == [1, 2]
         assert float(load_file(f"~/{SHARDS[0]}")["x"][0]) == 1
-        monkeypatch.chdir(folder)
-        put(folder / "~" / "a.safetensors", x=8)
+        monkeypatch.chdir(directory)
+        put(directory / "~" / "a.safetensors", x=8)
         assert float(load_file("~/a.safetensors")["x"][0]) == 8
 
     @pytest.mark.parametrize("path", [None, 3, b"name"])
@@ -286,9 +288,9 @@ class TestPaths:
         with pytest.raises(StreamerError, match="a path is text"):
             list_checkpoint(path)
 
-    def test_a_zero_byte(self, folder: Path) -> None:
+    def test_a_zero_byte(self, directory: Path) -> None:
         with pytest.raises(StreamerError, match="zero byte"):
-            load_file(str(folder / SHARDS[0]) + "\0.txt")
+            load_file(str(directory / SHARDS[0]) + "\0.txt")
 
     def test_a_name_that_is_not_utf_8(self, tmp_path: Path) -> None:
         put(tmp_path / "a", x=1, w=2)
@@ -315,10 +317,10 @@ class TestTheListOfSafetensors:
                 assert list_safetensors(path) == []
             assert str(path) in caplog.text and "can't be listed" in caplog.text
 
-    def test_the_files_of_an_index(self, folder: Path, caplog) -> None:
-        index = folder / "model.safetensors.index.json"
+    def test_the_files_of_an_index(self, directory: Path, caplog) -> None:
+        index = directory / "model.safetensors.index.json"
         assert names(list_safetensors(index)) == SHARDS
-        (folder / SHARDS[1]).unlink()
+        (directory / SHARDS[1]).unlink()
         with caplog.at_level(logging.WARNING, "runai_model_streamer"):
             assert list_safetensors(index) == []
         assert SHARDS[1] in caplog.text

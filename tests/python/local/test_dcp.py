@@ -24,7 +24,7 @@ TENSORS = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def directory(tmp_path: Path) -> Path:
     for number, names in enumerate((["a", "none"], ["b", "c", "scalar"])):
         part = {name: TENSORS[name] for name in names}
         safetensors.torch.save_file(part, tmp_path / f"model-{number}.safetensors")
@@ -35,49 +35,49 @@ def empty(*names: str) -> dict[str, torch.Tensor]:
     return {name: torch.zeros_like(TENSORS[name]) for name in names or TENSORS}
 
 
-def test_every_tensor(folder: Path) -> None:
+def test_every_tensor(directory: Path) -> None:
     state = empty()
-    dcp.load(state, storage_reader=SafetensorsReader(folder))
+    dcp.load(state, storage_reader=SafetensorsReader(directory))
     for name, tensor in TENSORS.items():
         assert torch.equal(state[name], tensor)
 
 
-def test_some_tensors_of_other_dtypes_and_strides(folder: Path) -> None:
+def test_some_tensors_of_other_dtypes_and_strides(directory: Path) -> None:
     state = {"a": torch.zeros(7, 50).t(), "b": torch.zeros(5, 6)}
-    reader = SafetensorsReader(folder)
+    reader = SafetensorsReader(directory)
     dcp.load(state, storage_reader=reader)
     assert torch.equal(state["a"], TENSORS["a"])
     assert torch.equal(state["b"], TENSORS["b"].float())
     assert reader.stats().bytes == TENSORS["a"].nbytes + TENSORS["b"].nbytes
 
 
-def test_missing_names(folder: Path) -> None:
+def test_missing_names(directory: Path) -> None:
     state = {**empty("a"), "other": torch.ones(2)}
     with pytest.raises(dcp.api.CheckpointException, match="other"):
-        dcp.load(state, storage_reader=SafetensorsReader(folder))
+        dcp.load(state, storage_reader=SafetensorsReader(directory))
 
 
 @pytest.mark.skipif(
     "allow_partial_load" not in inspect.signature(dcp.DefaultLoadPlanner).parameters,
     reason="the planner of this torch has no allow_partial_load",
 )
-def test_missing_names_that_a_planner_allows(folder: Path) -> None:
+def test_missing_names_that_a_planner_allows(directory: Path) -> None:
     state = {**empty("a"), "other": torch.ones(2)}
     planner = dcp.DefaultLoadPlanner(allow_partial_load=True)
-    dcp.load(state, storage_reader=SafetensorsReader(folder), planner=planner)
+    dcp.load(state, storage_reader=SafetensorsReader(directory), planner=planner)
     assert torch.equal(state["a"], TENSORS["a"])
     assert torch.equal(state["other"], torch.ones(2))
 
 
-def test_a_file_that_is_replaced_after_its_header_was_read(folder: Path) -> None:
+def test_a_file_that_is_replaced_after_its_header_was_read(directory: Path) -> None:
     class Replacing(dcp.DefaultLoadPlanner):
         def create_local_plan(self) -> dcp.LoadPlan:
-            safetensors.torch.save_file({"a": torch.ones(50, 7)}, folder / "new")
-            (folder / "new").rename(folder / "model-0.safetensors")
+            safetensors.torch.save_file({"a": torch.ones(50, 7)}, directory / "new")
+            (directory / "new").rename(directory / "model-0.safetensors")
             return super().create_local_plan()
 
     with pytest.raises((StreamerChangedError, dcp.api.CheckpointException), match="changed"):
-        dcp.load(empty("a"), storage_reader=SafetensorsReader(folder), planner=Replacing())
+        dcp.load(empty("a"), storage_reader=SafetensorsReader(directory), planner=Replacing())
 
 
 @pytest.mark.parametrize(

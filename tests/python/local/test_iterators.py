@@ -32,7 +32,7 @@ Model = tuple[SafetensorsStreamer, dict[str, torch.Tensor]]
 
 @pytest.fixture
 def loading(tmp_path: Path) -> Iterator[Model]:
-    """A streamer with a load under way, and the tensors of the load."""
+    """A streamer with a load in progress, and the tensors of the load."""
     tensors = save_floats(tmp_path / "a.safetensors", SIZES)
     with SafetensorsStreamer() as streamer:
         streamer.stream_file(tmp_path / "a.safetensors")

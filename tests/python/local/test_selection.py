@@ -306,7 +306,7 @@ class TestOneLiners:
         assert list(found) == list(safetensors.torch.load_file(path)) or set(found) == set(tensors)
         assert all(same(found[name], tensors[name]) for name in tensors)
 
-    def test_load_model_of_a_file_and_of_a_folder(self, strategy, tmp_path: Path) -> None:
+    def test_load_model_of_a_file_and_of_a_directory(self, strategy, tmp_path: Path) -> None:
         source, target = torch.nn.Linear(30, 40), torch.nn.Linear(30, 40)
         safetensors.torch.save_file({"weight": source.weight.data}, tmp_path / "1.safetensors")
         safetensors.torch.save_file({"bias": source.bias.data}, tmp_path / "2.safetensors")
@@ -392,7 +392,7 @@ class TestOneLiners:
         assert load_model(target, tmp_path / "1.safetensors") == (set(), [])
         assert torch.equal(target.head.weight, source.embed.weight)
 
-    def test_a_folder_without_files(self, tmp_path: Path) -> None:
+    def test_a_directory_without_files(self, tmp_path: Path) -> None:
         with pytest.raises(StreamerError, match="no safetensors files"):
             load_model(torch.nn.Linear(1, 1), tmp_path)
 

@@ -75,10 +75,10 @@ def test_one_read_at_a_time_does_not_jump(directory: Path, load: Load) -> None:
 
 
 def test_a_mount_that_is_far_away_is_read_by_many_at_once(directory: Path, load: Load) -> None:
-    """The trial always tries several: their requests are under way together."""
+    """The trial always tries several: their requests are in flight together."""
     with running(FileMount(directory, read_ms=25)) as mount:
         load(mount)
-        assert mount.counts()["most_under_way"] > 4
+        assert mount.counts()["most_in_flight"] > 4
 
 
 def test_a_number_of_reads_that_was_chosen_is_kept(directory: Path, load: Load) -> None:

@@ -70,10 +70,10 @@ def flip(path: Path, place: int) -> None:
 class TestAGoodLoad:
     @pytest.mark.parametrize("how", ["auto", "path", "mapping", "variable"])
     def test_every_way_to_name_a_manifest(self, files, models, monkeypatch, how: str) -> None:
-        folder = files[0].parent
+        directory = files[0].parent
         verify = {
             "auto": "auto",
-            "path": folder / "SHA256SUMS",
+            "path": directory / "SHA256SUMS",
             "mapping": {path.name: digest(path) for path in files},
             "variable": None,
         }[how]

@@ -87,17 +87,17 @@ def certificate(authority):
 
 
 @pytest.fixture
-def folder(request):
-    """The name of a folder for objects: of the test, or of its module where that says so by
-    SHARED_FOLDER = True. Servers keep everything until the session ends."""
-    if getattr(request.module, "SHARED_FOLDER", False):
+def directory(request):
+    """The name of a directory for objects: of the test, or of its module where that says so by
+    SHARED_DIRECTORY = True. Servers keep everything until the session ends."""
+    if getattr(request.module, "SHARED_DIRECTORY", False):
         return request.module.__name__.rpartition(".")[2].replace("_", "-")
     return f"test-{next(_counter)}"
 
 
 @pytest.fixture
 def storage(request):
-    """A folder of one storage; its proxy does not fail yet."""
+    """A directory of one storage; its proxy does not fail yet."""
     made = request.getfixturevalue(f"{request.param}_storage")
     store = made.put
 

@@ -3,7 +3,7 @@
 Each fault is done by the proxy (tests/support/servers/faults.lua) to the requests of one operation:
 - "stream": reading tensors; the fault hits the ranges behind the header,
 - "header": opening a file; the fault hits its first range,
-- "list": listing a folder,
+- "list": listing a directory,
 - "pull": copying objects to files; the fault hits their ranges.
 """
 

@@ -19,7 +19,7 @@ SYSTEMS = {
     "SUSE": "ssl/ca-bundle.pem",
     "Alpine": "ssl/cert.pem",
 }
-# In a mount namespace of its own, with another folder as /etc.
+# In a mount namespace of its own, with another directory as /etc.
 RUN = 'mount --bind "$1" /etc && shift && exec "$@"'
 LIST = """
 import sys
@@ -35,10 +35,10 @@ except ValueError as error:
 @pytest.fixture
 def etc(tmp_path: Path) -> Path:
     """A copy of /etc without certificates."""
-    folder = tmp_path / "etc"
+    directory = tmp_path / "etc"
     without = shutil.ignore_patterns("ssl", "pki", "ca-certificates*")
-    shutil.copytree("/etc", folder, symlinks=True, ignore=without)
-    return folder
+    shutil.copytree("/etc", directory, symlinks=True, ignore=without)
+    return directory
 
 
 def list_over_tls(etc: Path, certificate, **environment: str) -> str:

@@ -25,7 +25,7 @@ from tests.python.object_storage.canned_s3 import listed
 from tests.support.models import load, make_model, save
 from tests.support.servers.canned import Answer, Seen, ranged
 
-SHARED_FOLDER = True
+SHARED_DIRECTORY = True
 MODEL = save(make_model(3, 4))
 NAME = "model.safetensors"
 

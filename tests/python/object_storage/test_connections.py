@@ -48,9 +48,9 @@ from runai_model_streamer import FileChunks, FileStreamer
 for number in map(int, sys.argv[1:]):
     os.environ["RUNAI_STREAMER_CONCURRENCY"] = str(number)
     before = len(os.listdir("/proc/self/fd"))
-    folder = f"s3://bucket/{os.getpid()}/{before}/{number}"
+    directory = f"s3://bucket/{os.getpid()}/{before}/{number}"
     with FileStreamer() as streamer:
-        streamer.stream_files([FileChunks(i, f"{folder}/{i}", 0, [1000]) for i in range(number)])
+        streamer.stream_files([FileChunks(i, f"{directory}/{i}", 0, [1000]) for i in range(number)])
         assert len(list(streamer.get_chunks())) == number
     print(len(os.listdir("/proc/self/fd")) - before, end=" ")
 """

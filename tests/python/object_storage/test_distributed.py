@@ -18,10 +18,10 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 def stored(tmp_path: Path, ceph, bucket) -> tuple[list[str], list[list[str]]]:
     """URIs of two objects, and (name, digest) of every tensor."""
     files = models.dense(tmp_path, files=2, tensors=8)
-    folder = hashlib.sha256(str(tmp_path).encode()).hexdigest()[:8]
+    directory = hashlib.sha256(str(tmp_path).encode()).hexdigest()[:8]
     uris = []
     for file in files:
-        key = f"{folder}/{Path(file).name}"
+        key = f"{directory}/{Path(file).name}"
         ceph.client().upload_file(file, bucket, key)
         uris.append(f"s3://{bucket}/{key}")
     return uris, [list(pair) for file in files for pair in models.digests(file).items()]

@@ -23,7 +23,7 @@ from tests.support.servers.ceph import OTHER_ACCESS_KEY, OTHER_SECRET_KEY, SECRE
 from tests.support.servers.compiler import build
 from tests.support.servers.connect_proxy import ConnectProxy
 
-SHARED_FOLDER = True
+SHARED_DIRECTORY = True
 
 
 @pytest.fixture

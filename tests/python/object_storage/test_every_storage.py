@@ -12,7 +12,7 @@ from tests.support.models import check_same, make_model, save
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
 
-SHARED_FOLDER = True
+SHARED_DIRECTORY = True
 MODEL = make_model(60, tensors=30)
 BYTES = save(MODEL)
 

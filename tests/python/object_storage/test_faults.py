@@ -26,7 +26,7 @@ from tests.support.servers.process import free_port
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
 
-SHARED_FOLDER = True
+SHARED_DIRECTORY = True
 MODEL = make_model(20)
 BYTES = save(MODEL)
 NAME = "model.safetensors"

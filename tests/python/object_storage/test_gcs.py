@@ -349,7 +349,7 @@ def test_long_lists_and_odd_names(gcs, use, tmp_path):
     names += ["sp ace+plus", "uni-ü-文", "pct%20", "a=b&c;d", "q?mark#", "a//b"]
     for name in names:
         gcs.put("models", f"odd/{name}", name.encode())
-    gcs.put("models", "odd/folder/", b"")
+    gcs.put("models", "odd/directory/", b"")
     use({"STORAGE_EMULATOR_HOST": gcs.url})
     expected = sorted((f"gs://models/odd/{name}", len(name.encode())) for name in names)
     assert FileStreamer().list_files("gs://models/odd") == expected

@@ -16,7 +16,7 @@ from tests.support.models import make_model, save
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
 
-SHARED_FOLDER = True
+SHARED_DIRECTORY = True
 FILES = {
     "config.json": b"{}",
     "tokenizer/vocab.json": b"[1, 2]",
@@ -35,10 +35,10 @@ def source(storage, use):
     return f"{storage.uri}/model"
 
 
-def files_below(folder) -> dict[str, bytes]:
+def files_below(directory) -> dict[str, bytes]:
     return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
         if path.is_file()
     }
 
@@ -94,9 +94,9 @@ def test_a_pull_replaces_files_of_its_names_and_keeps_others(source, tmp_path):
     assert stat.S_IMODE((tmp_path / "config.json").stat().st_mode) == 0o666 & ~umask
 
 
-def test_a_pull_of_a_missing_folder_writes_nothing(storage, use, tmp_path):
+def test_a_pull_of_a_missing_directory_writes_nothing(storage, use, tmp_path):
     use(storage.env)
-    if not storage.knows_folders:
+    if not storage.knows_directories:
         with pytest.raises(FileNotFoundError):
             pull_files(f"{storage.uri}/none", str(tmp_path / "out"))
     else:
@@ -127,7 +127,7 @@ def test_links_that_lead_out(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("names", [("a", "a/b/c"), ("a/b/c", "a")])
-def test_names_of_a_file_and_of_a_folder(tmp_path, monkeypatch, names):
+def test_names_of_a_file_and_of_a_directory(tmp_path, monkeypatch, names):
     monkeypatch.setattr(
         "runai_model_streamer._storage.pull.list_objects",
         lambda *_: [(f"s3://b/m/{name}", 4, "") for name in names],
@@ -138,7 +138,7 @@ def test_names_of_a_file_and_of_a_folder(tmp_path, monkeypatch, names):
 
 
 def test_a_file_that_can_not_be_written(source, tmp_path):
-    """A folder stands where one of the files belongs: nothing half-written is left beside it."""
+    """A directory stands where one of the files belongs: nothing half-written is left beside it."""
     out = tmp_path / "out"
     (out / "config.json").mkdir(parents=True)
     with pytest.raises(OSError, match="can't be written to") as caught:
@@ -174,7 +174,7 @@ class TestObjectStorageModel:
             "tokenizer.model",
         }
 
-    def test_a_complete_folder_is_left_alone(self, source, tmp_path):
+    def test_a_complete_directory_is_left_alone(self, source, tmp_path):
         with ObjectStorageModel(source, tmp_path / "cache") as model:
             model.pull_files(["*.json"])
         (tmp_path / "cache" / "config.json").write_text("mine")
@@ -182,7 +182,7 @@ class TestObjectStorageModel:
             model.pull_files(["*.json"])
         assert (tmp_path / "cache" / "config.json").read_text() == "mine"
 
-    def test_an_unfinished_folder_is_emptied(self, source, tmp_path):
+    def test_an_unfinished_directory_is_emptied(self, source, tmp_path):
         target = tmp_path / "cache"
         with pytest.raises(KeyError), ObjectStorageModel(source, target) as model:
             model.pull_files(["*.json"])
@@ -194,7 +194,7 @@ class TestObjectStorageModel:
             model.pull_files(["*.json"])
 
     def test_an_object_with_the_name_of_the_mark(self, source, tmp_path, monkeypatch):
-        """It would say that a folder is complete."""
+        """It would say that a directory is complete."""
         listed = [(f"{source}/.runai_complete", 1, "")]
         monkeypatch.setattr("runai_model_streamer._storage.pull.list_objects", lambda *_: listed)
         with pytest.raises(RuntimeError, match="no files"):

@@ -16,7 +16,7 @@ from tests.python.object_storage.faults import FAULTS, Fault
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
 
-SHARED_FOLDER = True
+SHARED_DIRECTORY = True
 ROOT = Path(__file__).resolve().parents[3]
 BYTES = random.Random(3).randbytes((20 << 20) + 12345)
 NAME = "checkpoint.bin"
@@ -43,12 +43,12 @@ def restore(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
-def run(program: Path, folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    folder.mkdir()
+def run(program: Path, directory: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    directory.mkdir()
     options = [str(argument) for argument in arguments if str(argument).startswith("--")]
     rest = [str(argument) for argument in arguments if not str(argument).startswith("--")]
     return subprocess.run(
-        [str(program), *options, str(folder), *rest],
+        [str(program), *options, str(directory), *rest],
         capture_output=True,
         text=True,
         check=False,
@@ -57,8 +57,8 @@ def run(program: Path, folder: Path, *arguments: object) -> subprocess.Completed
     )
 
 
-def check_restored(folder: Path) -> None:
-    for file in folder.iterdir():
+def check_restored(directory: Path) -> None:
+    for file in directory.iterdir():
         assert hashlib.sha256(file.read_bytes()).digest() == hashlib.sha256(BYTES).digest()
 
 

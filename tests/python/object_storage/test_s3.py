@@ -30,7 +30,7 @@ from tests.support.servers.ceph import (
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 
-SHARED_FOLDER = True
+SHARED_DIRECTORY = True
 MODEL = make_model(12, seed=3)
 BYTES = save(MODEL)
 
@@ -280,27 +280,27 @@ class TestObjects:
             for index, _, chunk in streamer.get_chunks():
                 assert chunk.numpy().tobytes() == names[index].encode()
 
-    def test_lists_are_of_the_folder_itself(self, s3_storage, use):
+    def test_lists_are_of_the_directory_itself(self, s3_storage, use):
         use(s3_storage.env)
         for name in ("b.safetensors", "a.safetensors", "deep/c.safetensors", "x.txt"):
             s3_storage.put(f"listing/{name}", b"x")
         s3_storage.put("listing-not/d.safetensors", b"x")
-        folder = f"{s3_storage.uri}/listing"
-        expected = [f"{folder}/a.safetensors", f"{folder}/b.safetensors"]
-        assert list_safetensors(folder) == expected
-        assert list_safetensors(folder + "/") == expected
+        directory = f"{s3_storage.uri}/listing"
+        expected = [f"{directory}/a.safetensors", f"{directory}/b.safetensors"]
+        assert list_safetensors(directory) == expected
+        assert list_safetensors(directory + "/") == expected
         assert list_safetensors(f"{s3_storage.uri}/nothing") == []
         with FileStreamer() as streamer:
-            every = streamer.list_files(folder)
+            every = streamer.list_files(directory)
             assert [path for path, _ in every] == [
                 *expected,
-                *sorted([f"{folder}/deep/c.safetensors", f"{folder}/x.txt"]),
+                *sorted([f"{directory}/deep/c.safetensors", f"{directory}/x.txt"]),
             ]
-            assert len(streamer.list_files(folder, is_recursive=False)) == 3
+            assert len(streamer.list_files(directory, is_recursive=False)) == 3
             # Patterns are for the key, without the bucket.
-            key = folder.split("/", 3)[3]
-            assert len(streamer.list_files(folder, allow_patterns=[key + "/*.txt"])) == 1
-            assert len(streamer.list_files(folder, ignore_patterns=["*.safetensors"])) == 1
+            key = directory.split("/", 3)[3]
+            assert len(streamer.list_files(directory, allow_patterns=[key + "/*.txt"])) == 1
+            assert len(streamer.list_files(directory, ignore_patterns=["*.safetensors"])) == 1
 
     def test_one_request_for_a_small_header(self, model, use, tmp_path):
         use({"RUNAI_STREAMER_TRACE_FILE": str(tmp_path / "trace")})

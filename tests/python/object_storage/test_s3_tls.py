@@ -15,7 +15,7 @@ from tests.support.servers.nginx import Nginx
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 
-SHARED_FOLDER = True
+SHARED_DIRECTORY = True
 MODEL = make_model(3)
 BYTES = save(MODEL)
 

@@ -25,7 +25,7 @@ HASHES = [
 
 @pytest.fixture(scope="module")
 def tool() -> str:
-    """The program of tests/cpp/http, from whichever build folder has it."""
+    """The program of tests/cpp/http, from whichever build directory has it."""
     found = sorted(ROOT.glob("build*/**/sigv4_tool"), key=lambda path: path.stat().st_mtime)
     if not found:
         build = ROOT / "build" / "sigv4"

@@ -10,7 +10,7 @@ from tests.support import models, slices
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
 
-SHARED_FOLDER = True
+SHARED_DIRECTORY = True
 MODEL = slices.random_model(3)
 
 

@@ -33,19 +33,19 @@ def ranged(seen, data=DATA, etag='"1"', **headers):
 
 
 @pytest.fixture
-def folder(www, tmp_path):
-    """A folder of nginx, as a path and as the end of an address."""
+def directory(www, tmp_path):
+    """A directory of nginx, as a path and as the end of an address."""
     made = www / tmp_path.name
     made.mkdir()
     return made
 
 
-def test_a_directory_of_nginx_loads_lists_and_pulls(nginx, folder, tmp_path):
-    (folder / "m.safetensors").write_bytes(DATA)
-    (folder / "sub").mkdir()
-    (folder / "sub" / "ä b+%.json").write_bytes(b"{}")
-    (folder / "empty.txt").write_bytes(b"")
-    base = f"{nginx.url}/{folder.name}"
+def test_a_directory_of_nginx_loads_lists_and_pulls(nginx, directory, tmp_path):
+    (directory / "m.safetensors").write_bytes(DATA)
+    (directory / "sub").mkdir()
+    (directory / "sub" / "ä b+%.json").write_bytes(b"{}")
+    (directory / "empty.txt").write_bytes(b"")
+    base = f"{nginx.url}/{directory.name}"
     check_same(MODEL, load(f"{base}/m.safetensors"))
     assert list_safetensors(base) == [f"{base}/m.safetensors"]
     assert list_safetensors(base + "/") == [f"{base}/m.safetensors"]
@@ -56,9 +56,9 @@ def test_a_directory_of_nginx_loads_lists_and_pulls(nginx, folder, tmp_path):
     assert (tmp_path / "pulled/empty.txt").read_bytes() == b""
 
 
-def test_a_private_authority_needs_its_certificate(nginx, folder, authority, use):
-    (folder / "m.safetensors").write_bytes(DATA)
-    uri = f"{nginx.tls_url}/{folder.name}/m.safetensors"
+def test_a_private_authority_needs_its_certificate(nginx, directory, authority, use):
+    (directory / "m.safetensors").write_bytes(DATA)
+    uri = f"{nginx.tls_url}/{directory.name}/m.safetensors"
     with pytest.raises(StreamerError) as caught:
         load(uri)
     assert caught.value.code == "network"
@@ -66,14 +66,14 @@ def test_a_private_authority_needs_its_certificate(nginx, folder, authority, use
     check_same(MODEL, load(uri))
 
 
-def test_an_index_lists_its_shards(nginx, folder):
+def test_an_index_lists_its_shards(nginx, directory):
     other = make_model(1, seed=5)
     shards = {"1 of 2.safetensors": MODEL, "2 of 2.safetensors": other}
     weight_map = {f"{name}{key}": name for name, model in shards.items() for key in model}
     for name, model in shards.items():
-        (folder / name).write_bytes(save(model))
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    base = f"{nginx.url}/{folder.name}"
+        (directory / name).write_bytes(save(model))
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    base = f"{nginx.url}/{directory.name}"
     found = list_safetensors(f"{base}/model.safetensors.index.json")
     assert found == [f"{base}/1%20of%202.safetensors", f"{base}/2%20of%202.safetensors"]
     check_same(MODEL, load(found[0]))
@@ -91,9 +91,9 @@ def test_a_query_that_grants_access_to_an_index_is_sent_for_its_shards(tmp_path)
         return Answer(200, {}, index) if name.endswith(".json") else ranged(seen)
 
     with Canned(answer) as server:
-        folder = f"{server.url}/models"
-        (found,) = list_safetensors(f"{folder}/model.safetensors.index.json?sig=a%2Fb")
-        assert found == f"{folder}/m.safetensors?sig=a%2Fb"
+        directory = f"{server.url}/models"
+        (found,) = list_safetensors(f"{directory}/model.safetensors.index.json?sig=a%2Fb")
+        assert found == f"{directory}/m.safetensors?sig=a%2Fb"
         check_same(MODEL, load(found))
 
 
@@ -121,12 +121,12 @@ def test_a_query_that_grants_access_to_a_directory_is_sent_for_all_below(
         return pages.get(path) or ranged(seen)
 
     with Canned(answer) as server:
-        folder = f"{server.url}/d"
-        found = [path for path, _ in FileStreamer().list_files(f"{folder}?{query}")]
-        assert found == [f"{folder}/a.safetensors?{query}", f"{folder}/s/t/c.json?{query}"]
-        assert list_safetensors(f"{folder}/?{query}") == [f"{folder}/a.safetensors?{query}"]
+        directory = f"{server.url}/d"
+        found = [path for path, _ in FileStreamer().list_files(f"{directory}?{query}")]
+        assert found == [f"{directory}/a.safetensors?{query}", f"{directory}/s/t/c.json?{query}"]
+        assert list_safetensors(f"{directory}/?{query}") == [f"{directory}/a.safetensors?{query}"]
         check_same(MODEL, load(found[0]))
-        pull_files(f"{folder}?{query}", tmp_path / "pulled", ["*.json"])
+        pull_files(f"{directory}?{query}", tmp_path / "pulled", ["*.json"])
     assert (tmp_path / "pulled/s/t/c.json").read_bytes() == DATA
 
 
@@ -202,7 +202,7 @@ def test_the_query_is_in_no_error_and_no_trace(use, tmp_path, query):
 
 def test_presigned_address_is_listed_and_pulled_by_its_name(tmp_path):
     with Canned(ranged) as server:
-        address = f"{server.url}/folder/a%20b.safetensors?sig=sEcReT"
+        address = f"{server.url}/directory/a%20b.safetensors?sig=sEcReT"
         assert list_safetensors(address) == [address]
         pull_files(address, tmp_path / "pulled")
         pull_files(f"{server.url}/plain.safetensors", tmp_path / "pulled")
@@ -399,7 +399,7 @@ def test_server_without_ranges(plain_server, tmp_path, use):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "config.json").write_bytes(b"{}")
     check_same(model, load(f"{plain_server}/m.safetensors"))
-    # Its page of the folder is HTML.
+    # Its page of the directory is HTML.
     assert list_safetensors(plain_server) == [f"{plain_server}/m.safetensors"]
     pull_files(plain_server, str(tmp_path / "pulled"), ["*.json"])
     assert (tmp_path / "pulled/sub/config.json").read_bytes() == b"{}"
@@ -412,7 +412,7 @@ def test_server_without_ranges(plain_server, tmp_path, use):
 def test_a_response_without_a_list_is_unsupported():
     with Canned(lambda seen: Answer(200, {"Content-Type": "text/plain"}, b"hello")) as server:
         with pytest.raises(StreamerError, match=r"index\.json") as caught:
-            list_safetensors(f"{server.url}/folder")
+            list_safetensors(f"{server.url}/directory")
     assert caught.value.code == "unsupported"
 
 

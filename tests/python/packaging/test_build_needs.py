@@ -15,9 +15,9 @@ from tests.support.processes import ROOT
 pytestmark = pytest.mark.skipif(not shutil.which("cmake"), reason="needs cmake")
 
 
-def configure(folder: Path, *options: str, **environment: str) -> str:
+def configure(directory: Path, *options: str, **environment: str) -> str:
     """The text of a configuration that fails, on one line."""
-    command = ["cmake", "-S", str(ROOT), "-B", str(folder), *options]
+    command = ["cmake", "-S", str(ROOT), "-B", str(directory), *options]
     env = {**os.environ, **environment}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode != 0

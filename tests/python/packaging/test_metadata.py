@@ -52,15 +52,15 @@ def test_siblings_pull_the_extra_of_this_version(kind: str) -> None:
 def siblings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Their wheels, built."""
     pytest.importorskip("setuptools")
-    folder = tmp_path_factory.mktemp("siblings")
-    # Copied, since setuptools builds into the source's folder.
-    shutil.copytree(ROOT / "packages", folder / "source")
-    sources = [str(folder / "source" / f"runai-model-streamer-{kind}") for kind in KINDS]
+    directory = tmp_path_factory.mktemp("siblings")
+    # Copied, since setuptools builds into the source's directory.
+    shutil.copytree(ROOT / "packages", directory / "source")
+    sources = [str(directory / "source" / f"runai-model-streamer-{kind}") for kind in KINDS]
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
     subprocess.run(
-        [*command, "--no-build-isolation", "--wheel-dir", str(folder), *sources], check=True
+        [*command, "--no-build-isolation", "--wheel-dir", str(directory), *sources], check=True
     )
-    return {kind: next(folder.glob(f"runai_model_streamer_{kind}-*.whl")) for kind in KINDS}
+    return {kind: next(directory.glob(f"runai_model_streamer_{kind}-*.whl")) for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -94,10 +94,10 @@ def test_siblings_install_beside_the_package(siblings: dict[str, Path], tmp_path
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("scikit_build_core")
-    folder = tmp_path_factory.mktemp("sdist")
+    directory = tmp_path_factory.mktemp("sdist")
     code = "import sys; from scikit_build_core.build import build_sdist; build_sdist(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=ROOT)
-    (built,) = folder.glob("*.tar.gz")
+    subprocess.run([sys.executable, "-c", code, str(directory)], check=True, cwd=ROOT)
+    (built,) = directory.glob("*.tar.gz")
     return built
 
 
@@ -107,8 +107,8 @@ def test_the_sdist_has_the_sources_and_nothing_that_was_built(sdist: Path) -> No
     suffixes = {".cc", ".c", ".h", ".in", ".map", ".py", ".pyi", ".cmake", ".txt", ".typed"}
     needed = {
         str(path.relative_to(ROOT))
-        for folder in ("cpp", "cmake", "python")
-        for path in (ROOT / folder).rglob("*")
+        for directory in ("cpp", "cmake", "python")
+        for path in (ROOT / directory).rglob("*")
         if path.is_file() and path.suffix in suffixes
     }
     assert len(needed) > 100

@@ -1,4 +1,4 @@
-"""Processes that end while a call of the package is under way in another thread, or in their own.
+"""Processes that end while a call of the package is in progress in another thread, or in their own.
 
 One process imports everything and forks the others, which end as the interpreter ends.
 """

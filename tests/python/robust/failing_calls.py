@@ -291,8 +291,8 @@ class Faults:
         if kind.ranks == 1:
             said = [_Child(lambda: _run(kind, fault, self._right, self._job)).said()]
         else:
-            with tempfile.TemporaryDirectory() as folder:
-                store = f"{folder}/store"
+            with tempfile.TemporaryDirectory() as directory:
+                store = f"{directory}/store"
                 ranks = [
                     _Child(lambda rank=rank: _rank(kind, fault, self._right, store, rank))
                     for rank in range(2)

@@ -116,29 +116,29 @@ def _tensor(path: str) -> None:
         file.get_tensor("t3")
 
 
-def _pull_model(folder: str, to: str) -> None:
-    model = package.ObjectStorageModel(model_path=folder, dst=to)
+def _pull_model(directory: str, to: str) -> None:
+    model = package.ObjectStorageModel(model_path=directory, dst=to)
     model.pull_files()
 
 
 # By the address of an object, and that of its directory.
 CALLS: dict[str, Callable[[str, str, str], object]] = {
-    "load_file": lambda path, folder, to: package.load_file(path),
-    "load_model": lambda path, folder, to: package.load_model(_module(), path),
-    "load_checkpoint": lambda path, folder, to: package.load_checkpoint(folder),
-    "list_checkpoint": lambda path, folder, to: package.list_checkpoint(folder),
-    "list_files": lambda path, folder, to: package.list_files(folder),
-    "list_safetensors": lambda path, folder, to: package.list_safetensors(folder),
-    "pull_files": lambda path, folder, to: package.pull_files(folder, to),
-    "ObjectStorageModel.pull_files": lambda path, folder, to: _pull_model(folder, to),
-    "safe_open().get_tensor": lambda path, folder, to: _tensor(path),
-    "safe_open().get_slice": lambda path, folder, to: _part(path),
-    "get_tensors": lambda path, folder, to: _take(SafetensorsStreamer(), path),
-    "get_tensors of a device": lambda path, folder, to: _take(
+    "load_file": lambda path, directory, to: package.load_file(path),
+    "load_model": lambda path, directory, to: package.load_model(_module(), path),
+    "load_checkpoint": lambda path, directory, to: package.load_checkpoint(directory),
+    "list_checkpoint": lambda path, directory, to: package.list_checkpoint(directory),
+    "list_files": lambda path, directory, to: package.list_files(directory),
+    "list_safetensors": lambda path, directory, to: package.list_safetensors(directory),
+    "pull_files": lambda path, directory, to: package.pull_files(directory, to),
+    "ObjectStorageModel.pull_files": lambda path, directory, to: _pull_model(directory, to),
+    "safe_open().get_tensor": lambda path, directory, to: _tensor(path),
+    "safe_open().get_slice": lambda path, directory, to: _part(path),
+    "get_tensors": lambda path, directory, to: _take(SafetensorsStreamer(), path),
+    "get_tensors of a device": lambda path, directory, to: _take(
         SafetensorsStreamer(), path, device="meta"
     ),
-    "wait": lambda path, folder, to: _wait(SafetensorsStreamer(), path),
-    "get_chunks": lambda path, folder, to: _chunks(FileStreamer(), path),
+    "wait": lambda path, directory, to: _wait(SafetensorsStreamer(), path),
+    "get_chunks": lambda path, directory, to: _chunks(FileStreamer(), path),
 }
 # Lists are answered at once.
 NOT_STALLED = {"list_checkpoint", "list_files", "list_safetensors"}
@@ -206,7 +206,7 @@ class _Child:
         return f"{self.name}: {said}" if said else ""
 
 
-def main(file: Path, folder: Path, seed: int) -> None:
+def main(file: Path, directory: Path, seed: int) -> None:
     """Prints what is wrong with a call."""
     torch.set_num_threads(1)
     rng = random.Random(seed)
@@ -230,7 +230,7 @@ def main(file: Path, folder: Path, seed: int) -> None:
             for path in (f"http://{server}/{_NAME}", f"s3://bucket/{_NAME}"):
                 if path.startswith("http") and name.split("_")[0] in ("list", "pull"):
                     continue
-                to = str(folder / f"{state}-{number}-{path[:2]}")
+                to = str(directory / f"{state}-{number}-{path[:2]}")
                 add(
                     f"{name} of {path[:4]}, {state} server, Ctrl-C",
                     server,

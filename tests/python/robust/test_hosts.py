@@ -48,17 +48,17 @@ except ValueError as error:
 
 @pytest.fixture(scope="module")
 def files() -> Iterator[list[str]]:
-    """40 files of 5 tensors, that any user may read (pytest's own folders are private)."""
-    folder = Path(tempfile.mkdtemp(prefix="streamer-"))
-    folder.chmod(0o755)
+    """40 files of 5 tensors, that any user may read (pytest's own directories are private)."""
+    directory = Path(tempfile.mkdtemp(prefix="streamer-"))
+    directory.chmod(0o755)
     names = []
     for i in range(40):
         tensors = {f"{i}.{j}": torch.full((1000 + i, 11), float(j)) for j in range(5)}
-        names.append(str(folder / f"{i:02d}.safetensors"))
+        names.append(str(directory / f"{i:02d}.safetensors"))
         save_file(tensors, names[-1])
         os.chmod(names[-1], 0o644)
     yield names
-    shutil.rmtree(folder)
+    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")

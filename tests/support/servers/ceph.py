@@ -52,8 +52,8 @@ class Ceph(Server):
             "PYTHONPATH": str(root / "usr/lib/python3/dist-packages"),
             "CEPH_CONF": str(self.directory / "ceph.conf"),
         }
-        for folder in ("mon", "osd", "rgw", "logs"):
-            (self.directory / folder).mkdir()
+        for directory in ("mon", "osd", "rgw", "logs"):
+            (self.directory / directory).mkdir()
         monitor = f"[v2:127.0.0.1:{free_port()},v1:127.0.0.1:{free_port()}]"
         fsid = str(uuid.uuid4())
         (self.directory / "ceph.conf").write_text(self._config(root, monitor, fsid))

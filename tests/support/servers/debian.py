@@ -49,6 +49,6 @@ def unpack(name: str, *packages: str) -> pathlib.Path:
 def library_path(root: pathlib.Path) -> str:
     """LD_LIBRARY_PATH for the programs of an unpacked directory."""
     triplet = f"{platform.machine()}-linux-gnu"
-    folders = [root / "usr/lib" / triplet, root / "usr/lib" / triplet / "ceph"]
-    folders += [root / "lib" / triplet]
-    return ":".join(str(folder) for folder in folders)
+    directories = [root / "usr/lib" / triplet, root / "usr/lib" / triplet / "ceph"]
+    directories += [root / "lib" / triplet]
+    return ":".join(str(directory) for directory in directories)

@@ -67,8 +67,8 @@ std::atomic<std::uint64_t> bytes{0};
 std::atomic<std::uint64_t> jumps{0};
 std::atomic<std::uint64_t> opens{0};
 std::atomic<std::uint64_t> direct_opens{0};
-std::atomic<int> under_way{0};
-std::atomic<int> most_under_way{0};
+std::atomic<int> in_flight{0};
+std::atomic<int> most_in_flight{0};
 
 void pause(double milliseconds) {
   if (milliseconds <= 0) return;
@@ -88,9 +88,9 @@ std::string stats() {
   char text[256];
   std::snprintf(text, sizeof(text),
                 "{\"reads\": %lu, \"bytes\": %lu, \"jumps\": %lu, \"opens\": %lu, "
-                "\"direct_opens\": %lu, \"most_under_way\": %d}",
+                "\"direct_opens\": %lu, \"most_in_flight\": %d}",
                 reads.load(), bytes.load(), jumps.load(), opens.load(), direct_opens.load(),
-                most_under_way.load());
+                most_in_flight.load());
   return text;
 }
 
@@ -174,9 +174,9 @@ void read_file(std::uint64_t unique, std::uint64_t node, const fuse_read_in& wan
     handle = handles[wanted.fh];
   }
   ++reads;
-  const int now = ++under_way;
-  int most = most_under_way;
-  while (now > most && !most_under_way.compare_exchange_weak(most, now)) {
+  const int now = ++in_flight;
+  int most = most_in_flight;
+  while (now > most && !most_in_flight.compare_exchange_weak(most, now)) {
   }
   const double hang_from = options["hang_from"];
   if (hang_from > 0 && static_cast<double>(wanted.offset + wanted.size) > hang_from) return;
@@ -197,7 +197,7 @@ void read_file(std::uint64_t unique, std::uint64_t node, const fuse_read_in& wan
   }
   const std::size_t size = std::min<std::size_t>(wanted.size, buffer->size());
   const ssize_t got = pread(handle.fd, buffer->data(), size, static_cast<off_t>(wanted.offset));
-  --under_way;
+  --in_flight;
   if (got < 0) return reply(unique, errno);
   bytes += static_cast<std::uint64_t>(got);
   reply(unique, 0, buffer->data(), static_cast<std::size_t>(got));

@@ -39,7 +39,7 @@ class FileMount(Server):
             raise
 
     def counts(self) -> dict[str, Any]:
-        """What was served so far: reads, bytes, jumps, opens, direct_opens, most_under_way."""
+        """What was served so far: reads, bytes, jumps, opens, direct_opens, most_in_flight."""
         return dict(json.loads((self.path / "STATS").read_text()))
 
     def stop(self) -> None:

@@ -14,15 +14,15 @@ VERSION = "2026.7.19"
 
 
 def program() -> str:
-    folder = CACHE / "venv_gcs_emulator"
+    directory = CACHE / "venv_gcs_emulator"
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / "gcs_emulator.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        program = folder / "bin" / "gcp-storage-emulator"
+        program = directory / "bin" / "gcp-storage-emulator"
         if not program.exists():
             for command in (
-                [sys.executable, "-m", "venv", str(folder)],
-                [str(folder / "bin/pip"), "install", "-q", f"gcp-storage-emulator=={VERSION}"],
+                [sys.executable, "-m", "venv", str(directory)],
+                [str(directory / "bin/pip"), "install", "-q", f"gcp-storage-emulator=={VERSION}"],
             ):
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode != 0:

@@ -158,7 +158,7 @@ class GcsStandIn(Canned):
     def _list(self, bucket: str, query: dict[str, str]) -> Answer:
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         limit = min(int(query.get("maxResults", 1000)), 1000)
-        entries: dict[str, dict[str, object] | None] = {}  # None: a folder
+        entries: dict[str, dict[str, object] | None] = {}  # None: a directory
         for name in sorted(self.buckets[bucket]):
             if not name.startswith(prefix):
                 continue
@@ -172,11 +172,11 @@ class GcsStandIn(Canned):
         page = names[:limit]
         answer: dict[str, object] = {"kind": "storage#objects"}
         items = [entries[name] for name in page if entries[name] is not None]
-        folders = [name for name in page if entries[name] is None]
+        directories = [name for name in page if entries[name] is None]
         if items:
             answer["items"] = items
-        if folders:
-            answer["prefixes"] = folders
+        if directories:
+            answer["prefixes"] = directories
         if len(names) > limit:
             answer["nextPageToken"] = base64.urlsafe_b64encode(page[-1].encode()).decode()
         return _json(answer)

@@ -107,8 +107,8 @@ class HubStandIn(Canned):
         headers["X-Linked-ETag"] = f'"{hashlib.sha256(data).hexdigest()}"'
         return Answer(302, headers, b"Found. Redirecting")
 
-    def _tree(self, commit: str, folder: str, query: dict[str, str], seen: Seen) -> Answer:
-        prefix = folder + "/" if folder else ""
+    def _tree(self, commit: str, directory: str, query: dict[str, str], seen: Seen) -> Answer:
+        prefix = directory + "/" if directory else ""
         entries: dict[str, dict[str, object]] = {}
         for name, data in sorted(self.files[commit].items()):
             if not name.startswith(prefix):
@@ -123,7 +123,7 @@ class HubStandIn(Canned):
                 if len(data) >= self.large:
                     digest = hashlib.sha256(data).hexdigest()
                     entries[name]["lfs"] = {"oid": digest, "size": len(data), "pointerSize": 135}
-        if folder and not entries:
+        if directory and not entries:
             return _error(404, "EntryNotFound", "Entry not found")
         start = int(query.get("cursor", 0))
         page = list(entries.values())[start : start + self.page]

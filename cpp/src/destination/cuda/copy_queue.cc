@@ -161,7 +161,7 @@ void CopyQueue::copy(PinnedSlot* slot, std::span<const iovec> segments, Done don
   }
   const CopyStream stream = lanes_[slot->lane % lanes_.size()].stream;
   status = enqueue(*slot, stream, segments);
-  // Also after an error: copies before it may be under way, and the slot is theirs until they end.
+  // Also after an error: copies before it may be in flight, and the slot is theirs until they end.
   if (const int code = driver.event_record(slot->event, stream); code != kSuccess) {
     Status lost = fail(driver.error(code, "copies to " + context_.name() + " can't be followed")
                            .with_device_fault(DeviceFault::kTransfer));

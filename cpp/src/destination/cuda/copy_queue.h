@@ -31,7 +31,7 @@ class CopyQueue {
   // called, and never destroyed, and so keeps its destination alive if it holds it.
   static Result<std::unique_ptr<CopyQueue>> create(const DeviceContext& context, PinnedPool& pool,
                                                    std::chrono::seconds timeout);
-  // Waits for copies that are under way.
+  // Waits for copies that are in flight.
   ~CopyQueue();
   CopyQueue(const CopyQueue&) = delete;
   CopyQueue& operator=(const CopyQueue&) = delete;

@@ -34,7 +34,7 @@ class PinnedPool {
   struct Limits {
     std::uint64_t bytes = 0;           // most that is pinned at once, one slot always excepted
     std::uint64_t max_slot = 0;        // most bytes of one slot
-    std::uint64_t copying_enough = 0;  // bytes under way to the device that keep it busy
+    std::uint64_t copying_enough = 0;  // bytes in flight to the device that keep it busy
   };
   PinnedPool(const DeviceContext& context, MemoryBudget& budget, Limits limits);
   // Every slot must be back, or given up. Frees what is left.

@@ -27,9 +27,9 @@ class FileSystems {
   // Adds what the trials have found.
   void describe(std::map<std::string, std::string>* notes) const EXCLUDES(mutex_);
 
-  // Reads under way at once, of local files.
+  // Reads in flight at once, of local files.
   int local_reads() const { return local_reads_; }
-  // How many reads should be under way now: that of the file system that is read.
+  // How many reads should be in flight now: that of the file system that is read.
   std::shared_ptr<const std::atomic<int>> reads() const { return reads_; }
   void set_reads(int reads);
 

@@ -17,7 +17,7 @@ namespace streamer {
 // is lost without them.
 //
 // A setting is judged by the time that its first reads take, the slowest of them too: bytes per
-// second = reads under way x bytes of one / seconds of one. So a consumer that pauses does not
+// second = reads in flight x bytes of one / seconds of one. So a consumer that pauses does not
 // count. Thread-safe; reads no clock.
 class ReadTrial {
  public:
@@ -25,7 +25,7 @@ class ReadTrial {
 
   struct Setting {
     bool direct = false;
-    int reads = 1;  // under way at once
+    int reads = 1;  // in flight at once
     bool operator==(const Setting&) const = default;
   };
   // A read that began.
@@ -87,7 +87,7 @@ class ReadTrial {
   int unsaturated_ GUARDED_BY(mutex_) = 0;  // that began beside fewer others than wanted
   int passed_ GUARDED_BY(mutex_) = 0;       // that could have counted
   std::uint64_t bytes_ GUARDED_BY(mutex_) = 0;
-  double seconds_ GUARDED_BY(mutex_) = 0;  // each divided by the reads that were under way
+  double seconds_ GUARDED_BY(mutex_) = 0;  // each divided by the reads that were in flight
 
   // Bytes per second of the settings that were tried; 0: not tried.
   double in_order_ GUARDED_BY(mutex_) = 0;

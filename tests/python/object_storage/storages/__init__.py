@@ -24,9 +24,9 @@ class Storage:
 
     name: str
     uri: str
-    """Of an empty folder, without a slash at its end."""
+    """Of an empty directory, without a slash at its end."""
     put: Callable[[str, bytes], None]
-    """Stores an object below that folder; replaces what is there."""
+    """Stores an object below that directory; replaces what is there."""
     env: dict[str, str]
     """Settings to reach the server."""
     proxied: dict[str, str]
@@ -45,8 +45,8 @@ class Storage:
     """What no error and no trace may contain."""
     source: str = ""
     """What statistics call it; empty: the name."""
-    knows_folders: bool = True
-    """Whether an empty folder is told apart from a wrong address."""
+    knows_directories: bool = True
+    """Whether an empty directory is told apart from a wrong address."""
     hosts: int = 1
     """How many hosts a load speaks to."""
     refusals: int = 1

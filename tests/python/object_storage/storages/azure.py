@@ -32,14 +32,14 @@ def azure_proxy(azurite, www, certificate):
 
 
 @pytest.fixture
-def azure_storage(azurite, azure_proxy, folder):
+def azure_storage(azurite, azure_proxy, directory):
     container = azurite.client().get_container_client("models")
     proxy = f"{azure_proxy.proxy['azurite']}/{ACCOUNT}"
     signature = container_signature("models")  # covers no headers
     return Storage(
         name="azure",
-        uri=f"az://models/{folder}",
-        put=lambda key, data: container.upload_blob(f"{folder}/{key}", data, overwrite=True),
+        uri=f"az://models/{directory}",
+        put=lambda key, data: container.upload_blob(f"{directory}/{key}", data, overwrite=True),
         env={"AZURE_STORAGE_CONNECTION_STRING": connection_string(azurite.url)},
         proxied={"AZURE_STORAGE_CONNECTION_STRING": connection_string(proxy)},
         nginx=azure_proxy,

@@ -39,11 +39,11 @@ def gcs_proxy(gcs, www, certificate):
 
 
 @pytest.fixture
-def gcs_storage(gcs, gcs_proxy, folder):
+def gcs_storage(gcs, gcs_proxy, directory):
     return Storage(
         name="gcs",
-        uri=f"gs://models/{folder}",
-        put=lambda key, data: gcs.put("models", f"{folder}/{key}", data),
+        uri=f"gs://models/{directory}",
+        put=lambda key, data: gcs.put("models", f"{directory}/{key}", data),
         env={"STORAGE_EMULATOR_HOST": gcs.url},
         proxied={"STORAGE_EMULATOR_HOST": gcs_proxy.proxy["gcs"]},
         nginx=gcs_proxy,

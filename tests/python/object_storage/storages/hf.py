@@ -32,9 +32,9 @@ def hub_proxy(shared_hub, www, certificate):
 
 
 @pytest.fixture
-def hf_storage(shared_hub, hub_proxy, folder):
+def hf_storage(shared_hub, hub_proxy, directory):
     """A repository. What the hub redirects to is always behind the proxy."""
-    repo = f"org/{folder}"
+    repo = f"org/{directory}"
     if (repo, "main") not in shared_hub.commits:
         shared_hub.push(repo, {})
     shared_hub.private.add(repo)

@@ -44,21 +44,21 @@ def bucket(ceph):
 
 
 @pytest.fixture
-def s3_storage(ceph, ceph_proxy, bucket, folder):
+def s3_storage(ceph, ceph_proxy, bucket, directory):
     client = ceph.client()
 
     def put(key: str, data: bytes) -> None:
-        client.put_object(Bucket=bucket, Key=f"{folder}/{key}", Body=data, ACL="public-read")
+        client.put_object(Bucket=bucket, Key=f"{directory}/{key}", Body=data, ACL="public-read")
 
     return Storage(
         name="s3",
-        uri=f"s3://{bucket}/{folder}",
+        uri=f"s3://{bucket}/{directory}",
         put=put,
         env={**S3_ENV, "AWS_ENDPOINT_URL": ceph.url},
         proxied={**S3_ENV, "AWS_ENDPOINT_URL": ceph_proxy.proxy["ceph"]},
         nginx=ceph_proxy,
         list_match="list%-type",
-        read_match=f"^GET /{bucket}/{folder.replace('-', '%-')}/",
+        read_match=f"^GET /{bucket}/{directory.replace('-', '%-')}/",
         anonymous={"RUNAI_STREAMER_S3_UNSIGNED": "1"},
         identity=f"{ACCESS_KEY[:4]}...{ACCESS_KEY[-4:]}",
         secrets=(SECRET_KEY,),

@@ -23,31 +23,31 @@ def nginx(www, certificate):
 
 
 @pytest.fixture
-def web_storage(nginx, www, folder):
+def web_storage(nginx, www, directory):
     """nginx by itself; the paths of the two ways differ, so the proxy is always between."""
 
     def put(key: str, data: bytes) -> None:
-        target = www / folder / key
+        target = www / directory / key
         target.parent.mkdir(parents=True, exist_ok=True)
         # Another inode: a reader of the old file keeps it.
         part = target.with_name(target.name + ".part")
         part.write_bytes(data)
         part.rename(target)
 
-    (www / folder).mkdir(exist_ok=True)
+    (www / directory).mkdir(exist_ok=True)
     # Sequential reads are for small files of servers without ranges; here all files count as big.
     env = {"RUNAI_STREAMER_HTTP_WHOLE_READ_LIMIT": "0"}
     return Storage(
         name="web",
-        uri=f"{nginx.proxy['static']}/{folder}",
+        uri=f"{nginx.proxy['static']}/{directory}",
         put=put,
         env=env,
         proxied=env,
         nginx=nginx,
         list_match="^GET /[^ ]*/ ",
-        read_match=f"^GET /{folder.replace('-', '%-')}/[^ ]+%.",
+        read_match=f"^GET /{directory.replace('-', '%-')}/[^ ]+%.",
         anonymous={},
         identity="no credentials were sent",
         source="http",
-        knows_folders=False,
+        knows_directories=False,
     )

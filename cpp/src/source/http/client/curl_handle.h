@@ -44,7 +44,7 @@ class CurlHandle {
   void prepare(const Request& request, const TransportSettings& settings);
   // Runs the transfer to its end. What ends it from outside is left in `attempt->abort`.
   CURLcode run(Attempt* attempt);
-  // Ends it where it is: a transfer that is under way loses its connection; that of another is kept
+  // Ends it where it is: a transfer that is in flight loses its connection; that of another is kept
   // for the next.
   void end();
   // The error that `result` stands for.
