@@ -418,7 +418,7 @@ class SafetensorsStreamer:
 
     @property
     def unverified(self) -> list[str]:
-        """The files that the load in flight, or the last one, does not verify since it reads only
+        """The files that the load in progress, or the last one, does not verify since it reads only
         a part of them. Empty without verify=."""
         return [] if self._check is None else list(self._check.unverified)
 

@@ -167,11 +167,13 @@ def make_request(
     sizes = [tensor.end - tensor.start for tensor in tensors]
     offsets = [data_start + tensor.start for tensor in tensors]
     alignments = [ELEMENT_BYTES[tensor.dtype] for tensor in tensors]
-    strides = {
-        index: tensor.strides
-        for index, tensor in enumerate(tensors)
-        if type(tensor) is TensorPart and tensor.strides is not None
-    }
+    strides = None
+    if TensorPart in set(map(type, tensors)):
+        strides = {
+            index: tensor.strides
+            for index, tensor in enumerate(tensors)
+            if type(tensor) is TensorPart and tensor.strides is not None
+        }
     request = FileChunks(request_id, path, offsets, sizes, alignments=alignments, strides=strides)
     request.describe = lambda index: (
         tensors[index].get_torch_shape(),
