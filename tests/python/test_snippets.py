@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -262,6 +265,68 @@ def test_cmake_is_that_of_the_example() -> None:
 def test_json_is_json() -> None:
     found = [json.loads(block) for page in PAGES for block in blocks(page, "json")]
     assert found
+
+
+def shell_commands() -> list[tuple[str, str]]:
+    """Page and command: of the blocks without a language, and of the command line's examples."""
+    programs = (
+        r"(?:sudo )?(?:cc|cmake|export|git|make|model-streamer|pip|python3?|scripts/|tar|vllm)"
+    )
+    found = [
+        (page.name, line.removeprefix("$ "))
+        for page in PAGES
+        for block in re.findall(r"^```\n(.*?)^```", page.read_text(), re.S | re.M)
+        for line in block.replace("\\\n", " ").splitlines()
+        if re.match(rf"\$? ?{programs}\b", line)
+    ]
+    named = re.findall(r"`(model-streamer -[^`]*)`", (ROOT / COMMAND_LINE).read_text())
+    return found + [(COMMAND_LINE, line) for line in named]
+
+
+COMMAND_LINE = "docs/guides/command-line.md"
+COMMANDS = shell_commands()
+
+
+class TestShell:
+    def test_the_shell_can_read_it(self) -> None:
+        assert len(COMMANDS) > 30
+        text = "\n".join(line for _, line in COMMANDS)
+        subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+    def test_the_program_has_the_commands_and_options(self) -> None:
+        typer = pytest.importorskip("typer")
+        app = importlib.import_module("runai_model_streamer._cli.app").app
+        group = typer.main.get_command(app)
+        lines = [line for _, line in COMMANDS if line.startswith("model-streamer")]
+        lines += [f"model-streamer {line}" for line in examples_of_the_program()]
+        assert len(lines) > 10
+        for line in lines:
+            name, *arguments = shlex.split(line)[1:]
+            if name.startswith("-"):
+                assert name in {option for one in group.params for option in one.opts}, line
+                continue
+            command = group.commands[name]
+            context = typer.Context(command, info_name=name)
+            command.parse_args(context, arguments)
+
+    def test_modules_exist(self) -> None:
+        modules = {m for _, line in COMMANDS for m in re.findall(r"python3? -m ([\w.]+)", line)}
+        assert modules
+        for module in modules - {"sglang.launch_server"}:
+            assert importlib.util.find_spec(module) is not None, module
+
+    def test_settings_of_the_build_exist(self) -> None:
+        build = (ROOT / "CMakeLists.txt").read_text()
+        names = {n for _, line in COMMANDS for n in re.findall(r"cmake\.define\.(\w+)=", line)}
+        assert names
+        assert all(re.search(rf"\b{name}\b", build) for name in names)
+
+
+def examples_of_the_program() -> list[str]:
+    """Of the commands' help."""
+    names = [page.stem for page in (ROOT / "python/runai_model_streamer/_cli").glob("*.py")]
+    modules = [importlib.import_module(f"runai_model_streamer._cli.{n}") for n in names]
+    return [line for module in modules for line in getattr(module, "EXAMPLES", ())]
 
 
 def stub_wheel(directory: Path, name: str, version: str, metadata: list[str]) -> Path:
