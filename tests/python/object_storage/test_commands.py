@@ -147,7 +147,7 @@ def test_progress_of_a_pull(s3_storage, use, tmp_path: Path) -> None:
     assert sum(size for _, size in list_files(uri)) == total
 
 
-def test_headers_are_asked_for_at_once(canned) -> None:
+def test_headers_are_asked_for_at_once(canned, no_aborts) -> None:
     """Each of 16 requests is answered when all of them have come; there is one for each file."""
     shards = {f"m/model-{n:05}-of-00016.safetensors": save(make_model(1, 1)) for n in range(1, 17)}
     barrier = threading.Barrier(16)

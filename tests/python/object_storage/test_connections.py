@@ -194,7 +194,7 @@ class TestOpening:
         check_same(tensors, self.load(40))
         assert reading.is_set()
 
-    def test_a_number_that_is_chosen_is_obeyed(self, canned, use):
+    def test_a_number_that_is_chosen_is_obeyed(self, canned, use, no_aborts):
         data, tensors = model_of(24)
         lock, now, most = threading.Lock(), [0], [0]
 

@@ -72,7 +72,7 @@ def test_patterns_are_for_the_whole_key(source, tmp_path):
     assert names(["*.nothing"]) == set()
 
 
-def test_objects_are_copied_over_several_connections(storage, source, use, tmp_path):
+def test_objects_are_copied_over_several_connections(storage, source, use, no_aborts, tmp_path):
     trace = tmp_path / "trace"
     use({**storage.proxied, "RUNAI_STREAMER_CONCURRENCY": "3"})
     use({"RUNAI_STREAMER_TRACE_FILE": str(trace)})

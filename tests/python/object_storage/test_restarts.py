@@ -48,13 +48,13 @@ class Restart:
         with self._lock:
             if self.happened.is_set() or not self.pattern.search(asked):
                 return
-            self.happened.set()
             for gate in self.gates.values():
                 gate.shut()
                 gate.cut()
             self.meanwhile()
             self.end = threading.Timer(OUTAGE, self._open)
             self.end.start()
+            self.happened.set()
         raise ConnectionError("the request is lost")
 
     def _open(self) -> None:
@@ -123,7 +123,7 @@ def test_a_restart(storage, use, tmp_path, request, monkeypatch, operation, repl
         except StreamerError as error:
             assert replaced, error
             assert error.code == "changed", error
-        assert restart.happened.is_set()
+        assert restart.happened.wait(60)
         restart.end.join()
     if found is not None:
         assert any(equal(found, version) for version in versions[: 1 + replaced])

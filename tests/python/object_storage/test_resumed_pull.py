@@ -53,7 +53,7 @@ def first_of(seen) -> int:
 
 
 @pytest.fixture
-def store(use):
+def store(use, no_aborts):
     made = Store()
     with made.server:
         use({"AWS_ENDPOINT_URL": made.server.url, "AWS_REGION": "us-east-1"})

@@ -30,7 +30,7 @@ def read_all(paths: list[str]) -> None:
     assert chunks == dict.fromkeys(range(len(paths)), DATA)
 
 
-def test_one_request_may_fail_often_while_it_is_not_for_long(canned, use, monkeypatch):
+def test_one_request_may_fail_often_while_it_is_not_for_long(canned, no_aborts, monkeypatch):
     refused = []
 
     def handler(seen):
@@ -197,7 +197,7 @@ class TestWrongAddresses:
 
 @pytest.mark.parametrize("minutes", [-40, 40])
 @pytest.mark.parametrize("concurrency", [None, "1", "12"])
-def test_clocks_that_differ(canned, use, minutes, concurrency):
+def test_clocks_that_differ(canned, use, no_aborts, minutes, concurrency):
     """Each request that was sent with the wrong date is sent once more, and none later."""
     wrong = []
 

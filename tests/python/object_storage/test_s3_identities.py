@@ -99,7 +99,7 @@ class TestExpiry:
         assert key_of(server.seen[-1]) != first
         assert not late
 
-    def test_replaced_once_the_server_has_refused(self, keys, resolver, use):
+    def test_replaced_once_the_server_has_refused(self, keys, resolver, use, no_aborts):
         """A clock that is wrong, or keys that were withdrawn."""
         self.extra = 3600
         refused = []

@@ -26,7 +26,7 @@ def test_parts_are_those_of_the_whole_tensor(storage, use, seed):
     assert stats.bytes_read >= stats.bytes == stats.bytes_asked
 
 
-def test_rows_that_are_near_are_read_at_once(storage, use):
+def test_rows_that_are_near_are_read_at_once(storage, use, no_aborts):
     """A gap of 1 KiB costs less than a request."""
     tensor = torch.randn(1024, 512)
     storage.put("rows.safetensors", models.save({"t": tensor}))
@@ -42,7 +42,7 @@ def test_rows_that_are_near_are_read_at_once(storage, use):
     assert tensor.nbytes - 1024 * stats.requests <= stats.bytes_read < tensor.nbytes
 
 
-def test_rows_of_one_dimension_are_one_range(storage, use):
+def test_rows_of_one_dimension_are_one_range(storage, use, no_aborts):
     tensor = torch.randn(4096, 256)
     storage.put("block.safetensors", models.save({"t": tensor}))
     use(storage.env)
