@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -71,15 +72,14 @@ def test_a_callback_that_raises_ends_it(stream) -> None:
 
 def test_closing_ends_it(stream) -> None:
     consumer = Consumer()
-    begun, go = threading.Event(), threading.Event()
+    begun = threading.Event()
 
-    def wait(runs: list[_native.Ready]) -> None:
+    def take_time(runs: list[_native.Ready]) -> None:  # ten times, if nothing ends it
         begun.set()
-        go.wait(30)
+        time.sleep(0.2)
 
-    stream.deliver(wait, consumer.end)
+    stream.deliver(take_time, consumer.end)
     assert begun.wait(30)
-    threading.Timer(0.1, go.set).start()
     stream.close()
     (error,) = consumer.ends
     assert isinstance(error, StreamerError) and error.code == "cancelled"

@@ -152,8 +152,8 @@ CLOSED: dict[str, tuple[Callable[[], Any], Callable[[Any, str], None]]] = {
 
 def _interrupted(call: Callable[[], object], delay: float) -> str:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
+        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
         call()
         return "it ended by itself"
     except KeyboardInterrupt:
