@@ -29,6 +29,15 @@ def _never() -> bool:
     return False
 
 
+def _starts(thread: threading.Thread) -> bool:
+    """False where the system gives no thread."""
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    return True
+
+
 _connection: tuple[int, Any, Any] | None = None
 
 
@@ -118,16 +127,15 @@ class StoreClient:
 
         thread = threading.Thread(target=run, name="streamer-dist-store", daemon=True)
         try:
-            thread.start()
-        except RuntimeError:  # the system gives no thread
-            return work()
-        try:
-            while not done.wait(min(SLICE, self.limit[0])):
+            started = _starts(thread)
+            while started and not done.wait(min(SLICE, self.limit[0])):
                 if error := self.stuck():
                     raise error
-        except BaseException:  # KeyboardInterrupt, too
+        except BaseException:  # KeyboardInterrupt, too: the thread may run already
             self.cancelled = lambda: True
             raise
+        if not started:
+            return work()
         if failures:
             raise failures.pop()
         return values.pop()

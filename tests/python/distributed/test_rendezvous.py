@@ -9,7 +9,7 @@ import threading
 import pytest
 import torch.distributed as dist
 
-from runai_model_streamer._distributed import processes
+from runai_model_streamer._distributed import processes, rendezvous
 from runai_model_streamer._distributed.peer_errors import PeerError
 from runai_model_streamer._distributed.processes import (
     _started,
@@ -94,7 +94,10 @@ def test_a_rank_that_took_the_store_with_it_is_named() -> None:
         channel.check()
 
 
-def test_a_rank_that_still_ends_when_its_connection_is_gone_is_named() -> None:
+def test_a_rank_that_still_ends_when_its_connection_is_gone_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rendezvous, "_ENDING", 60.0)  # a busy machine ends processes slowly
     ending = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert ending.stdin is not None
     channel = Channel(dist.HashStore(), "stream", [0, 1], 0, timeout=60)
@@ -107,6 +110,25 @@ def test_a_rank_that_still_ends_when_its_connection_is_gone_is_named() -> None:
         ending.wait()
     assert "rank 1 on " in str(error)
     assert "ended before the stream did" in str(error)
+
+
+def test_ctrl_c_while_a_thread_starts_ends_what_the_thread_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    channel = Channel(dist.HashStore(), "stream", [0, 1], 0, timeout=60)
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(threading.Thread, "start", interrupted)
+        channel.exchange("step", b"nobody answers")
+    started[0].join(30)  # half of the timeout
+    assert not started[0].is_alive()
 
 
 def test_a_lost_connection_to_a_rank_of_another_node_says_so_at_once() -> None:
