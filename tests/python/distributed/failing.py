@@ -6,7 +6,7 @@ import importlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from runai_model_streamer import SafetensorsStreamer
 from runai_model_streamer._distributed import (
     membership,
 )
+from runai_model_streamer._distributed.store_client import StoreClient
 from tests.python.distributed.job import JOB, my_rank, stream, wait_for
 from tests.python.distributed.programs import load
 
@@ -74,7 +75,27 @@ def some_come() -> dict[str, Any]:
     if JOB.get("first"):
         load()
     dist.barrier()
-    return load() if my_rank() in JOB["come"] else {}
+    if my_rank() not in JOB["come"]:
+        return {}
+    wait = StoreClient.wait
+
+    def wait_together(self: StoreClient, *arguments: Any) -> None:
+        """So that a rank that is slow is not missing."""
+        all_are("waiting", JOB["come"])
+        try:
+            wait(self, *arguments)
+        finally:
+            all_are("told", JOB["come"])
+
+    StoreClient.wait = wait_together  # type: ignore[method-assign]
+    return load()
+
+
+def all_are(what: str, ranks: Iterable[int]) -> None:
+    """Waits until all of `ranks` have called this."""
+    Path(f"{JOB['flag']}-{what}-{my_rank()}").touch()
+    for rank in ranks:
+        wait_for(f"{JOB['flag']}-{what}-{rank}")
 
 
 def truncated() -> dict[str, Any]:
@@ -115,9 +136,7 @@ def dropped() -> dict[str, Any]:
 
 def suspended() -> dict[str, Any]:
     """Rank JOB["who"] is stopped by a signal after JOB["tensors"], until the others have ended."""
-    Path(f"{JOB['flag']}-began-{my_rank()}").touch()
-    for rank in range(3):  # the default group of each rank is complete
-        wait_for(f"{JOB['flag']}-began-{rank}")
+    all_are("ready", range(3))  # the default group of each rank is complete
     with SafetensorsStreamer() as streamer:
         try:
             if JOB["tensors"] == 0:
@@ -204,8 +223,14 @@ def interrupted() -> dict[str, Any]:
         for rank in (0, 1):
             wait_for(f"{JOB['flag']}{rank}")
     elif my_rank() == 1:
-        mine = threading.get_ident()
-        threading.Timer(1.0, lambda: signal.pthread_kill(mine, signal.SIGINT)).start()
+        mine, wait = threading.get_ident(), StoreClient.wait
+
+        def interrupted_wait(self: StoreClient, *arguments: Any) -> None:
+            StoreClient.wait = wait  # type: ignore[method-assign]
+            signal.pthread_kill(mine, signal.SIGINT)
+            wait(self, *arguments)
+
+        StoreClient.wait = interrupted_wait  # type: ignore[method-assign]
     try:
         load()
     except (Exception, KeyboardInterrupt) as error:

@@ -163,8 +163,8 @@ def test_a_rank_that_aborts_wakes_those_at_a_barrier(store: Any) -> None:
 
 def test_members_that_are_missing_are_named(store: Any) -> None:
     made = channels(store, [0, 1, 2], timeout=1)
-    waiting = Waiting(made[0].barrier())
     assert not made[1].call(made[1].barrier()._arrive)
+    waiting = Waiting(made[0].barrier())
     with pytest.raises(PeerError, match=r"no word from rank 2 for 1 s"):
         waiting.ends()
 
