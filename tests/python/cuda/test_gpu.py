@@ -19,7 +19,7 @@ from runai_model_streamer._errors import StreamerDeviceError, StreamerOutOfMemor
 from tests.python.cuda import loads
 from tests.python.cuda.loads import large_file, load
 from tests.support.models import MIB, check_same
-from tests.support.processes import python
+from tests.support.processes import python, threads
 
 pytestmark = pytest.mark.gpu
 
@@ -119,12 +119,12 @@ def test_many_rounds_leave_nothing(gpu: Any, big_files: list[Path]) -> None:
     load(big_files)
     gc.collect()
     before = gpu.allocated()
-    threads = len(os.listdir("/proc/self/task"))
+    before_threads = threads()
     for _ in range(20 // gpu.scale):
         load(big_files)
     gc.collect()
     assert gpu.allocated() == before
-    assert len(os.listdir("/proc/self/task")) <= threads
+    assert threads(before_threads) <= before_threads
 
 
 def test_out_of_device_memory(gpu: Any, tmp_path: Path) -> None:
