@@ -478,7 +478,9 @@ class Call:
     def _hear(self, client: StoreClient, rank: int, word: dict[str, Any]) -> None:
         origin = word.get("origin", rank)
         # A rank that shares with this one, but not with `origin`, hears of it from this one.
-        kept = {name: word[name] for name in ("failed", "alone", "kept") if name in word}
+        kept: dict[str, Any] = {
+            name: word[name] for name in ("failed", "alone", "kept") if name in word
+        }
         self._heard = {**kept, "origin": origin}
         if "failed" in word:
             raise decode_error(word["failed"].encode())
