@@ -72,7 +72,7 @@ def test_a_run_that_is_killed_leaves_nothing_behind():
 
 def test_a_server_that_is_stopped_leaves_nothing_behind():
     run = start("stop")
-    output, _ = run.communicate(timeout=60)
+    output, _ = run.communicate(timeout=240)
     assert run.returncode == 0
     assert not any(running(int(word)) for word in output.split())
 

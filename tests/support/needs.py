@@ -48,7 +48,7 @@ def obstacle(capability: str) -> str | None:
     """Why this process lacks the capability, in one line; None if it does not."""
     command = CAPABILITIES[capability]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     except OSError as error:
         return f"needs {capability}: {error}"
     if done.returncode == 0:

@@ -72,7 +72,7 @@ def test_two_ranks_share_and_say_so(files, tensors) -> None:
     )
     env = {"RUNAI_STREAMER_DIST": "1", "OMP_NUM_THREADS": "1"}
     log = files[0] + ".log"
-    out = python(code, *files, RUNAI_STREAMER_LOG_FILE=log, timeout=100, **env)
+    out = python(code, *files, RUNAI_STREAMER_LOG_FILE=log, **env)
     assert out.split("\n")[-1] == str(2 * len(tensors))
     with open(log) as file:
         text = file.read()
@@ -106,7 +106,7 @@ def test_each_rank_verifies_what_it_got(files, tensors, good: bool) -> None:
         "print(int(total))\n"
     )
     env = {"RUNAI_STREAMER_DIST": "1", "OMP_NUM_THREADS": "1"}
-    out = python(code, json.dumps(verify), *files, timeout=100, **env)
+    out = python(code, json.dumps(verify), *files, **env)
     assert out.split("\n")[-1] == str(2 * len(tensors) if good else 0)
 
 

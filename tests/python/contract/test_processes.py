@@ -90,7 +90,7 @@ def test_no_collective_without_distributed(files, tensors) -> None:
         "store.set('done', '1')\n"
         "os.wait()\n"
     )
-    assert python(code, *files, timeout=60).split("\n")[-1] == str(len(tensors))
+    assert python(code, *files).split("\n")[-1] == str(len(tensors))
 
 
 def test_logger_names_and_the_summary_line(files, caplog) -> None:

@@ -37,7 +37,6 @@ def test_a_tensor_is_held_by_the_consumer_alone(standin: Standin, tmp_path: Path
             assert dropped() is None
 
 
-@pytest.mark.timeout(60)
 def test_runs_that_were_taken_elsewhere_are_missing(standin: Standin, tmp_path: Path) -> None:
     """Whatever loses a block: an error, not a loop that waits for nothing."""
     path, _ = large_file(tmp_path, 6, MIB)

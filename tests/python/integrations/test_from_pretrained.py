@@ -19,7 +19,7 @@ from runai_model_streamer.integrations import pretrained
 from tests.python.integrations.conftest import Place
 from tests.support import models
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.servers
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.python.integrations.conftest import Place
 from tests.support import models
 from tests.support.servers.gcs_standin import GcsStandIn
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.servers
 SIZES = [5, 70_000, 0, 9, 300_001, *[3] * 20]
 OPEN, LOAD = safetensors.safe_open, safetensors.torch.load_file
 

@@ -54,7 +54,7 @@ class Consumer:
 def test_everything_comes_in_order_and_then_the_end(stream) -> None:
     consumer = Consumer()
     stream.deliver(consumer.ready, consumer.end)
-    assert consumer.ended.wait(30)
+    assert consumer.ended.wait(60)
     assert b"".join(consumer.parts) == DATA
     assert consumer.ends == [None]
     assert len(consumer.threads) == 1 and threading.get_ident() not in consumer.threads
@@ -63,7 +63,7 @@ def test_everything_comes_in_order_and_then_the_end(stream) -> None:
 def test_a_callback_that_raises_ends_it(stream) -> None:
     consumer = Consumer(fail_at=3)
     stream.deliver(consumer.ready, consumer.end)
-    assert consumer.ended.wait(30)
+    assert consumer.ended.wait(60)
     stream.close()
     (error,) = consumer.ends
     assert isinstance(error, KeyError)
@@ -79,7 +79,7 @@ def test_closing_ends_it(stream) -> None:
         time.sleep(0.2)
 
     stream.deliver(take_time, consumer.end)
-    assert begun.wait(30)
+    assert begun.wait(60)
     stream.close()
     (error,) = consumer.ends
     assert isinstance(error, StreamerError) and error.code == "cancelled"
@@ -88,7 +88,7 @@ def test_closing_ends_it(stream) -> None:
 def test_it_may_be_closed_by_its_callback(stream) -> None:
     consumer = Consumer()
     stream.deliver(lambda runs: stream.close(), consumer.end)
-    assert consumer.ended.wait(30)
+    assert consumer.ended.wait(60)
     assert isinstance(consumer.ends[0], StreamerError)
 
 
@@ -100,7 +100,7 @@ def test_an_end_that_raises_is_reported_and_harms_nobody(stream, monkeypatch) ->
         raise KeyError("no such end")
 
     stream.deliver(lambda runs: None, end)
-    assert reported.wait(30)
+    assert reported.wait(60)
 
 
 def test_a_second_delivery_of_a_stream_is_refused(stream) -> None:
@@ -108,4 +108,4 @@ def test_a_second_delivery_of_a_stream_is_refused(stream) -> None:
     stream.deliver(consumer.ready, consumer.end)
     with pytest.raises(ValueError, match="deliver"):
         stream.deliver(consumer.ready, consumer.end)
-    assert consumer.ended.wait(30)
+    assert consumer.ended.wait(60)

@@ -75,7 +75,6 @@ def test_two_loads_that_end_in_any_order() -> None:
     assert gc.get_threshold() == THRESHOLD
 
 
-@pytest.mark.timeout(60)
 def test_a_load_that_the_collector_ends_while_another_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

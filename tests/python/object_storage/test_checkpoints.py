@@ -15,7 +15,7 @@ from runai_model_streamer import (
     load_checkpoint,
 )
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.servers
 
 
 def tensors(**values: float) -> bytes:

@@ -13,8 +13,6 @@ from tests.python.object_storage.canned_s3 import error, listed, serve
 from tests.support.models import check_same, load, make_model, save
 from tests.support.servers.canned import Answer, Canned, Seen, ranged
 
-pytestmark = pytest.mark.timeout(60)
-
 MODEL = make_model(12)
 DATA = save(MODEL)
 DAMAGED = DATA[:-1000] + bytes([DATA[-1000] ^ 1]) + DATA[-999:]

@@ -12,8 +12,6 @@ from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support.servers.azurite import connection_string
 from tests.support.servers.canned import Canned, ranged
 
-pytestmark = pytest.mark.timeout(60)
-
 DEMANDS = "demands a client certificate"
 ASKED = "asked for a client certificate, and ended"
 # How a server refuses, by which version, and what the error says. TLS 1.3 ends the handshake before

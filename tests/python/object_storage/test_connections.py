@@ -23,8 +23,6 @@ from tests.support.servers.canned import Answer, Canned, Seen
 from tests.support.servers.compiler import build
 from tests.support.servers.process import free_port
 
-pytestmark = pytest.mark.timeout(120)
-
 READ = """
 import sys
 from runai_model_streamer import FileChunks, FileStreamer

@@ -11,7 +11,7 @@ from tests.python.distributed.cluster import Cluster
 from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support import models
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.servers
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from runai_model_streamer import FileStreamer, SafetensorsStreamer, list_safeten
 from runai_model_streamer._native_api import object_key
 from tests.support.models import check_same, make_model, save
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.servers
 
 SHARED_DIRECTORY = True
 MODEL = make_model(60, tensors=30)

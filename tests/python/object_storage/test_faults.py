@@ -24,7 +24,7 @@ from tests.support.servers.canned import Answer, Canned
 from tests.support.servers.compiler import build
 from tests.support.servers.process import free_port
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.servers
 
 SHARED_DIRECTORY = True
 MODEL = make_model(20)

@@ -20,8 +20,6 @@ from runai_model_streamer._storage import model_directory
 from tests.python.object_storage.canned_s3 import listed, serve
 from tests.support.servers.canned import Answer
 
-pytestmark = pytest.mark.timeout(120)
-
 MODELS = {
     "a": {"config.json": b"A", "sub/tokenizer.model": b"A" * 1000, "vocab.txt": b""},
     "b": {"config.json": b"B", "sub/other.json": b"B" * 1000},

@@ -7,7 +7,7 @@ import pytest
 from runai_model_streamer import SafetensorsStreamer, list_safetensors, pull_files
 from tests.support.models import check_same, make_model, save
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.servers
 
 
 def test_stream_list_and_pull(moto, use, tmp_path):

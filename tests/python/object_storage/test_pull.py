@@ -14,7 +14,7 @@ import runai_model_streamer
 from runai_model_streamer import ObjectStorageModel, StreamerError, pull_files
 from tests.support.models import make_model, save
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.servers
 
 SHARED_DIRECTORY = True
 FILES = {
@@ -218,9 +218,9 @@ class TestObjectStorageModel:
         ]
         for worker in workers:
             worker.start()
-        outcomes = [results.get(timeout=60) for _ in workers]
+        outcomes = [results.get(timeout=240) for _ in workers]
         for worker in workers:
-            worker.join(timeout=60)
+            worker.join(timeout=240)
             assert worker.exitcode == 0
         assert sorted(outcomes) == ["copied", "there", "there", "there"]
 
@@ -238,7 +238,7 @@ def test_fork_after_pulling(source, tmp_path):
     context = multiprocessing.get_context("fork")
     child = context.Process(target=pull_files, args=(source, str(tmp_path / "child"), ["*.json"]))
     child.start()
-    child.join(timeout=60)
+    child.join(timeout=240)
     assert child.exitcode == 0
     assert files_below(tmp_path / "child") == files_below(tmp_path / "parent")
 

@@ -14,7 +14,7 @@ from runai_model_streamer import SafetensorsStreamer, StreamerError, list_safete
 from tests.support.models import make_model, same, save
 from tests.support.servers.gate import Gate
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.servers
 
 NAME = "model.safetensors"
 # nginx tells two files of one second apart by their sizes only.

@@ -14,7 +14,7 @@ import pytest
 import runai_model_streamer
 from tests.python.object_storage.faults import FAULTS, Fault
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.servers
 
 SHARED_DIRECTORY = True
 ROOT = Path(__file__).resolve().parents[3]
@@ -52,7 +52,6 @@ def run(program: Path, directory: Path, *arguments: object) -> subprocess.Comple
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
         env=dict(os.environ),
     )
 

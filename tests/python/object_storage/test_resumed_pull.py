@@ -13,7 +13,6 @@ import pytest
 from runai_model_streamer import ObjectStorageModel, StreamerError, pull_files
 from tests.support.servers.canned import Answer, Canned, ranged
 
-pytestmark = pytest.mark.timeout(120)
 PART = 8 << 20
 BIG = bytes(range(256)) * ((6 * PART + 4096) // 256)
 SMALL = b"{}"

@@ -19,7 +19,6 @@ from tests.python.object_storage.canned_s3 import DATA, error, listed, read, ser
 from tests.support.servers.canned import Answer, Canned
 from tests.support.servers.process import free_port
 
-pytestmark = pytest.mark.timeout(120)
 UNLIMITED = {"RUNAI_STREAMER_MAX_ATTEMPTS": "100"}
 
 

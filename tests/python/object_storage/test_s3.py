@@ -28,7 +28,7 @@ from tests.support.servers.ceph import (
     Ceph,
 )
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.servers
 
 SHARED_DIRECTORY = True
 MODEL = make_model(12, seed=3)

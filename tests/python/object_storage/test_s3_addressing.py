@@ -12,7 +12,6 @@ from tests.python.object_storage.canned_s3 import DATA, listed, read, serve
 from tests.support.servers.canned import Canned
 from tests.support.servers.connect_proxy import ConnectProxy
 
-pytestmark = pytest.mark.timeout(120)
 ACCESS_POINT = "arn:aws:s3:us-west-2:123456789012:accesspoint/mine"
 EXPRESS = "name--use1-az4--x-s3"
 

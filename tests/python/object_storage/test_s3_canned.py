@@ -14,8 +14,6 @@ from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support.models import check_same, load, make_model, save
 from tests.support.servers.canned import Answer, Seen
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def region_of(seen: Seen) -> str:
     return seen.headers["authorization"].split("/")[2]

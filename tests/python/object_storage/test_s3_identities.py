@@ -20,7 +20,6 @@ from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support.models import check_same, load, make_model, save
 from tests.support.servers.canned import Answer, Canned
 
-pytestmark = pytest.mark.timeout(60)
 MODEL = make_model(24)
 DATA = save(MODEL)
 PATH = "s3://bucket/m.safetensors"

@@ -14,7 +14,6 @@ from runai_model_streamer import StreamerError
 from tests.python.object_storage.canned_s3 import DATA, error, read, serve
 from tests.support.servers.canned import Answer, Canned
 
-pytestmark = pytest.mark.timeout(120)
 OWN, ROLE = "AKIAOWNKEY012345", "ASIAROLEKEY01234"
 
 

@@ -13,7 +13,7 @@ from tests.support.models import check_same, load, make_model, save
 from tests.support.servers.canned import Canned, ranged
 from tests.support.servers.nginx import Nginx
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.servers
 
 SHARED_DIRECTORY = True
 MODEL = make_model(3)

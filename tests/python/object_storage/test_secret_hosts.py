@@ -19,8 +19,6 @@ from tests.support.models import load
 from tests.support.servers.canned import Answer, Canned, Seen
 from tests.support.servers.connect_proxy import ConnectProxy
 
-pytestmark = pytest.mark.timeout(120)
-
 SAS = "sv=2023-01-01&sp=rl&sig=SECRETsas"
 # Every secret has this in it.
 MARK = "SECRET"

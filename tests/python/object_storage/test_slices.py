@@ -8,7 +8,7 @@ import torch
 from runai_model_streamer import SafetensorsStreamer
 from tests.support import models, slices
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.servers
 
 SHARED_DIRECTORY = True
 MODEL = slices.random_model(3)

@@ -18,7 +18,6 @@ from tests.python.object_storage.canned_s3 import DATA, error, read, serve
 from tests.support.models import check_same, load, make_model, save
 from tests.support.servers.canned import Answer, ranged
 
-pytestmark = pytest.mark.timeout(120)
 OLD, NEW = make_model(24, seed=1), make_model(24, seed=2)
 ONE_BY_ONE = {"RUNAI_STREAMER_CHUNK_BYTESIZE": str(5 << 20), "RUNAI_STREAMER_CONCURRENCY": "1"}
 

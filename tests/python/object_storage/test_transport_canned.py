@@ -26,8 +26,6 @@ from tests.support.servers.canned import Answer, Canned
 from tests.support.servers.connect_proxy import ConnectProxy
 from tests.support.servers.gate import Gate
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def serve_and_list(seen):
     if "list-type" in seen.path:

@@ -72,7 +72,7 @@ def served(
 
 
 def run(code: str, *arguments: str, env: dict[str, str] | None = None, **options) -> str:
-    return python(code, *arguments, env=env or bare_environment(), timeout=120, **options)
+    return python(code, *arguments, env=env or bare_environment(), **options)
 
 
 @pytest.mark.parametrize("first", ["torch", "runai_model_streamer"])

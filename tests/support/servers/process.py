@@ -82,7 +82,7 @@ class Server:
         self._processes.append(process)
         return process
 
-    def wait_until(self, ready: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    def wait_until(self, ready: Callable[[], bool], what: str, seconds: float = 240) -> None:
         """Waits until `ready()`; RuntimeError with the log where a process ends before that."""
         end = time.monotonic() + seconds
         while True:
