@@ -17,7 +17,7 @@ SLOW = {"RUNAI_STREAMER_LOW_SPEED_SECONDS": "1"}
 HASTY = {"RUNAI_STREAMER_S3_REQUEST_TIMEOUT_MS": "700"}
 TWICE = {"RUNAI_STREAMER_MAX_ATTEMPTS": "2"}  # each takes its time
 # On a busy machine other requests than the one of the fault take as long.
-OFTEN = {"RUNAI_STREAMER_MAX_ATTEMPTS": "20"}
+OFTEN = {"RUNAI_STREAMER_MAX_ATTEMPTS": "100"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -221,7 +221,7 @@ class TestOpening:
         with pytest.raises(FileNotFoundError, match="m17"):
             self.load(30)
 
-    def test_a_header_that_lags_is_asked_for_again(self, canned):
+    def test_a_header_that_lags_is_asked_for_again(self, canned, use):
         data, tensors = model_of(3)
         lag = threading.Event()
         asked: Counter[str] = Counter()
@@ -230,13 +230,14 @@ class TestOpening:
             if seen.headers["range"].startswith("bytes=0-"):
                 asked[seen.path] += 1
                 if seen.path.endswith("/m1.safetensors") and asked[seen.path] == 1:
-                    lag.wait(9)  # less than a stall
+                    lag.wait(60)
             return serve(seen, data[seen.path])
 
         canned(handler)
+        use({"RUNAI_STREAMER_LOW_SPEED_SECONDS": "100"})  # it is no stall
         check_same(tensors, self.load(3))
         lag.set()
-        assert asked["/bucket/m1.safetensors"] == 2
+        assert asked["/bucket/m1.safetensors"] >= 2  # on a busy machine the second one lags, too
 
     def test_a_low_limit_of_descriptors_is_enough(self, canned):
         data, _ = model_of(60)

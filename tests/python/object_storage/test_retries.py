@@ -47,7 +47,7 @@ def test_one_request_may_fail_often_while_it_is_not_for_long(canned, no_aborts, 
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_time_without_progress_ends_it(canned, use, status):
     server = canned(lambda seen: error(status, ""))
-    use({**UNLIMITED, "RUNAI_STREAMER_RETRY_SECONDS": "2"})
+    use({**UNLIMITED, "RUNAI_STREAMER_RETRY_SECONDS": "4"})
     with pytest.raises(StreamerError, match=f"HTTP {status}") as caught:
         read()
     assert caught.value.attempts == len(server.seen) > 3
