@@ -43,7 +43,7 @@ def stream(
         for file, tensors in zip(files, wanted, strict=True):
             for tensor in {tensor.dtype: tensor for tensor in tensors}.values():
                 check(tensor, file.path)
-        wanted = take_slices(wanted, slices, dtype_of)
+        wanted = take_slices(wanted, [file.path for file in files], slices, dtype_of)
         session.ownership = ownership
         session.submit(
             [

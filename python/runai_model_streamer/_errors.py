@@ -104,6 +104,15 @@ class RunaiStreamerInvalidInputException(StreamerError):
     """The arguments or a setting can't be used."""
 
 
+def of_file(
+    error: RunaiStreamerInvalidInputException, path: str
+) -> RunaiStreamerInvalidInputException:
+    """`error` about an argument, as one about a tensor of the file at `path`."""
+    if error.path is not None:
+        return error
+    return RunaiStreamerInvalidInputException(f"{path}: {error}", path=path)
+
+
 class RunaiStreamerMemoryLimitException(StreamerError):
     """The memory limit is below what the request needs."""
 

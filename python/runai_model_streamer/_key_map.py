@@ -6,15 +6,15 @@ import dataclasses
 import itertools
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
 from typing import SupportsIndex
 
 import torch
 
 from runai_model_streamer._dtensor import is_dtensor, local_part
-from runai_model_streamer._errors import RunaiStreamerInvalidInputException
-from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._errors import RunaiStreamerInvalidInputException, of_file
+from runai_model_streamer._formats.safetensors.header import SafetensorMetadata, check_tensors
 from runai_model_streamer._formats.safetensors.slices import SliceIndex, resolve_index
 from runai_model_streamer._spans import Along
 
@@ -35,15 +35,16 @@ class Target:
     """The part of the checkpoint's tensor that is read. None: all of it."""
 
 
+Places = Mapping[str, tuple[str, SafetensorMetadata]]
+"""The path of the file and the tensor of each name of a checkpoint."""
+
 KeyMap = Callable[[str], str | Target | None]
 
 
-def map_names(names: Iterable[str], key_map: KeyMap | None) -> dict[str, Target]:
+def map_names(places: Places, key_map: KeyMap) -> dict[str, Target]:
     """The target of each name of a checkpoint that has one."""
-    if key_map is None:
-        return {name: Target(name) for name in names}
     targets = {}
-    for name in names:
+    for name, (path, _) in places.items():
         target = key_map(name)
         if target is None:
             continue
@@ -51,8 +52,9 @@ def map_names(names: Iterable[str], key_map: KeyMap | None) -> dict[str, Target]
             target = Target(target)
         if not isinstance(target, Target):
             raise RunaiStreamerInvalidInputException(
-                f"key_map: {name!r} is mapped to a {type(target).__name__}: it takes a name, a "
-                "Target or None"
+                f"{path}: key_map: {name!r} is mapped to a {type(target).__name__}: it takes a "
+                "name, a Target or None",
+                path=path,
             )
         targets[name] = target
     return targets
@@ -64,6 +66,8 @@ class Piece:
 
     name: str
     """Of the tensor in the checkpoint."""
+    path: str
+    """Of its file."""
     source: list[Along]
     """What is read of each of its dimensions."""
     box: list[Along]
@@ -90,7 +94,9 @@ class Assembly:
     pieces: list[Piece]
 
 
-def group_by_target(targets: Mapping[str, Target]) -> tuple[dict[str, str], dict[str, list[str]]]:
+def group_by_target(
+    targets: Mapping[str, Target], places: Places
+) -> tuple[dict[str, str], dict[str, list[str]]]:
     """The tensors that fill a tensor of the model alone, and those that are parts of one: the names
     in the checkpoint, by the name in the model."""
     alone: dict[str, str] = {}
@@ -99,14 +105,20 @@ def group_by_target(targets: Mapping[str, Target]) -> tuple[dict[str, str], dict
         if target.index is not None or target.source is not None:
             parts.setdefault(target.name, []).append(name)
         elif target.name in alone:
+            path = places[name][0]
             raise RunaiStreamerInvalidInputException(
-                f"key_map: {alone[target.name]!r} and {name!r} are both mapped to {target.name!r}"
+                f"{path}: key_map: {alone[target.name]!r} and {name!r} are both mapped to "
+                f"{target.name!r}",
+                path=path,
             )
         else:
             alone[target.name] = name
     for name in alone.keys() & parts.keys():
+        path = places[parts[name][0]][0]
         raise RunaiStreamerInvalidInputException(
-            f"key_map: {alone[name]!r} fills all of {name!r}, and {parts[name][0]!r} a part of it"
+            f"{path}: key_map: {alone[name]!r} fills all of {name!r}, and {parts[name][0]!r} a "
+            "part of it",
+            path=path,
         )
     return alone, parts
 
@@ -115,34 +127,42 @@ def assemble(
     own: torch.Tensor,
     names: Sequence[str],
     targets: Mapping[str, Target],
-    tensors: Mapping[str, SafetensorMetadata],
+    places: Places,
 ) -> Assembly:
-    """How the tensors `names` of the checkpoint make up `own`, a tensor of the model."""
-    target = targets[names[0]].name
-    dtypes = {tensors[name].dtype for name in names}
-    if len(dtypes) > 1:
-        raise RunaiStreamerInvalidInputException(
-            f"key_map: the parts of {target!r} have the dtypes {', '.join(sorted(dtypes))}"
-        )
+    """How the tensors `names` of the checkpoint make up `own`, a tensor of the model.
+
+    Raises with the path of the file of one of them.
+    """
+    target, first = targets[names[0]].name, places[names[0]][1]
+    for name in names:
+        path, tensor = places[name]
+        check_tensors([tensor], path)
+        if tensor.dtype != first.dtype:
+            raise RunaiStreamerInvalidInputException(
+                f"{path}: key_map: the parts of {target!r} have the dtypes {first.dtype} "
+                f"({names[0]!r}) and {tensor.dtype} ({name!r})",
+                path=path,
+            )
+    path = places[names[0]][0]
     held = local_part(own) if is_dtensor(own) else [Along(0, size) for size in own.shape]
     if held is None or any(along.count > 1 for along in held):
         raise RunaiStreamerInvalidInputException(
-            f"key_map: {target!r} is a DTensor whose placements leave no single part to this rank"
+            f"{path}: key_map: {target!r} is a DTensor whose placements leave no single part to "
+            "this rank",
+            path=path,
         )
     pieces, boxes = [], []
     for name in names:
-        box, dropped = _box(target, own.shape, targets[name].index)
-        source = _source(name, tensors[name], targets[name].source)
-        kept = [dimension for dimension in range(len(box)) if dimension not in dropped]
-        if [along.width for along in source] != [box[dimension].width for dimension in kept]:
-            raise RunaiStreamerInvalidInputException(
-                f"key_map: {name!r} gives a part of shape {[along.width for along in source]}, the "
-                f"part of {target!r} has {[box[dimension].width for dimension in kept]}"
-            )
+        path, tensor = places[name]
+        try:
+            box, dropped, source = _fit(own, target, name, tensor, targets[name])
+        except RunaiStreamerInvalidInputException as error:
+            raise of_file(error, path) from None
         boxes.append((name, box))
         inside = [_common(one, other) for one, other in zip(box, held, strict=True)]
         if any(along.width == 0 for along in inside):
             continue
+        kept = [dimension for dimension in range(len(box)) if dimension not in dropped]
         for number, dimension in enumerate(kept):
             moved = source[number].start + inside[dimension].start - box[dimension].start
             source[number] = Along(moved, inside[dimension].width)
@@ -150,14 +170,33 @@ def assemble(
             Along(along.start - other.start, along.width)
             for along, other in zip(inside, held, strict=True)
         ]
-        pieces.append(Piece(name, source, local, dropped))
-    _check_boxes(target, own, boxes)
-    dtype = dtypes.pop()
+        pieces.append(Piece(name, path, source, local, dropped))
+    _check_boxes(target, own, boxes, places)
     shape = tuple(own.shape)
-    if dtype == "F4" and shape:
+    if first.dtype == "F4" and shape:
         shape = (*shape[:-1], shape[-1] * 2)
-    size = own.numel() * tensors[names[0]].get_element_size()
-    return Assembly(SafetensorMetadata(target, shape, dtype, 0, size), pieces)
+    size = own.numel() * first.get_element_size()
+    return Assembly(SafetensorMetadata(target, shape, first.dtype, 0, size), pieces)
+
+
+def _fit(
+    own: torch.Tensor, target: str, name: str, tensor: SafetensorMetadata, wanted: Target
+) -> tuple[list[Along], list[int], list[Along]]:
+    """What _box() says of `own`, the tensor `target` of the model, and what is read of `tensor`,
+    which is `name` in the checkpoint."""
+    try:
+        box, dropped = _box(target, own.shape, wanted.index)
+    except RunaiStreamerInvalidInputException as error:
+        raise RunaiStreamerInvalidInputException(f"{error}, for {name!r}") from None
+    index = ... if wanted.source is None else wanted.source
+    source = resolve_index(name, tensor.get_torch_shape(), index)
+    place = [along.width for dimension, along in enumerate(box) if dimension not in dropped]
+    if [along.width for along in source] != place:
+        raise RunaiStreamerInvalidInputException(
+            f"key_map: {name!r} gives a part of shape {[along.width for along in source]}, the "
+            f"part of {target!r} has {place}"
+        )
+    return box, dropped, source
 
 
 def _box(
@@ -188,26 +227,28 @@ def _box(
     return resolve_index(name, shape, tuple(items)), dropped  # type: ignore[arg-type]
 
 
-def _source(name: str, tensor: SafetensorMetadata, index: SliceIndex | None) -> list[Along]:
-    return resolve_index(name, tensor.get_torch_shape(), ... if index is None else index)
-
-
 def _common(one: Along, other: Along) -> Along:
     start = max(one.start, other.start)
     return Along(start, max(0, min(one.start + one.width, other.start + other.width) - start))
 
 
-def _check_boxes(name: str, own: torch.Tensor, boxes: Sequence[tuple[str, list[Along]]]) -> None:
+def _check_boxes(
+    name: str, own: torch.Tensor, boxes: Sequence[tuple[str, list[Along]]], places: Places
+) -> None:
     """Raises if parts overlap, or leave something out."""
     by_start = sorted(boxes, key=lambda box: [along.start for along in box[1]])
     for (first, one), (second, other) in itertools.pairwise(by_start):
         if all(_common(a, b).width for a, b in zip(one, other, strict=True)):
+            path = places[second][0]
             raise RunaiStreamerInvalidInputException(
-                f"key_map: {first!r} and {second!r} fill the same elements of {name!r}"
+                f"{path}: key_map: {first!r} and {second!r} fill the same elements of {name!r}",
+                path=path,
             )
     filled = sum(math.prod(along.width for along in box) for _, box in boxes)
     if filled != own.numel():
+        path = places[boxes[0][0]][0]
         raise RunaiStreamerInvalidInputException(
-            f"key_map: the tensors of the checkpoint fill {filled} of {own.numel()} elements of "
-            f"{name!r}"
+            f"{path}: key_map: the tensors of the checkpoint fill {filled} of {own.numel()} "
+            f"elements of {name!r}",
+            path=path,
         )

@@ -12,11 +12,23 @@ import torch
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._dtensor import is_dtensor, local_of, with_local
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
-from runai_model_streamer._formats.safetensors.into import has_plain_memory, same_device, span_of
+from runai_model_streamer._formats.safetensors.into import (
+    copy_converted,
+    has_plain_memory,
+    same_device,
+    span_of,
+)
 from runai_model_streamer._formats.safetensors.selection import NamesOfFiles, by_name
 from runai_model_streamer._formats.safetensors.slices import Parts
 from runai_model_streamer._formats.safetensors.torch_dtypes import safetensors_to_torch_dtype
-from runai_model_streamer._key_map import Assembly, KeyMap, assemble, group_by_target, map_names
+from runai_model_streamer._key_map import (
+    Assembly,
+    KeyMap,
+    Places,
+    assemble,
+    group_by_target,
+    map_names,
+)
 from runai_model_streamer._module_plan import Plan, make_plan
 from runai_model_streamer._paths import Path, to_text
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
@@ -123,7 +135,7 @@ def load_model(
     with SafetensorsStreamer() as streamer:
         streamer.open_files(checkpoint.files, s3_credentials)
         places = _find_tensors(streamer, checkpoint)
-        mapped = _map(model, {name: tensor for name, (_, tensor) in places.items()}, key_map)
+        mapped = _map(model, places, key_map)
         found = mapped.found
         ties = [] if assign else _find_ties(model, found)
         plan = make_plan(model, found, target, assign)
@@ -164,13 +176,12 @@ class _Mapped:
     assemblies: dict[str, Assembly]
 
 
-def _map(
-    model: torch.nn.Module, tensors: dict[str, SafetensorMetadata], key_map: KeyMap | None
-) -> _Mapped:
+def _map(model: torch.nn.Module, places: Places, key_map: KeyMap | None) -> _Mapped:
+    tensors = {name: tensor for name, (_, tensor) in places.items()}
     if key_map is None:
         return _Mapped(tensors, {name: name for name in tensors}, {})
-    targets = map_names(tensors, key_map)
-    names, parts = group_by_target(targets)
+    targets = map_names(places, key_map)
+    names, parts = group_by_target(targets, places)
     own = model.state_dict(keep_vars=True) if parts else {}
     found = {target: tensors[name] for target, name in names.items()}
     assemblies = {}
@@ -180,7 +191,7 @@ def _map(
             found[target] = tensors[sources[0]]  # the model has no such tensor: torch says so
             names[target] = sources[0]
             continue
-        assemblies[target] = assemble(tensor, sources, targets, tensors)
+        assemblies[target] = assemble(tensor, sources, targets, places)
         found[target] = assemblies[target].described
     return _Mapped(found, names, assemblies)
 
@@ -231,12 +242,7 @@ class _Reading:
                 and same_device(place.device, self._device)
             ):
                 self.into[piece.name] = place
-            self.wanted[piece.name] = partial(_copy, place)
-
-
-def _copy(place: torch.Tensor, tensor: torch.Tensor) -> None:
-    with torch.no_grad():
-        place.copy_(tensor)
+            self.wanted[piece.name] = partial(copy_converted, piece.path, piece.name, place)
 
 
 def _find_tensors(

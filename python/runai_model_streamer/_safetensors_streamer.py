@@ -364,9 +364,10 @@ class SafetensorsStreamer:
             wanted = select(self._files, selection)
             for file, tensors in zip(self._files, wanted, strict=True):
                 check_tensors(tensors, file.path)  # before anything is read
-            wanted = take_slices(wanted, slices)
+            places = [file.path for file in self._files]
+            wanted = take_slices(wanted, places, slices)
             if into is not None:
-                resolved = resolve(into, wanted, reader.sink.device)
+                resolved = resolve(into, wanted, places, reader.sink.device)
                 targets, distributed = resolved.targets, resolved.distributed
                 wanted = resolved.files
             self.files_to_tensors_metadata = dict(enumerate(wanted))

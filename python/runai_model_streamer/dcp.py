@@ -32,6 +32,7 @@ from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     SafetensorsHeaderError,
 )
+from runai_model_streamer._formats.safetensors.dtypes import torch_dtype
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata, check_tensors
 from runai_model_streamer._formats.safetensors.headers import (
     SafetensorsMetadata,
@@ -39,7 +40,11 @@ from runai_model_streamer._formats.safetensors.headers import (
     make_request,
     read_headers,
 )
-from runai_model_streamer._formats.safetensors.into import has_plain_memory, note_writes
+from runai_model_streamer._formats.safetensors.into import (
+    copy_converted,
+    has_plain_memory,
+    note_writes,
+)
 from runai_model_streamer._formats.safetensors.selection import by_name
 from runai_model_streamer._formats.safetensors.slices import part_of
 from runai_model_streamer._formats.safetensors.tensors import tensors_of_run
@@ -111,14 +116,14 @@ class SafetensorsReader(StorageReader):  # type: ignore[misc]
         tensors: dict[str, TensorStorageMetadata] = {}
         stored: dict[MetadataIndex, _Stored] = {}
         for one in _chunks(files, checkpoint):
-            check_tensors([one.tensor], one.file.path)
             name, shape = one.tensor.name, one.tensor.get_torch_shape()
             chunk = ChunkStorageMetadata(torch.Size(one.offsets), torch.Size(shape))
             ends = map(sum, zip(one.offsets, shape, strict=True))
             known = tensors.get(name)
             if known is None:
                 tensors[name] = TensorStorageMetadata(
-                    TensorProperties(dtype=one.tensor.get_torch_dtype()),
+                    # Without a dtype of torch: read_data() refuses the tensor, if it is wanted.
+                    TensorProperties(dtype=torch_dtype(one.tensor.dtype) or torch.uint8),
                     torch.Size(ends),
                     [chunk],
                 )
@@ -173,6 +178,7 @@ class SafetensorsReader(StorageReader):  # type: ignore[misc]
                 f"{request.storage_index.fqn!r} is no tensor: safetensors files have nothing else"
             )
         stored = self._stored[request.storage_index]
+        check_tensors([stored.tensor], stored.file.path)
         part = [
             Along(start, width)
             for start, width in zip(request.storage_offsets, request.lengths, strict=True)
@@ -221,8 +227,8 @@ class SafetensorsReader(StorageReader):  # type: ignore[misc]
                     note_writes(item.target for item in done)
                 else:
                     made = tensors_of_run(run, [item.part for item in group], device)
-                    for item, (_, tensor) in zip(done, made, strict=True):
-                        item.target.copy_(tensor)
+                    for item, (name, tensor) in zip(done, made, strict=True):
+                        copy_converted(item.file.path, name, item.target, tensor)
                 for item in done:
                     planner.commit_tensor(item.request, item.target)
 

@@ -19,6 +19,12 @@ else:
     from runai_model_streamer._torch import torch
 
 
+_LEAVE_OUT = (
+    "To load the others, leave it out: with tensor_names of stream_files(), or with key_map of "
+    "load_model()"
+)
+
+
 class Offsets:
     """Bytes [start, end) of the data section."""
 
@@ -91,10 +97,10 @@ def _unsupported(tensor: SafetensorMetadata) -> str:
     text = f"Unsupported dtype '{tensor.dtype}' of tensor '{tensor.name}'"
     name = TORCH_NAMES.get(tensor.dtype)
     if name is None:
-        return f"{text}: torch has no such dtype. Exclude the tensor with tensor_names"
+        return f"{text}: torch has no such dtype. {_LEAVE_OUT}"
     return (
         f"{text}: torch {torch.version.__version__} has no {name}. "
-        "Install a newer torch, or exclude the tensor with tensor_names"
+        f"Install a newer torch. {_LEAVE_OUT}"
     )
 
 
@@ -103,7 +109,7 @@ def _check_pairs(tensors: Sequence[SafetensorMetadata], path: str) -> None:
         if tensor.dtype == "F4" and (not tensor.shape or tensor.shape[-1] % 2 != 0):
             raise StreamerUnsupportedError(
                 f"{path}: tensor '{tensor.name}' of F4 has the shape {list(tensor.shape)}: torch "
-                "holds pairs of F4, so that its last dimension must be even",
+                f"holds pairs of F4, so that its last dimension must be even. {_LEAVE_OUT}",
                 code="unsupported",
                 path=path,
             )

@@ -11,7 +11,12 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from runai_model_streamer._dtensor import is_dtensor, local_of, local_part
-from runai_model_streamer._errors import RunaiStreamerInvalidInputException
+from runai_model_streamer._errors import (
+    RunaiStreamerInvalidInputException,
+    StreamerUnsupportedError,
+    of_file,
+    shown_path,
+)
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.slices import narrow
 
@@ -30,22 +35,31 @@ class Resolved:
     """What is to be read: of a tensor for a DTensor the part that this rank holds."""
 
 
+Found = Mapping[str, tuple[str, SafetensorMetadata]]
+"""The path of the file and the tensor of each name."""
+
+
 def resolve(
-    into: Into, files: Sequence[list[SafetensorMetadata]], device: torch.device
+    into: Into,
+    files: Sequence[list[SafetensorMetadata]],
+    paths: Sequence[str],
+    device: torch.device,
 ) -> Resolved:
-    """The destination of each tensor that has one.
+    """The destination of each tensor of `files`, which are at `paths`, that has one.
 
     Of a mapping every name must stand in exactly one of `files`. Of a module every parameter must,
     or one that shares its memory; its buffers may.
     """
-    found: dict[str, SafetensorMetadata] = {}
-    for file in files:
+    found: dict[str, tuple[str, SafetensorMetadata]] = {}
+    for path, file in zip(paths, files, strict=True):
         for tensor in file:
             if tensor.name in found:
                 raise RunaiStreamerInvalidInputException(
-                    f"into: {tensor.name!r} stands in more than one file (duplicate)"
+                    f"{path}: into: {tensor.name!r} stands in more than one file (duplicate): in "
+                    f"{shown_path(found[tensor.name][0])!r} too",
+                    path=path,
                 )
-            found[tensor.name] = tensor
+            found[tensor.name] = path, tensor
     if isinstance(into, torch.nn.Module):
         targets = _of_module(into, found, device)
     elif isinstance(into, Mapping):
@@ -63,10 +77,13 @@ def resolve(
             f"into takes a mapping of names to tensors or a module, not {type(into).__name__}"
         )
     distributed = {name: target for name, target in targets.items() if is_dtensor(target)}
-    parts = {name: _part_for(name, one, found[name]) for name, one in distributed.items()}
+    parts = {name: _part_for(name, one, *found[name]) for name, one in distributed.items()}
     targets = {name: local_of(target) for name, target in targets.items()}
     for name, part in parts.items():
-        _check_memory(name, targets[name], part, device)
+        try:
+            _check_memory(name, targets[name], part, device)
+        except RunaiStreamerInvalidInputException as error:
+            raise of_file(error, found[name][0]) from None
     _check_apart(targets)
     return Resolved(
         targets,
@@ -75,19 +92,22 @@ def resolve(
     )
 
 
-def _part_for(name: str, target: torch.Tensor, tensor: SafetensorMetadata) -> SafetensorMetadata:
+def _part_for(
+    name: str, target: torch.Tensor, path: str, tensor: SafetensorMetadata
+) -> SafetensorMetadata:
     part = local_part(target)
     if part is None:
         raise RunaiStreamerInvalidInputException(
-            f"into: the destination of {name!r} is a DTensor of which this rank holds no part that "
-            f"can be read ({target.placements} of a mesh of "  # type: ignore[attr-defined]
-            f"{tuple(target.device_mesh.shape)})"  # type: ignore[attr-defined]
+            f"{path}: into: the destination of {name!r} is a DTensor of which this rank holds no "
+            f"part that can be read ({target.placements} of a mesh of "  # type: ignore[attr-defined]
+            f"{tuple(target.device_mesh.shape)})",  # type: ignore[attr-defined]
+            path=path,
         )
     return narrow(tensor, part)
 
 
 def _of_module(
-    module: torch.nn.Module, found: Mapping[str, SafetensorMetadata], device: torch.device
+    module: torch.nn.Module, found: Found, device: torch.device
 ) -> dict[str, torch.Tensor]:
     parameters = dict(module.named_parameters(remove_duplicate=False))
     own = {id(tensor) for tensor in itertools.chain(parameters.values(), module.buffers())}
@@ -98,8 +118,9 @@ def _of_module(
             continue
         if id(tensor) not in own:
             raise RunaiStreamerInvalidInputException(
-                f"into: the destination of {name!r} is not a parameter or a buffer of the module, "
-                "whose state_dict() makes it: load_model() loads it"
+                f"{found[name][0]}: into: the destination of {name!r} is not a parameter or a "
+                "buffer of the module, whose state_dict() makes it: load_model() loads it",
+                path=found[name][0],
             )
         _check(name, tensor, found[name], device)
         local = local_of(tensor)
@@ -176,6 +197,20 @@ def same_device(own: torch.device, device: torch.device) -> bool:
     )
 
 
+def copy_converted(path: str, name: str, target: torch.Tensor, tensor: torch.Tensor) -> None:
+    """Copies `tensor`, which is `name` of the file at `path`, to `target`, of any dtype."""
+    try:
+        with torch.no_grad():
+            target.copy_(tensor)
+    except NotImplementedError as error:
+        raise StreamerUnsupportedError(
+            f"{path}: torch can't convert {name!r} from {tensor.dtype} to {target.dtype}. Load it "
+            f"to a tensor of {tensor.dtype}",
+            code="unsupported",
+            path=path,
+        ) from error
+
+
 def note_writes(tensors: Iterable[torch.Tensor]) -> None:
     """Tells autograd that `tensors` are written to, as every function of torch does."""
     for tensor in tensors:
@@ -183,7 +218,19 @@ def note_writes(tensors: Iterable[torch.Tensor]) -> None:
             torch.autograd.graph.increment_version(tensor)
 
 
-def _check(name: str, target: object, tensor: SafetensorMetadata, device: torch.device) -> None:
+def _check(
+    name: str, target: object, found: tuple[str, SafetensorMetadata], device: torch.device
+) -> None:
+    path, tensor = found
+    try:
+        _check_target(name, target, tensor, device)
+    except RunaiStreamerInvalidInputException as error:
+        raise of_file(error, path) from None
+
+
+def _check_target(
+    name: str, target: object, tensor: SafetensorMetadata, device: torch.device
+) -> None:
     def fail(what: str) -> NoReturn:
         raise RunaiStreamerInvalidInputException(f"into: the destination of {name!r} {what}")
 

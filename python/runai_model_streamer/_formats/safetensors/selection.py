@@ -37,14 +37,15 @@ def select(files: Sequence[SafetensorsMetadata], wanted: Selection | None) -> Te
     """
     if isinstance(wanted, NamesOfFiles):
         return [_named(file, wanted.names.get(file.path, ())) for file in files]
-    return _select([file.tensors_metadata for file in files], wanted)
+    return _select(files, wanted)
 
 
 def _named(file: SafetensorsMetadata, names: Container[str]) -> list[SafetensorMetadata]:
     return [tensor for tensor in file.tensors_metadata if tensor.name in names]
 
 
-def _select(files: Sequence[list[SafetensorMetadata]], wanted: TensorNames | None) -> Tensors:
+def _select(headers: Sequence[SafetensorsMetadata], wanted: TensorNames | None) -> Tensors:
+    files = [file.tensors_metadata for file in headers]
     if wanted is None:
         return [list(file) for file in files]
     if callable(wanted):
@@ -64,8 +65,16 @@ def _select(files: Sequence[list[SafetensorMetadata]], wanted: TensorNames | Non
     refuse_missing("tensor_names", missing)
     twice = sorted(name for name in chosen if counts[name] > 1)
     if twice:
+        first, second = [
+            file.path
+            for file in headers
+            for tensor in file.tensors_metadata
+            if tensor.name == twice[0]
+        ][:2]
         raise RunaiStreamerInvalidInputException(
-            f"tensor_names: {twice[0]!r} stands in more than one file (duplicate)"
+            f"{second}: tensor_names: {twice[0]!r} stands in more than one file (duplicate): in "
+            f"{shown_path(first)!r} too",
+            path=second,
         )
     return [[tensor for tensor in file if tensor.name in chosen] for file in files]
 

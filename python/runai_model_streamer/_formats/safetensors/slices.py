@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from runai_model_streamer._errors import RunaiStreamerInvalidInputException
+from runai_model_streamer._errors import RunaiStreamerInvalidInputException, of_file
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.names import matching, refuse_missing
 from runai_model_streamer._spans import Along, Spans, spans_of
@@ -122,11 +122,12 @@ class Parts:
 
 def take_slices(
     files: Tensors,
+    paths: Sequence[str],
     slices: SlicesOf[Any] | Parts | None,
     dtype_of: Callable[[SafetensorMetadata], object] = SafetensorMetadata.get_torch_dtype,
 ) -> Tensors:
-    """`files` with the wanted part of each tensor, and without those that are not wanted. A
-    function of the caller gets the dtype as `dtype_of` gives it."""
+    """`files`, which are at `paths`, with the wanted part of each tensor, and without those that
+    are not wanted. A function of the caller gets the dtype as `dtype_of` gives it."""
     if slices is None:
         return files
     if isinstance(slices, Parts):
@@ -146,13 +147,18 @@ def take_slices(
             f"slices takes a mapping of names to indices or a function, not {type(slices).__name__}"
         )
     return [
-        [
-            part_of(tensor, resolve_index(tensor.name, tensor.get_torch_shape(), index))
-            for tensor in file
-            if (index := chosen(tensor)) is not None
-        ]
-        for file in files
+        [_part_at(path, tensor, index) for tensor in file if (index := chosen(tensor)) is not None]
+        for path, file in zip(paths, files, strict=True)
     ]
+
+
+def _part_at(path: str, tensor: SafetensorMetadata, index: object) -> SafetensorMetadata:
+    shape = tensor.get_torch_shape()
+    try:
+        part = resolve_index(tensor.name, shape, index)
+    except RunaiStreamerInvalidInputException as error:
+        raise of_file(error, path) from None
+    return part_of(tensor, part)
 
 
 def _by_pattern(

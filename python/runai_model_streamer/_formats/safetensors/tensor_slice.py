@@ -14,6 +14,8 @@ from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
     StreamerClosedError,
+    of_file,
+    shown_path,
 )
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata, check_tensors
 from runai_model_streamer._formats.safetensors.headers import (
@@ -211,12 +213,19 @@ class TensorSlice(Generic[T]):
     def _leading(self) -> int:
         shape = self._tensor.get_torch_shape()
         if not shape:
-            raise TypeError(f"tensor {self._tensor.name!r} has no dimension")
+            raise TypeError(
+                f"{shown_path(self._file.path)}: tensor {self._tensor.name!r} has no dimension"
+            )
         return shape[0]
 
     def _read(self, index: Any) -> tuple[T, tuple[Any, ...]]:
         """What has to be read for `index`, and the index of what is wanted in it."""
-        part, rest = _split(self._tensor.name, self._tensor.get_torch_shape(), index)
+        try:
+            part, rest = _split(self._tensor.name, self._tensor.get_torch_shape(), index)
+        except RunaiStreamerInvalidInputException as error:
+            raise of_file(error, self._file.path) from None
+        except IndexError as error:
+            raise IndexError(f"{shown_path(self._file.path)}: {error}") from None
         chosen = part_of(self._tensor, part)
         shape = tuple(along.size for along in part)
         made = self._library.empty(chosen, shape)
@@ -242,7 +251,7 @@ def _split(name: str, shape: Sequence[int], index: Any) -> tuple[list[Along], tu
             continue
         if not (_is_plain(item) or _is_advanced(item)):
             raise RunaiStreamerInvalidInputException(
-                f"{type(item).__name__} can't index a tensor: use a number or a slice"
+                f"{type(item).__name__} can't index a tensor: use a number or a slice, for {name!r}"
             )
         if not _is_plain(item) or item is Ellipsis:
             rest += items[number:]  # torch says what it means, and of which dimensions
@@ -254,12 +263,13 @@ def _split(name: str, shape: Sequence[int], index: Any) -> tuple[list[Along], tu
         size = shape[dimension]
         left: Any = 0
         if isinstance(item, slice):
-            part[dimension], left = _of_slice(size, item)
+            part[dimension], left = _of_slice(name, size, item)
         else:
             row = operator.index(item)
             if not -size <= row < size:
                 raise IndexError(
-                    f"index {row} is out of range for dimension {dimension} with size {size}"
+                    f"tensor {name!r}: index {row} is out of range for dimension {dimension} with "
+                    f"size {size}"
                 )
             part[dimension] = Along(row % size, 1)
         rest.append(left)
@@ -288,11 +298,11 @@ def _is_tensor(item: Any) -> bool:
     return loaded is not None and isinstance(item, loaded.Tensor)
 
 
-def _of_slice(size: int, item: slice) -> tuple[Along, slice]:
+def _of_slice(name: str, size: int, item: slice) -> tuple[Along, slice]:
     start, stop, step = item.indices(size)
     if step < 1:
         raise RunaiStreamerInvalidInputException(
-            f"a step of {step} is not supported: read the slice and flip it"
+            f"tensor {name!r}: a step of {step} is not supported: read the slice and flip it"
         )
     width = max(0, stop - start)
     return Along(start, width), slice(None) if step == 1 else slice(None, None, step)
