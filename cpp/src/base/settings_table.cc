@@ -114,7 +114,7 @@ constexpr SettingInfo kTable[] = {
     {"S3", "AWS_ENDPOINT_URL_SSO", kText, "AWS", "a URL", 0, 0, "URL of the SSO portal service."},
     {"S3", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", kBool, value(false), kSwitch, 0, 0,
      "Ignore the endpoints of the profile."},
-    {"S3", "RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING", kBool, "addressing_style of the profile; 1, but 0 for IP addresses, localhost, and hosts of an endpoint that do not resolve with the bucket", kSwitch, 0, 0,
+    {"S3", "RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING", kBool, "addressing_style of the profile; 1, but 0 for IP addresses, localhost, and endpoints that are not reached at the host with the bucket", kSwitch, 0, 0,
      "Put the bucket into the host name. Buckets with dots always use path style."},
     {"S3", "AWS_USE_FIPS_ENDPOINT", kBool, "use_fips_endpoint of the profile, 0", kSwitch, 0, 0,
      "Use the FIPS endpoints of AWS. An endpoint that is configured stays as it is."},

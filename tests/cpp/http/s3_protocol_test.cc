@@ -26,16 +26,46 @@ class S3Protocol : public ::testing::Test {
   const CredentialsProvider provider_;
 };
 
-TEST_F(S3Protocol, AHostThatDoesNotResolveIsRememberedForPathStyle) {
+TEST_F(S3Protocol, StylesTakeTurnsUntilTheStoreResponds) {
+  const auto protocol = make({{"AWS_ENDPOINT_URL", "http://minio:9000"}});
+  const Location location = *protocol->locate("s3://bucket/key", /*directory=*/false);
+  for (int turn = 0; turn < 3; ++turn) {
+    const Request first = read(*protocol, location);
+    EXPECT_EQ(first.url, "http://bucket.minio:9000/key");
+    EXPECT_TRUE(protocol->elsewhere(location, first, nullptr, false));
+    const Request second = read(*protocol, location);
+    EXPECT_EQ(second.url, "http://minio:9000/bucket/key");
+    // Another connection may have begun before that.
+    EXPECT_TRUE(protocol->elsewhere(location, first, nullptr, false));
+    EXPECT_FALSE(protocol->elsewhere(location, second, nullptr, false));
+  }
+}
+
+TEST_F(S3Protocol, TheStyleThatTheStoreRespondedToIsKept) {
   const auto protocol = make({{"AWS_ENDPOINT_URL", "http://minio:9000"}});
   const Location location = *protocol->locate("s3://bucket/key", /*directory=*/false);
   const Request first = read(*protocol, location);
-  EXPECT_EQ(first.url, "http://bucket.minio:9000/key");
-  EXPECT_TRUE(protocol->unresolved(location, first));
-  EXPECT_EQ(read(*protocol, location).url, "http://minio:9000/bucket/key");
-  // Another connection may have begun before that.
-  EXPECT_TRUE(protocol->unresolved(location, first));
-  EXPECT_FALSE(protocol->unresolved(location, read(*protocol, location)));
+  EXPECT_FALSE(protocol->elsewhere(location, first, nullptr, true));
+  EXPECT_EQ(read(*protocol, location).url, first.url);
+  EXPECT_TRUE(protocol->elsewhere(location, first, nullptr, false));
+  const Request second = read(*protocol, location);
+  EXPECT_FALSE(protocol->elsewhere(location, second, nullptr, true));
+  EXPECT_EQ(read(*protocol, location).url, second.url);
+  EXPECT_TRUE(protocol->elsewhere(location, first, nullptr, true));
+}
+
+TEST_F(S3Protocol, OnlyARefusalOfAnotherServerLeadsToTheOtherStyle) {
+  const auto protocol = make({{"AWS_ENDPOINT_URL", "http://minio:9000"}});
+  const Location location = *protocol->locate("s3://bucket/key", /*directory=*/false);
+  const Request first = read(*protocol, location);
+  Response store;
+  store.status = 404;
+  store.body = "<Error><Code>NoSuchKey</Code></Error>";
+  EXPECT_FALSE(protocol->elsewhere(location, first, &store, false));
+  Response other;
+  other.status = 404;
+  other.body = "default backend - 404";
+  EXPECT_TRUE(protocol->elsewhere(location, first, &other, false));
 }
 
 TEST_F(S3Protocol, HostsOfAwsAndSettingsAreNotReplaced) {
@@ -45,7 +75,7 @@ TEST_F(S3Protocol, HostsOfAwsAndSettingsAreNotReplaced) {
                                            {"RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING", "1"}}}) {
     const auto protocol = make(settings);
     const Location location = *protocol->locate("s3://bucket/key", /*directory=*/false);
-    EXPECT_FALSE(protocol->unresolved(location, read(*protocol, location)));
+    EXPECT_FALSE(protocol->elsewhere(location, read(*protocol, location), nullptr, false));
   }
 }
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import urllib.parse
 
 import pytest
 
-from runai_model_streamer import StreamerError, list_safetensors
-from tests.python.object_storage.canned_s3 import DATA, listed, read, serve
-from tests.support.servers.canned import Canned
+from runai_model_streamer import StreamerError, list_files, list_safetensors
+from tests.python.object_storage.canned_s3 import DATA, error, listed, read, serve
+from tests.support.servers.canned import Answer, Canned
 from tests.support.servers.connect_proxy import ConnectProxy
 
 ACCESS_POINT = "arn:aws:s3:us-west-2:123456789012:accesspoint/mine"
@@ -200,6 +201,59 @@ class TestEndpointsOfOnesOwn:
             read()
         assert caught.value.code == "network"
         assert not endpoint.seen
+
+
+class TestHostsOfBuckets:
+    """Names are those of a proxy here: each resolves."""
+
+    @pytest.fixture
+    def network(self, configure, use):
+        """Starts what answers for all hosts. `answer` gets the host and the request."""
+        with contextlib.ExitStack() as stack:
+
+            def start(answer) -> Canned:
+                proxy = stack.enter_context(
+                    Canned(lambda seen: answer(urllib.parse.urlsplit(seen.path).hostname, seen))
+                )
+                configure("", {"AWS_ENDPOINT_URL": "http://minio.test:9000"})
+                use({"http_proxy": proxy.url})
+                return proxy
+
+            yield start
+
+    @pytest.mark.parametrize("status", [400, 403, 404, 421, 502, 503])
+    def test_the_path_is_taken_where_another_server_has_them(self, network, status):
+        def answer(host, seen):
+            if host != "minio.test":
+                return Answer(status, {}, b"default backend")
+            query = urllib.parse.urlsplit(seen.path).query
+            return listed({"key": len(DATA)}) if "list-type" in query else serve(seen)
+
+        proxy = network(answer)
+        assert read() == DATA
+        assert list_files("s3://bucket/") == [("s3://bucket/key", len(DATA))]
+        wrong = [seen.path for seen in proxy.seen if "//bucket.minio.test" in seen.path]
+        assert len(wrong) == 2  # the first request of the load, and of the list
+
+    def test_what_the_store_says_is_final(self, network):
+        proxy = network(lambda host, seen: error(404, "NoSuchKey"))
+        with pytest.raises(StreamerError, match="NoSuchKey"):
+            read()
+        assert [urllib.parse.urlsplit(s.path).hostname for s in proxy.seen] == ["bucket.minio.test"]
+
+    def test_the_error_of_the_last_host_is_told_where_none_is_the_store(self, network):
+        proxy = network(lambda host, seen: Answer(404, {}, b"default backend"))
+        with pytest.raises(StreamerError, match="HTTP 404"):
+            read()
+        hosts = [urllib.parse.urlsplit(s.path).hostname for s in proxy.seen]
+        assert hosts == ["bucket.minio.test", "minio.test"]
+
+    def test_a_setting_is_obeyed(self, network, use):
+        proxy = network(lambda host, seen: Answer(404, {}, b"default backend"))
+        use({"RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "1"})
+        with pytest.raises(StreamerError, match="HTTP 404"):
+            read()
+        assert len(proxy.seen) == 1
 
 
 @pytest.mark.parametrize("scheme", ["s3a", "S3A"])

@@ -110,6 +110,9 @@ class HttpSource : public Source {
     }
   }
   std::atomic<std::uint64_t>* verified() { return &verified_; }
+  // Whether the storage has responded to any request.
+  bool answered() const { return answered_.load(std::memory_order_relaxed); }
+  void set_answered() { answered_.store(true, std::memory_order_relaxed); }
   // The storage asks to slow down.
   void refused() { refusals_->fetch_add(1, std::memory_order_relaxed); }
   // Takes note of an object that was opened. Not ok if the settings refuse it.
@@ -122,6 +125,7 @@ class HttpSource : public Source {
   const SourceKind kind_;
   const HttpSourceSettings chosen_;
   Snapshot snapshot_;
+  std::atomic<bool> answered_{false};
   std::atomic<std::uint64_t> verified_{0};  // objects
   const std::shared_ptr<std::atomic<std::uint64_t>> refusals_ =
       std::make_shared<std::atomic<std::uint64_t>>(0);
@@ -245,10 +249,14 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
     if (status.code() == Code::kInvalid && *credentials) {  // which of them was not sent
       status = std::move(status).with_identity((*credentials)->identity);
     }
-    if (outcome.unresolved && !transport.reached.load(std::memory_order_relaxed) &&
-        protocol_.unresolved(operation.location, *request) && ++again <= kMaxAgain) {
+    const bool refused = status.ok() && !good;
+    if ((outcome.unreachable || refused) &&
+        protocol_.elsewhere(operation.location, *request, refused ? response : nullptr,
+                            source_.answered()) &&
+        ++again <= kMaxAgain) {
       continue;
     }
+    if (status.ok()) source_.set_answered();
     std::chrono::milliseconds retry_after{0};
     if (status.ok()) {
       const bool foreign = good && operation.foreign && operation.foreign();

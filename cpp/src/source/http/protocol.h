@@ -181,8 +181,11 @@ class Protocol {
   virtual bool has_checksum_request() const { return false; }
   // Understands any response that is not 2xx, redirects included. Bodies may be cut or missing.
   virtual ServerError read_error(const Location& location, const Response& response) = 0;
-  // The host of a request does not resolve. Whether make_read() and make_list() will name another.
-  virtual bool unresolved(const Location& /*location*/, const Request& /*request*/) {
+  // A request found no server (null), or one that refuses it. Whether it is worth another attempt
+  // at once since make_read() and make_list() name another host by now. `settled`: the storage has
+  // responded to a request of this source before.
+  virtual bool elsewhere(const Location& /*location*/, const Request& /*request*/,
+                         const Response* /*response*/, bool /*settled*/) {
     return false;
   }
   // Objects up to this size may be read from servers that ignore Range, by reading past the rest.

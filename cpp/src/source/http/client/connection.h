@@ -91,7 +91,6 @@ struct TransferResult {
   bool retry = false;        // worth another attempt
   bool unreachable = false;  // no connection was made: DNS, refused, TLS
   bool refused = false;      // of these: nobody listens there, or not yet
-  bool unresolved = false;   // of these: the name of the host is unknown
 };
 
 // How long a service that is beside the storage is asked again.

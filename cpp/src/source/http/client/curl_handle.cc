@@ -188,7 +188,6 @@ TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_CONNECT:
       hint = "Check the endpoint's address";
-      outcome.unresolved = result == CURLE_COULDNT_RESOLVE_HOST;
       outcome.refused = result == CURLE_COULDNT_CONNECT && os_error == ECONNREFUSED;
       if (const int none = descriptor_errno(); none != 0) {
         code = Code::kIo;

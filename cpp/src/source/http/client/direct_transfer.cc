@@ -32,7 +32,6 @@ TransferResult unresolved(const std::string& host, int error) {
                                   "Could not resolve host: " + host + " (" + why + ")");
   result.status = std::move(result.status).with_hint("Check the endpoint's address");
   result.unreachable = true;
-  result.unresolved = error != 0;
   return result;
 }
 

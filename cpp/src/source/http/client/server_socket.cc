@@ -167,8 +167,7 @@ TransferResult ServerSocket::reach(const Url& url, const std::vector<std::string
                                                           gai_strerror(error) + ")")
                             .with_hint("Check the endpoint's address"),
               .retry = true,
-              .unreachable = true,
-              .unresolved = true};
+              .unreachable = true};
     }
   }
   candidates = in_turn(std::move(candidates));

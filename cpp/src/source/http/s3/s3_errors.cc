@@ -80,6 +80,13 @@ ServerError read_s3_error(const Response& response) {
   return error;
 }
 
+bool is_s3_response(const Response& response) {
+  if (!response.header("x-amz-request-id").empty()) return true;
+  if (!response.header("x-amz-bucket-region").empty()) return true;
+  const auto xml = parse_xml(response.body);
+  return xml && xml->name == "Error";
+}
+
 std::string region_in_response(const Response& response) {
   if (const std::string_view region = response.header("x-amz-bucket-region"); !region.empty()) {
     return std::string(region);

@@ -10,6 +10,9 @@ namespace streamer::http {
 // By status, code and message of a response; the body may be missing (HEAD, 304).
 ServerError read_s3_error(const Response& response);
 
+// Whether a refusal is one of S3, and not of a server that happens to be at the address.
+bool is_s3_response(const Response& response);
+
 // The region that a response says the bucket is in, or empty.
 std::string region_in_response(const Response& response);
 

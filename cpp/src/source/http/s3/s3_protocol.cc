@@ -72,7 +72,8 @@ class S3Protocol : public Protocol {
   Result<ListPage> read_list(const Location& directory, bool recursive, const std::string& next,
                              const Response& response) override;
   ServerError read_error(const Location& location, const Response& response) override;
-  bool unresolved(const Location& location, const Request& request) override;
+  bool elsewhere(const Location& location, const Request& request, const Response* response,
+                 bool settled) override;
   std::string trust_file() const override { return profile_.value("ca_bundle"); }
 
  private:
@@ -211,17 +212,20 @@ Endpoint S3Protocol::endpoint(const Location& location, const Credentials* who) 
   return found;
 }
 
-// An endpoint of one's own seldom has a name for each bucket: then the bucket goes into the path,
-// unless a setting says otherwise.
-bool S3Protocol::unresolved(const Location& location, const Request& request) {
+// An endpoint of one's own seldom has a name and a certificate for each bucket. A wildcard of its
+// domain may even lead to another server. Unless a setting chooses, both styles take turns until S3
+// responds.
+bool S3Protocol::elsewhere(const Location& location, const Request& request,
+                           const Response* response, bool settled) {
   const Result<Url> url = parse_url(request.url);
   if (!url.ok() || addressing_.virtual_hosts || is_arn(location.container) ||
-      ("." + url->host).ends_with("." + aws_suffix(standard_region())) ||
-      !url->host.starts_with(location.container + ".")) {
+      ("." + url->host).ends_with("." + aws_suffix(standard_region()))) {
     return false;
   }
-  path_style_ = true;
-  return true;
+  if (response != nullptr && is_s3_response(*response)) return false;
+  const bool virtual_host = url->host.starts_with(location.container + ".");
+  if (!settled) path_style_ = virtual_host;
+  return virtual_host && path_style_;
 }
 
 Result<CredentialsRef> S3Protocol::credentials(const Location& location, Connection& connection) {
