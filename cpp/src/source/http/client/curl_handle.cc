@@ -53,7 +53,8 @@ CURLcode CurlHandle::set_up_tls(CURL*, void* context, void* handle) {
   auto* const self = static_cast<CurlHandle*>(handle);
   auto* const ssl = static_cast<SSL_CTX*>(context);
   if (self->certificates_) SSL_CTX_set1_cert_store(ssl, self->certificates_.get());
-  decline_certificates(ssl, &self->asked_for_certificate_);
+  CertificateDemand::decline(ssl);
+  self->demand_.watch(ssl);
   return CURLE_OK;
 }
 
@@ -105,9 +106,7 @@ void CurlHandle::prepare(const Request& request, const TransportSettings& settin
   set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
   certificates_.reset();
   const Result<Url> url = parse_url(request.url);
-  std::string origin = url.ok() ? url->origin() : "this address";
-  if (origin != origin_) asked_for_certificate_ = false;
-  origin_ = std::move(origin);
+  demand_.expect(url.ok() ? url->origin() : "this address");
   // Parsing those of the system takes 15 ms.
   proxy_ = proxy_for(request);
   if (!request.url.starts_with("http://") || !proxy_.empty()) trust(settings.trust);
@@ -208,12 +207,12 @@ TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error
     default: break;
   }
   std::string message = error_[0] != '\0' ? error_ : curl_easy_strerror(result);
-  if (explain_tls_error(origin_, asked_for_certificate_, connected, &message, &hint)) {
+  if (demand_.explain(connected, &message, &hint)) {
     outcome.retry = false;
   } else if (result == CURLE_UNSUPPORTED_PROTOCOL && message.find("HTTP/0.9") != message.npos) {
     code = Code::kNetwork;
     message = "the server's response is not HTTP";
-    hint = "If the server at " + origin_ + " speaks TLS, use https:// in the endpoint";
+    hint = "If the server at " + demand_.origin() + " speaks TLS, use https:// in the endpoint";
   }
   if (!proxy_.empty() && !connected) {
     message = "no connection by the proxy " + shown_proxy(proxy_) + ": " + message;

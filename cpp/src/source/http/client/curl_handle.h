@@ -49,12 +49,7 @@ class CurlHandle {
   void end();
   // The error that `result` stands for.
   TransferResult outcome(CURLcode result, bool connected, int os_error) const;
-  // A response has begun.
-  void answered() { asked_for_certificate_ = false; }
-  // `outcome` of a request that no response came to.
-  TransferResult unanswered(TransferResult outcome) const {
-    return asked_for_certificate_ ? explain_silence(origin_, std::move(outcome)) : outcome;
-  }
+  CertificateDemand& demand() { return demand_; }
 
  private:
   static CURLcode set_up_tls(CURL* easy, void* context, void* handle);
@@ -66,9 +61,8 @@ class CurlHandle {
   std::unique_ptr<CURLM, MultiCleanup> multi_;
   std::unique_ptr<CURL, EasyCleanup> easy_;
   bool added_ = false;
-  std::string origin_;                  // of what prepare() was for
-  bool asked_for_certificate_ = false;  // by that server, which has not responded since
-  std::string proxy_;                   // of what prepare() was for
+  CertificateDemand demand_;
+  std::string proxy_;  // of what prepare() was for
   char error_[CURL_ERROR_SIZE] = {};
 };
 

@@ -173,9 +173,9 @@ TransferResult DirectTransfer::perform(const Request& request, Attempt* attempt,
     ResponseParser reader(attempt, request.method == "HEAD");
     TransferResult outcome = exchange(&channel, text, &reader, attempt, end, times);
     if (reader.begun()) {
-      channel.socket.answered();
+      channel.socket.demand().answered();
     } else {
-      outcome = channel.socket.unanswered(std::move(outcome));
+      outcome = channel.socket.demand().unanswered(std::move(outcome));
     }
     const bool fine = outcome.status.ok() && reader.done() && reader.reusable();
     const bool ended = !attempt->abort.ok() || !attempt->transport->interrupted().ok();

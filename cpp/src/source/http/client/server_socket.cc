@@ -144,9 +144,7 @@ milliseconds until(Clock::time_point end) {
 TransferResult ServerSocket::connect(const Url& url, const std::vector<std::string>& addresses,
                                      milliseconds timeout, Attempt* attempt) {
   close();
-  std::string origin = url.origin();
-  if (origin != origin_) asked_for_certificate_ = false;
-  origin_ = std::move(origin);
+  demand_.expect(url.origin());
   const Clock::time_point end = Clock::now() + timeout;
   TransferResult outcome = reach(url, addresses, end, attempt);
   if (outcome.status.ok() && url.scheme == "https") outcome = secure(url, end, attempt);
@@ -224,15 +222,13 @@ TransferResult ServerSocket::reach(const Url& url, const std::vector<std::string
 }
 
 TransferResult ServerSocket::secure(const Url& url, Clock::time_point end, Attempt* attempt) {
-  TransferResult outcome =
-      tls_.begin(socket_, url, attempt->transport->settings.trust, &asked_for_certificate_);
+  TransferResult outcome = tls_.begin(socket_, url, attempt->transport->settings.trust, &demand_);
   if (!outcome.status.ok()) return outcome;
   for (;;) {
     const Io io = tls_.handshake();
     if (io == Io::kDone) return {};
     if (io == Io::kFailed) {
-      outcome = explained(tls_.refusal(), /*connected=*/false);
-      return asked_for_certificate_ ? explain_silence(origin_, std::move(outcome)) : outcome;
+      return demand_.unanswered(explained(tls_.refusal(), /*connected=*/false));
     }
     if (TransferResult ended = ended_from_outside(attempt); !ended.status.ok()) return ended;
     if (Clock::now() >= end) {
@@ -248,9 +244,7 @@ TransferResult ServerSocket::secure(const Url& url, Clock::time_point end, Attem
 TransferResult ServerSocket::explained(TransferResult outcome, bool connected) const {
   std::string message = outcome.status.detail().message;
   std::string hint = outcome.status.detail().hint;
-  if (!explain_tls_error(origin_, asked_for_certificate_, connected, &message, &hint)) {
-    return outcome;
-  }
+  if (!demand_.explain(connected, &message, &hint)) return outcome;
   outcome.retry = false;
   outcome.status =
       Status::error(outcome.status.code(), std::move(message)).with_hint(std::move(hint));

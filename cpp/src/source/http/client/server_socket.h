@@ -42,12 +42,7 @@ class ServerSocket {
 
   const std::string& peer() const { return peer_; }  // its address
   std::int64_t port() const { return port_; }        // of this side
-  // A response has begun: whatever the server had asked for, it goes on without.
-  void answered() { asked_for_certificate_ = false; }
-  // `outcome` of a request that no response came to.
-  TransferResult unanswered(TransferResult outcome) const {
-    return asked_for_certificate_ ? explain_silence(origin_, std::move(outcome)) : outcome;
-  }
+  CertificateDemand& demand() { return demand_; }
 
  private:
   // The TCP connection, and TLS over it.
@@ -60,8 +55,7 @@ class ServerSocket {
   int os_error_ = 0;
   std::int64_t port_ = -1;
   std::string peer_;
-  std::string origin_;
-  bool asked_for_certificate_ = false;
+  CertificateDemand demand_;
   TlsSession tls_;
 };
 

@@ -38,7 +38,7 @@ bool wants_certificate(const std::string& message) {
 
 bool is_alert(const std::string& message) { return message.find(" alert ") != message.npos; }
 
-// The place of the flag in an SSL, and in an SSL_CTX.
+// The place of the CertificateDemand in an SSL, and in an SSL_CTX.
 int session_index() {
   static const int index = SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
   return index;
@@ -46,13 +46,6 @@ int session_index() {
 int context_index() {
   static const int index = SSL_CTX_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
   return index;
-}
-
-int note_demand(SSL* ssl, X509**, EVP_PKEY**) {
-  void* flag = SSL_get_ex_data(ssl, session_index());
-  if (flag == nullptr) flag = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), context_index());
-  if (flag != nullptr) *static_cast<bool*>(flag) = true;
-  return 0;
 }
 
 // OpenSSL's own sockets raise SIGPIPE.
@@ -107,7 +100,7 @@ std::shared_ptr<SSL_CTX> make_context(const TrustStore& trust,
                    SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   SSL_CTX_set_read_ahead(context.get(), 1);
   SSL_CTX_set_default_read_buffer_len(context.get(), kReadAhead);
-  decline_certificates(context.get(), nullptr);
+  CertificateDemand::decline(context.get());
   const bool ready = SSL_CTX_set_min_proto_version(context.get(), TLS1_2_VERSION) == 1 &&
                      SSL_CTX_set_alpn_protos(context.get(), kProtocols, sizeof kProtocols - 1) == 0;
   return ready ? context : nullptr;
@@ -182,33 +175,47 @@ void set_up_openssl() {
   static_cast<void>(done);
 }
 
-void decline_certificates(SSL_CTX* context, bool* flag) {
-  if (flag != nullptr) SSL_CTX_set_ex_data(context, context_index(), flag);
-  SSL_CTX_set_client_cert_cb(context, &note_demand);
+int CertificateDemand::note(SSL* session, X509**, EVP_PKEY**) {
+  void* demand = SSL_get_ex_data(session, session_index());
+  if (demand == nullptr) demand = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(session), context_index());
+  if (demand != nullptr) static_cast<CertificateDemand*>(demand)->asked_ = true;
+  return 0;
 }
 
-bool explain_tls_error(const std::string& origin, bool asked, bool connected, std::string* message,
-                       std::string* hint) {
+void CertificateDemand::expect(std::string origin) {
+  if (origin != origin_) asked_ = false;
+  origin_ = std::move(origin);
+}
+
+void CertificateDemand::decline(SSL_CTX* context) { SSL_CTX_set_client_cert_cb(context, &note); }
+
+void CertificateDemand::watch(SSL* session) { SSL_set_ex_data(session, session_index(), this); }
+
+void CertificateDemand::watch(SSL_CTX* context) {
+  SSL_CTX_set_ex_data(context, context_index(), this);
+}
+
+bool CertificateDemand::explain(bool connected, std::string* message, std::string* hint) const {
   if (!connected && lacks_tls(*message)) {
-    *message = "the server at " + origin + " does not speak TLS";
+    *message = "the server at " + origin_ + " does not speak TLS";
     *hint = "Use http:// in the endpoint if the server is a plain one";
     return true;
   }
-  if (wants_certificate(*message) || (!connected && asked && is_alert(*message))) {
-    *message = "the server at " + origin + " demands a client certificate";
+  if (wants_certificate(*message) || (!connected && asked_ && is_alert(*message))) {
+    *message = "the server at " + origin_ + " demands a client certificate";
     *hint = kNoClientCertificates;
     return true;
   }
   return false;
 }
 
-TransferResult explain_silence(const std::string& origin, TransferResult outcome) {
-  if (!outcome.retry || outcome.status.code() != Code::kNetwork) return outcome;
+TransferResult CertificateDemand::unanswered(TransferResult outcome) const {
+  if (!asked_ || !outcome.retry || outcome.status.code() != Code::kNetwork) return outcome;
   const ErrorDetail& detail = outcome.status.detail();
   // An alert is the server's decision; anything else may pass.
   outcome.retry = !is_alert(detail.message);
   outcome.status =
-      Status::error(Code::kNetwork, "the server at " + origin +
+      Status::error(Code::kNetwork, "the server at " + origin_ +
                                         " asked for a client certificate, and ended the "
                                         "connection: " +
                                         detail.message)
@@ -217,7 +224,8 @@ TransferResult explain_silence(const std::string& origin, TransferResult outcome
   return outcome;
 }
 
-TransferResult TlsSession::begin(int socket, const Url& url, const TrustStore& trust, bool* asked) {
+TransferResult TlsSession::begin(int socket, const Url& url, const TrustStore& trust,
+                                 CertificateDemand* demand) {
   end();
   error_.clear();
   std::shared_ptr<SSL_CTX> context = context_for(trust);
@@ -234,7 +242,7 @@ TransferResult TlsSession::begin(int socket, const Url& url, const TrustStore& t
   socket_ = socket;
   BIO_set_data(bio, &socket_);
   SSL_set_bio(ssl_.get(), bio, bio);
-  SSL_set_ex_data(ssl_.get(), session_index(), asked);
+  demand->watch(ssl_.get());
   if (resumable_) SSL_set_session(ssl_.get(), resumable_.get());
   if (!expect_host(ssl_.get(), url)) {
     ssl_.reset();

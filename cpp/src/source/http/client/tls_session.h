@@ -24,18 +24,35 @@ enum class Io {
 // OpenSSL for this process: it leaves nothing to the end of the process.
 void set_up_openssl();
 
-// What an error of TLS means to the caller of the server at `origin`. `asked` is whether the server
-// has asked for a client certificate. False: nothing that is known here.
-bool explain_tls_error(const std::string& origin, bool asked, bool connected, std::string* message,
-                       std::string* hint);
-// `outcome` of a request that no response came to, of a server that has asked for a client
-// certificate. It may have ended the connection before its reason arrived: the error then says
-// that it had asked.
-TransferResult explain_silence(const std::string& origin, TransferResult outcome);
+// The server that is connected to, and whether it has asked for a client certificate. Sessions go
+// on without one.
+class CertificateDemand {
+ public:
+  // Connections go to the server at `origin` from now on.
+  void expect(std::string origin);
+  const std::string& origin() const { return origin_; }
 
-// Lets sessions of `context` go on without a client certificate where a server asks for one, which
-// sets `flag`. It outlives them; null: each session has its own flag.
-void decline_certificates(SSL_CTX* context, bool* flag);
+  // Lets sessions of `context` go on without a certificate.
+  static void decline(SSL_CTX* context);
+  // Notes what the server asks for, in one session of such a context or in all of them. This object
+  // outlives them.
+  void watch(SSL* session);
+  void watch(SSL_CTX* context);
+
+  // A response has begun: whatever the server had asked for, it goes on without.
+  void answered() { asked_ = false; }
+  // `outcome` of a request that no response came to. A server that has asked may have ended the
+  // connection before its reason arrived: the error then says that it had asked.
+  TransferResult unanswered(TransferResult outcome) const;
+  // What an error of TLS means to the caller. False: nothing that is known here.
+  bool explain(bool connected, std::string* message, std::string* hint) const;
+
+ private:
+  static int note(SSL* session, X509**, EVP_PKEY**);
+
+  std::string origin_;
+  bool asked_ = false;  // since the last response
+};
 
 // Owned by one thread. The socket is the caller's, is non-blocking, and outlives it.
 class TlsSession {
@@ -46,9 +63,9 @@ class TlsSession {
   TlsSession& operator=(const TlsSession&) = delete;
 
   // Begins a session with the server of `url`, which must have a certificate of `trust` for its
-  // host. `asked` becomes true when it asks for a client certificate. A session with the same
-  // server before this one may be resumed.
-  TransferResult begin(int socket, const Url& url, const TrustStore& trust, bool* asked);
+  // host. A session with the same server before this one may be resumed.
+  TransferResult begin(int socket, const Url& url, const TrustStore& trust,
+                       CertificateDemand* demand);
   // To be called until it is done.
   Io handshake();
   // The reason why the handshake has failed.
