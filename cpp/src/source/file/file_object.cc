@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -25,34 +24,6 @@ constexpr int kProcessorsForCache = 8;
 constexpr double kMostly = 0.5;
 // Under a limit of the address space: what threads and memory of the engine take of it.
 constexpr std::uint64_t kOtherAddresses = 256 * kMiB;
-
-// File systems whose files can't vanish from under a mapping because a server went away.
-bool is_local(int fd) {
-  struct statfs info {};
-  if (fstatfs(fd, &info) != 0) return false;
-  switch (static_cast<unsigned long>(info.f_type)) {
-    case 0xEF53:      // ext2, ext3, ext4
-    case 0x58465342:  // xfs
-    case 0x9123683E:  // btrfs
-    case 0x01021994:  // tmpfs
-    case 0x858458F6:  // ramfs
-    case 0x794C7630:  // overlayfs
-    case 0xF2F52010:  // f2fs
-    case 0x2FC12FC1:  // zfs
-    case 0xCA451A4E:  // bcachefs
-    case 0x73717368:  // squashfs
-    case 0xE0F5E1E2:  // erofs
-      return true;
-    default: return false;
-  }
-}
-
-// A process of this machine serves its files (FUSE, virtiofs). If it hangs, a read that it has
-// begun to serve with O_DIRECT lets nobody leave, not even by SIGKILL.
-bool is_served_by_a_process(int fd) {
-  struct statfs info {};
-  return fstatfs(fd, &info) == 0 && static_cast<unsigned long>(info.f_type) == 0x65735546;
-}
 
 }  // namespace
 
@@ -100,11 +71,11 @@ class FileObject::PageCache final : public PageCacheDescriptors {
 };
 
 FileObject::FileObject(std::string path, const struct stat& info,
-                       std::unique_ptr<FileDescriptors> descriptors, bool local)
+                       std::unique_ptr<FileDescriptors> descriptors, FileSystemKind kind)
     : Object(std::move(path), static_cast<std::uint64_t>(info.st_size), FileStamp::version(info)),
       descriptors_(std::move(descriptors)),
-      local_(local),
-      stamp_(info, local_) {}
+      file_system_(kind),
+      stamp_(info, local()) {}
 
 Result<std::shared_ptr<const FileObject>> FileObject::open(const std::string& path,
                                                            FsPreference preference,
@@ -116,12 +87,12 @@ Result<std::shared_ptr<const FileObject>> FileObject::open(const std::string& pa
     if (S_ISDIR(info.st_mode)) return file_error("cannot read a directory", path, EISDIR);
     return Status::error(Code::kInvalid, "not a regular file").with_path(path);
   }
-  bool local = false;
+  FileSystemKind kind = FileSystemKind::kShared;
   if (const auto shared = (*opened)->borrow(DescriptorKind::kShared); shared.ok()) {
-    local = is_local(shared->fd());
+    kind = file_system_kind(shared->fd());
   }
-  if (!local) (*opened)->ignore_numbers();
-  auto object = std::shared_ptr<FileObject>(new FileObject(path, info, std::move(*opened), local));
+  if (kind != FileSystemKind::kLocal) (*opened)->ignore_numbers();
+  auto object = std::shared_ptr<FileObject>(new FileObject(path, info, std::move(*opened), kind));
   object->choose(preference, info.st_dev, systems);
   if (preference.only) {
     if (Status status = object->check_strategy(); !status.ok()) {
@@ -139,10 +110,8 @@ void FileObject::choose(FsPreference preference, dev_t device, FileSystems& syst
     strategy_ = preference.strategy;
     return;
   }
-  if (!local_) {
-    trial_ = systems.trial_of(device);
-    const auto shared = borrow(DescriptorKind::kShared);
-    if (shared.ok() && is_served_by_a_process(shared->fd())) trial_->refuse_direct();
+  if (!local()) {
+    trial_ = systems.trial_of(device, file_system_);
     return;
   }
   strategy_ = FsStrategy::kAuto;

@@ -38,10 +38,10 @@ class FileObject final : public Object {
   }
   // For a read at `offset` through the page cache: on shared file systems a stream.
   Result<FileDescriptors::Borrowed> borrow_for(std::uint64_t offset) const {
-    return local_ ? descriptors_->borrow(DescriptorKind::kShared)
-                  : descriptors_->borrow_stream(offset);
+    return local() ? descriptors_->borrow(DescriptorKind::kShared)
+                   : descriptors_->borrow_stream(offset);
   }
-  bool local() const { return local_; }
+  bool local() const { return file_system_ == FileSystemKind::kLocal; }
   // Whether direct reads are possible at all.
   bool has_direct() const;
   // How files of its file system are read best; null: way() tells how this one is.
@@ -64,7 +64,7 @@ class FileObject final : public Object {
   class Facts;
   class PageCache;
   FileObject(std::string path, const struct stat& info,
-             std::unique_ptr<FileDescriptors> descriptors, bool local);
+             std::unique_ptr<FileDescriptors> descriptors, FileSystemKind kind);
   void choose(FsPreference preference, dev_t device, FileSystems& systems);
   Status check_strategy() const;
   void map() const;
@@ -72,7 +72,7 @@ class FileObject final : public Object {
   double cached_part(std::uint64_t offset, std::uint64_t size) const;
 
   const std::unique_ptr<FileDescriptors> descriptors_;
-  const bool local_;  // the file system is no other machine's
+  const FileSystemKind file_system_;
   const FileStamp stamp_;
   FsStrategy strategy_ = FsStrategy::kBuffered;
   bool only_ = false;

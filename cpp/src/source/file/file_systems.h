@@ -14,6 +14,18 @@
 
 namespace streamer {
 
+// Who has the bytes of a file system.
+enum class FileSystemKind {
+  kLocal,   // this machine: files can't vanish from under a mapping because a server went away
+  kShared,  // maybe another machine
+  // A process of this machine (FUSE, virtiofs). If it hangs, a read that it has begun to serve with
+  // O_DIRECT lets nobody leave, not even by SIGKILL.
+  kServedByAProcess,
+};
+
+// That of the file system of the open file `fd`.
+FileSystemKind file_system_kind(int fd);
+
 // Thread-safe.
 class FileSystems {
  public:
@@ -22,8 +34,8 @@ class FileSystems {
 
   const std::shared_ptr<DescriptorCache>& descriptors() const { return descriptors_; }
 
-  // The trial of the shared file system `device`.
-  std::shared_ptr<ReadTrial> trial_of(dev_t device) EXCLUDES(mutex_);
+  // The trial of the file system `device`, which is not local.
+  std::shared_ptr<ReadTrial> trial_of(dev_t device, FileSystemKind kind) EXCLUDES(mutex_);
   // Adds what the trials have found.
   void describe(std::map<std::string, std::string>* notes) const EXCLUDES(mutex_);
 
