@@ -98,11 +98,9 @@ struct Opener::Opening {
 
 int Opener::width(SourceKind kind, const Source& source) const {
   const SourceTraits& traits = source.traits();
-  const int affordable = affordable_readers(budget_.limit(), traits);
-  const bool exact = options_.memory_limit.kind() == MemoryLimit::Kind::kBytes;
+  const int affordable = std::min(readers_.most(kind), affordable_readers(budget_.limit(), traits));
   const int chosen = options_.concurrency_for(kind);
-  int least = chosen > 0 ? chosen : traits.initial_concurrency;
-  if (exact) least = std::min(least, affordable);
+  const int least = std::min(chosen > 0 ? chosen : traits.initial_concurrency, readers_.most(kind));
   if (chosen > 0 || traits.open_concurrency <= least) return least;
   const int most = std::min({traits.open_concurrency, affordable_by_descriptors(), affordable});
   const double wanted = least + source.proximity().latency * kOpensPerSecond;

@@ -10,6 +10,7 @@
 #include "base/cancel.h"
 #include "base/memory_budget.h"
 #include "engine/file_set.h"
+#include "engine/reader_quota.h"
 #include "engine/scheduler.h"
 
 namespace streamer {
@@ -23,8 +24,13 @@ class Opener {
  public:
   // All outlive the opener.
   Opener(const Options& options, FileSet& files, Scheduler& scheduler, const MemoryBudget& budget,
-         const CancelToken& cancel)
-      : options_(options), files_(files), scheduler_(scheduler), budget_(budget), cancel_(cancel) {}
+         const ReaderQuota& readers, const CancelToken& cancel)
+      : options_(options),
+        files_(files),
+        scheduler_(scheduler),
+        budget_(budget),
+        readers_(readers),
+        cancel_(cancel) {}
 
   // See Stream.
   Result<std::vector<OpenedFile>> open(const std::vector<std::string>& paths,
@@ -45,6 +51,7 @@ class Opener {
   FileSet& files_;
   Scheduler& scheduler_;
   const MemoryBudget& budget_;
+  const ReaderQuota& readers_;
   const CancelToken& cancel_;
 };
 

@@ -61,10 +61,11 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
         scheduler_(std::make_shared<Scheduler>(budget_, pool_, options_.memory_limit,
                                                [this](WorkerId worker) { start_worker(worker); })),
         views_(std::make_shared<HeldViews>(budget_)),
+        readers_(*budget_),
         files_(options_, cancel_, budget_.get(),
                [this](SourceKind kind, const SourceTraits& traits) { add_source(kind, traits); }),
-        opener_(options_, files_, *scheduler_, *budget_, cancel_),
-        worker_context_{files_, *scheduler_, *budget_, stats_, cancel_, writes_} {
+        opener_(options_, files_, *scheduler_, *budget_, readers_, cancel_),
+        worker_context_{files_, *scheduler_, readers_, stats_, cancel_, writes_} {
     pool_->set_listener(scheduler_);
   }
   ~Impl() {
@@ -125,6 +126,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
   const std::shared_ptr<Scheduler> scheduler_;
   StatsCollector stats_;
   const std::shared_ptr<HeldViews> views_;
+  ReaderQuota readers_;
   FileSet files_;
   Opener opener_;
 
@@ -156,6 +158,9 @@ void Stream::Impl::add_source(SourceKind kind, const SourceTraits& traits) {
   int chosen = options_.concurrency_for(kind);
   const bool exact = options_.memory_limit.kind() == MemoryLimit::Kind::kBytes;
   const SourceTraits paid = exact ? set_aside_for_readers(traits, &chosen, budget_.get()) : traits;
+  const int most = chosen > 0 ? chosen : paid.max_concurrency;
+  const bool bounded = exact && traits.reader_bytes > 0;
+  readers_.add_source(kind, bounded ? most : ReaderQuota::kNoLimit, traits.reader_bytes);
   scheduler_->add_source(
       kind, {.chunk_bytes = std::max(chunk, traits.min_chunk_bytes),
              .view_chunk_bytes = std::max(options_.chunk_bytes, traits.view_chunk_bytes),

@@ -94,25 +94,32 @@ Worker::Worker(WorkerId id, const WorkerContext& context) : id_(id), context_(co
 Worker::~Worker() { drop_readers(); }
 
 void Worker::drop_readers() noexcept {
-  readers_ = {};
-  context_.budget.reader_ended(std::exchange(reader_bytes_, 0));
+  for (int kind = 0; kind < kSourceKinds; ++kind) {
+    context_.readers.drop(static_cast<SourceKind>(kind), &readers_[kind]);
+  }
+}
+
+void Worker::end_job() noexcept {
+  for (int kind = 0; kind < kSourceKinds; ++kind) {
+    if (readers_[kind].in_use) context_.readers.end(static_cast<SourceKind>(kind), &readers_[kind]);
+  }
 }
 
 Worker& Worker::current() { return *current_worker; }
 
 Result<Reader*> Worker::reader(SourceKind kind) {
-  auto& reader = readers_[static_cast<int>(kind)];
-  if (!reader) {
-    auto source = context_.files.source(kind);
-    if (!source.ok()) return source.status();
+  ReaderSlot& slot = readers_[static_cast<int>(kind)];
+  auto source = context_.files.source(kind);
+  if (!source.ok()) return source.status();
+  if (context_.readers.begin(kind, &slot)) {
     auto made = (*source)->make_reader();
-    if (!made.ok()) return made.status();
-    reader = std::move(*made);
-    const std::uint64_t bytes = (*source)->traits().reader_bytes;
-    context_.budget.take_for_reader(bytes);
-    reader_bytes_ += bytes;
+    if (!made.ok()) {
+      context_.readers.drop(kind, &slot);
+      return made.status();
+    }
+    slot.reader = std::move(*made);
   }
-  return reader.get();
+  return slot.reader.get();
 }
 
 void Worker::run() {
@@ -121,14 +128,15 @@ void Worker::run() {
   while (Job job = context_.scheduler.take(id_)) {
     if (job.chunk) {
       serve(*job.chunk);
-      continue;
+    } else {
+      try {
+        job.task();
+      } catch (const std::bad_alloc&) {
+        drop_readers();
+        context_.scheduler.cancel_without_memory();
+      }
     }
-    try {
-      job.task();
-    } catch (const std::bad_alloc&) {
-      drop_readers();
-      context_.scheduler.cancel_without_memory();
-    }
+    end_job();
   }
   current_worker = nullptr;
 }

@@ -9,6 +9,7 @@
 
 #include "base/cancel.h"
 #include "engine/file_set.h"
+#include "engine/reader_quota.h"
 #include "engine/scheduler.h"
 #include "engine/stats.h"
 
@@ -18,7 +19,7 @@ namespace streamer {
 struct WorkerContext {
   FileSet& files;
   Scheduler& scheduler;
-  MemoryBudget& budget;
+  ReaderQuota& readers;
   StatsCollector& stats;
   const CancelToken& cancel;
   std::atomic<int>& writes;  // in flight, to destinations that only the caller keeps alive
@@ -36,12 +37,13 @@ class Worker {
 
   // Works until the scheduler ends it.
   void run();
-  // This worker's connection to a source.
+  // A connection to a source, until this job ends.
   Result<Reader*> reader(SourceKind kind);
   // Closes the connections: an operation ended by an exception, in a state that nobody knows.
   void drop_readers() noexcept;
 
  private:
+  void end_job() noexcept;
   void serve(Chunk& chunk) noexcept;
   // `*copied_later`: the bytes are on their way to a device, and somebody else reports the chunk.
   Status read(Chunk& chunk, ReadReport* report, bool* copied_later);
@@ -52,8 +54,7 @@ class Worker {
 
   const WorkerId id_;
   const WorkerContext& context_;
-  std::array<std::unique_ptr<Reader>, kSourceKinds> readers_;
-  std::uint64_t reader_bytes_ = 0;  // that count against the budget
+  std::array<ReaderSlot, kSourceKinds> readers_;  // others may take those that are not in use
 };
 
 }  // namespace streamer

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from runai_model_streamer import SafetensorsStreamer
+from runai_model_streamer import FileChunks, FileStreamer, SafetensorsStreamer
 from tests.python.object_storage.canned_s3 import serve
 from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support.models import check_same, save
@@ -32,7 +32,7 @@ with FileStreamer() as streamer:
 """
 LOAD_WITH_DESCRIPTORS = """
 import resource, sys
-from runai_model_streamer import SafetensorsStreamer
+from runai_model_streamer import FileChunks, FileStreamer, SafetensorsStreamer
 files, most = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 with SafetensorsStreamer() as streamer:
@@ -135,6 +135,31 @@ def test_a_connection_has_one_descriptor(scheme, certificate, authority):
         env |= S3_ENV | {"RUNAI_STREAMER_HEDGE": "0"}
         assert python(READ_AT_ONCE, *numbers, **env).split() == ["0"] * len(numbers)
     assert all(most[number] <= number + 8 for number in numbers), most
+
+
+def test_files_and_objects_together_stay_within_the_memory_limit(tmp_path, use):
+    """Files need more threads than there is memory for connections."""
+    limit, number = 8 << 20, 64
+    data = bytes(1 << 20)
+
+    def handler(seen: Seen) -> Answer:
+        return serve(seen, data)
+
+    requests = []
+    for i in range(number):
+        local = tmp_path / str(i)
+        local.write_bytes(data)
+        for path in (str(local), f"s3://bucket/{i}", f"gs://bucket/{i}"):
+            requests.append(FileChunks(len(requests), path, 0, [1 << 18] * 4))
+    with Canned(handler) as server:
+        use(S3_ENV | {"AWS_ENDPOINT_URL": server.url, "STORAGE_EMULATOR_HOST": server.url})
+        use({"RUNAI_STREAMER_MEMORY_LIMIT": str(limit)})
+        with FileStreamer() as streamer:
+            streamer.stream_files(requests)
+            assert len(list(streamer.get_chunks())) == 12 * number
+            stats = streamer.stats()
+    assert stats.memory_limit == limit
+    assert stats.peak_memory <= limit
 
 
 def model_of(files: int) -> tuple[dict[str, bytes], dict[str, torch.Tensor]]:
