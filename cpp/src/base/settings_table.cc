@@ -90,7 +90,7 @@ constexpr SettingInfo kTable[] = {
     {"Network", "SSL_CERT_FILE", kText, "the system's certificates", "a path", 0, 0,
      "PEM file of certificate authorities."},
     {"Network", "SSL_CERT_DIR", kText, "the system's certificates", "a path", 0, 0,
-     "Directory of certificate authorities, with hashed names."},
+     "Directories of certificate authorities, with hashed names, separated by colons."},
     {"Network", "REQUESTS_CA_BUNDLE", kText, "", "a path", 0, 0,
      "PEM file or directory of certificate authorities, if neither SSL_CERT_FILE nor SSL_CERT_DIR is set."},
     {"Network", "CURL_CA_BUNDLE", kText, "", "a path", 0, 0, "The same, after REQUESTS_CA_BUNDLE."},

@@ -2,9 +2,11 @@
 
 #include <sched.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdlib>
 #include <ctime>
@@ -113,6 +115,13 @@ std::uint64_t descriptor_limit() {
   rlimit limit{};
   const bool none = getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY;
   return none ? kNoLimit : limit.rlim_cur;
+}
+
+int exhausted_descriptors() {
+  const int probe = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (probe < 0) return errno == EMFILE || errno == ENFILE ? errno : 0;
+  ::close(probe);
+  return 0;
 }
 
 double processor_quota(const std::string& self, const std::string& root) {

@@ -21,6 +21,10 @@ std::uint64_t address_space_left();
 // Descriptors that the process may have (RLIMIT_NOFILE), or kNoLimit.
 std::uint64_t descriptor_limit();
 
+// EMFILE or ENFILE where no descriptor is left, else 0: what fails for lack of one does not always
+// tell.
+int exhausted_descriptors();
+
 // Processors that the quotas of a cgroup and of its ancestors allow (v2 or v1); infinite: no quota.
 // `self` is the file /proc/self/cgroup, `root` is where the hierarchies are mounted.
 double processor_quota(const std::string& self, const std::string& root);

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -54,12 +55,16 @@ class ServerSocketTest : public testing::Test {
  protected:
   TransferResult connect(const std::string& host, int port, std::vector<std::string> addresses,
                          int timeout_ms = 60'000) {
+    return connect(socket_, port, std::move(addresses), timeout_ms, host);
+  }
+  TransferResult connect(ServerSocket& socket, int port, const std::vector<std::string>& addresses,
+                         int timeout_ms, const std::string& host = "store.test") {
     Url url;
     url.scheme = "http";
     url.host = host;
     url.port = port;
     Attempt attempt(&transport_, &response_, nullptr);
-    return socket_.connect(url, addresses, std::chrono::milliseconds(timeout_ms), &attempt);
+    return socket.connect(url, addresses, std::chrono::milliseconds(timeout_ms), &attempt);
   }
 
   CancelToken cancel_;
@@ -97,6 +102,24 @@ TEST_F(ServerSocketTest, DoesNotWaitForASilentAddress) {
     if (socket_.peer() == "127.0.0.3") return;
   }
   FAIL() << "the queue of a listener has no end on this system";
+}
+
+TEST_F(ServerSocketTest, DoesNotWaitForManySilentAddresses) {
+  const std::vector<std::string> addresses{"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"};
+  const Listener last("127.0.0.5");
+  std::vector<std::unique_ptr<Listener>> silent;
+  std::vector<std::unique_ptr<ServerSocket>> queued;  // until nobody else is let in
+  for (std::size_t i = 0; i + 1 < addresses.size(); ++i) {
+    silent.push_back(std::make_unique<Listener>(addresses[i], last.port(), 0));
+    ASSERT_TRUE(silent.back()->bound());
+    for (int n = 0; n < 8; ++n) {
+      queued.push_back(std::make_unique<ServerSocket>());
+      if (!connect(*queued.back(), last.port(), {addresses[i]}, 50).status.ok()) break;
+    }
+    ASSERT_FALSE(queued.back()->open()) << "the queue of a listener has no end on this system";
+  }
+  ASSERT_TRUE(connect("store.test", last.port(), addresses, 240'000).status.ok());
+  EXPECT_EQ(socket_.peer(), "127.0.0.5");
 }
 
 TEST_F(ServerSocketTest, ARefusalIsTheErrorOfTheSystem) {

@@ -1,8 +1,6 @@
 #include "source/http/client/curl_handle.h"
 
 #include <openssl/ssl.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -13,6 +11,8 @@
 #include <string_view>
 #include <utility>
 
+#include "base/fork_lock.h"
+#include "base/system.h"
 #include "source/http/client/proxy.h"
 #include "source/http/client/tls_session.h"
 #include "text/url.h"
@@ -24,9 +24,9 @@ constexpr long kReceiveBuffer = 512 << 10;  // the most that libcurl takes
 
 // libcurl's only global state; set up by the first connection of the process, never at import.
 bool curl_ready() {
-  static std::mutex mutex;
+  static auto* const mutex = new ForkLock;  // for threads that outlive static objects
   static bool ready = false;
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(*mutex);
   if (!ready) set_up_openssl();
   if (!ready) ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
   return ready;
@@ -37,14 +37,6 @@ bool tls_is_ours() {
   const curl_version_info_data* info = curl_version_info(CURLVERSION_NOW);
   const std::string ours = "OpenSSL/" + std::to_string(OPENSSL_VERSION_NUMBER >> 28) + ".";
   return info->ssl_version != nullptr && std::string_view(info->ssl_version).starts_with(ours);
-}
-
-// EMFILE or ENFILE where no descriptor is left, else 0: libcurl does not tell.
-int descriptor_errno() {
-  const int probe = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (probe < 0) return errno == EMFILE || errno == ENFILE ? errno : 0;
-  ::close(probe);
-  return 0;
 }
 
 }  // namespace
@@ -188,7 +180,7 @@ TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error
     case CURLE_COULDNT_CONNECT:
       hint = "Check the endpoint's address";
       outcome.refused = result == CURLE_COULDNT_CONNECT && os_error == ECONNREFUSED;
-      if (const int none = descriptor_errno(); none != 0) {
+      if (const int none = exhausted_descriptors(); none != 0) {
         code = Code::kIo;
         os_error = none;
         hint = "Raise the limit of open files (ulimit -n)";

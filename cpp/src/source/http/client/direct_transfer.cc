@@ -7,6 +7,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/system.h"
+
 namespace streamer::http {
 namespace {
 
@@ -27,6 +29,12 @@ TransferResult network(Code code, std::string message, int os_error = 0) {
 
 // `error` is a code of getaddrinfo(), or 0 where the resolver has not responded in time.
 TransferResult unresolved(const std::string& host, int error) {
+  if (const int none = error == 0 ? 0 : exhausted_descriptors(); none != 0) {
+    TransferResult result = network(Code::kIo, "Could not resolve host: " + host, none);
+    result.status = std::move(result.status).with_hint("Raise the limit of open files (ulimit -n)");
+    result.unreachable = true;
+    return result;
+  }
   const std::string why = error == 0 ? "the resolver does not respond" : gai_strerror(error);
   TransferResult result = network(error == 0 ? Code::kTimeout : Code::kNetwork,
                                   "Could not resolve host: " + host + " (" + why + ")");
@@ -226,13 +234,13 @@ TransferResult DirectTransfer::exchange(Channel* channel, const std::string& tex
       }
     }
     if (result == Io::kDone && moved == 0 && !sending) {
-      if (reader->closed()) return {};
+      if (!socket.cut_off() && reader->closed()) return {};
       if (!reader->begun()) return network(Code::kNetwork, "the server closed the connection");
-      return network(Code::kShortRead, reader->in_header()
-                                           ? "the connection was closed within the header"
-                                           : "the connection was closed with " +
-                                                 std::to_string(reader->missing()) +
-                                                 " bytes missing");
+      std::string where = "within a body of unknown length";
+      if (reader->in_header()) where = "within the header";
+      if (reader->missing() > 0)
+        where = "with " + std::to_string(reader->missing()) + " bytes missing";
+      return network(Code::kShortRead, "the connection was closed " + where);
     }
     if (result == Io::kFailed) return socket.failure();
     if (Status status = attempt->transport->interrupted(); !status.ok()) return {status};

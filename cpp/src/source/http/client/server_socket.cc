@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <memory>
 #include <utility>
@@ -169,21 +168,20 @@ TransferResult ServerSocket::reach(const Url& url, const std::vector<std::string
     }
   }
   candidates = in_turn(std::move(candidates));
-  std::array<std::unique_ptr<Reaching>, 2> running;
+  std::vector<std::unique_ptr<Reaching>> running;
+  std::vector<pollfd> waiting;
   std::size_t next = 0;
   int last_error = ETIMEDOUT;
   Clock::time_point turn = Clock::now();
   for (;;) {
-    std::array<pollfd, running.size()> waiting;
-    std::size_t number = 0;
+    if (next < candidates.size() && Clock::now() >= turn) {
+      running.push_back(std::make_unique<Reaching>(candidates[next++], port));
+      turn = Clock::now() + kHeadStart;
+    }
+    waiting.clear();
     for (auto& one : running) {
-      if (!one && next < candidates.size() && Clock::now() >= turn) {
-        one = std::make_unique<Reaching>(candidates[next++], port);
-        turn = Clock::now() + kHeadStart;
-      }
-      if (!one) continue;
       if (one->pending()) {
-        waiting[number++] = {one->socket(), POLLOUT, 0};
+        waiting.push_back({one->socket(), POLLOUT, 0});
         continue;
       }
       if (one->error() == 0) {
@@ -202,7 +200,8 @@ TransferResult ServerSocket::reach(const Url& url, const std::vector<std::string
       turn = Clock::now();
       one.reset();
     }
-    if (number == 0) {
+    std::erase(running, nullptr);
+    if (running.empty()) {
       const bool last = next == candidates.size() || short_of_descriptors(last_error);
       if (last) return unreachable(url, port, last_error);
       continue;  // an address has failed at once
@@ -210,13 +209,10 @@ TransferResult ServerSocket::reach(const Url& url, const std::vector<std::string
     if (TransferResult ended = ended_from_outside(attempt); !ended.status.ok()) return ended;
     if (Clock::now() >= end) return unreachable(url, port, ETIMEDOUT);
     milliseconds time = until(end);
-    if (next < candidates.size() && number < running.size()) time = std::min(time, until(turn));
-    if (poll(waiting.data(), number, static_cast<int>(time.count())) <= 0) continue;
-    for (std::size_t i = 0; i < number; ++i) {
-      if (waiting[i].revents == 0) continue;
-      for (auto& one : running) {
-        if (one && one->pending() && one->socket() == waiting[i].fd) one->look();
-      }
+    if (next < candidates.size()) time = std::min(time, until(turn));
+    if (poll(waiting.data(), waiting.size(), static_cast<int>(time.count())) <= 0) continue;
+    for (std::size_t i = 0; i < waiting.size(); ++i) {
+      if (waiting[i].revents != 0) running[i]->look();
     }
   }
 }

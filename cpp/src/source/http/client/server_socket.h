@@ -1,5 +1,5 @@
 // A connection to a server: the socket, and TLS where the address is https. It has one descriptor;
-// while it connects, it may have another.
+// while it connects, it may have one for each address.
 #pragma once
 
 #include <chrono>
@@ -35,6 +35,8 @@ class ServerSocket {
   Io receive(char* data, std::size_t size, std::size_t* moved);
   // Why that has failed.
   TransferResult failure() const;
+  // Whether the server has ended the connection without saying so: anybody may have done it.
+  bool cut_off() const { return tls_.active() && !tls_.ended_by_peer(); }
   // Waits for data or, if `to_write`, for room.
   void wait(bool to_write, std::chrono::milliseconds time) const;
   // Fewer wake-ups: data counts only from so many bytes on.

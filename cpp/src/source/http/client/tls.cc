@@ -3,8 +3,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <mutex>
+#include <string_view>
+
+#include "base/fork_lock.h"
 
 namespace streamer::http {
 
@@ -60,24 +64,39 @@ Result<TrustStore> find_trust_store(const Settings& settings, SourceKind kind,
   return store;
 }
 
+std::vector<std::string> directories_of(const TrustStore& store) {
+  std::vector<std::string> directories;
+  std::string_view left = store.directory;
+  while (!left.empty()) {
+    const std::size_t end = std::min(left.find(':'), left.size());
+    if (end > 0) directories.emplace_back(left.substr(0, end));
+    left.remove_prefix(std::min(end + 1, left.size()));
+  }
+  return directories;
+}
+
 std::shared_ptr<X509_STORE> load_certificates(const TrustStore& store) {
   struct Loaded {
-    std::mutex mutex;
+    ForkLock lock;
     std::string known;
     std::shared_ptr<X509_STORE> certificates;
   };
   static auto* const last = new Loaded;  // for threads that outlive static objects
+  std::vector<std::string> places = directories_of(store);
+  if (!store.file.empty()) places.push_back(store.file);
   std::string key;
-  for (const std::string& place : {store.file, store.directory}) {
+  for (const std::string& place : places) {
     struct stat info {};
-    if (place.empty()) continue;
-    if (stat(place.c_str(), &info) != 0) return nullptr;
+    if (stat(place.c_str(), &info) != 0) {
+      if (place == store.file) return nullptr;
+      continue;
+    }
     key += place + '\n' + std::to_string(info.st_mtim.tv_sec) + '.' +
            std::to_string(info.st_mtim.tv_nsec) + '-' + std::to_string(info.st_size) + '-' +
            std::to_string(info.st_ino) + '\n';
   }
   if (key.empty()) return nullptr;
-  const std::lock_guard lock(last->mutex);
+  const std::lock_guard lock(last->lock);
   if (last->certificates && key == last->known) return last->certificates;
   std::shared_ptr<X509_STORE> loaded(X509_STORE_new(), X509_STORE_free);
   const char* file = store.file.empty() ? nullptr : store.file.c_str();

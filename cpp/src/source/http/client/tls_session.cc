@@ -1,5 +1,6 @@
 #include "source/http/client/tls_session.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
@@ -11,11 +12,18 @@
 #include <climits>
 #include <mutex>
 #include <utility>
+#include <vector>
+
+#include "base/fork_lock.h"
+#include "base/system.h"
 
 namespace streamer::http {
 namespace {
 
 constexpr std::size_t kReadAhead = 128 << 10;
+// Bytes that one call receives at most: a server may send messages of TLS itself without end, while
+// somebody wants to close the stream.
+constexpr std::size_t kMostAtOnce = 1 << 20;
 constexpr unsigned char kProtocols[] = "\x08http/1.1";
 
 constexpr const char* kNoClientCertificates =
@@ -36,6 +44,12 @@ bool wants_certificate(const std::string& message) {
   return message.find("certificate required") != message.npos;
 }
 
+// Of a server and a client that know no common version.
+bool lacks_version(const std::string& message) {
+  return message.find("unsupported protocol") != message.npos ||
+         message.find("alert protocol version") != message.npos;
+}
+
 bool is_alert(const std::string& message) { return message.find(" alert ") != message.npos; }
 
 // The place of the CertificateDemand in an SSL, and in an SSL_CTX.
@@ -49,18 +63,25 @@ int context_index() {
 }
 
 // OpenSSL's own sockets raise SIGPIPE.
-int socket_of(BIO* bio) { return *static_cast<const int*>(BIO_get_data(bio)); }
+TlsSession::Wire& wire_of(BIO* bio) { return *static_cast<TlsSession::Wire*>(BIO_get_data(bio)); }
 
 int write_socket(BIO* bio, const char* data, int size) {
   BIO_clear_retry_flags(bio);
-  const ssize_t sent = ::send(socket_of(bio), data, static_cast<std::size_t>(size), MSG_NOSIGNAL);
+  const ssize_t sent =
+      ::send(wire_of(bio).socket, data, static_cast<std::size_t>(size), MSG_NOSIGNAL);
   if (sent < 0 && (errno == EAGAIN || errno == EINTR)) BIO_set_retry_write(bio);
   return static_cast<int>(sent);
 }
 
 int read_socket(BIO* bio, char* data, int size) {
   BIO_clear_retry_flags(bio);
-  const ssize_t received = ::recv(socket_of(bio), data, static_cast<std::size_t>(size), 0);
+  TlsSession::Wire& wire = wire_of(bio);
+  if (wire.allowance == 0) {
+    BIO_set_retry_read(bio);
+    return -1;
+  }
+  const ssize_t received = ::recv(wire.socket, data, static_cast<std::size_t>(size), 0);
+  if (received > 0) wire.allowance -= std::min(wire.allowance, static_cast<std::size_t>(received));
   if (received < 0 && (errno == EAGAIN || errno == EINTR)) BIO_set_retry_read(bio);
   return static_cast<int>(received);
 }
@@ -109,14 +130,14 @@ std::shared_ptr<SSL_CTX> make_context(const TrustStore& trust,
 // One for all sessions that trust the same certificates: making one takes a millisecond.
 std::shared_ptr<SSL_CTX> context_for(const TrustStore& trust) {
   struct Made {
-    std::mutex mutex;
+    ForkLock lock;
     std::shared_ptr<X509_STORE> certificates;
     std::shared_ptr<SSL_CTX> context;
   };
   static auto* const last = new Made;  // for threads that outlive static objects
   std::shared_ptr<X509_STORE> certificates = load_certificates(trust);
   if (!certificates) return make_context(trust, nullptr);
-  const std::lock_guard lock(last->mutex);
+  const std::lock_guard lock(last->lock);
   if (!last->context || last->certificates != certificates) {
     last->context = make_context(trust, certificates);
     last->certificates = std::move(certificates);
@@ -127,21 +148,34 @@ std::shared_ptr<SSL_CTX> context_for(const TrustStore& trust) {
 // Whose certificate is asked for: the URL's host, without what only URLs and resolvers need.
 bool expect_host(SSL* ssl, const Url& url) {
   std::string host = url.host;
-  if (url.host_is_ip()) {
-    if (host.starts_with('[')) host = host.substr(1, host.size() - 2);
-    host = host.substr(0, host.find('%'));
+  if (host.ends_with('.')) host.pop_back();
+  in_addr number{};
+  if (host.starts_with('[')) {
+    host = host.substr(1, host.find_first_of("%]") - 1);
     return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host.c_str()) == 1;
   }
-  if (host.ends_with('.')) host.pop_back();
+  if (url.host_is_ip() && inet_aton(host.c_str(), &number) == 1) {  // 127.1 is one, too
+    const auto* const bytes = reinterpret_cast<const unsigned char*>(&number);
+    return X509_VERIFY_PARAM_set1_ip(SSL_get0_param(ssl), bytes, sizeof number) == 1;
+  }
   SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
   return !host.empty() && SSL_set1_host(ssl, host.c_str()) == 1 &&
          SSL_set_tlsext_host_name(ssl, host.c_str()) == 1;
 }
 
+TransferResult no_descriptor(int error) {
+  return {.status = Status::error(Code::kIo, "the certificates of authorities can't be read")
+                        .with_errno(error)
+                        .with_hint("Raise the limit of open files (ulimit -n)"),
+          .retry = true,
+          .unreachable = true};
+}
+
 TransferResult no_certificates(const TrustStore& trust) {
   int error = ENOMEM;  // unless the files tell another reason
-  for (const std::string& place : {trust.file, trust.directory}) {
-    if (place.empty()) continue;
+  std::vector<std::string> places = directories_of(trust);
+  if (!trust.file.empty()) places.insert(places.begin(), trust.file);
+  for (const std::string& place : places) {
     error = 0;  // it has none
     const int file = ::open(place.c_str(), O_RDONLY | O_CLOEXEC);
     if (file < 0) {
@@ -150,14 +184,13 @@ TransferResult no_certificates(const TrustStore& trust) {
     }
     ::close(file);
   }
-  const bool none = error == EMFILE || error == ENFILE;
-  const Code code = none ? Code::kIo : error == ENOMEM ? Code::kOutOfMemory : Code::kNetwork;
-  Status status = Status::error(code, "the certificates of authorities can't be read")
-                      .with_errno(error)
-                      .with_hint(none ? "Raise the limit of open files (ulimit -n)"
-                                      : "No usable file of certificates; AWS_CA_BUNDLE or "
-                                        "SSL_CERT_FILE may name one");
-  return {.status = std::move(status), .retry = none, .unreachable = true};
+  if (error == EMFILE || error == ENFILE) return no_descriptor(error);
+  const Code code = error == ENOMEM ? Code::kOutOfMemory : Code::kNetwork;
+  return {.status = Status::error(code, "the certificates of authorities can't be read")
+                        .with_errno(error)
+                        .with_hint("No usable file of certificates; AWS_CA_BUNDLE or "
+                                   "SSL_CERT_FILE may name one"),
+          .unreachable = true};
 }
 
 std::string openssl_error() {
@@ -201,6 +234,11 @@ bool CertificateDemand::explain(bool connected, std::string* message, std::strin
     *hint = "Use http:// in the endpoint if the server is a plain one";
     return true;
   }
+  if (!connected && lacks_version(*message)) {
+    *message = "the server at " + origin_ + " speaks neither TLS 1.2 nor TLS 1.3";
+    *hint = "Enable TLS 1.2 or later on the server";
+    return true;
+  }
   if (wants_certificate(*message) || (!connected && asked_ && is_alert(*message))) {
     *message = "the server at " + origin_ + " demands a client certificate";
     *hint = kNoClientCertificates;
@@ -239,8 +277,8 @@ TransferResult TlsSession::begin(int socket, const Url& url, const TrustStore& t
     ssl_.reset();
     return {.status = Status::error(Code::kOutOfMemory, "TLS can't be set up")};
   }
-  socket_ = socket;
-  BIO_set_data(bio, &socket_);
+  wire_.socket = socket;
+  BIO_set_data(bio, &wire_);
   SSL_set_bio(ssl_.get(), bio, bio);
   demand->watch(ssl_.get());
   if (resumable_) SSL_set_session(ssl_.get(), resumable_.get());
@@ -269,9 +307,14 @@ Io TlsSession::after(int result) {
   }
 }
 
-Io TlsSession::handshake() {
+void TlsSession::prepare() {
   ERR_clear_error();
   errno = 0;
+  wire_.allowance = kMostAtOnce;
+}
+
+Io TlsSession::handshake() {
+  prepare();
   const int result = SSL_do_handshake(ssl_.get());
   if (result == 1) return Io::kDone;
   const Io io = after(result);
@@ -282,6 +325,8 @@ TransferResult TlsSession::refusal() const {
   const int os_error = errno;
   const long verified = SSL_get_verify_result(ssl_.get());
   if (verified != X509_V_OK) {
+    // Those of a directory are read when they are needed.
+    if (const int none = exhausted_descriptors(); none != 0) return no_descriptor(none);
     return {.status = Status::error(Code::kNetwork,
                                     std::string("the server's certificate is not accepted: ") +
                                         X509_verify_cert_error_string(verified))
@@ -294,8 +339,7 @@ TransferResult TlsSession::refusal() const {
 }
 
 Io TlsSession::send(const char* data, std::size_t size, std::size_t* moved) {
-  ERR_clear_error();
-  errno = 0;
+  prepare();
   const int sent =
       SSL_write(ssl_.get(), data, static_cast<int>(std::min<std::size_t>(size, INT_MAX)));
   *moved = static_cast<std::size_t>(std::max(sent, 0));
@@ -305,8 +349,7 @@ Io TlsSession::send(const char* data, std::size_t size, std::size_t* moved) {
 }
 
 Io TlsSession::receive(char* data, std::size_t size, std::size_t* moved) {
-  ERR_clear_error();
-  errno = 0;
+  prepare();
   const int received =
       SSL_read(ssl_.get(), data, static_cast<int>(std::min<std::size_t>(size, INT_MAX)));
   *moved = static_cast<std::size_t>(std::max(received, 0));

@@ -57,6 +57,12 @@ class CertificateDemand {
 // Owned by one thread. The socket is the caller's, is non-blocking, and outlives it.
 class TlsSession {
  public:
+  // What OpenSSL reads from and writes to.
+  struct Wire {
+    int socket = -1;
+    std::size_t allowance = 0;  // bytes that this call may still receive
+  };
+
   TlsSession() = default;
   ~TlsSession() { end(); }
   TlsSession(const TlsSession&) = delete;
@@ -74,6 +80,10 @@ class TlsSession {
   // Done with 0 bytes: the server has ended the connection.
   Io receive(char* data, std::size_t size, std::size_t* moved);
   bool active() const { return ssl_ != nullptr; }
+  // The server has said that nothing more comes.
+  bool ended_by_peer() const {
+    return ssl_ != nullptr && (SSL_get_shutdown(ssl_.get()) & SSL_RECEIVED_SHUTDOWN) != 0;
+  }
   const std::string& error() const { return error_; }
   void end();
 
@@ -82,9 +92,10 @@ class TlsSession {
     void operator()(SSL* ssl) const { SSL_free(ssl); }
     void operator()(SSL_SESSION* session) const { SSL_SESSION_free(session); }
   };
+  void prepare();
   Io after(int result);
 
-  int socket_ = -1;
+  Wire wire_;
   std::shared_ptr<SSL_CTX> context_;
   std::unique_ptr<SSL_SESSION, Free> resumable_;
   std::unique_ptr<SSL, Free> ssl_;
