@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -91,13 +92,15 @@ def test_a_deprecated_name_of_a_setting(path: str, monkeypatch, caplog) -> None:
     assert told == ["RUNAI_STREAMER_HEDGE is deprecated: use RUNAI_STREAMER_ABORT_STRAGGLERS"]
 
 
-def test_retries_from_the_second_on(caplog) -> None:
+def test_retries_from_the_second_on(caplog, monkeypatch) -> None:
     log = _logging.Log()
+    seconds = iter([100.0, 100.5, 101.4, 101.6])
+    monkeypatch.setattr(_logging, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     with caplog.at_level(logging.DEBUG, "runai_model_streamer"):
-        for attempt in (1, 2, 3):
+        for attempt in (1, 2, 3, 4):
             log.retried("s3://b/k", attempt, 0.5, ValueError("secret"))
     levels = [one.levelno for one in caplog.records]
     # The third follows within a second: other connections warn of the same.
-    assert levels == [logging.DEBUG, logging.WARNING, logging.DEBUG]
+    assert levels == [logging.DEBUG, logging.WARNING, logging.DEBUG, logging.WARNING]
     assert "attempt 2 failed, the next one follows in 0.5 s" in caplog.messages[1]
     assert "secret" not in caplog.text
