@@ -11,9 +11,16 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support.needs import obstacle
+
+# A busy machine is slow, in tests and in what makes their examples.
+hypothesis.settings.register_profile(
+    "slow", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("slow")
 
 
 def pytest_configure() -> None:

@@ -265,4 +265,4 @@ class Ranks(RuleBasedStateMachine):
 
 
 TestRanks = Ranks.TestCase
-TestRanks.settings = settings(max_examples=200, deadline=None)
+TestRanks.settings = settings(max_examples=200)

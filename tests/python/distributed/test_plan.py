@@ -24,7 +24,7 @@ def wants(draw: st.DrawFn) -> list[list[list[tuple[int, int]]]]:
     ]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(wants(), st.integers(1 << 12, 1 << 20), st.sampled_from(POLICIES))
 def test_each_byte_is_read_once_by_who_wants_it_and_reaches_all(
     wanted: list[list[list[tuple[int, int]]]], round_bytes: int, policy: str
@@ -49,7 +49,7 @@ def test_each_byte_is_read_once_by_who_wants_it_and_reaches_all(
     assert sum(plan.read_bytes(rank) for rank in range(len(wanted))) == plan.bytes
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(wants(), st.sampled_from(POLICIES))
 def test_is_equal_on_all_ranks(wanted: list[list[list[tuple[int, int]]]], policy: str) -> None:
     one, other = Plan(wanted, 1 << 16, policy), Plan(wanted, 1 << 16, policy)

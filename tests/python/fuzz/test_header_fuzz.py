@@ -146,7 +146,6 @@ def by_ours(blob: bytes) -> dict[str, tuple[str, list[int], int]] | None:
 @settings(
     max_examples=400,
     derandomize=False,  # others in each round, in CI too
-    deadline=None,
     database=None,
     print_blob=True,
     suppress_health_check=list(HealthCheck),
@@ -164,7 +163,7 @@ def test_the_verdict_is_that_of_safetensors() -> None:
         compare()
 
 
-@settings(max_examples=50, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, database=None, suppress_health_check=list(HealthCheck))
 @given(sound_header())
 def test_sound_headers_are_accepted(made: tuple[dict[str, Any], int]) -> None:
     header, data = made
