@@ -154,7 +154,7 @@ def test_token_that_ends_in_mid_stream(private_gcs, service_account, use, resolv
 
 
 def test_token_refreshed_ahead(private_gcs, service_account, use, resolver):
-    private_gcs.lifetime = 1.0  # less than the time that is kept in reserve
+    private_gcs.lifetime = 30.0  # less than the time that is kept in reserve
     private_gcs.put("models", "m.safetensors", save(MODEL))
     use({"RUNAI_STREAMER_GCS_ENDPOINT": private_gcs.url})
     use({"GOOGLE_APPLICATION_CREDENTIALS": str(service_account)})
