@@ -87,6 +87,10 @@ std::uint64_t FlowControl::most_memory(const Source& source) const {
 
 std::uint64_t FlowControl::chunk_bytes(SourceKind kind) const {
   const Source& source = sources_.at(kind);
+  if (source.limits.reads) {
+    return std::min(source.chunk_bytes,
+                    source.limits.reads->most_bytes.load(std::memory_order_relaxed));
+  }
   if (source.limits.most_chunk == 0) return source.chunk_bytes;
   const auto reads = static_cast<std::uint64_t>(source.limits.controller.limit());
   const std::uint64_t of_each =

@@ -24,12 +24,12 @@ struct SourceLimits {
   std::uint64_t most_window = 0;   // bytes to which an automatic memory limit may grow; 0: not
   std::uint64_t most_chunk = 0;    // bytes to which reads may grow; 0: not
   // See SourceTraits; in the place of the controller.
-  std::shared_ptr<const std::atomic<int>> reads = nullptr;
+  std::shared_ptr<const WantedReads> reads = nullptr;
   std::shared_ptr<const std::atomic<std::uint64_t>> refusals = nullptr;  // see SourceTraits
 
   // Reads that may be in flight at once.
   int most_reads() const {
-    return reads ? reads->load(std::memory_order_relaxed) : controller.limit();
+    return reads ? reads->number.load(std::memory_order_relaxed) : controller.limit();
   }
 };
 

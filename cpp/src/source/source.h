@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <span>
@@ -19,6 +20,12 @@
 
 namespace streamer {
 
+// What a source wants to have in flight now. It changes while the source is read.
+struct WantedReads {
+  std::atomic<int> number{1};
+  std::atomic<std::uint64_t> most_bytes{std::numeric_limits<std::uint64_t>::max()};  // of one
+};
+
 // What the engine plans with.
 struct SourceTraits {
   bool remote = false;                 // requests over a network: adaptive concurrency
@@ -27,9 +34,9 @@ struct SourceTraits {
   std::uint64_t view_chunk_bytes = 0;  // of one prefault(): parts end at multiples of it
   std::uint64_t min_chunk_bytes = 0;   // the least that a setting may choose
   std::uint64_t window_bytes = 0;      // memory that keeps it busy, where nobody sets a limit
-  // Reads that should be in flight now, for a source that finds the number itself. It changes while
-  // the source is read. Null: the engine finds it, between the following two.
-  std::shared_ptr<const std::atomic<int>> reads;
+  // Of a source that finds out itself. Null: the engine finds the number, between the following
+  // two.
+  std::shared_ptr<const WantedReads> reads;
   int initial_concurrency = 0;  // where adaptive concurrency starts
   int max_concurrency = 0;      // and the most that it may reach
   // How often the storage has asked to slow down so far; counted while reads go on. Null: it never

@@ -239,6 +239,21 @@ TEST(ReadTrial, AFileSystemWithoutDirectReadsIsReadByThePageCache) {
   EXPECT_EQ(late.setting(), (ReadTrial::Setting{false, reads}));
 }
 
+TEST(ReadTrial, AFewReadersAskForManyRequestsAtOnceWhereThatIsFaster) {
+  for (const double faster : {0.5, 1.0, 3.0}) {
+    ReadTrial trial(0);
+    trial.refuse_direct();
+    const Load load = read(
+        trial, [=](ReadTrial::Setting setting, int) { return 0.02 / (setting.whole ? faster : 1); },
+        1024);
+    EXPECT_TRUE(trial.decided());
+    EXPECT_EQ(trial.setting(), (ReadTrial::Setting{false, 16, faster > 1})) << faster;
+    for (const ReadTrial::Setting& setting : load.settings) {
+      EXPECT_TRUE(!setting.whole || setting.reads == 16);
+    }
+  }
+}
+
 // Readers of the page cache have a descriptor each, of which there are few.
 TEST(ReadTrial, ReadersDoNotShareADescriptor) {
   ReadTrial trial(0);

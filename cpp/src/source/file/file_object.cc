@@ -112,6 +112,7 @@ void FileObject::choose(FsPreference preference, dev_t device, FileSystems& syst
   }
   if (!local()) {
     trial_ = systems.trial_of(device, file_system_);
+    request_bytes_ = readahead_bytes(device);
     return;
   }
   strategy_ = FsStrategy::kAuto;

@@ -46,6 +46,8 @@ class FileObject final : public Object {
   bool has_direct() const;
   // How files of its file system are read best; null: way() tells how this one is.
   ReadTrial* trial() const { return trial_.get(); }
+  // Bytes of one request of the page cache, where there is a trial.
+  std::uint64_t request_bytes() const { return request_bytes_; }
   // Whether the page cache holds the end of the file: then the trial has nothing to tell.
   // (Readahead and an earlier look at the header may have brought its beginning there.)
   bool in_page_cache() const;
@@ -76,8 +78,9 @@ class FileObject final : public Object {
   const FileStamp stamp_;
   FsStrategy strategy_ = FsStrategy::kBuffered;
   bool only_ = false;
-  bool costly_cache_ = false;                 // kAuto: see RangeFacts
-  std::shared_ptr<ReadTrial> trial_;          // kAuto, on a shared file system
+  bool costly_cache_ = false;         // kAuto: see RangeFacts
+  std::shared_ptr<ReadTrial> trial_;  // kAuto, on a shared file system
+  std::uint64_t request_bytes_ = 0;
   mutable std::atomic<bool> passing_{false};  // the bytes go to a device
 
   mutable std::once_flag view_once_;

@@ -79,23 +79,24 @@ std::vector<iovec> fill_gaps(const std::vector<iovec>& segments, std::span<std::
   return filled;
 }
 
-enum class Order {
-  kAny,
-  kTogether,  // all requests to a file system of another machine are sent at once
-};
+// Has the kernel ask for [offset, offset + size) by requests that are in flight at once. For one
+// call it asks for no more than it reads ahead.
+void ask_for(int fd, std::uint64_t offset, std::uint64_t size, std::uint64_t request) {
+  for (std::uint64_t at = 0; at < size; at += request) {
+    posix_fadvise(fd, static_cast<off_t>(offset + at),
+                  static_cast<off_t>(std::min(request, size - at)), POSIX_FADV_WILLNEED);
+  }
+}
 
-// Reads through the page cache until `segments` is empty.
+// Reads through the page cache until `segments` is empty. `whole`: see ReadTrial::Setting.
 Status read_buffered(const FileObject& file, std::uint64_t* offset, std::vector<iovec>* segments,
-                     Order order = Order::kAny) {
+                     bool whole = false) {
   if (segments->empty()) return {};
   std::array<std::byte, kCachedGap> sink;  // NOLINT: nobody reads it
   if (has_gap(*segments)) *segments = fill_gaps(*segments, sink);
   auto descriptor = file.borrow_for(*offset);
   if (!descriptor.ok()) return descriptor.status();
-  if (order == Order::kTogether) {
-    posix_fadvise(descriptor->fd(), static_cast<off_t>(*offset),
-                  static_cast<off_t>(total_bytes(*segments)), POSIX_FADV_WILLNEED);
-  }
+  if (whole) ask_for(descriptor->fd(), *offset, total_bytes(*segments), file.request_bytes());
   descriptor->set_position(*offset + total_bytes(*segments));
   while (!segments->empty()) {
     const int count = static_cast<int>(std::min(segments->size(), kMaxSegments));
@@ -211,24 +212,23 @@ Status FileReader::read(const Object& object, std::uint64_t offset, std::span<co
 Status FileReader::read_run(const FileObject& file, std::uint64_t offset,
                             std::vector<iovec> segments, bool direct, ReadReport* report) {
   if (file.trial() != nullptr) return read_by_trial(file, offset, &segments, report);
-  if (file.local()) systems_->set_reads(systems_->local_reads());
-  const Order order = file.local() ? Order::kAny : Order::kTogether;
+  if (file.local()) systems_->read_local();
   if (direct) {
     if (Status status = read_direct(file, &offset, &segments, report); !status.ok()) return status;
   }
-  return read_buffered(file, &offset, &segments, order);
+  return read_buffered(file, &offset, &segments);
 }
 
 Status FileReader::read_by_trial(const FileObject& file, std::uint64_t offset,
                                  std::vector<iovec>* segments, ReadReport* report) {
   ReadTrial& trial = *file.trial();
   if (file.in_page_cache()) {
-    systems_->set_reads(systems_->local_reads());
+    systems_->read_local();
     return read_buffered(file, &offset, segments);
   }
   const std::uint64_t size = total_bytes(*segments);
   const ReadTrial::Read turn = trial.begin();
-  systems_->set_reads(turn.setting.reads);
+  systems_->read_by(trial);
   const Clock::time_point start = Clock::now();
   Status status;
   if (turn.setting.direct) {
@@ -237,11 +237,10 @@ Status FileReader::read_by_trial(const FileObject& file, std::uint64_t offset,
     if (!possible || (status.ok() && !segments->empty())) trial.refuse_direct();
   }
   if (status.ok()) {
-    const Order order = turn.setting.reads > 1 ? Order::kTogether : Order::kAny;
-    status = read_buffered(file, &offset, segments, order);
+    status = read_buffered(file, &offset, segments, turn.setting.whole);
   }
   trial.ended(turn, status.ok() ? size : 0, seconds_between(start, Clock::now()));
-  systems_->set_reads(trial.setting().reads);
+  systems_->read_by(trial);
   return status;
 }
 

@@ -1,8 +1,10 @@
 #include "source/file/file_systems.h"
 
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 #include <algorithm>
+#include <fstream>
 
 #include "base/memory_units.h"
 #include "base/system.h"
@@ -11,6 +13,8 @@ namespace streamer {
 namespace {
 
 constexpr int kLocalReads = 16;
+constexpr std::uint64_t kFirstBytes = kMiB;       // of one read; see ReadTrial::begins()
+constexpr std::uint64_t kReadahead = 128 * kKiB;  // the kernel's default
 // A thread's stack, and what malloc() reserves for it.
 constexpr std::uint64_t kAddressesOfAThread = 80 * kMiB;
 
@@ -43,14 +47,28 @@ FileSystemKind file_system_kind(int fd) {
   }
 }
 
+std::uint64_t readahead_bytes(dev_t device) {
+  const std::string id = std::to_string(major(device)) + ":" + std::to_string(minor(device));
+  std::ifstream file("/sys/class/bdi/" + id + "/read_ahead_kb");
+  std::uint64_t kib = 0;
+  return file >> kib && kib > 0 ? kib * kKiB : kReadahead;
+}
+
 FileSystems::FileSystems(int fixed)
     : fixed_(fixed),
       most_reads_(fixed > 0 ? fixed : most_threads()),
-      local_reads_(std::min(kLocalReads, most_reads_)),
-      reads_(std::make_shared<std::atomic<int>>(fixed > 0 ? fixed : local_reads_)) {}
+      local_reads_(std::min(kLocalReads, most_reads_)) {
+  reads_->number = fixed > 0 ? fixed : local_reads_;
+}
 
-void FileSystems::set_reads(int reads) {
-  if (fixed_ == 0) reads_->store(std::min(reads, most_reads_), std::memory_order_relaxed);
+void FileSystems::want(int reads, std::uint64_t most_bytes) {
+  if (fixed_ > 0) return;
+  reads_->number.store(std::min(reads, most_reads_), std::memory_order_relaxed);
+  reads_->most_bytes.store(most_bytes, std::memory_order_relaxed);
+}
+
+void FileSystems::read_by(const ReadTrial& trial) {
+  want(trial.setting().reads, trial.begins() ? kFirstBytes : kNoLimit);
 }
 
 std::shared_ptr<ReadTrial> FileSystems::trial_of(dev_t device, FileSystemKind kind) {
@@ -59,7 +77,7 @@ std::shared_ptr<ReadTrial> FileSystems::trial_of(dev_t device, FileSystemKind ki
   if (!trial) {
     trial = std::make_shared<ReadTrial>(fixed_);
     if (kind == FileSystemKind::kServedByAProcess) trial->refuse_direct();
-    set_reads(trial->setting().reads);
+    read_by(*trial);
   }
   return trial;
 }

@@ -3,7 +3,8 @@
 
 #include <sys/types.h>
 
-#include <atomic>
+#include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -11,6 +12,7 @@
 #include "base/mutex.h"
 #include "source/file/descriptor_cache.h"
 #include "source/file/read_trial.h"
+#include "source/source.h"
 
 namespace streamer {
 
@@ -25,6 +27,9 @@ enum class FileSystemKind {
 
 // That of the file system of the open file `fd`.
 FileSystemKind file_system_kind(int fd);
+
+// Bytes that the kernel asks a file system for at once, by readahead.
+std::uint64_t readahead_bytes(dev_t device);
 
 // Thread-safe.
 class FileSystems {
@@ -41,16 +46,20 @@ class FileSystems {
 
   // Reads in flight at once, of local files.
   int local_reads() const { return local_reads_; }
-  // How many reads should be in flight now: that of the file system that is read.
-  std::shared_ptr<const std::atomic<int>> reads() const { return reads_; }
-  void set_reads(int reads);
+  // For the file system that was read last.
+  std::shared_ptr<const WantedReads> reads() const { return reads_; }
+  void read_local() { want(local_reads_, /*most_bytes=*/kNoLimit); }
+  void read_by(const ReadTrial& trial);
 
  private:
+  static constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
+  void want(int reads, std::uint64_t most_bytes);
+
   const int fixed_;
   const int most_reads_;  // as many threads as there are addresses for
   const int local_reads_;
   const std::shared_ptr<DescriptorCache> descriptors_ = std::make_shared<DescriptorCache>();
-  const std::shared_ptr<std::atomic<int>> reads_;
+  const std::shared_ptr<WantedReads> reads_ = std::make_shared<WantedReads>();
   mutable Mutex mutex_;
   std::map<dev_t, std::shared_ptr<ReadTrial>> trials_ GUARDED_BY(mutex_);
 };

@@ -36,6 +36,11 @@ ReadTrial::Setting ReadTrial::setting() const {
   return setting_;
 }
 
+bool ReadTrial::begins() const {
+  const MutexLock lock(mutex_);
+  return phase_ < Phase::kGrow;
+}
+
 bool ReadTrial::decided() const {
   const MutexLock lock(mutex_);
   return phase_ == Phase::kDecided;
@@ -47,7 +52,8 @@ std::string ReadTrial::describe() const {
   const std::string number = setting_.reads == 1
                                  ? "one read at a time, in order"
                                  : std::to_string(setting_.reads) + " reads at once";
-  return number + ", " + way + (phase_ == Phase::kDecided ? "" : " (not decided yet)");
+  const std::string how = setting_.whole ? "as a whole, " : "";
+  return number + ", " + how + way + (phase_ == Phase::kDecided ? "" : " (not decided yet)");
 }
 
 void ReadTrial::enter_locked(Phase phase, Setting setting) {
@@ -89,7 +95,7 @@ bool ReadTrial::hopeless_locked() const { return rate_locked() < in_order_ * kHo
 
 // Where several reads are much faster than one, too few of them cost more than too many.
 bool ReadTrial::harmless_locked() const {
-  return setting_.reads <= kGenerous && best_rate_ >= in_order_ * kBeyondDoubt &&
+  return !setting_.whole && setting_.reads <= kGenerous && best_rate_ >= in_order_ * kBeyondDoubt &&
          rate_locked() >= best_rate_ * kAsGood;
 }
 
@@ -170,8 +176,9 @@ void ReadTrial::grow_locked() {
   // More than there are descriptors for: readers that share one would jump in it.
   const bool direct = best_.direct || more > kMostStreams;
   const bool possible = !direct || direct_ >= parallel_ * kAsGood;
-  if (more > kMostReads || !possible) return decide_locked();
-  enter_locked(Phase::kGrow, {direct, more});
+  if (more <= kMostReads && possible) return enter_locked(Phase::kGrow, {direct, more});
+  if (best_.direct || best_.whole) return decide_locked();
+  enter_locked(Phase::kGrow, {.reads = best_.reads, .whole = true});
 }
 
 void ReadTrial::decide_locked() {

@@ -11,7 +11,8 @@ namespace streamer {
 // The first reads try what a file system may prefer: one read at a time, in order (mounts of object
 // storage fetch ahead what is read in order, and pay for each jump); several at once; and several
 // past the page cache (O_DIRECT), which some network file systems serve in larger requests. The
-// number of reads doubles for as long as that brings bytes faster. At last, the best of these is
+// number of reads doubles for as long as that brings bytes faster. The most that can be through the
+// page cache then ask for all of their bytes at once. At last, the best of these is
 // compared with reading in order. If it seems somewhat faster, both are measured once more, and the
 // better result in order has to be passed by the worse one of the other: jumps cost more than what
 // is lost without them.
@@ -25,7 +26,8 @@ class ReadTrial {
 
   struct Setting {
     bool direct = false;
-    int reads = 1;  // in flight at once
+    int reads = 1;       // in flight at once
+    bool whole = false;  // each asks for all of its bytes first: many requests in flight at once
     bool operator==(const Setting&) const = default;
   };
   // A read that began.
@@ -47,6 +49,9 @@ class ReadTrial {
   // The file system has no O_DIRECT.
   void refuse_direct() EXCLUDES(mutex_);
 
+  // Whether reads should be small: while one and two are tried, what jumps costs less then. Where
+  // more jump at once, larger ones pay for it.
+  bool begins() const EXCLUDES(mutex_);
   // Whether the best setting is found.
   bool decided() const EXCLUDES(mutex_);
   // The setting, for people.
