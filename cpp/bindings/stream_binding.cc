@@ -217,9 +217,13 @@ class PyStream {
   PyStream(const PyStream&) = delete;
   PyStream& operator=(const PyStream&) = delete;
 
-  py::list open(const std::vector<std::string>& paths, std::uint64_t prefix_bytes,
-                const std::vector<std::string>& versions) {
-    auto files = call([&](Stream& stream) { return stream.open(paths, prefix_bytes, versions); });
+  std::uint32_t open_begin(const std::vector<std::string>& paths, std::uint64_t prefix_bytes,
+                           const std::vector<std::string>& versions) {
+    return *call([&](Stream& stream) { return stream.open_begin(paths, prefix_bytes, versions); });
+  }
+
+  py::list opened(std::uint32_t first) {
+    auto files = call([&](Stream& stream) { return stream.opened(first); });
     py::list opened;
     for (OpenedFile& file : *files) {
       const std::vector<std::byte> prefix = std::move(file.prefix);  // not held twice for long
@@ -231,20 +235,13 @@ class PyStream {
     return opened;
   }
 
-  // The bytes of each range, whatever its destination.
-  py::list read(std::vector<FileRanges> wanted) {
-    std::vector<std::string> bytes;
-    for (const FileRanges& file : wanted) {
-      for (const Range& range : file.ranges) bytes.emplace_back(range.size, '\0');
-    }
-    auto next = bytes.begin();
-    for (FileRanges& file : wanted) {
-      for (Range& range : file.ranges) range.destination = (next++)->data();
-    }
-    (void)call([&](Stream& stream) { return stream.read(wanted); });
-    py::list result;
-    for (const std::string& part : bytes) result.append(py::bytes(part));
-    return result;
+  std::uint64_t read_begin(const std::vector<FileRanges>& wanted) {
+    return *call([&](Stream& stream) { return stream.read_begin(wanted); });
+  }
+
+  py::bytes read_next(std::uint64_t reading) {
+    const auto bytes = call([&](Stream& stream) { return stream.read_next(reading); });
+    return py::bytes(reinterpret_cast<const char*>(bytes->data()), bytes->size());
   }
 
   std::uint64_t submit(std::vector<FileRanges> wanted, int device_type, int ordinal,
@@ -457,9 +454,11 @@ void bind_stream(py::module_& module) {
       .def(py::init<const py::dict&, const py::object&, const py::object&>(),
            py::arg("options") = py::dict(), py::arg("credentials") = py::none(),
            py::arg("retried") = py::none())
-      .def("open", &PyStream::open, py::arg("paths"), py::arg("prefix_bytes") = 0,
+      .def("open_begin", &PyStream::open_begin, py::arg("paths"), py::arg("prefix_bytes") = 0,
            py::arg("versions") = std::vector<std::string>())
-      .def("read", &PyStream::read, py::arg("ranges"))
+      .def("opened", &PyStream::opened, py::arg("first"))
+      .def("read_begin", &PyStream::read_begin, py::arg("ranges"))
+      .def("read_next", &PyStream::read_next, py::arg("reading"))
       .def("submit", &PyStream::submit, py::arg("wanted"), py::arg("device_type") = 0,
            py::arg("device_ordinal") = 0, py::arg("device_stream") = 0, py::arg("ownership") = 0)
       .def("next", &PyStream::next, py::arg("timeout_ms") = -1)

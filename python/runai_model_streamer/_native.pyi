@@ -103,7 +103,7 @@ class Ready:
     error: Exception | None
 
 class Stream:
-    """One load. open(), submit() and next() belong to one thread at a time."""
+    """One load. opened(), submit() and next() belong to one thread at a time."""
 
     def __init__(
         self,
@@ -111,12 +111,17 @@ class Stream:
         credentials: _Provider | None = None,
         retried: _Retried | None = None,
     ) -> None: ...
-    def open(
+    def open_begin(
         self, paths: Sequence[str | bytes], prefix_bytes: int = 0, versions: Sequence[str] = ...
-    ) -> list[OpenedFile]:
-        """Opens each file. A failure is in its OpenedFile."""
-    def read(self, ranges: Sequence[FileRanges]) -> list[bytes]:
-        """The bytes of each range, now. Ignores destinations."""
+    ) -> int:
+        """Begins to open each file. Returns the number of the first one."""
+    def opened(self, first: int) -> list[OpenedFile]:
+        """Waits for the file `first`, the next one in order: it, and those behind it that are open
+        by now, too. A failure is in its OpenedFile."""
+    def read_begin(self, ranges: Sequence[FileRanges]) -> int:
+        """Begins to read each range, whatever its destination. Returns a number for read_next()."""
+    def read_next(self, reading: int) -> bytes:
+        """Waits for the bytes of the next range of that number."""
     def submit(
         self,
         wanted: Sequence[FileRanges],

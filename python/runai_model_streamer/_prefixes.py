@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
-from runai_model_streamer._native_api import FileRanges
 from runai_model_streamer._session import Session
 
 
@@ -65,19 +64,32 @@ def _most_held(session: Session) -> int:
 
 def _read_some(
     session: Session, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
-) -> list[Prefix]:
-    firsts = session.open(paths, first_bytes)
-    ends = [
-        end_of(first, path, session.sizes[path]) for path, first in zip(paths, firsts, strict=True)
-    ]
-    missing = [
-        FileRanges(session.files[path], [len(first)], [end - len(first)])
-        for path, first, end in zip(paths, firsts, ends, strict=True)
-        if end > len(first)
-    ]
-    rests = iter(session.stream.read(missing) if missing else [])
-    prefixes = []
-    for path, first, end in zip(paths, firsts, ends, strict=True):
-        data = first + next(rests) if end > len(first) else first[:end]
-        prefixes.append(Prefix(path, session.sizes[path], session.versions[path], data))
-    return prefixes
+) -> Iterator[Prefix]:
+    """Each as soon as it and those before it are there. What is wrong with one is raised behind
+    those before it."""
+    at = 0
+    for files in session.opening(paths, first_bytes):
+        names, at = paths[at : at + len(files)], at + len(files)
+        ends: list[int] = []
+        wrong: Exception | None = None
+        for path, file in zip(names, files, strict=True):
+            try:
+                if file.error is not None:
+                    raise file.error
+                ends.append(end_of(file.prefix, path, file.size))
+            except Exception as error:
+                wrong = error
+                break
+        rests = session.read(
+            [
+                (path, len(file.prefix), end - len(file.prefix))
+                for path, file, end in zip(names, files, ends, strict=False)
+                if end > len(file.prefix)
+            ]
+        )
+        for path, file, end in zip(names, files, ends, strict=False):
+            first = file.prefix
+            data = first + next(rests) if end > len(first) else first[:end]
+            yield Prefix(path, file.size, file.version, data)
+        if wrong is not None:
+            raise wrong

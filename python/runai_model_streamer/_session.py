@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runai_model_streamer import _logging as logs
@@ -85,7 +86,6 @@ class Session:
         self.ownership = Ownership.OWNED
         """Of what is submitted from now on."""
         self._logged = False
-        self._opened = 0  # files that the engine has numbers for: failed ones, too
         self._entries: list[list[tuple[int, list[int]]]] = []  # id and sizes, by submission
 
     def open(
@@ -104,17 +104,37 @@ class Session:
 
     def open_each(
         self, paths: Sequence[str], prefix_bytes: int = 0, versions: Sequence[str] = ()
-    ) -> list[native.OpenedFile]:
-        """open(), where a file that can't be opened says so in its own `error`."""
-        opened = self.stream.open(list(map(to_native, paths)), prefix_bytes, list(versions))
-        first = self._opened
-        self._opened += len(opened)
-        for index, (path, file) in enumerate(zip(paths, opened, strict=True)):
-            if file.error is None:
-                self.files[path] = first + index
-                self.sizes[path] = file.size
-                self.versions[path] = file.version
-        return opened
+    ) -> Iterator[native.OpenedFile]:
+        """open(), where a file that can't be opened says so in its own `error`, and is there as
+        soon as it and those before it are. All are open when the iterator has come to its end."""
+        return itertools.chain.from_iterable(self.opening(paths, prefix_bytes, versions))
+
+    def opening(
+        self, paths: Sequence[str], prefix_bytes: int = 0, versions: Sequence[str] = ()
+    ) -> Iterator[list[native.OpenedFile]]:
+        """open_each(), by what comes together."""
+        paths = list(paths)
+        first = self.stream.open_begin(list(map(to_native, paths)), prefix_bytes, list(versions))
+        return self._opened(paths, first)
+
+    def _opened(self, paths: Sequence[str], first: int) -> Iterator[list[native.OpenedFile]]:
+        at = 0
+        while at < len(paths):
+            files = self.stream.opened(first + at)
+            for index, (path, file) in enumerate(zip(paths[at:], files, strict=False), first + at):
+                if file.error is None:
+                    self.files[path] = index
+                    self.sizes[path] = file.size
+                    self.versions[path] = file.version
+            at += len(files)
+            yield files
+
+    def read(self, parts: Sequence[tuple[str, int, int]]) -> Iterator[bytes]:
+        """The bytes of each part (path of an open file, offset, size), as soon as they and those
+        before them are there. Reading has begun when it returns."""
+        ranges = [native.FileRanges(self.files[path], [at], [size]) for path, at, size in parts]
+        reading = self.stream.read_begin(ranges)
+        return (self.stream.read_next(reading) for _ in ranges)
 
     def __del__(self) -> None:
         stream = getattr(self, "stream", None)

@@ -31,10 +31,10 @@ class STREAMER_EXPORT Stream {
  public:
   // kInvalid where an option is out of its range.
   static Result<std::unique_ptr<Stream>> create(Options options);
-  // Cancels the reads in flight, detaches views, and joins the workers. One that the storage does not
-  // let go (a read of a file server that hangs) is waited for only while it writes to a destination
-  // without FileRanges::keep; else it is left behind after half a second, with the memory that it
-  // writes to, and ends when the storage responds.
+  // Cancels the reads in flight, detaches views, and joins the workers. One that the storage does
+  // not let go (a read of a file server that hangs) is waited for only while it writes to a
+  // destination without FileRanges::keep; else it is left behind after half a second, with the
+  // memory that it writes to, and ends when the storage responds.
   ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
@@ -45,9 +45,20 @@ class STREAMER_EXPORT Stream {
   Result<std::vector<OpenedFile>> open(const std::vector<std::string>& paths,
                                        std::uint64_t prefix_bytes = 0,
                                        const std::vector<std::string>& versions = {});
+  // open() in steps. open_begin() returns the index of the first file. opened() waits for the file
+  // `first`, and returns it and those behind it that are open by now, too; each file once, in the
+  // order of the paths, and kInvalid otherwise.
+  Result<std::uint32_t> open_begin(const std::vector<std::string>& paths,
+                                   std::uint64_t prefix_bytes = 0,
+                                   const std::vector<std::string>& versions = {});
+  Result<std::vector<OpenedFile>> opened(std::uint32_t first);
   // Reads ranges of opened files into their destinations, concurrently, now. kInvalid for ranges
   // with strides.
   Status read(const std::vector<FileRanges>& wanted);
+  // read() in steps, whatever the destinations. read_next() waits for the next range of what
+  // read_begin() returned, and returns its bytes. kInvalid behind the last one or one that failed.
+  Result<std::uint64_t> read_begin(const std::vector<FileRanges>& wanted);
+  Result<std::vector<std::byte>> read_next(std::uint64_t reading);
   // Adds work. Returns its number: 0, 1, ... Zero-size ranges are delivered like others.
   Result<std::uint64_t> submit(std::vector<FileRanges> entries, Device device = {});
   // Waits until something is ready, and returns what is, at most some MiB at a time unless one

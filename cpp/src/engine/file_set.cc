@@ -16,12 +16,16 @@ Result<Source*> FileSet::source(SourceKind kind) {
   return source.get();
 }
 
-std::uint32_t FileSet::add(FileTable files) {
+std::uint32_t FileSet::reserve(std::size_t count) {
   const MutexLock lock(mutex_);
   const auto first = static_cast<std::uint32_t>(files_.size());
-  files_.insert(files_.end(), std::make_move_iterator(files.begin()),
-                std::make_move_iterator(files.end()));
+  files_.resize(files_.size() + count);
   return first;
+}
+
+void FileSet::set(std::uint32_t index, std::shared_ptr<FileState> file) {
+  const MutexLock lock(mutex_);
+  files_[index] = std::move(file);
 }
 
 std::shared_ptr<const FileState> FileSet::at(std::uint32_t index) const {

@@ -30,9 +30,10 @@ class FileSet {
   // The source of that kind, which lives as long as the set. It is made at its first use.
   Result<Source*> source(SourceKind kind) EXCLUDES(mutex_);
 
-  // Adds files; returns the index of the first.
-  std::uint32_t add(FileTable files) EXCLUDES(mutex_);
-  // Null if there is none of that index.
+  // Makes place for so many files, which are not there yet; returns the index of the first.
+  std::uint32_t reserve(std::size_t count) EXCLUDES(mutex_);
+  void set(std::uint32_t index, std::shared_ptr<FileState> file) EXCLUDES(mutex_);
+  // Null if there is none of that index, or not yet.
   std::shared_ptr<const FileState> at(std::uint32_t index) const EXCLUDES(mutex_);
   // Adds what the sources have to say, by topic.
   void describe(std::map<std::string, std::string>* notes) const EXCLUDES(mutex_);

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <tuple>
 #include <utility>
 
 #include "base/system.h"
@@ -16,25 +17,31 @@
 
 namespace streamer {
 
-// Counts tasks that run on workers. Shared with them: a caller that is interrupted leaves first.
+// Which of some tasks that run on workers have ended. Shared with them: a caller that is
+// interrupted leaves first.
 class Opener::Latch {
  public:
-  explicit Latch(std::size_t tasks) : left_(tasks) {}
-  void task_ended() {
+  explicit Latch(std::size_t tasks) : ended_(tasks) {}
+  void task_ended(std::size_t task) {
     const MutexLock lock(mutex_);
-    if (--left_ == 0) ended_.notify_all();
+    ended_[task] = true;
+    changed_.notify_all();
   }
-  // Whether all tasks have ended, before `deadline`.
-  bool wait_until(Clock::time_point deadline) {
+  bool has_ended(std::size_t task) {
     const MutexLock lock(mutex_);
-    while (left_ > 0 && Clock::now() < deadline) ended_.wait_until(mutex_, deadline);
-    return left_ == 0;
+    return ended_[task];
+  }
+  // Whether `task` has ended, before `deadline`.
+  bool wait_until(std::size_t task, Clock::time_point deadline) {
+    const MutexLock lock(mutex_);
+    while (!ended_[task] && Clock::now() < deadline) changed_.wait_until(mutex_, deadline);
+    return ended_[task];
   }
 
  private:
   Mutex mutex_;
-  CondVar ended_;
-  std::size_t left_ GUARDED_BY(mutex_);
+  CondVar changed_;
+  std::vector<bool> ended_ GUARDED_BY(mutex_);
 };
 
 namespace {
@@ -63,8 +70,8 @@ Status or_no_memory(Operation operation) {
 
 }  // namespace
 
-Status Opener::wait(Latch& latch) {
-  while (!latch.wait_until(Clock::now() + kInterruptPoll)) {
+Status Opener::wait(Latch& latch, std::size_t task) {
+  while (!latch.wait_until(task, Clock::now() + kInterruptPoll)) {
     if (cancel_.cancelled()) return stream_closed();
     if (Status fatal = scheduler_.fatal(); !fatal.ok()) return fatal;
     if (options_.interrupted && options_.interrupted()) {
@@ -94,6 +101,7 @@ struct Opener::Opening {
   // Of each kind, those that wait until the first one has told how far the storage is.
   std::array<std::vector<std::size_t>, kSourceKinds> waiting;
   std::array<std::once_flag, kSourceKinds> first;
+  std::size_t taken = 0;  // under the lock of the opener
 };
 
 int Opener::width(SourceKind kind, const Source& source) const {
@@ -143,14 +151,14 @@ void Opener::add_open(const std::shared_ptr<Opening>& work, std::size_t index) {
         std::call_once(work->first[number], [&] {
           for (const std::size_t next : work->waiting[number]) add_open(work, next);
         });
-        work->latch.task_ended();
+        work->latch.task_ended(index);
       },
       width(kind, **source));
 }
 
-Result<std::vector<OpenedFile>> Opener::open(const std::vector<std::string>& paths,
-                                             std::uint64_t prefix_bytes,
-                                             const std::vector<std::string>& versions) {
+Result<std::uint32_t> Opener::begin_open(const std::vector<std::string>& paths,
+                                         std::uint64_t prefix_bytes,
+                                         const std::vector<std::string>& versions) {
   if (!versions.empty() && versions.size() != paths.size()) {
     return Status::error(Code::kInvalid, "the paths and the versions differ in number");
   }
@@ -170,53 +178,80 @@ Result<std::vector<OpenedFile>> Opener::open(const std::vector<std::string>& pat
                        chosen[number]++ < width(*kind, **source);
     (pilot ? first : work->waiting[number]).push_back(i);
   }
-  for (const std::size_t index : first) add_open(work, index);
-  if (Status status = wait(work->latch); !status.ok()) return status;
-  FileTable files;
-  files.reserve(paths.size());
-  for (std::size_t i = 0; i < paths.size(); ++i) {
-    files.push_back(std::make_shared<FileState>(FileState{
-        paths[i], work->kinds[i], std::move(work->objects[i]), work->opened[i].status, 0}));
+  const std::uint32_t number = files_.reserve(paths.size());
+  if (paths.empty()) return number;
+  {
+    const MutexLock lock(mutex_);
+    openings_.emplace(number, work);
   }
-  std::uint32_t index = files_.add(std::move(files));
-  for (OpenedFile& file : work->opened) file.index = index++;
-  return std::move(work->opened);
+  for (const std::size_t index : first) add_open(work, index);
+  return number;
 }
 
-Status Opener::read(const std::vector<FileRanges>& wanted) {
-  // Bytes come by way of memory that the tasks share: a caller that is interrupted may free its own
-  // at once.
-  struct Work {
-    explicit Work(std::size_t ranges) : latch(ranges), bytes(ranges), statuses(ranges) {}
-    Latch latch;
-    std::vector<std::vector<std::byte>> bytes;
-    std::vector<Status> statuses;
-  };
+Result<std::vector<OpenedFile>> Opener::opened(std::uint32_t first) {
+  std::shared_ptr<Opening> work;
+  std::uint32_t begin = 0;
+  {
+    const MutexLock lock(mutex_);
+    auto next = openings_.upper_bound(first);
+    if (next != openings_.begin()) std::tie(begin, work) = *std::prev(next);
+    if (!work || begin + work->taken != first) {
+      return Status::error(Code::kInvalid, "that file is not the next one to be opened");
+    }
+  }
+  const std::size_t at = first - begin;
+  if (Status status = wait(work->latch, at); !status.ok()) return status;
+  const MutexLock lock(mutex_);
+  std::vector<OpenedFile> files;
+  std::size_t i = at;
+  for (; i < work->paths.size() && work->latch.has_ended(i); ++i) {
+    OpenedFile& file = work->opened[i];
+    file.index = begin + static_cast<std::uint32_t>(i);
+    files_.set(file.index,
+               std::make_shared<FileState>(FileState{work->paths[i], work->kinds[i],
+                                                     std::move(work->objects[i]), file.status, 0}));
+    files.push_back(std::move(file));
+  }
+  work->taken = i;
+  if (i == work->paths.size()) openings_.erase(begin);
+  return files;
+}
+
+// Ranges that are being read. The bytes come by way of memory that the tasks share: a caller that
+// is interrupted may free its own at once.
+struct Opener::Reading {
+  explicit Reading(std::size_t ranges) : latch(ranges), bytes(ranges), statuses(ranges) {}
+  Latch latch;
+  std::vector<std::vector<std::byte>> bytes;
+  std::vector<Status> statuses;
+  std::size_t taken = 0;  // under the lock of the opener
+};
+
+Result<std::uint64_t> Opener::begin_read(const std::vector<FileRanges>& wanted) {
   struct Item {
     Range range;
     std::shared_ptr<const FileState> file;
+    int width;
   };
   std::vector<Item> items;
   for (const FileRanges& entry : wanted) {
     auto file = files_.at(entry.file);
     if (file == nullptr) return Status::error(Code::kInvalid, "no such file was opened");
     if (!file->status.ok()) return file->status;
+    auto source = files_.source(file->kind);
+    if (!source.ok()) return source.status();
     for (const Range& range : entry.ranges) {
       if (range.strides) {
         return Status::error(Code::kInvalid, "ranges with strides are to be submitted");
       }
-      items.push_back({range, file});
+      items.push_back({range, file, width(file->kind, **source)});
     }
   }
-  auto work = std::make_shared<Work>(items.size());
+  auto work = std::make_shared<Reading>(items.size());
   for (std::size_t i = 0; i < items.size(); ++i) {
-    const SourceKind kind = items[i].file->kind;
-    auto source = files_.source(kind);
-    if (!source.ok()) return source.status();
     scheduler_.add_task(
-        [work, i, item = items[i]] {
-          const Range& range = item.range;
-          const FileState& file = *item.file;
+        [work, i, range = items[i].range, state = items[i].file] {
+          const FileState& file = *state;
           Status status = or_no_memory([&]() -> Status {
             if (range.size == 0) return {};
             std::vector<std::byte>& bytes = work->bytes[i];
@@ -229,19 +264,35 @@ Status Opener::read(const std::vector<FileRanges>& wanted) {
           });
           work->statuses[i] =
               std::move(status).with_path(file.path).with_range(range.offset, range.size);
-          work->latch.task_ended();
+          work->latch.task_ended(i);
         },
-        width(kind, **source));
+        items[i].width);
   }
-  if (Status status = wait(work->latch); !status.ok()) return status;
-  for (const Status& status : work->statuses) {
-    if (!status.ok()) return status;
+  const MutexLock lock(mutex_);
+  if (!items.empty()) readings_.emplace(next_reading_, std::move(work));
+  return next_reading_++;
+}
+
+Result<std::vector<std::byte>> Opener::next_read(std::uint64_t reading) {
+  std::shared_ptr<Reading> work;
+  std::size_t at = 0;
+  {
+    const MutexLock lock(mutex_);
+    auto found = readings_.find(reading);
+    if (found == readings_.end()) {
+      return Status::error(Code::kInvalid, "all of its ranges were taken");
+    }
+    work = found->second;
+    at = work->taken++;
+    if (work->taken == work->bytes.size()) readings_.erase(found);
   }
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    const Range& range = items[i].range;
-    if (range.size > 0) std::memcpy(range.destination, work->bytes[i].data(), range.size);
+  if (Status status = wait(work->latch, at); !status.ok()) return status;
+  if (Status status = work->statuses[at]; !status.ok()) {
+    const MutexLock lock(mutex_);
+    readings_.erase(reading);
+    return status;
   }
-  return {};
+  return std::move(work->bytes[at]);
 }
 
 }  // namespace streamer

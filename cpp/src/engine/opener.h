@@ -3,12 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/cancel.h"
 #include "base/memory_budget.h"
+#include "base/mutex.h"
 #include "engine/file_set.h"
 #include "engine/reader_quota.h"
 #include "engine/scheduler.h"
@@ -33,15 +35,19 @@ class Opener {
         cancel_(cancel) {}
 
   // See Stream.
-  Result<std::vector<OpenedFile>> open(const std::vector<std::string>& paths,
-                                       std::uint64_t prefix_bytes,
-                                       const std::vector<std::string>& versions);
-  Status read(const std::vector<FileRanges>& wanted);
+  Result<std::uint32_t> begin_open(const std::vector<std::string>& paths,
+                                   std::uint64_t prefix_bytes,
+                                   const std::vector<std::string>& versions) EXCLUDES(mutex_);
+  Result<std::vector<OpenedFile>> opened(std::uint32_t first) EXCLUDES(mutex_);
+  Result<std::uint64_t> begin_read(const std::vector<FileRanges>& wanted) EXCLUDES(mutex_);
+  Result<std::vector<std::byte>> next_read(std::uint64_t reading) EXCLUDES(mutex_);
 
  private:
   class Latch;
   struct Opening;
-  Status wait(Latch& latch);
+  struct Reading;
+  // Waits for one task.
+  Status wait(Latch& latch, std::size_t task);
   // How many workers may run tasks for the source: more, the longer a response takes.
   int width(SourceKind kind, const Source& source) const;
   void add_open(const std::shared_ptr<Opening>& work, std::size_t index);
@@ -53,6 +59,12 @@ class Opener {
   const MemoryBudget& budget_;
   const ReaderQuota& readers_;
   const CancelToken& cancel_;
+
+  Mutex mutex_;
+  // By the index of the first file, and by number: those that were not taken to their end.
+  std::map<std::uint32_t, std::shared_ptr<Opening>> openings_ GUARDED_BY(mutex_);
+  std::map<std::uint64_t, std::shared_ptr<Reading>> readings_ GUARDED_BY(mutex_);
+  std::uint64_t next_reading_ GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace streamer

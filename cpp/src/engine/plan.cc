@@ -74,7 +74,7 @@ void lay_out(Block* block, FileState& file) {
 Status find_files(const FileTable& files, Submission* submission) {
   submission->files.reserve(submission->entries.size());
   for (const FileRanges& entry : submission->entries) {
-    if (entry.file >= files.size()) {
+    if (entry.file >= files.size() || !files[entry.file]) {
       return Status::error(Code::kInvalid,
                            "no file number " + std::to_string(entry.file) + " was opened");
     }

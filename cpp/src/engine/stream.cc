@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
+#include <iterator>
 #include <map>
 #include <new>
 #include <utility>
@@ -92,12 +94,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
   }
   void wake() noexcept { scheduler_->wake(); }
 
-  Result<std::vector<OpenedFile>> open(const std::vector<std::string>& paths,
-                                       std::uint64_t prefix_bytes,
-                                       const std::vector<std::string>& versions) {
-    return opener_.open(paths, prefix_bytes, versions);
-  }
-  Status read(const std::vector<FileRanges>& wanted) { return opener_.read(wanted); }
+  Opener& opener() { return opener_; }
   Result<std::uint64_t> submit(std::vector<FileRanges> entries, Device device)
       EXCLUDES(submit_mutex_);
   Result<Batch> next(milliseconds timeout);
@@ -344,12 +341,49 @@ Result<std::unique_ptr<Stream>> Stream::create(Options options) {
 Result<std::vector<OpenedFile>> Stream::open(const std::vector<std::string>& paths,
                                              std::uint64_t prefix_bytes,
                                              const std::vector<std::string>& versions) {
+  return guarded([&]() -> Result<std::vector<OpenedFile>> {
+    auto first = open_begin(paths, prefix_bytes, versions);
+    if (!first.ok()) return first.status();
+    std::vector<OpenedFile> files;
+    while (files.size() < paths.size()) {
+      auto some = opened(*first + static_cast<std::uint32_t>(files.size()));
+      if (!some.ok()) return some.status();
+      std::move(some->begin(), some->end(), std::back_inserter(files));
+    }
+    return files;
+  });
+}
+Result<std::uint32_t> Stream::open_begin(const std::vector<std::string>& paths,
+                                         std::uint64_t prefix_bytes,
+                                         const std::vector<std::string>& versions) {
   if (impl_->foreign()) return forked();
-  return guarded([&] { return impl_->open(paths, prefix_bytes, versions); });
+  return guarded([&] { return impl_->opener().begin_open(paths, prefix_bytes, versions); });
+}
+Result<std::vector<OpenedFile>> Stream::opened(std::uint32_t first) {
+  if (impl_->foreign()) return forked();
+  return guarded([&] { return impl_->opener().opened(first); });
 }
 Status Stream::read(const std::vector<FileRanges>& wanted) {
+  return guarded([&]() -> Status {
+    auto reading = read_begin(wanted);
+    if (!reading.ok()) return reading.status();
+    for (const FileRanges& file : wanted) {
+      for (const Range& range : file.ranges) {
+        auto bytes = read_next(*reading);
+        if (!bytes.ok()) return bytes.status();
+        if (range.size > 0) std::memcpy(range.destination, bytes->data(), range.size);
+      }
+    }
+    return {};
+  });
+}
+Result<std::uint64_t> Stream::read_begin(const std::vector<FileRanges>& wanted) {
   if (impl_->foreign()) return forked();
-  return guarded([&] { return impl_->read(wanted); });
+  return guarded([&] { return impl_->opener().begin_read(wanted); });
+}
+Result<std::vector<std::byte>> Stream::read_next(std::uint64_t reading) {
+  if (impl_->foreign()) return forked();
+  return guarded([&] { return impl_->opener().next_read(reading); });
 }
 Result<std::uint64_t> Stream::submit(std::vector<FileRanges> entries, Device device) {
   if (impl_->foreign()) return forked();

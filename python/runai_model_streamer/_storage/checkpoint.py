@@ -21,7 +21,6 @@ from runai_model_streamer._errors import (
     StreamerNotFoundError,
     shown_path,
 )
-from runai_model_streamer._native_api import FileRanges
 from runai_model_streamer._paths import Path, is_remote, to_text
 from runai_model_streamer._session import Session
 from runai_model_streamer._storage.local import is_weights, names_in
@@ -261,8 +260,7 @@ def read_small_file(path: str, credentials: S3Credentials | None, limit: int) ->
             )
         if size <= len(first):
             return first[:size]
-        rest = FileRanges(session.files[path], [len(first)], [size - len(first)])
-        return first + session.stream.read([rest])[0]
+        return first + next(session.read([(path, len(first), size - len(first))]))
     finally:
         session.close()
 

@@ -22,7 +22,6 @@ from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials import certificates as certificates
 from runai_model_streamer._credentials import make_provider
 from runai_model_streamer._errors import StreamerError, shown_path, shown_text
-from runai_model_streamer._native_api import FileRanges
 from runai_model_streamer._paths import is_remote, to_native, to_text
 from runai_model_streamer._session import Session
 from runai_model_streamer._settings import current_settings, unknown_settings
@@ -465,8 +464,7 @@ def _read(session: Session, path: str) -> Step:
     try:
         while done < size and time.monotonic() - began < _READ_SECONDS:
             count = min(part, size - done)
-            ranges = FileRanges(session.files[path], [done], [count])
-            done += len(session.stream.read([ranges])[0])
+            done += len(next(session.read([(path, done, count)])))
             part = min(2 * part, 8 << 20)
     except StreamerError as error:
         return _failure("read", error)

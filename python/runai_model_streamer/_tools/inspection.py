@@ -18,7 +18,6 @@ from runai_model_streamer._errors import (
 )
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._native_api import (
-    FileRanges,
     safetensors_dtype_bits,
     safetensors_header,
     safetensors_header_end,
@@ -209,11 +208,8 @@ def read_shards(
             except StreamerError as error:
                 failures.append((file, error))
         long = [file for file in firsts if ends[file] > len(firsts[file])]
-        ranges = [
-            FileRanges(session.files[file], [len(firsts[file])], [ends[file] - len(firsts[file])])
-            for file in long
-        ]
-        for file, rest in zip(long, session.stream.read(ranges) if ranges else [], strict=True):
+        ranges = [(file, len(firsts[file]), ends[file] - len(firsts[file])) for file in long]
+        for file, rest in zip(long, session.read(ranges), strict=True):
             firsts[file] += rest
         for file, first in firsts.items():
             size = session.sizes[file]

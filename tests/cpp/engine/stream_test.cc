@@ -114,6 +114,45 @@ TEST_P(Streaming, FilesThatCannotBeOpenedHaveTheirOwnError) {
   EXPECT_EQ(drain(*stream, wanted, &pieces).code(), Code::kNotFound);
 }
 
+TEST_P(Streaming, OpensAndReadsInSteps) {
+  std::vector<std::string> paths;
+  for (std::uint32_t f = 0; f < 20; ++f)
+    paths.push_back(directory_.write(std::to_string(f), f, 99));
+  paths[7] = directory_.path("gone");
+  auto stream = make();
+  ASSERT_TRUE(stream->open({paths[0]}).ok());
+  auto first = stream->open_begin(paths, 16);
+  ASSERT_TRUE(first.ok());
+  EXPECT_EQ(*first, 1u);
+  EXPECT_EQ(stream->opened(0).status().code(), Code::kInvalid);
+  EXPECT_EQ(stream->opened(2).status().code(), Code::kInvalid);
+  EXPECT_EQ(stream->submit({{20, {{0, 9}}, {}}}).status().code(), Code::kInvalid);
+  std::vector<OpenedFile> files;
+  while (files.size() < paths.size()) {
+    auto some = stream->opened(*first + static_cast<std::uint32_t>(files.size()));
+    ASSERT_TRUE(some.ok());
+    ASSERT_FALSE(some->empty());
+    for (OpenedFile& file : *some) files.push_back(std::move(file));
+  }
+  EXPECT_EQ(stream->opened(*first).status().code(), Code::kInvalid);
+  for (std::uint32_t f = 0; f < 20; ++f) {
+    EXPECT_EQ(files[f].index, *first + f);
+    EXPECT_EQ(files[f].status.code(), f == 7 ? Code::kNotFound : Code::kOk);
+    EXPECT_TRUE(f == 7 || matches(files[f].prefix.data(), f, 0, 16));
+  }
+  auto reading = stream->read_begin({{4, {{16, 5}, {0, 0}}, {}}, {20, {{90, 9}}, {}}});
+  ASSERT_TRUE(reading.ok());
+  for (const auto& [seed, offset, size] :
+       {std::array{3u, 16u, 5u}, std::array{3u, 0u, 0u}, std::array{19u, 90u, 9u}}) {
+    auto bytes = stream->read_next(*reading);
+    ASSERT_TRUE(bytes.ok());
+    ASSERT_EQ(bytes->size(), size);
+    EXPECT_TRUE(matches(bytes->data(), seed, offset, size));
+  }
+  EXPECT_EQ(stream->read_next(*reading).status().code(), Code::kInvalid);
+  EXPECT_EQ(stream->read_begin({{8, {{0, 9}}, {}}}).status().code(), Code::kNotFound);
+}
+
 TEST_P(Streaming, ATruncatedFileIsAnError) {
   Options options;
   options.memory_limit = MemoryLimit::bytes(2 * kMiB);  // most is read after the first

@@ -1,6 +1,7 @@
-/* Loaded before libc: reads behind byte SHIM_FROM of files named *.safetensors fail with SHIM_ERRNO,
- * or hang for SHIM_SECONDS, once the file that SHIM_WHEN names exists. A read that hangs creates the
- * file that SHIM_FLAG names. */
+/* Loaded before libc: reads behind byte SHIM_FROM of files whose names end in SHIM_NAME, or in
+ * .safetensors, fail with SHIM_ERRNO, or hang for SHIM_SECONDS, once the file that SHIM_WHEN names
+ * exists. A read that hangs creates the file that SHIM_FLAG names. With SHIM_UNTIL they wait until
+ * that file exists, and fail if it does not after a minute. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -23,9 +24,11 @@ static int is_model(int fd) {
   char path[4096];
   snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
   const ssize_t length = readlink(link, path, sizeof(path) - 1);
-  if (length < 12) return 0;
+  if (length < 0) return 0;
   path[length] = 0;
-  return strcmp(path + length - 12, ".safetensors") == 0;
+  const char* end = getenv("SHIM_NAME") != NULL ? getenv("SHIM_NAME") : ".safetensors";
+  const size_t size = strlen(end);
+  return (size_t)length >= size && strcmp(path + length - size, end) == 0;
 }
 
 /* 0, or what errno is to be. */
@@ -36,6 +39,14 @@ static int fault(void) {
     if (flag != NULL) close(open(flag, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
     struct timespec rest = {atoi(seconds), 0};
     while (nanosleep(&rest, &rest) != 0) {
+    }
+  }
+  const char* until = getenv("SHIM_UNTIL");
+  if (until != NULL) {
+    for (int i = 0; access(until, F_OK) != 0; ++i) {
+      if (i == 60000) return EIO;
+      const struct timespec moment = {0, 1000000};
+      nanosleep(&moment, NULL);
     }
   }
   const char* number = getenv("SHIM_ERRNO");

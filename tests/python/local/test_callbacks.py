@@ -20,7 +20,7 @@ def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "file.bin"
     path.write_bytes(DATA)
     stream = _native.Stream({"memory_limit": 4 * PART})
-    assert stream.open([str(path)])[0].error is None
+    assert stream.opened(stream.open_begin([str(path)]))[0].error is None
     offsets = list(range(0, len(DATA), PART))
     stream.submit([_native.FileRanges(0, offsets, [PART] * len(offsets))])
     yield stream

@@ -14,7 +14,6 @@ from runai_model_streamer import (
     list_safetensors,
     pull_files,
 )
-from runai_model_streamer._native_api import FileRanges
 from runai_model_streamer.s3_utils import S3Credentials
 from tests.python.object_storage.canned_s3 import read
 from tests.python.object_storage.storages import OPERATIONS
@@ -316,7 +315,7 @@ class TestObjects:
             session, _ = files.open_files([path])
             s3_storage.put("replaced.safetensors", save(make_model(12, seed=4)))
             with pytest.raises(OSError) as caught:
-                session.stream.read([FileRanges(0, [100], [1000])])
+                next(session.read([(path, 100, 1000)]))
         assert caught.value.code == "changed"
         assert caught.value.http_status == 412
 

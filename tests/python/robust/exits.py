@@ -56,7 +56,7 @@ def _compute(begun: Begun) -> None:
 def _ask(work: Callable[[Begun], None]) -> Callable[[Begun, Path], None]:
     def call(begun: Begun, file: Path) -> None:
         stream = _native.Stream({}, lambda kind, container, refresh: work(begun))
-        stream.open(["s3://bucket/key"], 8)
+        stream.opened(stream.open_begin(["s3://bucket/key"], 8))
 
     return call
 
@@ -68,7 +68,7 @@ def _list(begun: Begun, file: Path) -> None:
 def _deliver(work: Callable[[Begun], None]) -> Callable[[Begun, Path], None]:
     def call(begun: Begun, file: Path) -> None:
         stream = _native.Stream({})
-        stream.open([str(file)])
+        stream.opened(stream.open_begin([str(file)]))
         stream.submit([_native.FileRanges(0, [0, 4096], [4096, 4096])])
         stream.deliver(lambda ready: work(begun), lambda error: None)
         time.sleep(3600)
