@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._errors import StreamerError, shown_path, shown_text
@@ -68,19 +69,24 @@ def _masked(name: str, kind: str, value: str) -> str:
     return shown_text(shown_path(value))
 
 
-def former_names() -> dict[str, str]:
+@functools.cache
+def former_names() -> Mapping[str, str]:
     """The names of settings by their deprecated names."""
     return {
         row["former_name"]: row["name"] for row in native.settings_table() if row["former_name"]
     }
 
 
+@functools.cache
+def _names() -> Sequence[str]:
+    return [row["name"] for row in native.settings_table()]
+
+
 def unknown_settings() -> list[tuple[str, str | None]]:
     """Variables of the environment that look like settings and are none, each with the name that
     is most like it; None: no name is."""
-    known = [row["name"] for row in native.settings_table()]
-    ours = [name for name in known if name.startswith(_PREFIX)]
-    known.extend(former_names())
+    ours = [name for name in _names() if name.startswith(_PREFIX)]
+    known = {*_names(), *former_names()}
     found: list[tuple[str, str | None]] = []
     for name in sorted(os.environ):
         if name.startswith(_PREFIX) and name not in known:
