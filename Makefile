@@ -126,7 +126,7 @@ test-gpu: $(STAMPS)/package $(STAMPS)/dev  ## Tests marked gpu: on a GPU, or on 
 	@$(PY) -m pytest -m gpu tests/python/cuda $(ARGS)
 
 test-delays: $(STAMPS)/package $(STAMPS)/dev  ## Ranks that are late at random: SEEDS loads (1000) by each way of sharing
-	@DELAY_SEEDS=$(SEEDS) $(PY) -m pytest tests/python/distributed/test_delays.py $(ARGS)
+	@DELAY_SEEDS=$(SEEDS) DELAY_RANKS=4 $(PY) -m pytest tests/python/distributed/test_delays.py $(ARGS)
 
 test-faults: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/servers  ## Fails each call of the system in loads of each kind (KIND=mapped: of that kind), and ends processes in each call
 	@EXIT_CASES=0 $(PY) -m pytest tests/python/robust/test_exits.py $(ARGS)

@@ -162,12 +162,12 @@ def dense(directory: Path, files: int = 2, tensors: int = 12, size: int = 1 << 2
 
 
 def uneven(directory: Path) -> list[str]:
-    """A megabyte in tensors of very different sizes, in two files."""
+    """60 KB in tensors of very different sizes, in two files."""
     generator = random.Random("uneven")
     paths = []
     for number in range(2):
         path = directory / f"uneven-{number}.safetensors"
-        sizes = [int(10 ** generator.uniform(0, 5)) for _ in range(25)]
+        sizes = [int(10 ** generator.uniform(0, 4)) for _ in range(25)]
         write_specs(path, [(f"{number}.{i:02d}", "U8", (size,)) for i, size in enumerate(sizes)])
         paths.append(str(path))
     return paths

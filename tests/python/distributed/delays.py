@@ -39,7 +39,7 @@ STEPS: list[tuple[Any, str]] = [
 ]
 CONSUMED = "consumed"
 NAMES = [f"{when} {name}" for _, name in STEPS for when in ("before", "behind")] + [CONSUMED]
-SECONDS = (0.0005, 0.002, 0.01)
+SECONDS = (0.0003, 0.001, 0.004)
 
 
 class Delays:
@@ -120,11 +120,9 @@ def load(seed: int, contents: dict[str, bytes], files: list[str]) -> tuple[list[
     """(names of tensors that came wrong, how bytes travelled). In some loads a rank leaves early:
     then the others fail, or have got everything."""
     generator = random.Random(f"load {seed}")
-    os.environ["RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE"] = str(
-        generator.choice((16, 60, 200)) << 10
-    )
+    os.environ["RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE"] = str(generator.choice((8, 16, 60)) << 10)
     os.environ["RUNAI_STREAMER_PARTITION_POLICY"] = generator.choice(("spans", "chunks", "files"))
-    os.environ["RUNAI_STREAMER_MEMORY_LIMIT"] = generator.choice(("0", "500000", "-1"))
+    os.environ["RUNAI_STREAMER_MEMORY_LIMIT"] = generator.choice(("0", "50000", "-1"))
     wanted = wishes_of(seed, list(contents))[my_rank()]
     leaver = generator.choice((*range(dist.get_world_size()), *[None] * 20))
     limit = generator.randrange(6) if leaver == my_rank() else None
