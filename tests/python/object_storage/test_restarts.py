@@ -123,7 +123,7 @@ def test_a_restart(storage, use, tmp_path, request, monkeypatch, operation, repl
         except StreamerError as error:
             assert replaced, error
             assert error.code == "changed", error
-        assert restart.happened.wait(60)
+        assert restart.happened.wait(240)
         restart.end.join()
     if found is not None:
         assert any(equal(found, version) for version in versions[: 1 + replaced])
