@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import threading
 import time
 
 import pytest
@@ -97,6 +98,29 @@ class TestStoresThatKeepVersions:
         with pytest.raises(StreamerError, match="does not give the former version") as caught:
             read(size=len(big))
         assert (caught.value.code, caught.value.server_code) == ("changed", "AccessDenied")
+
+    def test_a_read_that_is_aborted_knows_of_no_former_version(self, canned, use):
+        """It lags when it asks for the version; the read in its place is told what happened."""
+        big, again = DATA * 4096, threading.Event()
+
+        def handler(seen):
+            if "&generation=" in seen.path:
+                if handler.asked:
+                    again.set()
+                handler.asked = True
+                again.wait(60)
+                return Answer(404, {}, b"No such object")
+            answer = ranged(seen, big, '"1"', **{"X-Goog-Generation": "1"})
+            return Answer(412) if seen.headers["range"].endswith(f"-{len(big) - 1}") else answer
+
+        handler.asked = False
+        server = canned(handler)
+        use({**ONE_BY_ONE, "RUNAI_STREAMER_CONCURRENCY": "2"})
+        use({"STORAGE_EMULATOR_HOST": server.url, "RUNAI_STREAMER_LOW_SPEED_SECONDS": "100"})
+        with pytest.raises(StreamerError) as caught:
+            read("gs://models/key", len(big))
+        assert again.is_set()
+        assert caught.value.code == "changed", caught.value
 
     def test_a_version_is_asked_for_only_once_the_object_was_replaced(self, canned):
         """It needs a permission of its own."""

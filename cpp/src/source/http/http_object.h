@@ -62,6 +62,8 @@ class HttpObject : public Object {
     version.by_id |= replaced_.load(std::memory_order_relaxed);
     return version;
   }
+  // Whether the path names the version.
+  bool names_version() const { return pinned_.by_id; }
   // Something else has the object's name by now: later reads ask for the version by its id.
   void note_replaced() const { replaced_.store(true, std::memory_order_relaxed); }
   ContentCheck* check() const { return check_.get(); }

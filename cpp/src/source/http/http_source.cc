@@ -434,9 +434,10 @@ Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<co
   Status status = read_range(known.location(), &range, &response, report, /*tolerate_416=*/false,
                              hurry ? kHurry : 0);
   report->missing = size - range.received();
-  if (range.version().by_id && !pinned.by_id) {
+  if (range.version().by_id && !known.names_version()) {
     if (status.ok()) {
-      known.note_replaced();
+      // A read that was aborted does not know whether the store gives the former version.
+      if (!range.aborted()) known.note_replaced();
     } else if (!range.gone() || status.code() != Code::kNotFound) {
       status = replaced(std::move(status));
     }
