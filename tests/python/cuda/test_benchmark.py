@@ -40,6 +40,7 @@ def raw_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_RAW_READER", str(program))
 
 
+@pytest.mark.timeout(1800)  # all rows, on a busy machine
 def test_every_row_runs_on_the_stand_in_driver(
     standin: Standin, raw_reader: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,7 +119,7 @@ def test_the_sdist_has_the_sources_and_nothing_that_was_built(sdist: Path) -> No
     assert not [name for name in names if re.search(r"\.(so|o|a|pyc)(\.|$)", name)]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_sdist_builds_a_package_that_streams(sdist: Path, tmp_path: Path) -> None:
     pytest.importorskip("pybind11")
     environment = dict(os.environ)
