@@ -6,9 +6,9 @@
 
 namespace streamer {
 
-std::byte* map_memory(std::uint64_t bytes) noexcept {
-  void* const data =
-      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+std::byte* map_memory(std::uint64_t bytes, std::uintptr_t wanted) noexcept {
+  void* const hint = reinterpret_cast<void*>(wanted);  // NOLINT: an address, no memory yet
+  void* const data = mmap(hint, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   return data == MAP_FAILED ? nullptr : static_cast<std::byte*>(data);
 }
 

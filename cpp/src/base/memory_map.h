@@ -6,8 +6,9 @@
 
 namespace streamer {
 
-// `bytes` of zeroed memory that starts a page. Null, with errno set, if the system refuses it.
-std::byte* map_memory(std::uint64_t bytes) noexcept;
+// `bytes` of zeroed memory that starts a page, at the address `wanted` if it is free. Null, with
+// errno set, if the system refuses it.
+std::byte* map_memory(std::uint64_t bytes, std::uintptr_t wanted = 0) noexcept;
 
 // The same, starting at a multiple of kHugePage.
 std::byte* map_aligned_memory(std::uint64_t bytes) noexcept;

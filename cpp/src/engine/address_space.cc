@@ -1,11 +1,7 @@
 #include "engine/address_space.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstdlib>
 
@@ -14,32 +10,14 @@
 namespace streamer {
 namespace {
 
-// A process may have 65,530 (vm.max_map_count). Kept blocks whose sizes are no whole huge pages
-// have gaps between them, hence a mapping each.
-constexpr std::size_t kManyMappings = 16'384;
-constexpr unsigned kMapsBetweenCounts = 1024;
-
-std::size_t mappings_of_this_process() {
-  const int fd = ::open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return 0;
-  std::array<char, 16 * kKiB> text;  // NOLINT: filled by read()
-  std::size_t count = 0;
-  for (ssize_t got = 0; (got = ::read(fd, text.data(), text.size())) > 0;) {
-    count += static_cast<std::size_t>(std::count(text.begin(), text.begin() + got, '\n'));
-  }
-  ::close(fd);
-  return count;
-}
-
 class System final : public AddressSpace {
  public:
-  std::byte* map(std::uint64_t bytes, Pages pages) override {
+  std::byte* map(std::uint64_t bytes, Pages pages, Place place) override {
     if (bytes < kMapThreshold) return static_cast<std::byte*>(std::aligned_alloc(64, bytes));
-    if (!starts_at_huge_page(bytes)) return map_memory(bytes);
-    if (mapped_.fetch_add(1, std::memory_order_relaxed) % kMapsBetweenCounts == 0) {
-      crowded_.store(mappings_of_this_process() > kManyMappings, std::memory_order_relaxed);
-    }
-    std::byte* const data = map_aligned_memory(bytes);
+    const bool aligned = place == Place::kAligned;
+    if (aligned && !starts_at_huge_page(bytes)) return map_memory(bytes);
+    std::byte* const data = aligned ? map_aligned_memory(bytes) : map_below_last(bytes);
+    // Neighbours that were advised otherwise would not become one mapping.
     if (data != nullptr && pages == Pages::kHuge) madvise(data, bytes, MADV_HUGEPAGE);
     return data;
   }
@@ -54,11 +32,17 @@ class System final : public AddressSpace {
   bool move(std::byte* data, std::uint64_t bytes, std::byte* target) override {
     return mremap(data, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target) != MAP_FAILED;
   }
-  bool crowded() const override { return crowded_.load(std::memory_order_relaxed); }
 
  private:
-  std::atomic<unsigned> mapped_{0};  // times
-  std::atomic<bool> crowded_{false};
+  // The kernel maps downwards, but some versions leave gaps.
+  std::byte* map_below_last(std::uint64_t bytes) {
+    const std::uintptr_t last = last_.load(std::memory_order_relaxed);
+    std::byte* const data = map_memory(bytes, last > bytes ? last - bytes : 0);
+    last_.store(reinterpret_cast<std::uintptr_t>(data), std::memory_order_relaxed);
+    return data;
+  }
+
+  std::atomic<std::uintptr_t> last_{0};
 };
 
 }  // namespace

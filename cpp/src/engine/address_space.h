@@ -13,25 +13,27 @@ namespace streamer {
 // socket do not need them.
 enum class Pages { kSmall, kHuge };
 
+// Where fresh memory is.
+enum class Place {
+  kAligned,    // from starts_at_huge_page() on it starts at a huge page, so that it moves cheaply
+  kContiguous  // beside what was mapped last, so that both are one mapping of the kernel
+};
+
 // Thread-safe. A simulation replaces it.
 class AddressSpace {
  public:
   // The process's own.
   static AddressSpace& system();
   virtual ~AddressSpace() = default;
-  // `bytes` of uninitialised memory, aligned to 64, and to a huge page from starts_at_huge_page()
-  // on. Null if the system has no memory.
-  virtual std::byte* map(std::uint64_t bytes, Pages pages) = 0;
+  // `bytes` of uninitialised memory, aligned to 64. Null if the system has no memory.
+  virtual std::byte* map(std::uint64_t bytes, Pages pages, Place place) = 0;
   // Takes back what map() returned.
   virtual void release(std::byte* data, std::uint64_t bytes) = 0;
   // Takes back whole pages, of memory that was mapped with kMapThreshold bytes or more.
   virtual void unmap(std::byte* data, std::uint64_t bytes) = 0;
-  // Moves whole huge pages to `target`, which is mapped; no byte is copied. False: not possible,
-  // and nothing was moved.
+  // Moves whole pages to `target`, which is mapped; no byte is copied. False: not possible, and
+  // nothing was moved.
   virtual bool move(std::byte* data, std::uint64_t bytes, std::byte* target) = 0;
-  // Whether the process has so many mappings that new ones should become parts of their neighbours:
-  // what starts at a huge page should also end at one.
-  virtual bool crowded() const { return false; }
 };
 
 // Memory below this size comes from malloc(), which reuses it by itself and returns it as a whole.

@@ -9,6 +9,9 @@
 namespace streamer {
 namespace {
 
+// A process may have 65,530 mappings (vm.max_map_count).
+constexpr std::uint64_t kFewLeft = 16;
+
 template <typename Pieces>
 std::uint64_t total(const Pieces& pieces) {
   std::uint64_t bytes = 0;
@@ -36,13 +39,14 @@ MemoryPool::Pieces::node_type MemoryPool::make_node() {
 
 std::optional<MemoryPool::Reservation> MemoryPool::reserve(std::uint64_t bytes, Pages pages,
                                                            bool force) {
-  std::uint64_t capacity = capacity_for(bytes);
-  if (starts_at_huge_page(capacity) && space_.crowded()) capacity = round_up(capacity, kHugePage);
+  const std::uint64_t capacity = capacity_for(bytes);
   // Whatever may throw comes before anything is counted, and no destructor that takes a lock runs
   // under one.
   Reservation reservation(std::make_shared<Buffer>(shared_from_this()), pages);
   {
     const MutexLock lock(mutex_);
+    // What the caller keeps is not moved any more, and would have a mapping each.
+    if (left_ >= kFewLeft) reservation.place_ = Place::kContiguous;
     // Fresh pages cost more than reading bytes into them does, so that kept memory of other sizes
     // is split and joined first.
     if (reuse_locked(capacity, &reservation) || split_locked(capacity, &reservation) ||
@@ -177,8 +181,8 @@ std::shared_ptr<MemoryPool::Buffer> MemoryPool::map(Reservation reservation) {
                      reservation.taken_ - reservation.capacity_);
   if (buffer->data != nullptr) return buffer;
   std::byte* data = reservation.parts_.empty() ? nullptr : join(reservation);
-  if (data == nullptr) data = space_.map(reservation.capacity_, reservation.pages_);
-  if (data == nullptr && unmap_kept()) data = space_.map(reservation.capacity_, reservation.pages_);
+  if (data == nullptr) data = reservation.map_in(space_);
+  if (data == nullptr && unmap_kept()) data = reservation.map_in(space_);
   if (data == nullptr) {
     stop_counting(*buffer->lease);
     return nullptr;
@@ -189,7 +193,7 @@ std::shared_ptr<MemoryPool::Buffer> MemoryPool::map(Reservation reservation) {
 
 // Null: the parts could not be moved, and were unmapped.
 std::byte* MemoryPool::join(const Reservation& reservation) {
-  std::byte* const start = space_.map(reservation.capacity_, reservation.pages_);
+  std::byte* const start = reservation.map_in(space_);
   std::uint64_t moved = 0;
   bool failed = start == nullptr;
   for (const auto& [size, data] : reservation.parts_) {
@@ -238,6 +242,8 @@ void MemoryPool::abandon(Reservation* reservation) {
 
 void MemoryPool::stop_counting(Lease& lease) {
   const MutexLock lock(mutex_);
+  if (lease.counted_ == 0) return;
+  ++left_;
   budget_->give_back(std::exchange(lease.counted_, 0));
 }
 

@@ -94,6 +94,7 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   Pieces kept_ GUARDED_BY(mutex_);  // for reuse; counted
   std::weak_ptr<MemoryListener> listener_ GUARDED_BY(mutex_);
   bool closed_ GUARDED_BY(mutex_) = false;
+  std::uint64_t left_ GUARDED_BY(mutex_) = 0;  // buffers that became the caller's
 };
 
 // Memory of a block. Its destructor, in any thread, gives the memory back; it takes the locks of
@@ -125,6 +126,7 @@ class MemoryPool::Reservation {
   Reservation& operator=(Reservation&& other) noexcept {
     std::swap(buffer_, other.buffer_);
     std::swap(pages_, other.pages_);
+    std::swap(place_, other.place_);
     std::swap(capacity_, other.capacity_);
     std::swap(taken_, other.taken_);
     parts_.swap(other.parts_);
@@ -141,9 +143,11 @@ class MemoryPool::Reservation {
   friend class MemoryPool;
   Reservation(std::shared_ptr<Buffer> buffer, Pages pages)
       : buffer_(std::move(buffer)), pages_(pages) {}
+  std::byte* map_in(AddressSpace& space) const { return space.map(capacity_, pages_, place_); }
 
   std::shared_ptr<Buffer> buffer_;  // without data, unless a kept piece serves as it is
   Pages pages_;
+  Place place_ = Place::kAligned;
   std::uint64_t capacity_ = 0;
   std::uint64_t taken_ = 0;  // of the budget, besides what the pieces below count for
   Pieces parts_;             // become a part of the buffer

@@ -12,9 +12,9 @@ namespace streamer::testing {
 // Not thread-safe. Nothing may be written to its addresses.
 class FakeAddressSpace final : public AddressSpace {
  public:
-  std::byte* map(std::uint64_t bytes, Pages /*pages*/) override {
+  std::byte* map(std::uint64_t bytes, Pages /*pages*/, Place place) override {
     if (refuse_ > 0 && --refuse_ == 0) return nullptr;
-    next_ = (next_ + 2 * kHugePage - 1) / kHugePage * kHugePage;
+    if (place == Place::kAligned) next_ = (next_ + 2 * kHugePage - 1) / kHugePage * kHugePage;
     auto* const data = reinterpret_cast<std::byte*>(next_);  // NOLINT: never dereferenced
     next_ += bytes;
     add(data, bytes);
