@@ -524,7 +524,14 @@ TEST_F(TlsTest, WithoutDescriptorsTheErrorSaysSo) {
   EXPECT_TRUE(Client({"", hashed}).get(url(server)).result.status.ok());
 }
 
-// A child that finds a lock taken for ever would wait for ever.
+// A child that finds a lock taken waits for ever. The allocator of AddressSanitizer has such locks:
+// it does not know of forks.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define UNDER_ADDRESS_SANITIZER
+#endif
+#endif
+#ifndef UNDER_ADDRESS_SANITIZER
 TEST_F(TlsTest, AForkMayComeWhileCertificatesAreRead) {
   std::atomic<bool> ended{false};
   std::thread reading([&] {
@@ -544,6 +551,7 @@ TEST_F(TlsTest, AForkMayComeWhileCertificatesAreRead) {
   ended = true;
   reading.join();
 }
+#endif
 
 }  // namespace
 }  // namespace streamer::http
