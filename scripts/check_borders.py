@@ -131,6 +131,7 @@ def includes(cpp: Path, file: Path) -> Iterator[Arrow]:
 
 def check_cpp(root: Path) -> Iterator[str]:
     cpp = (root / "cpp").resolve()
+    unused = {str(file.relative_to(cpp)) for file in (cpp / "src").rglob("*.h")}
     for file in sorted([*cpp.rglob("*.h"), *cpp.rglob("*.cc")]):
         here = str(file.relative_to(cpp))
         room = room_of(here)
@@ -141,9 +142,11 @@ def check_cpp(root: Path) -> Iterator[str]:
             if arrow.target.startswith("?"):
                 yield f"cpp/{here}: includes {arrow.target[1:]}, which is not there"
                 continue
+            unused.discard(arrow.target)
             target = room_of(arrow.target)
             if target not in ROOMS[room] | {room, "include"}:
                 yield f"cpp/{here}: {room} may not include {arrow.target}"
+    yield from (f"cpp/{header}: nothing includes it" for header in sorted(unused))
 
 
 def circles(graph: Mapping[str, Iterable[str]]) -> Iterator[list[str]]:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Checks the message of a commit: python3 scripts/check_commit_message.py FILE
 
-A subject of at most 72 columns without a full stop, an empty line, and lines of at most 72 columns
-that say why. A line without spaces, such as a URL, may be longer.
+A subject of at most 72 columns without a full stop, an empty line, and a body that says why, in
+lines of at most 72 columns. A line without spaces, such as a URL, may be longer.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ def problems(message: str) -> list[str]:
         found.append("the subject does not begin with a capital letter")
     if len(lines) > 1 and lines[1]:
         found.append("no empty line follows the subject")
+    if not any(lines[2:]):
+        found.append("no body says why")
     for number, line in enumerate(lines[1:], 2):
         if len(line) > COLUMNS and " " in line.strip():
             found.append(f"line {number} has {len(line)} columns, {COLUMNS} at most")

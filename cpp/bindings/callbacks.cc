@@ -171,7 +171,7 @@ CredentialsProvider wrap_provider(const py::object& provider, const Ended& ended
         }
       }).detach();
     } catch (const std::system_error& error) {
-      return Status::error(Code::kOutOfMemory, "the system gives no thread to ask Python with")
+      return Status::error(Code::kOutOfMemory, "the system has no thread to ask Python with")
           .with_errno(error.code().value())
           .with_hint("Raise the limit of processes (ulimit -u) or of the cgroup (pids.max)");
     }

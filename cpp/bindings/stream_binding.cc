@@ -16,6 +16,7 @@
 
 #include "base/blocked_signals.h"
 #include "base/clock.h"
+#include "base/interrupt_poll.h"
 #include "base/mutex.h"
 #include "buffer.h"
 #include "callbacks.h"
@@ -122,8 +123,6 @@ py::object hand_out(Stream* stream, const py::object& on_ready) {
     return py::module_::import("builtins").attr("MemoryError")();
   }
 }
-
-constexpr std::chrono::milliseconds kInterruptPoll{100};
 
 // The thread that calls what deliver() was given.
 class Callbacks {
@@ -295,7 +294,7 @@ class PyStream {
       const BlockedSignals blocked;
       callbacks->thread = std::thread(std::move(body));
     } catch (const std::system_error& error) {
-      raise_if_failed(Status::error(Code::kOutOfMemory, "the system gives no thread to call from")
+      raise_if_failed(Status::error(Code::kOutOfMemory, "the system has no thread to call from")
                           .with_errno(error.code().value()));
     }
     callbacks_ = std::move(callbacks);

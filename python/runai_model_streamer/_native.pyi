@@ -103,7 +103,7 @@ class Ready:
     error: Exception | None
 
 class Stream:
-    """One load. opened(), submit() and next() belong to one thread at a time."""
+    """One load. next() belongs to one thread at a time; the rest may be called beside it."""
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ from runai_model_streamer._paths import Path, is_remote, to_text
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
 from runai_model_streamer._session import Ownership
 from runai_model_streamer._storage.local import is_weights
-from runai_model_streamer._storage.pull import is_address, pull_objects, weights_below
+from runai_model_streamer._storage.pull import is_web_url, pull_objects, weights_below
 from runai_model_streamer._torch import device_of
 
 __all__ = ["pretrained"]
@@ -67,7 +67,7 @@ def pretrained(path: Path, s3_credentials: S3Credentials | None = None) -> Itera
     directory.
     """
     source = to_text(path)
-    if is_address(source):
+    if is_web_url(source):
         raise RunaiStreamerInvalidInputException(
             f"{source}: an address has no directories: use the URI of its store", path=source
         )

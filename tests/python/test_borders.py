@@ -21,6 +21,7 @@ def tree(tmp_path: Path) -> Path:
             directory = tmp_path / "cpp" / room
             directory.mkdir(parents=True, exist_ok=True)
             (directory / "own.h").write_text("#pragma once\n")
+            (directory / "own.cc").write_text('#include "own.h"\n')
     package = tmp_path / PACKAGE
     package.mkdir(parents=True)
     for name in set().union(*check_borders.LAYERS) - {"_storage"}:
@@ -66,7 +67,10 @@ def test_this_tree_has_no_arrow_against_the_direction() -> None:
     ],
 )
 def test_an_include_against_the_direction_is_found(tree: Path, file: str, header: str) -> None:
-    (tree / "cpp" / file).write_text(f'#pragma once\n#include "{header}"\n')
+    bad = tree / "cpp" / file
+    bad.write_text(f'#pragma once\n#include "{header}"\n')
+    if bad.suffix == ".h":
+        (bad.parent / "own.cc").write_text('#include "own.h"\n#include "bad.h"\n')
     (found,) = check(tree)
     assert found.startswith(f"cpp/{file}: ")
     assert header in found
@@ -78,6 +82,11 @@ def test_an_include_of_its_own_directory_by_name_counts(tree: Path) -> None:
     assert "may not include src/destination/cuda/own.h" in found
 
 
+def test_a_header_that_nothing_includes_is_found(tree: Path) -> None:
+    (tree / "cpp/src/base/old.h").write_text("#pragma once\n")
+    assert check(tree) == ["cpp/src/base/old.h: nothing includes it"]
+
+
 def test_headers_that_are_missing_or_in_no_room_are_found(tree: Path) -> None:
     (tree / "cpp/src/base/bad.cc").write_text('#include "base/nothing.h"\n')
     (tree / "cpp/src/attic").mkdir()
@@ -85,6 +94,7 @@ def test_headers_that_are_missing_or_in_no_room_are_found(tree: Path) -> None:
     assert check(tree) == [
         "cpp/src/attic/old.h: is in no room of scripts/check_borders.py",
         "cpp/src/base/bad.cc: includes base/nothing.h, which is not there",
+        "cpp/src/attic/old.h: nothing includes it",
     ]
 
 

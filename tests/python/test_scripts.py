@@ -26,11 +26,10 @@ LONG = "Word " * 15
 @pytest.mark.parametrize(
     "message",
     [
-        "Do one thing\n",
         f"{'A' * 72}\n\n{'b' * 72}\n",
         "Do one thing\n\nhttps://example.org/" + "a" * 90 + "\n",
-        "Do one thing\n# Please enter the commit message " + "x " * 60,
-        "Do one thing\n# ------------------------ >8 ------------------------\n" + "x " * 60,
+        "Do one thing\n\nWhy\n# Please enter the commit message " + "x " * 60,
+        "Do one thing\n\nWhy\n# ------------------------ >8 ------------------------\n" + "x " * 60,
         f"Merge branch '{'b' * 80}'",
     ],
 )
@@ -43,10 +42,12 @@ def test_a_message_in_form_is_accepted(message: str) -> None:
     [
         ("", "empty"),
         ("# only a comment\n", "empty"),
-        ("A" * 73, "the subject has 73 columns"),
-        ("Do one thing.", "full stop"),
-        ("do one thing", "capital letter"),
-        ("Do one thing\nand another", "no empty line"),
+        ("Do one thing\n", "no body"),
+        ("Do one thing\n\n# Please enter the commit message", "no body"),
+        (f"{'A' * 73}\n\nWhy", "the subject has 73 columns"),
+        ("Do one thing.\n\nWhy", "full stop"),
+        ("do one thing\n\nWhy", "capital letter"),
+        ("Do one thing\nand another\nand why", "no empty line"),
         (f"Do one thing\n\nshort\n{LONG}", "line 4 has 74 columns"),
     ],
 )

@@ -11,9 +11,9 @@
 extern "C" {
 #endif
 
-/* Since node 1.1: the whole story of what this thread's latest call of this library reported: path,
- * range, cause and what to do, never a secret. "" when that was no failure. Valid until this
- * thread's next call of this library. */
+/* Since node 1.1: what this thread's latest call of this library reported: path, range, cause and
+ * what to do, never a secret. "" when that was no failure. Valid until this thread's next call of
+ * this library. */
 RUNAI_FILE_STREAMER_API const char* runai_file_streamer_last_error(void);
 
 /* Since node 1.1: "MAJOR.MINOR.PATCH". Static memory. */

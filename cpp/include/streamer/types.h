@@ -194,9 +194,9 @@ struct Range {
 // What the memory of a range without a destination may be. Views are pages of a file in the page
 // cache, which cost nothing; only files have them.
 enum class Ownership : int {
-  // Memory of whoever holds it. It is a view at first, perhaps; Stream::detach_views() tells when
-  // it
-  // is no more. Most views are dropped before, and cost nothing.
+  // Memory of whoever holds it. It may be a view at first;
+  // Stream::detach_views() tells when it is no more. Most views are dropped
+  // before, and cost nothing.
   kOwned = 0,
   // A view for as long as it is held, also after the stream. Whoever changes the file in place
   // changes it, and whoever truncates the file ends the processes that touch it (SIGBUS).

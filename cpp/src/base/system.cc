@@ -16,6 +16,8 @@
 #include <string>
 #include <utility>
 
+#include "base/memory_units.h"
+
 namespace streamer {
 namespace {
 
@@ -106,8 +108,7 @@ std::uint64_t available_memory() {
 std::uint64_t address_space_left() {
   rlimit limit{};
   if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return kNoLimit;
-  const std::uint64_t used =
-      read_number("/proc/self/statm") * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  const std::uint64_t used = read_number("/proc/self/statm") * page_size();
   return limit.rlim_cur - std::min<std::uint64_t>(limit.rlim_cur, used);
 }
 

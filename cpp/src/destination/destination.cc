@@ -10,8 +10,7 @@ Result<std::unique_ptr<Destination>> make_destination(Device device, const Optio
     case DeviceType::kCuda: return make_cuda_destination(device.ordinal, options, budget);
     case DeviceType::kHost: break;
   }
-  return Status::error(Code::kUnsupported,
-                       "this kind of device is no destination that is copied to");
+  return Status::error(Code::kUnsupported, "nothing can be copied to devices of this kind");
 }
 
 }  // namespace streamer

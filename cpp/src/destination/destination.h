@@ -31,9 +31,10 @@ class Destination {
   // Copies that are given from now on start after the work that the caller's `stream` holds now: a
   // destination may be memory that this work still uses.
   virtual Status fence(void* stream) = 0;
-  // Whether files may be read without staging, and doing so: `segments` are device addresses, `fd`
-  // is one for O_DIRECT. False: the bytes have to be staged; problems are told by describe().
-  virtual bool reads_files() const { return false; }
+  // How files may be read without staging, as a strategy's name; null: they can't. read_file() does
+  // so: `segments` are device addresses, `fd` is one for O_DIRECT. False: the bytes have to be
+  // staged; problems are told by describe().
+  virtual const char* file_strategy() const { return nullptr; }
   virtual bool read_file(int /*fd*/, std::uint64_t /*offset*/,
                          std::span<const iovec> /*segments*/) {
     return false;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/cancel.h"
+#include "base/interrupt_poll.h"
 #include "base/memory_budget.h"
 #include "base/mutex.h"
 #include "engine/file_set.h"
@@ -16,9 +17,6 @@
 #include "engine/scheduler.h"
 
 namespace streamer {
-
-// How often a caller that waits is asked whether it was interrupted.
-inline constexpr std::chrono::milliseconds kInterruptPoll{100};
 
 // Thread-safe: several threads may open at the same time. The work is done by workers of the
 // scheduler, as tasks.

@@ -71,7 +71,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
     pool_->set_listener(scheduler_);
   }
   ~Impl() {
-    for (auto& [ordinal, destination] : destinations_) destination.reset();
+    for (auto& [device, destination] : destinations_) destination.reset();
     pool_->close();
   }
 
@@ -130,8 +130,8 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
   Mutex submit_mutex_;  // held as long as one submission takes; no worker waits for it
   std::uint64_t submissions_ GUARDED_BY(submit_mutex_) = 0;
   mutable Mutex destinations_mutex_;
-  // By ordinal.
-  std::map<int, std::unique_ptr<Destination>> destinations_ GUARDED_BY(destinations_mutex_);
+  std::map<std::pair<DeviceType, int>, std::unique_ptr<Destination>> destinations_
+      GUARDED_BY(destinations_mutex_);
 
   std::atomic<int> writes_{0};  // see WorkerContext
   const WorkerContext worker_context_;
@@ -174,13 +174,14 @@ void Stream::Impl::add_source(SourceKind kind, const SourceTraits& traits) {
 Result<Destination*> Stream::Impl::destination(Device device) {
   {
     const MutexLock lock(destinations_mutex_);
-    const auto known = destinations_.find(device.ordinal);
+    const auto known = destinations_.find({device.type, device.ordinal});
     if (known != destinations_.end()) return known->second.get();
   }
   auto made = make_destination(device, options_, *budget_);
   if (!made.ok()) return made.status();
   const MutexLock lock(destinations_mutex_);
-  return destinations_.emplace(device.ordinal, std::move(*made)).first->second.get();
+  const std::pair key(device.type, device.ordinal);
+  return destinations_.emplace(key, std::move(*made)).first->second.get();
 }
 
 Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Device device) {
@@ -295,7 +296,7 @@ Stats Stream::Impl::stats() const {
   stats.concurrency = scheduler_->concurrency();
   files_.describe(&stats.notes);
   const MutexLock lock(destinations_mutex_);
-  for (const auto& [ordinal, destination] : destinations_) destination->describe(&stats.notes);
+  for (const auto& [device, destination] : destinations_) destination->describe(&stats.notes);
   return stats;
 }
 

@@ -203,11 +203,11 @@ Status Worker::read_to_device(Chunk& chunk, Reader* reader, ReadReport* report,
                               bool* copied_later) {
   Destination& destination = *chunk.destination;
   const bool gaps = has_gap(chunk.segments);
-  if (destination.reads_files() && !gaps) {
+  if (destination.file_strategy() != nullptr && !gaps) {
     const WriteGuard guard(&context_.writes);
     const int fd = context_.cancel.cancelled() ? -1 : chunk.object->device_fd();
     if (fd >= 0 && destination.read_file(fd, chunk.offset, chunk.segments)) {
-      report->strategy = "gpudirect";
+      report->strategy = destination.file_strategy();
       return {};
     }
   }

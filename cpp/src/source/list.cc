@@ -11,14 +11,13 @@
 
 #include "base/blocked_signals.h"
 #include "base/cancel.h"
+#include "base/interrupt_poll.h"
 #include "source/source.h"
 #include "streamer/storage.h"
 #include "streamer/stream.h"
 
 namespace streamer {
 namespace {
-
-constexpr std::chrono::milliseconds kInterruptPoll{100};
 
 struct SourceReader {
   std::unique_ptr<Source> source;  // outlives the reader

@@ -80,12 +80,12 @@ Result<Url> parse_url(std::string_view text, std::string_view default_scheme) {
         std::from_chars(digits.data(), digits.data() + digits.size(), url.port);
     if (error != std::errc() || last != digits.data() + digits.size() || url.port < 1 ||
         url.port > 65535) {
-      return invalid("its port is none");
+      return invalid("its port is not a number from 1 to 65535");
     }
     authority = authority.substr(0, colon);
   }
   if (authority.empty()) return invalid("it has no host");
-  if (!is_host(authority)) return invalid("its host is none");
+  if (!is_host(authority)) return invalid("its host is not valid");
   url.host = lower(authority);
   if (url.port == standard_port(url.scheme)) url.port = 0;
   const std::size_t question = rest.find('?');

@@ -71,7 +71,7 @@ class HostMemory:
         return torch.frombuffer(view, dtype=torch.uint8)
 
     def free_bytes(self) -> int | None:
-        """Bytes that could be allocated; None where that is no question."""
+        """Bytes that could be allocated; None: not limited."""
         return None
 
     def stream(self) -> int:

@@ -158,7 +158,7 @@ class ExchangeThread:
             self._thread.start()
         except RuntimeError as error:
             raise StreamerOutOfMemoryError(
-                "the system gives no thread to read with",
+                "the system has no thread to read with",
                 code="out_of_memory",
                 hint="Raise the limit of processes (ulimit -u) or of the cgroup (pids.max)",
             ) from error

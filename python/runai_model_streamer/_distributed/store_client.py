@@ -30,7 +30,7 @@ def _never() -> bool:
 
 
 def _starts(thread: threading.Thread) -> bool:
-    """False where the system gives no thread."""
+    """False where the system has no thread."""
     try:
         thread.start()
     except RuntimeError:

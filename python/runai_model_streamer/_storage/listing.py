@@ -14,7 +14,7 @@ from runai_model_streamer._storage.checkpoint import find_checkpoint
 from runai_model_streamer._storage.local import is_weights, names_in
 from runai_model_streamer._storage.patterns import matches
 from runai_model_streamer._storage.pull import (
-    is_address,
+    is_web_url,
     list_objects,
     list_safetensors_objects,
     pull_objects,
@@ -30,7 +30,7 @@ def list_safetensors(path: Path, s3_credentials: S3Credentials | None = None) ->
     index of a directory.
     """
     directory = to_text(path)
-    if directory.endswith(".safetensors.index.json") and not is_address(directory):
+    if directory.endswith(".safetensors.index.json") and not is_web_url(directory):
         return _of_index(directory, s3_credentials)
     if is_remote(directory):
         return list_safetensors_objects(directory, s3_credentials)

@@ -159,21 +159,21 @@ def _at_version(source: str, version: str) -> str:
 def _base(source: str) -> str:
     """What the paths of objects below `source` begin with. An https:// address may be that of a
     file, or of a checkpoint's index, which lists what lies beside it."""
-    if is_address(source):
+    if is_web_url(source):
         source = source.partition("?")[0]
         if source.endswith((".json", ".safetensors")):
             source = source.rpartition("/")[0]
     return source.rstrip("/") + "/"
 
 
-def is_address(path: str) -> bool:
+def is_web_url(path: str) -> bool:
     """Whether `path` is an http:// or https:// address."""
     return path[:8].lower().startswith(("http://", "https://"))
 
 
 def _decoded(path: str, name: str) -> str:
     """A name out of `path`: addresses hold them percent-encoded."""
-    return urllib.parse.unquote(name.partition("?")[0]) if is_address(path) else name
+    return urllib.parse.unquote(name.partition("?")[0]) if is_web_url(path) else name
 
 
 def _target(destination: str, relative: str, path: str) -> str:
@@ -328,7 +328,7 @@ def _copy(
         for one in wanted:
             size = session.sizes[one.path]
             # Web servers list rounded sizes, or none.
-            if one.size not in (0, size) and not is_address(one.path):
+            if one.size not in (0, size) and not is_web_url(one.path):
                 raise from_native(
                     "changed",
                     f"{one.path}: the object has {size} bytes, the list says {one.size}",

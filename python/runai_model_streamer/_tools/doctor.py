@@ -25,7 +25,7 @@ from runai_model_streamer._errors import StreamerError, shown_path, shown_text
 from runai_model_streamer._paths import is_remote, to_native, to_text
 from runai_model_streamer._session import Session
 from runai_model_streamer._settings import current_settings, unknown_settings
-from runai_model_streamer._storage.pull import is_address
+from runai_model_streamer._storage.pull import is_web_url
 from runai_model_streamer._tools.local_checks import local_steps
 from runai_model_streamer._tools.steps import FAIL, OK, SKIP, WARN, Step
 from runai_model_streamer._units import size_text
@@ -431,7 +431,7 @@ def _requests(path: str) -> Iterator[Step]:
 
 
 def _names_file(path: str) -> bool:
-    return "." in path.partition("?")[0].rstrip("/").rpartition("/")[2] or is_address(path)
+    return "." in path.partition("?")[0].rstrip("/").rpartition("/")[2] or is_web_url(path)
 
 
 def _listed(path: str, files: list[str]) -> Step:

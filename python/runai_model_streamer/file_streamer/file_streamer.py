@@ -1,4 +1,4 @@
-"""The original's module path of FileStreamer and of the error for invalid input."""
+"""The original's module path, which programs import that catch the error for invalid input."""
 
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._file_streamer import FileStreamer

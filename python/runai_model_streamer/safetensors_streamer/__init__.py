@@ -1,4 +1,4 @@
-"""The original's module path of SafetensorsStreamer."""
+"""The original's package. vLLM and tpu-inference import its module safetensors_pytorch."""
 
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
 

@@ -1,4 +1,5 @@
-"""The original's module path of SafetensorsStreamer, and of the functions that list and pull."""
+"""The original's module path, for programs that list and pull by it. vLLM and SGLang import these
+names from the package."""
 
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
 from runai_model_streamer._storage.listing import list_safetensors, pull_files

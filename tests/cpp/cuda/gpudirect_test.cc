@@ -69,7 +69,7 @@ TEST_F(GpuDirectTest, SaysWhyItIsNotUsed) {
   EXPECT_NE(stats.notes.at(kNote).find("not used: /nonexistent/libcufile.so.0"), std::string::npos)
       << stats.notes.at(kNote);
   stats = load(asked("libm.so.6"));
-  EXPECT_NE(stats.notes.at(kNote).find("has not the functions"), std::string::npos);
+  EXPECT_NE(stats.notes.at(kNote).find("lacks the functions"), std::string::npos);
   standin_cufile_fail("cuFileDriverOpen", 0);
   stats = load(asked());
   EXPECT_NE(stats.notes.at(kNote).find("error 5001"), std::string::npos);

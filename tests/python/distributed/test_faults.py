@@ -134,7 +134,7 @@ def test_a_rank_without_a_thread_is_named_at_once(cluster: Make, tmp_path: Path)
     for result in cluster(3).run("no_thread", files).values():
         assert result["error"] == "StreamerOutOfMemoryError"
         assert result["rank"] == 1
-        assert "gives no thread" in result["text"]
+        assert "has no thread" in result["text"]
 
 
 def test_memory_that_the_host_does_not_have_is_an_error_that_says_so() -> None:

@@ -43,7 +43,7 @@ Status CopyQueue::start() {
     thread_ = std::thread([this] { poll(); });
   } catch (const std::system_error& error) {
     return Status::error(Code::kOutOfMemory,
-                         "the system gives no thread for copies to " + context_.name())
+                         "the system has no thread for copies to " + context_.name())
         .with_errno(error.code().value())
         .with_hint("Raise the limit of processes (ulimit -u) or of the cgroup (pids.max)");
   }

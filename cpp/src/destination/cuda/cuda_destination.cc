@@ -78,7 +78,7 @@ class CudaDestination : public Destination {
     }
   }
 
-  bool reads_files() const override { return direct_ != nullptr; }
+  const char* file_strategy() const override { return direct_ ? "gpudirect" : nullptr; }
 
   bool read_file(int fd, std::uint64_t offset, std::span<const iovec> segments) override {
     return !forked() && direct_->read(fd, offset, segments);

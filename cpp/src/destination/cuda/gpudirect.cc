@@ -39,7 +39,7 @@ Status GpuDirect::start(const std::string& library) {
       !bind(&functions_.handle_register, "cuFileHandleRegister") ||
       !bind(&functions_.handle_deregister, "cuFileHandleDeregister") ||
       !bind(&functions_.read, "cuFileRead")) {
-    return unusable(std::string(name) + " has not the functions of libcufile");
+    return unusable(std::string(name) + " lacks the functions of libcufile");
   }
   const ContextGuard guard(context_.driver(), context_.handle());
   const Error error = functions_.driver_open();

@@ -64,11 +64,11 @@ enum class RetryDecision {
 
 struct ServerError {
   RetryDecision decision = RetryDecision::kFail;
-  Code code = Code::kIo;       // of the error that the caller gets in the end
-  std::string message;         // empty: made from the code
-  std::string server_code;     //
-  std::string server_message;  //
-  std::string request_id;      //
+  Code code = Code::kIo;  // of the error that the caller gets in the end
+  std::string message;    // empty: made from the code
+  std::string server_code;
+  std::string server_message;
+  std::string request_id;
   std::string hint;
 };
 

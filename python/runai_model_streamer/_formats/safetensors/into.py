@@ -55,7 +55,7 @@ def resolve(
         for tensor in file:
             if tensor.name in found:
                 raise RunaiStreamerInvalidInputException(
-                    f"{path}: into: {tensor.name!r} stands in more than one file (duplicate): in "
+                    f"{path}: into: {tensor.name!r} is in more than one file (duplicate): in "
                     f"{shown_path(found[tensor.name][0])!r} too",
                     path=path,
                 )
@@ -255,7 +255,7 @@ def _check_memory(
     if tuple(target.shape) != tensor.get_torch_shape():
         fail(f"has shape {list(target.shape)}, the file {list(tensor.get_torch_shape())}")
     if not same_device(target.device, device):
-        fail(f"is on {target.device}, the stream goes to {device}")
+        fail(f"is on {target.device}, the device of the stream is {device}")
     if target.layout != torch.strided or not target.is_contiguous():
         fail("is not contiguous")
     # Nothing on the device "meta" has memory.

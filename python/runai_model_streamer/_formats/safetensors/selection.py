@@ -72,7 +72,7 @@ def _select(headers: Sequence[SafetensorsMetadata], wanted: TensorNames | None) 
             if tensor.name == twice[0]
         ][:2]
         raise RunaiStreamerInvalidInputException(
-            f"{second}: tensor_names: {twice[0]!r} stands in more than one file (duplicate): in "
+            f"{second}: tensor_names: {twice[0]!r} is in more than one file (duplicate): in "
             f"{shown_path(first)!r} too",
             path=second,
         )

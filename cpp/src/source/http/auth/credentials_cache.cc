@@ -5,6 +5,7 @@
 #include <ctime>
 #include <exception>
 
+#include "base/interrupt_poll.h"
 #include "source/http/client/connection.h"
 
 namespace streamer::http {
@@ -14,7 +15,6 @@ constexpr std::int64_t kRefreshAhead =
     5 * 60;                                 // seconds before they expire, or a fifth of their life
 constexpr std::int64_t kRetryRefresh = 15;  // seconds after a refresh that failed
 constexpr std::int64_t kLeastLifetime = 60;
-constexpr std::chrono::milliseconds kInterruptPoll{100};
 
 }  // namespace
 

@@ -137,7 +137,7 @@ int Addresses::system_resolver(const std::string& host, std::vector<std::string>
 }
 
 // The thread is left behind if nobody waits for it any more: getaddrinfo() can't be interrupted.
-// False: the system gives no thread.
+// False: the system has no thread.
 bool Addresses::ask(const std::string& host) {
   const auto resolve = [state = state_, resolver = resolver_, host] {
     std::vector<std::string> addresses;

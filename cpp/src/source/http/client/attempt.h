@@ -59,8 +59,8 @@ class Attempt {
   const std::size_t text_limit_;
   bool to_memory_ = false;
   std::size_t header_bytes_ = 0;
-  std::size_t segment_ = 0;           // where the next byte goes
-  std::size_t segment_position_ = 0;  //
+  std::size_t segment_ = 0;  // where the next byte goes
+  std::size_t segment_position_ = 0;
   std::uint64_t to_skip_ = 0;
 };
 

@@ -124,7 +124,7 @@ bool ResponseParser::begin_body() {
         return malformed("it has two lengths");
       }
     }
-    if (!parse(length, 10, &left_)) return malformed("its Content-Length is no number");
+    if (!parse(length, 10, &left_)) return malformed("its Content-Length is not a number");
     state_ = left_ > 0 ? State::kLength : State::kDone;
   } else {
     state_ = State::kUntilClose;
@@ -135,7 +135,7 @@ bool ResponseParser::begin_body() {
 
 bool ResponseParser::chunk_size() {
   const std::string_view digits = trim(std::string_view(line_).substr(0, line_.find(';')));
-  if (!parse(digits, 16, &left_)) return malformed("the size of a chunk is no number");
+  if (!parse(digits, 16, &left_)) return malformed("the size of a chunk is not a number");
   state_ = left_ > 0 ? State::kChunk : State::kTrailer;
   return true;
 }
