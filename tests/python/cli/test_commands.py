@@ -51,7 +51,7 @@ class TestEveryCommand:
         assert error["error"]["code"] == "not_found"
         assert error["error"]["path"] == str(missing)
 
-    def test_usage(self, run) -> None:
+    def test_wrong_usage_has_its_exit_code(self, run) -> None:
         run("ls", code=2)
         run("ls", "--nonsense", "x", code=2)
         assert "Known: " in run("ls", "ftp://host/x", code=2).stderr

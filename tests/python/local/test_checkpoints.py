@@ -143,7 +143,7 @@ class TestAnIndex:
         assert (tmp_path / "model.safetensors.index.json").stat().st_size > 2 << 20
         assert loaded(tmp_path) == [1, 2]
 
-    def test_several(self, directory: Path) -> None:
+    def test_the_usual_name_wins_among_several_indexes(self, directory: Path) -> None:
         put(directory / "c.safetensors", x=3, w=3)
         for name in ("consolidated", "other"):
             put_index(directory / f"{name}.safetensors.index.json", x="c.safetensors")

@@ -78,7 +78,7 @@ def test_of_local_files(tmp_path: Path, faulty: Faulty, count: int, tensors: int
 
 
 @pytest.mark.parametrize("tensors", [3, 1000])
-def test_of_objects(tmp_path: Path, tensors: int) -> None:
+def test_an_object_is_read_before_the_last_header_comes(tmp_path: Path, tensors: int) -> None:
     """The server holds the header of the last object back until a tensor of the first one was asked
     for, which only its header tells."""
     paths = make_files(tmp_path, 4, tensors)

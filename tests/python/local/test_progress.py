@@ -50,7 +50,7 @@ def test_lines_without_tqdm(path: Path, capsys, without_tqdm) -> None:
 
 
 @pytest.mark.parametrize("wanted", [None, False])
-def test_nothing(path: Path, capsys, wanted) -> None:
+def test_no_bar_is_shown_unless_asked_for(path: Path, capsys, wanted) -> None:
     stream(path, wanted)
     assert capsys.readouterr().err == ""
 

@@ -75,7 +75,7 @@ def test_arrays_of_numpy(path: Path) -> None:
                 mine.get_tensor("half")
 
 
-def test_arguments(path: Path) -> None:
+def test_other_frameworks_devices_and_names_are_refused(path: Path) -> None:
     with pytest.raises(StreamerError, match="neither"):
         safe_open(path, "jax")  # type: ignore[call-overload]
     with pytest.raises(StreamerError, match="host memory"):
@@ -115,7 +115,7 @@ def test_one_session_serves_everything(path: Path, opened: list[str], monkeypatc
     assert (len(made), opened) == (1, [str(path)])
 
 
-def test_after_close(path: Path) -> None:
+def test_what_was_read_outlives_close(path: Path) -> None:
     file = safe_open(path)
     tensor, part = file.get_tensor("bias"), file.get_slice("bias")
     file.close()

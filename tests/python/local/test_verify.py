@@ -97,7 +97,7 @@ class TestAGoodLoad:
             for _, tensor in streamer.get_tensors():
                 tensor.zero_()
 
-    def test_destinations(self, files, models) -> None:
+    def test_a_wrong_file_is_found_in_destinations(self, files, models) -> None:
         into = {name: torch.empty_like(tensor) for name, tensor in models[1].items()}
         with SafetensorsStreamer() as streamer:
             streamer.stream_files(files, verify="auto", into=into)
@@ -122,7 +122,7 @@ class TestAGoodLoad:
             streamer.stream_files([files[0], files[0]], verify="auto")
             assert len(list(streamer.get_tensors())) == 2 * 54
 
-    def test_functions(self, files, models) -> None:
+    def test_functions_that_load_find_a_wrong_file(self, files, models) -> None:
         path = files[0]
         assert same(load_file(path, verify="auto")["layer.0.0"], models[0]["layer.0.0"])
         assert len(load_checkpoint(path.parent, verify="auto")) == 3 * 54
@@ -131,7 +131,7 @@ class TestAGoodLoad:
             with pytest.raises(StreamerDigestError):
                 call(path, verify="auto")
 
-    def test_a_module(self, tmp_path: Path) -> None:
+    def test_a_module_is_loaded_from_a_right_file_only(self, tmp_path: Path) -> None:
         module = torch.nn.Linear(300, 200)
         path = tmp_path / "x.safetensors"
         path.write_bytes(save(module.state_dict()))
