@@ -46,13 +46,13 @@ def model(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths that sessions have opened, in that order."""
     paths: list[str] = []
-    then = Session.open
+    then = Session.opening
 
-    def open_(self: Session, wanted: Sequence[str], *rest: Any) -> list[bytes]:
+    def opening(self: Session, wanted: Sequence[str], *rest: Any) -> Any:
         paths.extend(wanted)
         return then(self, wanted, *rest)
 
-    monkeypatch.setattr(Session, "open", open_)
+    monkeypatch.setattr(Session, "opening", opening)
     return paths
 
 
