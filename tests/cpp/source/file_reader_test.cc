@@ -1,3 +1,5 @@
+#include "source/file/file_reader.h"
+
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -10,7 +12,6 @@
 #include "base/memory_map.h"
 #include "base/memory_units.h"
 #include "source/file/file_object.h"
-#include "source/file/file_reader.h"
 #include "source/system_calls.h"
 #include "source/temporary.h"
 
