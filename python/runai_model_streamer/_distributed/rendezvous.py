@@ -51,6 +51,7 @@ class Channel(StoreClient):
         self._gates: list[str] = []  # of the barriers that this rank is a member of
         self._aborted = False
         self._retired = False
+        self._counted = False  # among those that retired
 
     def exchange(self, step: str, value: bytes, limit: Limit | None = None) -> list[bytes]:
         """Gives `value` to every rank and returns theirs, in the order of `ranks`.
@@ -115,6 +116,10 @@ class Channel(StoreClient):
                 self.store.set(f"{self._common}/abort", encoded)
             for gate in self._gates:
                 self.store.set(gate, _ABORTED.decode())
+            # The last rank may have deleted every key before: nobody deletes these then.
+            if self._counted and not self.store.check([f"{self._common}/retired"]):
+                for key in (f"{self._common}/abort", *self._gates):
+                    self.store.delete_key(key)
 
         self._briefly(say)
 
@@ -128,7 +133,11 @@ class Channel(StoreClient):
         self._retired = True
 
         def leave() -> None:
-            if self.store.add(f"{self._common}/retired", 1) == len(self.ranks):
+            number = self.store.add(f"{self._common}/retired", 1)
+            self._counted = True
+            if number == len(self.ranks):
+                # First, so that whoever still says something sees that nobody needs it.
+                self.store.delete_key(f"{self._common}/retired")
                 for key in self.store.list_keys():
                     self.store.delete_key(key)
 

@@ -84,6 +84,36 @@ class _StoreIsGone:
         raise RuntimeError("Connection reset by peer")
 
 
+@pytest.mark.skipif(
+    not hasattr(dist.Store, "list_keys"), reason="this torch can't list the keys of a store"
+)
+@pytest.mark.parametrize("after", range(8))
+def test_a_word_of_a_stream_that_all_have_left_does_not_stay(after: int) -> None:
+    """A rank that was closed tells the others so. All retire after its call of that number."""
+    store = dist.HashStore()
+    ranks = [Channel(store, "stream", [0, 1], rank, timeout=60) for rank in (0, 1)]
+    for channel in ranks:
+        channel.barrier()
+    inner, calls = ranks[0].store, iter(range(100))
+
+    class Watched:
+        def __getattr__(self, name: str) -> object:
+            def call(*arguments: object) -> object:
+                number, result = next(calls), getattr(inner, name)(*arguments)
+                if number == after:
+                    ranks[1].retire()
+                    ranks[0].retire()
+                return result
+
+            return call
+
+    ranks[0].store = Watched()
+    ranks[0].abort(PeerError("closed"))
+    ranks[1].retire()
+    ranks[0].retire()
+    assert store.num_keys() == 0
+
+
 def test_a_rank_that_took_the_store_with_it_is_named() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
