@@ -24,6 +24,8 @@ std::uint64_t descriptor_limit();
 // EMFILE or ENFILE where no descriptor is left, else 0: what fails for lack of one does not always
 // tell.
 int exhausted_descriptors();
+// The hint for errors of that kind.
+inline constexpr const char* kRaiseDescriptorLimit = "Raise the limit of open files (ulimit -n)";
 
 // Processors that the quotas of a cgroup and of its ancestors allow (v2 or v1); infinite: no quota.
 // `self` is the file /proc/self/cgroup, `root` is where the hierarchies are mounted.

@@ -2,6 +2,7 @@
 
 #include <cerrno>
 
+#include "base/system.h"
 #include "streamer/types.h"
 
 namespace streamer {
@@ -42,7 +43,7 @@ Status file_error(const std::string& what, const std::string& path, int os_error
       hint = "Pass a file; list_safetensors() returns those in a directory";
       break;
     case EMFILE:
-    case ENFILE: hint = "Raise the limit of open files (ulimit -n)"; break;
+    case ENFILE: hint = kRaiseDescriptorLimit; break;
     case ESTALE:
       code = Code::kChanged;
       hint = "The file was removed or replaced on the server";

@@ -46,7 +46,7 @@ class FileObject final : public Object {
   bool has_direct() const;
   // How files of its file system are read best; null: way() tells how this one is.
   ReadTrial* trial() const { return trial_.get(); }
-  // Bytes of one request of the page cache, where there is a trial.
+  // Bytes that the kernel reads ahead by one request; set if there is a trial.
   std::uint64_t request_bytes() const { return request_bytes_; }
   // Whether the page cache holds the end of the file: then the trial has nothing to tell.
   // (Readahead and an earlier look at the header may have brought its beginning there.)

@@ -183,7 +183,7 @@ TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error
       if (const int none = exhausted_descriptors(); none != 0) {
         code = Code::kIo;
         os_error = none;
-        hint = "Raise the limit of open files (ulimit -n)";
+        hint = kRaiseDescriptorLimit;
       }
       break;
     case CURLE_COULDNT_RESOLVE_PROXY: hint = "Check HTTPS_PROXY and NO_PROXY"; break;

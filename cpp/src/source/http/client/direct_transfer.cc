@@ -31,7 +31,7 @@ TransferResult network(Code code, std::string message, int os_error = 0) {
 TransferResult unresolved(const std::string& host, int error) {
   if (const int none = error == 0 ? 0 : exhausted_descriptors(); none != 0) {
     TransferResult result = network(Code::kIo, "Could not resolve host: " + host, none);
-    result.status = std::move(result.status).with_hint("Raise the limit of open files (ulimit -n)");
+    result.status = std::move(result.status).with_hint(kRaiseDescriptorLimit);
     result.unreachable = true;
     return result;
   }

@@ -12,6 +12,8 @@
 #include <memory>
 #include <utility>
 
+#include "base/system.h"
+
 namespace streamer::http {
 namespace {
 
@@ -112,8 +114,7 @@ TransferResult unreachable(const Url& url, int port, int error) {
   return {
       .status = Status::error(none ? Code::kIo : Code::kNetwork, "Failed to connect to " + where)
                     .with_errno(error)
-                    .with_hint(none ? "Raise the limit of open files (ulimit -n)"
-                                    : "Check the endpoint's address"),
+                    .with_hint(none ? kRaiseDescriptorLimit : "Check the endpoint's address"),
       .retry = true,
       .unreachable = true,
       .refused = error == ECONNREFUSED};

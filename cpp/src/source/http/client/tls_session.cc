@@ -166,7 +166,7 @@ bool expect_host(SSL* ssl, const Url& url) {
 TransferResult no_descriptor(int error) {
   return {.status = Status::error(Code::kIo, "the certificates of authorities can't be read")
                         .with_errno(error)
-                        .with_hint("Raise the limit of open files (ulimit -n)"),
+                        .with_hint(kRaiseDescriptorLimit),
           .retry = true,
           .unreachable = true};
 }
