@@ -54,6 +54,9 @@ class Simulation : public MemoryListener {
   Simulation(const LoadModel& model, std::uint64_t seed);
 
   using Action = std::function<void()>;
+  // A file and a range of it: blocks of one address may follow one another.
+  using BlockName = std::pair<std::uint32_t, std::uint32_t>;
+  static BlockName name_of(const Block& block) { return {block.file_index(), block.first}; }
   struct Write {
     const std::byte* address;
     std::uint64_t offset;
@@ -103,7 +106,7 @@ class Simulation : public MemoryListener {
   std::vector<FileRanges> wanted_;
   std::multimap<TimePoint, Action> events_;
   std::map<WorkerId, std::multimap<TimePoint, Action>::iterator> timers_;
-  std::map<const Block*, std::vector<Write>> writes_;
+  std::map<BlockName, std::vector<Write>> writes_;
   std::vector<std::map<std::uint64_t, std::uint64_t>> covered_;  // of each file: offset to end
   std::map<const Object*, std::size_t> file_numbers_;
   std::vector<Block> held_;
@@ -200,11 +203,12 @@ void Simulation::submit(std::size_t first, std::size_t count) {
   auto submission = std::make_shared<Submission>();
   submission->entries.assign(wanted_.begin() + static_cast<std::ptrdiff_t>(first),
                              wanted_.begin() + static_cast<std::ptrdiff_t>(first + count));
-  std::vector<Block> blocks;
   Status status = find_files(files_, submission.get());
-  if (status.ok()) status = plan_blocks(submission, model_.memory_limit.largest_block(), &blocks);
+  if (!status.ok()) return fail("refused: " + status.to_string());
+  auto plan = Plan::make(submission, model_.memory_limit.largest_block());
+  if (!plan.ok()) return fail("refused: " + plan.status().to_string());
   Signals signals;
-  if (status.ok()) status = core_->add_blocks(std::move(blocks), &signals);
+  status = core_->add(std::move(*plan), &signals);
   if (!status.ok()) return fail("refused: " + status.to_string());
   obey(signals);
 }
@@ -309,7 +313,7 @@ void Simulation::note_write(const Chunk& chunk) {
       const iovec& to = chunk.segments[segment];
       const std::uint64_t size = std::min<std::uint64_t>(left, to.iov_len - in_segment);
       if (size > 0) {
-        writes_[share.block].push_back(
+        writes_[name_of(*share.block)].push_back(
             {static_cast<const std::byte*>(to.iov_base) + in_segment, offset, size});
       }
       left -= size;
@@ -325,7 +329,7 @@ void Simulation::note_write(const Chunk& chunk) {
 
 // Every range of a complete block is where it should be.
 void Simulation::check_block(const Block& block) {
-  const auto found = writes_.find(&block);
+  const auto found = writes_.find(name_of(block));
   if (!block.status.ok()) {
     if (found != writes_.end()) writes_.erase(found);
     return;

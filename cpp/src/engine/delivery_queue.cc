@@ -11,21 +11,38 @@ constexpr std::size_t kBatchBlocks = 64;
 
 }  // namespace
 
-void DeliveryQueue::add(std::vector<Block> blocks) {
-  const std::size_t before = blocks_.size();
+void DeliveryQueue::add(Plan plan) {
+  if (plan.at_end()) return;
+  plans_.push_back(std::move(plan));
+  if (!blocks_.empty()) return;
   try {
-    for (Block& block : blocks) blocks_.push_back(std::move(block));
+    form_next();
   } catch (...) {
-    while (blocks_.size() > before) blocks_.pop_back();
+    plans_.pop_back();
     throw;
   }
+}
+
+bool DeliveryQueue::form_next() {
+  if (plans_.empty()) return false;
+  blocks_.emplace_back();
+  try {
+    blocks_.back() = plans_.front().next();
+  } catch (...) {
+    blocks_.pop_back();
+    throw;
+  }
+  if (plans_.front().at_end()) plans_.pop_front();
+  return true;
 }
 
 std::vector<Block> DeliveryQueue::take_batch() {
   std::size_t count = 0;
   std::uint64_t memory = 0;
   std::uint64_t views = 0;
-  for (const Block& block : blocks_) {
+  // One block more than the batch takes is formed, for it is the front then.
+  for (std::size_t i = 0; i < blocks_.size() || form_next(); ++i) {
+    const Block& block = blocks_[i];
     const std::uint64_t needs = block.buffer ? block.buffer->capacity : 0;
     const std::uint64_t viewed = block.memory == BlockMemory::kView ? block.bytes : 0;
     if (!block.done() || count == kBatchBlocks) break;

@@ -18,11 +18,15 @@ class DeliveryQueue {
   explicit DeliveryQueue(std::shared_ptr<MemoryPool> pool) : pool_(std::move(pool)) {}
 
   // Nothing changes if it throws.
-  void add(std::vector<Block> blocks);
+  void add(Plan plan);
 
+  // While there is a block, the first one is formed.
   bool empty() const { return blocks_.empty(); }
   Number begin() const { return begin_; }                 // of the block that is delivered next
-  Number end() const { return begin_ + blocks_.size(); }  // past the last one
+  Number end() const { return begin_ + blocks_.size(); }  // past the last one that is formed
+  bool all_formed() const { return plans_.empty(); }
+  // Forms the next block. False if there is none.
+  bool form_next();
   // A reference stays valid until the block is delivered.
   Block& at(Number number) { return blocks_[number - begin_]; }
   bool front_done() const { return !blocks_.empty() && blocks_.front().done(); }
@@ -43,6 +47,7 @@ class DeliveryQueue {
 
   const std::shared_ptr<MemoryPool> pool_;
   std::deque<Block> blocks_;
+  std::deque<Plan> plans_;  // of the blocks behind them; none is at its end
   Number begin_ = 0;
   // Of the last batch and of the one before it: the consumer seems to be working with them.
   Leases delivered_, delivered_before_;

@@ -40,13 +40,9 @@ std::uint64_t FlowControl::gap_bytes(SourceKind kind) const {
   return std::max(static_cast<std::uint64_t>(cost), std::min(kLeastGap, most));
 }
 
-Status FlowControl::admit(const std::vector<Block>& blocks) {
-  const Block* largest = nullptr;
-  for (const Block& block : blocks) {
-    if (block.memory != BlockMemory::kPool || block.bytes == 0) continue;
-    if (largest == nullptr || block.data_bytes > largest->data_bytes) largest = &block;
-  }
-  if (largest == nullptr) return {};
+Status FlowControl::admit(const Plan& plan) {
+  const std::optional<Block>& largest = plan.largest();
+  if (!largest) return {};
   if (largest->bytes > memory_limit_.largest_block()) {
     const Range& range = largest->range(0);
     return Status::error(Code::kMemoryLimit, "the memory limit of " +

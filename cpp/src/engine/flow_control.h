@@ -63,8 +63,8 @@ class FlowControl {
   // memory and connections, up to the window.
   void make_room_to_stage(SourceKind kind);
 
-  // Makes room for the largest of `blocks`. kMemoryLimit if it is larger than an explicit limit.
-  Status admit(const std::vector<Block>& blocks);
+  // Makes room for the largest block. kMemoryLimit if it is larger than an explicit limit.
+  Status admit(const Plan& plan);
   // Views take no memory of the engine, but there is no use in prefaulting far ahead.
   bool admits_view(std::uint64_t bytes) const;
   void view_scheduled(std::uint64_t bytes) { views_ahead_ += bytes; }

@@ -15,7 +15,7 @@ constexpr std::uint64_t kMaxAlignment = 64;
 // can be read past the page cache straight into the memory.
 constexpr std::uint64_t kDirectBytes = kMiB;
 
-Status check(const Range& range, const FileState& file) {
+Status check_range(const Range& range, const FileState& file) {
   if (range.alignment == 0 || range.alignment > kMaxAlignment ||
       !std::has_single_bit(range.alignment)) {
     return Status::error(Code::kInvalid, "alignment " + std::to_string(range.alignment) +
@@ -40,8 +40,9 @@ Status check(const Range& range, const FileState& file) {
 }
 
 // Lays out the ranges in memory of 64 byte alignment: as in the object if that satisfies every
-// alignment, so that memory and a view of the object serve alike; else packed.
-void lay_out(Block* block, FileState& file) {
+// alignment, so that memory and a view of the object serve alike; else packed. Bytes below `viewed`
+// are not viewed once more.
+void lay_out(Block* block, std::uint64_t* viewed) {
   bool contiguous = true;
   bool aligned = true;
   const std::uint64_t start = block->range(0).offset;
@@ -52,10 +53,10 @@ void lay_out(Block* block, FileState& file) {
     aligned = aligned && range.offset % range.alignment == 0;
     end = range.offset + range.size;
   }
-  block->viewable = contiguous && aligned && block->bytes > 0 && file.object &&
-                    block->ownership() != Ownership::kCopied && file.object->view() != nullptr &&
-                    start >= file.viewed;
-  if (block->viewable) file.viewed = end;
+  const Object* const object = block->file().object.get();
+  block->viewable = contiguous && aligned && block->bytes > 0 && object != nullptr &&
+                    block->ownership() != Ownership::kCopied && object->view() != nullptr &&
+                    start >= *viewed;
   const std::uint64_t unit = block->bytes >= kDirectBytes ? kDirectAlignment : kMaxAlignment;
   block->page_offset = block->viewable ? start % unit : 0;
   std::uint64_t at = block->page_offset;
@@ -67,6 +68,43 @@ void lay_out(Block* block, FileState& file) {
     at += range.size;
   }
   block->data_bytes = at;
+  if (block->viewable) *viewed = end;
+}
+
+// The block whose first range is number `first` of that entry. Small ranges share it.
+Block form_block(const std::shared_ptr<Submission>& submission, std::uint32_t entry,
+                 std::uint32_t first, std::uint64_t group, std::uint64_t* viewed) {
+  const std::vector<Range>& ranges = submission->entries[entry].ranges;
+  Block block;
+  block.submission = submission;
+  block.entry = entry;
+  block.first = first;
+  const bool of_caller = ranges[first].destination != nullptr;
+  std::uint64_t packed = 0;  // bytes with what alignment adds
+  for (std::size_t next = first; next < ranges.size(); ++next) {
+    const Range& range = ranges[next];
+    packed = round_up(packed, range.alignment) + range.size;
+    const bool small = range.size < kSmallRange;
+    const bool joins = block.count == 0 ||
+                       ((range.destination != nullptr) == of_caller && small && packed <= group);
+    if (!joins) break;
+    block.bytes += range.size;
+    ++block.count;
+    if (!small) break;
+  }
+  if (submission->device.type != DeviceType::kHost) {
+    block.memory = BlockMemory::kDevice;
+  } else if (of_caller) {
+    block.memory = BlockMemory::kCaller;
+  } else {
+    lay_out(&block, viewed);
+  }
+  const Status& opened = block.file().status;
+  if (!opened.ok()) {
+    block.status = opened;
+    block.scheduled = block.completed = block.bytes;
+  }
+  return block;
 }
 
 }  // namespace
@@ -83,54 +121,60 @@ Status find_files(const FileTable& files, Submission* submission) {
   return {};
 }
 
-Status plan_blocks(const std::shared_ptr<Submission>& submission, std::uint64_t max_group,
-                   std::vector<Block>* blocks) {
-  const std::uint64_t group = std::min(kGroupBytes, max_group);
-  const bool device = submission->device.type != DeviceType::kHost;
-  for (std::uint32_t entry = 0; entry < submission->entries.size(); ++entry) {
-    const std::vector<Range>& ranges = submission->entries[entry].ranges;
-    FileState& file = *submission->files[entry];
-    const auto total = static_cast<std::uint32_t>(ranges.size());
-    for (std::uint32_t next = 0; next < total;) {
-      Block block;
-      block.submission = submission;
-      block.entry = entry;
-      block.first = next;
-      const bool of_caller = ranges[next].destination != nullptr;
-      std::uint64_t packed = 0;  // bytes with what alignment adds
-      while (next < total) {
-        const Range& range = ranges[next];
-        if (Status status = check(range, file); !status.ok()) return status;
-        if (device && range.destination == nullptr && range.size > 0) {
-          return Status::error(Code::kInvalid, "a range for a device needs a destination")
-              .with_path(file.path)
-              .with_range(range.offset, range.size);
-        }
-        packed = round_up(packed, range.alignment) + range.size;
-        const bool joins = block.count == 0 || ((range.destination != nullptr) == of_caller &&
-                                                range.size < kSmallRange && packed <= group);
-        if (!joins) break;
-        const bool alone = range.size >= kSmallRange;
-        block.bytes += range.size;
-        ++block.count;
-        ++next;
-        if (alone) break;
+Result<Plan> Plan::make(std::shared_ptr<Submission> submission, std::uint64_t max_group) {
+  Plan plan(std::move(submission), std::min(kGroupBytes, max_group));
+  const FileTable& files = plan.submission_->files;
+  Status status = plan.check();
+  if (!status.ok()) {
+    for (std::size_t i = plan.viewed_.size(); i-- > 0;) files[i]->viewed = plan.viewed_[i];
+    return status;
+  }
+  plan.pass_finished_entries();
+  return plan;
+}
+
+Status Plan::check() {
+  const bool device = submission_->device.type != DeviceType::kHost;
+  viewed_.reserve(submission_->entries.size());
+  for (std::uint32_t entry = 0; entry < submission_->entries.size(); ++entry) {
+    const std::vector<Range>& ranges = submission_->entries[entry].ranges;
+    FileState& file = *submission_->files[entry];
+    viewed_.push_back(file.viewed);
+    for (const Range& range : ranges) {
+      if (Status status = check_range(range, file); !status.ok()) return status;
+      if (device && range.destination == nullptr && range.size > 0) {
+        return Status::error(Code::kInvalid, "a range for a device needs a destination")
+            .with_path(file.path)
+            .with_range(range.offset, range.size);
       }
-      if (device) {
-        block.memory = BlockMemory::kDevice;
-      } else if (of_caller) {
-        block.memory = BlockMemory::kCaller;
-      } else {
-        lay_out(&block, file);
+    }
+    for (std::uint32_t next = 0; next < ranges.size();) {
+      Block block = form_block(submission_, entry, next, max_group_, &file.viewed);
+      next += block.count;
+      bytes_ += block.bytes;
+      bytes_to_read_ += block.bytes - block.scheduled;
+      const bool takes_memory = block.memory == BlockMemory::kPool && block.bytes > 0;
+      if (takes_memory && (!largest_ || block.data_bytes > largest_->data_bytes)) {
+        largest_ = std::move(block);
       }
-      if (!file.status.ok()) {
-        block.status = file.status;
-        block.scheduled = block.completed = block.bytes;
-      }
-      blocks->push_back(std::move(block));
     }
   }
   return {};
+}
+
+void Plan::pass_finished_entries() {
+  const std::vector<FileRanges>& entries = submission_->entries;
+  while (entry_ < entries.size() && range_ == entries[entry_].ranges.size()) {
+    ++entry_;
+    range_ = 0;
+  }
+}
+
+Block Plan::next() {
+  Block block = form_block(submission_, entry_, range_, max_group_, &viewed_[entry_]);
+  range_ += block.count;
+  pass_finished_entries();
+  return block;
 }
 
 Chunk split_off(Chunk* chunk, std::uint64_t bytes) {

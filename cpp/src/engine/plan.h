@@ -6,7 +6,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/block_sizes.h"
@@ -29,7 +31,7 @@ struct FileState {
   SourceKind kind = SourceKind::kFile;
   std::shared_ptr<const Object> object;  // null if it could not be opened
   Status status;
-  std::uint64_t viewed = 0;  // views of bytes below this were planned; of the thread that plans
+  std::uint64_t viewed = 0;  // views of bytes below this are planned; of Plan::make()
 };
 using FileTable = std::vector<std::shared_ptr<FileState>>;
 
@@ -83,12 +85,42 @@ struct Block {
 // Finds the files of a submission's entries. kInvalid if one was not opened.
 Status find_files(const FileTable& files, Submission* submission);
 
-// Appends the blocks of `submission` to `blocks`, in order. None groups ranges to more than
-// `max_group` bytes. kShortRead if a range ends behind its object, kInvalid if an alignment is not
-// a power of two up to 64. Bytes are viewed at most once: what a consumer writes to one range must
-// not show in another.
-Status plan_blocks(const std::shared_ptr<Submission>& submission, std::uint64_t max_group,
-                   std::vector<Block>* blocks);
+// The blocks of a submission, in order. They are formed one after another, when they are wanted: a
+// block takes five times the memory of a range, and a model has hundreds of thousands of ranges.
+class Plan {
+ public:
+  // Checks all ranges. No block groups ranges to more than `max_group` bytes. kShortRead if a range
+  // ends behind its object, kInvalid if an alignment is not a power of two up to 64. Bytes are
+  // viewed at most once: what a consumer writes to one range must not show in another. The files
+  // of a submission are planned with by one thread at a time.
+  static Result<Plan> make(std::shared_ptr<Submission> submission, std::uint64_t max_group);
+
+  bool at_end() const { return entry_ == submission_->entries.size(); }
+  // Forms the next block. Nothing changes if it throws.
+  Block next();
+
+  // Of all blocks, also of those that were formed.
+  std::uint64_t bytes() const { return bytes_; }
+  std::uint64_t bytes_to_read() const { return bytes_to_read_; }  // without files that are not open
+  // The block that takes the most memory of the engine, if one takes any.
+  const std::optional<Block>& largest() const { return largest_; }
+
+ private:
+  Plan(std::shared_ptr<Submission> submission, std::uint64_t max_group)
+      : submission_(std::move(submission)), max_group_(max_group) {}
+  Status check();
+  void pass_finished_entries();
+
+  std::shared_ptr<Submission> submission_;
+  std::uint64_t max_group_ = 0;
+  std::vector<std::uint64_t> viewed_;  // FileState::viewed, when each entry begins
+  std::uint64_t bytes_ = 0;
+  std::uint64_t bytes_to_read_ = 0;
+  std::optional<Block> largest_;
+
+  std::uint32_t entry_ = 0;  // of the next block,
+  std::uint32_t range_ = 0;  // and in it the range
+};
 
 // One read: consecutive bytes of one object for one or more blocks.
 struct Chunk {

@@ -20,7 +20,7 @@ Block* ReadCursor::block() {
     range_ = 0;
     byte_ = 0;
   }
-  for (; number_ < blocks_.end(); ++number_) {
+  for (; number_ < blocks_.end() || blocks_.form_next(); ++number_) {
     Block& block = blocks_.at(number_);
     if (block.scheduled < block.bytes) return &block;
     range_ = 0;

@@ -16,9 +16,12 @@ class ReadCursor {
  public:
   explicit ReadCursor(DeliveryQueue& blocks) : blocks_(blocks) {}
 
-  // Whether there may be blocks that are not read yet.
-  bool at_end() const { return blocks_.end() <= number_ || blocks_.empty(); }
-  // The block whose bytes are read next, null at the end. Passes over those that need no read.
+  // Whether the cursor has passed every block.
+  bool at_end() const {
+    return blocks_.empty() || (blocks_.end() <= number_ && blocks_.all_formed());
+  }
+  // The block whose bytes are read next, null at the end. Forms it if need be. Passes over those
+  // that need no read.
   Block* block();
 
   // The chunk that is being formed. It belongs to one worker, which may have to find memory for the

@@ -75,11 +75,10 @@ void Scheduler::start_concurrency(SourceKind kind, const Proximity& proximity) {
   core_.start_concurrency(kind, proximity);
 }
 
-Status Scheduler::add_blocks(std::vector<Block> blocks) {
+Status Scheduler::add(Plan plan) {
   Status status;
-  const bool added = decide([&](SchedulerCore& core, Signals* signals) {
-    status = core.add_blocks(std::move(blocks), signals);
-  });
+  const bool added = decide(
+      [&](SchedulerCore& core, Signals* signals) { status = core.add(std::move(plan), signals); });
   return added ? std::move(status) : no_memory();
 }
 

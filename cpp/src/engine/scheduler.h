@@ -33,7 +33,7 @@ class Scheduler : public MemoryListener {
   // See SchedulerCore.
   void add_source(SourceKind kind, const SourceLimits& limits) EXCLUDES(mutex_);
   void start_concurrency(SourceKind kind, const Proximity& proximity) EXCLUDES(mutex_);
-  Status add_blocks(std::vector<Block> blocks) EXCLUDES(mutex_);
+  Status add(Plan plan) EXCLUDES(mutex_);
   void add_task(WorkerPool::Task task, int width) EXCLUDES(mutex_);
 
   // For workers: blocks until there is something to do. An empty job: the worker ends.

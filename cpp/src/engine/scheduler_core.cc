@@ -24,11 +24,10 @@ SchedulerCore::SchedulerCore(std::shared_ptr<MemoryBudget> budget, std::shared_p
       cursor_(queue_),
       flow_(std::move(budget), memory_limit) {}
 
-Status SchedulerCore::add_blocks(std::vector<Block> blocks, Signals* signals) {
-  if (Status status = flow_.admit(blocks); !status.ok()) return status;
-  std::uint64_t bytes = 0;
-  for (const Block& block : blocks) bytes += block.bytes - block.scheduled;
-  queue_.add(std::move(blocks));
+Status SchedulerCore::add(Plan plan, Signals* signals) {
+  if (Status status = flow_.admit(plan); !status.ok()) return status;
+  const std::uint64_t bytes = plan.bytes_to_read();
+  queue_.add(std::move(plan));
   unread_bytes_ += bytes;
   call_worker(signals);
   start_worker(wanted_workers(), signals);

@@ -93,7 +93,7 @@ class SchedulerCore {
   }
 
   // kMemoryLimit if a block is larger than an explicit limit.
-  Status add_blocks(std::vector<Block> blocks, Signals* signals);
+  Status add(Plan plan, Signals* signals);
   // See WorkerPool::add_task().
   void add_task(WorkerPool::Task task, int width, Signals* signals);
 

@@ -202,18 +202,15 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
       if (file->object) file->object->advise_read_once();
     }
   }
-  std::vector<Block> blocks;
-  const std::uint64_t most = options_.memory_limit.largest_block();
-  if (Status status = plan_blocks(submission, most, &blocks); !status.ok()) return status;
-  std::uint64_t asked = 0;
-  for (const Block& block : blocks) asked += block.bytes;
-  stats_.started(asked);
+  auto plan = Plan::make(submission, options_.memory_limit.largest_block());
+  if (!plan.ok()) return plan.status();
+  stats_.started(plan->bytes());
   for (const auto& file : submission->files) {
     if (!file->object) continue;
     auto source = files_.source(file->kind);
     if (source.ok()) scheduler_->start_concurrency(file->kind, (*source)->proximity());
   }
-  if (Status status = scheduler_->add_blocks(std::move(blocks)); !status.ok()) return status;
+  if (Status status = scheduler_->add(std::move(*plan)); !status.ok()) return status;
   return submissions_++;
 }
 

@@ -115,11 +115,11 @@ class Crew {
   Status submit(std::vector<FileRanges> entries) {
     auto submission = std::make_shared<Submission>();
     submission->entries = std::move(entries);
-    std::vector<Block> blocks;
     const std::uint64_t group = setup_.memory_limit.largest_block();
     if (Status status = find_files(files_, submission.get()); !status.ok()) return status;
-    if (Status status = plan_blocks(submission, group, &blocks); !status.ok()) return status;
-    return scheduler_->add_blocks(std::move(blocks));
+    auto plan = Plan::make(submission, group);
+    if (!plan.ok()) return plan.status();
+    return scheduler_->add(std::move(*plan));
   }
 
   // What is ready next; empty with `*finished` at the end.

@@ -29,7 +29,11 @@ class PlanBlocks : public ::testing::Test {
     submission->entries = std::move(entries);
     blocks_.clear();
     if (Status status = find_files(files_, submission.get()); !status.ok()) return status;
-    return plan_blocks(submission, group, &blocks_);
+    auto plan = Plan::make(submission, group);
+    if (!plan.ok()) return plan.status();
+    while (!plan->at_end()) blocks_.push_back(plan->next());
+    bytes_ = plan->bytes();
+    return {};
   }
   std::vector<std::uint32_t> counts() const {
     std::vector<std::uint32_t> counts;
@@ -39,6 +43,7 @@ class PlanBlocks : public ::testing::Test {
 
   FileTable files_;
   std::vector<Block> blocks_;
+  std::uint64_t bytes_ = 0;
 };
 
 using Counts = std::vector<std::uint32_t>;
@@ -90,6 +95,7 @@ TEST_F(PlanBlocks, AlignsRangesInItsMemory) {
   EXPECT_EQ(blocks_[0].offsets, (std::vector<std::uint64_t>{0, 8, 64}));
   EXPECT_EQ(blocks_[0].data_bytes, 69u);
   EXPECT_EQ(blocks_[0].bytes, 16u);
+  EXPECT_EQ(bytes_, 16u);
 }
 
 TEST_F(PlanBlocks, ViewsWhatIsAlignedInItsFile) {
@@ -110,6 +116,30 @@ TEST_F(PlanBlocks, CopiesAGroupWithAGap) {
   add_file(kMiB, /*mapped=*/true);
   ASSERT_TRUE(plan({{0, {{0, 8}, {100, 8}}}}).ok());
   EXPECT_FALSE(blocks_[0].viewable);
+}
+
+TEST_F(PlanBlocks, ViewsNoByteTwiceWhenPlansWait) {
+  add_file(kMiB, /*mapped=*/true);
+  std::vector<Plan> plans;
+  for (int i = 0; i < 2; ++i) {
+    auto submission = std::make_shared<Submission>();
+    submission->entries = {row(0, 1, 1000), row(0, 1, 1000, 2000)};
+    ASSERT_TRUE(find_files(files_, submission.get()).ok());
+    auto plan = Plan::make(submission, MemoryBudget::kUnlimited);
+    ASSERT_TRUE(plan.ok());
+    plans.push_back(std::move(*plan));
+  }
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_FALSE(plans[1].next().viewable);
+    EXPECT_TRUE(plans[0].next().viewable);
+  }
+}
+
+TEST_F(PlanBlocks, ARefusedPlanViewsNothing) {
+  add_file(kMiB, /*mapped=*/true);
+  EXPECT_EQ(plan({row(0, 1, 1000), {0, {{kMiB, 1}}}}).code(), Code::kShortRead);
+  ASSERT_TRUE(plan({row(0, 1, 1000)}).ok());
+  EXPECT_TRUE(blocks_[0].viewable);
 }
 
 TEST_F(PlanBlocks, ViewsNoByteTwice) {

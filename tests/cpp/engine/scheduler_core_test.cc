@@ -61,12 +61,12 @@ class Play : public MemoryListener {
   Status submit(std::vector<FileRanges> entries) {
     auto submission = std::make_shared<Submission>();
     submission->entries = std::move(entries);
-    std::vector<Block> blocks;
     if (Status status = find_files(files_, submission.get()); !status.ok()) return status;
     const std::uint64_t group = memory_limit_.largest_block();
-    if (Status status = plan_blocks(submission, group, &blocks); !status.ok()) return status;
+    auto plan = Plan::make(submission, group);
+    if (!plan.ok()) return plan.status();
     Signals signals;
-    Status status = core_.add_blocks(std::move(blocks), &signals);
+    Status status = core_.add(std::move(*plan), &signals);
     obey(signals);
     return status;
   }
