@@ -52,6 +52,8 @@ class Destination {
                     std::function<void(Status)> done) = 0;
   // Takes back a slot that was not filled.
   virtual void discard(StagingSlot slot) = 0;
+  // Of so many destinations of a stream, each has an equal share of the memory for staging.
+  virtual void share(std::size_t /*destinations*/) {}
   // Adds what the statistics of a stream should tell.
   virtual void describe(std::map<std::string, std::string>* notes) const = 0;
 };

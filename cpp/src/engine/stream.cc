@@ -180,8 +180,11 @@ Result<Destination*> Stream::Impl::destination(Device device) {
   auto made = make_destination(device, options_, *budget_);
   if (!made.ok()) return made.status();
   const MutexLock lock(destinations_mutex_);
-  const std::pair key(device.type, device.ordinal);
-  return destinations_.emplace(key, std::move(*made)).first->second.get();
+  const std::pair name(device.type, device.ordinal);
+  Destination* const destination =
+      destinations_.emplace(name, std::move(*made)).first->second.get();
+  for (const auto& [key, each] : destinations_) each->share(destinations_.size());
+  return destination;
 }
 
 Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Device device) {

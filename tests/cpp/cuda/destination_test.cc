@@ -135,6 +135,31 @@ TEST_F(DestinationTest, StaysWithinTheMemoryLimitButAlwaysWorks) {
   budget_.give_back(256 << 10);
 }
 
+TEST_F(DestinationTest, PoolsOfOneStreamShareWhatMayBePinned) {
+  const std::uint64_t most = 8 * (2 * kMiB + kDirectAlignment);
+  standin_use(1);
+  auto first = make({{"RUNAI_STREAMER_CUDA_PINNED_LIMIT", std::to_string(most)}}, 0);
+  auto second = make({{"RUNAI_STREAMER_CUDA_PINNED_LIMIT", std::to_string(most)}}, 1);
+  const auto bytes = content(2 * kMiB - 4096);
+  const DeviceMemory memory(bytes.size());
+  std::vector<StagingSlot> slots;
+  for (int i = 0; i < 8; ++i) slots.push_back(stage(*first, bytes));
+  EXPECT_EQ(budget_.used(), most);
+  first->share(2);
+  second->share(2);
+  EXPECT_EQ(budget_.used(), most);  // none of them is back
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    copy(*first, slots[i], memory);
+    EXPECT_TRUE(reports_.wait_for(i + 1)[i].ok());
+  }
+  EXPECT_EQ(budget_.used(), most / 2);
+  EXPECT_EQ(memory.bytes(), bytes);
+  slots.clear();
+  for (int i = 0; i < 4; ++i) slots.push_back(stage(*second, bytes));
+  EXPECT_EQ(budget_.used(), most);
+  for (const StagingSlot& slot : slots) second->discard(slot);
+}
+
 TEST_F(DestinationTest, SmallSlotsMakeRoomForLargeOnes) {
   auto destination = make({{"RUNAI_STREAMER_CUDA_PINNED_LIMIT", std::to_string(20 * kMiB)}});
   std::vector<StagingSlot> slots;

@@ -133,6 +133,10 @@ class CudaDestination : public Destination {
     if (!forked()) pool_->give_back(static_cast<PinnedSlot*>(slot.handle));
   }
 
+  void share(std::size_t destinations) override {
+    if (!forked()) pool_->share(destinations);
+  }
+
   void describe(std::map<std::string, std::string>* notes) const override {
     if (forked()) return;
     const std::string name = context_.name();

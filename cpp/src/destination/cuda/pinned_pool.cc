@@ -41,7 +41,7 @@ std::byte* map_slot(std::uint64_t bytes) {
 }  // namespace
 
 PinnedPool::PinnedPool(const DeviceContext& context, MemoryBudget& budget, Limits limits)
-    : context_(context), budget_(budget), limits_(limits) {}
+    : context_(context), budget_(budget), limits_(limits), most_(limits.bytes) {}
 
 PinnedPool::~PinnedPool() {
   for (const auto& slot : slots_) {
@@ -100,7 +100,7 @@ bool PinnedPool::may_grow(std::uint64_t bytes) {
   if (pinned_ == 0) {
     budget_.take(bytes);  // nothing moves without one slot
   } else if (!growth_stopped_.empty() || copying_ >= limits_.copying_enough ||
-             pinned_ + bytes > limits_.bytes || !budget_.try_take(bytes)) {
+             pinned_ + bytes > most_ || !budget_.try_take(bytes)) {
     return false;
   }
   pinned_ += bytes;
@@ -153,17 +153,27 @@ Result<PinnedSlot*> PinnedPool::take(std::uint64_t bytes, const CancelToken& can
       continue;
     }
     if (!free_.empty()) {  // all too small: they make room
-      PinnedSlot* const small = free_.back();
-      free_.pop_back();
-      destroy(*small);
-      pinned_ -= small->mapped;
-      pinned_now_ -= small->mapped;
-      budget_.give_back(small->mapped);
-      erase(*small);
+      free_one();
       continue;
     }
     freed_.wait_until(mutex_, Clock::now() + std::chrono::milliseconds(20));
   }
+}
+
+void PinnedPool::free_one() {
+  PinnedSlot* const slot = free_.back();
+  free_.pop_back();
+  destroy(*slot);
+  pinned_ -= slot->mapped;
+  pinned_now_ -= slot->mapped;
+  budget_.give_back(slot->mapped);
+  erase(*slot);
+}
+
+void PinnedPool::share(std::uint64_t pools) {
+  const MutexLock lock(mutex_);
+  most_ = limits_.bytes / pools;
+  while (!free_.empty() && pinned_ > most_) free_one();
 }
 
 void PinnedPool::give_back(PinnedSlot* slot) {
@@ -172,6 +182,7 @@ void PinnedPool::give_back(PinnedSlot* slot) {
     if (slot->copying) copying_ -= slot->size;
     slot->copying = false;
     free_.push_back(slot);
+    if (pinned_ > most_ && slots_.size() > 1) free_one();
   }
   freed_.notify_one();
 }

@@ -46,6 +46,9 @@ class PinnedPool {
   // `cancel`; the status given to fail() once there is one.
   Result<PinnedSlot*> take(std::uint64_t bytes, const CancelToken& cancel) EXCLUDES(mutex_);
   void give_back(PinnedSlot* slot) EXCLUDES(mutex_);
+  // Pins at most this part of Limits::bytes from now on. Slots beyond it are freed when they are
+  // back.
+  void share(std::uint64_t pools) EXCLUDES(mutex_);
   // The slot's bytes are on their way to the device; give_back() ends that.
   void copying(PinnedSlot& slot) EXCLUDES(mutex_);
   // The device may still read the slot: it is never used again and its memory never freed.
@@ -63,6 +66,7 @@ class PinnedPool {
   void destroy(PinnedSlot& slot);
   bool may_grow(std::uint64_t bytes) REQUIRES(mutex_);
   void erase(const PinnedSlot& slot) REQUIRES(mutex_);
+  void free_one() REQUIRES(mutex_);
 
   const DeviceContext& context_;
   MemoryBudget& budget_;
@@ -71,6 +75,7 @@ class PinnedPool {
   CondVar freed_;
   std::vector<std::unique_ptr<PinnedSlot>> slots_ GUARDED_BY(mutex_);
   std::vector<PinnedSlot*> free_ GUARDED_BY(mutex_);  // has room for all
+  std::uint64_t most_ GUARDED_BY(mutex_);             // bytes of slots: this pool's share
   std::uint64_t pinned_ GUARDED_BY(mutex_) =
       0;  // bytes of slots, those that are being made included
   std::uint64_t pinned_now_ GUARDED_BY(mutex_) = 0;  // without those
