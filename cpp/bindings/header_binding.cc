@@ -67,8 +67,11 @@ class Maker {
     name_.set(made, text_of(tensor.name));
     shape_.set(made, shape_of(tensor.shape));
     dtype_.set(made, dtype);
-    start_.set(made, py::int_(tensor.begin));
-    end_.set(made, py::int_(tensor.end));
+    // Most tensors begin where the one before ends.
+    const bool follows = last_end_ && tensor.begin == last_end_value_;
+    start_.set(made, follows ? last_end_ : py::int_(tensor.begin));
+    last_end_ = py::int_(last_end_value_ = tensor.end);
+    end_.set(made, last_end_);
     untrack(made);
     return made;
   }
@@ -88,6 +91,8 @@ class Maker {
   Slot name_, shape_, dtype_, start_, end_;
   py::tuple last_shape_;
   std::span<const std::uint64_t> last_;
+  py::object last_end_;  // a number
+  std::uint64_t last_end_value_ = 0;
 };
 
 // The header of a file, in the objects that Python works with.
