@@ -215,6 +215,13 @@ class Session:
             stats["bound"],
         )
 
+    def _warn_of_versions(self) -> None:
+        """What was read may be of several versions."""
+        notes = self.stream.stats()["notes"]
+        for topic in ("set", "versions"):
+            if topic in notes:
+                logs.logger.warning("[RunAI Streamer] %s", notes[topic])
+
     def close(self) -> None:
         """Raises StreamerChangedError, once it is closed, if a file was changed while tensors in
         use were still views of it."""
@@ -222,6 +229,7 @@ class Session:
             self.stream.close()
         finally:
             self.memory.clear()
+            self._warn_of_versions()
             self._log_reading()
 
 

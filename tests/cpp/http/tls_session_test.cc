@@ -231,6 +231,7 @@ TEST_F(TlsTest, MessagesOfTlsAmongThoseOfHttpPass) {
   };
   const Row rows[] = {
       {"renegotiation", TLS1_2_VERSION, false, &SSL_renegotiate},
+      {"renegotiation", TLS1_2_VERSION, true, &SSL_renegotiate},
       {"key update", TLS1_3_VERSION, true,
        [](SSL* ssl) { return SSL_key_update(ssl, SSL_KEY_UPDATE_REQUESTED); }},
       {"ticket", TLS1_3_VERSION, true, &SSL_new_session_ticket},

@@ -192,3 +192,25 @@ def test_a_clock_that_is_wrong(storage, tmp_path, minutes):
     assert tensors == len(MODEL)
     assert (tmp_path / "pulled" / NAME).read_bytes() == BYTES
     assert abs(theirs - minutes * 60 - time.time()) < 600
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(
+    ("scheme", "cure"), [("https", "does not speak TLS|use http://"), ("http", "use https://")]
+)
+def test_the_other_scheme_than_the_servers_is_said(storage, use, tmp_path, operation, scheme, cure):
+    storage.put(NAME, BYTES)
+    nginx = storage.nginx
+    right, wrong = nginx.proxy, nginx.proxy if scheme == "https" else nginx.tls_proxy
+
+    def mistaken(text: str) -> str:
+        for name, address in right.items():
+            text = text.replace(address, f"{scheme}://{wrong[name].partition('://')[2]}")
+        return text.replace("DefaultEndpointsProtocol=http;", f"DefaultEndpointsProtocol={scheme};")
+
+    use({name: mistaken(value) for name, value in storage.proxied.items()})
+    with pytest.raises(StreamerError, match=f"(?i){cure}") as caught:
+        RUN[operation](mistaken(storage.uri), tmp_path)
+    assert caught.value.attempts in (None, 1)
+    for secret in storage.secrets:
+        assert secret not in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import os
 import threading
 import time
 
@@ -17,7 +18,7 @@ from runai_model_streamer import (
 )
 from tests.python.object_storage.canned_s3 import DATA, error, read, serve
 from tests.support.models import check_same, load, make_model, save
-from tests.support.servers.canned import Answer, ranged
+from tests.support.servers.canned import Answer, Canned, ranged
 
 OLD, NEW = make_model(24, seed=1), make_model(24, seed=2)
 ONE_BY_ONE = {"RUNAI_STREAMER_CHUNK_BYTESIZE": str(5 << 20), "RUNAI_STREAMER_CONCURRENCY": "1"}
@@ -181,6 +182,11 @@ class TestServersWithoutValidators:
         assert "neither ETag nor Last-Modified" in note
         assert "/a" in note and "secret" not in note
 
+    def test_the_log_warns(self, url, caplog):
+        notes_of([url])
+        assert "neither ETag nor Last-Modified" in caplog.text
+        assert "secret" not in caplog.text
+
     def test_a_setting_refuses_them(self, url, use):
         use({"RUNAI_STREAMER_HTTP_REQUIRE_VALIDATOR": "1"})
         with pytest.raises(StreamerError, match="neither ETag nor Last-Modified") as caught:
@@ -190,3 +196,80 @@ class TestServersWithoutValidators:
     def test_the_setting_accepts_others(self, canned, use):
         use({"RUNAI_STREAMER_HTTP_REQUIRE_VALIDATOR": "1"})
         assert read(canned(serve).url + "/a") == DATA
+
+
+THEN, NOW = email.utils.formatdate(0, usegmt=True), email.utils.formatdate(1, usegmt=True)
+SAMPLED = {
+    "no validator": {},
+    "weak ETag": {"ETag": 'W/"1"'},
+    "written in this second": {"Last-Modified": NOW},
+    "ETag of this second": {"Last-Modified": NOW, "ETag": '"1-1400000"'},
+}
+PINNED = {
+    "written before": {"Last-Modified": THEN},
+    "ETag": {"Last-Modified": NOW, "ETag": '"abc"'},
+    "ETag of a second before": {"Last-Modified": THEN, "ETag": '"0-1400000"'},
+}
+
+
+class TestContentThatNothingPins:
+    """The server sends the same validators before and after the object is replaced."""
+
+    def serve(self, headers, replaced_after=10**9):
+        """An object of SIZE bytes whose content is another after so many requests: one to open
+        it, and then one for each read and each sample."""
+        old, new = bytes(self.SIZE), bytes([1]) * self.SIZE
+
+        def handler(seen):
+            data = old if len(server.seen) <= replaced_after else new
+            return ranged(seen, data, "", **{"Date": NOW, **headers})
+
+        server = Canned(handler)
+        return server
+
+    SIZE = 11 << 20  # three reads
+
+    def samples(self, server):
+        spans = [seen.headers["range"].partition("=")[2].split("-") for seen in server.seen[1:]]
+        return sum(int(last) - int(first) < 1024 for first, last in spans)
+
+    @pytest.mark.parametrize("kind", SAMPLED)
+    @pytest.mark.parametrize("replaced_after", [2, 4])
+    def test_a_replacement_is_an_error(self, use, no_aborts, kind, replaced_after):
+        use(ONE_BY_ONE)
+        with self.serve(SAMPLED[kind], replaced_after) as server:
+            with pytest.raises(StreamerError, match="replaced while it was read") as caught:
+                read(f"{server.url}/a", self.SIZE)
+            assert caught.value.code == "changed"
+
+    @pytest.mark.parametrize("kind", [*SAMPLED, *PINNED])
+    def test_only_such_content_is_read_again(self, use, no_aborts, kind):
+        use({**ONE_BY_ONE, "RUNAI_STREAMER_CONCURRENCY": "3"})
+        with self.serve({**SAMPLED, **PINNED}[kind]) as server:
+            assert read(f"{server.url}/a", self.SIZE) == bytes(self.SIZE)
+            assert (self.samples(server) > 0) is (kind in SAMPLED)
+
+    def test_every_protocol_does(self, canned, use, no_aborts):
+        use(ONE_BY_ONE)
+        old, new = bytes(self.SIZE), bytes([1]) * self.SIZE
+        server = canned(lambda seen: ranged(seen, old if len(server.seen) <= 2 else new, ""))
+        with pytest.raises(StreamerError, match="replaced while it was read"):
+            read(size=self.SIZE)
+
+    @pytest.mark.servers
+    def test_two_files_of_one_second_on_a_real_server(self, nginx, www, use, no_aborts):
+        """nginx makes ETags of the second and the size."""
+        use(ONE_BY_ONE)
+        directory = www / "one-second"
+        directory.mkdir()
+        file, other = directory / "m.safetensors", directory / "other"
+        file.write_bytes(save(OLD))
+        other.write_bytes(save(NEW))
+        with SafetensorsStreamer() as streamer:
+            now = time.time()  # the time of the first response, or later
+            for path in (file, other):
+                os.utime(path, (now + 60, now + 60))
+            streamer.stream_files([f"{nginx.url}/one-second/m.safetensors"])
+            other.rename(file)
+            with pytest.raises(StreamerError, match="replaced while it was read"):
+                list(streamer.get_tensors())

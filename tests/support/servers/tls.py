@@ -32,11 +32,11 @@ class Certificate:
 class Authority:
     """A CA whose files lie in `directory`; `ca` is the PEM file that clients have to trust."""
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    def __init__(self, directory: pathlib.Path, called: str = "Model Streamer test CA") -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Model Streamer test CA")])
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, called)])
         now = datetime.datetime.now(datetime.timezone.utc)
         builder = x509.CertificateBuilder().subject_name(name).issuer_name(name)
         builder = builder.public_key(self._key.public_key())

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "source/http/content_check.h"
+#include "source/http/content_samples.h"
 #include "source/http/protocol.h"
 #include "source/source.h"
 
@@ -49,13 +50,16 @@ class CheckLater {
 class HttpObject : public Object {
  public:
   // `check`: null where nothing is compared. `later`: what it is compared with is not known yet.
+  // `samples`: null where the version pins the content.
   HttpObject(Location location, std::uint64_t size, Version version,
-             std::unique_ptr<ContentCheck> check, bool later)
+             std::unique_ptr<ContentCheck> check, bool later,
+             std::unique_ptr<ContentSamples> samples)
       : Object(location.path, size, version.validator),
         location_(std::move(location)),
         pinned_(std::move(version)),
         check_(std::move(check)),
-        later_(later ? std::make_unique<CheckLater>() : nullptr) {}
+        later_(later ? std::make_unique<CheckLater>() : nullptr),
+        samples_(std::move(samples)) {}
   const Location& location() const { return location_; }
   Version pinned() const {
     Version version = pinned_;
@@ -68,6 +72,7 @@ class HttpObject : public Object {
   void note_replaced() const { replaced_.store(true, std::memory_order_relaxed); }
   ContentCheck* check() const { return check_.get(); }
   CheckLater* later() const { return later_.get(); }
+  ContentSamples* samples() const { return samples_.get(); }
   // What check() compares with is known; waits for it if somebody asks.
   bool checksum_known() const { return later_ == nullptr || later_->known(); }
   // Whether a read from `offset` on may add up what arrives.
@@ -82,6 +87,7 @@ class HttpObject : public Object {
   mutable std::atomic<bool> replaced_{false};
   const std::unique_ptr<ContentCheck> check_;
   const std::unique_ptr<CheckLater> later_;
+  const std::unique_ptr<ContentSamples> samples_;
 };
 
 }  // namespace streamer::http

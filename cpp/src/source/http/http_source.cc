@@ -8,6 +8,7 @@
 #include "source/http/client/connection.h"
 #include "source/http/client/proxy.h"
 #include "source/http/client/retry.h"
+#include "source/http/content_samples.h"
 #include "source/http/error_status.h"
 #include "source/http/factory.h"
 #include "source/http/http_object.h"
@@ -33,6 +34,7 @@ constexpr int kOpenConcurrency = 64;
 // than most do, the second one at four times that.
 constexpr int kHurryList = 20'000;  // milliseconds
 constexpr int kHurriedAttempts = 2;
+constexpr int kSlowBegin = 3;  // how many times as long as others a list may take to begin
 constexpr std::uint64_t kSmallRead = 4 << 20;
 constexpr int kAttemptsWhenNeverReached = 4;  // a wrong address should not take long to tell
 constexpr std::chrono::seconds kNotListeningYet{15};  // what starts beside us may be late
@@ -148,6 +150,7 @@ struct Operation {
   std::function<bool(const Response&)> tolerate;
   ReadProgress* watched = nullptr;  // what is told of pauses
   int hurry_ms = 0;                 // of the first attempt, if others are to follow soon; 0: none
+  bool begins_late = false;         // the server has to look for much before it responds
   // Whether the body of a response of success is something else than what was asked for.
   std::function<bool()> foreign = {};
 };
@@ -185,9 +188,11 @@ class HttpReader : public Reader {
         .with_endpoint(protocol_.endpoint(location, who.get()).shown())
         .with_hint(hint);
   }
+  int time_to_begin(Clock::duration failing) const;
   Status read_range(const Location& location, RangeRead* range, Response* response,
                     ReadReport* report, bool tolerate_416, int hurry_ms);
   Result<Opened> open_empty(Location location);
+  Status compare_sample(const HttpObject& object, ReadReport* report);
 
   HttpSource& source_;
   Protocol& protocol_;
@@ -224,6 +229,10 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
     }
 
     const Clock::time_point began = Clock::now();
+    if (operation.begins_late) {
+      request->begin_seconds =
+          time_to_begin(failing_since ? began - *failing_since : Clock::duration(0));
+    }
     TransferResult outcome = connection_.perform(
         *request, response, operation.body ? operation.body() : nullptr, attempt);
     report->seconds += response->seconds;
@@ -303,6 +312,16 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
   }
 }
 
+// Seconds that the server may take to begin its response to a request that has been `failing` for
+// so long: no longer than requests are retried, unless that is less than a stall takes.
+int HttpReader::time_to_begin(Clock::duration failing) const {
+  const TransportSettings& settings = source_.transport().settings;
+  const auto left = std::chrono::ceil<std::chrono::seconds>(settings.retry_timeout - failing);
+  const int least = settings.low_speed_seconds;
+  return static_cast<int>(
+      std::clamp<std::int64_t>(left.count(), least, std::int64_t{least} * kSlowBegin));
+}
+
 Status HttpReader::read_range(const Location& location, RangeRead* range, Response* response,
                               ReadReport* report, bool tolerate_416, int hurry_ms) {
   const auto replaced = [&](const ServerError* error) {
@@ -368,8 +387,12 @@ Result<Opened> HttpReader::open_listed(const std::string& path, const std::strin
   }
   bool later = false;
   auto check = verifier_.make_check(response, size, prefix.first(prefix_size), &later);
+  std::unique_ptr<ContentSamples> samples;
+  if (!pins_content(range.version(), response)) {
+    samples = std::make_unique<ContentSamples>(prefix.first(prefix_size));
+  }
   auto object = std::make_shared<HttpObject>(std::move(*location), size, range.version(),
-                                             std::move(check), later);
+                                             std::move(check), later, std::move(samples));
   const iovec first{prefix.data(), prefix_size};
   if (Status known = verifier_.verify_opened(*object, first, response); !known.ok()) {
     return std::move(known).with_path(path).with_range(0, size);
@@ -402,7 +425,8 @@ Result<Opened> HttpReader::open_empty(Location location) {
   }
   Version version = protocol_.version_of(response);
   return Opened{
-      std::make_shared<HttpObject>(std::move(location), 0, std::move(version), nullptr, false), 0};
+      std::make_shared<HttpObject>(std::move(location), 0, std::move(version), nullptr, false, nullptr),
+                0};
 }
 
 Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<const iovec> segments,
@@ -447,7 +471,32 @@ Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<co
     status = verifier_.verify(known, offset, received, response, sum);
     if (!status.ok()) status = std::move(status).with_range(0, object.size());
   }
+  if (status.ok() && known.samples() != nullptr) {
+    status = compare_sample(known, report);
+    // Only then, so that all samples are of the first content.
+    if (status.ok()) known.samples()->keep(offset, first_bytes(segments, range.received()));
+  }
   return std::move(status).with_path(object.path()).with_range(offset, size);
+}
+
+// Reads something again that an earlier read has brought.
+Status HttpReader::compare_sample(const HttpObject& object, ReadReport* report) {
+  const auto sample = object.samples()->next();
+  if (!sample) return {};
+  std::vector<std::byte> bytes(sample->bytes.size());
+  const iovec target{bytes.data(), bytes.size()};
+  RangeRead range(protocol_, object.location(), sample->offset, {&target, 1}, object.size(),
+                  object.pinned());
+  Response response;
+  ReadReport own;
+  Status status = read_range(object.location(), &range, &response, &own, /*tolerate_416=*/false,
+                             source_.traits().stragglers ? kHurry : 0);
+  report->retries += own.retries;
+  if (!status.ok() || bytes == sample->bytes) return status;
+  return Status::error(Code::kChanged,
+                       "the object was replaced while it was read: its bytes from " +
+                           std::to_string(sample->offset) + " on are others than before")
+      .with_hint("Load again; the server sends nothing that names a version of the object");
 }
 
 Status HttpReader::list(const std::string& prefix, bool recursive, const ListCallback& found) {
@@ -468,17 +517,15 @@ Status HttpReader::list(const std::string& prefix, bool recursive, const ListCal
     Operation operation{.location = *directory,
                         .make =
                             [&](const CredentialsRef& credentials) {
-                              auto request =
-                                  protocol_.make_list(*directory, recursive, next, credentials);
-                              if (request.ok()) request->slow_start = true;
-                              return request;
+                              return protocol_.make_list(*directory, recursive, next, credentials);
                             },
                         .body = {},
                         .progress = {},
                         .changed = {},
                         .tolerate = [&](const Response& r) { return protocol_.is_empty_list(r); },
                         .watched = nullptr,
-                        .hurry_ms = source_.traits().stragglers ? kHurryList : 0};
+                        .hurry_ms = source_.traits().stragglers ? kHurryList : 0,
+                        .begins_late = true};
     if (Status status = execute(operation, &response, &report); !status.ok()) {
       return std::move(status).with_path(prefix);
     }
@@ -542,7 +589,7 @@ Status HttpSource::note_opened(const Location& location, const Version& version,
     if (chosen_.require_validator) {
       return Status::error(Code::kUnsupported,
                            "the server sends neither ETag nor Last-Modified: a change of the "
-                           "object while it is read would stay unnoticed")
+                           "object while it is read may stay unnoticed")
           .with_hint("RUNAI_STREAMER_HTTP_REQUIRE_VALIDATOR=1 refuses such servers");
     }
     snapshot_.unpinned(location.path);

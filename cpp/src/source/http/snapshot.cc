@@ -28,7 +28,8 @@ void Snapshot::describe(std::map<std::string, std::string>* notes) const {
     (*notes)["versions"] = "the server sends neither ETag nor Last-Modified for " +
                            std::to_string(unpinned_.objects) + " of the objects, such as " +
                            shown_text(unpinned_.example) +
-                           ": a change while they are read stays unnoticed";
+                           ": only samples of them are read again, so that a change while they are "
+                           "read may stay unnoticed";
   }
   if (later_.objects > 0) {
     (*notes)["set"] = std::to_string(later_.objects) +

@@ -13,6 +13,11 @@ namespace {
 
 // A digest of what is larger would take long.
 constexpr std::uint64_t kLargestDigest = 1 << 20;
+// By default a checksum is asked for where that, and the comparison, take less than 3 % of the time:
+// of large objects of stores that are so far away (seconds until a response begins) that the network
+// paces each connection.
+constexpr std::uint64_t kLargeObject = 64 << 20;
+constexpr double kFar = 0.005;
 
 Status wrong_content() {
   return Status::error(Code::kIo, "the bytes that arrived do not match the object's checksum")
@@ -30,8 +35,8 @@ std::unique_ptr<ContentCheck> Verifier::make_check(const Response& response, std
   // Where it has to be asked for, what comes with a part may be that of the part.
   std::optional<Checksum> checksum;
   if (!protocol_.has_checksum_request()) checksum = protocol_.checksum_of(response);
-  // Asking costs a request, and the comparison the more the faster the network is.
-  *later = !checksum && chosen_ == Verify::kAll && protocol_.has_checksum_request();
+  const bool cheap = size >= kLargeObject && connection_.transport().latency >= kFar;
+  *later = !checksum && (chosen_ == Verify::kAll || cheap) && protocol_.has_checksum_request();
   if (!checksum && !*later) return nullptr;
   auto check = std::make_unique<ContentCheck>(size, prefix);
   if (checksum) check->expect(*checksum);

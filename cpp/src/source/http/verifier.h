@@ -21,7 +21,7 @@ namespace streamer::http {
 // Which objects are compared with the checksums that servers name.
 enum class Verify {
   kNone,
-  kCheap,  // those that come with the reads
+  kCheap,  // those that come with the reads, or take hardly any time
   kAll,
 };
 

@@ -15,8 +15,6 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr std::size_t kErrorTextLimit = 64 << 10;  // of the body of an error or a redirect
-// A list may take this many times as long to begin: a retry still fits into the time of the load.
-constexpr int kSlowStartFactor = 3;
 constexpr std::size_t kHeaderLimit = 256 << 10;
 constexpr std::size_t kLeastRoom = 16 << 10;
 
@@ -189,8 +187,8 @@ bool StallWatch::stalled(Attempt* attempt) {
   if (settings_.low_speed_seconds <= 0) return false;
   const Clock::time_point now = Clock::now();
   window_ += std::exchange(attempt->paused, {});
-  const bool slow_start = attempt->slow_start && attempt->bytes == 0;
-  const int allowed = settings_.low_speed_seconds * (slow_start ? kSlowStartFactor : 1);
+  const int begin = attempt->bytes == 0 ? attempt->begin_seconds : 0;
+  const int allowed = std::max(settings_.low_speed_seconds, begin);
   if (now - window_ < std::chrono::seconds(allowed)) return false;
   const std::uint64_t least = static_cast<std::uint64_t>(settings_.low_speed_bytes) *
                               static_cast<std::uint64_t>(settings_.low_speed_seconds);

@@ -20,7 +20,7 @@ class Attempt {
       : transport(the_transport),
         response(to),
         body(into),
-        slow_start(request.slow_start),
+        begin_seconds(request.begin_seconds),
         text_limit_(request.text_limit) {}
 
   // One line of the header, the empty one at its end included. False: `abort` says why.
@@ -40,7 +40,7 @@ class Attempt {
   Transport* const transport;
   Response* const response;
   BodySink* const body;
-  const bool slow_start;
+  const int begin_seconds;
   Status abort;              // why it was ended from here
   bool ended_early = false;  // it has all that it wanted
   std::uint64_t bytes = 0;   // of bodies, all that arrived

@@ -159,6 +159,7 @@ CURLcode CurlHandle::run(Attempt* attempt) {
 }
 
 TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error) const {
+  if (!connected && demand_.refused() != X509_V_OK) return certificate_refused(demand_.refused());
   TransferResult outcome{.status = Status(), .retry = true, .unreachable = !connected};
   Code code = Code::kNetwork;
   std::string hint;

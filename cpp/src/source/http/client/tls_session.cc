@@ -208,6 +208,16 @@ void set_up_openssl() {
   static_cast<void>(done);
 }
 
+TransferResult certificate_refused(long reason) {
+  // Those of a directory are read when they are needed.
+  if (const int none = exhausted_descriptors(); none != 0) return no_descriptor(none);
+  return {.status = Status::error(Code::kNetwork,
+                                  std::string("the server's certificate is not accepted: ") +
+                                      X509_verify_cert_error_string(reason))
+                        .with_hint(kTrust),
+          .unreachable = true};
+}
+
 int CertificateDemand::note(SSL* session, X509**, EVP_PKEY**) {
   void* demand = SSL_get_ex_data(session, session_index());
   if (demand == nullptr) demand = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(session), context_index());
@@ -215,7 +225,19 @@ int CertificateDemand::note(SSL* session, X509**, EVP_PKEY**) {
   return 0;
 }
 
+int CertificateDemand::note_refusal(int accepted, X509_STORE_CTX* verified) {
+  if (accepted == 1) return 1;
+  const int index = SSL_get_ex_data_X509_STORE_CTX_idx();
+  const auto* const session = static_cast<SSL*>(X509_STORE_CTX_get_ex_data(verified, index));
+  void* const demand = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(session), context_index());
+  if (demand != nullptr) {
+    static_cast<CertificateDemand*>(demand)->refused_ = X509_STORE_CTX_get_error(verified);
+  }
+  return 0;
+}
+
 void CertificateDemand::expect(std::string origin) {
+  refused_ = X509_V_OK;
   if (origin != origin_) asked_ = false;
   origin_ = std::move(origin);
 }
@@ -226,6 +248,7 @@ void CertificateDemand::watch(SSL* session) { SSL_set_ex_data(session, session_i
 
 void CertificateDemand::watch(SSL_CTX* context) {
   SSL_CTX_set_ex_data(context, context_index(), this);
+  SSL_CTX_set_verify(context, SSL_VERIFY_PEER, &note_refusal);
 }
 
 bool CertificateDemand::explain(bool connected, std::string* message, std::string* hint) const {
@@ -324,15 +347,7 @@ Io TlsSession::handshake() {
 TransferResult TlsSession::refusal() const {
   const int os_error = errno;
   const long verified = SSL_get_verify_result(ssl_.get());
-  if (verified != X509_V_OK) {
-    // Those of a directory are read when they are needed.
-    if (const int none = exhausted_descriptors(); none != 0) return no_descriptor(none);
-    return {.status = Status::error(Code::kNetwork,
-                                    std::string("the server's certificate is not accepted: ") +
-                                        X509_verify_cert_error_string(verified))
-                          .with_hint(kTrust),
-            .unreachable = true};
-  }
+  if (verified != X509_V_OK) return certificate_refused(verified);
   return {.status = Status::error(Code::kNetwork, "TLS: " + error_).with_errno(os_error),
           .retry = true,
           .unreachable = true};

@@ -24,6 +24,9 @@ enum class Io {
 // OpenSSL for this process: it leaves nothing to the end of the process.
 void set_up_openssl();
 
+// Of a server whose certificate is not accepted: `reason` is one of OpenSSL's X509_V_ERR_*.
+TransferResult certificate_refused(long reason);
+
 // The server that is connected to, and whether it has asked for a client certificate. Sessions go
 // on without one.
 class CertificateDemand {
@@ -46,12 +49,17 @@ class CertificateDemand {
   TransferResult unanswered(TransferResult outcome) const;
   // What an error of TLS means to the caller. False: nothing that is known here.
   bool explain(bool connected, std::string* message, std::string* hint) const;
+  // Why the server's own certificate was refused by a session of a watched context; X509_V_OK: it
+  // was not.
+  long refused() const { return refused_; }
 
  private:
   static int note(SSL* session, X509**, EVP_PKEY**);
+  static int note_refusal(int accepted, X509_STORE_CTX* verified);
 
   std::string origin_;
   bool asked_ = false;  // since the last response
+  long refused_ = X509_V_OK;
 };
 
 // Owned by one thread. The socket is the caller's, is non-blocking, and outlives it.

@@ -1,0 +1,47 @@
+// Bytes of an object whose content nothing that the server sends pins. Some of what was read is read
+// again and compared, so that a change between two reads is noticed.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "source/http/client/request.h"
+#include "source/http/protocol.h"
+
+namespace streamer::http {
+
+// Whether a change of the content changes `version`, which `response` tells. A weak ETag and a
+// modification time in the second of the response promise nothing (RFC 9110, 8.8.1), and neither
+// does an ETag that is made of such a time.
+bool pins_content(const Version& version, const Response& response);
+
+// Thread-safe.
+class ContentSamples {
+ public:
+  struct Sample {
+    std::uint64_t offset = 0;
+    std::vector<std::byte> bytes;  // at most kSampleBytes
+  };
+  // The object begins with `prefix`, which was read when it was opened.
+  explicit ContentSamples(std::span<const std::byte> prefix);
+
+  // What a read that has just ended should find unchanged; nothing: nothing was read before it.
+  std::optional<Sample> next();
+  // Keeps some bytes of a read of `segments` at `offset` that found its sample unchanged.
+  void keep(std::uint64_t offset, std::span<const iovec> segments);
+
+ private:
+  std::mutex mutex_;
+  std::vector<Sample> kept_;
+  bool prefix_only_ = true;  // mostly a header, which two versions may have in common
+  std::size_t turn_ = 0;     // of next()
+  std::size_t slot_ = 0;     // of keep()
+};
+
+}  // namespace streamer::http
