@@ -258,18 +258,18 @@ class TestContentThatNothingPins:
 
     @pytest.mark.servers
     def test_two_files_of_one_second_on_a_real_server(self, nginx, www, use, no_aborts):
-        """nginx makes ETags of the second and the size."""
-        use(ONE_BY_ONE)
+        """nginx makes ETags of the second and the size. The limit keeps most of the file unread
+        until somebody takes its tensors."""
+        use({**ONE_BY_ONE, "RUNAI_STREAMER_MEMORY_LIMIT": str(8 << 20)})
         directory = www / "one-second"
         directory.mkdir()
-        file, other = directory / "m.safetensors", directory / "other"
+        file, second = directory / "m.safetensors", time.time() + 60
         file.write_bytes(save(OLD))
-        other.write_bytes(save(NEW))
+        os.utime(file, (second, second))
         with SafetensorsStreamer() as streamer:
-            now = time.time()  # the time of the first response, or later
-            for path in (file, other):
-                os.utime(path, (now + 60, now + 60))
             streamer.stream_files([f"{nginx.url}/one-second/m.safetensors"])
-            other.rename(file)
+            with file.open("r+b") as out:
+                out.write(save(NEW))
+            os.utime(file, (second, second))
             with pytest.raises(StreamerError, match="replaced while it was read"):
                 list(streamer.get_tensors())

@@ -47,7 +47,7 @@ ContentSamples::ContentSamples(std::span<const std::byte> prefix) {
 std::optional<ContentSamples::Sample> ContentSamples::next() {
   const std::lock_guard lock(mutex_);
   if (kept_.empty()) return std::nullopt;
-  return kept_[turn_++ % kept_.size()];
+  return kept_[random_() % kept_.size()];
 }
 
 void ContentSamples::keep(std::uint64_t offset, std::span<const iovec> segments) {

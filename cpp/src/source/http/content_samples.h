@@ -1,5 +1,5 @@
-// Bytes of an object whose content nothing that the server sends pins. Some of what was read is read
-// again and compared, so that a change between two reads is noticed.
+// Bytes of an object whose content nothing that the server sends pins. Some of what was read is
+// read again and compared, so that a change between two reads is noticed.
 #pragma once
 
 #include <sys/uio.h>
@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <mutex>
 #include <optional>
+#include <random>
 #include <span>
 #include <vector>
 
@@ -40,8 +41,9 @@ class ContentSamples {
   std::mutex mutex_;
   std::vector<Sample> kept_;
   bool prefix_only_ = true;  // mostly a header, which two versions may have in common
-  std::size_t turn_ = 0;     // of next()
   std::size_t slot_ = 0;     // of keep()
+  // Any of them is next: a part of the object may be the same in both contents.
+  std::minstd_rand random_;
 };
 
 }  // namespace streamer::http
