@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 
 import pytest
 import torch
 
 from runai_model_streamer import FileChunks, FileStreamer, StreamerError, pull_files
-from tests.python.object_storage.canned_s3 import error, listed, serve
+from tests.python.object_storage.canned_s3 import error, listed, read, serve
 from tests.support.models import check_same, load, make_model, save
 from tests.support.servers.canned import Answer, Canned, Seen, ranged
 
@@ -41,6 +42,7 @@ def crc32c(data: bytes) -> str:
 
 
 CRC64, CRC32C = crc64nvme(DATA), crc32c(DATA)
+CRC64_OF_ZEROS = "EpqZXeXliyc="  # of 64 MiB
 FULL = {"x-amz-checksum-type": "FULL_OBJECT"}
 KINDS = {
     "crc64nvme": {"x-amz-checksum-crc64nvme": CRC64, **FULL},
@@ -160,6 +162,47 @@ class TestS3:
             for _ in streamer.get_tensors():
                 pass
             assert streamer.stats().notes["checksums"].startswith("1 ")
+
+
+class TestByDefault:
+    """A checksum is asked for where that takes hardly any time."""
+
+    LARGE = 64 << 20
+
+    def serve(self, size: int, damaged: bool, late: float):
+        """Zeros, of which one is something else where they are `damaged`."""
+        whole = bytearray(size)
+        headers = {"x-amz-checksum-crc64nvme": CRC64_OF_ZEROS, **FULL}
+        if damaged:
+            whole[-1] = 1
+        answer = store(headers, bytes(whole))
+
+        def handler(seen: Seen) -> Answer:
+            time.sleep(late)
+            return answer(seen)
+
+        return handler
+
+    @pytest.mark.parametrize("damaged", [False, True])
+    def test_a_large_object_of_a_distant_store(self, canned, damaged):
+        server = canned(self.serve(self.LARGE, damaged, late=0.006))
+        if damaged:
+            with pytest.raises(StreamerError, match="checksum"):
+                read(size=self.LARGE)
+        else:
+            read(size=self.LARGE)
+        assert heads(server) == 1
+
+    def test_a_setting_compares_nothing(self, canned, use):
+        use({"RUNAI_STREAMER_VERIFY_CHECKSUMS": "0"})
+        server = canned(self.serve(self.LARGE, True, late=0.006))
+        read(size=self.LARGE)
+        assert heads(server) == 0
+
+    def test_a_small_object_is_not_asked_for(self, canned):
+        server = canned(self.serve(1 << 20, True, late=0.006))
+        read(size=1 << 20)
+        assert heads(server) == 0
 
 
 class TestAzure:

@@ -13,9 +13,9 @@ namespace {
 
 // A digest of what is larger would take long.
 constexpr std::uint64_t kLargestDigest = 1 << 20;
-// By default a checksum is asked for where that, and the comparison, take less than 3 % of the time:
-// of large objects of stores that are so far away (seconds until a response begins) that the network
-// paces each connection.
+// By default a checksum is asked for where that, and the comparison, take less than 3 % of the
+// time: of large objects of stores that are so far away (seconds until a response begins) that the
+// network paces each connection.
 constexpr std::uint64_t kLargeObject = 64 << 20;
 constexpr double kFar = 0.005;
 
