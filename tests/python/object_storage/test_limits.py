@@ -52,6 +52,21 @@ def test_tokens_that_are_too_long(canned, use):
         assert len(service.seen) == 1
 
 
+def test_a_list_without_an_answer_is_given_up_like_a_read(canned, use):
+    """By time without progress, though its first attempts may take longer than those of reads."""
+    over = threading.Event()
+    server = canned(lambda seen: over.wait(60) and listed({}))
+    use({"RUNAI_STREAMER_LOW_SPEED_SECONDS": "1", "RUNAI_STREAMER_RETRY_SECONDS": "2"})
+    use({"RUNAI_STREAMER_MAX_ATTEMPTS": "100"})
+    try:
+        with pytest.raises(StreamerError, match="stalled") as caught:
+            list_safetensors("s3://bucket/f")
+    finally:
+        over.set()
+    assert caught.value.code == "timeout"
+    assert 1 <= len(server.seen) <= 2
+
+
 @pytest.mark.parametrize("call", ["list_safetensors('s3://b/f')", "pull_files('s3://b/f', 'out')"])
 def test_interrupt_of_a_list(canned, tmp_path, call):
     """The server is silent until the test ends."""

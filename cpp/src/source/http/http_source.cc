@@ -212,7 +212,7 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
   Backoff backoff(transport.settings.max_attempts);
   bool refreshed = false;
   int again = 0;
-  std::optional<Clock::time_point> failing_since;
+  Clock::time_point failing_since;  // the begin of the attempt that brought something last
   for (int attempt = 0;; ++attempt) {
     if (attempt > 0) ++report->retries;
     Result<CredentialsRef> credentials = protocol_.credentials(operation.location, connection_);
@@ -229,10 +229,8 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
     }
 
     const Clock::time_point began = Clock::now();
-    if (operation.begins_late) {
-      request->begin_seconds =
-          time_to_begin(failing_since ? began - *failing_since : Clock::duration(0));
-    }
+    if (attempt == 0) failing_since = began;
+    if (operation.begins_late) request->begin_seconds = time_to_begin(began - failing_since);
     TransferResult outcome = connection_.perform(
         *request, response, operation.body ? operation.body() : nullptr, attempt);
     report->seconds += response->seconds;
@@ -240,7 +238,7 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
     bool done = false;
     if (operation.progress && operation.progress(&done) >= kProgress) {
       backoff.forgive();
-      failing_since.reset();
+      failing_since = began;
       transport.retries.progress();
     }
     // What breaks after the last byte does not matter, but a server that sends more does.
@@ -288,11 +286,10 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
       retry_after = parse_retry_after(response->header("retry-after"));
     }
     const Clock::time_point now = Clock::now();
-    if (!failing_since) failing_since = began;
     const bool never = outcome.unreachable && !transport.reached.load(std::memory_order_relaxed);
-    const bool late = never && outcome.refused && now - *failing_since < kNotListeningYet;
+    const bool late = never && outcome.refused && now - failing_since < kNotListeningYet;
     if (!retry || !backoff.another(never && !late ? kAttemptsWhenNeverReached : 0) ||
-        transport.retries.exhausted(*failing_since, now)) {
+        transport.retries.exhausted(failing_since, now)) {
       if (attempt == 0) return status;
       return std::move(status).with_attempts(attempt + 1);
     }
@@ -424,8 +421,8 @@ Result<Opened> HttpReader::open_empty(Location location) {
     return std::move(status).with_path(location.path);
   }
   Version version = protocol_.version_of(response);
-  return Opened{
-      std::make_shared<HttpObject>(std::move(location), 0, std::move(version), nullptr, false, nullptr),
+  return Opened{std::make_shared<HttpObject>(std::move(location), 0, std::move(version), nullptr,
+                                             false, nullptr),
                 0};
 }
 

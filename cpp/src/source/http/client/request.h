@@ -24,8 +24,8 @@ struct Request {
   std::size_t text_limit = 16 << 20;  // bytes of a 2xx response that goes to Response::body
   int timeout_ms = 0;                 // of the whole attempt; 0: what the settings say
   int connect_timeout_ms = 0;         // likewise
-  int begin_seconds = 0;  // until the response begins, where that may take longer than a stall
-  std::int64_t signed_at = 0;         // seconds since the epoch that the signature has; 0: no date
+  int begin_seconds = 0;       // until the response begins, where that may take longer than a stall
+  std::int64_t signed_at = 0;  // seconds since the epoch that the signature has; 0: no date
 
   void set(std::string name, std::string value) {
     headers.push_back({std::move(name), std::move(value)});
