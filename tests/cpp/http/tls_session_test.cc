@@ -227,14 +227,15 @@ TEST_F(TlsTest, MessagesOfTlsAmongThoseOfHttpPass) {
     const char* name;
     int version;
     bool within;  // a body, else behind it
+    bool once;    // in each body
     std::function<int(SSL*)> act;
   };
   const Row rows[] = {
-      {"renegotiation", TLS1_2_VERSION, false, &SSL_renegotiate},
-      {"renegotiation", TLS1_2_VERSION, true, &SSL_renegotiate},
-      {"key update", TLS1_3_VERSION, true,
+      {"renegotiation", TLS1_2_VERSION, false, true, &SSL_renegotiate},
+      {"renegotiation", TLS1_2_VERSION, true, true, &SSL_renegotiate},
+      {"key update", TLS1_3_VERSION, true, false,
        [](SSL* ssl) { return SSL_key_update(ssl, SSL_KEY_UPDATE_REQUESTED); }},
-      {"ticket", TLS1_3_VERSION, true, &SSL_new_session_ticket},
+      {"ticket", TLS1_3_VERSION, true, false, &SSL_new_session_ticket},
   };
   for (const Row& row : rows) {
     const auto act = [&](SSL* ssl) { return row.act(ssl) == 1 && SSL_do_handshake(ssl) == 1; };
@@ -242,8 +243,9 @@ TEST_F(TlsTest, MessagesOfTlsAmongThoseOfHttpPass) {
         local(),
         [&](SSL* ssl) {
           while (reads_request(ssl) && sends(ssl, kHead)) {
-            for (const char* part : {"h", "e", "l", "l", "o"}) {
-              if ((row.within && !act(ssl)) || !sends(ssl, part)) return;
+            for (const std::string part : {"h", "e", "l", "l", "o"}) {
+              const bool now = row.within && (!row.once || part == "e");
+              if ((now && !act(ssl)) || !sends(ssl, part)) return;
             }
             if (!row.within && !act(ssl)) return;
           }
