@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
-from runai_model_streamer._formats.safetensors.headers import make_request, read_headers_in
+from runai_model_streamer._formats.safetensors.headers import (
+    SafetensorsMetadata,
+    make_request,
+    read_headers_in,
+)
 from runai_model_streamer._formats.safetensors.selection import TensorNames, select
 from runai_model_streamer._formats.safetensors.slices import SlicesOf, take_slices
 from runai_model_streamer._native_api import Buffer
@@ -38,23 +42,32 @@ def stream(
     names = to_texts(paths)
     session = Session(names, credentials=credentials)
     try:
-        files = list(read_headers_in(session, names))
-        wanted = select(files, tensor_names)
-        for file, tensors in zip(files, wanted, strict=True):
-            for tensor in {tensor.dtype: tensor for tensor in tensors}.values():
-                check(tensor, file.path)
-        wanted = take_slices(wanted, [file.path for file in files], slices, dtype_of)
         session.ownership = ownership
-        session.submit(
-            [
-                make_request(index, file.path, file.offset, tensors)
-                for index, (file, tensors) in enumerate(zip(files, wanted, strict=True))
-            ]
-        )
+        chosen = _checked(select(read_headers_in(session, names), tensor_names), check)
+        if slices is not None:  # every index is checked before a byte of data is read
+            pairs = list(chosen)
+            places = [file.path for file, _ in pairs]
+            parts = take_slices([tensors for _, tensors in pairs], places, slices, dtype_of)
+            chosen = zip((file for file, _ in pairs), parts, strict=True)
+        wanted = []
+        for index, (file, tensors) in enumerate(chosen):
+            wanted.append(tensors)
+            # The first file is read while the next header is parsed.
+            session.submit([make_request(index, file.path, file.offset, tensors)])
     except BaseException:
         session.close()
         raise
     return _made(session, wanted, make)
+
+
+def _checked(
+    chosen: Iterable[tuple[SafetensorsMetadata, list[SafetensorMetadata]]],
+    check: Callable[[SafetensorMetadata, str], None],
+) -> Iterator[tuple[SafetensorsMetadata, list[SafetensorMetadata]]]:
+    for file, tensors in chosen:
+        for tensor in {tensor.dtype: tensor for tensor in tensors}.values():
+            check(tensor, file.path)
+        yield file, tensors
 
 
 def _made(

@@ -18,7 +18,11 @@ from runai_model_streamer._formats.safetensors.into import (
     same_device,
     span_of,
 )
-from runai_model_streamer._formats.safetensors.selection import NamesOfFiles, by_name
+from runai_model_streamer._formats.safetensors.selection import (
+    NamesOfFiles,
+    TensorsOfCheckpoint,
+    by_name,
+)
 from runai_model_streamer._formats.safetensors.slices import Parts
 from runai_model_streamer._formats.safetensors.torch_dtypes import safetensors_to_torch_dtype
 from runai_model_streamer._key_map import (
@@ -34,7 +38,7 @@ from runai_model_streamer._paths import Path, to_text
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
 from runai_model_streamer._session import Ownership
 from runai_model_streamer._spans import Along
-from runai_model_streamer._storage.checkpoint import Checkpoint, find_checkpoint
+from runai_model_streamer._storage.checkpoint import find_checkpoint
 from runai_model_streamer._torch import device_of
 from runai_model_streamer._verify.manifest import Verify
 
@@ -77,15 +81,11 @@ def load_checkpoint(
     target = device_of(device)
     checkpoint = find_checkpoint(path, s3_credentials, variant)
     with SafetensorsStreamer() as streamer:
-        streamer.open_files(checkpoint.files, s3_credentials)
-        places = _find_tensors(streamer, checkpoint)
-        if not places:
-            return {}
         streamer._stream(
             checkpoint.files,
             s3_credentials,
             target,
-            _selection((name, path) for name, (path, _) in places.items()),
+            TensorsOfCheckpoint(checkpoint.place_of),
             ownership=Ownership.COPIED,  # as in load_file()
             verify=verify,
         )
@@ -134,7 +134,7 @@ def load_model(
     checkpoint = find_checkpoint(path, s3_credentials, variant)
     with SafetensorsStreamer() as streamer:
         streamer.open_files(checkpoint.files, s3_credentials)
-        places = _find_tensors(streamer, checkpoint)
+        places = by_name(streamer._files, checkpoint.place_of)
         mapped = _map(model, places, key_map)
         found = mapped.found
         ties = [] if assign else _find_ties(model, found)
@@ -243,14 +243,6 @@ class _Reading:
             ):
                 self.into[piece.name] = place
             self.wanted[piece.name] = partial(copy_converted, piece.path, piece.name, place)
-
-
-def _find_tensors(
-    streamer: SafetensorsStreamer, checkpoint: Checkpoint
-) -> dict[str, tuple[str, SafetensorMetadata]]:
-    """The file and the tensor of each name of a checkpoint, of which all files are open."""
-    headers = streamer.files_to_tensors_metadata.values()
-    return by_name(zip(checkpoint.files, headers, strict=True), checkpoint.place_of)
 
 
 def _selection(names: Iterable[tuple[str, str]]) -> NamesOfFiles:

@@ -57,9 +57,7 @@ class SafeOpen(Generic[T]):
             files = list(read_headers_in(session, checkpoint.files))
             self._files = {file.path: file for file in files}
             with collection_paused():
-                self._tensors = by_name(
-                    ((file.path, file.tensors_metadata) for file in files), checkpoint.place_of
-                )
+                self._tensors = by_name(files, checkpoint.place_of)
         except BaseException:
             self.close()
             raise

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 
@@ -29,7 +29,7 @@ from runai_model_streamer._formats.safetensors.headers import (
     make_request,
     read_headers,
 )
-from runai_model_streamer._formats.safetensors.into import Into, note_writes, resolve
+from runai_model_streamer._formats.safetensors.into import Into, Resolved, note_writes, resolve
 from runai_model_streamer._formats.safetensors.selection import (
     Selection,
     TensorNames,
@@ -310,7 +310,11 @@ class SafetensorsStreamer:
         self._forget(s3_credentials)
         wanted = native.setting("RUNAI_STREAMER_VERIFY") if verify is None else verify
         if wanted is not None:
-            self._check = LoadCheck(to_manifest(wanted, names, s3_credentials))
+            manifest = to_manifest(wanted, names, s3_credentials)
+            if selection is None and slices is None:
+                for name in names:
+                    manifest.digest_of(name)  # raises before anything is read
+            self._check = LoadCheck(manifest)
             ownership = Ownership.COPIED  # what is hashed must be what is yielded
             opened = None
         if opened is not None and not is_distributed and opened.serves(names, s3_credentials):
@@ -351,42 +355,35 @@ class SafetensorsStreamer:
         progress: Progress | None,
         slices: Slices | Parts | None,
     ) -> None:
-        targets: dict[str, torch.Tensor] = {}
-        distributed: dict[str, torch.Tensor] = {}
-        numbers: list[int] | None = None
+        self._files, self.files_to_tensors_metadata, self.total_size = [], {}, 0
         written = reader.sink.writes_destinations
-        if into is None and selection is None and slices is None and self._check is None:
-            # Made while they are submitted: the first file is read while the next header is parsed.
-            reader.start(self._requests_of_everything(headers))
-            files = self.files_to_tensors_metadata
-        else:
-            self._files = list(headers)
-            wanted = select(self._files, selection)
-            for file, tensors in zip(self._files, wanted, strict=True):
-                check_tensors(tensors, file.path)  # before anything is read
-            places = [file.path for file in self._files]
-            wanted = take_slices(wanted, places, slices)
+        into_: Resolved | None = None
+        chosen = self._checked(select(headers, selection))
+        if into is not None or slices is not None:
+            # Every index and every destination is checked before a byte of data is read.
+            pairs = list(chosen)
+            places = [file.path for file, _ in pairs]
+            wanted = take_slices([tensors for _, tensors in pairs], places, slices)
             if into is not None:
-                resolved = resolve(into, wanted, places, reader.sink.device)
-                targets, distributed = resolved.targets, resolved.distributed
-                wanted = resolved.files
-            self.files_to_tensors_metadata = dict(enumerate(wanted))
-            requests = self._requests_of(wanted, targets if written else {})
-            self._expect(wanted)
-            files = self.files_to_tensors_metadata
-            if self._check is not None and isinstance(reader, LocalReader):
-                numbers = []
-                files = {}
-                whole, requests = requests, []
-                for file_, first, last in interleaved([one.sizes for one in whole], _PIECE_BYTES):
-                    files[len(requests)] = wanted[file_][first:last]
-                    numbers.append(file_)
-                    requests.append(whole[file_].part(len(requests), first, last))
-            self.total_size = sum(request.total_size() for request in requests)
-            if written:
-                note_writes(targets.values())  # also where the load fails half way
-                note_writes(distributed.values())
-            reader.start(requests)
+                into_ = resolve(into, wanted, places, reader.sink.device)
+                wanted = into_.files
+            chosen = zip((file for file, _ in pairs), wanted, strict=True)
+        targets = {} if into_ is None else into_.targets
+        distributed = {} if into_ is None else into_.distributed
+        if written:
+            note_writes(targets.values())  # also where the load fails half way
+            note_writes(distributed.values())
+        # Made while they are submitted: the first file is read while the next header is parsed.
+        requests = self._requests(chosen, targets if written else {})
+        files = self.files_to_tensors_metadata
+        numbers: list[int] | None = None
+        if self._check is not None and isinstance(reader, LocalReader):
+            files, numbers = {}, []
+            requests = self._pieces(requests, files, numbers)
+        reader.start(requests)
+        for file in self._files:
+            file.head = b""  # it was hashed
+        self._warn_unverified()
         load = self.file_streamer.load()
         times = Times(self.start_time, time.monotonic())
         self._begun = (
@@ -406,41 +403,21 @@ class SafetensorsStreamer:
             ),
         )
 
-    def _expect(self, wanted: Sequence[list[SafetensorMetadata]]) -> None:
-        """Tells the verification of the load which files are read as a whole."""
-        if self._check is None:
-            return
-        for index, (file, tensors) in enumerate(zip(self._files, wanted, strict=True)):
-            shapes = [tensor.shape for tensor in tensors]  # of parts, if there are slices
-            whole = shapes == [tensor.shape for tensor in file.tensors_metadata]
-            self._check.expect(index, file.path, file.head, len(tensors), whole)
-        for path in self._check.unverified:
-            logger.warning("%s: only a part is read, so that it is not verified", shown_path(path))
-
-    @property
-    def unverified(self) -> list[str]:
-        """The files that the load in progress, or the last one, does not verify since it reads only
-        a part of them. Empty without verify=."""
-        return [] if self._check is None else list(self._check.unverified)
-
-    def _requests_of_everything(
-        self, headers: Iterator[SafetensorsMetadata]
-    ) -> Iterator[FileChunks]:
-        self._files, self.files_to_tensors_metadata, self.total_size = [], {}, 0
-        for index, file in enumerate(headers):
-            tensors = list(file.tensors_metadata)
-            check_tensors(tensors, file.path)
-            request = make_request(index, file.path, file.offset, tensors)
-            self.files_to_tensors_metadata[index] = tensors
+    def _checked(
+        self, chosen: Iterable[tuple[SafetensorsMetadata, list[SafetensorMetadata]]]
+    ) -> Iterator[tuple[SafetensorsMetadata, list[SafetensorMetadata]]]:
+        for file, tensors in chosen:
             self._files.append(file)
-            self.total_size += request.total_size()
-            yield request
+            check_tensors(tensors, file.path)
+            yield file, tensors
 
-    def _requests_of(
-        self, wanted: list[list[SafetensorMetadata]], targets: dict[str, torch.Tensor]
-    ) -> list[FileChunks]:
-        requests = []
-        for index, (file, tensors) in enumerate(zip(self._files, wanted, strict=True)):
+    def _requests(
+        self,
+        chosen: Iterable[tuple[SafetensorsMetadata, list[SafetensorMetadata]]],
+        targets: dict[str, torch.Tensor],
+    ) -> Iterator[FileChunks]:
+        """The request for each file, as it comes."""
+        for index, (file, tensors) in enumerate(chosen):
             request = make_request(index, file.path, file.offset, tensors)
             if targets:
                 request.destinations = [
@@ -448,8 +425,46 @@ class SafetensorsStreamer:
                     for tensor in tensors
                 ]
                 request.keep = targets
-            requests.append(request)
-        return requests
+            if self._check is not None:
+                shapes = [tensor.shape for tensor in tensors]  # of parts, if there are slices
+                whole = shapes == [tensor.shape for tensor in file.tensors_metadata]
+                self._check.expect(index, file.path, file.head, len(tensors), whole)
+            self.files_to_tensors_metadata[index] = tensors
+            self.total_size += request.total_size()
+            yield request
+
+    def _pieces(
+        self,
+        requests: Iterable[FileChunks],
+        files: dict[int, list[SafetensorMetadata]],
+        numbers: list[int],
+    ) -> Iterator[FileChunks]:
+        """Parts of `requests` in turn. Notes the tensors of each part, and the number of its file,
+        by the id of the part."""
+        active: dict[int, FileChunks] = {}
+
+        def sizes() -> Iterator[list[int]]:
+            for index, request in enumerate(requests):
+                active[index] = request
+                yield request.sizes
+
+        for index, first, last in interleaved(sizes(), _PIECE_BYTES):
+            request, number = active[index], len(numbers)
+            if last == len(request.sizes):
+                del active[index]
+            files[number] = self.files_to_tensors_metadata[index][first:last]
+            numbers.append(index)
+            yield request.part(number, first, last)
+
+    def _warn_unverified(self) -> None:
+        for path in self.unverified:
+            logger.warning("%s: only a part is read, so that it is not verified", shown_path(path))
+
+    @property
+    def unverified(self) -> list[str]:
+        """The files that the load in progress, or the last one, does not verify since it reads only
+        a part of them. Empty without verify=."""
+        return [] if self._check is None else list(self._check.unverified)
 
     def get_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(name, tensor) of everything that stream_files() asked for, in file order.

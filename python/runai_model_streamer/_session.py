@@ -169,7 +169,10 @@ class Session:
             for r in requests
         ]
         self._entries.append([(r.id, r.sizes) for r in requests])
-        self.stream.submit(wanted, device_type, ordinal, device_stream, self.ownership)
+        try:
+            self.stream.submit(wanted, device_type, ordinal, device_stream, self.ownership)
+        finally:
+            wanted.clear()  # an error holds this frame, which holds memory
 
     def runs(self) -> Generator[Run, None, None]:
         """What is ready, in the order of submission, until everything was delivered.

@@ -270,7 +270,7 @@ def _chunks(files: Sequence[SafetensorsMetadata], checkpoint: Checkpoint) -> Ite
     if sharded and checkpoint.place_of is None:
         return itertools.chain.from_iterable(map(_sharded, files))
     by_path = {file.path: file for file in files}
-    found = by_name(((file.path, file.tensors_metadata) for file in files), checkpoint.place_of)
+    found = by_name(files, checkpoint.place_of)
     return [
         _Stored(by_path[path], tensor, (0,) * len(tensor.get_torch_shape()))
         for path, tensor in found.values()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -170,11 +171,22 @@ class CudaSink:
         self._ahead = 0  # bytes that are allocated and were not yielded
 
     def submit(self, session: Session, requests: Iterable[FileChunks]) -> None:
-        self._waiting = deque(_cut(requests, self._slack))
+        self._waiting = deque()
         self._in_flight = {}
         self._ahead = 0
-        self._limit = self._limit_for(max((block.size for block in self._waiting), default=0))
+        self._limit = self._limit_for(0)
+        requests = iter(requests)
+        first = next(requests, None)  # which opens a file: the memory limit is chosen then
         session.submit([], self.memory.native_type, self.memory.ordinal, self.memory.stream())
+        largest = number = 0
+        for request in itertools.chain([] if first is None else [first], requests):
+            blocks = list(_cut(request, number, self._slack))
+            number += len(blocks)
+            self._waiting += blocks
+            size = max((block.size for block in blocks), default=0)
+            if size > largest:
+                largest, self._limit = size, self._limit_for(size)
+            self._submit_more(session, must=False)
         self._submit_more(session, must=True)
 
     def _limit_for(self, largest: int) -> int:
@@ -246,7 +258,10 @@ class CudaSink:
         if any(self._in_flight[chunk.id].in_place for chunk in chunks):
             stream = self.memory.stream()
         if chunks:
-            session.submit(chunks, self.memory.native_type, self.memory.ordinal, stream)
+            try:
+                session.submit(chunks, self.memory.native_type, self.memory.ordinal, stream)
+            finally:
+                chunks.clear()  # an error holds this frame, which holds memory
 
     def _allocate(self, session: Session, block: _Block, stream: int, must: bool) -> bool:
         """Whether the device has memory for `block`, now."""
@@ -298,25 +313,25 @@ class CudaSink:
         return chunks
 
 
-def _cut(requests: Iterable[FileChunks], slack: int) -> Iterator[_Block]:
-    """The blocks of `requests`, in order. Each range takes `slack` bytes more than PyTorch does."""
-    number, small, group = 0, native.SMALL_RANGE, native.GROUP_BYTES
-    for request in requests:
-        block: _Block | None = None
-        destinations = request.destinations
-        for index, size in enumerate(request.sizes):
-            in_place = destinations is not None and destinations[index] != 0
-            needed = 0 if in_place else -(-size // _ALIGNMENT) * _ALIGNMENT + slack
-            if block is not None and (
-                block.in_place != in_place
-                or not (in_place or (size < small and block.size + needed <= group))
-            ):
-                yield block
-                block = None
-            if block is None:
-                block = _Block(number, request, index, in_place=in_place)
-                number += 1
-            block.count += 1
-            block.size += needed
-        if block is not None:
+def _cut(request: FileChunks, number: int, slack: int) -> Iterator[_Block]:
+    """The blocks of `request`, in order, the first one with this number. Each range takes `slack`
+    bytes more than PyTorch does."""
+    small, group = native.SMALL_RANGE, native.GROUP_BYTES
+    block: _Block | None = None
+    destinations = request.destinations
+    for index, size in enumerate(request.sizes):
+        in_place = destinations is not None and destinations[index] != 0
+        needed = 0 if in_place else -(-size // _ALIGNMENT) * _ALIGNMENT + slack
+        if block is not None and (
+            block.in_place != in_place
+            or not (in_place or (size < small and block.size + needed <= group))
+        ):
             yield block
+            block = None
+        if block is None:
+            block = _Block(number, request, index, in_place=in_place)
+            number += 1
+        block.count += 1
+        block.size += needed
+    if block is not None:
+        yield block

@@ -67,7 +67,7 @@ class LoadCheck:
 
     def expect(self, number: int, path: str, head: bytes, ranges: int, whole: bool) -> None:
         """File `number` of the load is at `path`. If it is read as a `whole`, its bytes are `head`
-        and its `ranges` ranges in their order.
+        and its `ranges` ranges in their order. To be called before its first run is taken.
 
         Raises a StreamerError if the manifest does not list the file, or the file is complete with
         `head` and is another one.

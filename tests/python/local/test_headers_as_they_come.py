@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from runai_model_streamer import SafetensorsStreamer, StreamerError
+import runai_model_streamer.numpy
+from runai_model_streamer import SafetensorsStreamer, StreamerError, load_checkpoint
 from tests.support import models
 from tests.support.servers.canned import Answer, Canned, Seen, ranged
 
@@ -41,10 +47,10 @@ with streamer:
 
 def make_files(directory: Path, count: int, tensors: int) -> list[str]:
     """Files of `tensors` small tensors and a large one, so that all headers are long, or none is.
-    The last file is last.safetensors."""
+    The last file is tail.safetensors."""
     paths = []
     for number in range(count):
-        name = "last" if number == count - 1 else f"model-{number}"
+        name = "tail" if number == count - 1 else f"model-{number}"
         header, at = {}, 0
         for index in range(tensors + 1):
             size = LARGE if index == tensors else SMALL
@@ -70,36 +76,118 @@ def test_of_local_files(tmp_path: Path, faulty: Faulty, count: int, tensors: int
         *paths,
         tmp_path / "until",
         SHIM_FROM="40000",
-        SHIM_NAME="last.safetensors",
+        SHIM_NAME="tail.safetensors",
         SHIM_UNTIL=str(tmp_path / "until"),
         RUNAI_STREAMER_FS_STRATEGY="buffered",
     )
     assert found == "0"
 
 
+def stream(urls: list[str], **arguments: Any) -> dict[str, bytes]:
+    with SafetensorsStreamer() as streamer:
+        streamer.stream_files(urls, **arguments)
+        return {name: tensor.numpy().tobytes() for name, tensor in streamer.get_tensors()}
+
+
+def checkpoint(urls: list[str]) -> dict[str, bytes]:
+    index = urls[0].rpartition("/")[0] + "/model.safetensors.index.json"
+    return {name: tensor.numpy().tobytes() for name, tensor in load_checkpoint(index).items()}
+
+
+def arrays(urls: list[str]) -> dict[str, bytes]:
+    pairs = runai_model_streamer.numpy.stream_files(urls)
+    return {name: array.tobytes() for name, array in pairs}
+
+
+# What is loaded of URLs of files, whose names and contents come second.
+LOADS: dict[str, Callable[[list[str], dict[str, bytes]], dict[str, bytes]]] = {
+    "everything": lambda urls, _: stream(urls),
+    "names": lambda urls, files: stream(urls, tensor_names=names_of(files)),
+    "a function": lambda urls, _: stream(urls, tensor_names=lambda name: True),
+    "verified": lambda urls, files: stream(urls, verify=digests_of(files)),
+    "a part verified": lambda urls, files: stream(
+        urls, tensor_names=lambda name: True, verify=digests_of(files)
+    ),
+    "a checkpoint": lambda urls, _: checkpoint(urls),
+    "arrays": lambda urls, _: arrays(urls),
+}
+
+
+def names_of(files: dict[str, bytes]) -> list[str]:
+    return [name for header in map(header_of, files.values()) for name in header]
+
+
+def digests_of(files: dict[str, bytes]) -> dict[str, str]:
+    return {path.strip("/"): hashlib.sha256(data).hexdigest() for path, data in files.items()}
+
+
+def header_of(data: bytes) -> dict[str, Any]:
+    size = int.from_bytes(data[:8], "little")
+    header: dict[str, Any] = json.loads(data[8 : 8 + size])
+    return header
+
+
 @pytest.mark.parametrize("tensors", [3, 1000])
-def test_an_object_is_read_before_the_last_header_comes(tmp_path: Path, tensors: int) -> None:
+@pytest.mark.parametrize("load", LOADS)
+def test_an_object_is_read_before_the_last_header_comes(
+    tmp_path: Path, load: str, tensors: int
+) -> None:
     """The server holds the header of the last object back until a tensor of the first one was asked
     for, which only its header tells."""
     paths = make_files(tmp_path, 4, tensors)
-    contents = {f"/{Path(path).name}": Path(path).read_bytes() for path in paths}
+    files = {f"/{Path(path).name}": Path(path).read_bytes() for path in paths}
+    places = {name: path.strip("/") for path in files for name in header_of(files[path])}
+    index = json.dumps({"weight_map": places}).encode()
     asked, late = threading.Event(), threading.Event()
 
     def answer(seen: Seen) -> Answer:
-        data = contents[seen.path]
-        if seen.path == "/last.safetensors":
+        data = files.get(seen.path, index)
+        if seen.path == "/tail.safetensors":
             if not asked.wait(60):
                 late.set()
         elif "model-0" in seen.path and _end(seen) > LARGE // 2:  # behind every header
             asked.set()
         return ranged(seen, data)
 
-    with Canned(answer) as server, SafetensorsStreamer() as streamer:
-        streamer.stream_files([server.url + path for path in contents])
-        found = {name: tensor.numpy().tobytes() for name, tensor in streamer.get_tensors()}
+    with Canned(answer) as server:
+        found = LOADS[load]([server.url + path for path in files], files)
     assert not late.is_set()
     expected = {name: blob for path in paths for name, blob in models.blobs(path).items()}
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"slices": {"model.layers.3.experts.0.weight": (slice(2), slice(2))}},
+        {"slices": {"no such name": slice(2)}},
+        {"slices": lambda name, shape, dtype: (slice(2), slice(2))},
+        {"into": {"no such name": torch.empty(SMALL, dtype=torch.uint8)}},
+        {"into": {"model.layers.3.experts.0.weight": torch.empty(1, dtype=torch.uint8)}},
+        {"tensor_names": ["no such*"]},
+        {"verify": {"model-0.safetensors": "0" * 64}},
+    ],
+)
+def test_what_is_wrong_is_said_before_any_data_is_read(
+    tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    paths = make_files(tmp_path, 4, 3)
+    with SafetensorsStreamer() as streamer:
+        with pytest.raises(StreamerError):
+            streamer.stream_files(paths, **arguments)
+        assert streamer.stats().bytes_read == 0
+
+
+def test_a_name_that_no_file_has_is_missed_behind_the_last_header(tmp_path: Path) -> None:
+    paths = make_files(tmp_path, 4, 3)
+    known = "model.layers.3.experts.0.weight"
+    with SafetensorsStreamer() as streamer:
+        with pytest.raises(StreamerError, match="the files have no tensor 'no such name'"):
+            streamer.stream_files(paths, tensor_names=["no such name", known])
+        with pytest.raises(StreamerError, match="nothing is being streamed"):
+            streamer.get_tensors()
+        streamer.stream_files(paths, tensor_names=[known, known])  # and it goes on
+        assert [name for name, _ in streamer.get_tensors()] == [known]
 
 
 def _end(seen: Seen) -> int:

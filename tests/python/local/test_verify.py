@@ -259,7 +259,7 @@ class TestHashingAtOnce:
     def test_the_order(self, sizes, processors: int, piece: int) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("os.sched_getaffinity", lambda pid: set(range(processors)))
-            order = interleaved(sizes, piece)
+            order = list(interleaved(sizes, piece))
         assert [file for file, first, last in order if first >= last] == []
         for number, ranges in enumerate(sizes):
             own = [(first, last) for file, first, last in order if file == number]

@@ -10,9 +10,14 @@ from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 _PATTERN = frozenset("*?[")
 
 
+def may_be_pattern(key: str) -> bool:
+    """Whether `key` fits other names than itself, where no tensor has it as its name."""
+    return not _PATTERN.isdisjoint(key)
+
+
 def matching(names: Iterable[str], key: str) -> list[str]:
     """Those of `names` that fit the pattern `key`; none if it is no pattern."""
-    return fnmatch.filter(names, key) if _PATTERN.intersection(key) else []
+    return fnmatch.filter(names, key) if may_be_pattern(key) else []
 
 
 def refuse_missing(argument: str, missing: Sequence[str]) -> None:

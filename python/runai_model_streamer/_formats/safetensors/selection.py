@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from typing import Protocol
 
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
@@ -12,9 +12,22 @@ from runai_model_streamer._errors import (
 )
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.headers import SafetensorsMetadata
-from runai_model_streamer._formats.safetensors.names import matching, refuse_missing
+from runai_model_streamer._formats.safetensors.names import matching, may_be_pattern, refuse_missing
 
 TensorNames = Iterable[str] | Callable[[str], bool]
+
+
+Tensors = list[SafetensorMetadata]
+
+
+class Choice(Protocol):
+    """Chooses tensors of the files of one load, file by file in their order."""
+
+    def take(self, file: SafetensorsMetadata) -> Tensors:
+        """The wanted tensors of the next file."""
+
+    def end(self) -> None:
+        """Raises for what none of the files had. Called behind the last one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,60 +36,124 @@ class NamesOfFiles:
 
     names: Mapping[str, Container[str]]
 
+    def take(self, file: SafetensorsMetadata) -> Tensors:
+        names = self.names.get(file.path, ())
+        return [tensor for tensor in file.tensors_metadata if tensor.name in names]
 
-Tensors = list[list[SafetensorMetadata]]
-Selection = TensorNames | NamesOfFiles
+    def end(self) -> None:
+        pass
 
 
-def select(files: Sequence[SafetensorsMetadata], wanted: Selection | None) -> Tensors:
-    """The wanted tensors of each of `files`.
+class TensorsOfCheckpoint:
+    """Each tensor of a checkpoint once. `place_of` is what an index says: the file of each name; a
+    name that is in two files is an error without it."""
+
+    def __init__(self, place_of: Mapping[str, str] | None) -> None:
+        self._place_of = place_of
+        self._found: dict[str, str] = {}
+
+    def take(self, file: SafetensorsMetadata) -> Tensors:
+        tensors = file.tensors_metadata
+        if self._place_of is not None:
+            return [one for one in tensors if self._place_of.get(one.name) == file.path]
+        for tensor in tensors:
+            if tensor.name in self._found:
+                other = shown_path(self._found[tensor.name])
+                raise RunaiStreamerInvalidInputException(
+                    f"{file.path}: {tensor.name!r} stands in {other!r} too, and no index says "
+                    "which one counts. Name the files of one model",
+                    path=file.path,
+                )
+            self._found[tensor.name] = file.path
+        return list(tensors)
+
+    def end(self) -> None:
+        pass
+
+
+Selection = TensorNames | NamesOfFiles | TensorsOfCheckpoint
+
+
+class _Function:
+    """What a function of the caller wants; everything without one."""
+
+    def __init__(self, wants: Callable[[str], bool] | None) -> None:
+        self._wants = wants
+
+    def take(self, file: SafetensorsMetadata) -> Tensors:
+        wants = self._wants
+        if wants is None:
+            return list(file.tensors_metadata)
+        return [tensor for tensor in file.tensors_metadata if wants(tensor.name)]
+
+    def end(self) -> None:
+        pass
+
+
+class _Names:
+    """The tensors of these names."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._missing = dict.fromkeys(names)
+        self._path_of: dict[str, str] = {}
+        self._wanted = set(self._missing)
+
+    def take(self, file: SafetensorsMetadata) -> Tensors:
+        tensors = [tensor for tensor in file.tensors_metadata if tensor.name in self._wanted]
+        for tensor in tensors:
+            name = tensor.name
+            if name in self._path_of:
+                first = shown_path(self._path_of[name])
+                raise RunaiStreamerInvalidInputException(
+                    f"{file.path}: tensor_names: {name!r} is in more than one file (duplicate): in "
+                    f"{first!r} too",
+                    path=file.path,
+                )
+            self._path_of[name] = file.path
+            del self._missing[name]
+        return tensors
+
+    def end(self) -> None:
+        refuse_missing("tensor_names", list(self._missing))
+
+
+def select(
+    files: Iterable[SafetensorsMetadata], wanted: Selection | None
+) -> Iterator[tuple[SafetensorsMetadata, Tensors]]:
+    """Each of `files` with its wanted tensors, as it comes.
 
     `wanted`: names and glob patterns (``*``, ``?``, ``[...]``, over the whole name), or a function
-    from a name to whether it is wanted; None is everything. A name or pattern without a tensor,
-    and a name that stands in two files, is an error.
+    from a name to whether it is wanted; None is everything. A name that stands in two files is an
+    error, and a name or pattern without a tensor is one behind the last file. If there are
+    patterns, all files come before the first one is returned: a name that a tensor has is no
+    pattern, and the last file may have that tensor.
     """
-    if isinstance(wanted, NamesOfFiles):
-        return [_named(file, wanted.names.get(file.path, ())) for file in files]
-    return _select(files, wanted)
+    if wanted is None or callable(wanted):
+        choice: Choice = _Function(wanted)
+    elif isinstance(wanted, NamesOfFiles | TensorsOfCheckpoint):
+        choice = wanted
+    else:
+        names = _checked_names(wanted)
+        if any(map(may_be_pattern, names)):
+            files = list(files)
+            names = _without_patterns(names, {t.name for f in files for t in f.tensors_metadata})
+        choice = _Names(names)
+    for file in files:
+        yield file, choice.take(file)
+    choice.end()
 
 
-def _named(file: SafetensorsMetadata, names: Container[str]) -> list[SafetensorMetadata]:
-    return [tensor for tensor in file.tensors_metadata if tensor.name in names]
-
-
-def _select(headers: Sequence[SafetensorsMetadata], wanted: TensorNames | None) -> Tensors:
-    files = [file.tensors_metadata for file in headers]
-    if wanted is None:
-        return [list(file) for file in files]
-    if callable(wanted):
-        return [[tensor for tensor in file if wanted(tensor.name)] for file in files]
-    names = _checked_names(wanted)
-    counts = Counter(tensor.name for file in files for tensor in file)
-    chosen: set[str] = set()
+def _without_patterns(wanted: Iterable[str], names: Collection[str]) -> list[str]:
+    """`wanted`, with the `names` that fit in the place of each pattern."""
+    chosen: list[str] = []
     missing = []
-    for name in names:
-        if name in counts:
-            chosen.add(name)
-            continue
-        matches = matching(counts, name)
-        if not matches:
+    for name in wanted:
+        found = [name] if name in names else matching(names, name)
+        chosen += found
+        if not found:
             missing.append(name)
-        chosen.update(matches)
     refuse_missing("tensor_names", missing)
-    twice = sorted(name for name in chosen if counts[name] > 1)
-    if twice:
-        first, second = [
-            file.path
-            for file in headers
-            for tensor in file.tensors_metadata
-            if tensor.name == twice[0]
-        ][:2]
-        raise RunaiStreamerInvalidInputException(
-            f"{second}: tensor_names: {twice[0]!r} is in more than one file (duplicate): in "
-            f"{shown_path(first)!r} too",
-            path=second,
-        )
-    return [[tensor for tensor in file if tensor.name in chosen] for file in files]
+    return chosen
 
 
 def _checked_names(wanted: Iterable[str]) -> list[str]:
@@ -96,22 +173,9 @@ def _checked_names(wanted: Iterable[str]) -> list[str]:
 
 
 def by_name(
-    files: Iterable[tuple[str, Iterable[SafetensorMetadata]]], place_of: Mapping[str, str] | None
+    files: Iterable[SafetensorsMetadata], place_of: Mapping[str, str] | None
 ) -> dict[str, tuple[str, SafetensorMetadata]]:
-    """The path of the file and the tensor of each name, in the order of `files`: pairs of a path
-    and tensors. `place_of` is what an index says: the file of each name. A name that stands in two
-    files is an error without it."""
-    found: dict[str, tuple[str, SafetensorMetadata]] = {}
-    for path, tensors in files:
-        for tensor in tensors:
-            name = tensor.name
-            if place_of is not None and place_of.get(name) != path:
-                continue
-            if name in found:
-                raise RunaiStreamerInvalidInputException(
-                    f"{path}: {name!r} stands in {shown_path(found[name][0])!r} too, and no index "
-                    "says which one counts. Name the files of one model",
-                    path=path,
-                )
-            found[name] = path, tensor
-    return found
+    """The path of the file and the tensor of each name of a checkpoint, in the order of `files`, as
+    TensorsOfCheckpoint chooses them."""
+    choice = TensorsOfCheckpoint(place_of)
+    return {tensor.name: (file.path, tensor) for file in files for tensor in choice.take(file)}
