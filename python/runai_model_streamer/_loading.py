@@ -11,6 +11,7 @@ import torch
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._dtensor import is_dtensor, local_of, with_local
+from runai_model_streamer._errors import shown_path
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.into import (
     copy_converted,
@@ -127,7 +128,8 @@ def load_model(
 
     Raises:
         RuntimeError: load_state_dict() refuses a tensor or, with `strict`, names are missing or
-            unexpected; the text is that of torch or of safetensors. Unless hooks or methods of the
+            unexpected; the text is that of torch or of safetensors, with the path behind names
+            that are missing or unexpected. Unless hooks or methods of the
             model's own decide about it, nothing was read then, and the model is as it was.
     """
     target = device_of(device)
@@ -141,7 +143,7 @@ def load_model(
         plan = make_plan(model, found, target, assign)
         if plan.certain and (plan.mismatch or (strict and _misfits(plan, ties, found))):
             # No tensor is needed for the error: a tensor that is copied to itself stays as it is.
-            _finish(model, _state(found, plan), ties, strict, assign)
+            _finish(model, _state(found, plan), ties, strict, assign, path)
         state = _state(found, plan)
         reading = _Reading(state, plan, target)
         for name in found.keys() - plan.unread:
@@ -163,7 +165,7 @@ def load_model(
             for name, tensor in streamer.get_tensors():
                 if name not in reading.into:
                     reading.wanted[name](tensor)
-        return _finish(model, state, ties, strict, assign)
+        return _finish(model, state, ties, strict, assign, path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,6 +296,7 @@ def _finish(
     ties: Sequence[list[str]],
     strict: bool,
     assign: bool,
+    path: Path,
 ) -> tuple[set[str], list[str]]:
     options = {"assign": True} if assign else {}
     result = model.load_state_dict(state, strict=False, **options)
@@ -310,6 +313,11 @@ def _finish(
             text += f"\n    Missing key(s) in state_dict: {_quoted(missing)}"
         if unexpected:
             text += f"\n    Unexpected key(s) in state_dict: {_quoted(unexpected)}"
+        counts = f"{len(missing)} missing, {len(unexpected)} unexpected"
+        text += (
+            f"\n    {shown_path(to_text(path))}: {counts}. Pass the checkpoint of this model, "
+            "key_map for other names, or strict=False"
+        )
         raise RuntimeError(text)
     return missing, unexpected
 

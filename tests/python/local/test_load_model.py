@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +95,10 @@ CHANGES: dict[str, Change] = {
 }  # fmt: skip
 
 
+# What ours says behind the text of safetensors.
+PATH_AND_CURE = re.compile(r"\n    \S+: \d+ missing, \d+ unexpected\. Pass the checkpoint .*")
+
+
 def outcome(load: Callable[..., Any], *rest: Any, **options: Any) -> tuple[Any, list[str]]:
     """What a load returns or raises, and its warnings."""
     with warnings.catch_warnings(record=True) as caught:
@@ -102,7 +107,7 @@ def outcome(load: Callable[..., Any], *rest: Any, **options: Any) -> tuple[Any, 
             missing, unexpected = load(*rest, **options)
             result: Any = set(missing), list(unexpected)
         except Exception as error:
-            result = type(error), str(error)
+            result = type(error), PATH_AND_CURE.sub("", str(error))
     return result, [str(warning.message) for warning in caught]
 
 
