@@ -7,6 +7,7 @@ its dependencies. Nothing of it is compiled, needs a GPU, or is committed.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PROJECT = ROOT / "pyproject.toml"
 CACHE = ROOT / ".cache" / "consumers"
 STANDINS = Path(__file__).resolve().parent / "standins"
 
@@ -103,11 +105,17 @@ def _make_tree(consumer: Consumer, target: Path) -> None:
         metadata.write_text(text.replace(version + "\n", version + "+cpu\n", 1))
 
 
+def _groups() -> str:
+    """The groups of pyproject.toml for consumers, as they are written there."""
+    found: list[str] = re.findall(r"^consumers[^]]*\]", PROJECT.read_text(), re.MULTILINE)
+    assert len(found) == 2
+    return "\n".join(found)
+
+
 def prepare(consumer: Consumer) -> None:
     """Does what is missing. Takes a minute and some 100 MB per consumer."""
     done = consumer.directory / ".complete"
-    requirements = Path(__file__).with_name("requirements.txt")
-    stamp = "\n".join((requirements.read_text(), consumer.transformers, *consumer.plugins))
+    stamp = "\n".join((_groups(), consumer.transformers, *consumer.plugins))
     if done.exists() and done.read_text() == stamp:
         return
     print(f"preparing {consumer.name}", flush=True)
@@ -123,14 +131,10 @@ def prepare(consumer: Consumer) -> None:
         f"{tree}\n{STANDINS}\n{sysconfig.get_path('purelib')}\n"
         "import _anything; _anything.install()\n"
     )
-    _pip(
-        consumer.python,
-        "install",
-        "--no-deps",
-        "-r",
-        str(requirements.with_name("requirements-no-deps.txt")),
-    )
-    _pip(consumer.python, "install", "-r", str(requirements), consumer.transformers)
+    # By the pip of this environment: that of a new one may know no dependency groups.
+    install = ("--python", str(consumer.python), "install")
+    _pip(sys.executable, *install, "--no-deps", "--group", f"{PROJECT}:consumers-no-deps")
+    _pip(sys.executable, *install, "--group", f"{PROJECT}:consumers", consumer.transformers)
     done.write_text(stamp)
 
 
