@@ -96,6 +96,11 @@ OPTIONAL = {
     *("opentelemetry", "torch", "tqdm"),
 }
 
+# Modules that import by name inside a function: the public names and torch when they are used
+# first, and a module of Python whose name depends on the version.
+BY_NAME = {"", "_torch", "_interpreter"}
+BY_NAME_CALL = "importlib.import_module()"
+
 
 @dataclass(frozen=True)
 class Arrow:
@@ -189,7 +194,8 @@ class Import:
 
 
 def imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[Import]:
-    """Every import of a module, also those in functions and for type checkers."""
+    """Every import of a module, also those in functions and for type checkers. A call of
+    importlib.import_module() is one of BY_NAME_CALL."""
 
     def visit(node: ast.AST, in_function: bool) -> Iterator[Import]:
         if isinstance(node, ast.Import):
@@ -203,6 +209,8 @@ def imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[Import]
                 base = ".".join(filter(None, [*parts, base]))
             for alias in node.names:
                 yield Import(f"{base}.{alias.name}", node.lineno, in_function)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield Import(BY_NAME_CALL, node.lineno, in_function)
         inside = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         for child in ast.iter_child_nodes(node):
             yield from visit(child, inside)
@@ -270,6 +278,10 @@ def check_python(root: Path) -> Iterator[str]:
             yield f"{shown}: does more than to re-export"
         full = ".".join(filter(None, [PACKAGE, name]))
         for found in imports(tree, full, name in packages):
+            if found.name == BY_NAME_CALL:
+                if name not in BY_NAME:
+                    yield f"{shown}: imports by name: {BY_NAME_CALL}"
+                continue
             target = module_meant(found.name)
             if target is None:
                 if found.in_function and found.name.split(".")[0] not in OPTIONAL:

@@ -9,7 +9,6 @@ libraries into that directory, which stay when only the main package is replaced
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import re
 import sys
@@ -103,17 +102,13 @@ def _changed(directory: Path, version: str) -> Iterator[str]:
             yield name
 
 
-def _load_native() -> None:
-    try:
-        importlib.import_module("runai_model_streamer._native")
-    except ImportError as error:
-        found = problems()
-        if not found:
-            raise
-        raise ImportError(
-            "files of two implementations of runai_model_streamer are installed: "
-            f"{'; '.join(found)}. {CURE} ({error})"
-        ) from error
-
-
-_load_native()
+try:
+    import runai_model_streamer._native  # noqa: F401
+except ImportError as _error:
+    _found = problems()
+    if not _found:
+        raise
+    raise ImportError(
+        "files of two implementations of runai_model_streamer are installed: "
+        f"{'; '.join(_found)}. {CURE} ({_error})"
+    ) from _error

@@ -124,6 +124,12 @@ def test_a_circle_in_one_layer_is_found(tree: Path) -> None:
     assert any("these import each other: _storage.one, _storage.two" in text for text in found)
 
 
+def test_an_import_by_name_is_found(tree: Path) -> None:
+    file = tree / PACKAGE / "_stats.py"
+    file.write_text("import importlib\n\n\ndef f(name):\n    importlib.import_module(name)\n")
+    assert any("_stats: imports by name: " in text for text in check(tree))
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,10 +11,9 @@ from runai_model_streamer._cli.command import Debug, Json, Where, command
 from runai_model_streamer._cli.output import Output
 from runai_model_streamer._cli.progress import bar
 from runai_model_streamer._errors import shown_path
+from runai_model_streamer._tools import pictures, rates
+from runai_model_streamer._tools.rates import Bench, Rate
 from runai_model_streamer._units import size_text
-
-if TYPE_CHECKING:
-    from runai_model_streamer._tools.rates import Bench, Rate
 
 EXAMPLES = (
     "bench /models/llama",
@@ -43,9 +41,6 @@ def bench(
     Then read its first bytes in other ways: by a raw reader, and with fixed concurrencies.
     """
     output = Output(as_json)
-    # They import torch, which takes seconds.
-    pictures = importlib.import_module("runai_model_streamer._tools.pictures")
-    rates = importlib.import_module("runai_model_streamer._tools.rates")
     if picture is not None:
         pictures.check_plotting()
     with bar("loading", not as_json) as progress:

@@ -6,7 +6,7 @@ import importlib.util
 from typing import Any
 
 from runai_model_streamer import _native_api as native
-from runai_model_streamer._credentials import Answer, Resolve
+from runai_model_streamer._credentials.resolve import Found, Resolve
 
 _SCOPE = "https://storage.azure.com/.default"
 
@@ -15,7 +15,7 @@ def make(given: Any) -> Resolve:
     """`given` is for S3 and of no meaning here."""
     credential: Any = None
 
-    def resolve(container: str, refresh: bool) -> Answer:
+    def resolve(container: str, refresh: bool) -> Found:
         nonlocal credential
         if native.azure_settings_sign(container) or not _installed():
             return None  # the engine signs, or finds the simple kinds of identity

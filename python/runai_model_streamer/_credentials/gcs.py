@@ -8,7 +8,7 @@ from datetime import timezone
 from typing import Any
 
 from runai_model_streamer import _native_api as native
-from runai_model_streamer._credentials import Answer, Resolve
+from runai_model_streamer._credentials.resolve import Found, Resolve
 
 _SCOPES = ["https://www.googleapis.com/auth/devstorage.read_only"]
 _INSTALL = "pip install 'runai-model-streamer[gcs]'"
@@ -18,7 +18,7 @@ def make(given: Any) -> Resolve:
     """`given` is for S3 and of no meaning here."""
     credentials: Any = None
 
-    def resolve(container: str, refresh: bool) -> Answer:
+    def resolve(container: str, refresh: bool) -> Found:
         nonlocal credentials
         path = native.setting("RUNAI_STREAMER_GCS_CREDENTIAL_FILE")
         if not _installed():

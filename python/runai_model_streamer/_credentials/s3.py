@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from runai_model_streamer import _native_api as native
-from runai_model_streamer._credentials import Answer, Resolve
+from runai_model_streamer._credentials.resolve import Found, Resolve
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 
 
@@ -26,7 +26,7 @@ def make(given: Any) -> Resolve:
     unsigned = native.setting("RUNAI_STREAMER_S3_UNSIGNED")
     use_boto3 = not native.setting("RUNAI_STREAMER_NO_BOTO3_SESSION")
 
-    def resolve(container: str, refresh: bool) -> Answer:
+    def resolve(container: str, refresh: bool) -> Found:
         values = {}
         if chosen.region_name:
             values["region"] = chosen.region_name
@@ -49,7 +49,7 @@ def make(given: Any) -> Resolve:
     return resolve
 
 
-def _from_environment() -> Answer:
+def _from_environment() -> Found:
     """What boto3 would find first, without the time that it takes to import it."""
     key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     if not key or not secret or os.environ.get("AWS_CREDENTIAL_EXPIRATION"):
@@ -61,7 +61,7 @@ def _from_environment() -> Answer:
     return values, 0, _identity(key, "AWS_ACCESS_KEY_ID")
 
 
-def _by_boto3(region: str | None) -> Answer:
+def _by_boto3(region: str | None) -> Found:
     """_from_boto3(), whose errors tell no secret."""
     if importlib.util.find_spec("boto3") is None:
         return None
@@ -75,7 +75,7 @@ def _by_boto3(region: str | None) -> Answer:
         raise PermissionError(f"boto3 failed with {type(error).__name__}") from None
 
 
-def _from_boto3(region: str | None) -> Answer:
+def _from_boto3(region: str | None) -> Found:
     """What a new boto3 session finds: new, so that nothing that the server refused is reused."""
     import boto3
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import os
 import re
 from collections import defaultdict
@@ -16,6 +15,7 @@ from runai_model_streamer._errors import (
     StreamerError,
     StreamerNotFoundError,
 )
+from runai_model_streamer._formats.safetensors.dtypes import torch_dtype
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._native_api import (
     safetensors_dtype_bits,
@@ -258,8 +258,6 @@ def _unknown_dtypes(shards: Sequence[Shard]) -> list[Problem]:
     dtypes = {tensor.dtype for shard in shards for tensor in shard.tensors}
     if dtypes <= _COMMON:
         return []
-    name = "runai_model_streamer._formats.safetensors.torch_dtypes"
-    known = importlib.import_module(name).safetensors_to_torch_dtype
     return [
         Problem(
             "dtype",
@@ -268,7 +266,7 @@ def _unknown_dtypes(shards: Sequence[Shard]) -> list[Problem]:
         )
         for shard in shards
         for dtype, tensor in {tensor.dtype: tensor for tensor in shard.tensors}.items()
-        if dtype not in known
+        if torch_dtype(dtype) is None
     ]
 
 

@@ -12,19 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-import torch
-
+import runai_model_streamer
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._errors import StreamerError, StreamerNotFoundError, shown_path
-from runai_model_streamer._file_streamer import FileStreamer
 from runai_model_streamer._options import StreamOptions
 from runai_model_streamer._paths import is_remote, to_native, to_text
 from runai_model_streamer._requests import FileChunks
-from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
 from runai_model_streamer._session import Session
 from runai_model_streamer._stats import StreamStats
 from runai_model_streamer._storage.checkpoint import find_checkpoint
+from runai_model_streamer._torch import torch
 
 _PART_BYTES = 8 << 20
 _PAGE = 4096
@@ -175,7 +173,7 @@ def _load(
         if progress is not None:
             progress(done, total)
 
-    with SafetensorsStreamer(settings=settings) as streamer:
+    with runai_model_streamer.SafetensorsStreamer(settings=settings) as streamer:
         streamer.stream_files(files, credentials, device, progress=count)
         for _, tensor in streamer.get_tensors():
             _touch(tensor)
@@ -224,7 +222,7 @@ def _ranges(
     ]
     done = 0
     began = time.monotonic()
-    with FileStreamer() as streamer:
+    with runai_model_streamer.FileStreamer() as streamer:
         streamer.options = StreamOptions(concurrency=concurrency)
         streamer.stream_files(requests, credentials)
         for _, _, chunk in streamer.get_chunks():
