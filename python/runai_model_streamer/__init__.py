@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from runai_model_streamer._stats import StreamStats
     from runai_model_streamer._storage.checkpoint import list_checkpoint
     from runai_model_streamer._storage.listing import list_files, list_safetensors, pull_files
-    from runai_model_streamer._storage.pull import ObjectStorageModel
+    from runai_model_streamer._storage.object_storage_model import ObjectStorageModel
 
 # Where each name is: imported when it is used first. Lists and pulls need no torch, and a process
 # that only imports the package pays for nothing else.
@@ -77,7 +77,7 @@ _MODULES = {
     "_stats": ("StreamStats",),
     "_storage.checkpoint": ("list_checkpoint",),
     "_storage.listing": ("list_files", "list_safetensors", "pull_files"),
-    "_storage.pull": ("ObjectStorageModel",),
+    "_storage.object_storage_model": ("ObjectStorageModel",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
