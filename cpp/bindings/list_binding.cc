@@ -132,6 +132,18 @@ void bind_list(py::module_& module) {
       },
       py::arg("path"), "file, s3, gcs, azure, http or hub, by the path's scheme.");
   module.def(
+      "is_url", [](const std::string& path) { return path_traits(path).url; }, py::arg("path"),
+      "Whether the path is percent-encoded and may have a query.");
+  module.def(
+      "lists_digests", [](const std::string& path) { return path_traits(path).lists_digests; },
+      py::arg("path"), "Whether list_digests() finds any below such a path.");
+  module.def(
+      "at_version",
+      [](const std::string& path, const std::string& version) {
+        return to_text(at_version(path, version));
+      },
+      py::arg("path"), py::arg("version"), "The directory at the version that its list told.");
+  module.def(
       "object_key",
       [](const py::str& path) {
         // Names of objects that are not UTF-8 are as the names of files.

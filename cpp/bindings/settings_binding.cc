@@ -75,10 +75,16 @@ void bind_settings(py::module_& module) {
              "Every environment variable that is read: a list of dicts with group, name, type, "
              "default, accepted, summary and former_name (deprecated, or empty).");
   module.def(
-      "azure_settings_sign",
-      [](const std::string& container) { return settings_sign(SourceKind::kAzure, container); },
-      py::arg("container"),
-      "Whether the settings hold a key or a signature for the container or HOST/CONTAINER.");
+      "settings_sign",
+      [](const std::string& kind, const std::string& container) {
+        for (int index = 0; index < kSourceKinds; ++index) {
+          const auto known = static_cast<SourceKind>(index);
+          if (kind == source_kind_name(known)) return settings_sign(known, container);
+        }
+        throw py::key_error(kind);
+      },
+      py::arg("kind"), py::arg("container"),
+      "Whether the settings hold a key or a signature for the container of that kind of storage.");
   module.def(
       "setting", &setting, py::arg("name"),
       "The value of an environment variable of the table now, checked, or its default; None if "

@@ -54,6 +54,11 @@ def is_remote(path: str) -> bool:
     return native.source_kind(to_native(path)) != "file"
 
 
+def is_url(path: str) -> bool:
+    """Whether `path` is percent-encoded and may have a query: https:// and http://."""
+    return native.is_url(to_native(path))
+
+
 def to_native(path: str) -> str | bytes:
     """`path` for the native module: the bytes of a name that is not UTF-8."""
     try:

@@ -23,11 +23,11 @@ from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._formats.safetensors.tensor_slice import Index, TensorSlice
 from runai_model_streamer._loading import load_file
-from runai_model_streamer._paths import Path, is_remote, to_text
+from runai_model_streamer._paths import Path, is_remote, is_url, to_text
 from runai_model_streamer._safetensors_streamer import SafetensorsStreamer
 from runai_model_streamer._session import Ownership
 from runai_model_streamer._storage.local import is_weights
-from runai_model_streamer._storage.pull import is_web_url, pull_objects, weights_below
+from runai_model_streamer._storage.pull import pull_objects, weights_below
 from runai_model_streamer._torch import device_of
 
 __all__ = ["pretrained"]
@@ -67,7 +67,7 @@ def pretrained(path: Path, s3_credentials: S3Credentials | None = None) -> Itera
     directory.
     """
     source = to_text(path)
-    if is_web_url(source):
+    if is_url(source):
         raise RunaiStreamerInvalidInputException(
             f"{source}: an address has no directories: use the URI of its store", path=source
         )

@@ -41,6 +41,8 @@ CXX = {
     "settings_sign",
     "settings_table",
     "object_key",
+    "path_traits",
+    "at_version",
     "source_kind_name",
     "source_kind_of",
     "version",

@@ -32,6 +32,17 @@ STREAMER_EXPORT Result<SourceKind> source_kind_of(const std::string& path);
 // repository, decoded where the path is a URL. Of a file: its path.
 STREAMER_EXPORT std::string object_key(const std::string& path);
 
+// What the scheme of a path tells beyond the kind of storage.
+struct PathTraits {
+  bool url = false;            // percent-encoded; may have a query, which may grant access
+  bool lists_digests = false;  // a list tells ListedObject::sha256 of large files
+};
+STREAMER_EXPORT PathTraits path_traits(const std::string& path);
+
+// `path` at the version that a list of it told, if the storage keeps versions of whole directories;
+// else `path`.
+STREAMER_EXPORT std::string at_version(const std::string& path, const std::string& version);
+
 // How files are read. Their names are "auto", "mapped", "buffered" and "direct".
 enum class FsStrategy : int {
   kAuto = 0,  // what is in the page cache as views; the rest as it suits the machine

@@ -1,8 +1,6 @@
 #include "source/source.h"
 
 #include "base/memory_map.h"
-#include "base/settings.h"
-#include "source/http/factory.h"
 
 namespace streamer {
 
@@ -22,15 +20,6 @@ Status Reader::prefault(const Object& object, std::uint64_t offset, std::uint64_
 
 Result<Access> Reader::access(const std::string& path) {
   return Status::error(Code::kInvalid, "files have no endpoint").with_path(path);
-}
-
-bool settings_sign([[maybe_unused]] SourceKind kind,
-                   [[maybe_unused]] const std::string& container) {
-#ifdef STREAMER_OBJECT_STORAGE
-  return kind == SourceKind::kAzure && azure_settings_sign(container, Settings());
-#else
-  return false;
-#endif
 }
 
 }  // namespace streamer

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <iterator>
+#include <optional>
 #include <string_view>
 
 #include "base/text.h"
@@ -29,6 +30,10 @@ struct Row {
   Maker make;                                             // null: this build leaves the kind out
   std::string (*key)(const std::string& path) = nullptr;  // object_key(); null: after the container
   bool (*claims)(const std::string& path) = nullptr;      // whether it serves a URL of another row
+  bool (*sign)(const std::string& container) = nullptr;   // settings_sign(); null: they never do
+  // at_version(); null: an object has a version of its own.
+  std::string (*at)(const std::string& path, const std::string& version) = nullptr;
+  PathTraits traits = {};
 };
 
 std::string whole_path(const std::string& path) { return path; }
@@ -64,6 +69,8 @@ bool is_azure_url(const std::string& path) {
   return is_https(path) && is_azure_path(path, Settings());
 }
 
+bool azure_sign(const std::string& container) { return azure_settings_sign(container, Settings()); }
+
 template <SourceKind kind, http::ProtocolMaker maker>
 Result<std::unique_ptr<Source>> over_http(const SourceContext& context) {
   return make_http_source(kind, maker, context);
@@ -84,9 +91,9 @@ constexpr Row kRows[] = {
     {SourceKind::kFile, "file", {}, &make_file_source, &whole_path},
     {SourceKind::kS3, "s3", {"s3", "s3a"}, STREAMER_REMOTE(kS3, make_s3), STREAMER_REMOTE_RULE(s3_key)},
     {SourceKind::kGcs, "gcs", {"gs", "gcs"}, STREAMER_REMOTE(kGcs, make_gcs)},
-    {SourceKind::kAzure, "azure", {"az", "abfs", "abfss", "wasb", "wasbs"}, STREAMER_REMOTE(kAzure, make_azure), STREAMER_REMOTE_RULE(azure_key), STREAMER_REMOTE_RULE(is_azure_url)},
-    {SourceKind::kHttp, "http", {"https", "http"}, STREAMER_REMOTE(kHttp, make_web), STREAMER_REMOTE_RULE(url_key)},
-    {SourceKind::kHub, "hub", {"hf"}, STREAMER_REMOTE(kHub, make_hub), STREAMER_REMOTE_RULE(hub_key)},
+    {SourceKind::kAzure, "azure", {"az", "abfs", "abfss", "wasb", "wasbs"}, STREAMER_REMOTE(kAzure, make_azure), STREAMER_REMOTE_RULE(azure_key), STREAMER_REMOTE_RULE(is_azure_url), STREAMER_REMOTE_RULE(azure_sign)},
+    {SourceKind::kHttp, "http", {"https", "http"}, STREAMER_REMOTE(kHttp, make_web), STREAMER_REMOTE_RULE(url_key), nullptr, nullptr, nullptr, {.url = true}},
+    {SourceKind::kHub, "hub", {"hf"}, STREAMER_REMOTE(kHub, make_hub), STREAMER_REMOTE_RULE(hub_key), nullptr, nullptr, STREAMER_REMOTE_RULE(hub_at_version), {.lists_digests = true}},
 };
 // clang-format on
 
@@ -110,18 +117,27 @@ std::string known_schemes() {
   return known;
 }
 
+// In lower case; none for a path of a file.
+std::optional<std::string> scheme_of(const std::string& path) {
+  const std::size_t colon = path.find("://");
+  if (colon == std::string::npos || path.find('/') < colon) return std::nullopt;
+  return lower(path.substr(0, colon));
+}
+
+bool has_scheme(const Row& row, const std::string& scheme) {
+  return std::find(row.schemes.begin(), row.schemes.end(), scheme) != row.schemes.end() &&
+         !scheme.empty();
+}
+
 }  // namespace
 
 Result<SourceKind> source_kind_of(const std::string& path) {
-  const std::size_t colon = path.find("://");
-  if (colon == std::string::npos || path.find('/') < colon) return SourceKind::kFile;
-  const std::string scheme = lower(path.substr(0, colon));
+  const std::optional<std::string> found = scheme_of(path);
+  if (!found) return SourceKind::kFile;
+  const std::string& scheme = *found;
   for (const Row& row : kRows) {
     if (row.claims != nullptr && row.claims(path)) return row.kind;
-    if (std::find(row.schemes.begin(), row.schemes.end(), scheme) != row.schemes.end() &&
-        !scheme.empty()) {
-      return row.kind;
-    }
+    if (has_scheme(row, scheme)) return row.kind;
   }
   return Status::error(Code::kInvalid, "unknown scheme '" + scheme + "://'")
       .with_path(path)
@@ -137,6 +153,25 @@ std::string object_key(const std::string& path) {
   const Result<SourceKind> kind = source_kind_of(path);
   if (!kind.ok() || row_of(*kind).key == nullptr) return after_container(path);
   return row_of(*kind).key(path);
+}
+
+PathTraits path_traits(const std::string& path) {
+  const std::optional<std::string> scheme = scheme_of(path);
+  const Row* const row = std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& one) {
+    return scheme && has_scheme(one, *scheme);
+  });
+  return row == std::end(kRows) ? PathTraits() : row->traits;
+}
+
+std::string at_version(const std::string& path, const std::string& version) {
+  const Result<SourceKind> kind = source_kind_of(path);
+  if (!kind.ok() || row_of(*kind).at == nullptr || version.empty()) return path;
+  return row_of(*kind).at(path, version);
+}
+
+bool settings_sign(SourceKind kind, const std::string& container) {
+  const auto sign = row_of(kind).sign;
+  return sign != nullptr && sign(container);
 }
 
 Result<std::unique_ptr<Source>> make_source(SourceKind kind, const SourceContext& context) {

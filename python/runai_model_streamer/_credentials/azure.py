@@ -17,7 +17,7 @@ def make(given: Any) -> Resolve:
 
     def resolve(container: str, refresh: bool) -> Found:
         nonlocal credential
-        if native.azure_settings_sign(container) or not _installed():
+        if native.settings_sign("azure", container) or not _installed():
             return None  # the engine signs, or finds the simple kinds of identity
         if credential is None or refresh:
             # A new one keeps nothing that the server refused.

@@ -21,10 +21,10 @@ from runai_model_streamer._errors import (
     StreamerNotFoundError,
     shown_path,
 )
-from runai_model_streamer._paths import Path, is_remote, to_text
+from runai_model_streamer._paths import Path, is_remote, is_url, to_text
 from runai_model_streamer._session import Session
 from runai_model_streamer._storage.local import is_weights, names_in
-from runai_model_streamer._storage.pull import is_web_url, list_objects, name_of
+from runai_model_streamer._storage.pull import list_objects, name_of
 
 _INDEX = re.compile(r"(?P<base>.+)\.safetensors\.index(?:\.(?P<variant>[^.]+))?\.json")
 _FILE = re.compile(
@@ -86,7 +86,7 @@ def find_checkpoint(
 ) -> Checkpoint:
     """The checkpoint at `path`: see list_checkpoint()."""
     text = to_text(path)
-    plain = text.partition("?")[0] if is_web_url(text) else text
+    plain = text.partition("?")[0] if is_url(text) else text
     name = plain.rpartition("/")[2]
     if not is_remote(text) and os.path.isdir(text):
         return _of_directory(_list_local(text), credentials, variant)
@@ -105,7 +105,7 @@ def find_checkpoint(
 
 def _is_pattern(path: str, name: str) -> bool:
     if is_remote(path):  # names of objects may hold any letter
-        return "*" in name and not is_web_url(path)
+        return "*" in name and not is_url(path)
     return any(mark in name for mark in "*?[") and not os.path.lexists(path)
 
 
@@ -124,7 +124,7 @@ def _list_remote(path: str, credentials: S3Credentials | None) -> _Directory:
 def _list_around(index: str, plain: str, credentials: S3Credentials | None) -> _Directory | None:
     """The directory of an index; None if what is there can't be listed."""
     parent = plain.rpartition("/")[0]
-    if is_web_url(index):
+    if is_url(index):
         return None  # its server lists what the index says, or nothing
     if is_remote(index):
         return _list_remote(parent, credentials)
@@ -207,7 +207,7 @@ def _of_one_model(names: Sequence[str], variant: str | None, path: str) -> list[
 def _of_index(
     directory: _Directory | None, name: str, path: str, credentials: S3Credentials | None
 ) -> Checkpoint:
-    plain, mark, query = path.partition("?") if is_web_url(path) else (path, "", "")
+    plain, mark, query = path.partition("?") if is_url(path) else (path, "", "")
     base = plain[: len(plain) - len(plain.rpartition("/")[2])]
     place_of: dict[str, str] = {}
     missing = set()

@@ -9,12 +9,11 @@ from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._errors import StreamerError, shown_path
 from runai_model_streamer._logging import logger
-from runai_model_streamer._paths import Path, is_remote, to_native, to_text
+from runai_model_streamer._paths import Path, is_remote, is_url, to_native, to_text
 from runai_model_streamer._storage.checkpoint import find_checkpoint
 from runai_model_streamer._storage.local import is_weights, names_in
 from runai_model_streamer._storage.patterns import matches
 from runai_model_streamer._storage.pull import (
-    is_web_url,
     list_objects,
     list_safetensors_objects,
     pull_objects,
@@ -30,7 +29,7 @@ def list_safetensors(path: Path, s3_credentials: S3Credentials | None = None) ->
     index of a directory.
     """
     directory = to_text(path)
-    if directory.endswith(".safetensors.index.json") and not is_web_url(directory):
+    if directory.endswith(".safetensors.index.json") and not is_url(directory):
         return _of_index(directory, s3_credentials)
     if is_remote(directory):
         return list_safetensors_objects(directory, s3_credentials)

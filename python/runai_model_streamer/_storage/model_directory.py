@@ -25,6 +25,7 @@ from runai_model_streamer._errors import (
     from_native,
 )
 from runai_model_streamer._logging import logger
+from runai_model_streamer._paths import is_url
 
 COMPLETE = ".runai_complete"
 PARTIAL = ".runai_partial"
@@ -74,7 +75,7 @@ class Mark:
 
 def source_of(uri: str) -> str:
     """`uri` as marks name it: without a query, which may grant access."""
-    if uri[:8].lower().startswith(("http://", "https://")):
+    if is_url(uri):
         uri = uri.partition("?")[0]
     return uri.rstrip("/")
 

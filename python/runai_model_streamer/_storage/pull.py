@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import errno
 import os
-import re
 import urllib.parse
 from collections.abc import Callable, Collection, Sequence
 
@@ -20,6 +19,7 @@ from runai_model_streamer._errors import (
     shown_path,
 )
 from runai_model_streamer._logging import configure, logger, retried
+from runai_model_streamer._paths import is_url, to_native
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
 from runai_model_streamer._storage.journal import JOURNAL, Copy, Journal
@@ -35,10 +35,6 @@ from runai_model_streamer._storage.patterns import matches
 _FILES_AT_ONCE = 64
 _PART_BYTES = 8 << 20
 _SMALL_BYTES = 256 << 10  # an object up to this size comes with the response that opens it
-_HUB = re.compile(
-    r"^(hf://(?:(?:models|datasets)/)?[^/@]+/[^/@]+)(?:@(?:refs/[^/]+/[^/]+|[^/]+))?(?=/|$)",
-    re.IGNORECASE,
-)
 
 
 def list_objects(
@@ -88,7 +84,7 @@ def pull_objects(
     wanted: list[_Wanted] = []
     snapshot = source
     for path, size, version in list_objects(source, True, credentials):
-        snapshot = _at_version(source, version)
+        snapshot = native.at_version(to_native(source), version)
         key = native.object_key(path)
         if not any(matches(key, *choice) for choice in ((allow, ignore), *also)):
             continue
@@ -136,29 +132,21 @@ def _remove_others(destination: str, targets: set[str]) -> None:
                 os.unlink(path)
 
 
-def _at_version(source: str, version: str) -> str:
-    """A directory of the hub at the commit that its list told; other sources keep no snapshots."""
-    return _HUB.sub(rf"\g<1>@{version}", source, count=1) if version else source
-
-
 def _base(source: str) -> str:
-    """What the paths of objects below `source` begin with. An https:// address may be that of a
+    """What the paths of objects below `source` begin with. A URL may be that of a
     file, or of a checkpoint's index, which lists what lies beside it."""
-    if is_web_url(source):
+    if is_url(source):
         source = source.partition("?")[0]
         if source.endswith((".json", ".safetensors")):
             source = source.rpartition("/")[0]
     return source.rstrip("/") + "/"
 
 
-def is_web_url(path: str) -> bool:
-    """Whether `path` is an http:// or https:// address."""
-    return path[:8].lower().startswith(("http://", "https://"))
-
-
 def _decoded(path: str, name: str) -> str:
-    """A name out of `path`: addresses hold them percent-encoded."""
-    return urllib.parse.unquote(name.partition("?")[0]) if is_web_url(path) else name
+    """A name out of `path`: URLs hold them percent-encoded."""
+    if is_url(path):
+        return urllib.parse.unquote(name.partition("?")[0])
+    return name
 
 
 def _target(destination: str, relative: str, path: str) -> str:
@@ -313,7 +301,7 @@ def _copy(
         for one in wanted:
             size = session.sizes[one.path]
             # Web servers list rounded sizes, or none.
-            if one.size not in (0, size) and not is_web_url(one.path):
+            if one.size not in (0, size) and not is_url(one.path):
                 raise from_native(
                     "changed",
                     f"{one.path}: the object has {size} bytes, the list says {one.size}",

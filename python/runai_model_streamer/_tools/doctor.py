@@ -22,10 +22,9 @@ from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials import certificates as certificates
 from runai_model_streamer._credentials import make_provider
 from runai_model_streamer._errors import StreamerError, shown_path, shown_text
-from runai_model_streamer._paths import is_remote, to_native, to_text
+from runai_model_streamer._paths import is_remote, is_url, to_native, to_text
 from runai_model_streamer._session import Session
 from runai_model_streamer._settings import current_settings, unknown_settings
-from runai_model_streamer._storage.pull import is_web_url
 from runai_model_streamer._tools.local_checks import local_steps
 from runai_model_streamer._tools.steps import FAIL, OK, SKIP, WARN, Step
 from runai_model_streamer._units import size_text
@@ -431,7 +430,7 @@ def _requests(path: str) -> Iterator[Step]:
 
 
 def _names_file(path: str) -> bool:
-    return "." in path.partition("?")[0].rstrip("/").rpartition("/")[2] or is_web_url(path)
+    return "." in path.partition("?")[0].rstrip("/").rpartition("/")[2] or is_url(path)
 
 
 def _listed(path: str, files: list[str]) -> Step:

@@ -29,7 +29,7 @@ from runai_model_streamer._errors import (
     StreamerUnsupportedError,
     shown_path,
 )
-from runai_model_streamer._paths import Path, is_remote, to_text
+from runai_model_streamer._paths import Path, is_remote, to_native, to_text
 from runai_model_streamer._storage.checkpoint import read_small_file
 
 AUTO = "auto"
@@ -116,7 +116,7 @@ def find_manifest(paths: list[str], credentials: S3Credentials | None = None) ->
     directories: dict[str, None] = {}
     for path in paths:
         directories[_parent(path)] = None
-    above = [_parent(directory) for directory in directories if not is_hub(directory)]
+    above = [_parent(directory) for directory in directories if not lists_digests(directory)]
     for directory in [*directories, *above]:
         found = _of_directory(directory, credentials)
         if found is not None and found.origin not in origins:
@@ -138,8 +138,8 @@ def find_manifest(paths: list[str], credentials: S3Credentials | None = None) ->
 
 
 def _of_directory(directory: str, credentials: S3Credentials | None) -> Manifest | None:
-    if is_hub(directory):
-        found = hub_digests(directory)
+    if lists_digests(directory):
+        found = listed_digests(directory)
         if found:
             return Manifest(found, "the hub")
     for name in BESIDE:
@@ -151,12 +151,13 @@ def _of_directory(directory: str, credentials: S3Credentials | None) -> Manifest
     return None
 
 
-def is_hub(path: str) -> bool:
-    return path[:5].lower() == "hf://"
+def lists_digests(path: str) -> bool:
+    """Whether listed_digests() finds any in directories like `path`."""
+    return native.lists_digests(to_native(path))
 
 
-def hub_digests(directory: str) -> dict[str, str]:
-    """What the hub tells of the files in `directory`: it names large ones by their SHA-256."""
+def listed_digests(directory: str) -> dict[str, str]:
+    """The SHA-256 of large files in `directory`, of which its list tells it."""
     found = native.list_digests(directory, False, make_provider(), certificates.fallback())
     return {
         "/".join(_parts(path)): digest.lower()

@@ -69,5 +69,46 @@ TEST(SourceKinds, KeysAreWhatFollowsTheContainer) {
   for (const auto& [path, key] : rows) EXPECT_EQ(object_key(path), key) << path;
 }
 
+TEST(SourceKinds, OnlyTheWebHasUrlsAndOnlyTheHubListsDigests) {
+  for (const char* path : {"https://host/a", "HTTP://host/a"}) {
+    EXPECT_TRUE(path_traits(path).url) << path;
+    EXPECT_FALSE(path_traits(path).lists_digests) << path;
+  }
+  EXPECT_TRUE(path_traits("https://account.blob.core.windows.net/c/a").url);
+  EXPECT_TRUE(path_traits("HF://org/name").lists_digests);
+  for (const char* path : {"/a", "a/https://b", "s3://b/a", "az://c/a", "ftp://host/a", "://a"}) {
+    EXPECT_FALSE(path_traits(path).url) << path;
+    EXPECT_FALSE(path_traits(path).lists_digests) << path;
+  }
+  EXPECT_FALSE(path_traits("hf://org/name").url);
+}
+
+TEST(SourceKinds, OnlyDirectoriesOfTheHubHaveVersions) {
+  const std::pair<const char*, const char*> rows[] = {
+      {"hf://org/name", "hf://org/name@c"},
+      {"hf://org/name/", "hf://org/name@c/"},
+      {"hf://org/name/a/b", "hf://org/name@c/a/b"},
+      {"HF://org/name@main/a/", "HF://org/name@c/a/"},
+      {"hf://org/name@refs/pr/1", "hf://org/name@c"},
+      {"hf://org/name@refs/pr/1/a@b", "hf://org/name@c/a@b"},
+      {"hf://datasets/org/name@v1/a", "hf://datasets/org/name@c/a"},
+      {"hf://models/org/name", "hf://models/org/name@c"},
+      {"hf://org", "hf://org"},
+      {"s3://bucket/a", "s3://bucket/a"},
+      {"/a", "/a"},
+  };
+  for (const auto& [path, expected] : rows) {
+    EXPECT_EQ(at_version(path, "c"), expected) << path;
+    EXPECT_EQ(at_version(path, ""), path);
+  }
+}
+
+TEST(SourceKinds, OnlyAzureHasSettingsThatSign) {
+  for (int kind = 0; kind < kSourceKinds; ++kind) {
+    if (static_cast<SourceKind>(kind) == SourceKind::kAzure) continue;
+    EXPECT_FALSE(settings_sign(static_cast<SourceKind>(kind), "container"));
+  }
+}
+
 }  // namespace
 }  // namespace streamer

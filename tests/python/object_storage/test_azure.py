@@ -443,5 +443,5 @@ def test_what_a_connection_string_holds_is_for_its_account(use, text, host, expe
     from runai_model_streamer import _native_api as native
 
     use({"AZURE_STORAGE_CONNECTION_STRING": text})
-    assert native.azure_settings_sign(f"{host}.blob.core.x/models") is expected
-    assert native.azure_settings_sign("models") is (text != "AccountName=acc")
+    assert native.settings_sign("azure", f"{host}.blob.core.x/models") is expected
+    assert native.settings_sign("azure", "models") is (text != "AccountName=acc")

@@ -187,4 +187,13 @@ std::string hub_key(const std::string& path) {
   return parsed.ok() ? parsed->file : std::string();
 }
 
+std::string hub_at_version(const std::string& path, const std::string& commit) {
+  const Result<http::HubPath> parsed = http::parse_hub_path(path);
+  if (!parsed.ok()) return path;
+  std::string repository = path.substr(0, path.size() - parsed->file.size());
+  const std::string slash = repository.ends_with('/') ? "/" : "";
+  repository.resize(std::min(repository.find('@'), repository.size() - slash.size()));
+  return repository + "@" + commit + slash + parsed->file;
+}
+
 }  // namespace streamer
