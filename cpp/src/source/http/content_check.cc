@@ -35,7 +35,7 @@ ContentCheck::ContentCheck(std::uint64_t size, std::span<const std::byte> prefix
 }
 
 void ContentCheck::expect(const Checksum& expected) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   expected_ = expected;
   if (prefix_size_ > 0) {
     pieces_[0] = {prefix_size_, prefix_sums_[static_cast<std::size_t>(expected.kind)]};
@@ -43,13 +43,13 @@ void ContentCheck::expect(const Checksum& expected) {
 }
 
 bool ContentCheck::failed() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return prefix_size_ == size_ && !pieces_.empty() &&
          pieces_.begin()->second.sum != expected_.value;
 }
 
 // Joins a piece with the one that follows it, if they touch.
-void ContentCheck::join(std::map<std::uint64_t, Piece>::iterator left) {
+void ContentCheck::join_locked(std::map<std::uint64_t, Piece>::iterator left) {
   const auto right = std::next(left);
   if (right == pieces_.end() || left->first + left->second.size != right->first) return;
   left->second.sum =
@@ -60,7 +60,7 @@ void ContentCheck::join(std::map<std::uint64_t, Piece>::iterator left) {
 
 ContentCheck::Verdict ContentCheck::add(std::uint64_t offset, std::span<const iovec> segments) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (over_) return Verdict::kNone;
   }
   Piece piece{0, 0};
@@ -82,7 +82,7 @@ ContentCheck::Verdict ContentCheck::add_sum(std::uint64_t offset, std::uint64_t 
                                             std::uint64_t sum) {
   if (size == 0) return Verdict::kNone;
   const Piece piece{size, sum};
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (over_) return Verdict::kNone;
   const auto [it, fresh] = pieces_.try_emplace(offset, piece);
   const auto next = std::next(it);
@@ -93,8 +93,8 @@ ContentCheck::Verdict ContentCheck::add_sum(std::uint64_t offset, std::uint64_t 
     over_ = true;
     return Verdict::kNone;
   }
-  join(it);
-  if (it != pieces_.begin()) join(std::prev(it));
+  join_locked(it);
+  if (it != pieces_.begin()) join_locked(std::prev(it));
   const Piece& first = pieces_.begin()->second;
   if (first.size != size_) return Verdict::kNone;
   over_ = true;

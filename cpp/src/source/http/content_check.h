@@ -8,9 +8,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <span>
+
+#include "base/mutex.h"
 
 namespace streamer::http {
 
@@ -29,33 +30,33 @@ class ContentCheck {
   ContentCheck(std::uint64_t size, std::span<const std::byte> prefix);
 
   // What the object should be. Called once, before add() and failed().
-  void expect(const Checksum& expected);
+  void expect(const Checksum& expected) EXCLUDES(mutex_);
   enum class Verdict { kNone, kMatches, kDiffers };
   // Counts a piece that has been read. The piece that completes the object has the verdict.
-  Verdict add(std::uint64_t offset, std::span<const iovec> segments);
+  Verdict add(std::uint64_t offset, std::span<const iovec> segments) EXCLUDES(mutex_);
   // The same of a piece behind the prefix whose sum, by adder(), is known.
-  Verdict add_sum(std::uint64_t offset, std::uint64_t size, std::uint64_t sum);
+  Verdict add_sum(std::uint64_t offset, std::uint64_t size, std::uint64_t sum) EXCLUDES(mutex_);
   bool behind_prefix(std::uint64_t offset) const { return offset >= prefix_size_; }
   // What adds bytes to a sum; 0 is that of nothing. After expect().
   using Adder = std::uint64_t (*)(std::span<const std::byte> data, std::uint64_t sum);
   Adder adder() const;
   // Whether the prefix is the whole object, and not what it should be.
-  bool failed() const;
+  bool failed() const EXCLUDES(mutex_);
 
  private:
   struct Piece {
     std::uint64_t size;
     std::uint64_t sum;
   };
-  void join(std::map<std::uint64_t, Piece>::iterator left);
+  void join_locked(std::map<std::uint64_t, Piece>::iterator left) REQUIRES(mutex_);
 
   const std::uint64_t size_;
   const std::uint64_t prefix_size_;
   std::array<std::uint64_t, 2> prefix_sums_{};  // by kind
-  Checksum expected_;
-  mutable std::mutex mutex_;
-  bool over_ = false;
-  std::map<std::uint64_t, Piece> pieces_;  // by offset; neighbours are joined
+  Checksum expected_;                           // see expect()
+  mutable Mutex mutex_;
+  bool over_ GUARDED_BY(mutex_) = false;
+  std::map<std::uint64_t, Piece> pieces_ GUARDED_BY(mutex_);  // by offset; neighbours are joined
 };
 
 }  // namespace streamer::http

@@ -2,13 +2,12 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <utility>
 
+#include "base/mutex.h"
 #include "source/http/content_check.h"
 #include "source/http/content_samples.h"
 #include "source/http/protocol.h"
@@ -21,30 +20,30 @@ class CheckLater {
  public:
   // Whether the caller is the one who asks. Then answer() has to follow.
   bool claim() { return !claimed_.exchange(true, std::memory_order_relaxed); }
-  void answer(const std::optional<Checksum>& checksum, ContentCheck* check) {
-    const std::lock_guard lock(mutex_);
+  void answer(const std::optional<Checksum>& checksum, ContentCheck* check) EXCLUDES(mutex_) {
+    const MutexLock lock(mutex_);
     if (checksum) check->expect(*checksum);
     state_ = checksum ? State::kKnown : State::kNone;
     answered_.notify_all();
   }
   // Whether the answer is there, and is a checksum.
-  bool known_now() const {
-    const std::lock_guard lock(mutex_);
+  bool known_now() const EXCLUDES(mutex_) {
+    const MutexLock lock(mutex_);
     return state_ == State::kKnown;
   }
   // Waits for the answer: whether there is a checksum.
-  bool known() {
-    std::unique_lock lock(mutex_);
-    answered_.wait(lock, [this] { return state_ != State::kAsked; });
+  bool known() EXCLUDES(mutex_) {
+    const MutexLock lock(mutex_);
+    while (state_ == State::kAsked) answered_.wait(mutex_);
     return state_ == State::kKnown;
   }
 
  private:
   enum class State { kAsked, kKnown, kNone };
   std::atomic<bool> claimed_{false};
-  mutable std::mutex mutex_;
-  std::condition_variable answered_;
-  State state_ = State::kAsked;
+  mutable Mutex mutex_;
+  CondVar answered_;
+  State state_ GUARDED_BY(mutex_) = State::kAsked;
 };
 
 class HttpObject : public Object {

@@ -83,7 +83,7 @@ Result<std::uint64_t> read_whole_read_limit(const Settings& settings) {
 Request Redirects::request(const std::string& asked, const CredentialsRef& credentials) const {
   Request request{.url = asked, .own_query = false};
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto it = redirects_.find(asked);
     if (it != redirects_.end() && !it->second.target.empty()) request.url = it->second.target;
   }
@@ -130,7 +130,7 @@ void Redirects::follow(const std::string& requested, const Response& response, S
         "the server redirects to an address of this machine or link, which is not followed";
     return;
   }
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto it = origins_.find(response.url);
   const std::string asked = it == origins_.end() ? requested : it->second;
   Redirect& redirect = redirects_[asked];
@@ -154,7 +154,7 @@ void Redirects::follow(const std::string& requested, const Response& response, S
 
 // False where that has just been tried.
 bool Redirects::forget(const std::string& target) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto it = origins_.find(target);
   if (it == origins_.end()) return false;
   Redirect& redirect = redirects_[it->second];

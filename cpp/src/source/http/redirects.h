@@ -3,10 +3,10 @@
 
 #include <chrono>
 #include <map>
-#include <mutex>
 #include <string>
 
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "base/settings.h"
 #include "source/http/protocol.h"
 #include "text/url.h"
@@ -35,12 +35,14 @@ class Redirects {
  public:
   // A request for `asked`, or for where it was redirected to. Only the origin of `asked` receives
   // credentials, and not if the URL grants access by itself.
-  Request request(const std::string& asked, const CredentialsRef& credentials) const;
+  Request request(const std::string& asked, const CredentialsRef& credentials) const
+      EXCLUDES(mutex_);
 
   // Whether `response` is a redirect (`requested` is what later requests for the same thing will
   // ask for), or refuses what an earlier one led to: its signature may have expired. Then `error`
   // says what to do about it.
-  bool handle(const std::string& requested, const Response& response, ServerError* error);
+  bool handle(const std::string& requested, const Response& response, ServerError* error)
+      EXCLUDES(mutex_);
 
  private:
   struct Redirect {
@@ -48,12 +50,15 @@ class Redirects {
     int hops = 0;
     Clock::time_point forgotten{};
   };
-  void follow(const std::string& requested, const Response& response, ServerError* error);
-  bool forget(const std::string& target);
+  void follow(const std::string& requested, const Response& response, ServerError* error)
+      EXCLUDES(mutex_);
+  bool forget(const std::string& target) EXCLUDES(mutex_);
 
-  mutable std::mutex mutex_;
-  std::map<std::string, Redirect> redirects_;   // by the address that was asked for
-  std::map<std::string, std::string> origins_;  // of targets: the address that was asked for
+  mutable Mutex mutex_;
+  std::map<std::string, Redirect> redirects_
+      GUARDED_BY(mutex_);  // by the address that was asked for
+  std::map<std::string, std::string> origins_
+      GUARDED_BY(mutex_);  // of targets: the address that was asked for
 };
 
 }  // namespace streamer::http

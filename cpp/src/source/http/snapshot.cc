@@ -8,7 +8,7 @@ namespace streamer::http {
 void Snapshot::opened(const std::string& path, const Version& version, const Response& response) {
   const auto now = parse_http_date(response.header("date"));
   const auto written = parse_http_date(response.header("last-modified"));
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (began_ == 0 && now) began_ = *now;
   // A version that the path names is the same whenever it was written.
   if (version.by_id || !written || began_ == 0 || *written <= began_) return;
@@ -17,13 +17,13 @@ void Snapshot::opened(const std::string& path, const Version& version, const Res
 }
 
 void Snapshot::unpinned(const std::string& path) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ++unpinned_.objects;
   if (unpinned_.example.empty()) unpinned_.example = path;
 }
 
 void Snapshot::describe(std::map<std::string, std::string>* notes) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (unpinned_.objects > 0) {
     (*notes)["versions"] = "the server sends neither ETag nor Last-Modified for " +
                            std::to_string(unpinned_.objects) + " of the objects, such as " +

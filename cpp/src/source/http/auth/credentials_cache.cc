@@ -52,14 +52,14 @@ bool CredentialsCache::Entry::expiring(std::int64_t now) const {
 }
 
 Result<CredentialsRef> CredentialsCache::get(const std::string& container, Connection& connection) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   Entry& entry = entries_[container];
   const int failures = entry.failures;
   for (;;) {
     const std::int64_t now = clock_();
     if (entry.valid(now) && (resolving_ || !entry.expiring(now))) return entry.current;
     if (!resolving_) break;
-    resolved_.wait_for(lock, kInterruptPoll);
+    resolved_.wait_until(mutex_, streamer::Clock::now() + kInterruptPoll);
     // Another thread has asked meanwhile, in vain.
     if (!resolving_ && entry.failures != failures && !entry.valid(clock_())) return entry.failure;
     if (Status status = connection.transport().interrupted(); !status.ok()) return status;
@@ -94,7 +94,7 @@ Result<CredentialsRef> CredentialsCache::get(const std::string& container, Conne
 }
 
 void CredentialsCache::refused(const std::string& container, const CredentialsRef& used) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Entry& entry = entries_[container];
   if (entry.current == used) entry.refresh = true;
 }

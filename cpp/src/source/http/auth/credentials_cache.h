@@ -1,13 +1,12 @@
 // Credentials that are resolved once, shared by threads, and resolved again in time.
 #pragma once
 
-#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 
+#include "base/mutex.h"
 #include "streamer/status.h"
 #include "streamer/types.h"
 
@@ -40,9 +39,9 @@ class CredentialsCache {
 
   // What is valid now. Resolved again some minutes before it expires; a failure of that counts only
   // when it has expired.
-  Result<CredentialsRef> get(const std::string& container, Connection& connection);
+  Result<CredentialsRef> get(const std::string& container, Connection& connection) EXCLUDES(mutex_);
   // The server did not accept `used`: get() resolves anew unless another thread already has.
-  void refused(const std::string& container, const CredentialsRef& used);
+  void refused(const std::string& container, const CredentialsRef& used) EXCLUDES(mutex_);
 
  private:
   struct Entry {
@@ -64,10 +63,10 @@ class CredentialsCache {
   const Resolver own_;
   const std::string required_;
   const Clock clock_;
-  std::mutex mutex_;
-  std::condition_variable resolved_;
-  bool resolving_ = false;
-  std::map<std::string, Entry> entries_;
+  Mutex mutex_;
+  CondVar resolved_;
+  bool resolving_ GUARDED_BY(mutex_) = false;
+  std::map<std::string, Entry> entries_ GUARDED_BY(mutex_);
 };
 
 }  // namespace streamer::http

@@ -2,8 +2,8 @@
 
 #include <cstdlib>
 #include <map>
-#include <mutex>
 
+#include "base/mutex.h"
 #include "text/encoding.h"
 #include "text/url.h"
 
@@ -15,8 +15,9 @@ constexpr std::time_t kMaxOffset = 24 * 3600;
 constexpr std::size_t kMaxOrigins = 256;
 
 struct Offsets {
-  std::mutex mutex;
-  std::map<std::string, std::time_t> by_origin;  // seconds: the server's clock minus ours
+  Mutex mutex;
+  std::map<std::string, std::time_t> by_origin
+      GUARDED_BY(mutex);  // seconds: the server's clock minus ours
 };
 
 Offsets& offsets() {
@@ -32,7 +33,7 @@ std::string origin_of(const std::string& url) {
 
 std::time_t server_time(const std::string& url) {
   Offsets& all = offsets();
-  const std::lock_guard lock(all.mutex);
+  const MutexLock lock(all.mutex);
   const auto it = all.by_origin.find(origin_of(url));
   return std::time(nullptr) + (it == all.by_origin.end() ? 0 : it->second);
 }
@@ -45,7 +46,7 @@ bool learn_server_time(const Response& response) {
   const std::time_t offset = *theirs - std::time(nullptr);
   if (std::abs(offset) > kMaxOffset) return false;
   Offsets& all = offsets();
-  const std::lock_guard lock(all.mutex);
+  const MutexLock lock(all.mutex);
   if (all.by_origin.size() >= kMaxOrigins) all.by_origin.clear();
   all.by_origin[origin_of(response.url)] = offset;
   return true;

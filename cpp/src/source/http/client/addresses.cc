@@ -146,7 +146,7 @@ bool Addresses::ask(const std::string& host) {
       error = resolver(host, &addresses);
     } catch (const std::bad_alloc&) {
     }
-    const std::lock_guard lock(state->mutex);
+    const MutexLock lock(state->mutex);
     Host& entry = state->hosts[host];
     // What was known is better than nothing.
     if (error == 0 || entry.table.size() == 0) {
@@ -170,7 +170,7 @@ bool Addresses::ask(const std::string& host) {
 Addresses::Found Addresses::find(const std::string& host, Clock::time_point deadline,
                                  const std::function<bool()>& go_on) {
   if (is_number(host) || is_localhost(host) || !is_ascii(host)) return {};
-  std::unique_lock lock(state_->mutex);
+  MutexLock lock(state_->mutex);
   Host& entry = state_->hosts[host];  // stays where it is
   const bool old = entry.known && Clock::now() - entry.answered >= kTimeToLive;
   // A failure is asked about again at once, as whoever retries expects.
@@ -188,7 +188,7 @@ Addresses::Found Addresses::find(const std::string& host, Clock::time_point dead
   }
   while (!entry.known) {
     if (Clock::now() >= deadline || !go_on()) return {.addresses = {}, .error = 0, .late = true};
-    state_->answered.wait_for(lock, kTick);
+    state_->answered.wait_until(state_->mutex, Clock::now() + kTick);
   }
   if (entry.error != 0) return {.addresses = {}, .error = entry.error, .late = false};
   Found found{.addresses = entry.table.order(Clock::now()), .error = 0, .late = false};
@@ -201,22 +201,22 @@ Addresses::Found Addresses::find(const std::string& host, Clock::time_point dead
 
 AddressLease Addresses::lease(const std::string& host, const std::string& address) {
   {
-    const std::lock_guard lock(state_->mutex);
+    const MutexLock lock(state_->mutex);
     state_->hosts[host].table.opened(address);
   }
   return {nullptr, [state = state_, host, address](const void*) {
-            const std::lock_guard lock(state->mutex);
+            const MutexLock lock(state->mutex);
             state->hosts[host].table.closed(address);
           }};
 }
 
 void Addresses::failed(const std::string& host, const std::string& address) {
-  const std::lock_guard lock(state_->mutex);
+  const MutexLock lock(state_->mutex);
   state_->hosts[host].table.failed(address, Clock::now());
 }
 
 void Addresses::lagged(const std::string& host, const std::string& address) {
-  const std::lock_guard lock(state_->mutex);
+  const MutexLock lock(state_->mutex);
   state_->hosts[host].table.lagged(address, Clock::now());
 }
 

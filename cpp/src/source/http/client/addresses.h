@@ -2,16 +2,15 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/mutex.h"
 
 namespace streamer::http {
 
@@ -91,9 +90,9 @@ class Addresses {
   };
   // Shared with the threads that resolve, and with leases.
   struct State {
-    std::mutex mutex;
-    std::condition_variable answered;
-    std::map<std::string, Host> hosts;
+    Mutex mutex;
+    CondVar answered;
+    std::map<std::string, Host> hosts GUARDED_BY(mutex);
   };
   bool ask(const std::string& host);
 

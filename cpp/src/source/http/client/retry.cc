@@ -37,19 +37,19 @@ milliseconds Backoff::pause(milliseconds retry_after) {
 }
 
 void RetryBudget::progress(Clock::time_point now) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   progressed_ = std::max(progressed_.value_or(now), now);
   tokens_ = std::min(tokens_ + 1, kBurst);
 }
 
 bool RetryBudget::exhausted(Clock::time_point since, Clock::time_point now) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const Clock::time_point last = progressed_ ? std::max(*progressed_, since) : since;
   return now - last >= timeout_ || now - since >= 10 * timeout_;
 }
 
 milliseconds RetryBudget::take(Clock::time_point now) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!refilled_) {
     tokens_ = kBurst;
   } else if (now > *refilled_) {

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <chrono>
-#include <mutex>
 #include <optional>
 #include <random>
 #include <string_view>
 
 #include "base/clock.h"
+#include "base/mutex.h"
 
 namespace streamer::http {
 
@@ -52,10 +52,10 @@ class RetryBudget {
 
  private:
   const std::chrono::seconds timeout_;
-  mutable std::mutex mutex_;
-  std::optional<Clock::time_point> progressed_;
-  std::optional<Clock::time_point> refilled_;
-  double tokens_ = 0;
+  mutable Mutex mutex_;
+  std::optional<Clock::time_point> progressed_ GUARDED_BY(mutex_);
+  std::optional<Clock::time_point> refilled_ GUARDED_BY(mutex_);
+  double tokens_ GUARDED_BY(mutex_) = 0;
 };
 
 // The value of Retry-After: seconds or a date. 0 where it says nothing; at most a minute.

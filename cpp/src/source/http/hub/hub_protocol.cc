@@ -1,8 +1,8 @@
 // The model hub: it redirects to where files are stored.
 #include <map>
-#include <mutex>
 #include <optional>
 
+#include "base/mutex.h"
 #include "source/http/client/origin.h"
 #include "source/http/hub/hub.h"
 #include "source/http/protocol.h"
@@ -59,8 +59,8 @@ class Hub : public SingleIdentity {
 
  private:
   Result<std::string> address(const Location& location) const;
-  bool pin_commit(const Location& location, const std::string& commit);
-  std::string pinned_commit(const HubPath& path) const;
+  bool pin_commit(const Location& location, const std::string& commit) EXCLUDES(mutex_);
+  std::string pinned_commit(const HubPath& path) const EXCLUDES(mutex_);
   Result<std::string> ask_commit(const HubPath& path, const Location& location,
                                  Connection& connection);
 
@@ -69,10 +69,10 @@ class Hub : public SingleIdentity {
   const bool offline_;
   const std::uint64_t whole_read_limit_;
   Redirects redirects_;
-  mutable std::mutex mutex_;
+  mutable Mutex mutex_;
   // Of repositories at a revision: everything that a load reads or lists is of one commit.
-  std::map<std::string, std::string> commits_;
-  std::mutex asking_;  // held while the hub is asked for a commit
+  std::map<std::string, std::string> commits_ GUARDED_BY(mutex_);
+  Mutex asking_;  // held while the hub is asked for a commit
 };
 
 std::string key_of(const HubPath& path) {
@@ -133,14 +133,14 @@ Result<Request> Hub::make_list(const Location& directory, bool recursive, const 
 // False where another commit is known already.
 bool Hub::pin_commit(const Location& location, const std::string& commit) {
   const Result<HubPath> path = parse_hub_path(location.path);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return commits_.try_emplace(key_of(*path), commit).first->second == commit;
 }
 
 // Empty if it is not known yet.
 std::string Hub::pinned_commit(const HubPath& path) const {
   if (is_commit(path.revision)) return path.revision;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto commit = commits_.find(key_of(path));
   return commit == commits_.end() ? std::string() : commit->second;
 }
@@ -179,7 +179,7 @@ Result<std::string> Hub::local_copy(const std::string& path, bool directory,
   const std::string cached = cache.commit(parsed->revision);
   // A directory of the cache may lack files: only the hub can list it.
   if (!offline_ && (directory || !cache.find(cached, parsed->file))) return path;
-  const std::lock_guard lock(asking_);
+  const MutexLock lock(asking_);
   std::string commit = pinned_commit(*parsed);
   if (commit.empty()) {
     const Location location{path, endpoint_, parsed->file};
@@ -198,7 +198,7 @@ Status Hub::prepare_list(const Location& directory, const CredentialsRef& creden
                          Connection& connection) {
   const Result<HubPath> path = parse_hub_path(directory.path);
   if (!path.ok()) return path.status();
-  const std::lock_guard lock(asking_);
+  const MutexLock lock(asking_);
   if (!pinned_commit(*path).empty()) return {};
   const std::string url = hub_revision_url(endpoint_, *path);
   ServerError moved;

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <map>
-#include <mutex>
 
+#include "base/mutex.h"
 #include "base/text.h"
 #include "source/http/auth/server_clock.h"
 #include "source/http/client/origin.h"
@@ -116,8 +116,8 @@ class S3Protocol : public Protocol {
   CredentialsCache sessions_;  // of directory buckets
   // A host with the bucket in it does not resolve: the endpoint has no wildcard name.
   std::atomic<bool> path_style_{false};
-  mutable std::mutex mutex_;
-  std::map<std::string, std::string> regions_;  // of buckets, as the server told
+  mutable Mutex mutex_;
+  std::map<std::string, std::string> regions_ GUARDED_BY(mutex_);  // of buckets, as the server told
 };
 
 Result<std::unique_ptr<Protocol>> S3Protocol::make(const ProtocolContext& context) {
@@ -167,7 +167,7 @@ std::string S3Protocol::region_of(const std::string& bucket, const Credentials* 
     if (point.ok()) return point->region;
   }
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (const auto it = regions_.find(bucket); it != regions_.end()) return it->second;
   }
   const std::string region = who == nullptr ? std::string() : value_of(*who, kRegion);
@@ -351,7 +351,7 @@ ServerError S3Protocol::read_error(const Location& location, const Response& res
   // Servers add the region to other errors, too: an expired token is not a matter of region.
   const bool unknown = status == 400 && error.message.empty();
   if (is_host_label(region) && (status == 301 || status == 307 || unknown)) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     regions_[location.container] = region;
     error.decision = RetryDecision::kRetryAtOnce;
     return error;

@@ -48,7 +48,7 @@ bool not_signed(const std::string& name) {
 }  // namespace
 
 std::string SigV4Signer::signing_key(const SigV4Scope& scope, const std::string& day) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (auto it = keys_.begin(); it != keys_.end(); ++it) {
     if (it->day == day && it->region == scope.region && it->service == scope.service &&
         it->secret == scope.secret_key) {

@@ -3,9 +3,9 @@
 
 #include <ctime>
 #include <list>
-#include <mutex>
 #include <string>
 
+#include "base/mutex.h"
 #include "source/http/client/request.h"
 #include "text/url.h"
 
@@ -36,10 +36,10 @@ class SigV4Signer {
   struct Cached {
     std::string secret, day, region, service, key;
   };
-  std::string signing_key(const SigV4Scope& scope, const std::string& day);
+  std::string signing_key(const SigV4Scope& scope, const std::string& day) EXCLUDES(mutex_);
 
-  std::mutex mutex_;
-  std::list<Cached> keys_;  // the last used first
+  Mutex mutex_;
+  std::list<Cached> keys_ GUARDED_BY(mutex_);  // the last used first
 };
 
 }  // namespace streamer::http
