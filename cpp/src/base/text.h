@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -10,6 +11,9 @@ namespace streamer {
 
 std::string lower(std::string_view text);      // ASCII, in any locale
 std::string_view trim(std::string_view text);  // without the white space at both ends
+
+// A whole number below 2^64: digits of `base` and nothing else. None if `text` is anything else.
+std::optional<std::uint64_t> parse_number(std::string_view text, int base = 10);
 
 // Appends the character `code`, at most 0x10FFFF, in UTF-8.
 void append_utf8(std::uint32_t code, std::string* out);

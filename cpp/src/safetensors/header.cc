@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cstring>
 #include <string>
 
@@ -231,8 +230,12 @@ class Parser {
     if (reader_.small_number(out)) return true;
     std::string_view text;
     if (!reader_.raw(&text)) return false;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *out);
-    if (error != std::errc() || end != text.data() + text.size()) *wrong = text;
+    const std::optional<std::uint64_t> number = parse_number(text);
+    if (number) {
+      *out = *number;
+    } else {
+      *wrong = text;
+    }
     return true;
   }
 

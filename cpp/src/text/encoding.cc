@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <cctype>
-#include <charconv>
 #include <cstring>
 #include <memory>
+#include <utility>
+
+#include "base/text.h"
 
 namespace streamer::http {
 namespace {
@@ -36,9 +38,10 @@ int hex_digit(char c) {
 bool number_at(std::string_view text, std::size_t position, std::size_t width, int low, int high,
                int* value) {
   if (position + width > text.size()) return false;
-  const char* begin = text.data() + position;
-  const auto [end, error] = std::from_chars(begin, begin + width, *value);
-  return error == std::errc() && end == begin + width && *value >= low && *value <= high;
+  const auto number = parse_number(text.substr(position, width));
+  if (!number || std::cmp_less(*number, low) || std::cmp_greater(*number, high)) return false;
+  *value = static_cast<int>(*number);
+  return true;
 }
 
 }  // namespace

@@ -1,7 +1,5 @@
 #include "text/json_reader.h"
 
-#include <charconv>
-
 #include "base/shown_text.h"
 #include "base/text.h"
 #include "text/unique_names.h"
@@ -65,9 +63,9 @@ bool JsonReader::escaped_string(std::size_t begin, std::size_t end, std::string_
 bool JsonReader::four_digits(std::uint32_t* code) {
   constexpr std::size_t kDigits = 4;
   if (document_.size() - position_ < kDigits) return fail("unexpected end");
-  const char* const begin = document_.data() + position_;
-  const auto [end, error] = std::from_chars(begin, begin + kDigits, *code, 16);
-  if (error != std::errc() || end != begin + kDigits) return fail("an invalid escape");
+  const auto number = parse_number(document_.substr(position_, kDigits), 16);
+  if (!number) return fail("an invalid escape");
+  *code = static_cast<std::uint32_t>(*number);
   position_ += kDigits;
   return true;
 }

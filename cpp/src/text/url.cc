@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cctype>
-#include <charconv>
 
 #include "base/text.h"
 
@@ -75,13 +74,9 @@ Result<Url> parse_url(std::string_view text, std::string_view default_scheme) {
                                                                         : std::string_view::npos;
   }
   if (colon != std::string_view::npos) {
-    const std::string_view digits = authority.substr(colon + 1);
-    const auto [last, error] =
-        std::from_chars(digits.data(), digits.data() + digits.size(), url.port);
-    if (error != std::errc() || last != digits.data() + digits.size() || url.port < 1 ||
-        url.port > 65535) {
-      return invalid("its port is not a number from 1 to 65535");
-    }
+    const std::uint64_t port = parse_number(authority.substr(colon + 1)).value_or(0);
+    if (port < 1 || port > 65535) return invalid("its port is not a number from 1 to 65535");
+    url.port = static_cast<int>(port);
     authority = authority.substr(0, colon);
   }
   if (authority.empty()) return invalid("it has no host");

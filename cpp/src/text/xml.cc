@@ -1,6 +1,5 @@
 #include "text/xml.h"
 
-#include <charconv>
 #include <cstdint>
 
 #include "base/text.h"
@@ -131,11 +130,9 @@ class Parser {
     } else if (name.starts_with('#')) {
       const bool sixteen = name.starts_with("#x");
       name.remove_prefix(sixteen ? 2 : 1);
-      std::uint32_t code = 0;
-      const auto [end, error] =
-          std::from_chars(name.data(), name.data() + name.size(), code, sixteen ? 16 : 10);
-      if (error != std::errc() || end != name.data() + name.size() || code > 0x10FFFF) return false;
-      append_utf8(code, out);
+      const auto code = parse_number(name, sixteen ? 16 : 10);
+      if (!code || *code > 0x10FFFF) return false;
+      append_utf8(static_cast<std::uint32_t>(*code), out);
     } else {
       return false;
     }

@@ -1,7 +1,6 @@
 #include "source/http/range_read.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "base/segments.h"
 #include "base/text.h"
@@ -12,13 +11,7 @@ namespace {
 
 constexpr std::uint64_t kShortDocument = 64 << 10;
 
-std::optional<std::uint64_t> number(std::string_view text) {
-  text = trim(text);
-  std::uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || text.empty() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
+std::optional<std::uint64_t> number(std::string_view text) { return parse_number(trim(text)); }
 
 // A page of a proxy, or of somebody who wants to know who asks: text that no store sends for a
 // range, and without what pins an object.

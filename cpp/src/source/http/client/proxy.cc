@@ -3,7 +3,6 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdlib>
 #include <initializer_list>
 
@@ -34,10 +33,9 @@ std::string address_bytes(int family, std::string_view text) {
 
 bool in_network(std::string_view host, std::string_view network) {
   const std::size_t slash = network.find('/');
-  const std::string_view digits = network.substr(slash + 1);
-  std::size_t bits = 0;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), bits);
-  if (error != std::errc() || end != digits.data() + digits.size()) return false;
+  const auto prefix = parse_number(network.substr(slash + 1));
+  if (!prefix) return false;
+  const std::uint64_t bits = *prefix;
   for (const int family : {AF_INET, AF_INET6}) {
     const std::string wanted = address_bytes(family, without_brackets(network.substr(0, slash)));
     const std::string own = address_bytes(family, host);

@@ -1,7 +1,6 @@
 #include "source/http/client/response_parser.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "base/text.h"
 
@@ -10,11 +9,6 @@ namespace {
 
 constexpr std::size_t kLineLimit = 64 << 10;
 constexpr char kTlsAlert = 0x15;  // the first byte of a record that refuses what is no TLS
-
-bool parse(std::string_view text, int base, std::uint64_t* value) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *value, base);
-  return error == std::errc() && !text.empty() && end == text.data() + text.size();
-}
 
 }  // namespace
 
@@ -124,7 +118,9 @@ bool ResponseParser::begin_body() {
         return malformed("it has two lengths");
       }
     }
-    if (!parse(length, 10, &left_)) return malformed("its Content-Length is not a number");
+    const auto size = parse_number(length);
+    if (!size) return malformed("its Content-Length is not a number");
+    left_ = *size;
     state_ = left_ > 0 ? State::kLength : State::kDone;
   } else {
     state_ = State::kUntilClose;
@@ -135,7 +131,9 @@ bool ResponseParser::begin_body() {
 
 bool ResponseParser::chunk_size() {
   const std::string_view digits = trim(std::string_view(line_).substr(0, line_.find(';')));
-  if (!parse(digits, 16, &left_)) return malformed("the size of a chunk is not a number");
+  const auto size = parse_number(digits, 16);
+  if (!size) return malformed("the size of a chunk is not a number");
+  left_ = *size;
   state_ = left_ > 0 ? State::kChunk : State::kTrailer;
   return true;
 }
