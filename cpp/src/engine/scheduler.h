@@ -20,9 +20,10 @@ struct Job {
   explicit operator bool() const { return task || chunk.has_value(); }
 };
 
-// Thread-safe. No system call is made under its lock, no worker is woken without a reason, and
-// memory is never dropped under it. If the system refuses memory for its own lists, it ends as by
-// cancel() with kOutOfMemory.
+// Thread-safe. Files and mappings are touched without its lock. Under it are decisions, allocations
+// of small lists, and what the lock and its condition variables need of the system. Tasks, and the
+// memory of a step or a delivery, are dropped after it is released. If the system refuses memory
+// for the lists, the scheduler ends as by cancel() with kOutOfMemory.
 class Scheduler : public MemoryListener {
  public:
   // `start_worker` starts the worker of that number; it is called without the lock. `memory_limit`

@@ -13,7 +13,7 @@ namespace streamer {
 namespace {
 
 constexpr int kLocalReads = 16;
-constexpr std::uint64_t kFirstBytes = kMiB;       // of one read; see ReadTrial::begins()
+constexpr std::uint64_t kFirstBytes = kMiB;       // of one read, while small ones are tried
 constexpr std::uint64_t kReadahead = 128 * kKiB;  // the kernel's default
 // A thread's stack, and what malloc() reserves for it.
 constexpr std::uint64_t kAddressesOfAThread = 80 * kMiB;
@@ -68,7 +68,8 @@ void FileSystems::want(int reads, std::uint64_t most_bytes) {
 }
 
 void FileSystems::read_by(const ReadTrial& trial) {
-  want(trial.setting().reads, trial.begins() ? kFirstBytes : kNoLimit);
+  const ReadTrial::Amount amount = trial.amount();
+  want(amount.reads, amount.small ? kFirstBytes : kNoLimit);
 }
 
 std::shared_ptr<ReadTrial> FileSystems::trial_of(dev_t device, FileSystemKind kind) {

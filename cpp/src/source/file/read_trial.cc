@@ -36,9 +36,9 @@ ReadTrial::Setting ReadTrial::setting() const {
   return setting_;
 }
 
-bool ReadTrial::begins() const {
+ReadTrial::Amount ReadTrial::amount() const {
   const MutexLock lock(mutex_);
-  return phase_ < Phase::kGrow;
+  return {setting_.reads, phase_ < Phase::kGrow};
 }
 
 bool ReadTrial::decided() const {

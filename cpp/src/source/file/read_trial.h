@@ -43,15 +43,20 @@ class ReadTrial {
 
   // What the next read should use.
   Setting setting() const EXCLUDES(mutex_);
+  // How much should be read at once.
+  struct Amount {
+    int reads;
+    // Reads should be small: while one and two are tried, what jumps costs less then. When more
+    // jump at once, larger ones pay for it.
+    bool small;
+  };
+  Amount amount() const EXCLUDES(mutex_);
   Read begin() EXCLUDES(mutex_);
   // The read took so many seconds; 0 bytes: it failed, and tells nothing.
   void ended(const Read& read, std::uint64_t bytes, double seconds) EXCLUDES(mutex_);
   // The file system has no O_DIRECT.
   void refuse_direct() EXCLUDES(mutex_);
 
-  // Whether reads should be small: while one and two are tried, what jumps costs less then. Where
-  // more jump at once, larger ones pay for it.
-  bool begins() const EXCLUDES(mutex_);
   // Whether the best setting is found.
   bool decided() const EXCLUDES(mutex_);
   // The setting, for people.
