@@ -333,10 +333,10 @@ class PyStream {
 
   py::dict stats() const {
     const Stats stats = stream_ ? stream_->stats() : last_stats_;
-    py::dict by_kind;
+    py::dict by_source;
     for (int kind = 0; kind < kSourceKinds; ++kind) {
-      if (stats.bytes_by_kind[kind] > 0) {
-        by_kind[source_kind_name(static_cast<SourceKind>(kind))] = stats.bytes_by_kind[kind];
+      if (stats.bytes_by_source[kind] > 0) {
+        by_source[source_kind_name(static_cast<SourceKind>(kind))] = stats.bytes_by_source[kind];
       }
     }
     py::dict result;
@@ -344,7 +344,7 @@ class PyStream {
     result["bytes_asked"] = stats.bytes_asked;
     result["bytes_read"] = stats.bytes_read;
     result["seconds"] = stats.seconds;
-    result["bytes_by_source"] = by_kind;
+    result["bytes_by_source"] = by_source;
     result["bytes_by_strategy"] = stats.bytes_by_strategy;
     result["requests"] = stats.requests;
     result["retries"] = stats.retries;

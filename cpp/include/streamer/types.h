@@ -251,8 +251,9 @@ struct Stats {
   std::uint64_t bytes_asked = 0;  // of the ranges that were submitted
   std::uint64_t bytes_read = 0;   // from storage, with gaps between strides that cost less than a
                                   // read of their own
-  std::uint64_t bytes_by_kind[kSourceKinds] = {};
-  std::uint64_t requests = 0;  // reads issued to storage
+  std::uint64_t bytes_by_source[kSourceKinds] = {};  // delivered, by SourceKind
+  std::uint64_t bytes_by_kind[kSourceKinds] = {};    // deprecated: the same as `bytes_by_source`
+  std::uint64_t requests = 0;                        // reads issued to storage
   std::uint64_t retries = 0;
   std::uint64_t stragglers = 0;      // slow reads that were aborted and continued elsewhere
   std::uint64_t hedges = 0;          // deprecated: the same as `stragglers`

@@ -22,7 +22,7 @@ void StatsCollector::read(const ReadReport& report, std::uint64_t bytes) {
 void StatsCollector::delivered(SourceKind kind, std::uint64_t bytes) {
   const MutexLock lock(mutex_);
   stats_.bytes += bytes;
-  stats_.bytes_by_kind[static_cast<int>(kind)] += bytes;
+  stats_.bytes_by_source[static_cast<int>(kind)] += bytes;
   last_ = Clock::now();
 }
 
@@ -39,6 +39,7 @@ Stats StatsCollector::snapshot(const SchedulerTimes& times, const MemoryBudget& 
   stats.wait_consumer_seconds = times.wait_consumer;
   stats.wait_memory_seconds = times.wait_memory;
   stats.stragglers = stats.hedges = times.stragglers;
+  std::ranges::copy(stats.bytes_by_source, stats.bytes_by_kind);
   stats.peak_memory = budget.peak();
   stats.memory_limit = budget.limit();
   stats.bound = bounded_by(stats.seconds, times);

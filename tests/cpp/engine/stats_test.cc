@@ -60,7 +60,7 @@ TEST(StatsCollector, SumsWhatWasReadAndDelivered) {
   ASSERT_TRUE(budget.try_take(300));
   const Stats stats = collector.snapshot(SchedulerTimes(), budget);
   EXPECT_EQ(stats.bytes, 150u);
-  EXPECT_EQ(stats.bytes_by_kind[static_cast<int>(SourceKind::kFile)], 150u);
+  EXPECT_EQ(stats.bytes_by_source[static_cast<int>(SourceKind::kFile)], 150u);
   EXPECT_EQ(stats.requests, 2u);
   EXPECT_EQ(stats.retries, 4u);
   EXPECT_EQ(stats.bytes_by_strategy.at("buffered"), 100u);

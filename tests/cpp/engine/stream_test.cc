@@ -64,7 +64,7 @@ TEST_P(Streaming, GivesEveryByteOfManyFiles) {
     EXPECT_TRUE(matches(piece.data, piece.seed, piece.offset, piece.size));
   }
   EXPECT_EQ(stats.bytes, bytes);
-  EXPECT_EQ(stats.bytes_by_kind[static_cast<int>(SourceKind::kFile)], bytes);
+  EXPECT_EQ(stats.bytes_by_source[static_cast<int>(SourceKind::kFile)], bytes);
   EXPECT_GT(stats.requests, 0u);
   EXPECT_GT(stats.threads, 0);
 }
