@@ -1,6 +1,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "base/default_sizes.h"
 #include "base/settings.h"
 #include "convert.h"
 #include "streamer/stream.h"
@@ -71,6 +72,12 @@ py::object setting(const std::string& name) {
 }  // namespace
 
 void bind_settings(py::module_& module) {
+  module.attr("OBJECT_WINDOW") = kObjectWindow;
+  module.attr("DEVICE_AHEAD") = kDeviceAhead;
+  module.attr("ROUND_OF_RANK") = kRoundOfRank;
+  module.attr("ROUND") = kRound;
+  module.attr("DEVICE_ROUND_OF_RANK") = kDeviceRoundOfRank;
+  module.attr("DEVICE_ROUND") = kDeviceRound;
   module.def("settings_table", &table,
              "Every environment variable that is read: a list of dicts with group, name, type, "
              "default, accepted, summary and former_name (deprecated, or empty).");

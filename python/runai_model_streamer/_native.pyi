@@ -152,7 +152,17 @@ class Stream:
     def stats(self) -> dict[str, Any]: ...
 
 sticky_device_hint: str
-"""What to do where a GPU can't be used any more."""
+"""What to do if a GPU can't be used any more."""
+OBJECT_WINDOW: int
+"""Bytes: where the automatic memory limit of objects begins."""
+DEVICE_AHEAD: int
+"""Bytes of device memory ahead of the consumer."""
+ROUND_OF_RANK: int
+"""Bytes that ranks exchange in one round for each rank, in host memory; at most ROUND."""
+ROUND: int
+DEVICE_ROUND_OF_RANK: int
+"""The same in device memory; at most DEVICE_ROUND."""
+DEVICE_ROUND: int
 SMALL_RANGE: int
 """Bytes: ranges that are smaller share blocks."""
 GROUP_BYTES: int

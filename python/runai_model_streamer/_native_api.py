@@ -7,6 +7,12 @@ from runai_model_streamer import _native
 
 _native.set_error_factory(errors.from_native)
 
+DEVICE_AHEAD = _native.DEVICE_AHEAD
+DEVICE_ROUND = _native.DEVICE_ROUND
+DEVICE_ROUND_OF_RANK = _native.DEVICE_ROUND_OF_RANK
+OBJECT_WINDOW = _native.OBJECT_WINDOW
+ROUND = _native.ROUND
+ROUND_OF_RANK = _native.ROUND_OF_RANK
 SMALL_RANGE = _native.SMALL_RANGE
 GROUP_BYTES = _native.GROUP_BYTES
 Stream = _native.Stream

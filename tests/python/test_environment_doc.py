@@ -41,6 +41,29 @@ def test_every_variable_in_the_code_is_in_the_table() -> None:
     assert not missing
 
 
+SIZE = re.compile(r"\b\d+ [MG]iB\b")
+
+
+def test_no_other_page_repeats_a_default_size() -> None:
+    """A paragraph or a row of a table that names a setting links to the page that is generated."""
+    sizes = {
+        row["name"]: {*SIZE.findall(row["default"]), *SIZE.findall(row["summary"])}
+        for row in native.settings_table()
+    }
+    assert len(list(filter(None, sizes.values()))) >= 5
+    pages = [*ROOT.glob("docs/guides/*.md"), *ROOT.glob("docs/*.md")]
+    pages.append(ROOT / "docs/internals/architecture.md")
+    repeated = [
+        (page.name, name, size)
+        for page in pages
+        for part in re.split(r"\n\n|\n(?=\||- )", page.read_text())
+        for name, known in sizes.items()
+        if re.search(rf"`{name}\b", part)
+        for size in known.intersection(SIZE.findall(part))
+    ]
+    assert not repeated
+
+
 CONTRACT = """
 MEMORY_LIMIT RING_BUFFERS MAX_PADS_PER_BUFFER DIST DIST_GLOBAL DIST_TIMEOUT DIST_BUFFER_MIN_BYTESIZE
 CUDA_ALIGNMENT PARTITION_POLICY PROCESS_GROUP_SIZE LOG_LEVEL LOG_TO_STDERR LOG_FILE S3_UNSIGNED

@@ -1,5 +1,6 @@
 #include <limits>
 
+#include "base/default_sizes.h"
 #include "base/settings.h"
 
 namespace streamer {
@@ -29,9 +30,9 @@ constexpr SettingInfo kTable[] = {
     {"Reading", "RUNAI_STREAMER_OBJ_CONCURRENCY", kInteger, "RUNAI_STREAMER_CONCURRENCY",
      "an integer from 1 to 1024", 1, 1024,
      "The same for all sources except files."},
-    {"Reading", "RUNAI_STREAMER_CHUNK_BYTESIZE", kBytes, "2 MiB for files, 8 MiB for objects",
+    {"Reading", "RUNAI_STREAMER_CHUNK_BYTESIZE", kBytes, STREAMER_MIB(STREAMER_FILE_CHUNK) " for files, " STREAMER_MIB(STREAMER_OBJECT_CHUNK) " for objects",
      "bytes, from 4096 to 1 GiB", 4096, std::int64_t{1} << 30,
-     "Bytes of one read. For objects the minimum is 5 MiB."},
+     "Bytes of one read. For objects the minimum is " STREAMER_MIB(STREAMER_LEAST_OBJECT_CHUNK) "."},
     {"Reading", "RUNAI_STREAMER_FS_STRATEGY", kChoice, value("auto"),
      "auto|mapped|buffered|direct", 0, 0,
      "How files are read. mapped: views of the page cache; buffered: copies from the page cache; direct: bypasses the page cache (O_DIRECT); auto: depends on the file system, the page cache and the memory. Of a list with commas, the first name is used. The names io_uring_direct, libaio_direct and sync_buffered of the original are accepted."},
@@ -39,7 +40,7 @@ constexpr SettingInfo kTable[] = {
      "Compare the SHA-256 of each file that is loaded as a whole with this manifest: a file SHA256SUMS or a manifest of OpenSSF model-signing. auto: the manifest beside the files, or what the hub reports."},
     {"Memory", "RUNAI_STREAMER_MEMORY_LIMIT", kBytes, "automatic",
      "-1, 0 or bytes", -1, kMax,
-     "Maximum number of bytes that the engine holds. Connections have at most a quarter of a limit in bytes. -1: never wait for the consumer; 0: the minimum, the size of the largest tensor. Without it, the limit begins with 128 MiB for files and 384 MiB for objects, at most a quarter of the cgroup's memory, and follows what the storage needs: at least 2.5 times the largest tensor, at most 4 GiB and an eighth of the available memory, but always at least the largest tensor."},
+     "Maximum number of bytes that the engine holds. Connections have at most a quarter of a limit in bytes. -1: never wait for the consumer; 0: the minimum, the size of the largest tensor. Without it, the limit begins with " STREAMER_MIB(STREAMER_FILE_WINDOW) " for files and " STREAMER_MIB(STREAMER_OBJECT_WINDOW) " for objects, at most a quarter of the cgroup's memory, and follows what the storage needs: at least 2.5 times the largest tensor, at most " STREAMER_GIB(STREAMER_MOST_AUTOMATIC_GIB) " and an eighth of the available memory, but always at least the largest tensor."},
     {"Distributed", "RUNAI_STREAMER_DIST", kChoice, value("auto"),
      "auto|0|1", 0, 0,
      "Whether ranks with is_distributed=True share the reading. 0: never; 1: always; auto: if the group has NCCL and the files are not in the page cache of every rank."},
@@ -49,7 +50,7 @@ constexpr SettingInfo kTable[] = {
      "Maximum wait for another rank."},
     {"Distributed", "RUNAI_STREAMER_DIST_JOIN_TIMEOUT", kInteger, value(25), "seconds", 1, 604800,
      "Maximum wait for the other ranks to call stream_files(). RUNAI_STREAMER_DIST_TIMEOUT applies if it is shorter."},
-    {"Distributed", "RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE", kBytes, "16 MiB per rank up to 256 MiB; on a GPU 64 MiB per rank up to 1 GiB", "bytes", 1, kMax,
+    {"Distributed", "RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE", kBytes, STREAMER_MIB(STREAMER_ROUND_OF_RANK) " per rank up to " STREAMER_MIB(STREAMER_ROUND) "; on a GPU " STREAMER_MIB(STREAMER_DEVICE_ROUND_OF_RANK) " per rank up to " STREAMER_GIB(STREAMER_DEVICE_ROUND_GIB), "bytes", 1, kMax,
      "Bytes that the ranks exchange in one round. The staging memory is twice as large."},
     {"Distributed", "RUNAI_STREAMER_PARTITION_POLICY", kChoice, value("spans"),
      "spans|chunks|files", 0, 0,
@@ -195,10 +196,10 @@ constexpr SettingInfo kTable[] = {
     {"GPU", "RUNAI_STREAMER_CUDA_ALIGNMENT", kBytes, value(512),
      "a power of two from 16 to 2097152", 16, 2 << 20,
      "Alignment of tensors in device memory that the streamer allocates."},
-    {"GPU", "RUNAI_STREAMER_CUDA_MEMORY_LIMIT", kBytes, "192 MiB, or twice the largest tensor",
+    {"GPU", "RUNAI_STREAMER_CUDA_MEMORY_LIMIT", kBytes, STREAMER_MIB(STREAMER_DEVICE_AHEAD) ", or twice the largest tensor",
      "bytes, at least 1048576", 1 << 20, kMax,
      "Maximum device memory that is allocated ahead of the yielded tensors."},
-    {"GPU", "RUNAI_STREAMER_CUDA_PINNED_LIMIT", kBytes, "256 MiB, at most the memory limit",
+    {"GPU", "RUNAI_STREAMER_CUDA_PINNED_LIMIT", kBytes, STREAMER_MIB(STREAMER_PINNED) ", at most the memory limit",
      "bytes, at least 65536", 1 << 16, kMax,
      "Maximum pinned host memory for copies to a GPU. It also counts against the memory limit."},
     {"GPU", "RUNAI_STREAMER_CUDA_TIMEOUT", kInteger, value(120), "seconds, from 1 to 86400", 1, 86400,

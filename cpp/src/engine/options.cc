@@ -1,17 +1,13 @@
 #include "engine/options.h"
 
 #include <algorithm>
+#include <utility>
 
-#include "base/memory_units.h"
+#include "base/default_sizes.h"
 #include "base/settings.h"
 #include "base/system.h"
 
 namespace streamer {
-namespace {
-
-constexpr std::uint64_t kMostAutomatic = 4 * kGiB;
-
-}  // namespace
 
 Result<Options> Options::from_environment() {
   const Settings settings;
@@ -41,12 +37,17 @@ Result<Options> Options::from_environment() {
 
 Status check_options(const Options& options) {
   const auto invalid = [](const std::string& what) { return Status::error(Code::kInvalid, what); };
+  const auto in_range = [](const char* setting, auto number) {
+    const SettingInfo& info = *find_setting(setting);
+    return number == 0 || (std::cmp_greater_equal(number, info.minimum) &&
+                           std::cmp_less_equal(number, info.maximum));
+  };
   for (const int concurrency : {options.concurrency, options.object_concurrency}) {
-    if (concurrency >= 0 && concurrency <= 1024) continue;
+    if (in_range("RUNAI_STREAMER_CONCURRENCY", concurrency)) continue;
     return invalid("concurrency " + std::to_string(concurrency) +
                    " is not between 1 and 1024, or 0 for adaptive");
   }
-  if (options.chunk_bytes != 0 && (options.chunk_bytes < 4 * kKiB || options.chunk_bytes > kGiB)) {
+  if (!in_range("RUNAI_STREAMER_CHUNK_BYTESIZE", options.chunk_bytes)) {
     return invalid("chunk_bytes " + std::to_string(options.chunk_bytes) +
                    " is not between 4096 and 1 GiB, or 0 for the default");
   }

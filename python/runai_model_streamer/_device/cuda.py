@@ -27,7 +27,7 @@ from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Run, Session
 
 _ALIGNMENT = 512
-_AHEAD = 192 << 20
+_AHEAD = native.DEVICE_AHEAD
 _FORKED = "Start worker processes by spawn or forkserver, or use the GPU only after the fork"
 
 

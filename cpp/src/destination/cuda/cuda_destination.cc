@@ -6,6 +6,7 @@
 #include <bit>
 #include <chrono>
 
+#include "base/default_sizes.h"
 #include "base/memory_units.h"
 #include "base/settings.h"
 #include "destination/cuda/copy_queue.h"
@@ -25,7 +26,6 @@ using gpu::PinnedPool;
 using gpu::PinnedSlot;
 using gpu::Trace;
 
-constexpr std::int64_t kPinnedLimit = 256 << 20;
 constexpr std::uint64_t kMaxSlot = 16 * kMiB;
 constexpr std::uint64_t kMinSlot = 64 * kKiB;
 // Enough for a link of 64 GB/s whose ends are seen half a millisecond late.
@@ -184,8 +184,8 @@ Result<std::unique_ptr<Destination>> make_cuda_destination(int ordinal, const Op
   if (!context) return context.status();
   auto destination = std::make_unique<CudaDestination>(
       std::move(*context),
-      pool_limits(static_cast<std::uint64_t>(pinned->value_or(kPinnedLimit)), options, budget),
-      budget, settings.text("RUNAI_STREAMER_CUDA_TRACE").value_or(""));
+      pool_limits(static_cast<std::uint64_t>(pinned->value_or(kPinned)), options, budget), budget,
+      settings.text("RUNAI_STREAMER_CUDA_TRACE").value_or(""));
   Status status = destination->start(std::chrono::seconds(*timeout));
   if (!status.ok()) return status;
   if (*gpudirect) {

@@ -1,5 +1,6 @@
 #include "source/file/file_source.h"
 
+#include "base/default_sizes.h"
 #include "base/memory_units.h"
 #include "source/file/file_reader.h"
 
@@ -13,10 +14,10 @@ class FileSource final : public Source {
         budget_(context.budget),
         systems_(
             std::make_shared<FileSystems>(context.options.concurrency_for(SourceKind::kFile))) {
-    traits_.chunk_bytes = 2 * kMiB;
+    traits_.chunk_bytes = kFileChunk;
     traits_.view_chunk_bytes = 4 * kMiB;
     // Little: reused memory is in the cache of the processor; fresh memory costs more than reading.
-    traits_.window_bytes = 128 * kMiB;
+    traits_.window_bytes = kFileWindow;
     traits_.initial_concurrency = systems_->local_reads();
     traits_.max_concurrency = systems_->local_reads();
     traits_.reads = systems_->reads();

@@ -2,6 +2,7 @@
 #include <functional>
 #include <optional>
 
+#include "base/default_sizes.h"
 #include "base/segments.h"
 #include "base/settings.h"
 #include "base/system.h"
@@ -23,9 +24,7 @@ namespace streamer {
 namespace http {
 namespace {
 
-constexpr std::uint64_t kChunk = 8 << 20;
 constexpr std::uint64_t kMostChunk = 32 << 20;
-constexpr std::uint64_t kLeastChunk = 5 << 20;
 constexpr int kInitialConcurrency = 4;
 constexpr int kMaxConcurrency = 1024;
 constexpr int kDescriptors = 4;  // of one connection at most, if libcurl reads through a proxy
@@ -86,10 +85,10 @@ class HttpSource : public Source {
         protocol_(std::move(protocol)),
         retried_(context.options.retried) {
     traits_.remote = true;
-    traits_.chunk_bytes = kChunk;
+    traits_.chunk_bytes = kObjectChunk;
     traits_.max_chunk_bytes = kMostChunk;
-    traits_.min_chunk_bytes = kLeastChunk;
-    traits_.window_bytes = std::uint64_t{384} << 20;
+    traits_.min_chunk_bytes = kLeastObjectChunk;
+    traits_.window_bytes = kObjectWindow;
     traits_.initial_concurrency = kInitialConcurrency;
     traits_.max_concurrency = most_connections();
     traits_.open_concurrency = kOpenConcurrency;
