@@ -21,8 +21,9 @@ Wanted = Sequence[Sequence[tuple[int, int]]]
 
 # Memory of a piece is a multiple of this: what device collectives like.
 SLOT_ALIGNMENT = 512
-# Cuts fall on pages of the files where parts are large.
-_PAGE = 4096
+# If parts are large, cuts fall on multiples of this in the files: where direct reads need no copy.
+# Equal on machines with other pages.
+CUT_ALIGNMENT = 4096
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def _share(size: int, number: int, parts: int) -> int:
     if number >= parts:
         return size
     place = size * number // parts
-    return place - place % _PAGE if size // parts >= 16 * _PAGE else place
+    return place - place % CUT_ALIGNMENT if size // parts >= 16 * CUT_ALIGNMENT else place
 
 
 def _slot(size: int) -> int:
@@ -155,8 +156,8 @@ class _Class:
             begin = _share(len(self.whole), number, rounds)
             end = _share(len(self.whole), number + 1, rounds)
             each = _slot(-(-(end - begin) // len(self.receivers)))
-            if each >= 16 * _PAGE:
-                each = -(-each // _PAGE) * _PAGE
+            if each >= 16 * CUT_ALIGNMENT:
+                each = -(-each // CUT_ALIGNMENT) * CUT_ALIGNMENT
             parts = [
                 self.whole.cut(min(begin + i * each, end), min(begin + (i + 1) * each, end))
                 for i in range(len(self.receivers))

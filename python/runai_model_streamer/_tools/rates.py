@@ -25,7 +25,6 @@ from runai_model_streamer._storage.checkpoint import find_checkpoint
 from runai_model_streamer._torch import torch
 
 _PART_BYTES = 8 << 20
-_PAGE = 4096
 _SAMPLE_EVERY = 0.1  # seconds
 _CACHED = 0.5  # of a file, from which on it counts as read from the page cache
 _NEAR = 0.9  # of the best rate, that is as good
@@ -194,7 +193,7 @@ def _load(
 def _touch(tensor: torch.Tensor) -> None:
     """Reads a byte of each page: a view of a file that nobody touches costs nothing."""
     if tensor.device.type == "cpu" and tensor.nbytes:
-        tensor.reshape(-1).view(torch.uint8)[::_PAGE].max()
+        tensor.reshape(-1).view(torch.uint8)[:: mmap.PAGESIZE].max()
 
 
 def _finish(device: str) -> None:
