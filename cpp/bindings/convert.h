@@ -23,6 +23,7 @@ void bind_list(pybind11::module_& module);
 void bind_settings(pybind11::module_& module);
 void bind_header(pybind11::module_& module);
 void bind_dlpack(pybind11::module_& module);
+void bind_types(pybind11::module_& module);
 void bind_stream(pybind11::module_& module);
 
 }  // namespace streamer::python

@@ -14,5 +14,6 @@ PYBIND11_MODULE(_native, module) {
   streamer::python::bind_header(module);
   streamer::python::bind_buffer(module);
   streamer::python::bind_dlpack(module);
+  streamer::python::bind_types(module);  // before the functions whose defaults they are
   streamer::python::bind_stream(module);
 }

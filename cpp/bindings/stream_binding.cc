@@ -177,9 +177,7 @@ class PyStream {
       } else if (name == "chunk_bytes") {
         chosen.chunk_bytes = value.cast<std::uint64_t>();
       } else if (name == "memory_limit") {
-        auto limit = MemoryLimit::from_setting(value.cast<std::int64_t>());
-        raise_if_failed(limit.status());
-        chosen.memory_limit = *limit;
+        chosen.memory_limit = value.cast<MemoryLimit>();
       } else if (name == "fs_strategy") {
         auto preference = parse_fs_strategy(value.cast<std::string>());
         raise_if_failed(preference.status());
@@ -243,10 +241,10 @@ class PyStream {
     return py::bytes(reinterpret_cast<const char*>(bytes->data()), bytes->size());
   }
 
-  std::uint64_t submit(std::vector<FileRanges> wanted, int device_type, int ordinal,
-                       std::uint64_t device_stream, int ownership) {
-    for (FileRanges& file : wanted) file.ownership = static_cast<Ownership>(ownership);
-    const Device device{static_cast<DeviceType>(device_type), ordinal, address(device_stream)};
+  std::uint64_t submit(std::vector<FileRanges> wanted, DeviceType device_type, int ordinal,
+                       std::uint64_t device_stream, Ownership ownership) {
+    for (FileRanges& file : wanted) file.ownership = ownership;
+    const Device device{device_type, ordinal, address(device_stream)};
     return *call([&](Stream& stream) { return stream.submit(std::move(wanted), device); });
   }
 
@@ -458,8 +456,9 @@ void bind_stream(py::module_& module) {
       .def("opened", &PyStream::opened, py::arg("first"))
       .def("read_begin", &PyStream::read_begin, py::arg("ranges"))
       .def("read_next", &PyStream::read_next, py::arg("reading"))
-      .def("submit", &PyStream::submit, py::arg("wanted"), py::arg("device_type") = 0,
-           py::arg("device_ordinal") = 0, py::arg("device_stream") = 0, py::arg("ownership") = 0)
+      .def("submit", &PyStream::submit, py::arg("wanted"),
+           py::arg("device_type") = DeviceType::kHost, py::arg("device_ordinal") = 0,
+           py::arg("device_stream") = 0, py::arg("ownership") = Ownership::kOwned)
       .def("next", &PyStream::next, py::arg("timeout_ms") = -1)
       .def("deliver", &PyStream::deliver, py::arg("on_ready"), py::arg("on_end"))
       .def("check", &PyStream::check, py::arg("file"))

@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from typing_extensions import Self  # of torch's own needs
 
+from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device import registry
 from runai_model_streamer._device.dlpack import byte_factory
@@ -198,7 +199,8 @@ class FileStreamer(ByteStreamer):
             or reader.load is not None
             or memory_limit is not None
         ):
-            reader = self.use(LocalReader(credentials, memory_limit=memory_limit))
+            limit = None if memory_limit is None else native.MemoryLimit.from_setting(memory_limit)
+            reader = self.use(LocalReader(credentials, memory_limit=limit))
         reader.sink = sink
         reader.ownership = Ownership.OWNED if owned else Ownership.SHARED
         self.start(list(file_stream_requests))

@@ -58,6 +58,44 @@ class TensorFactory:
         """Name and tensor of each range of `buffer`, the last one first. The ranges are described
         by `descriptions`, from `first` on: their attributes are name, dtype and shape."""
 
+class DeviceType:
+    """Where ranges are written."""
+
+    HOST: DeviceType
+    CUDA: DeviceType
+
+class Ownership:
+    """What the memory of ranges without a destination may be: streamer::Ownership."""
+
+    OWNED: Ownership
+    """Views of a file only until the stream is done with it."""
+    SHARED: Ownership
+    """Views of a file for as long as they are held."""
+    COPIED: Ownership
+    """Never a view."""
+
+class MemoryLimit:
+    """The most bytes that an engine holds: streamer::MemoryLimit."""
+
+    setting: int | None
+    """As RUNAI_STREAMER_MEMORY_LIMIT: -1 unlimited, 0 the least; None: automatic."""
+    initial: int
+    """Bytes that hold before any block is known: 0 if the engine raises them."""
+
+    @staticmethod
+    def automatic() -> MemoryLimit: ...
+    @staticmethod
+    def unlimited() -> MemoryLimit: ...
+    @staticmethod
+    def least() -> MemoryLimit: ...
+    @staticmethod
+    def bytes(bytes: int) -> MemoryLimit: ...
+    @staticmethod
+    def from_setting(value: int | None) -> MemoryLimit:
+        """Raises RunaiStreamerInvalidInputException for a negative number other than -1."""
+    def share(self, processes: int) -> MemoryLimit:
+        """The part of one of `processes` that have the limit together: only bytes are divided."""
+
 class FileRanges:
     """Ranges of one file, in bytes. Alignments default to 1. Without destinations (addresses) the
     engine provides the memory; `keep` owns them."""
@@ -125,13 +163,13 @@ class Stream:
     def submit(
         self,
         wanted: Sequence[FileRanges],
-        device_type: int = 0,
+        device_type: DeviceType = ...,
         device_ordinal: int = 0,
         device_stream: int = 0,
-        ownership: int = 0,
+        ownership: Ownership = ...,
     ) -> int:
-        """Adds ranges, in this order. Returns the number of the submission. `ownership`, of all
-        ranges, is one of streamer::Ownership."""
+        """Adds ranges, in this order. Returns the number of the submission. `ownership` is of all
+        ranges."""
     def next(self, timeout_ms: int = -1) -> tuple[list[Ready], bool]:
         """What is ready, and whether everything submitted was delivered."""
     def deliver(

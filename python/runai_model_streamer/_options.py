@@ -68,11 +68,13 @@ class StreamOptions:
                 raise RunaiStreamerInvalidInputException(f"settings: the value of {name} is text")
 
     def to_native(self) -> dict[str, Any]:
-        chosen = {
+        chosen: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("memory_limit", "concurrency", "chunk_bytes", "fs_strategy")
+            for name in ("concurrency", "chunk_bytes", "fs_strategy")
             if getattr(self, name) is not None
         }
+        if self.memory_limit is not None:
+            chosen["memory_limit"] = native.MemoryLimit.from_setting(self.memory_limit)
         if self.settings:
             chosen["source"] = dict(self.settings)
         return chosen

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device.base import DeviceSink
 from runai_model_streamer._device.host import HostSink
@@ -61,7 +62,7 @@ class LocalReader:
         credentials: S3Credentials | None = None,
         sink: DeviceSink | None = None,
         *,
-        memory_limit: int | None = None,
+        memory_limit: native.MemoryLimit | None = None,
         ownership: Ownership = Ownership.OWNED,
         notes: Mapping[str, str] | None = None,
     ) -> None:

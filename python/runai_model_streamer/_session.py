@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import itertools
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -14,6 +13,7 @@ from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials import certificates as certificates
 from runai_model_streamer._credentials import make_provider
 from runai_model_streamer._errors import StreamerError, shown_path
+from runai_model_streamer._native_api import Ownership as Ownership
 from runai_model_streamer._paths import check_not_mixed, is_remote, to_native
 from runai_model_streamer._requests import FileChunks
 
@@ -21,17 +21,6 @@ if TYPE_CHECKING:
     import torch
 else:
     from runai_model_streamer._torch import torch
-
-
-class Ownership(enum.IntEnum):
-    """What the memory of ranges without a destination may be: streamer::Ownership."""
-
-    OWNED = 0
-    """Views of a file only until the stream is done with it."""
-    SHARED = 1
-    """Views of a file for as long as they are held."""
-    COPIED = 2
-    """Never a view."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -62,7 +51,7 @@ class Session:
         paths: Sequence[str],
         *,
         credentials: Any = None,
-        memory_limit: int | None = None,
+        memory_limit: native.MemoryLimit | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
         logs.configure()
@@ -144,7 +133,7 @@ class Session:
     def submit(
         self,
         requests: Sequence[FileChunks],
-        device_type: int = 0,
+        device_type: native.DeviceType = native.DeviceType.HOST,
         ordinal: int = 0,
         device_stream: int = 0,
     ) -> None:

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -84,6 +85,21 @@ class MemoryLimit {
   // The most bytes that one block may have.
   constexpr std::uint64_t largest_block() const {
     return kind_ == Kind::kBytes ? bytes_ : UINT64_MAX;
+  }
+  // The value that from_setting() takes; none for an automatic limit.
+  constexpr std::optional<std::int64_t> setting() const {
+    switch (kind_) {
+      case Kind::kUnlimited: return -1;
+      case Kind::kLeast: return 0;
+      case Kind::kBytes: return static_cast<std::int64_t>(bytes_);
+      case Kind::kAutomatic: break;
+    }
+    return std::nullopt;
+  }
+  // The part of one of `processes` that have the limit together: only bytes are divided.
+  constexpr MemoryLimit share(std::uint64_t processes) const {
+    if (kind_ != Kind::kBytes || processes == 0) return *this;
+    return bytes(bytes_ < processes ? 1 : bytes_ / processes);
   }
   bool operator==(const MemoryLimit&) const = default;
 

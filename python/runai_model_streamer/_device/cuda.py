@@ -46,7 +46,7 @@ class _AddressOnDevice:
 class TorchMemory(HostMemory):
     """Device memory from PyTorch's allocator."""
 
-    native_type = 1
+    native_type = native.DeviceType.CUDA
 
     def __init__(self, device: torch.device) -> None:
         if torch.cuda._is_in_bad_fork():

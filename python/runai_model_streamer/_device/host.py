@@ -20,7 +20,7 @@ class HostMemory:
     """Memory of the host, as whoever fills it by itself takes it. A device's has the same methods
     (cuda.TorchMemory)."""
 
-    native_type = 0
+    native_type = native.DeviceType.HOST
     """Of the native module: how reads end there."""
     ordinal = 0
 
@@ -48,12 +48,16 @@ class HostMemory:
         with self._out_of_memory(sum(sizes)):
             return native.Buffer.allocate(sizes)
 
+    @property
+    def on_device(self) -> bool:
+        return self.native_type != native.DeviceType.HOST
+
     @contextlib.contextmanager
     def _out_of_memory(self, size: int) -> Iterator[None]:
         try:
             yield
         except (OSError, RuntimeError, MemoryError) as error:
-            if self.native_type == 0:
+            if not self.on_device:
                 owner, hint = "the system", "Keep fewer tensors, or give the process more memory"
             elif isinstance(error, torch.cuda.OutOfMemoryError):
                 owner, hint = f"cuda:{self.ordinal}", "Free device memory, or keep fewer tensors"

@@ -119,7 +119,7 @@ class Assembler:
         size = block.end - block.start if block.spans is None else block.spans.size
         if block.destination:
             block.memory = self.memory.at(block.destination, size)
-        elif self.memory.native_type == 0:
+        elif not self.memory.on_device:
             sizes = self._requests[block.request].sizes
             last = block.first + len(block.positions)
             block.buffer = self.memory.claim_buffer(sizes[block.first : last])

@@ -50,12 +50,7 @@ class _Queue:
 
     def put(self, run: Run, size: int) -> None:
         with self._changed:
-            while (
-                not self._stopped
-                and self._limit >= 0
-                and self._items
-                and self._bytes + size > self._limit
-            ):
+            while not self._stopped and self._items and self._bytes + size > self._limit:
                 self._changed.wait()
             if self._stopped:
                 raise Abandoned
@@ -134,7 +129,7 @@ class ExchangeThread:
         self._process = os.getpid()
         self._layouts: dict[int, list[Placed]] = {}
         self._memory = assembler.memory
-        self._on_device = self._memory.native_type != 0
+        self._on_device = self._memory.on_device
         self._scope = self._memory.scope()
         self._stream = self._memory.stream()
         self.shared = staging.shared

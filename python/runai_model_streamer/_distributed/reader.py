@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from runai_model_streamer import _native_api as native
 from runai_model_streamer._distributed.staging import Placed
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Session
@@ -17,7 +18,7 @@ class PieceReader:
         session: Session,
         paths: Sequence[str],
         member: int,
-        device_type: int = 0,
+        device_type: native.DeviceType = native.DeviceType.HOST,
         ordinal: int = 0,
     ) -> None:
         self._session = session

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from runai_model_streamer import _native_api as native
+from runai_model_streamer._distributed.plan import CUT_ALIGNMENT
 from runai_model_streamer._distributed.store_client import Limit
 
-_MIB = 1 << 20
-DEFAULT_MEMORY_LIMIT = 384 * _MIB
 # Less of one rank's part costs more in waiting than it saves in memory.
 _LEAST_PART = 64 << 10
 
@@ -30,8 +29,8 @@ class DistSettings:
     """``spans``, ``chunks`` or ``files``."""
     processes: int | None
     """Processes that share the memory limit."""
-    memory_limit: int | None
-    """Of the node: bytes, -1 (none), 0 (the least that works); None: chosen."""
+    memory_limit: native.MemoryLimit
+    """Of the node."""
 
     @classmethod
     def read(cls) -> DistSettings:
@@ -45,7 +44,7 @@ class DistSettings:
             buffer_bytes=get("RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE"),
             policy=get("RUNAI_STREAMER_PARTITION_POLICY"),
             processes=get("RUNAI_STREAMER_PROCESS_GROUP_SIZE"),
-            memory_limit=get("RUNAI_STREAMER_MEMORY_LIMIT"),
+            memory_limit=native.MemoryLimit.from_setting(get("RUNAI_STREAMER_MEMORY_LIMIT")),
         )
 
     @property
@@ -63,25 +62,25 @@ class DistSettings:
             "RUNAI_STREAMER_DIST_GLOBAL": int(self.everywhere),
             "RUNAI_STREAMER_DIST_BUFFER_MIN_BYTESIZE": self.buffer_bytes,
             "RUNAI_STREAMER_PARTITION_POLICY": self.policy,
-            "RUNAI_STREAMER_MEMORY_LIMIT": self.memory_limit,
+            "RUNAI_STREAMER_MEMORY_LIMIT": self.memory_limit.setting,
             "RUNAI_STREAMER_PROCESS_GROUP_SIZE": self.processes,
         }
 
-    def memory_share(self, local_ranks: int) -> int:
-        """This process's part of the node's memory limit in bytes; -1: no limit."""
+    def memory_share(self, local_ranks: int) -> native.MemoryLimit:
+        """This process's part of the node's memory limit."""
         limit = self.memory_limit
-        if limit is None:
-            limit = DEFAULT_MEMORY_LIMIT
-        return limit if limit <= 0 else max(1, limit // (self.processes or local_ranks))
+        if limit == native.MemoryLimit.automatic():
+            limit = native.MemoryLimit.bytes(native.OBJECT_WINDOW)
+        return limit.share(self.processes or local_ranks)
 
     def round_bytes(self, ranks: int, local_ranks: int, on_device: bool) -> int:
         """Bytes that the ranks exchange at a time. Equal on all ranks with equal arguments."""
         if self.buffer_bytes is not None:
-            return max(self.buffer_bytes, ranks * 4096)
+            return max(self.buffer_bytes, ranks * CUT_ALIGNMENT)
         if on_device:
-            return max(min(ranks * 64 * _MIB, 1024 * _MIB), ranks * _LEAST_PART)
-        size = min(ranks * 16 * _MIB, 256 * _MIB)
-        share = self.memory_share(local_ranks)
-        if share >= 0 and self.memory_limit is not None:
-            size = min(size, share // 2)
+            size = min(ranks * native.DEVICE_ROUND_OF_RANK, native.DEVICE_ROUND)
+            return max(size, ranks * _LEAST_PART)
+        size = min(ranks * native.ROUND_OF_RANK, native.ROUND)
+        if self.memory_limit != native.MemoryLimit.automatic():
+            size = min(size, self.memory_share(local_ranks).initial // 2)
         return max(size, ranks * _LEAST_PART)

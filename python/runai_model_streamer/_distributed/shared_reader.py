@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
+from runai_model_streamer import _native_api as native
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._device.base import DeviceSink
 from runai_model_streamer._distributed.agreement import pack_prefixes, unpack_prefixes
@@ -109,7 +110,7 @@ class SharedReader:
             session = self.session = Session(
                 paths,
                 credentials=self._credentials,
-                memory_limit=-1,
+                memory_limit=native.MemoryLimit.unlimited(),
                 options=self.options.to_native(),
             )
             if self._shared is None:  # closed by another thread, which may not have seen it

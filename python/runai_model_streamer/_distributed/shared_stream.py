@@ -81,7 +81,7 @@ class SharedStream:
         wanted = self._selections(session, requests, paths)
         active = [index for index, selected in enumerate(wanted) if any(selected)]
         ranks = [channel.ranks[index] for index in active]
-        on_device = memory.native_type != 0
+        on_device = memory.on_device
         plan = Plan(
             [wanted[index] for index in active],
             settings.round_bytes(len(channel.ranks), self.local_ranks, on_device),
@@ -100,7 +100,7 @@ class SharedStream:
             PieceReader(session, paths, member, memory.native_type, memory.ordinal),
             staging,
             Assembler(requests, {path: number for number, path in enumerate(paths)}, memory),
-            settings.memory_share(self.local_ranks),
+            settings.memory_share(self.local_ranks).initial,
             session.stream.cancel,
         )
         self._members = ranks

@@ -126,7 +126,7 @@ def _meet(
     )
     # The greatest of all nodes, so that every rank comes to the same sizes.
     local = max(Counter(one["host"] for one in hellos).values())
-    size = settings.round_bytes(len(ranks), local, memory.native_type != 0)
+    size = settings.round_bytes(len(ranks), local, memory.on_device)
     alone = membership.reason_to_read_alone(settings, hellos, PrivateStaging.buffers * size)
     if alone:
         channel.retire()

@@ -15,6 +15,21 @@ TEST(MemoryLimit, HasTheValuesOfTheSetting) {
   }
 }
 
+TEST(MemoryLimit, TellsTheValueOfTheSetting) {
+  EXPECT_EQ(MemoryLimit().setting(), std::nullopt);
+  for (const std::int64_t value : {std::int64_t{-1}, std::int64_t{0}, std::int64_t{1}, INT64_MAX}) {
+    EXPECT_EQ(MemoryLimit::from_setting(value)->setting(), value);
+  }
+}
+
+TEST(MemoryLimit, OnlyBytesAreSharedByProcesses) {
+  EXPECT_EQ(MemoryLimit::bytes(1000).share(4), MemoryLimit::bytes(250));
+  EXPECT_EQ(MemoryLimit::bytes(3).share(4), MemoryLimit::bytes(1));
+  for (const MemoryLimit limit : {MemoryLimit(), MemoryLimit::least(), MemoryLimit::unlimited()}) {
+    EXPECT_EQ(limit.share(4), limit);
+  }
+}
+
 TEST(MemoryLimit, StartsAtItsBytesAndIsRaisedIfTheEngineChooses) {
   EXPECT_EQ(MemoryLimit().kind(), MemoryLimit::Kind::kAutomatic);
   EXPECT_EQ(MemoryLimit().initial(), 0U);

@@ -9,6 +9,7 @@ import pytest
 
 from runai_model_streamer._distributed.probe import cached_fraction
 from runai_model_streamer._distributed.settings import DistSettings
+from runai_model_streamer._native_api import MemoryLimit
 
 
 def settings(monkeypatch: pytest.MonkeyPatch, **values: str) -> DistSettings:
@@ -18,24 +19,26 @@ def settings(monkeypatch: pytest.MonkeyPatch, **values: str) -> DistSettings:
 
 
 def test_the_limit_is_divided_among_the_ranks_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert settings(monkeypatch, MEMORY_LIMIT="1000").memory_share(4) == 250
+    assert settings(monkeypatch, MEMORY_LIMIT="1000").memory_share(4) == MemoryLimit.bytes(250)
 
 
 def test_other_processes_may_share_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     found = settings(monkeypatch, MEMORY_LIMIT="1000", PROCESS_GROUP_SIZE="10")
-    assert found.memory_share(4) == 100
+    assert found.memory_share(4) == MemoryLimit.bytes(100)
 
 
 @pytest.mark.parametrize("limit", [-1, 0])
 def test_no_limit_and_the_least_are_not_divided(
     monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    assert settings(monkeypatch, MEMORY_LIMIT=str(limit)).memory_share(4) == limit
+    assert settings(monkeypatch, MEMORY_LIMIT=str(limit)).memory_share(
+        4
+    ) == MemoryLimit.from_setting(limit)
 
 
 def test_both_staging_buffers_fit_the_share(monkeypatch: pytest.MonkeyPatch) -> None:
     found = settings(monkeypatch, MEMORY_LIMIT="40000000")
-    assert 2 * found.round_bytes(4, 4, on_device=False) <= found.memory_share(4)
+    assert 2 * found.round_bytes(4, 4, on_device=False) <= found.memory_share(4).initial
 
 
 def test_a_rounds_bytes_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

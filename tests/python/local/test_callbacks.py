@@ -19,7 +19,7 @@ def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", "buffered")  # a few parts at once
     path = tmp_path / "file.bin"
     path.write_bytes(DATA)
-    stream = _native.Stream({"memory_limit": 4 * PART})
+    stream = _native.Stream({"memory_limit": _native.MemoryLimit.bytes(4 * PART)})
     assert stream.opened(stream.open_begin([str(path)]))[0].error is None
     offsets = list(range(0, len(DATA), PART))
     stream.submit([_native.FileRanges(0, offsets, [PART] * len(offsets))])

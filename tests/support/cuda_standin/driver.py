@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from runai_model_streamer import _native_api as native
 from runai_model_streamer._device.host import HostMemory
 
 HERE = Path(__file__).parent
@@ -156,7 +157,7 @@ class StandinMemory(HostMemory):
     used: list[int]
     """Addresses that another stream than at allocation was said to use."""
 
-    native_type = 1
+    native_type = native.DeviceType.CUDA
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()  # its tensors say "cpu"
