@@ -406,9 +406,9 @@ class PyStream {
     auto stream = get();
     auto result = [&] {
       const WithoutGil released;
-      auto answer = operation(*stream);
-      stream.reset();  // its end, where another thread closed it meanwhile
-      return answer;
+      auto returned = operation(*stream);
+      stream.reset();  // its end, if another thread closed it meanwhile
+      return returned;
     }();
     pending_->retries().tell();
     pending_->raise();

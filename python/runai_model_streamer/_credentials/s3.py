@@ -71,7 +71,7 @@ def _by_boto3(region: str | None) -> Found:
         return _from_boto3(region)
     except (BotoCoreError, ClientError):  # made to be read
         raise
-    except Exception as error:  # may quote an answer that holds a secret
+    except Exception as error:  # may quote a response that holds a secret
         raise PermissionError(f"boto3 failed with {type(error).__name__}") from None
 
 

@@ -112,8 +112,8 @@ class HttpSource : public Source {
   }
   std::atomic<std::uint64_t>* verified() { return &verified_; }
   // Whether the storage has responded to any request.
-  bool answered() const { return answered_.load(std::memory_order_relaxed); }
-  void set_answered() { answered_.store(true, std::memory_order_relaxed); }
+  bool responded() const { return responded_.load(std::memory_order_relaxed); }
+  void set_responded() { responded_.store(true, std::memory_order_relaxed); }
   // The storage asks to slow down.
   void refused() { refusals_->fetch_add(1, std::memory_order_relaxed); }
   // Takes note of an object that was opened. Not ok if the settings refuse it.
@@ -126,7 +126,7 @@ class HttpSource : public Source {
   const SourceKind kind_;
   const HttpSourceSettings chosen_;
   Snapshot snapshot_;
-  std::atomic<bool> answered_{false};
+  std::atomic<bool> responded_{false};
   std::atomic<std::uint64_t> verified_{0};  // objects
   const std::shared_ptr<std::atomic<std::uint64_t>> refusals_ =
       std::make_shared<std::atomic<std::uint64_t>>(0);
@@ -258,11 +258,11 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
     const bool refused = status.ok() && !good;
     if ((outcome.unreachable || refused) &&
         protocol_.elsewhere(operation.location, *request, refused ? response : nullptr,
-                            source_.answered()) &&
+                            source_.responded()) &&
         ++again <= kMaxAgain) {
       continue;
     }
-    if (status.ok()) source_.set_answered();
+    if (status.ok()) source_.set_responded();
     std::chrono::milliseconds retry_after{0};
     if (status.ok()) {
       const bool foreign = good && operation.foreign && operation.foreign();

@@ -68,7 +68,7 @@ TransferResult CurlTransfer::perform(const Request& request, Attempt* attempt,
   curl_easy_getinfo(handle_.easy(), CURLINFO_LOCAL_PORT, &port);
   curl_easy_getinfo(handle_.easy(), CURLINFO_OS_ERRNO, &os_error);
   *times = {static_cast<double>(first_byte) * 1e-6, port, connects == 0};
-  if (attempt->response->status > 0) handle_.demand().answered();
+  if (attempt->response->status > 0) handle_.demand().responded();
   if (result == CURLE_OK) return {};
   TransferResult outcome = handle_.outcome(result, connected_at != 0, static_cast<int>(os_error));
   return attempt->response->status > 0 ? outcome : handle_.demand().unanswered(std::move(outcome));

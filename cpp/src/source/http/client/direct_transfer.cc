@@ -27,7 +27,7 @@ TransferResult network(Code code, std::string message, int os_error = 0) {
   return {Status::error(code, std::move(message)).with_errno(os_error), true, false};
 }
 
-// `error` is a code of getaddrinfo(), or 0 where the resolver has not responded in time.
+// `error` is a code of getaddrinfo(), or 0 if the resolver has not responded in time.
 TransferResult unresolved(const std::string& host, int error) {
   if (const int none = error == 0 ? 0 : exhausted_descriptors(); none != 0) {
     TransferResult result = network(Code::kIo, "Could not resolve host: " + host, none);
@@ -181,7 +181,7 @@ TransferResult DirectTransfer::perform(const Request& request, Attempt* attempt,
     ResponseParser reader(attempt, request.method == "HEAD");
     TransferResult outcome = exchange(&channel, text, &reader, attempt, end, times);
     if (reader.begun()) {
-      channel.socket.demand().answered();
+      channel.socket.demand().responded();
     } else {
       outcome = channel.socket.demand().unanswered(std::move(outcome));
     }

@@ -43,7 +43,7 @@ class CertificateDemand {
   void watch(SSL_CTX* context);
 
   // A response has begun: whatever the server had asked for, it goes on without.
-  void answered() { asked_ = false; }
+  void responded() { asked_ = false; }
   // `outcome` of a request that no response came to. A server that has asked may have ended the
   // connection before its reason arrived: the error then says that it had asked.
   TransferResult unanswered(TransferResult outcome) const;
