@@ -48,7 +48,7 @@ class PendingInterrupt {
 // Set when nobody waits for credentials any more.
 using Ended = std::shared_ptr<std::atomic<bool>>;
 
-// Raises where a thread would begin what the interpreter's end is going to stop.
+// Raises if a thread would begin what the interpreter's end is going to stop.
 void check_not_ending();
 
 // provider(kind, container, refresh) -> (values, expires_at, identity) or None. A thread of its own

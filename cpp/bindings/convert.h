@@ -15,7 +15,7 @@ pybind11::str text(const std::string& bytes);
 // The Python exception for `status`, made by the factory that set_error_factory() was given.
 pybind11::object to_exception(const Status& status);
 
-// Raises it where `status` is not ok.
+// Raises it if `status` is not ok.
 void raise_if_failed(const Status& status);
 
 void bind_errors(pybind11::module_& module);

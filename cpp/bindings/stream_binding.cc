@@ -135,7 +135,7 @@ class Callbacks {
     ended_ = true;
     changed_.notify_all();
   }
-  // Waits for the thread. Without the GIL. A callback that does not return is left behind where
+  // Waits for the thread. Without the GIL. A callback that does not return is left behind if
   // `pending` has an interrupt, or the interpreter ends.
   void join(PendingInterrupt& pending) EXCLUDES(mutex_) {
     if (thread.get_id() != std::this_thread::get_id() && ended_before(pending)) {
@@ -255,7 +255,7 @@ class PyStream {
     return py::make_tuple(to_python(&*batch), batch->finished);
   }
 
-  // Raises where the file is not what it was when it was opened, or the streamer is closed.
+  // Raises if the file is not what it was when it was opened, or the streamer is closed.
   void check(std::uint32_t file) { raise_if_failed(get()->unchanged(file)); }
 
   // check() of one file, to be called for each tensor: it costs little more than its system call.
@@ -303,7 +303,7 @@ class PyStream {
     if (stream_) stream_->cancel();
   }
 
-  // A call that another thread is in ends, and takes the stream down when it does. Raises where
+  // A call that another thread is in ends, and takes the stream down when it does. Raises if
   // tensors could not be made independent of their files; the streamer is closed then, too.
   void close() {
     const Status status = end();

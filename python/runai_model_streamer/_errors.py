@@ -24,11 +24,11 @@ def shown_text(text: str) -> str:
 class StreamerError(ValueError):
     """Something could not be streamed.
 
-    Attributes (None where they do not apply): ``code`` (a word, e.g. ``"not_found"``), ``path``,
+    Attributes (None if they do not apply): ``code`` (a word, e.g. ``"not_found"``), ``path``,
     ``offset`` and ``size`` of the byte range, ``errno``, ``http_status``, ``server_code``,
     ``request_id``, ``endpoint`` (which address was asked, and where it came from), ``identity``
     (which credentials were used, never a secret), ``hint`` and ``attempts`` (how often it was
-    tried, where that was more than once). Where ranks share the
+    tried, if more than once). If ranks share the
     reading, ``rank`` and ``host`` are those where it failed.
     """
 
@@ -61,7 +61,7 @@ class StreamerError(ValueError):
             if isinstance(value, str) and name != "path":  # that is data: as the caller gave it
                 value = shown_text(value)
             setattr(self, name, value)
-        for name in ("offset", "size"):  # zero is a value where the range is known
+        for name in ("offset", "size"):  # zero is a value if the range is known
             setattr(self, name, fields.get(name))
 
     def __str__(self) -> str:

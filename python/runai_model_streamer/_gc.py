@@ -38,7 +38,7 @@ def collection_paused() -> Iterator[None]:
 @contextlib.contextmanager
 def collection_spaced(tensors: int, size: int) -> Iterator[None]:
     """Fewer automatic collections while `tensors` of `size` bytes in all are handed out: one for
-    256 MiB of them or 50,000 objects, where the process' own threshold asks for more.
+    256 MiB of them or 50,000 objects, if the process' own threshold asks for more.
 
     What the process asks for itself (gc.collect(), gc.disable(), another threshold) stays as it is.
     Any number may be active, in any threads.

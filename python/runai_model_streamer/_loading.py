@@ -119,7 +119,7 @@ def load_model(
 
     `key_map` is called with each name of the checkpoint, and returns the name in the model, a
     Target if the tensor is a part of a parameter (of a fused layout), or None if it is not wanted.
-    Parts are read straight to their place where that is contiguous. See docs/guides/slices.md.
+    Parts are read straight to their place if that is contiguous. See docs/guides/slices.md.
 
     `verify` is that of SafetensorsStreamer.stream_files(); if a file is not what the manifest says,
     the module holds a part of it.

@@ -180,12 +180,12 @@ class Stream:
         """Calls back from a thread of its own instead of next(): on_ready with what is ready, and
         once on_end, with None or with what ended it early."""
     def check(self, file: int) -> None:
-        """Raises where `file` is not what it was when it was opened, or the stream is closed."""
+        """Raises if `file` is not what it was when it was opened, or the stream is closed."""
     def checker(self, file: int) -> Callable[[], None]:
         """check() of `file`."""
     def cancel(self) -> None: ...
     def close(self) -> None:
-        """Raises, once it is closed, where tensors of it could not be made independent of their
+        """Raises, once it is closed, if tensors of it could not be made independent of their
         files."""
     def stats(self) -> dict[str, Any]: ...
 

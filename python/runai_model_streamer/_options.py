@@ -11,7 +11,7 @@ from runai_model_streamer import _native_api as native
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 from runai_model_streamer._settings import former_names
 
-# Settings of these are read once for a process, or where there is no streamer.
+# Settings of these are read once for a process, or if there is no streamer.
 _OF_THE_PROCESS = ("Distributed", "GPU", "Logging", "Verification", "Ignored")
 _CALLER = 5  # frames from a check to the caller of SafetensorsStreamer()
 _ARGUMENTS = {

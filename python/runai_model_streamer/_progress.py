@@ -15,7 +15,7 @@ from runai_model_streamer._units import size_text
 Progress = Callable[[int, int], None]
 """(bytes so far, bytes in all)"""
 
-_EVERY = 5.0  # seconds between lines where there is no tqdm
+_EVERY = 5.0  # seconds between lines if there is no tqdm
 
 
 def to_callback(progress: Progress | bool | None, source: str) -> Progress | None:

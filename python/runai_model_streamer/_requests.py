@@ -128,7 +128,7 @@ class FileChunks:
         return sum(self.sizes)
 
     def max_chunk_size(self) -> int:
-        """The largest size in bytes; 0 where there is none."""
+        """The largest size in bytes; 0 if there is none."""
         return max(self.sizes, default=0)
 
 

@@ -371,7 +371,7 @@ class SafetensorsStreamer:
         targets = {} if into_ is None else into_.targets
         distributed = {} if into_ is None else into_.distributed
         if written:
-            note_writes(targets.values())  # also where the load fails half way
+            note_writes(targets.values())  # also if the load fails half way
             note_writes(distributed.values())
         # Made while they are submitted: the first file is read while the next header is parsed.
         requests = self._requests(chosen, targets if written else {})

@@ -39,7 +39,7 @@ class Run:
     sizes: list[int]
     """Of all ranges of the request, in bytes."""
     check: Callable[[], None] | None = None
-    """Where `data` is the file's own pages: raises when they may not be touched any more. To be
+    """If `data` is the file's own pages: raises when they may not be touched any more. To be
     called before each range is handed out: pages that a truncation took away are a SIGBUS."""
 
 
@@ -94,7 +94,7 @@ class Session:
     def open_each(
         self, paths: Sequence[str], prefix_bytes: int = 0, versions: Sequence[str] = ()
     ) -> Iterator[native.OpenedFile]:
-        """open(), where a file that can't be opened says so in its own `error`, and is there as
+        """open(), but a file that can't be opened says so in its own `error`, and is there as
         soon as it and those before it are. All are open when the iterator has come to its end."""
         return itertools.chain.from_iterable(self.opening(paths, prefix_bytes, versions))
 

@@ -117,7 +117,7 @@ def _filled(
     fresh: Iterator[tuple[str, torch.Tensor]],
     wanted: WantedTensors,
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Destinations where `tensors` have one, else what `fresh` makes of them."""
+    """Destinations if `tensors` have one, else what `fresh` makes of them."""
     into = wanted.into
     if wanted.written and all(tensor.name in into for tensor in tensors):
         return ((tensor.name, wanted.target(tensor.name)) for tensor in tensors)

@@ -75,7 +75,7 @@ class SafetensorsReader(StorageReader):  # type: ignore[misc]
     """Reads safetensors files for ``torch.distributed.checkpoint.load()``, with any load planner.
 
     Each rank reads only the bytes that its plan asks for: the shards of its DTensors, of any mesh.
-    Reads go straight into the tensors of the state dict where these are contiguous and have the
+    Reads go straight into the tensors of the state dict if these are contiguous and have the
     dtype of the file. The files may be sharded ones of torch's HuggingFaceStorageWriter. One thread
     at a time.
     """

@@ -64,7 +64,7 @@ struct STREAMER_EXPORT ErrorDetail {
                          // "http://10.0.0.1:9000 (AWS_ENDPOINT_URL)"
   std::string identity;  // which credentials were used and where they came from; never a secret
   std::string hint;      // what to do about it
-  int attempts = 0;      // how often it was tried, where that was more than once
+  int attempts = 0;      // how often it was tried, if more than once
 };
 
 // Thread-compatible value. A successful status is one null pointer.

@@ -29,7 +29,7 @@ namespace streamer {
 // or throws std::bad_alloc if there is not enough for a status; next() then ends the stream.
 class STREAMER_EXPORT Stream {
  public:
-  // kInvalid where an option is out of its range.
+  // kInvalid if an option is out of its range.
   static Result<std::unique_ptr<Stream>> create(Options options);
   // Cancels the reads in flight, detaches views, and joins the workers. One that the storage does
   // not let go (a read of a file server that hangs) is waited for only while it writes to a

@@ -18,7 +18,7 @@
  * RUNAI_FILE_STREAMER_INVALID.
  *
  * Functions return one of the codes below unless they say otherwise; no C++ exception leaves them.
- * Symbols carry the version node RUNAI_FILE_STREAMER_1.0, or 1.1 where this header says so.
+ * Symbols carry the version node RUNAI_FILE_STREAMER_1.0, or 1.1 if this header says so.
  *
  * Copyright the Model Streamer authors. Apache-2.0.
  */

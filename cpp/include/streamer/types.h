@@ -30,7 +30,7 @@ STREAMER_EXPORT const char* source_kind_name(SourceKind kind) noexcept;
 STREAMER_EXPORT Result<SourceKind> source_kind_of(const std::string& path);
 
 // The key of an object, which patterns of names are compared with: what follows the bucket, host or
-// repository, decoded where the path is a URL. Of a file: its path.
+// repository, decoded if the path is a URL. Of a file: its path.
 STREAMER_EXPORT std::string object_key(const std::string& path);
 
 // What the scheme of a path tells beyond the kind of storage.
@@ -206,7 +206,7 @@ struct Strides {
 };
 
 // `size` bytes at `offset` of a file; with `strides`, `size` bytes at the places that these say,
-// counted from `offset`, which are packed in memory: `size` is the run times all counts. Where
+// counted from `offset`, which are packed in memory: `size` is the run times all counts. If
 // `destination` is null the engine finds the memory, aligned to `alignment` (a power of two, at
 // most 64). A destination must hold `size` bytes, stay valid until the range was delivered or the
 // stream is destroyed, and be written by nobody else.
@@ -221,9 +221,8 @@ struct Range {
 // What the memory of a range without a destination may be. Views are pages of a file in the page
 // cache, which cost nothing; only files have them.
 enum class Ownership : int {
-  // Memory of whoever holds it. It may be a view at first;
-  // Stream::detach_views() tells when it is no more. Most views are dropped
-  // before, and cost nothing.
+  // Memory of whoever holds it. It may be a view at first; Stream::detach_views() tells when it is
+  // no more. Most views are dropped before, and cost nothing.
   kOwned = 0,
   // A view for as long as it is held, also after the stream. Whoever changes the file in place
   // changes it, and whoever truncates the file ends the processes that touch it (SIGBUS).
@@ -247,13 +246,12 @@ struct Ready {
   std::uint32_t file = 0;
   std::uint32_t first_range = 0;  // index into the entry's ranges
   std::uint32_t count = 0;
-  std::byte* data = nullptr;  // engine memory that holds all of them; null where the caller's
+  std::byte* data = nullptr;  // engine memory that holds all of them; null: the caller's
   std::uint64_t data_size = 0;
   bool view = false;                     // `data` is the file's own pages: see Ownership
-  std::vector<std::uint64_t> positions;  // of each range in `data`; empty where the caller's
-  std::shared_ptr<void>
-      memory;     // keeps `data` alive, also after the stream; any thread may drop it
-  Status status;  // not ok: none of these ranges can be used
+  std::vector<std::uint64_t> positions;  // of each range in `data`; empty: the caller's
+  std::shared_ptr<void> memory;  // keeps `data`, also after the stream; any thread may drop it
+  Status status;                 // not ok: none of these ranges can be used
 };
 
 struct Batch {
@@ -280,8 +278,7 @@ struct Stats {
   std::uint64_t memory_limit = 0;    // in force; UINT64_MAX: none
   int threads = 0;                   // workers started
   int concurrency = 0;               // reads allowed at once, last
-  std::map<std::string, std::uint64_t>
-      bytes_by_strategy;  // "mapped", "buffered", "direct", "http"...
+  std::map<std::string, std::uint64_t> bytes_by_strategy;  // "mapped", "buffered", "http"...
   // What bounded the load: consumer; window (the memory limit); of storage over a network link
   // (more connections brought no more), connections (no more were allowed) or processors; else
   // storage; none if nothing waited for a tenth of the time.

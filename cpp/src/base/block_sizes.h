@@ -1,4 +1,4 @@
-// How small ranges are grouped: by the engine, and by the Python package where it fills memory
+// How small ranges are grouped: by the engine, and by the Python package if it fills memory
 // itself.
 #pragma once
 

@@ -33,7 +33,7 @@ std::uint64_t read_number(const std::string& path) {
   return value == 0 || value > (std::uint64_t{1} << 60) ? kNoLimit : value;
 }
 
-// The cgroup's directory: its own path where the hierarchy is visible, else the root of the mount,
+// The cgroup's directory: its own path if the hierarchy is visible, else the root of the mount,
 // which is the container's.
 struct Cgroup {
   std::string directory;

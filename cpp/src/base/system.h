@@ -12,7 +12,7 @@ inline constexpr std::uint64_t kNoLimit = ~std::uint64_t{0};
 std::uint64_t cgroup_memory_limit();
 
 // Memory that can be used without swapping: the lower of MemAvailable and what the cgroup leaves,
-// page cache counted as free. kNoLimit where it can't be told.
+// page cache counted as free. kNoLimit if it can't be told.
 std::uint64_t available_memory();
 
 // Bytes of addresses that the process may still map (RLIMIT_AS), or kNoLimit.
@@ -21,7 +21,7 @@ std::uint64_t address_space_left();
 // Descriptors that the process may have (RLIMIT_NOFILE), or kNoLimit.
 std::uint64_t descriptor_limit();
 
-// EMFILE or ENFILE where no descriptor is left, else 0: what fails for lack of one does not always
+// EMFILE or ENFILE if no descriptor is left, else 0: what fails for lack of one does not always
 // tell.
 int exhausted_descriptors();
 // The hint for errors of that kind.

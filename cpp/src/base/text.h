@@ -19,8 +19,7 @@ std::optional<std::uint64_t> parse_number(std::string_view text, int base = 10);
 void append_utf8(std::uint32_t code, std::string* out);
 struct Utf8Character {
   std::uint32_t code;
-  std::size_t
-      size;  // in bytes; 0: the text does not begin with UTF-8, and `code` is its first byte
+  std::size_t size;  // in bytes; 0: the text does not begin with UTF-8, `code` is its first byte
 };
 // The character at the front of `text`, which is not empty, by RFC 3629.
 Utf8Character first_character(std::string_view text);

@@ -59,7 +59,7 @@ class Destination {
 };
 
 // The destination for `device`. Its staging memory counts against `budget`.
-// kUnsupported or kDevice with the reason where it can't be used.
+// kUnsupported or kDevice with the reason if it can't be used.
 Result<std::unique_ptr<Destination>> make_destination(Device device, const Options& options,
                                                       MemoryBudget& budget);
 

@@ -23,7 +23,7 @@ class ConcurrencyController {
   // more reads are tried while the `processors` of the machine are the bound.
   ConcurrencyController(int fixed, const SourceTraits& traits, int processors);
 
-  // Starts with more where responses begin late. Ignored once reads have ended or the server has
+  // Starts with more if responses begin late. Ignored once reads have ended or the server has
   // refused one, and if a number was chosen.
   void start(const Proximity& proximity);
   // The server has asked to slow down. Heeded once for all reads that were in flight together.

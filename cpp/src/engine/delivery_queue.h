@@ -33,7 +33,7 @@ class DeliveryQueue {
   bool is_front(const Block& block) const { return !blocks_.empty() && &block == &blocks_.front(); }
 
   // The blocks at the front that are complete: at most some MiB, unless one block is larger, and of
-  // one file where there are views.
+  // one file if there are views.
   // Buffers of the batch before the last one that are still alive are kept by the consumer: they
   // stop counting against the budget. Nothing changes if it throws.
   std::vector<Block> take_batch();

@@ -47,8 +47,8 @@ class FlowControl {
     sources_.emplace(kind, Source{limits, limits.chunk_bytes});
   }
   const SourceLimits& limits(SourceKind kind) const { return sources_.at(kind).limits; }
-  // Bytes of one read: more where the storage limits the rate of requests, or will do so soon, and
-  // fewer where memory is short for as many reads as are wanted.
+  // Bytes of one read: more if the storage limits the rate of requests, or will do so soon, and
+  // fewer if memory is short for as many reads as are wanted.
   std::uint64_t chunk_bytes(SourceKind kind) const;
   // See ConcurrencyController::start().
   void start(SourceKind kind, const Proximity& proximity);

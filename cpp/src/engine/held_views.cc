@@ -77,7 +77,7 @@ class HeldViews::View {
   }
 
  private:
-  // Not the object where there is a mapping: it has descriptors, and a view may live for ever.
+  // Not the object if there is a mapping: it has descriptors, and a view may live for ever.
   const std::shared_ptr<ViewMapping> mapping_;
   const std::shared_ptr<const Object> object_;
   const std::uint64_t offset_;

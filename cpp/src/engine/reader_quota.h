@@ -42,7 +42,7 @@ class ReaderQuota {
   }
 
   // Begins the use of `slot`. If it has no reader, one is moved there, or the caller makes one:
-  // true. Waits where all readers of the kind are in use: their users wait for no other reader of
+  // true. Waits if all readers of the kind are in use: their users wait for no other reader of
   // that kind.
   bool begin(SourceKind kind, ReaderSlot* slot) EXCLUDES(mutex_) {
     const MutexLock lock(mutex_);

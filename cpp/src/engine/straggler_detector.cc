@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kBetweenChecks{10};
 constexpr double kSlack = 0.1;         // seconds; what takes less longer than usual does not matter
-constexpr double kSlackIdle = 0.05;    // the same where everybody waits for it
+constexpr double kSlackIdle = 0.05;    // the same when everybody waits for it
 constexpr double kTimesTypical = 2;    // the rest of a straggler would take so many whole reads
 constexpr int kFreshFactor = 2;        // times longer for a connection that still gets faster,
 constexpr double kFreshWaits = 4;      // and so many times until a response begins, to connect

@@ -33,7 +33,7 @@ struct SourceTraits {
   std::uint64_t max_chunk_bytes = 0;   // to which reads may grow; 0: they do not
   std::uint64_t view_chunk_bytes = 0;  // of one prefault(): parts end at multiples of it
   std::uint64_t min_chunk_bytes = 0;   // the least that a setting may choose
-  std::uint64_t window_bytes = 0;      // memory that keeps it busy, where nobody sets a limit
+  std::uint64_t window_bytes = 0;      // memory that keeps it busy, if nobody sets a limit
   // Of a source that finds out itself. Null: the engine finds the number, between the following
   // two.
   std::shared_ptr<const WantedReads> reads;
@@ -43,7 +43,7 @@ struct SourceTraits {
   // does.
   std::shared_ptr<const std::atomic<std::uint64_t>> refusals;
   double target_rate = 0;          // bytes per second that the user expects; 0: not said
-  int open_concurrency = 0;        // objects opened at once where storage is far; 0: as reads
+  int open_concurrency = 0;        // objects opened at once if storage is far; 0: as reads
   std::uint64_t reader_bytes = 0;  // memory that each reader holds (transport buffers)
   bool stragglers = false;         // slow reads may be aborted; see ReadProgress
   bool skips_gaps = false;         // a read passes over what it need not read, at no cost
@@ -68,7 +68,7 @@ class Object {
   std::uint64_t size() const { return size_; }
   const std::string& version() const { return version_; }
 
-  // The object's bytes in the address space, aligned to 64, or null where they can't be there.
+  // The object's bytes in the address space, aligned to 64, or null if they can't be there.
   // Only addresses that Reader::prefault() made present may be touched.
   virtual std::byte* view() const { return nullptr; }
   // Whether [offset, offset + size) is better handed out as a part of the view than read: then
@@ -76,7 +76,7 @@ class Object {
   virtual bool acquire_view(std::uint64_t /*offset*/, std::uint64_t /*size*/) const {
     return view() != nullptr;
   }
-  // What view() belongs to; null where the object itself keeps it.
+  // What view() belongs to; null if the object itself keeps it.
   virtual std::shared_ptr<ViewMapping> mapping() const { return nullptr; }
   // Puts memory of the process, of the same content, in the place of a part of the view. From then
   // on whoever changes the object does not change the part, and nobody can take it away. Offset and
@@ -133,7 +133,7 @@ using ListCallback = std::function<void(ListedObject object)>;
 class Reader {
  public:
   virtual ~Reader() = default;
-  // Opens `path` and reads its first bytes into `prefix`, in one request where possible.
+  // Opens `path` and reads its first bytes into `prefix`, in one request if possible.
   virtual Result<Opened> open(const std::string& path, std::span<std::byte> prefix) = 0;
   // The same of an object that a list told, with ListedObject::version: kChanged if it is another
   // one by now. An empty version is any.
@@ -153,7 +153,7 @@ class Reader {
   // Makes [offset, offset + size) of object.view() present in memory.
   virtual Status prefault(const Object& object, std::uint64_t offset, std::uint64_t size,
                           ReadReport* report);
-  // How `path`, of an object or a directory, is reached. kInvalid where nothing is in between.
+  // How `path`, of an object or a directory, is reached. kInvalid if nothing is in between.
   virtual Result<Access> access(const std::string& path);
   // Calls `found` for every object below the directory `prefix`, in no order.
   virtual Status list(const std::string& prefix, bool recursive, const ListCallback& found) = 0;
@@ -177,7 +177,7 @@ struct SourceContext {
   MemoryBudget* budget = nullptr;  // of buffers beside SourceTraits::reader_bytes; null: no limit
 };
 
-// kUnsupported where this build leaves the kind out.
+// kUnsupported if this build leaves the kind out.
 Result<std::unique_ptr<Source>> make_source(SourceKind kind, const SourceContext& context);
 
 }  // namespace streamer

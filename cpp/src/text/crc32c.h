@@ -1,4 +1,4 @@
-// CRC-32C (Castagnoli), in hardware where the processor has it.
+// CRC-32C (Castagnoli), in hardware if the processor has it.
 #pragma once
 
 #include <cstddef>

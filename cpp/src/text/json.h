@@ -18,7 +18,7 @@ struct Json {
   std::vector<Json> items;  // kArray; kObject: the values
   std::vector<std::string> keys;  // kObject
 
-  // The member `key`; a null value where there is none.
+  // The member `key`; a null value if there is none.
   const Json& operator[](std::string_view key) const;
   std::string string(std::string_view key) const;  // the text of a string or number, or empty
   std::optional<std::int64_t> integer(

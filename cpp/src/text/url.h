@@ -18,7 +18,7 @@ struct Url {
   std::string path;    // encoded, starts with '/' or is empty
   std::string query;   // encoded, without '?'
 
-  // host, and the port where it is not the scheme's own: what Host says.
+  // host, and the port if it is not the scheme's own: what Host says.
   std::string authority() const;
   std::string origin() const { return scheme + "://" + authority(); }
   std::string to_string() const;

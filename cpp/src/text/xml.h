@@ -15,7 +15,7 @@ struct XmlElement {
   std::vector<XmlElement> children;
 
   const XmlElement* child(std::string_view child_name) const;      // the first, or null
-  std::string_view child_text(std::string_view child_name) const;  // empty where there is none
+  std::string_view child_text(std::string_view child_name) const;  // empty if there is none
 };
 
 // The root element; nothing if the document is malformed, is nested too deeply or has more than a

@@ -1,6 +1,6 @@
 """What commands print: tables and lines for people, or one JSON document for programs.
 
-Where standard output is no terminal, or NO_COLOR is set, text is plain: no colours, no boxes, and
+If standard output is no terminal, or NO_COLOR is set, text is plain: no colours, no boxes, and
 nothing is cut.
 """
 

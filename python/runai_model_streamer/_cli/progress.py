@@ -21,7 +21,7 @@ from runai_model_streamer._cli.output import is_plain
 
 @contextlib.contextmanager
 def bar(text: str, wanted: bool = True) -> Iterator[Callable[[int, int], None] | None]:
-    """A function to call with (bytes so far, bytes in all); None where no terminal shows it. It is
+    """A function to call with (bytes so far, bytes in all); None if no terminal shows it. It is
     on standard error, so that standard output can be read by programs."""
     if not wanted or is_plain(sys.stderr):
         yield None

@@ -1,4 +1,4 @@
-"""Azure credentials by azure-identity, where it is installed and nothing simpler is set."""
+"""Azure credentials by azure-identity, if it is installed and nothing simpler is set."""
 
 from __future__ import annotations
 

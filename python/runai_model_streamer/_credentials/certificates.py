@@ -8,7 +8,7 @@ _NAME = "RUNAI_STREAMER_FALLBACK_CA_FILE"
 
 
 def fallback() -> dict[str, str]:
-    """The engine's setting that names certifi's file; empty where that is not installed."""
+    """The engine's setting that names certifi's file; empty if that is not installed."""
     if os.environ.get(_NAME):
         return {}
     try:

@@ -1,4 +1,4 @@
-"""Google credentials by google-auth, where it is installed."""
+"""Google credentials by google-auth, if it is installed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _installed() -> bool:
 
 
 def _load(path: str | None) -> Any:
-    """None where google-auth finds nothing; the engine then says what may be done."""
+    """None if google-auth finds nothing; the engine then says what may be done."""
     import google.auth
     import google.auth.exceptions
 

@@ -79,7 +79,7 @@ class TorchMemory(HostMemory):
         self.ordinal = index
 
     def allocate(self, size: int) -> torch.Tensor:
-        """`size` bytes, aligned to 512. torch.OutOfMemoryError where the device has no more."""
+        """`size` bytes, aligned to 512. torch.OutOfMemoryError if the device has no more."""
         return torch.empty(size, dtype=torch.uint8, device=self.device)
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -238,7 +238,7 @@ class CudaSink:
         return Run(request.id, first, ready.count, data, [], request.sizes)
 
     def _submit_more(self, session: Session, must: bool) -> None:
-        """Submits what fits; `must`: raises where the device has no memory for any of it. To call
+        """Submits what fits; `must`: raises if the device has no memory for any of it. To call
         it for every tensor costs little: it waits until an eighth of the limit is free."""
         if not self._waiting or (self._in_flight and self._ahead > self._limit - self._limit // 8):
             return

@@ -53,7 +53,7 @@ def _intervals(starts: list[int], sizes: list[int]) -> list[tuple[int, int]]:
 def check_objects(
     channel: Channel, paths: Sequence[str], objects: Sequence[Sequence[tuple[int, str]]]
 ) -> None:
-    """Raises where ranks opened different versions of an object."""
+    """Raises if ranks opened different versions of an object."""
     for number, path in enumerate(paths):
         first = objects[0][number]
         for rank, one in zip(channel.ranks, objects, strict=True):
@@ -87,7 +87,7 @@ def unpack_prefixes(packed: bytes) -> list[Prefix]:
 def agree_on_plan(
     channel: Channel, plan: Plan, active: Sequence[int], share: bool
 ) -> SharedStaging | None:
-    """Raises where ranks came to different plans.
+    """Raises if ranks came to different plans.
 
     Returns the staging memory that they share, if `share` says that they may, and all of them can.
     `active` are the indices of the plan's members in the channel.

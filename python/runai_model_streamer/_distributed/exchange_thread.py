@@ -198,7 +198,7 @@ class ExchangeThread:
             thread.join(_STOP_SECONDS)
 
     def leave(self) -> None:
-        """Ends the thread, also where it only waits for others to have got theirs."""
+        """Ends the thread, also if it only waits for others to have got theirs."""
         if os.getpid() != self._process:
             return
         self.stop()

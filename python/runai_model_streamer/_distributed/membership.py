@@ -120,7 +120,7 @@ def _value(value: object) -> str:
 def reason_to_read_alone(
     settings: DistSettings, hellos: Sequence[dict[str, Any]], needed_device_bytes: int
 ) -> str:
-    """Why the ranks agree not to share the reading; empty where they do share it."""
+    """Why the ranks agree not to share the reading; empty if they share it."""
     if any(one["free"] is not None and one["free"] < needed_device_bytes for one in hellos):
         return f"a rank has less than {needed_device_bytes} bytes of device memory left for staging"
     if settings.mode == "auto" and all(one["cached"] >= CACHED_THRESHOLD for one in hellos):

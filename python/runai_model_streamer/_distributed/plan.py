@@ -2,7 +2,7 @@
 
 Every rank computes the plan by itself from equal arguments; it never travels. Bytes that the same
 ranks want form a class. Each of the rounds moves an equal share of every class, so the ranks are
-busy in equal measure all the time, and where everybody wants everything, the one class is moved in
+busy in equal measure all the time, and if everybody wants everything, the one class is moved in
 the order of the files.
 """
 
@@ -143,7 +143,7 @@ class _Class:
                 by_file.setdefault(extent[0], []).append(extent)
             lanes: list[list[Extent]] = [[] for _ in receivers]
             loads = [0] * count
-            # The largest first, to who has least: even where files differ in size.
+            # The largest first, to who has least: even if files differ in size.
             for file in sorted(by_file, key=lambda f: (-sum(e - s for _, s, e in by_file[f]), f)):
                 least = loads.index(min(loads))
                 lanes[least] += by_file[file]
@@ -212,7 +212,7 @@ class Plan:
         )
 
     def digest(self) -> str:
-        """Equal where plans are."""
+        """Equal if the plans are equal."""
         return hashlib.sha256(self._text.encode()).hexdigest()[:32]
 
 

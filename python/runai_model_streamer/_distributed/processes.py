@@ -34,7 +34,7 @@ def lives(process: dict[str, Any]) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """When the process was started, as the kernel counts; empty where it is ending, None where it
+    """When the process was started, as the kernel counts; empty if it is ending, None if it
     is not to be seen."""
     stat = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     if len(stat) <= 19:

@@ -35,7 +35,7 @@ class Channel(StoreClient):
     """The messages of one stream between `ranks`. One thread at a time, but for abort().
 
     Every rank makes the same calls in the same order. Any call raises the error of the rank that
-    called abort(), or a PeerError where somebody is silent for `timeout` seconds.
+    called abort(), or a PeerError if somebody is silent for `timeout` seconds.
     """
 
     def __init__(

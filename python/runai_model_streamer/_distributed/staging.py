@@ -93,7 +93,7 @@ class SharedMemory:
 
 
 def attach(address: Sequence[int]) -> torch.Tensor:
-    """The memory that another process of this node offers; an OSError where that can't be had."""
+    """The memory that another process of this node offers; an OSError if that can't be had."""
     pid, descriptor, device, inode, size = address
     path = f"/proc/{pid}/fd/{descriptor}"
     status = os.stat(path)
@@ -119,7 +119,7 @@ def _owned_bytes(plan: Plan, members: int) -> list[int]:
 
 
 class SharedStaging:
-    """The pieces that this rank reads, where the ranks of its node can see them.
+    """The pieces that this rank reads, if the ranks of its node can see them.
 
     `offers` are the addresses of the memory of each member, this one's included.
     """
@@ -140,7 +140,7 @@ class SharedStaging:
 
     @classmethod
     def offer(cls, plan: Plan, member: int, members: int) -> SharedMemory | None:
-        """This member's memory; None where the system has none to share."""
+        """This member's memory; None if the system has none to share."""
         size = cls.buffers * _owned_bytes(plan, members)[member]
         try:
             return SharedMemory(max(size, mmap.PAGESIZE))

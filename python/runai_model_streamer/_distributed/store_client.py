@@ -30,7 +30,7 @@ def _never() -> bool:
 
 
 def _starts(thread: threading.Thread) -> bool:
-    """False where the system has no thread."""
+    """False if the system has no thread."""
     try:
         thread.start()
     except RuntimeError:
@@ -44,7 +44,7 @@ _connection: tuple[int, Any, Any] | None = None
 def _connection_to(store: Any) -> Any:
     """A connection to `store` of this package's own: one for all streams of this process.
 
-    Making one takes seconds where names of addresses are looked up in vain, and each has its other
+    Making one takes seconds if names of addresses are looked up in vain, and each has its other
     end in the store's process. Threads can share it, since no call here waits in the store.
     """
     global _connection
@@ -113,7 +113,7 @@ class StoreClient:
         )
 
     def patiently(self, work: Callable[[], T]) -> T:
-        """What `work` returns, which calls the store; left alone where the store is stuck."""
+        """What `work` returns, which calls the store; left alone if the store is stuck."""
         values: list[T] = []
         failures: list[BaseException] = []
         done = threading.Event()

@@ -206,7 +206,7 @@ class DistributedStreamer(ByteStreamer):
 
 
 def _reason_against(settings: DistSettings, group: Any, memory: HostMemory) -> str:
-    """Why this rank does not share, as far as it knows by itself; empty where it may."""
+    """Why this rank does not share, as far as it knows by itself; empty if it may."""
     if settings.mode == "0":
         return "RUNAI_STREAMER_DIST=0"
     needed, kind = memory.backend, memory.device.type

@@ -87,7 +87,7 @@ class GlooTransport:
 
 
 class NcclTransport:
-    """Memory of a GPU: one all-gather where all want the same, else grouped sends."""
+    """Memory of a GPU: one all-gather if all want the same, else grouped sends."""
 
     name = "nccl"
 

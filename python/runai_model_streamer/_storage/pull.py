@@ -107,7 +107,7 @@ def weights_below(
     source: str, destination: str, credentials: S3Credentials | None = None
 ) -> dict[str, str]:
     """The paths of the safetensors files below `source`, by the files that pull_objects() would
-    make of them. Raises where they would lie outside of `destination`, or be the same."""
+    make of them. Raises if they would lie outside of `destination`, or be the same."""
     wanted = [
         _Wanted(path, _target(destination, _relative(source, path), path), size, version)
         for path, size, version in list_objects(source, True, credentials)
@@ -150,7 +150,7 @@ def _decoded(path: str, name: str) -> str:
 
 
 def _target(destination: str, relative: str, path: str) -> str:
-    """The file for an object; RunaiStreamerInvalidInputException where it would lie elsewhere."""
+    """The file for an object; RunaiStreamerInvalidInputException if it would lie elsewhere."""
     if ".." in relative.split("/") or "\0" in relative:
         raise RunaiStreamerInvalidInputException(
             f"{path}: its name would place the file outside of the directory {destination!r}",

@@ -87,7 +87,7 @@ class LoadCheck:
         """`runs`, each after it was hashed; `number_of` maps the id of a request to its file.
 
         Takes further runs only while the next one is being hashed, so that files are hashed at
-        once where hashing is slower than the storage. Raises StreamerDigestError instead of the
+        once if hashing is slower than the storage. Raises StreamerDigestError instead of the
         last run of a file that is not what the manifest says.
         """
         ahead: deque[_Job] = deque()

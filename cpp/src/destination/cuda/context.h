@@ -11,7 +11,7 @@ namespace streamer::gpu {
 class DeviceContext {
  public:
   // The context that is current in this thread if it is of device `ordinal`, else the device's
-  // primary context if it is active (PyTorch's is). kDevice where there is neither.
+  // primary context if it is active (PyTorch's is). kDevice if there is neither.
   static Result<DeviceContext> find(const Driver& driver, int ordinal);
 
   DeviceContext(DeviceContext&& other) noexcept;

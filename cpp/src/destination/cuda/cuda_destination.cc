@@ -36,7 +36,7 @@ PinnedPool::Limits pool_limits(std::uint64_t pinned, const Options& options,
   PinnedPool::Limits limits;
   limits.bytes = std::min(pinned, budget.limit());
   limits.copying_enough = kCopyingEnough;
-  // At least four slots where the limit allows: one is read into while others are copied from.
+  // At least four slots if the limit allows: one is read into while others are copied from.
   const std::uint64_t most = std::max(options.chunk_bytes, kMaxSlot);
   limits.max_slot = std::bit_floor(std::clamp(limits.bytes / 4, kMinSlot, most));
   return limits;
@@ -68,7 +68,7 @@ class CudaDestination : public Destination {
     return {};
   }
 
-  // Has files read by GPUDirect Storage where that works.
+  // Has files read by GPUDirect Storage if that works.
   void use_gpudirect(const std::string& library) {
     auto direct = GpuDirect::open(context_, library);
     if (direct) {

@@ -26,7 +26,7 @@ std::string dl_reason() {
   return reason != nullptr ? reason : "unknown reason";
 }
 
-// The library of this system. HIP's is taken where PyTorch for ROCm has loaded it, or by its name.
+// The library of this system. HIP's is taken if PyTorch for ROCm has loaded it, or by its name.
 void* open_default(std::string* why) {
   if (void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL)) return library;
   *why = dl_reason();

@@ -82,8 +82,8 @@ inline constexpr int kCaptureRelaxed = 2;  // what this thread calls ends no cap
 
 class Driver {
  public:
-  // Loads and initialises the driver: the library `path`, or, where it is empty, the system's.
-  // kDevice with the reason where there is none. Thread-safe; a driver stays loaded for the life of
+  // Loads and initialises the driver: the library `path`, or, if it is empty, the system's.
+  // kDevice with the reason if there is none. Thread-safe; a driver stays loaded for the life of
   // the process.
   static Result<const Driver*> load(const std::string& path);
 

@@ -18,7 +18,7 @@ namespace streamer::gpu {
 // Thread-safe. What can't be read in this way is left to others, with the reason kept.
 class GpuDirect {
  public:
-  // `library`: a path; empty: the system's. kUnsupported with the reason where it can't be used.
+  // `library`: a path; empty: the system's. kUnsupported with the reason if it can't be used.
   static Result<std::unique_ptr<GpuDirect>> open(const DeviceContext& context,
                                                  const std::string& library);
   // Files must still be open.
@@ -27,7 +27,7 @@ class GpuDirect {
   GpuDirect& operator=(const GpuDirect&) = delete;
 
   // Reads consecutive bytes of the file `fd` from `offset` to the device addresses of `segments`.
-  // False where it can't: then none of them can be relied on.
+  // False if it can't: then none of them can be relied on.
   bool read(int fd, std::uint64_t offset, std::span<const iovec> segments);
   // Whether it was used, and the first reason why something was not read, in words.
   std::string summary() const;

@@ -124,7 +124,7 @@ class FileDescriptors {
 
   // `kind` other than kStream. An error of the system, or kChanged: the path is another file's now.
   Result<Borrowed> borrow(DescriptorKind kind) const;
-  // A stream that stands at `offset`, else one that nobody uses, else a new one; where there are
+  // A stream that stands at `offset`, else one that nobody uses, else a new one; if there are
   // too many, the shared descriptor.
   Result<Borrowed> borrow_stream(std::uint64_t offset) const;
 

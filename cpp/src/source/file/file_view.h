@@ -17,7 +17,7 @@ namespace streamer {
 // Thread-safe. Writable, since tensors are; private, so that the file never is.
 class FileView final : public ViewMapping {
  public:
-  // Null where the file can't be mapped, with the errno, or the kernel can't populate mappings (0).
+  // Null if the file can't be mapped, with the errno, or the kernel can't populate mappings (0).
   static std::unique_ptr<FileView> map(int fd, std::uint64_t size, int* os_error);
   ~FileView() override;
   FileView(const FileView&) = delete;

@@ -20,12 +20,12 @@ class PageSwap {
   PageSwap& operator=(const PageSwap&) = delete;
 
   // Moves the first `*swapped` bytes of `memory`, with the content of `pages`, into the place of
-  // those. Returns 0 if that is at least a page, else an errno: EFAULT where the pages are not
+  // those. Returns 0 if that is at least a page, else an errno: EFAULT if the pages are not
   // there any more. Touches `pages` by system calls only, so that such pages are no signal.
   //
   // `size` is whole pages, at most kMostBytes, private to this process and present. Other threads
   // may read them meanwhile, and write to them: what they write after it was copied is found by
-  // way of a second reference to the pages, and copied, too. (Only where the system refuses that
+  // way of a second reference to the pages, and copied, too. (Only if the system refuses that
   // reference, such a write may be lost.)
   int replace(std::byte* pages, std::uint64_t size, std::byte* memory, std::uint64_t* swapped);
 

@@ -25,7 +25,7 @@ const char* standard_message(Code code) {
 }
 
 // The first words of an error that is no document of the protocol: a page of a proxy or of another
-// service. Empty where there are none.
+// service. Empty if there are none.
 std::string words_of(const std::string& page) {
   std::string words;
   bool tag = false;

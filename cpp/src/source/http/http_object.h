@@ -48,8 +48,8 @@ class CheckLater {
 
 class HttpObject : public Object {
  public:
-  // `check`: null where nothing is compared. `later`: what it is compared with is not known yet.
-  // `samples`: null where the version pins the content.
+  // `check` is null if nothing is compared. `later`: what it is compared with is not known yet.
+  // `samples` is null if the version pins the content.
   HttpObject(Location location, std::uint64_t size, Version version,
              std::unique_ptr<ContentCheck> check, bool later,
              std::unique_ptr<ContentSamples> samples)

@@ -141,7 +141,7 @@ struct Operation {
   const Location& location;
   std::function<Result<Request>(const CredentialsRef&)> make;
   std::function<BodySink*()> body;  // for the next attempt; may be empty
-  // Counts what an attempt has brought, in bytes; `done` where nothing is missing any more.
+  // Counts what an attempt has brought, in bytes; `done` if nothing is missing any more.
   std::function<std::uint64_t(bool* done)> progress;
   // After a refusal, or a response of another snapshot: whether `make` makes another request now.
   std::function<bool(const ServerError*)> changed;

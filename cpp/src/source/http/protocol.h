@@ -85,10 +85,10 @@ struct KnownError {
   const char* message;
   const char* hint;
 };
-// Completes `error` by its server_code; false where the table does not have it.
+// Completes `error` by its server_code; false if the table does not have it.
 bool apply_known(std::span<const KnownError> table, ServerError* error);
 
-// The container and the key that `path` has from `start` on (behind the scheme). kInvalid where
+// The container and the key that `path` has from `start` on (behind the scheme). kInvalid if
 // one is missing, with `example` as a hint.
 Result<Location> locate_in_container(const std::string& path, std::size_t start, bool directory,
                                      const char* example);
@@ -115,7 +115,7 @@ class Protocol {
  public:
   virtual ~Protocol() = default;
 
-  // Reads a path; with `directory` as the place to list. kInvalid where it makes no sense.
+  // Reads a path; with `directory` as the place to list. kInvalid if it makes no sense.
   virtual Result<Location> locate(const std::string& path, bool directory) const = 0;
 
   // Where requests for `location` go. `who` may name it; null: nobody does.
@@ -142,7 +142,7 @@ class Protocol {
     return {listed, "", false};
   }
 
-  // A signed request for `range`, or for the whole object where there is none, that fails if the
+  // A signed request for `range`, or for the whole object if there is none, that fails if the
   // object is not at `version` (unless its validator is empty).
   virtual Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
                                     const Version& version, const CredentialsRef& credentials) = 0;
@@ -164,14 +164,14 @@ class Protocol {
   virtual Version version_of(const Response& response) const {
     return {std::string(response.header("etag")), "", false};
   }
-  // The checksum of the whole object, where the response names it.
+  // The checksum of the whole object, if the response names it.
   virtual std::optional<Checksum> checksum_of(const Response& /*response*/) const {
     return std::nullopt;
   }
   // The same as a digest (MD5, 16 bytes), which only a read of the whole object can be compared
   // with; empty: none.
   virtual std::string md5_of(const Response& /*response*/) const { return {}; }
-  // A signed request for nothing but what checksum_of() needs; kUnsupported where reads bring it,
+  // A signed request for nothing but what checksum_of() needs; kUnsupported if reads bring it,
   // or nothing does.
   virtual Result<Request> make_checksum_request(const Location& /*location*/,
                                                 const Version& /*version*/,
@@ -215,7 +215,7 @@ class SingleIdentity : public Protocol {
   CredentialsCache cache_;
 };
 
-// The makers. Each reads its own settings and fails with kInvalid where they make no sense.
+// The makers. Each reads its own settings and fails with kInvalid if they make no sense.
 struct ProtocolContext {
   const Settings& settings;
   const CredentialsProvider& provider;  // may be empty

@@ -49,7 +49,7 @@ class RangeRead {
   std::optional<std::uint64_t> object_size() const { return object_size_; }
   const Version& version() const { return version_; }
   // Asks for the version by its id from now on, since the object is `gone` or was replaced. False
-  // where there is none, or that was done.
+  // if there is none, or that was done.
   bool read_by_id(bool gone);
   // Whether nothing had the name of the object when its version was first asked for by its id.
   bool gone() const { return gone_; }

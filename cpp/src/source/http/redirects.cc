@@ -152,7 +152,7 @@ void Redirects::follow(const std::string& requested, const Response& response, S
   error->decision = RetryDecision::kRetryAtOnce;
 }
 
-// False where that has just been tried.
+// False if that has just been tried.
 bool Redirects::forget(const std::string& target) {
   const MutexLock lock(mutex_);
   const auto it = origins_.find(target);

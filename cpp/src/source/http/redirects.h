@@ -24,7 +24,7 @@ std::string resolve_link(const Url& base, std::string link);
 
 // What pins a file: its ETag, or the time of its last change.
 std::string validator_of(const Response& response);
-// Makes the request fail where the file is another by now, as far as headers can.
+// Makes the request fail if the file is another by now, as far as headers can.
 void require_unchanged(Request* request, const std::string& validator);
 
 // RUNAI_STREAMER_HTTP_WHOLE_READ_LIMIT: what may be read from servers without ranges.

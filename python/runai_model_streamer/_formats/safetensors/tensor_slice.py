@@ -168,7 +168,7 @@ class TensorSlice(Generic[T]):
     """One tensor of a file, read on demand: ``slice[2:5]``, ``slice[7]``, ``slice[...]``.
 
     Only the bytes that numbers and slices select are read, in each dimension; those between two of
-    them only where that costs less than another read. Indices of other kinds, and steps, are
+    them only if that costs less than another read. Indices of other kinds, and steps, are
     applied to what was read. An index out of range raises IndexError. If the file changed after its
     header was read, reading raises StreamerChangedError.
     """

@@ -15,11 +15,11 @@ namespace streamer::http {
 class Connection;
 using CredentialsRef = std::shared_ptr<const Credentials>;
 
-// A value of credentials; empty where there is none.
+// A value of credentials; empty if there is none.
 std::string value_of(const Credentials& credentials, const char* name);
 
 // Thread-safe. Calls its resolvers one at a time and without a lock: meanwhile other threads get
-// what is still valid, and wait where nothing is.
+// what is still valid, and wait if nothing is.
 class CredentialsCache {
  public:
   // Seconds since the epoch.
@@ -27,7 +27,7 @@ class CredentialsCache {
   // A protocol's own way to find credentials. An empty `values` is valid: nobody.
   using Resolver = std::function<Result<Credentials>(const std::string& container, Connection&)>;
 
-  // Asks `provider` first where there is one, and `own` where that finds none. An identity without
+  // Asks `provider` first if there is one, and `own` if that finds none. An identity without
   // the value `required` only adds to what `own` finds.
   CredentialsCache(SourceKind kind, CredentialsProvider provider, Resolver own,
                    std::string required = {}, Clock clock = system_clock)

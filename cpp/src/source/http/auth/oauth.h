@@ -24,14 +24,14 @@ std::string form_encode(
 std::string base64url(std::string_view bytes);
 
 // A JSON web token signed with RS256. `claims` is a JSON document, `private_key` a PEM.
-// kCredentials where the key is unusable.
+// kCredentials if the key is unusable.
 Result<std::string> make_jwt(const std::string& claims, const std::string& private_key,
                              const std::string& key_id);
 
 // A JSON string literal.
 std::string json_quote(std::string_view text);
 
-// Adds the token as the header Authorization; false where there is none.
+// Adds the token as the header Authorization; false if there is none.
 bool set_bearer(Request* request, const Credentials& credentials);
 
 // Posts a form to a token service.
@@ -40,14 +40,14 @@ Request token_request(const std::string& url, std::string form);
 // Asks a metadata service, which is near or not there, with the header that keeps others out.
 Request metadata_request(const std::string& url, const char* header, const std::string& value);
 
-// Makes the request and reads the token of the response. kCredentials where the service refuses;
+// Makes the request and reads the token of the response. kCredentials if the service refuses;
 // `identity` and the service's own words are in the error.
 Result<Credentials> fetch_token(const Request& request, const std::string& identity,
                                 Connection& connection,
                                 Persistence persistence = Persistence::kService);
 
 // Grants of OAuth 2.0, each in exchange for a token: a signed statement of the account itself (RFC
-// 7523, claims of `audience` and `scope`), a refresh token, and a client's own secret or, where it
+// 7523, claims of `audience` and `scope`), a refresh token, and a client's own secret or, if it
 // has an assertion (RFC 7521), that.
 struct SigningKey {
   std::string pem, id;
@@ -65,7 +65,7 @@ Result<Credentials> token_from_client(const std::string& service, const Client& 
                                       const char* scope, const std::string& identity,
                                       Connection& connection);
 
-// The content of a small file that holds or describes a secret. kCredentials where it can't be
+// The content of a small file that holds or describes a secret. kCredentials if it can't be
 // read; `what` says in errors which one it is.
 Result<std::string> read_credential_file(const std::string& path, const std::string& what);
 

@@ -28,7 +28,7 @@ struct AzureAccount {
 };
 
 // From AZURE_STORAGE_CONNECTION_STRING, else from AZURE_STORAGE_ACCOUNT_NAME and its companions.
-// The name is empty where none of them is set.
+// The name is empty if none of them is set.
 Result<AzureAccount> read_azure_account(const Settings& settings);
 
 // The account's host and port that an https:// path names, as it is compared; nothing if the path

@@ -21,7 +21,7 @@ namespace {
 constexpr std::chrono::duration<double> kHalfLife = std::chrono::seconds(15);
 constexpr double kMostFaults = 12;
 // An address of the family that is not preferred counts as one with so many faults: it is used
-// where the other family does not work.
+// if the other family does not work.
 constexpr double kOtherFamily = 6;
 constexpr std::chrono::milliseconds kTick{20};
 

@@ -16,7 +16,7 @@ namespace streamer::http {
 
 // The addresses of one host. A new connection goes to the one with the fewest connections; each
 // recent fault of an address counts as if its connections were twice as many. Faults fade, so that
-// an address that has recovered is used again, and do not matter where all addresses have as many.
+// an address that has recovered is used again, and do not matter if all addresses have as many.
 // Not thread-safe; reads no clock.
 class AddressTable {
  public:

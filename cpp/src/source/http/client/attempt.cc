@@ -98,7 +98,7 @@ bool Attempt::aborted() const {
 
 void Attempt::advance(std::size_t size) {
   body->received += size;
-  if (body->sum != nullptr) {  // only where there are no gaps
+  if (body->sum != nullptr) {  // only if there are no gaps
     const auto* const data = static_cast<const std::byte*>(target().iov_base);
     body->sum->value = body->sum->add(std::span(data, size), body->sum->value);
     body->sum->size += size;

@@ -28,7 +28,7 @@ class Attempt {
   // Bytes of the body. False: the transfer ends here, well if `ended_early`, else see `abort`.
   bool write(const char* data, std::size_t size);
   // Memory that the next bytes of the body may be received into as they are, for which `stored`
-  // then stands in for `write`; empty where there is none, or so little that a copy costs less than
+  // then stands in for `write`; empty if there is none, or so little that a copy costs less than
   // a system call for it.
   std::span<char> room() const;
   // Whether the next bytes of the body go to memory of the caller, by `room` or by a copy.

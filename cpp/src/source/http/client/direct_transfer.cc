@@ -50,7 +50,7 @@ struct DirectTransfer::Channel {
   std::string origin;
   Clock::time_point used;
   int low_water = 1;  // bytes that wake who waits for the socket
-  // Of the server, where the transport has chosen it.
+  // Of the server, if the transport has chosen it.
   std::string host, address;
   AddressLease lease;
 
@@ -59,7 +59,7 @@ struct DirectTransfer::Channel {
     low_water = 1;
     lease.reset();
   }
-  // Fewer, larger reads, where so many bytes of the body are missing. Of what is still to come by
+  // Fewer, larger reads, if so many bytes of the body are missing. Of what is still to come by
   // way of TLS, the front of one record may have been read.
   void wake_at(std::uint64_t missing) {
     if (origin.starts_with("https")) missing -= std::min(missing, kRecord);

@@ -33,7 +33,7 @@ bool may_receive(Secret secret, const Url& target, const OwnHosts& own);
 bool same_origin(const std::string& a, const std::string& b);
 
 // The blob endpoint of an account of Azure (or of `domain`, unless that is empty): https, port 443,
-// and a host of one label before the domain. ACCOUNT-secondary counts, and ACCOUNT.zN where the
+// and a host of one label before the domain. ACCOUNT-secondary counts, and ACCOUNT.zN if the
 // domain has DNS zones.
 bool is_azure_account(const Url& url, std::string_view domain);
 

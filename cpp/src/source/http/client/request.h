@@ -41,7 +41,7 @@ struct Response {
   double seconds = 0;           // until all of it was there
   double waited = 0;            // until it began
 
-  // The first value of `name` (lower case); empty where there is none.
+  // The first value of `name` (lower case); empty if there is none.
   std::string_view header(std::string_view name) const {
     for (const Header& h : headers) {
       if (h.name == name) return h.value;

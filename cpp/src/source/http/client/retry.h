@@ -58,7 +58,7 @@ class RetryBudget {
   double tokens_ GUARDED_BY(mutex_) = 0;
 };
 
-// The value of Retry-After: seconds or a date. 0 where it says nothing; at most a minute.
+// The value of Retry-After: seconds or a date. 0 if it says nothing; at most a minute.
 std::chrono::milliseconds parse_retry_after(std::string_view value);
 
 }  // namespace streamer::http

@@ -49,7 +49,7 @@ std::vector<std::string> in_turn(std::vector<std::string> addresses) {
 // An attempt to reach one address.
 class Reaching {
  public:
-  // Begins it; where that fails at once, error() is not 0.
+  // Begins it; if that fails at once, error() is not 0.
   Reaching(std::string address, int port) : address_(std::move(address)) {
     addrinfo hints{};
     hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;

@@ -21,7 +21,7 @@ struct TrustStore {
 // For S3 AWS_CA_BUNDLE, then `trust_file` of the protocol's own configuration, SSL_CERT_FILE and
 // SSL_CERT_DIR, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, then where Debian, RHEL, SUSE and Alpine keep
 // theirs, then the file for systems
-// that have none. kInvalid where a file that was asked for can't be read.
+// that have none. kInvalid if a file that was asked for can't be read.
 Result<TrustStore> find_trust_store(const Settings& settings, SourceKind kind,
                                     const std::string& trust_file);
 
@@ -30,7 +30,7 @@ std::vector<std::string> directories_of(const TrustStore& store);
 
 // The certificates of `store`, parsed: that takes longer than a handshake, so that all connections
 // of the process share them until the file changes. Directories that are not there are passed over.
-// Null where nothing can be read. Thread-safe, and usable after a fork at any time.
+// Null if nothing can be read. Thread-safe, and usable after a fork at any time.
 std::shared_ptr<X509_STORE> load_certificates(const TrustStore& store);
 
 }  // namespace streamer::http

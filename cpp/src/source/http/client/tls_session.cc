@@ -105,7 +105,7 @@ const BIO_METHOD* socket_method() {
   return method;
 }
 
-// Null: no memory, or no certificates where `trust` names them.
+// Null: no memory, or no certificates although `trust` names them.
 std::shared_ptr<SSL_CTX> make_context(const TrustStore& trust,
                                       const std::shared_ptr<X509_STORE>& certificates) {
   std::shared_ptr<SSL_CTX> context(SSL_CTX_new(TLS_client_method()), SSL_CTX_free);

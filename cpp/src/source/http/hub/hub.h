@@ -45,7 +45,7 @@ Result<ListPage> read_hub_tree(const Response& response);
 
 // https://huggingface.co, or HF_ENDPOINT.
 Result<std::string> hub_endpoint(const Settings& settings);
-// HF_TOKEN, or the file that the hub's login writes. Empty values where there is none.
+// HF_TOKEN, or the file that the hub's login writes. Empty values if there is none.
 Result<Credentials> find_hub_token(const Settings& settings);
 
 }  // namespace streamer::http

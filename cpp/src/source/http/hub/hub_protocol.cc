@@ -130,7 +130,7 @@ Result<Request> Hub::make_list(const Location& directory, bool recursive, const 
                             credentials);
 }
 
-// False where another commit is known already.
+// False if another commit is known already.
 bool Hub::pin_commit(const Location& location, const std::string& commit) {
   const Result<HubPath> path = parse_hub_path(location.path);
   const MutexLock lock(mutex_);

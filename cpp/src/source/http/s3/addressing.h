@@ -16,7 +16,7 @@ Status check_region(const std::string& region);
 // The DNS suffix of the partition that a region is in.
 std::string aws_suffix(const std::string& region);
 
-// Whether FIPS endpoints are asked for. kInvalid where the profile says neither true nor false.
+// Whether FIPS endpoints are asked for. kInvalid if the profile says neither true nor false.
 Result<bool> uses_fips(const Settings& settings, const AwsProfile& profile);
 
 // A directory bucket of S3 Express One Zone: NAME--ZONE--x-s3.
@@ -39,7 +39,7 @@ struct S3Addressing {
   bool dual_stack = false;
   bool accelerate = false;
 
-  // The endpoint of settings and profile. kInvalid where it is no address, or where the settings
+  // The endpoint of settings and profile. kInvalid if it is no address, or if the settings
   // contradict each other.
   static Result<S3Addressing> read(const Settings& settings, const AwsProfile& profile);
 

@@ -284,7 +284,7 @@ Result<Credentials> from_environment(const Settings& settings) {
   return make(*key, *secret, token.value_or(""), 0, "the environment (AWS_ACCESS_KEY_ID)");
 }
 
-// The identity that a profile describes, by way of other profiles where it names them.
+// The identity that a profile describes, by way of other profiles if it names them.
 class ProfileResolver {
  public:
   ProfileResolver(const Settings& settings, std::string region, Connection& connection)
