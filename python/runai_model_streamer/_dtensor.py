@@ -33,7 +33,7 @@ def local_of(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def local_part(tensor: torch.Tensor) -> list[Along] | None:
-    """What this rank holds of each dimension of a DTensor.
+    """The part of each dimension of a DTensor that this rank holds.
 
     None if it is no part that Along can say: of a rank outside the mesh, of partial sums, of
     placements that only their makers know.

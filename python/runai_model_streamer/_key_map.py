@@ -24,7 +24,7 @@ TargetIndex = _Item | tuple[_Item, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Where a tensor of a checkpoint belongs in a model, for the `key_map` of load_model()."""
+    """The place of a tensor of a checkpoint in a model, for the `key_map` of load_model()."""
 
     name: str
     """Of the parameter or the buffer."""
@@ -62,16 +62,16 @@ def map_names(places: Places, key_map: KeyMap) -> dict[str, Target]:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """What this rank takes of one tensor of a checkpoint."""
+    """The part that this rank takes of one tensor of a checkpoint."""
 
     name: str
     """Of the tensor in the checkpoint."""
     path: str
     """Of its file."""
     source: list[Along]
-    """What is read of each of its dimensions."""
+    """The range of each of its dimensions that is read."""
     box: list[Along]
-    """Where that stands in each dimension of the model's local tensor."""
+    """The place of that range in each dimension of the model's local tensor."""
     dropped: list[int]
     """Dimensions of the model's tensor that the checkpoint's has not."""
 

@@ -206,7 +206,7 @@ class _Reading:
         self.into: dict[str, torch.Tensor] = {}
         self.parts: dict[str, list[Along]] = {}
         self.wanted: dict[str, Callable[[torch.Tensor], None]] = {}
-        """What happens to a tensor that is not in `into`."""
+        """The handling of a tensor that is not in `into`."""
         self._state, self._plan, self._device = state, plan, device
 
     def take(self, name: str, source: str) -> None:

@@ -29,7 +29,7 @@ _host.addHandler(logging.NullHandler())
 
 
 class Log:
-    """What the package logs with: the methods of a logger that it needs."""
+    """The methods of a logger that the package needs."""
 
     def __init__(self) -> None:
         self._own = logging.Logger(_NAME, logging.INFO)  # not registered: nobody else has it

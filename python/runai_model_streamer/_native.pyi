@@ -19,7 +19,7 @@ class Buffer:
     """Whether it is the file's own pages."""
 
     positions: list[int]
-    """Where each range starts, in bytes."""
+    """The start of each range, in bytes."""
 
     @staticmethod
     def allocate(sizes: Sequence[int]) -> Buffer:
@@ -59,7 +59,7 @@ class TensorFactory:
         by `descriptions`, from `first` on: their attributes are name, dtype and shape."""
 
 class DeviceType:
-    """Where ranges are written."""
+    """The kind of memory that ranges are written to."""
 
     HOST: DeviceType
     CUDA: DeviceType
@@ -171,7 +171,7 @@ class Stream:
         """Adds ranges, in this order. Returns the number of the submission. `ownership` is of all
         ranges."""
     def next(self, timeout_ms: int = -1) -> tuple[list[Ready], bool]:
-        """What is ready, and whether everything submitted was delivered."""
+        """The ready ranges, and whether everything submitted was delivered."""
     def deliver(
         self,
         on_ready: Callable[[list[Ready]], object],
@@ -190,7 +190,7 @@ class Stream:
     def stats(self) -> dict[str, Any]: ...
 
 sticky_device_hint: str
-"""What to do if a GPU can't be used any more."""
+"""The cure for a GPU that can't be used any more."""
 OBJECT_WINDOW: int
 """Bytes: where the automatic memory limit of objects begins."""
 DEVICE_AHEAD: int

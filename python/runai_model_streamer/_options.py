@@ -1,4 +1,4 @@
-"""What one streamer uses instead of the settings of the environment."""
+"""The options of one streamer, instead of the settings of the environment."""
 
 from __future__ import annotations
 

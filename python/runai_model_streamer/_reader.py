@@ -24,7 +24,7 @@ class Reader(Protocol):
 
     @property
     def sink(self) -> DeviceSink:
-        """Where the load goes."""
+        """The destination of the load."""
 
     @property
     def load(self) -> Load | None:

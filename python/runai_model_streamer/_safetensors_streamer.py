@@ -98,7 +98,7 @@ class SafetensorsStreamer:
         fs_strategy: str | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        """What is given counts for this streamer instead of the environment.
+        """Arguments replace the settings of the environment for this streamer.
 
         Args:
             memory_limit: RUNAI_STREAMER_MEMORY_LIMIT, in bytes. Not of loads that ranks share.
@@ -337,7 +337,7 @@ class SafetensorsStreamer:
             raise
 
     def _forget(self, credentials: S3Credentials | None) -> None:
-        """What was known of the files of the last load, for files with `credentials`."""
+        """Forgets the files of the last load; the next one uses `credentials`."""
         self._credentials = credentials
         self._begun = None
         self._opened = None

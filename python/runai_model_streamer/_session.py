@@ -164,7 +164,7 @@ class Session:
             wanted.clear()  # an error holds this frame, which holds memory
 
     def runs(self) -> Generator[Run, None, None]:
-        """What is ready, in the order of submission, until everything was delivered.
+        """Ready ranges, in the order of submission, until everything was delivered.
 
         What it has fetched goes with it: a load has one, and takes it to its end.
         """

@@ -29,7 +29,7 @@ class Setting:
     accepted: str
     summary: str
     problem: str | None = None
-    """Why the value can't be used."""
+    """The reason why the value can't be used."""
 
 
 def current_settings() -> list[Setting]:

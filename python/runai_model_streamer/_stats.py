@@ -1,4 +1,4 @@
-"""What a load did, and what bounded it."""
+"""Statistics of a load."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class StreamStats:
     open (headers and plan), read (waiting for bytes), verify (hashing), consume (the rest: what the
     caller did). They add up to the load."""
     notes: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Why something was not used."""
+    """Reasons, for example why a strategy was not used."""
 
     @property
     def rate(self) -> float:
@@ -69,5 +69,5 @@ class StreamStats:
 
 
 def stats_of(values: dict[str, Any], device: str) -> StreamStats:
-    """What the native module counted, of a load to `device`."""
+    """The statistics of the native module, of a load to `device`."""
     return StreamStats(device=device, **values)

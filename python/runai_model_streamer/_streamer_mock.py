@@ -31,7 +31,7 @@ class StreamerPatcher:
         self.local_root = to_text(local_root)
 
     def local_path(self, path: Path) -> str:
-        """Where the object at `path` lies; a local path is itself."""
+        """The local path of the object at `path`; a local path is itself."""
         text = to_text(path)
         if not is_remote(text):
             return text

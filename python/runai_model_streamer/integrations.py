@@ -105,7 +105,7 @@ class _Directory:
         self.credentials = credentials
 
     def place_of(self, file: str) -> str | None:
-        """Where the bytes of `file` are; None if that is of no interest here."""
+        """The source of the bytes of `file`; None if they are not needed here."""
         absolute = os.path.abspath(file)
         if not absolute.startswith(self._root) or not is_weights(os.path.basename(absolute)):
             return None
@@ -283,7 +283,7 @@ class _File:
 
 
 class _Slice:
-    """What safe_open().get_slice() returns."""
+    """The result of safe_open().get_slice()."""
 
     def __init__(self, file: _File, name: str) -> None:
         self._file = file

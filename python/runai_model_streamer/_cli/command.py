@@ -1,4 +1,4 @@
-"""What all commands have in common: their options, errors and exit codes."""
+"""The options, errors and exit codes that all commands share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands print: tables and lines for people, or one JSON document for programs.
+"""Output of the commands: tables and lines for people, or one JSON document for programs.
 
 If standard output is no terminal, or NO_COLOR is set, text is plain: no colours, no boxes, and
 nothing is cut.

@@ -1,4 +1,4 @@
-"""Who asks: the identities that the clouds' own SDKs find, handed to the engine.
+"""Credentials that the SDKs of the clouds find, for the engine.
 
 The engine asks for credentials from its own threads, one at a time, when a request needs them, when
 they are about to expire and when the server refused them. Each cloud's provider is a module of this

@@ -1,4 +1,4 @@
-"""What a provider of credentials returns."""
+"""The types of a provider of credentials."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def make(given: Any) -> Resolve:
 
 
 def _from_environment() -> Found:
-    """What boto3 would find first, without the time that it takes to import it."""
+    """The credentials that boto3 finds first, without the import of boto3."""
     key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     if not key or not secret or os.environ.get("AWS_CREDENTIAL_EXPIRATION"):
         return None
@@ -76,7 +76,7 @@ def _by_boto3(region: str | None) -> Found:
 
 
 def _from_boto3(region: str | None) -> Found:
-    """What a new boto3 session finds: new, so that nothing that the server refused is reused."""
+    """The credentials of a new boto3 session, which reuses none that the server refused."""
     import boto3
 
     # boto3 itself does not read AWS_REGION; STS is asked there.
@@ -95,5 +95,5 @@ def _from_boto3(region: str | None) -> Found:
 
 
 def _identity(access_key: str, source: str) -> str:
-    """How errors name an access key."""
+    """The name of an access key in errors."""
     return f"access key {native.shown_access_key(access_key)} from {source}"

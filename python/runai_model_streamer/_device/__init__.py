@@ -1,1 +1,1 @@
-"""Where tensors end: host memory, CUDA devices, and devices that PyTorch copies to."""
+"""Destinations of tensors: host memory, CUDA devices, and devices that PyTorch copies to."""

@@ -1,4 +1,4 @@
-"""What ranks tell each other before any data: headers, selections, plan, and memory to share."""
+"""Messages of ranks before any data: headers, selections, plan, and memory to share."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ _MAX_VALUE = 4 << 20
 
 @dataclasses.dataclass
 class _Scope:
-    """What this process remembers of one group of ranks. Threads hold `lock` to change it."""
+    """The state of one group of ranks in this process. Threads hold `lock` to change it."""
 
     store: Callable[[], Any]
     process: int
@@ -79,7 +79,7 @@ class _Scope:
     taken: dict[int, set[str]] = dataclasses.field(default_factory=dict)
     """By rank: its calls that have got a stream from this rank, and that it may still tell."""
     everywhere: list[bool | None] = dataclasses.field(default_factory=list)
-    """What the other ranks were told last, if they were told anything."""
+    """The last message to the other ranks, if there was one."""
     nodes: list[list[int]] = dataclasses.field(default_factory=list)
     lists: list[str] = dataclasses.field(default_factory=list)
     """Keys of the lists of files that this rank left in the store."""
@@ -408,7 +408,7 @@ class Call:
         return True
 
     def _entries(self, client: StoreClient) -> dict[int, dict[str, Any]]:
-        """What the other ranks tell, by rank, as far as they have told anything."""
+        """The messages of the other ranks so far, by rank."""
         store = client.store
         ranks = [rank for rank in client.ranks if rank != self._rank]
         if not store.check([f"call/{rank}" for rank in ranks]):

@@ -1,4 +1,4 @@
-"""Which ranks share the reading: settings, nodes, and what each rank says about itself."""
+"""The ranks that share the reading: settings, nodes, and the greeting of each rank."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def backend_of(group: Any, device_type: str) -> str:
 
 
 def hello(settings: DistSettings, memory: HostMemory, paths: Sequence[str]) -> dict[str, Any]:
-    """What a rank tells about itself."""
+    """The greeting of this rank."""
     return {
         "host": host_name(),
         "node": node_identity(),
@@ -75,7 +75,7 @@ def hello(settings: DistSettings, memory: HostMemory, paths: Sequence[str]) -> d
 
 
 def greet(channel: Channel, mine: dict[str, Any], limit: Limit) -> list[dict[str, Any]]:
-    """What every rank of `channel` tells, within `limit`; raises if they differ."""
+    """The greetings of all ranks of `channel`, within `limit`; raises if their settings differ."""
     values = channel.exchange("hello", json.dumps(mine).encode(), limit)
     hellos = [json.loads(value) for value in values]
     for rank, one in zip(channel.ranks, hellos, strict=True):
@@ -120,7 +120,7 @@ def _value(value: object) -> str:
 def reason_to_read_alone(
     settings: DistSettings, hellos: Sequence[dict[str, Any]], needed_device_bytes: int
 ) -> str:
-    """Why the ranks agree not to share the reading; empty if they share it."""
+    """The reason for which no rank shares the reading; empty if they share it."""
     if any(one["free"] is not None and one["free"] < needed_device_bytes for one in hellos):
         return f"a rank has less than {needed_device_bytes} bytes of device memory left for staging"
     if settings.mode == "auto" and all(one["cached"] >= CACHED_THRESHOLD for one in hellos):

@@ -32,7 +32,7 @@ class Piece:
 
     owner: int
     receivers: tuple[int, ...]
-    """Who wants them, the owner included."""
+    """The ranks that want them, the owner included."""
     extents: list[Extent]
     size: int
     slot: int
@@ -109,7 +109,7 @@ def _classes(wanted: Sequence[Wanted]) -> dict[tuple[int, ...], list[Extent]]:
 
 
 def _share(size: int, number: int, parts: int) -> int:
-    """Where part `number` of `parts` of `size` bytes starts."""
+    """The start of part `number` of `parts` of `size` bytes."""
     if number >= parts:
         return size
     place = size * number // parts
@@ -203,7 +203,7 @@ class Plan:
         return [piece for one in self._classes for piece in one.pieces(number, self.rounds)]
 
     def read_bytes(self, member: int) -> int:
-        """What the member reads from storage."""
+        """The bytes that the member reads from storage."""
         return sum(
             piece.size
             for number in range(self.rounds)

@@ -1,4 +1,4 @@
-"""Which node a process is on, and whether one of the same node still lives."""
+"""The node of a process, and whether a process of the same node lives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def node_identity() -> str:
 
 
 def process_identity() -> dict[str, Any]:
-    """What the other ranks of this node need to see whether this process lives."""
+    """A description by which other ranks of this node see whether this process lives."""
     try:
         namespace = os.readlink("/proc/self/ns/pid")
     except OSError:

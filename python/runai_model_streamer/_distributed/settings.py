@@ -56,7 +56,7 @@ class DistSettings:
         )
 
     def shared(self) -> dict[str, object]:
-        """What must be equal on all ranks, by the name of the variable."""
+        """The values that must be equal on all ranks, by the name of the variable."""
         return {
             "RUNAI_STREAMER_DIST": self.mode,
             "RUNAI_STREAMER_DIST_GLOBAL": int(self.everywhere),

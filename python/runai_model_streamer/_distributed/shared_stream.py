@@ -123,7 +123,7 @@ class SharedStream:
     def _selections(
         self, session: Session, requests: Sequence[FileChunks], paths: Sequence[str]
     ) -> list[list[list[tuple[int, int]]]]:
-        """What each rank wants of each of `paths`. Raises if they opened different objects."""
+        """The selection of each rank in each of `paths`. Raises if objects of ranks differ."""
         missing = [path for path in paths if path not in session.files]
         if missing:
             session.open(missing)

@@ -32,7 +32,7 @@ Group = Union["torch.distributed.ProcessGroup", "torch.distributed.device_mesh.D
 
 
 class _distributedStreamerParams:  # the name that hosts know
-    """Which ranks share the reading of one stream."""
+    """The ranks that share the reading of one stream."""
 
     def __init__(
         self,
@@ -206,7 +206,7 @@ class DistributedStreamer(ByteStreamer):
 
 
 def _reason_against(settings: DistSettings, group: Any, memory: HostMemory) -> str:
-    """Why this rank does not share, as far as it knows by itself; empty if it may."""
+    """A reason of this rank alone not to share the reading; empty if there is none."""
     if settings.mode == "0":
         return "RUNAI_STREAMER_DIST=0"
     needed, kind = memory.backend, memory.device.type

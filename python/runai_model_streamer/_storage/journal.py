@@ -138,7 +138,7 @@ class Journal:
         self._parts.pop(copy, None)
 
     def bytes_of_parts(self) -> int:
-        """What the parts of an earlier pull hold by now."""
+        """The bytes in the parts that an earlier pull left."""
         held = 0
         for part in self._parts.values():
             with contextlib.suppress(OSError):

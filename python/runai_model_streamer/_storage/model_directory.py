@@ -57,7 +57,7 @@ def system_errors(path: str, target: str) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """What a complete directory holds."""
+    """The content of a complete directory."""
 
     source: str | None = None
     """The URI; None in marks of other versions, which do not name it."""

@@ -1,4 +1,4 @@
-"""Which keys of objects a user selects."""
+"""Selection of objects by patterns of their keys."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the commands find out. Nothing here prints."""
+"""The work of the commands. Nothing here prints."""

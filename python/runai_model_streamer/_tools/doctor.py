@@ -1,4 +1,4 @@
-"""Why a path can't be read, or is slow: each step on the way to its bytes, one by one."""
+"""Checks of each step on the way to the bytes of a path, for paths that fail or are slow."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _failure(name: str, error: StreamerError, cause: str | None = None) -> Step:
 
 
 def cause_of(error: StreamerError) -> str:
-    """What `error`, of a request to storage, says is wrong: a key of the cures."""
+    """The key of the cure for `error`, of a request to storage."""
     if error.server_code in _CAUSES:
         return _CAUSES[error.server_code]
     text = str(error).lower()
@@ -184,7 +184,7 @@ def _identity(access: Mapping[str, Any]) -> Iterator[Step]:
 
 @dataclasses.dataclass(frozen=True)
 class _Server:
-    """Where a connection goes."""
+    """The destination of a connection."""
 
     scheme: str
     host: str

@@ -1,4 +1,4 @@
-"""What a checkpoint consists of, from its headers alone, and what is wrong with it."""
+"""The content of a checkpoint, from its headers alone, and its problems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies at a path."""
+"""The files and objects at a path."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def _direct(file: str) -> Iterator[Step]:
 
 
 def _rate(descriptor: int, size: int) -> Step:
-    """What one thread reads from the disk within some seconds."""
+    """The bytes that one thread reads from the disk within some seconds."""
     began = time.monotonic()
     done = 0
     with mmap.mmap(-1, _BLOCK) as memory:

@@ -1,4 +1,4 @@
-"""How fast the files at a path are read, what bounds it, and what other ways of reading reach."""
+"""The rate at which the files at a path are read, its bound, and the rates of other ways."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Rate:
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """What was measured at a path."""
+    """A measurement at a path."""
 
     path: str
     device: str

@@ -9,7 +9,7 @@ OK, WARN, FAIL, SKIP = "ok", "warn", "fail", "skip"
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What was looked at, and what was found."""
+    """One check, and its result."""
 
     name: str
     status: str

@@ -46,7 +46,7 @@ class Verification:
 
     path: str
     manifest: str | None
-    """What the digests were compared with; None: there is no manifest."""
+    """The manifest that the digests were compared with; None: there is none."""
     verdicts: list[Verdict]
 
     @property

@@ -50,7 +50,7 @@ class Manifest:
     digests: Mapping[str, str]
     """In small letters."""
     origin: str = "the caller"
-    """What it was read from, for errors."""
+    """Its origin, for errors."""
 
     def name_of(self, path: str) -> str | None:
         """The name that the file at `path` has here: the longest end of its path that is one."""

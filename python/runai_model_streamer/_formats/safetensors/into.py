@@ -32,7 +32,7 @@ class Resolved:
     distributed: dict[str, torch.Tensor]
     """The DTensors among the destinations."""
     files: list[list[SafetensorMetadata]]
-    """What is to be read: of a tensor for a DTensor the part that this rank holds."""
+    """The tensors to read, by file: of a tensor for a DTensor the part that this rank holds."""
 
 
 Found = Mapping[str, tuple[str, SafetensorMetadata]]

@@ -1,4 +1,4 @@
-"""Which tensors of the files are wanted."""
+"""Selection of tensors by their names."""
 
 from __future__ import annotations
 

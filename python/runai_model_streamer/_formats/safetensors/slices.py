@@ -1,4 +1,4 @@
-"""Which part of each tensor is wanted."""
+"""The parts of tensors that a caller selects."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def whole_of(shape: Sequence[int]) -> list[Along]:
 
 
 def along(name: str, dimension: int, size: int, index: Any) -> Along:
-    """What the slice `index` takes of a dimension of `size` elements, clipped as numpy does."""
+    """The part of a dimension of `size` elements in the slice `index`, clipped as numpy does."""
     if not isinstance(index, slice):
         raise RunaiStreamerInvalidInputException(
             f"slices: the index of {name!r} has a {type(index).__name__} for dimension "
@@ -92,7 +92,7 @@ def along(name: str, dimension: int, size: int, index: Any) -> Along:
 
 
 def resolve_index(name: str, shape: Sequence[int], index: object) -> list[Along]:
-    """What `index` takes of each dimension of `shape`."""
+    """The part of each dimension of `shape` in `index`."""
     parts = list(index) if isinstance(index, tuple) else [index]
     rest = [number for number, part in enumerate(parts) if part is Ellipsis]
     if len(rest) > 1:
@@ -115,7 +115,7 @@ def resolve_index(name: str, shape: Sequence[int], index: object) -> list[Along]
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What is wanted of each dimension, by the name of the tensor. Others are wanted as a whole."""
+    """The selected part of each dimension, by the name of the tensor. Others are read whole."""
 
     parts: Mapping[str, Sequence[Along]]
 

@@ -133,7 +133,7 @@ class Library(Protocol[T]):
         """Of the memory of what empty() returned."""
 
     def select(self, made: T, index: tuple[Any, ...]) -> T:
-        """What `index` selects of `made`, for the caller."""
+        """The selection of `index` from `made`, for the caller."""
 
     def row(self, made: T, number: int) -> T:
         """One row of `made`, in memory of its own, for the caller."""
@@ -219,7 +219,7 @@ class TensorSlice(Generic[T]):
         return shape[0]
 
     def _read(self, index: Any) -> tuple[T, tuple[Any, ...]]:
-        """What has to be read for `index`, and the index of what is wanted in it."""
+        """The part to read for `index`, and the index of the selection in it."""
         try:
             part, rest = _split(self._tensor.name, self._tensor.get_torch_shape(), index)
         except RunaiStreamerInvalidInputException as error:
@@ -235,7 +235,7 @@ class TensorSlice(Generic[T]):
 
 
 def _split(name: str, shape: Sequence[int], index: Any) -> tuple[list[Along], tuple[Any, ...]]:
-    """What of each dimension has to be read for `index`, and the index of what is wanted in it."""
+    """The part of each dimension to read for `index`, and the index of the selection in it."""
     items = list(index) if isinstance(index, tuple) else [index]
     plain = all(_is_plain(item) for item in items)
     if plain and sum(item is Ellipsis for item in items) == 1:
