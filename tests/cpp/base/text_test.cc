@@ -54,5 +54,16 @@ TEST(Utf8, NamesTheByteThatIsNotACharacter) {
   EXPECT_EQ(first_character("\x80").size, 0u);
 }
 
+TEST(Text, ANumberIsDigitsAndNothingElse) {
+  EXPECT_EQ(parse_number("0"), 0u);
+  EXPECT_EQ(parse_number("007"), 7u);
+  EXPECT_EQ(parse_number("18446744073709551615"), UINT64_MAX);
+  EXPECT_EQ(parse_number("fF", 16), 255u);
+  for (const char* text :
+       {"", " 1", "1 ", "-1", "+1", "1.0", "1e3", "0x1", "18446744073709551616"}) {
+    EXPECT_EQ(parse_number(text), std::nullopt) << text;
+  }
+}
+
 }  // namespace
 }  // namespace streamer
