@@ -178,6 +178,49 @@ TEST(Origin, TokensOfContainersGoToTheirServices) {
   }
 }
 
+TEST(Origin, AddressesOfThisMachineAndLinkAreInsideInEverySpelling) {
+  const char* const inside[] = {"127.0.0.1",
+                                "127.255.0.9",
+                                "127.1",
+                                "0",
+                                "0.0.0.0",
+                                "2130706433",
+                                "0x7f000001",
+                                "0x7f.1",
+                                "0177.0.0.1",
+                                "169.254.169.254",
+                                "169.254.43518",
+                                "0xa9fea9fe",
+                                "localhost",
+                                "LOCALHOST.",
+                                "a.localhost",
+                                "127.0.0.1.",
+                                "[::1]",
+                                "[::]",
+                                "[::ffff:127.0.0.1]",
+                                "[::ffff:a9fe:a9fe]",
+                                "[::127.0.0.1]",
+                                "[64:ff9b::169.254.169.254]",
+                                "[fe80::1]",
+                                "[fe80::1%25eth0]",
+                                "[fd00:ec2::254]"};
+  for (const std::string host : inside) {
+    const auto url = parse_url("http://" + host + ":80/x");
+    ASSERT_TRUE(url.ok()) << host;
+    EXPECT_TRUE(is_inside(*url)) << host;
+  }
+  const char* const outside[] = {"10.0.0.1",        "128.0.0.1",         "126.1",
+                                 "170.254.0.1",     "169.253.0.1",       "2130706433.test",
+                                 "localhost.test",  "notlocalhost",      "127.0.0.1.test",
+                                 "[2001:db8::1]",   "[::ffff:10.0.0.1]", "[64:ff9b::10.0.0.1]",
+                                 "[fd00:ec3::254]", "[fec0::1]",         "example.test"};
+  for (const std::string host : outside) {
+    const auto url = parse_url("http://" + host + "/x");
+    ASSERT_TRUE(url.ok()) << host;
+    EXPECT_FALSE(is_inside(*url)) << host;
+  }
+}
+
 TEST(Origin, HostLabels) {
   for (const std::string& label :
        {std::string("us-east-1"), std::string("a"), std::string("US-East"), std::string(63, 'a')}) {

@@ -119,6 +119,15 @@ TEST_P(InPieces, WhatIsNoHttpIsRefused) {
   }
 }
 
+TEST(ResponseParser, ATrailerWithoutEndIsRefused) {
+  std::string text = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n";
+  for (int line = 0; line < 70; ++line) text += "X: " + std::string(1000, 'x') + "\r\n";
+  Reading reading(2);
+  EXPECT_FALSE(reading.read(text, 1000));
+  EXPECT_EQ(reading.memory(), "ok");
+  EXPECT_NE(reading.reader.problem().find("trailer"), std::string::npos);
+}
+
 TEST(ResponseParser, MoreThanThereIsMemoryForIsAnError) {
   Reading reading(3);
   EXPECT_FALSE(reading.read("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n0123", 100));

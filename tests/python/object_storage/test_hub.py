@@ -284,3 +284,11 @@ def test_small_files_that_the_hub_sends_itself_are_of_one_commit(repo, monkeypat
         read = {i: chunk.numpy().tobytes() for i, _, chunk in streamer.get_chunks()}
     # The two are opened at once: either may be answered before the first push.
     assert read in ({0: b"old a", 1: b"old b"}, {0: b"new a", 1: b"new b"})
+
+
+@pytest.mark.parametrize("call", [load, list_safetensors])
+def test_buckets_of_the_hub_are_refused_by_name(repo, call):
+    with pytest.raises(StreamerError, match="buckets of the hub are not supported") as caught:
+        call("hf://buckets/org/bucket/m.safetensors")
+    assert caught.value.code == "unsupported"
+    assert not repo.seen

@@ -16,6 +16,7 @@ import torch
 from runai_model_streamer import (
     FileStreamer,
     SafetensorsStreamer,
+    StreamerError,
     list_safetensors,
     pull_files,
 )
@@ -132,6 +133,50 @@ class TestOddServers:
         canned(lambda seen: Answer(200, many, b""))
         with pytest.raises(OSError):
             read()
+
+
+class TestBodiesWithoutALength:
+    """They end with the connection."""
+
+    @pytest.fixture(params=["direct", "by a proxy"])
+    def start(self, request, canned, use):
+        def start(handler):
+            server = canned(handler)
+            if request.param == "by a proxy":
+                use({"http_proxy": server.url, "AWS_ENDPOINT_URL": "http://s3.store.invalid"})
+                use({"RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0"})
+            return server
+
+        return start
+
+    def handler(self, cut: int, times: int):
+        """Cuts so many bodies off."""
+        left = [times]
+
+        def answer(seen):
+            answer = serve(seen)
+            answer.length = False
+            if len(answer.body) > cut and left[0] > 0:
+                left[0] -= 1
+                answer.body = answer.body[:cut]
+            return answer
+
+        return answer
+
+    def test_whole_ones_are_read(self, start):
+        start(self.handler(0, 0))
+        assert read() == DATA
+
+    @pytest.mark.parametrize("cut", [1, 5000])
+    def test_what_is_missing_is_asked_for_again(self, start, cut):
+        start(self.handler(cut, 2))
+        assert read() == DATA
+
+    def test_ones_that_are_always_cut_off_are_an_error(self, start):
+        start(self.handler(40, 10**9))
+        with pytest.raises(StreamerError) as caught:
+            read()
+        assert (caught.value.code, caught.value.attempts) == ("short_read", 3)
 
 
 class TestRoundTrips:

@@ -282,6 +282,26 @@ def test_redirect_on_the_same_host(use):
         assert server.seen[3].path == "/c/e"
 
 
+@pytest.mark.parametrize(
+    "host", ["127.1", "0x7f.1", "2130706433", "0", "[::ffff:127.0.0.1]", "localhost"]
+)
+def test_a_redirect_to_this_machine_is_not_followed_in_any_spelling(tmp_path, host):
+    with Canned(ranged) as service:
+        place = {"Location": f"http://{host}:{service.port}/m"}
+
+        def answer(seen):
+            if seen.path.endswith("/"):
+                return Answer(200, {"Content-Type": "text/html"}, b'<a href="m">m</a>')
+            return Answer(302, place)
+
+        with Canned(answer) as server:
+            with pytest.raises(StreamerError, match="of this machine"):
+                load(f"{server.url}/m")
+            with pytest.raises(StreamerError, match="of this machine"):
+                pull_files(f"{server.url}/d/", str(tmp_path))
+        assert not service.seen
+
+
 def test_redirects_that_lead_nowhere(certificate, authority, use):
     use({"SSL_CERT_FILE": str(authority.ca)})
     for location in ("/m", "/n", "ftp://127.0.0.1/x", ""):

@@ -33,6 +33,7 @@ class Answer:
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     body: bytes = b""
     interim: bytes = b""  # sent as it is before the answer
+    length: bool = True  # False: none is told, and the end of the connection is that of the body
 
 
 def ranged(seen: Seen, data: bytes, etag: str = '"1"', **headers: str) -> Answer:
@@ -96,7 +97,10 @@ class Canned:
                 self.send_response_only(answer.status)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
-                if "Content-Length" not in answer.headers:
+                if not answer.length:
+                    self.close_connection = True
+                    self.send_header("Connection", "close")
+                elif "Content-Length" not in answer.headers:
                     self.send_header("Content-Length", str(len(answer.body)))
                 self.end_headers()
                 if self.command != "HEAD":

@@ -152,6 +152,8 @@ struct Operation {
   bool begins_late = false;         // the server has to look for much before it responds
   // Whether the body of a response of success is something else than what was asked for.
   std::function<bool()> foreign = {};
+  // Whether such a body ended too early: without a length, its end is that of the connection.
+  std::function<bool()> cut_off = {};
 };
 
 class HttpReader : public Reader {
@@ -248,6 +250,10 @@ Status HttpReader::execute(const Operation& operation, Response* response, ReadR
     const bool good = response->status >= 200 && response->status <= 299;
     Status status = std::move(outcome.status);
     bool retry = outcome.retry;
+    if (status.ok() && good && operation.cut_off && operation.cut_off()) {
+      status = Status::error(Code::kShortRead, "the connection was closed within the body");
+      retry = true;
+    }
     if (status.code() == Code::kChanged && operation.changed && operation.changed(nullptr) &&
         ++again <= kMaxAgain) {
       continue;
@@ -342,7 +348,8 @@ Status HttpReader::read_range(const Location& location, RangeRead* range, Respon
       .tolerate = [&](const Response& r) { return tolerate_416 && r.status == 416; },
       .watched = report->progress,
       .hurry_ms = hurry_ms,
-      .foreign = [&] { return range->foreign(); }};
+      .foreign = [&] { return range->foreign(); },
+      .cut_off = [&] { return range->cut_off(); }};
   // A server may send less than was asked for, as long as it sends something.
   while (range->missing() && !range->aborted()) {
     const std::uint64_t before = range->received();

@@ -15,11 +15,12 @@ ServerError error_by_status(int status) {
     case 412: error.code = Code::kChanged; break;
     case 416: error.code = Code::kShortRead; break;
     case 429:
+    case 498:  // of OpenStack Swift
     case 503: error.code = Code::kThrottled; break;
     default: error.code = Code::kIo; break;
   }
   const bool transient = status >= 500 && status != 501 && status != 505;
-  if (status == 408 || status == 429 || transient) error.decision = RetryDecision::kRetry;
+  if (status == 408 || status == 429 || status == 498 || transient) error.decision = RetryDecision::kRetry;
   return error;
 }
 

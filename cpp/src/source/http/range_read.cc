@@ -80,6 +80,7 @@ std::optional<ByteRange> RangeRead::missing() const {
 
 BodySink* RangeRead::next_body() {
   other_snapshot_ = foreign_ = false;
+  promised_ = 0;
   body_.segments = segments_;
   body_.skip = 0;
   body_.cut_when_full = false;
@@ -90,6 +91,7 @@ BodySink* RangeRead::next_body() {
 std::uint64_t RangeRead::take() {
   const std::uint64_t received = std::exchange(body_.received, 0);
   done_ += received;
+  promised_ -= std::min(promised_, received);
   std::uint64_t left = received;
   std::size_t whole = 0;
   while (whole < segments_.size() && left >= segments_[whole].iov_len) {
@@ -149,6 +151,7 @@ Status RangeRead::accept_part(const Response& response) {
   if (length && *length != *range->last - *range->first + 1) {
     return wrong("Content-Length and Content-Range of the response do not agree");
   }
+  promised_ = *range->last - *range->first + 1;
   return learn(range->total, response);
 }
 
@@ -164,6 +167,7 @@ Status RangeRead::accept_whole(const Response& response) {
     return {};
   }
   if (Status status = learn(length ? length : object_size_, response); !status.ok()) return status;
+  promised_ = size_ - done_;
   const std::uint64_t first = offset_ + done_;
   if (first == 0 && size_ == *object_size_) return {};  // the whole object was asked for
   if (*object_size_ > protocol_.whole_read_limit()) {

@@ -55,6 +55,8 @@ class RangeRead {
   bool gone() const { return gone_; }
   // Whether the last response was a short document in the place of the object: perhaps an error.
   bool foreign() const { return foreign_; }
+  // Whether the body of the last response ended before the range did that its header tells.
+  bool cut_off() const { return promised_ > 0; }
   // Whether the last response was of another snapshot; see Protocol::same_snapshot().
   bool other_snapshot() const { return other_snapshot_; }
 
@@ -69,6 +71,7 @@ class RangeRead {
   const std::uint64_t offset_;
   std::uint64_t size_;
   std::uint64_t done_ = 0;
+  std::uint64_t promised_ = 0;  // bytes that the last response has still to bring
   std::optional<std::uint64_t> object_size_;
   Version version_;
   bool other_snapshot_ = false;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <initializer_list>
 
 #include "base/text.h"
@@ -45,6 +46,25 @@ std::optional<Address> parse_address(std::string_view host) {
   const std::string text(host);
   if (inet_pton(address.family, text.c_str(), address.bytes.data()) != 1) return std::nullopt;
   return address;
+}
+
+// The same of every spelling that the functions of the system take: 127.1, octal and hexadecimal
+// numbers, one number, zones.
+std::optional<Address> spelled_address(std::string host) {
+  if (host.starts_with('[')) {
+    host = host.substr(0, host.find_first_of("%]")) + "]";
+    return parse_address(host);
+  }
+  in_addr number{};
+  if (inet_aton(host.c_str(), &number) != 1) return std::nullopt;
+  Address address{.family = AF_INET};
+  std::memcpy(address.bytes.data(), &number, sizeof number);
+  return address;
+}
+
+// Of this machine or link; 0.0.0.0/8 is this machine, too.
+bool is_inside_v4(const unsigned char* bytes) {
+  return bytes[0] == 127 || bytes[0] == 0 || (bytes[0] == 169 && bytes[1] == 254);
 }
 
 bool only(std::string_view text, std::string_view letters) {
@@ -157,12 +177,25 @@ bool is_loopback(const Url& url) {
 }
 
 bool is_inside(const Url& url) {
-  if (is_loopback(url)) return true;
-  const auto address = parse_address(url.host);
+  std::string_view host = url.host;
+  if (host.ends_with('.')) host.remove_suffix(1);
+  if (host == "localhost" || host.ends_with(".localhost")) return true;
+  const auto address = spelled_address(std::string(host));
   if (!address) return false;
   const auto& bytes = address->bytes;
-  return address->family == AF_INET ? bytes[0] == 169 && bytes[1] == 254
-                                    : bytes[0] == 0xFE && (bytes[1] & 0xC0) == 0x80;
+  if (address->family == AF_INET) return is_inside_v4(bytes.data());
+  const auto begins = [&](std::initializer_list<int> front) {
+    return std::equal(front.begin(), front.end(), bytes.begin());
+  };
+  // As IPv4 in IPv6: mapped, compatible (with :: and ::1 among them), translated.
+  const bool first_zero =
+      std::all_of(bytes.begin(), bytes.begin() + 10, [](int b) { return b == 0; });
+  const bool mapped = bytes[10] == 0xFF && bytes[11] == 0xFF;
+  const bool compatible = bytes[10] == 0 && bytes[11] == 0;
+  if (first_zero && (mapped || compatible)) return is_inside_v4(bytes.data() + 12);
+  if (begins({0x00, 0x64, 0xFF, 0x9B})) return is_inside_v4(bytes.data() + 12);
+  // Link-local, and the services of EC2 and EKS for their own machine.
+  return (bytes[0] == 0xFE && (bytes[1] & 0xC0) == 0x80) || begins({0xFD, 0x00, 0x0E, 0xC2});
 }
 
 bool is_host_label(std::string_view text) {

@@ -40,8 +40,9 @@ bool is_azure_account(const Url& url, std::string_view domain);
 // 127.0.0.0/8, ::1, or exactly "localhost".
 bool is_loopback(const Url& url);
 
-// A loopback or link-local address (169.254.0.0/16, fe80::/10): of this machine, or of services
-// that trust it.
+// An address of this machine (0.0.0.0/8, 127.0.0.0/8, ::, ::1, a name that ends with "localhost"),
+// link-local (169.254.0.0/16, fe80::/10) or of services for this machine (fd00:ec2::/32), in any
+// spelling, also as IPv4 in IPv6.
 bool is_inside(const Url& url);
 
 // A label of a host name: 1 to 63 of a-z A-Z 0-9 -, without '-' at its ends, and not a number. Text

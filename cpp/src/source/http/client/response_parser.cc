@@ -71,7 +71,9 @@ bool ResponseParser::feed(std::span<const char> bytes) {
         state_ = State::kChunkSize;
         break;
       default:
+        trailer_bytes_ += line_.size();
         if (line_.empty()) state_ = State::kDone;
+        if (trailer_bytes_ > kLineLimit) fine = malformed("its trailer is too long");
         break;
     }
     line_.clear();

@@ -70,7 +70,8 @@ class ResponseParser {
   bool begun_ = false;
   bool status_line_ = false;  // seen, of the response that is being read
   bool reusable_ = false;
-  std::uint64_t left_ = 0;  // of the body or of a chunk
+  std::uint64_t left_ = 0;         // of the body or of a chunk
+  std::size_t trailer_bytes_ = 0;  // of the fields behind the last chunk
   std::string line_;
   std::string problem_;
 };
