@@ -158,6 +158,16 @@ CURLcode CurlHandle::run(Attempt* attempt) {
   return result;
 }
 
+// libcurl takes the end of the connection for that of the body, whatever TLS says.
+bool CurlHandle::cut_off(const Request& request, const Response& response) const {
+  const bool ended_by_connection = response.header("content-length").empty() &&
+                                   response.header("transfer-encoding").empty() &&
+                                   response.status >= 200 && response.status < 300 &&
+                                   response.status != 204 && request.method != "HEAD";
+  return ended_by_connection && request.url.starts_with("https://") && certificates_ &&
+         !demand_.ended();
+}
+
 TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error) const {
   if (!connected && demand_.refused() != X509_V_OK) return certificate_refused(demand_.refused());
   TransferResult outcome{.status = Status(), .retry = true, .unreachable = !connected};

@@ -49,6 +49,8 @@ class CurlHandle {
   void end();
   // The error that `result` stands for.
   TransferResult outcome(CURLcode result, bool connected, int os_error) const;
+  // Whether a transfer that ended well lacks a part of its body.
+  bool cut_off(const Request& request, const Response& response) const;
   CertificateDemand& demand() { return demand_; }
 
  private:

@@ -69,7 +69,11 @@ TransferResult CurlTransfer::perform(const Request& request, Attempt* attempt,
   curl_easy_getinfo(handle_.easy(), CURLINFO_OS_ERRNO, &os_error);
   *times = {static_cast<double>(first_byte) * 1e-6, port, connects == 0};
   if (attempt->response->status > 0) handle_.demand().responded();
-  if (result == CURLE_OK) return {};
+  if (result == CURLE_OK) {
+    if (!handle_.cut_off(request, *attempt->response)) return {};
+    return {.status = Status::error(Code::kShortRead, "the connection was closed within the body"),
+            .retry = true};
+  }
   TransferResult outcome = handle_.outcome(result, connected_at != 0, static_cast<int>(os_error));
   return attempt->response->status > 0 ? outcome : handle_.demand().unanswered(std::move(outcome));
 }

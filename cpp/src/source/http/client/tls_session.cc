@@ -236,8 +236,17 @@ int CertificateDemand::note_refusal(int accepted, X509_STORE_CTX* verified) {
   return 0;
 }
 
+void CertificateDemand::note_end(const SSL* session, int event, int alert) {
+  if ((event & SSL_CB_READ_ALERT) != SSL_CB_READ_ALERT || (alert & 0xFF) != SSL_AD_CLOSE_NOTIFY) {
+    return;
+  }
+  void* const demand = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(session), context_index());
+  if (demand != nullptr) static_cast<CertificateDemand*>(demand)->ended_ = true;
+}
+
 void CertificateDemand::expect(std::string origin) {
   refused_ = X509_V_OK;
+  ended_ = false;
   if (origin != origin_) asked_ = false;
   origin_ = std::move(origin);
 }
@@ -249,6 +258,7 @@ void CertificateDemand::watch(SSL* session) { SSL_set_ex_data(session, session_i
 void CertificateDemand::watch(SSL_CTX* context) {
   SSL_CTX_set_ex_data(context, context_index(), this);
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER, &note_refusal);
+  SSL_CTX_set_info_callback(context, &note_end);
 }
 
 bool CertificateDemand::explain(bool connected, std::string* message, std::string* hint) const {

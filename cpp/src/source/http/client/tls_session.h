@@ -52,14 +52,18 @@ class CertificateDemand {
   // Why the server's own certificate was refused by a session of a watched context; X509_V_OK: it
   // was not.
   long refused() const { return refused_; }
+  // The server has said that nothing more comes, to a session of a watched context.
+  bool ended() const { return ended_; }
 
  private:
   static int note(SSL* session, X509**, EVP_PKEY**);
   static int note_refusal(int accepted, X509_STORE_CTX* verified);
+  static void note_end(const SSL* session, int event, int alert);
 
   std::string origin_;
   bool asked_ = false;  // since the last response
   long refused_ = X509_V_OK;
+  bool ended_ = false;
 };
 
 // Owned by one thread. The socket is the caller's, is non-blocking, and outlives it.
