@@ -20,7 +20,8 @@ ServerError error_by_status(int status) {
     default: error.code = Code::kIo; break;
   }
   const bool transient = status >= 500 && status != 501 && status != 505;
-  if (status == 408 || status == 429 || status == 498 || transient) error.decision = RetryDecision::kRetry;
+  if (status == 408 || status == 429 || status == 498 || transient)
+    error.decision = RetryDecision::kRetry;
   return error;
 }
 
