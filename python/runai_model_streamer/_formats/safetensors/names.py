@@ -7,17 +7,18 @@ from collections.abc import Iterable, Sequence
 
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException
 
-_PATTERN = frozenset("*?[")
+_PATTERN = "*?["
 
 
-def may_be_pattern(key: str) -> bool:
-    """Whether `key` fits other names than itself, where no tensor has it as its name."""
-    return not _PATTERN.isdisjoint(key)
+def may_have_pattern(keys: Iterable[str]) -> bool:
+    """Whether one of `keys` fits other names than itself, where no tensor has it as its name."""
+    text = "\n".join(keys)
+    return any(sign in text for sign in _PATTERN)
 
 
 def matching(names: Iterable[str], key: str) -> list[str]:
     """Those of `names` that fit the pattern `key`; none if it is no pattern."""
-    return fnmatch.filter(names, key) if may_be_pattern(key) else []
+    return fnmatch.filter(names, key) if may_have_pattern([key]) else []
 
 
 def refuse_missing(argument: str, missing: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from runai_model_streamer._errors import (
@@ -12,7 +12,11 @@ from runai_model_streamer._errors import (
 )
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
 from runai_model_streamer._formats.safetensors.headers import SafetensorsMetadata
-from runai_model_streamer._formats.safetensors.names import matching, may_be_pattern, refuse_missing
+from runai_model_streamer._formats.safetensors.names import (
+    matching,
+    may_have_pattern,
+    refuse_missing,
+)
 
 TensorNames = Iterable[str] | Callable[[str], bool]
 
@@ -94,27 +98,36 @@ class _Names:
     """The tensors of these names."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._missing = dict.fromkeys(names)
-        self._path_of: dict[str, str] = {}
-        self._wanted = set(self._missing)
+        self._wanted = set(names)
+        self._left = set(self._wanted)
+        self._files: list[SafetensorsMetadata] = []
 
     def take(self, file: SafetensorsMetadata) -> Tensors:
-        tensors = [tensor for tensor in file.tensors_metadata if tensor.name in self._wanted]
-        for tensor in tensors:
-            name = tensor.name
-            if name in self._path_of:
-                first = shown_path(self._path_of[name])
-                raise RunaiStreamerInvalidInputException(
-                    f"{file.path}: tensor_names: {name!r} is in more than one file (duplicate): in "
-                    f"{first!r} too",
-                    path=file.path,
-                )
-            self._path_of[name] = file.path
-            del self._missing[name]
+        wanted, left = self._wanted, len(self._left)
+        tensors = [tensor for tensor in file.tensors_metadata if tensor.name in wanted]
+        self._left.difference_update([tensor.name for tensor in tensors])
+        if left - len(self._left) != len(tensors):
+            raise self._twice({tensor.name for tensor in tensors}, file)
+        self._files.append(file)
         return tensors
 
     def end(self) -> None:
-        refuse_missing("tensor_names", list(self._missing))
+        refuse_missing("tensor_names", sorted(self._left))
+
+    def _twice(
+        self, names: set[str], file: SafetensorsMetadata
+    ) -> RunaiStreamerInvalidInputException:
+        other, name = next(
+            (other.path, tensor.name)
+            for other in self._files
+            for tensor in other.tensors_metadata
+            if tensor.name in names
+        )
+        return RunaiStreamerInvalidInputException(
+            f"{file.path}: tensor_names: {name!r} is in more than one file (duplicate): in "
+            f"{shown_path(other)!r} too",
+            path=file.path,
+        )
 
 
 def select(
@@ -133,26 +146,27 @@ def select(
     elif isinstance(wanted, NamesOfFiles | TensorsOfCheckpoint):
         choice = wanted
     else:
-        names = _checked_names(wanted)
-        if any(map(may_be_pattern, names)):
+        names: Collection[str] = _checked_names(wanted)
+        if may_have_pattern(names):
             files = list(files)
-            names = _without_patterns(names, {t.name for f in files for t in f.tensors_metadata})
+            names = _without_patterns(names, [t.name for f in files for t in f.tensors_metadata])
         choice = _Names(names)
     for file in files:
         yield file, choice.take(file)
     choice.end()
 
 
-def _without_patterns(wanted: Iterable[str], names: Collection[str]) -> list[str]:
+def _without_patterns(wanted: Iterable[str], names: Sequence[str]) -> Collection[str]:
     """`wanted`, with the `names` that fit in the place of each pattern."""
-    chosen: list[str] = []
+    wanted = set(wanted)
+    chosen = wanted.intersection(names)
     missing = []
-    for name in wanted:
-        found = [name] if name in names else matching(names, name)
-        chosen += found
+    for pattern in wanted - chosen:
+        found = matching(names, pattern)
+        chosen.update(found)
         if not found:
-            missing.append(name)
-    refuse_missing("tensor_names", missing)
+            missing.append(pattern)
+    refuse_missing("tensor_names", sorted(missing))
     return chosen
 
 
