@@ -246,8 +246,8 @@ class SafetensorsStreamer:
                 of local files may be views of the page cache until then; what is still held is
                 copied, in place, before the end of get_tensors() and in close(). False: they may
                 stay views for as long as they are held, and are not copied. Then whoever overwrites
-                the file (cp does) changes them, and whoever truncates it ends the process that
-                touches them, by SIGBUS. Replace files by renaming only.
+                the file (cp does) changes them, and whoever truncates it after the load ends the
+                process that touches them, by SIGBUS. Replace files by renaming only.
             into: a mapping of names to tensors, or a module. Reads into their memory, and
                 get_tensors() yields them. They are filled when get_tensors() or wait() has come to
                 the end. Tensors without a destination are yielded as usual.

@@ -40,7 +40,7 @@ class Run:
     """Of all ranges of the request, in bytes."""
     check: Callable[[], None] | None = None
     """If `data` is the file's own pages: raises when they may not be touched any more. To be
-    called before each range is handed out: pages that a truncation took away are a SIGBUS."""
+    called before each range is handed out: if a truncation took pages away, they are zeros."""
 
 
 class Session:

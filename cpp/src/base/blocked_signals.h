@@ -1,4 +1,6 @@
-// Signals belong to the threads of the host: a thread of ours blocks all of them.
+// Signals belong to the threads of the host: a thread of ours blocks all of them, except those that
+// tell a thread of its own fault. If these were blocked, the system would end the process without
+// a call of the handler.
 #pragma once
 
 #include <pthread.h>
@@ -6,12 +8,16 @@
 
 namespace streamer {
 
-// Blocks all signals of this thread while it lives. Threads that it starts meanwhile inherit that.
+// Blocks those signals of this thread while it lives. Threads that it starts meanwhile inherit
+// that.
 class BlockedSignals {
  public:
   BlockedSignals() {
     sigset_t all;
     sigfillset(&all);
+    for (const int fault : {SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP}) {
+      sigdelset(&all, fault);
+    }
     pthread_sigmask(SIG_SETMASK, &all, &before_);
   }
   BlockedSignals(const BlockedSignals&) = delete;

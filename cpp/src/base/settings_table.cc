@@ -36,6 +36,8 @@ constexpr SettingInfo kTable[] = {
     {"Reading", "RUNAI_STREAMER_FS_STRATEGY", kChoice, value("auto"),
      "auto|mapped|buffered|direct", 0, 0,
      "How files are read. mapped: views of the page cache; buffered: copies from the page cache; direct: bypasses the page cache (O_DIRECT); auto: depends on the file system, the page cache and the memory. Of a list with commas, the first name is used. The names io_uring_direct, libaio_direct and sync_buffered of the original are accepted."},
+    {"Reading", "RUNAI_STREAMER_HANDLE_SIGBUS", kBool, value(true), kSwitch, 0, 0,
+     "While tensors are views of the page cache: let the program go on with zeros where it touches bytes that a truncation took away, and raise an error at its next call. All other SIGBUS are passed to the program's own handler. 0: install no handler; such an access ends the process."},
     {"Verification", "RUNAI_STREAMER_VERIFY", kText, "none", "a path, or auto", 0, 0,
      "Compare the SHA-256 of each file that is loaded as a whole with this manifest: a file SHA256SUMS or a manifest of OpenSSF model-signing. auto: the manifest beside the files, or what the hub reports."},
     {"Memory", "RUNAI_STREAMER_MEMORY_LIMIT", kBytes, "automatic",

@@ -33,6 +33,11 @@ std::shared_ptr<const FileState> FileSet::at(std::uint32_t index) const {
   return index < files_.size() ? files_[index] : nullptr;
 }
 
+FileTable FileSet::all() const {
+  const MutexLock lock(mutex_);
+  return files_;
+}
+
 void FileSet::describe(std::map<std::string, std::string>* notes) const {
   const MutexLock lock(mutex_);
   for (const auto& source : sources_) {

@@ -35,6 +35,8 @@ class FileSet {
   void set(std::uint32_t index, std::shared_ptr<FileState> file) EXCLUDES(mutex_);
   // Null if there is none of that index, or not yet.
   std::shared_ptr<const FileState> at(std::uint32_t index) const EXCLUDES(mutex_);
+  // Every file that was opened, and null for the others.
+  FileTable all() const EXCLUDES(mutex_);
   // Adds what the sources have to say, by topic.
   void describe(std::map<std::string, std::string>* notes) const EXCLUDES(mutex_);
   // See find_files().

@@ -112,9 +112,11 @@ std::shared_ptr<void> HeldViews::hand_out(const std::shared_ptr<const Object>& o
   return {std::move(view), data};
 }
 
-void HeldViews::told(const Object* object) {
+bool HeldViews::tell(const Object* object) {
   const MutexLock lock(mutex_);
-  if (std::find(told_.begin(), told_.end(), object) == told_.end()) told_.push_back(object);
+  if (std::find(told_.begin(), told_.end(), object) != told_.end()) return false;
+  told_.push_back(object);
+  return true;
 }
 
 bool HeldViews::many_are_kept() const {
@@ -285,10 +287,7 @@ Status HeldViews::detach(Entries entries, const std::function<bool()>& interrupt
     Status status = checked->unchanged();
     if (status.ok()) status = detaching.status_of(checked);
     if (status.ok()) continue;
-    const MutexLock lock(mutex_);
-    if (std::find(told_.begin(), told_.end(), checked) != told_.end()) continue;
-    told_.push_back(checked);
-    if (first.ok()) first = std::move(status);
+    if (tell(checked) && first.ok()) first = std::move(status);
   }
   return first;
 }

@@ -28,8 +28,9 @@ class HeldViews {
                                  std::uint64_t size, std::byte* data, Ownership ownership)
       EXCLUDES(mutex_);
 
-  // The consumer was told that `object` has changed: detaching need not tell it again.
-  void told(const Object* object) EXCLUDES(mutex_);
+  // The consumer is told that `object` has changed: detaching need not tell it again. Whether this
+  // is the first time.
+  bool tell(const Object* object) EXCLUDES(mutex_);
 
   // Whether the consumer seems to keep what it gets: it holds many bytes of Ownership::kOwned that
   // are older than two batches. Further views would only be copied later, too.

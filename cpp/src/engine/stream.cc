@@ -24,6 +24,7 @@
 #include "engine/statuses.h"
 #include "engine/worker.h"
 #include "engine/worker_threads.h"
+#include "source/lost_pages.h"
 
 namespace streamer {
 namespace {
@@ -98,12 +99,12 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
   Result<std::uint64_t> submit(std::vector<FileRanges> entries, Device device)
       EXCLUDES(submit_mutex_);
   Result<Batch> next(milliseconds timeout);
-  Status detach_views() { return views_->detach_all({}); }
+  Status detach_views() { return detach_all({}); }
   Status unchanged(std::uint32_t index) const {
     const auto file = files_.at(index);
     if (!file || !file->object) return {};
     Status status = file->object->unchanged();
-    if (!status.ok()) views_->told(file->object.get());
+    if (!status.ok()) (void)views_->tell(file->object.get());
     return status;
   }
   Stats stats() const EXCLUDES(destinations_mutex_);
@@ -112,6 +113,8 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
   void start_worker(WorkerId worker);
   void add_source(SourceKind kind, const SourceTraits& traits);
   Result<Destination*> destination(Device device) EXCLUDES(destinations_mutex_);
+  Status lost_pages();
+  Status detach_all(const std::function<bool()>& interrupted);
   Batch batch_of(std::vector<Block> blocks);
   Ready ready_of(Block& block, const Status& unchanged);
 
@@ -133,6 +136,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
   std::map<std::pair<DeviceType, int>, std::unique_ptr<Destination>> destinations_
       GUARDED_BY(destinations_mutex_);
 
+  std::atomic<std::uint64_t> lost_pages_seen_{lost_page_count()};
   std::atomic<int> writes_{0};  // see WorkerContext
   const WorkerContext worker_context_;
   WorkerThreads threads_;
@@ -220,6 +224,7 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
 // What becomes ready is lost if there is no memory to describe it.
 Result<Batch> Stream::Impl::next(milliseconds timeout) try {
   const Clock::time_point deadline = after(timeout);
+  if (Status status = lost_pages(); !status.ok()) return status;
   if (Status status = views_->detach_left(options_.interrupted); !status.ok()) return status;
   for (;;) {
     const Clock::time_point poll = Clock::now() + kInterruptPoll;
@@ -228,8 +233,7 @@ Result<Batch> Stream::Impl::next(milliseconds timeout) try {
     if (!delivery.ok()) return delivery.status();
     if (!delivery->blocks.empty()) return batch_of(std::move(delivery->blocks));
     if (delivery->finished) {
-      Status status = views_->detach_all(options_.interrupted);
-      if (!status.ok()) return status;
+      if (Status status = detach_all(options_.interrupted); !status.ok()) return status;
     }
     if (delivery->finished || delivery->woken || !polls) {
       Batch batch;
@@ -243,10 +247,30 @@ Result<Batch> Stream::Impl::next(milliseconds timeout) try {
   throw;
 }
 
+// An error if a thread was given zeros for a page of a view that its file has lost; once for each
+// file.
+Status Stream::Impl::lost_pages() {
+  const std::uint64_t count = lost_page_count();
+  if (count == lost_pages_seen_.load(std::memory_order_relaxed)) return {};
+  for (const auto& file : files_.all()) {
+    if (!file || !file->object) continue;
+    Status status = file->object->unchanged();
+    if (!status.ok() && views_->tell(file->object.get())) return status;
+  }
+  lost_pages_seen_.store(count, std::memory_order_relaxed);
+  return {};
+}
+
+Status Stream::Impl::detach_all(const std::function<bool()>& interrupted) {
+  Status status = views_->detach_all(interrupted);
+  return status.ok() ? lost_pages() : std::move(status);
+}
+
 Batch Stream::Impl::batch_of(std::vector<Block> blocks) {
   Batch batch;
   batch.ready.reserve(blocks.size());
   views_->begin_batch();
+  renew_view_guards();
   const Object* checked = nullptr;
   Status unchanged;
   for (Block& block : blocks) {
@@ -272,7 +296,9 @@ Ready Stream::Impl::ready_of(Block& block, const Status& unchanged) {
   if (ready.status.ok() && file.object) ready.status = unchanged;
   if (!ready.status.ok()) {
     const Code code = ready.status.code();
-    if (code == Code::kChanged || code == Code::kShortRead) views_->told(file.object.get());
+    if (!unchanged.ok() || code == Code::kChanged || code == Code::kShortRead) {
+      (void)views_->tell(file.object.get());
+    }
     return ready;
   }
   stats_.delivered(file.kind, block.bytes);

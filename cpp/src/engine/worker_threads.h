@@ -10,7 +10,7 @@
 
 namespace streamer {
 
-// Thread-safe. Threads block all signals: those belong to the host's threads.
+// Thread-safe. Threads have BlockedSignals.
 class WorkerThreads {
  public:
   // Starts a thread that runs `body`. False if the system refuses one. Starts none, and returns

@@ -129,7 +129,7 @@ TEST(ForkedView, AChildMayDropWhileAnotherThreadTakesAndDrops) {
   const std::string path = directory.write("a", 0, 12 * kMiB);
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   int os_error = 0;
-  auto view = FileView::map(fd, 12 * kMiB, &os_error);
+  auto view = FileView::map(fd, 12 * kMiB, /*guarded=*/true, &os_error);
   ASSERT_NE(view, nullptr) << os_error;
   view->take(0, 3 * kMiB + 1000);
   EXPECT_TRUE(children_end([&] { view->release_view(0, 3 * kMiB + 1000); },
@@ -147,7 +147,7 @@ TEST(ForkedView, AChildDropsItsOwnPagesOnly) {
   const std::string path = directory.write("a", 0, 4 * kMiB);
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   int os_error = 0;
-  auto view = FileView::map(fd, 4 * kMiB, &os_error);
+  auto view = FileView::map(fd, 4 * kMiB, /*guarded=*/true, &os_error);
   ASSERT_NE(view, nullptr) << os_error;
   view->take(0, 5000);
   view->take(5000, kMiB);

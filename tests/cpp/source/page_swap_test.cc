@@ -28,7 +28,7 @@ class Detached : public ::testing::Test {
     path_ = directory_.write("a", kSeed, size);
     fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
     int os_error = 0;
-    view_ = FileView::map(fd_, size, &os_error);
+    view_ = FileView::map(fd_, size, /*guarded=*/true, &os_error);
     ASSERT_NE(view_, nullptr) << os_error;
     ASSERT_EQ(view_->populate(0, size, false), 0);
   }

@@ -102,9 +102,15 @@ Result<std::shared_ptr<const FileObject>> FileObject::open(const std::string& pa
   return std::shared_ptr<const FileObject>(std::move(object));
 }
 
+// A fault of which nobody would learn stays a signal.
+FileObject::~FileObject() {
+  if (view_ && !told_) view_->end_guard();
+}
+
 // The strategy of this file: the wanted one, or kBuffered if it can't be used.
 void FileObject::choose(FsPreference preference, dev_t device, FileSystems& systems) {
   only_ = preference.only;
+  guards_views_ = systems.guards_views();
   if (size() == 0) return;
   if (preference.strategy != FsStrategy::kAuto) {
     strategy_ = preference.strategy;
@@ -151,7 +157,8 @@ void FileObject::map() const {
     view_errno_ = shared.status().detail().os_error;
     return;
   }
-  view_ = FileView::map(shared->fd(), size(), &view_errno_);
+  view_ = FileView::map(shared->fd(), size(), guards_views_, &view_errno_);
+  mapped_.store(view_.get(), std::memory_order_release);
 }
 
 double FileObject::cached_part(std::uint64_t offset, std::uint64_t size) const {
@@ -228,7 +235,13 @@ Status FileObject::unchanged() const {
   if (!shared.ok()) return shared.status();
   struct stat info {};
   if (fstat(shared->fd(), &info) != 0) return file_error("cannot stat the file", path(), errno);
-  if (stamp_.matches(info, path())) return {};
+  if (stamp_.matches(info, path())) {
+    const FileView* const view = mapped_.load(std::memory_order_acquire);
+    if (view == nullptr || !view->has_lost_pages()) return {};
+    told_ = true;
+    return file_error("the storage has lost bytes that tensors showed", path(), EIO);
+  }
+  told_ = true;
   return Status::error(Code::kChanged, "the file was modified while it was read")
       .with_path(path())
       .with_hint("Write a new file and rename it over the old one, then load again");

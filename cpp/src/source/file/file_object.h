@@ -24,6 +24,10 @@ class FileObject final : public Object {
                                                         FsPreference preference,
                                                         FileSystems& systems);
 
+  ~FileObject() override;
+  FileObject(const FileObject&) = delete;
+  FileObject& operator=(const FileObject&) = delete;
+
   // The file is mapped when somebody asks for its view for the first time.
   std::byte* view() const override;
   bool acquire_view(std::uint64_t offset, std::uint64_t size) const override;
@@ -81,11 +85,14 @@ class FileObject final : public Object {
   bool costly_cache_ = false;         // kAuto: see RangeFacts
   std::shared_ptr<ReadTrial> trial_;  // kAuto, on a shared file system
   std::uint64_t request_bytes_ = 0;
+  bool guards_views_ = true;
   mutable std::atomic<bool> passing_{false};  // the bytes go to a device
 
   mutable std::once_flag view_once_;
   mutable std::shared_ptr<FileView> view_;
-  mutable int view_errno_ = 0;  // why there is no view
+  mutable std::atomic<const FileView*> mapped_{nullptr};  // the same, for any thread
+  mutable int view_errno_ = 0;                            // why there is no view
+  mutable std::atomic<bool> told_{false};                 // somebody knows that it has changed
   mutable std::once_flag cached_once_;
   mutable bool cached_ = false;
   mutable std::once_flag direct_once_;

@@ -2,6 +2,7 @@
 
 #include "base/default_sizes.h"
 #include "base/memory_units.h"
+#include "base/settings.h"
 #include "source/file/file_reader.h"
 
 namespace streamer {
@@ -9,11 +10,11 @@ namespace {
 
 class FileSource final : public Source {
  public:
-  explicit FileSource(const SourceContext& context)
+  FileSource(const SourceContext& context, bool guards_views)
       : preference_(context.options.fs_strategy),
         budget_(context.budget),
-        systems_(
-            std::make_shared<FileSystems>(context.options.concurrency_for(SourceKind::kFile))) {
+        systems_(std::make_shared<FileSystems>(context.options.concurrency_for(SourceKind::kFile),
+                                               guards_views)) {
     traits_.chunk_bytes = kFileChunk;
     traits_.view_chunk_bytes = 4 * kMiB;
     // Little: reused memory is in the cache of the processor; fresh memory costs more than reading.
@@ -42,7 +43,10 @@ class FileSource final : public Source {
 }  // namespace
 
 Result<std::unique_ptr<Source>> make_file_source(const SourceContext& context) {
-  return std::unique_ptr<Source>(std::make_unique<FileSource>(context));
+  const Settings settings(context.options.source);
+  const auto guards_views = settings.enabled("RUNAI_STREAMER_HANDLE_SIGBUS");
+  if (!guards_views.ok()) return guards_views.status();
+  return std::unique_ptr<Source>(std::make_unique<FileSource>(context, *guards_views));
 }
 
 }  // namespace streamer

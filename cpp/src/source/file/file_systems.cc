@@ -54,8 +54,9 @@ std::uint64_t readahead_bytes(dev_t device) {
   return file >> kib && kib > 0 ? kib * kKiB : kReadahead;
 }
 
-FileSystems::FileSystems(int fixed)
+FileSystems::FileSystems(int fixed, bool guards_views)
     : fixed_(fixed),
+      guards_views_(guards_views),
       most_reads_(fixed > 0 ? fixed : most_threads()),
       local_reads_(std::min(kLocalReads, most_reads_)) {
   reads_->number = fixed > 0 ? fixed : local_reads_;

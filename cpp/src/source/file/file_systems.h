@@ -35,7 +35,7 @@ std::uint64_t readahead_bytes(dev_t device);
 class FileSystems {
  public:
   // `fixed` above 0: so many reads at once, whatever is read.
-  explicit FileSystems(int fixed = 0);
+  explicit FileSystems(int fixed = 0, bool guards_views = true);
 
   const std::shared_ptr<DescriptorCache>& descriptors() const { return descriptors_; }
 
@@ -43,6 +43,9 @@ class FileSystems {
   std::shared_ptr<ReadTrial> trial_of(dev_t device, FileSystemKind kind) EXCLUDES(mutex_);
   // Adds what the trials have found.
   void describe(std::map<std::string, std::string>* notes) const EXCLUDES(mutex_);
+
+  // Whether views have a ViewGuard.
+  bool guards_views() const { return guards_views_; }
 
   // Reads in flight at once, of local files.
   int local_reads() const { return local_reads_; }
@@ -56,6 +59,7 @@ class FileSystems {
   void want(int reads, std::uint64_t most_bytes);
 
   const int fixed_;
+  const bool guards_views_;
   const int most_reads_;  // as many threads as there are addresses for
   const int local_reads_;
   const std::shared_ptr<DescriptorCache> descriptors_ = std::make_shared<DescriptorCache>();

@@ -54,7 +54,7 @@ int populate_private(std::byte* pages, std::uint64_t size) {
 
 }  // namespace
 
-std::unique_ptr<FileView> FileView::map(int fd, std::uint64_t size, int* os_error) {
+std::unique_ptr<FileView> FileView::map(int fd, std::uint64_t size, bool guarded, int* os_error) {
   *os_error = 0;
   if (size == 0 || !can_populate()) return nullptr;
   void* data = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
@@ -63,17 +63,23 @@ std::unique_ptr<FileView> FileView::map(int fd, std::uint64_t size, int* os_erro
     return nullptr;
   }
   try {
-    return std::unique_ptr<FileView>(new FileView(static_cast<std::byte*>(data), size));
+    return std::unique_ptr<FileView>(new FileView(static_cast<std::byte*>(data), size, guarded));
   } catch (const std::bad_alloc&) {
     unmap_memory(static_cast<std::byte*>(data), size);  // nobody owned it
     throw;
   }
 }
 
-FileView::FileView(std::byte* data, std::uint64_t size)
-    : data_(data), size_(size), held_(round_up(size, kHugePage) / kHugePage) {}
+FileView::FileView(std::byte* data, std::uint64_t size, bool guarded)
+    : data_(data),
+      size_(size),
+      guard_(guarded ? ViewGuard::make(data, size) : nullptr),
+      held_(round_up(size, kHugePage) / kHugePage) {}
 
-FileView::~FileView() { unmap_memory(data_, size_); }
+FileView::~FileView() {
+  guard_.reset();
+  unmap_memory(data_, size_);
+}
 
 int FileView::populate(std::uint64_t offset, std::uint64_t size, bool cold) {
   const std::uint64_t start = round_down(offset, page_size());
@@ -144,6 +150,7 @@ void FileView::release_view(std::uint64_t offset, std::uint64_t size) {
 // Private pages of a mapping of a file go when the file is truncated, whoever has written to them.
 // Hence the mapping itself is replaced.
 int FileView::detach(std::uint64_t offset, std::uint64_t size, std::byte* memory) {
+  if (guard_) guard_->replacing(offset, size);
   PageSwap swap;
   std::uint64_t done = 0;
   int os_error = 0;

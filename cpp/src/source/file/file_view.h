@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/mutex.h"
+#include "source/file/view_guard.h"
 #include "source/source.h"
 
 namespace streamer {
@@ -18,7 +19,8 @@ namespace streamer {
 class FileView final : public ViewMapping {
  public:
   // Null if the file can't be mapped, with the errno, or the kernel can't populate mappings (0).
-  static std::unique_ptr<FileView> map(int fd, std::uint64_t size, int* os_error);
+  // `guarded`: see ViewGuard.
+  static std::unique_ptr<FileView> map(int fd, std::uint64_t size, bool guarded, int* os_error);
   ~FileView() override;
   FileView(const FileView&) = delete;
   FileView& operator=(const FileView&) = delete;
@@ -39,8 +41,14 @@ class FileView final : public ViewMapping {
   // See Object::detach_view(): 0 or an errno, of which EFAULT says that the file has lost bytes.
   int detach(std::uint64_t offset, std::uint64_t size, std::byte* memory);
 
+  // Whether a thread was given zeros in the place of pages that the file has lost.
+  bool has_lost_pages() const { return guard_ && guard_->has_lost_pages(); }
+  // Nobody asks for that any more: from now on access to such a page is a SIGBUS. Not while other
+  // threads use the view but for touching it.
+  void end_guard() { guard_.reset(); }
+
  private:
-  FileView(std::byte* data, std::uint64_t size);
+  FileView(std::byte* data, std::uint64_t size, bool guarded);
   void ask_for_huge_pages() EXCLUDES(huge_mutex_);
   void note_cost(std::uint64_t bytes, std::uint64_t nanoseconds) EXCLUDES(huge_mutex_);
   void drop_in_child(std::uint64_t offset, std::uint64_t size);
@@ -48,6 +56,8 @@ class FileView final : public ViewMapping {
   std::byte* const data_;
   const std::uint64_t size_;
   const pid_t process_ = getpid();  // in a forked child another thread may hold a lock for ever
+
+  std::unique_ptr<ViewGuard> guard_;
 
   Mutex held_mutex_;
   std::vector<std::uint32_t> held_ GUARDED_BY(held_mutex_);  // bytes of each huge page of the file
