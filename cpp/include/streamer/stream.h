@@ -73,8 +73,10 @@ class STREAMER_EXPORT Stream {
   // their files. next() does so by itself for a file when the consumer comes back from the first
   // batch of another one, and for all before it returns a batch that is finished; the destructor
   // does, too, but can't say what failed. kChanged names a file that was changed before its views
-  // were detached: their content is unknown, and pages that a truncation took away must not be
-  // touched. Any thread, also after cancel(). Takes as long as it takes to copy what is held.
+  // were detached: their content is unknown. Where a truncation took pages away that a thread has
+  // touched, it was given zeros (RUNAI_STREAMER_HANDLE_SIGBUS), and the next call says so by
+  // kChanged, here or in next(). Any thread, also after cancel(). Takes as long as it takes to copy
+  // what is held.
   Status detach_views();
   // Whether a file is still what open() found. next() checks that; a view (Ready::view) that is
   // used later than that may want to be checked again.

@@ -225,7 +225,7 @@ enum class Ownership : int {
   // no more. Most views are dropped before, and cost nothing.
   kOwned = 0,
   // A view for as long as it is held, also after the stream. Whoever changes the file in place
-  // changes it, and whoever truncates the file ends the processes that touch it (SIGBUS).
+  // changes it, and whoever truncates it after the stream ends those that touch it (SIGBUS).
   kShared,
   // Never a view: for whoever keeps everything, and for memory that must not vanish for a moment.
   kCopied,
