@@ -64,7 +64,7 @@ def test_a_list_without_an_answer_is_given_up_like_a_read(canned, use):
     finally:
         over.set()
     assert caught.value.code == "timeout"
-    assert 1 <= len(server.seen) <= 2
+    assert len(server.seen) <= 2
 
 
 @pytest.mark.parametrize("call", ["list_safetensors('s3://b/f')", "pull_files('s3://b/f', 'out')"])

@@ -257,17 +257,16 @@ class TestContentThatNothingPins:
             read(size=self.SIZE)
 
     @pytest.mark.servers
-    def test_two_files_of_one_second_on_a_real_server(self, nginx, www, use, no_aborts):
+    def test_two_files_of_one_second_on_a_real_server(self, nginx, www, directory, use, no_aborts):
         """nginx makes ETags of the second and the size. The limit keeps most of the file unread
         until somebody takes its tensors."""
         use({**ONE_BY_ONE, "RUNAI_STREAMER_MEMORY_LIMIT": str(8 << 20)})
-        directory = www / "one-second"
-        directory.mkdir()
-        file, second = directory / "m.safetensors", time.time() + 60
+        (www / directory).mkdir()
+        file, second = www / directory / "m.safetensors", time.time() + 60
         file.write_bytes(save(OLD))
         os.utime(file, (second, second))
         with SafetensorsStreamer() as streamer:
-            streamer.stream_files([f"{nginx.url}/one-second/m.safetensors"])
+            streamer.stream_files([f"{nginx.url}/{directory}/m.safetensors"])
             with file.open("r+b") as out:
                 out.write(save(NEW))
             os.utime(file, (second, second))
