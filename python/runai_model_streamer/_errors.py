@@ -26,7 +26,7 @@ class StreamerError(ValueError):
 
     Attributes (None if they do not apply): ``code`` (a word, e.g. ``"not_found"``), ``path``,
     ``offset`` and ``size`` of the byte range, ``errno``, ``http_status``, ``server_code``,
-    ``request_id``, ``endpoint`` (which address was asked, and where it came from), ``identity``
+    ``request_id``, ``endpoint`` (which URL was asked, and where it came from), ``identity``
     (which credentials were used, never a secret), ``hint`` and ``attempts`` (how often it was
     tried, if more than once). If ranks share the
     reading, ``rank`` and ``host`` are those where it failed.

@@ -40,7 +40,7 @@ class FileChunks:
     """
 
     id: int
-    path: str = dataclasses.field(repr=False)  # an address may grant access
+    path: str = dataclasses.field(repr=False)  # a URL may grant access
     offsets: list[int]
     sizes: list[int]
     alignments: list[int] | None

@@ -99,7 +99,7 @@ class _Directory:
     def __init__(
         self, directory: str, places: dict[str, str], credentials: S3Credentials | None
     ) -> None:
-        """`places` are the addresses of files that are elsewhere, by absolute paths."""
+        """`places` are the URIs of files that are elsewhere, by absolute paths."""
         self._root = os.path.abspath(directory).rstrip("/") + "/"
         self._places = places
         self.credentials = credentials

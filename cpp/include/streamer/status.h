@@ -60,7 +60,7 @@ struct STREAMER_EXPORT ErrorDetail {
   std::string server_code;  // e.g. NoSuchKey
   std::string server_message;
   std::string request_id;
-  std::string endpoint;  // the address that was asked, and where it came from:
+  std::string endpoint;  // the URL that was asked, and where it came from:
                          // "http://10.0.0.1:9000 (AWS_ENDPOINT_URL)"
   std::string identity;  // which credentials were used and where they came from; never a secret
   std::string hint;      // what to do about it

@@ -36,7 +36,7 @@ inline std::size_t after_scheme(std::string_view text) {
 // unless that is empty. Fragments are dropped.
 Result<Url> parse_url(std::string_view text, std::string_view default_scheme = {});
 
-// The address of a service: origin and path, without '/' at its end.
+// The URL of a service: origin and path, without '/' at its end.
 Result<std::string> parse_endpoint(std::string_view text, std::string_view default_scheme = {});
 
 // "name=value" pairs between separators, as they are written.

@@ -59,7 +59,7 @@ enum class RetryDecision {
   kFail,         // at once
   kRetry,        // after a pause
   kRefresh,      // with new credentials, once
-  kRetryAtOnce,  // at once: the protocol has learned something (a region, another address)
+  kRetryAtOnce,  // at once: the protocol has learned something (a region, another URL)
 };
 
 struct ServerError {
@@ -100,7 +100,7 @@ std::string quoted_etag(std::string_view etag);
 void add_listed(ListPage* page, std::string_view key, std::string_view size,
                 std::string_view version = {});
 
-// The address of a service, and where it comes from.
+// The URL of a service, and where it comes from.
 struct Endpoint {
   std::string url;          // scheme, host and port
   std::string from;         // a setting, "the path", or a rule of the cloud

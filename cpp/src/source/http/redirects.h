@@ -16,10 +16,10 @@ namespace streamer::http {
 // The value of the header Authorization, in Credentials::values.
 inline constexpr const char* kAuthorization = "authorization";
 
-// People paste addresses with spaces and letters of their language.
+// People paste URLs with spaces and letters of their language.
 std::string encode_unsafe(const std::string& url);
 
-// The address that a reference in a response from `base` means (RFC 3986, 5.2), without a fragment.
+// The URL that a reference in a response from `base` means (RFC 3986, 5.2), without a fragment.
 std::string resolve_link(const Url& base, std::string link);
 
 // What pins a file: its ETag, or the time of its last change.
@@ -55,10 +55,9 @@ class Redirects {
   bool forget(const std::string& target) EXCLUDES(mutex_);
 
   mutable Mutex mutex_;
-  std::map<std::string, Redirect> redirects_
-      GUARDED_BY(mutex_);  // by the address that was asked for
+  std::map<std::string, Redirect> redirects_ GUARDED_BY(mutex_);  // by the URL that was asked for
   std::map<std::string, std::string> origins_
-      GUARDED_BY(mutex_);  // of targets: the address that was asked for
+      GUARDED_BY(mutex_);  // of targets: the URL that was asked for
 };
 
 }  // namespace streamer::http

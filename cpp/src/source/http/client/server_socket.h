@@ -1,4 +1,4 @@
-// A connection to a server: the socket, and TLS if the address is https. It has one descriptor;
+// A connection to a server: the socket, and TLS if the URL is https. It has one descriptor;
 // while it connects, it may have one for each address.
 #pragma once
 

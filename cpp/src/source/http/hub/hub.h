@@ -19,7 +19,7 @@ struct HubPath {
 bool is_hub_path(const std::string& path);
 Result<HubPath> parse_hub_path(const std::string& path);
 
-// Addresses at the hub `endpoint` (no '/' at its end).
+// URLs at the hub `endpoint` (no '/' at its end).
 std::string hub_file_url(const std::string& endpoint, const HubPath& path);
 std::string hub_tree_url(const std::string& endpoint, const HubPath& directory, bool recursive);
 // Of what tells the commit of the path's revision.
@@ -40,7 +40,7 @@ class HubCache {
   std::string directory_;
 };
 
-// A page of the tree; `next` is the address of the next one.
+// A page of the tree; `next` is the URL of the next one.
 Result<ListPage> read_hub_tree(const Response& response);
 
 // https://huggingface.co, or HF_ENDPOINT.

@@ -9,7 +9,7 @@
 
 namespace streamer::http {
 
-// The shards that a checkpoint's index (model.safetensors.index.json) names, as addresses beside
+// The shards that a checkpoint's index (model.safetensors.index.json) names, as URLs beside
 // it. Their sizes are not known: 0.
 Result<ListPage> read_checkpoint_index(const std::string& index_url, const std::string& text);
 
