@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -28,13 +29,13 @@ class Blob:
     generation: int
     updated: float = dataclasses.field(default_factory=time.time)
 
-    @property
+    @functools.cached_property
     def crc32c(self) -> str:
         import google_crc32c
 
         return base64.b64encode(google_crc32c.value(self.data).to_bytes(4, "big")).decode()
 
-    @property
+    @functools.cached_property
     def md5(self) -> str:
         return base64.b64encode(hashlib.md5(self.data).digest()).decode()
 
