@@ -41,7 +41,7 @@ if wanted build; then
   mkdir -p "$lacking"
   "$PYTHON" -m pip install -q --no-index --no-deps --no-build-isolation --no-compile \
     --target "$site" --config-settings=build-dir=build/gpu/python "${defines[@]}" .
-  cmake -S . -B build/gpu/plain -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTREAMER_BENCHMARKS=ON \
+  cmake -S . -B build/gpu/plain -DCMAKE_BUILD_TYPE=Release -DSTREAMER_BENCHMARKS=ON \
     "${options[@]}" >/dev/null
   cmake --build build/gpu/plain --target raw_reader -j "$(nproc)" >/dev/null
   for package in numpy pytest safetensors; do
