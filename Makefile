@@ -76,17 +76,25 @@ demo-cost:
 	@scripts/demo_cost.sh $(STAMPS) $(VENV)
 
 ##@ Tests
-test: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/system-test  ## All steps of CI, then one summary: linters and the targets below up to test-examples
+# The Python tests mostly wait, and compilers and linters work meanwhile.
+test: $(STAMPS)/package $(STAMPS)/dev $(STAMPS)/docs $(STAMPS)/system-test  ## All steps of CI, then one summary: linters and the targets below up to test-examples
 	@MAKE="$(MAKE)" $(PY) -m scripts.run_steps \
+	  "Python tests=pytest-parts" \
+	  --beside \
 	  "Linters=lint" \
 	  "Site of the documentation=site" \
+	  "Compiling C++ tests=compile-tests" \
+	  --then \
 	  "C++ tests under AddressSanitizer and UBSan=test-asan" \
 	  "C++ tests under ThreadSanitizer=test-tsan" \
 	  "Random input, $(SECONDS_TO_FUZZ) s=fuzz" \
 	  "C++ tests=test-cpp" \
 	  "Builds without -dev packages=test-builds" \
-	  "Examples against an installed copy=test-examples" \
-	  "Python tests=pytest-parts"
+	  "Examples against an installed copy=test-examples"
+
+compile-tests: $(STAMPS)/system-test
+	@for preset in asan tsan fuzz plain; do \
+	  $(CONFIGURE) $$preset >/dev/null; cmake --build --preset $$preset -- --quiet; done
 
 test-cpp: $(STAMPS)/system-test  ## C++ tests (GoogleTest)
 	@$(CONFIGURE) plain >/dev/null
@@ -294,7 +302,7 @@ $(STAMPS)/bench: pyproject.toml $(STAMPS)/venv
 	@$(PIP) --group bench
 	@touch $@
 
-.PHONY: help setup demo demo-cost test test-cpp test-asan test-tsan pytest pytest-parts fuzz test-builds test-examples \
+.PHONY: help setup demo demo-cost test compile-tests test-cpp test-asan test-tsan pytest pytest-parts fuzz test-builds test-examples \
   test-gpu test-delays test-faults simulate test-consumers test-integrations test-lowest lint lint-cpp lint-python lint-text format docs \
   environment-doc site docs-serve wheel wheels \
   test-wheel sdk test-sdk bench bench-s3 bench-clouds bench-dist bench-gpu bench-overlap bench-slices bench-setup clean distclean

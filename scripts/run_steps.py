@@ -1,6 +1,10 @@
 """Runs targets of make one after the other, all of them, and prints one summary.
 
-    python3 -m scripts.run_steps "TITLE=TARGET" ...
+    python3 -m scripts.run_steps "TITLE=TARGET" ... [--beside "TITLE=TARGET" ...] [--then ...]
+
+The steps behind --beside use the processors while the steps before it wait: they run at the same
+time, at the lowest priority. What a step of either kind writes is shown when it ends. The steps
+behind --then run when all of these have ended.
 
 Fails if any target fails. The summary has the result of each step, the skipped tests by reason, and
 in its last line the counts of all tests. `MAKE` is the program to run, `make` by default.
@@ -8,10 +12,12 @@ in its last line the counts of all tests. `MAKE` is the program to run, `make` b
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -62,10 +68,15 @@ class Result:
         return self.status != 0
 
 
-def run(title: str, command: Sequence[str]) -> Result:
-    """Runs a command, passes its output on, and reads it."""
-    print(f"\n==> {title}", flush=True)
+_output = threading.Lock()
+
+
+def run(title: str, command: Sequence[str], at_its_end: bool = False) -> Result:
+    """Runs a command, passes its output on, at once or at its end, and reads it."""
     result = Result(title)
+    kept = [f"\n==> {title}\n"]
+    if not at_its_end:
+        _show(kept)
     start = time.monotonic()
     with subprocess.Popen(
         command,
@@ -77,18 +88,28 @@ def run(title: str, command: Sequence[str]) -> Result:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            sys.stdout.write(line)
-            sys.stdout.flush()
+            kept.append(line)
+            if not at_its_end:
+                _show(kept)
             result.read(line)
     result.status = process.returncode
     result.seconds = time.monotonic() - start
     ended = f"FAILED (exit status {result.status})" if result.failed else "ok"
-    print(f"<== {title}: {ended}, {result.seconds:.0f} s", flush=True)
+    kept.append(f"<== {title}: {ended}, {result.seconds:.0f} s\n")
+    _show(kept)
     return result
 
 
-def summary(results: Iterable[Result]) -> list[str]:
-    """The lines of the summary."""
+def _show(lines: list[str]) -> None:
+    """Prints the lines, and removes them from the list."""
+    with _output:
+        sys.stdout.write("".join(lines))
+        sys.stdout.flush()
+    lines.clear()
+
+
+def summary(results: Iterable[Result], seconds: float | None = None) -> list[str]:
+    """The lines of the summary of steps that took so long in all, by default the sum of theirs."""
     results = list(results)
     lines = []
     counts: Counter[str] = Counter()
@@ -111,21 +132,43 @@ def summary(results: Iterable[Result]) -> list[str]:
         for what in ("failed", "passed", "skipped", "error")
         if counts[what] > 0
     ]
-    seconds = sum(result.seconds for result in results)
+    if seconds is None:
+        seconds = sum(result.seconds for result in results)
     minutes = f"{int(seconds) // 60}:{int(seconds) % 60:02}"
     lines.append(f"==== {', '.join(told) or 'no tests'} in {seconds:.2f}s ({minutes}) ====")
     return lines
 
 
 def main(arguments: Sequence[str]) -> int:
-    make = os.environ.get("MAKE", "make")
-    results = []
-    for argument in arguments:
-        title, _, target = argument.rpartition("=")
-        results.append(run(title, [make, "--no-print-directory", target]))
+    make = [os.environ.get("MAKE", "make"), "--no-print-directory"]
+    start = time.monotonic()
+
+    def run_all(steps: Sequence[str], *prefix: str, at_their_end: bool = False) -> list[Result]:
+        results = []
+        for step in steps:
+            title, _, target = step.rpartition("=")
+            results.append(run(title, [*prefix, *make, target], at_their_end))
+        return results
+
+    first, then = _split(arguments, "--then")
+    first, beside = _split(first, "--beside")
+    if beside:
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            low = pool.submit(run_all, beside, "nice", "-n", "19", at_their_end=True)
+            results = run_all(first, at_their_end=True)
+            results += low.result()
+    else:
+        results = run_all(first)
+    results += run_all(then)
     print("\n==> Summary")
-    print("\n".join(summary(results)), flush=True)
+    print("\n".join(summary(results, time.monotonic() - start)), flush=True)
     return 1 if any(result.failed for result in results) else 0
+
+
+def _split(arguments: Sequence[str], option: str) -> tuple[Sequence[str], Sequence[str]]:
+    """What is before the option, and what is behind it."""
+    at = arguments.index(option) if option in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
 
 
 if __name__ == "__main__":

@@ -142,6 +142,32 @@ def test_every_step_runs_and_one_failure_fails_the_run(tmp_path: Path) -> None:
     assert lines[-1].startswith("==== 7 passed, 1 error in ")
 
 
+def test_steps_beside_others_run_at_the_same_time_and_fail_the_run(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text(
+        "first:\n\t@mkfifo pipe; read line <pipe; echo $$line\n"
+        "second:\n\t@until test -p pipe; do :; done; echo '4 passed in 0.10s' >pipe; exit 3\n"
+        "third:\n\t@echo '5 passed in 0.10s'\n"
+    )
+    steps = ["One=first", "--beside", "Two=second", "--then", "Three=third"]
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.run_steps", *steps],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MAKE": "make"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    one = lines.index("==> One")
+    assert lines[one + 1] == "4 passed in 0.10s"
+    assert lines[one + 2].startswith("<== One: ok")
+    assert lines.index("==> Two") < lines.index("==> Three")
+    assert lines[-2] == "FAILED: Two"
+    assert lines[-1].startswith("==== 9 passed, 1 error in ")
+
+
 def test_all_steps_that_pass_are_a_run_that_passes(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text("first:\n\t@echo '3 passed in 0.10s'\n")
     done = subprocess.run(
