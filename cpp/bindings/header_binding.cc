@@ -3,8 +3,10 @@
 #include <structmember.h>
 
 #include <array>
+#include <map>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "convert.h"
 #include "interpreter.h"
@@ -67,32 +69,42 @@ class Maker {
     name_.set(made, text_of(tensor.name));
     shape_.set(made, shape_of(tensor.shape));
     dtype_.set(made, dtype);
-    // Most tensors begin where the one before ends.
-    const bool follows = last_end_ && tensor.begin == last_end_value_;
-    start_.set(made, follows ? last_end_ : py::int_(tensor.begin));
-    last_end_ = py::int_(last_end_value_ = tensor.end);
-    end_.set(made, last_end_);
+    start_.set(made, offset_of(tensor.begin));
+    end_.set(made, offset_of(tensor.end));
     untrack(made);
     return made;
   }
 
  private:
-  // Neighbours of the same shape share it in the header, too.
-  const py::tuple& shape_of(std::span<const std::uint64_t> shape) {
-    if (last_.data() == shape.data() && last_.size() == shape.size()) return last_shape_;
-    last_shape_ = py::tuple(shape.size());
-    for (std::size_t i = 0; i < shape.size(); ++i) last_shape_[i] = py::int_(shape[i]);
-    if (!shape.empty()) untrack(last_shape_);  // () belongs to the interpreter
+  // Tensors of the same shape share it.
+  const py::object& shape_of(std::span<const std::uint64_t> shape) {
+    const bool same = last_.data() == shape.data() && last_.size() == shape.size();
+    if (same && last_shape_ != nullptr) return *last_shape_;
     last_ = shape;
-    return last_shape_;
+    last_shape_ = &shapes_[std::vector<std::uint64_t>(shape.begin(), shape.end())];
+    if (*last_shape_) return *last_shape_;
+    py::tuple made(shape.size());
+    for (std::size_t i = 0; i < shape.size(); ++i) made[i] = py::int_(shape[i]);
+    if (!shape.empty()) untrack(made);  // () belongs to the interpreter
+    return *last_shape_ = std::move(made);
+  }
+
+  // The end of a tensor is the start of the next one.
+  const py::int_& offset_of(std::uint64_t offset) {
+    if (offset != offset_value_) {
+      offset_ = py::int_(offset);
+      offset_value_ = offset;
+    }
+    return offset_;
   }
 
   PyTypeObject* type_;
   Slot name_, shape_, dtype_, start_, end_;
-  py::tuple last_shape_;
+  std::map<std::vector<std::uint64_t>, py::object> shapes_;
+  py::object* last_shape_ = nullptr;
   std::span<const std::uint64_t> last_;
-  py::object last_end_;  // a number
-  std::uint64_t last_end_value_ = 0;
+  py::int_ offset_{0};
+  std::uint64_t offset_value_ = 0;
 };
 
 // The header of a file, in the objects that Python works with.

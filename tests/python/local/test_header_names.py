@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,18 @@ def test_the_garbage_collector_has_no_work_with_a_common_header(tmp_path: Path) 
         (tensors,) = streamer.files_to_tensors_metadata.values()
     assert [tensor.name for tensor in tensors] == ["a", "b"]
     assert not any(gc.is_tracked(tensor) for tensor in tensors)
+
+
+def test_descriptions_of_tensors_share_what_is_equal(tmp_path: Path) -> None:
+    """A checkpoint may have a million tensors, of few shapes."""
+    shapes = [(), (300, 2), (400,), (0, 5)] * 4
+    tensors = {f"t{index:02}": torch.ones(shape) for index, shape in enumerate(shapes)}
+    save_file(tensors, tmp_path / "a.safetensors")
+    with SafetensorsStreamer() as streamer:
+        streamer.open_files([tmp_path / "a.safetensors"])
+        found = streamer.files_to_tensors_metadata[0]
+    assert len({id(one.shape) for one in found}) == 4
+    assert {one.name: one.shape for one in found} == {n: t.shape for n, t in tensors.items()}
+    for one, other in itertools.pairwise(found):
+        assert one.end is other.start
+        assert one.end - one.start == tensors[one.name].nbytes
