@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.models import MIB, save_floats
-from tests.support.processes import python
+from tests.support.processes import environment, python
 
 SIZES = [70_000, 100, MIB, 100, 70_000]
 
@@ -213,10 +213,11 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Ends = dict[str, tuple[int, str, str]]
 
 
-def run_cases(path: Path, first: str = "", **variables: str) -> Ends:
+def run_cases(path: Path, first: str = "", handle: str = "1") -> Ends:
     seed = int(time.time())
     print("seed", seed)
-    answers = python(PROGRAM, path, seed, first, RUNAI_STREAMER_FS_STRATEGY="mapped", **variables)
+    settings = {"RUNAI_STREAMER_FS_STRATEGY": "mapped", "RUNAI_STREAMER_HANDLE_SIGBUS": handle}
+    answers = python(PROGRAM, path, seed, first, env=environment(**settings))
     return {name: (code, out, error) for name, (code, out, error) in json.loads(answers).items()}
 
 
@@ -262,7 +263,7 @@ def test_shared_tensors_do_not_turn_to_zeros_unnoticed(ends: Ends) -> None:
 
 
 def test_the_handler_can_be_switched_off(path: Path) -> None:
-    off = {"RUNAI_STREAMER_HANDLE_SIGBUS": "0"}
-    assert run_cases(path, "handled", **off)["handled"] == (0, "[false, false, false]", "")
-    lost = run_cases(path, "touched-thread-never-2", **off)
+    off = run_cases(path, "handled", handle="0")
+    assert off["handled"] == (0, "[false, false, false]", "")
+    lost = run_cases(path, "touched-thread-never-2", handle="0")
     assert [end[0] for end in lost.values()] == [-signal.SIGBUS]
