@@ -1,5 +1,6 @@
 #include "source/http/client/server_socket.h"
 
+#include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -9,6 +10,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -46,21 +48,42 @@ std::vector<std::string> in_turn(std::vector<std::string> addresses) {
   return addresses;
 }
 
+// The address of a socket; 0: `address` is none. Only zones and odd spellings need the resolver.
+socklen_t fill(const std::string& address, int port, sockaddr_storage* to) {
+  auto* const v4 = reinterpret_cast<sockaddr_in*>(to);
+  auto* const v6 = reinterpret_cast<sockaddr_in6*>(to);
+  if (inet_pton(AF_INET, address.c_str(), &v4->sin_addr) == 1) {
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons(static_cast<std::uint16_t>(port));
+    return sizeof *v4;
+  }
+  if (inet_pton(AF_INET6, address.c_str(), &v6->sin6_addr) == 1) {
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(static_cast<std::uint16_t>(port));
+    return sizeof *v6;
+  }
+  addrinfo hints{};
+  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(address.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) return 0;
+  const AddressList list(found, &freeaddrinfo);
+  std::memcpy(to, list->ai_addr, list->ai_addrlen);
+  return list->ai_addrlen;
+}
+
 // An attempt to reach one address.
 class Reaching {
  public:
   // Begins it; if that fails at once, error() is not 0.
   Reaching(std::string address, int port) : address_(std::move(address)) {
-    addrinfo hints{};
-    hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
-    hints.ai_socktype = SOCK_STREAM;
-    addrinfo* found = nullptr;
-    if (getaddrinfo(address_.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) {
+    sockaddr_storage to{};
+    const socklen_t size = fill(address_, port, &to);
+    if (size == 0) {
       error_ = EADDRNOTAVAIL;
       return;
     }
-    const AddressList list(found, &freeaddrinfo);
-    socket_ = ::socket(list->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+    socket_ = ::socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
     if (socket_ < 0) {
       error_ = errno;
       return;
@@ -70,7 +93,7 @@ class Reaching {
     setsockopt(socket_, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     setsockopt(socket_, IPPROTO_TCP, TCP_KEEPIDLE, &kKeepAlive, sizeof kKeepAlive);
     setsockopt(socket_, IPPROTO_TCP, TCP_KEEPINTVL, &kKeepAlive, sizeof kKeepAlive);
-    if (::connect(socket_, list->ai_addr, list->ai_addrlen) != 0) error_ = errno;
+    if (::connect(socket_, reinterpret_cast<const sockaddr*>(&to), size) != 0) error_ = errno;
     if (error_ == EINPROGRESS || error_ == EINTR) {
       error_ = 0;
       pending_ = true;
