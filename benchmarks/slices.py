@@ -192,19 +192,32 @@ class Bench:
         return interleaved(self.rounds, {work: load(work) for work in works})
 
     def dcp(self) -> None:
-        """Against the reader of torch, a checkpoint of 1.1 GB in the page cache."""
+        """Against the reader of torch, a checkpoint of 1.1 GB in the page cache: whole tensors, and
+        the parts of one rank of 8."""
+        for count in (1, 8):
 
-        def load(work: str) -> Callable[[], dict[str, Any]]:
-            def once() -> dict[str, Any]:
-                cache.force("warm", self.big)
-                return ranks(work, self.big, self.big, 1, {})
+            def load(work: str, count: int = count) -> Callable[[], dict[str, Any]]:
+                def once() -> dict[str, Any]:
+                    cache.force("warm", self.big)
+                    job = {"local": self.big, "rank": count // 2, "ranks": count}
+                    return run([{"work": work, **job}], {})
 
-            return once
+                return once
 
-        samples = interleaved(self.rounds, {"ours": load("dcp_ours"), "torch": load("dcp_torch")})
-        value = ratio(samples, "torch", "ours")
-        text = "DCP: faster than HuggingFaceStorageReader"
-        self.note(text, samples, Check(text, value, 20))
+            works = ("ours", "torch", "whole_files")
+            samples = interleaved(self.rounds, {work: load(f"dcp_{work}") for work in works})
+            text = "DCP, whole tensors" if count == 1 else f"DCP, one rank of {count}"
+            of = f"{text}: faster than"
+            self.note(
+                text,
+                samples,
+                Check(f"{of} HuggingFaceStorageReader", ratio(samples, "torch", "ours"), 1),
+                Check(
+                    f"{of} whole files",
+                    ratio(samples, "whole_files", "ours"),
+                    20 if count > 1 else 1,
+                ),
+            )
 
     def fsdp(self) -> None:
         """load_model() of FSDP2, 2 ranks, from S3."""

@@ -226,39 +226,80 @@ def fsdp_whole(job: Job) -> dict[str, Any]:
     return {**result, "kept": sum(tensor.nbytes for tensor in local.values())}
 
 
-def _dcp(job: Job, reader: Callable[[str], Any]) -> dict[str, Any]:
-    import torch.distributed.checkpoint as dcp
-
-    state = {}
+def _dcp(job: Job, load: Callable[[dict[str, Any], list[str]], None]) -> dict[str, Any]:
+    """Of `job["ranks"]` ranks, which hold dimension 0 of each matrix by parts, this one alone."""
+    whole: dict[str, Any] = {}
     for path in job["local"]:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
-                shape = file.get_slice(name).get_shape()
-                state[name] = torch.zeros(shape, dtype=torch.bfloat16)
+                whole[name] = file.get_slice(name).get_shape()
+    local = {
+        name: torch.zeros([size // (job["ranks"] if len(shape) > 1 else 1), *rest]).bfloat16()
+        for name, shape in whole.items()
+        for size, *rest in [shape]
+    }
+    state = dict(local)
+    if job["ranks"] > 1:
+        from torch.distributed.tensor import DTensor, Shard, init_device_mesh
+        from torch.testing._internal.distributed.fake_pg import FakeStore
+
+        dist.init_process_group(
+            "fake", rank=job["rank"], world_size=job["ranks"], store=FakeStore()
+        )
+        mesh = init_device_mesh("cpu", (job["ranks"],))
+        for name, tensor in local.items():
+            if tensor.dim() > 1:
+                state[name] = DTensor.from_local(tensor, mesh, [Shard(0)], run_check=False)
     result: dict[str, Any] = {}
     with measured(result):
-        dcp.load(state, storage_reader=reader(str(Path(job["local"][0]).parent)))
-    check(job, state, parts=False)
+        load(state, job["local"])
+    check({**job, "dimension": 0}, local, parts=job["ranks"] > 1)
     return result
+
+
+def _by_reader(make: Callable[[str], Any]) -> Callable[[dict[str, Any], list[str]], None]:
+    import torch.distributed.checkpoint as dcp
+
+    def load(state: dict[str, Any], files: list[str]) -> None:
+        dcp.load(state, storage_reader=make(str(Path(files[0]).parent)), no_dist=True)
+
+    return load
 
 
 def dcp_ours(job: Job) -> dict[str, Any]:
     from runai_model_streamer.dcp import SafetensorsReader
 
-    return _dcp(job, SafetensorsReader)
+    return _dcp(job, _by_reader(SafetensorsReader))
 
 
 def dcp_torch(job: Job) -> dict[str, Any]:
     from torch.distributed.checkpoint import HuggingFaceStorageReader
 
-    return _dcp(job, HuggingFaceStorageReader)
+    return _dcp(job, _by_reader(HuggingFaceStorageReader))
+
+
+def dcp_whole_files(job: Job) -> dict[str, Any]:
+    """Whole files into memory, as the private reader of earlier versions of torch read them."""
+    from safetensors import deserialize
+
+    def load(state: dict[str, Any], files: list[str]) -> None:
+        for path in files:
+            for name, found in deserialize(Path(path).read_bytes()):
+                own = state[name]
+                local = own.to_local() if hasattr(own, "to_local") else own
+                tensor = torch.frombuffer(found["data"], dtype=torch.bfloat16)
+                tensor = tensor.view(found["shape"])
+                first = 0 if local.shape == tensor.shape else job["rank"] * len(local)
+                local.copy_(tensor[first : first + len(local)])
+
+    return _dcp(job, load)
 
 
 WORKS = {
     work.__name__: work
     for work in (
         *(slices, whole, loop, everything, safetensors_slices),
-        *(fsdp, fsdp_whole, dcp_ours, dcp_torch),
+        *(fsdp, fsdp_whole, dcp_ours, dcp_torch, dcp_whole_files),
     )
 }
 
