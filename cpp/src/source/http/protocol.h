@@ -73,8 +73,8 @@ struct ServerError {
 };
 
 // RetryDecision and code by the HTTP status alone, as RFC 9110 and common practice have it: 404
-// kNotFound, 401 and 403 kPermission, 412 kChanged, 408, 429, 498 and 5xx (not 501, 505) kRetry, others
-// kFail.
+// kNotFound, 401 and 403 kPermission, 412 kChanged, 408, 429, 498 and 5xx (not 501, 505) kRetry,
+// others kFail.
 ServerError error_by_status(int status);
 
 // What the error codes of a service mean.
