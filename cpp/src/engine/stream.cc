@@ -161,7 +161,8 @@ void Stream::Impl::add_source(SourceKind kind, const SourceTraits& traits) {
   const SourceTraits paid = exact ? set_aside_for_readers(traits, &chosen, budget_.get()) : traits;
   const int most = chosen > 0 ? chosen : paid.max_concurrency;
   const bool bounded = exact && traits.reader_bytes > 0;
-  readers_.add_source(kind, bounded ? most : ReaderQuota::kNoLimit, traits.reader_bytes);
+  readers_.add_source(kind, bounded ? most : ReaderQuota::kNoLimit,
+                      traits.reader_bytes - traits.counted_by_reader);
   scheduler_->add_source(
       kind, {.chunk_bytes = std::max(chunk, traits.min_chunk_bytes),
              .view_chunk_bytes = std::max(options_.chunk_bytes, traits.view_chunk_bytes),

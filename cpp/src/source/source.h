@@ -44,9 +44,11 @@ struct SourceTraits {
   std::shared_ptr<const std::atomic<std::uint64_t>> refusals;
   double target_rate = 0;          // bytes per second that the user expects; 0: not said
   int open_concurrency = 0;        // objects opened at once if storage is far; 0: as reads
-  std::uint64_t reader_bytes = 0;  // memory that each reader holds (transport buffers)
-  bool stragglers = false;         // slow reads may be aborted; see ReadProgress
-  bool skips_gaps = false;         // a read passes over what it need not read, at no cost
+  std::uint64_t reader_bytes = 0;  // most memory that each reader holds (transport buffers)
+  // Of these, what a reader counts itself, by MemoryBudget::take_for_reader(), once it holds it.
+  std::uint64_t counted_by_reader = 0;
+  bool stragglers = false;  // slow reads may be aborted; see ReadProgress
+  bool skips_gaps = false;  // a read passes over what it need not read, at no cost
 };
 
 // The mapping behind views of an object. It outlives the object for as long as a view is held.

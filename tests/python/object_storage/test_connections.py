@@ -137,6 +137,33 @@ def test_a_connection_has_one_descriptor(scheme, certificate, authority):
     assert all(most[number] <= number + 8 for number in numbers), most
 
 
+def test_the_peak_counts_what_tls_holds_where_it_is_used(use, certificate, authority):
+    number = 32
+
+    def peak(server_certificate) -> int:
+        all_there = threading.Barrier(number)
+
+        def handler(seen: Seen) -> Answer:
+            if not all_there.broken:
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    all_there.wait(60)
+                all_there.abort()  # the requests that follow need not be at once
+            return serve(seen, BYTES[:1000])
+
+        with Canned(handler, server_certificate) as server:
+            use(S3_ENV | {"AWS_ENDPOINT_URL": server.url, "AWS_CA_BUNDLE": str(authority.ca)})
+            use({"RUNAI_STREAMER_CONCURRENCY": str(number)})
+            paths = [f"s3://bucket/{i}" for i in range(number)]
+            with FileStreamer() as streamer:
+                streamer.stream_files([FileChunks(i, p, 0, [1000]) for i, p in enumerate(paths)])
+                assert len(list(streamer.get_chunks())) == number
+                return streamer.stats().peak_memory
+
+    plain, over_tls = peak(None), peak(certificate)
+    assert plain <= number * (128 << 10) + (4 << 20)
+    assert abs(over_tls - plain - number * (640 << 10)) <= 2 << 20
+
+
 def test_two_stores_together_stay_within_the_memory_limit(use):
     """The second has less memory for connections than the first needs threads."""
     limit, number = 32 << 20, 48

@@ -83,6 +83,7 @@ class HttpSource : public Source {
         chosen_(chosen),
         transport_(std::move(settings), context.cancel),
         protocol_(std::move(protocol)),
+        budget_(context.budget),
         retried_(context.options.retried) {
     traits_.remote = true;
     traits_.chunk_bytes = kObjectChunk;
@@ -94,7 +95,8 @@ class HttpSource : public Source {
     traits_.open_concurrency = kOpenConcurrency;
     traits_.refusals = refusals_;
     traits_.target_rate = chosen.target_rate;
-    traits_.reader_bytes = kConnectionBytes;
+    traits_.reader_bytes = kPlainBytes + kTlsBytes;
+    traits_.counted_by_reader = kTlsBytes;
     // Under a cap of bandwidth reads wait for one another, and not for their connections.
     traits_.stragglers = chosen.stragglers && transport_.settings.max_bandwidth == 0;
   }
@@ -120,6 +122,7 @@ class HttpSource : public Source {
   Status note_opened(const Location& location, const Version& version, const Response& response);
   Transport& transport() { return transport_; }
   Protocol& protocol() { return *protocol_; }
+  MemoryBudget* budget() { return budget_; }
   const std::function<void(const Retry&)>& retried() const { return retried_; }
 
  private:
@@ -132,6 +135,7 @@ class HttpSource : public Source {
       std::make_shared<std::atomic<std::uint64_t>>(0);
   Transport transport_;
   const std::unique_ptr<Protocol> protocol_;
+  MemoryBudget* const budget_;
   const std::function<void(const Retry&)> retried_;  // may be empty
   SourceTraits traits_;
 };
@@ -162,7 +166,9 @@ class HttpReader : public Reader {
       : source_(source),
         protocol_(source.protocol()),
         connection_(source.transport()),
-        verifier_(source.chosen().verify, &protocol_, &connection_, source.verified()) {}
+        verifier_(source.chosen().verify, &protocol_, &connection_, source.verified()) {
+    connection_.count_tls_in(source.budget());
+  }
 
   Result<Opened> open(const std::string& path, std::span<std::byte> prefix) override {
     return open_listed(path, "", prefix);

@@ -40,7 +40,16 @@ struct Connection::Impl {
 
 Connection::Connection(Transport& transport)
     : transport_(transport), impl_(std::make_unique<Impl>()) {}
-Connection::~Connection() = default;
+Connection::~Connection() {
+  impl_.reset();
+  if (counted_) budget_->reader_ended(kTlsBytes);
+}
+
+void Connection::count_tls() {
+  if (counted_ || budget_ == nullptr) return;
+  budget_->take_for_reader(kTlsBytes);
+  counted_ = true;
+}
 
 TransferResult Connection::perform(const Request& request, Response* response, BodySink* body,
                                    int retry_number) {
@@ -53,6 +62,7 @@ TransferResult Connection::perform(const Request& request, Response* response, B
   if (!transport_.settings.plain_tokens) {
     if (Status status = check_plaintext(request); !status.ok()) return {std::move(status)};
   }
+  if (request.url.starts_with("https://")) count_tls();
   Attempt attempt(&transport_, response, body, request);
   TransferTimes times;
   const Clock::time_point start = Clock::now();

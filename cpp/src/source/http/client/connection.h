@@ -12,6 +12,7 @@
 #include <string>
 
 #include "base/clock.h"
+#include "base/memory_budget.h"
 #include "base/settings.h"
 #include "source/http/client/addresses.h"
 #include "source/http/client/bandwidth.h"
@@ -115,14 +116,21 @@ class Connection {
   // metadata): retries network failures, 429 and 5xx. Ok with any other status.
   Result<Response> fetch(Request request, Persistence persistence = Persistence::kService);
   Transport& transport() { return transport_; }
+  // Counts kTlsBytes as a reader's, from the first request over TLS until this connection ends.
+  void count_tls_in(MemoryBudget* budget) { budget_ = budget; }
 
  private:
+  void count_tls();
+
   struct Impl;
   Transport& transport_;
   std::unique_ptr<Impl> impl_;
+  MemoryBudget* budget_ = nullptr;
+  bool counted_ = false;  // kTlsBytes
 };
 
-// Bytes of memory that one connection holds while it works: receive buffer and TLS.
-inline constexpr std::uint64_t kConnectionBytes = 768 << 10;
+// Bytes of memory that one connection holds while it works, and that TLS adds.
+inline constexpr std::uint64_t kPlainBytes = 128 << 10;
+inline constexpr std::uint64_t kTlsBytes = 640 << 10;
 
 }  // namespace streamer::http
