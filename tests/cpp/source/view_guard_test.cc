@@ -306,6 +306,24 @@ TEST_F(GuardedDeath, AReporterIsCalledOnceWheneverItWasInstalled) {
   EXPECT_EXIT((void)*lost, killed, once);
 }
 
+struct sigaction called_by_wrapper {};
+void wrap(int signal, siginfo_t* info, void* context) {
+  called_by_wrapper.sa_sigaction(signal, info, context);
+}
+
+TEST_F(GuardedDeath, AReporterIsCalledOnceIfTheCallerOfTheHandlerBlocksTheSignal) {
+  install_reporter();
+  map(kMiB);
+  struct sigaction wrapper {};
+  wrapper.sa_sigaction = wrap;
+  wrapper.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  sigfillset(&wrapper.sa_mask);
+  sigaction(SIGBUS, &wrapper, &called_by_wrapper);
+  found_by_reporter = wrapper;
+  EXPECT_EXIT((void)*static_cast<volatile std::byte*>(foreign()), ::testing::KilledBySignal(SIGBUS),
+              "^reported\n$");
+}
+
 TEST_F(GuardedDeath, HandlersThatReturnWithoutACureEndTheProcess) {
   const auto killed = ::testing::KilledBySignal(SIGBUS);
   volatile std::byte* const lost = foreign();

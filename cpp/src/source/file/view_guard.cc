@@ -84,9 +84,9 @@ bool give_zeros(std::uintptr_t address) {
   }
   mapping->lost.store(true);
   lost_pages.fetch_add(1);
-  void* const place = reinterpret_cast<void*>(page);  // NOLINT: an address, of pages that are lost
-  return mmap(place, end - page, PROT_READ | PROT_WRITE,
-              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED;
+  // By itself, without what tools put around mmap().
+  return syscall(SYS_mmap, page, end - page, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != -1;
 }
 
 bool sent_by_a_process(const siginfo_t* info) { return info->si_code <= 0; }
@@ -122,12 +122,16 @@ void pass_on(int signal, siginfo_t* info, void* context) {
     next->action.sa_handler(signal);
   }
   if (!sent_by_a_process(info)) ++passed_times;
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);  // what it has raised comes now
+  // What it has raised comes now, also if whoever called this handler blocks the signal.
+  sigset_t unblocked = before;
+  sigdelset(&unblocked, signal);
+  pthread_sigmask(SIG_SETMASK, &unblocked, nullptr);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   const Former* expected = below;
   former.compare_exchange_strong(expected, next);
 }
 
-// Only what signal-safety(7) allows, and mmap(), which is one system call.
+// Only what signal-safety(7) allows, and one system call.
 void handle(int signal, siginfo_t* info, void* context) {
   const int os_error = errno;
   const bool ours =
