@@ -93,7 +93,7 @@ class SharedMemory:
 
 
 def attach(address: Sequence[int]) -> torch.Tensor:
-    """The memory that another process of this node offers; an OSError if that can't be had."""
+    """The memory that another process of this node offers. Raises OSError if it cannot open it."""
     pid, descriptor, device, inode, size = address
     path = f"/proc/{pid}/fd/{descriptor}"
     status = os.stat(path)

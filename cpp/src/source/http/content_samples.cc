@@ -1,11 +1,11 @@
 #include "source/http/content_samples.h"
 
 #include <algorithm>
-#include <charconv>
 #include <string_view>
 #include <utility>
 
 #include "base/segments.h"
+#include "base/text.h"
 #include "text/encoding.h"
 
 namespace streamer::http {
@@ -15,13 +15,12 @@ constexpr std::size_t kSampleBytes = 1024;
 constexpr std::size_t kMostSamples = 16;
 
 // The time that ETags of the form "TIME-SIZE", in hexadecimal seconds, begin with.
-std::optional<std::int64_t> time_of_etag(std::string_view etag) {
+std::optional<std::uint64_t> time_of_etag(std::string_view etag) {
   if (!etag.starts_with('"')) return std::nullopt;
   etag.remove_prefix(1);
-  std::int64_t time = 0;
-  const auto [end, error] = std::from_chars(etag.data(), etag.data() + etag.size(), time, 16);
-  if (error != std::errc() || end == etag.data() + etag.size() || *end != '-') return std::nullopt;
-  return time;
+  const std::size_t end = etag.find('-');
+  if (end == std::string_view::npos) return std::nullopt;
+  return parse_number(etag.substr(0, end), 16);
 }
 
 }  // namespace
@@ -32,8 +31,8 @@ bool pins_content(const Version& version, const Response& response) {
   const auto written = parse_http_date(modified);
   const auto now = parse_http_date(response.header("date"));
   if (!written || !now || *written < *now) return true;
-  const bool by_time =
-      version.validator == modified || time_of_etag(version.validator) == std::int64_t{*written};
+  const bool by_time = version.validator == modified ||
+                       time_of_etag(version.validator) == static_cast<std::uint64_t>(*written);
   return !by_time;
 }
 
@@ -45,7 +44,7 @@ ContentSamples::ContentSamples(std::span<const std::byte> prefix) {
 }
 
 std::optional<ContentSamples::Sample> ContentSamples::next() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (kept_.empty()) return std::nullopt;
   return kept_[random_() % kept_.size()];
 }
@@ -58,7 +57,7 @@ void ContentSamples::keep(std::uint64_t offset, std::span<const iovec> segments)
     }
     const auto* const data = static_cast<const std::byte*>(segment.iov_base);
     Sample sample{offset, {data, data + std::min(segment.iov_len, kSampleBytes)}};
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (std::exchange(prefix_only_, false)) kept_.clear();
     if (kept_.size() < kMostSamples) {
       kept_.push_back(std::move(sample));

@@ -6,12 +6,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
 #include <optional>
 #include <random>
 #include <span>
 #include <vector>
 
+#include "base/mutex.h"
 #include "source/http/client/request.h"
 #include "source/http/protocol.h"
 
@@ -33,17 +33,18 @@ class ContentSamples {
   explicit ContentSamples(std::span<const std::byte> prefix);
 
   // What a read that has just ended should find unchanged; nothing: nothing was read before it.
-  std::optional<Sample> next();
+  std::optional<Sample> next() EXCLUDES(mutex_);
   // Keeps some bytes of a read of `segments` at `offset` that found its sample unchanged.
-  void keep(std::uint64_t offset, std::span<const iovec> segments);
+  void keep(std::uint64_t offset, std::span<const iovec> segments) EXCLUDES(mutex_);
 
  private:
-  std::mutex mutex_;
-  std::vector<Sample> kept_;
-  bool prefix_only_ = true;  // mostly a header, which two versions may have in common
-  std::size_t slot_ = 0;     // of keep()
+  Mutex mutex_;
+  std::vector<Sample> kept_ GUARDED_BY(mutex_);
+  bool prefix_only_ GUARDED_BY(mutex_) =
+      true;  // mostly a header, which two versions may have in common
+  std::size_t slot_ GUARDED_BY(mutex_) = 0;  // of keep()
   // Any of them is next: a part of the object may be the same in both contents.
-  std::minstd_rand random_;
+  std::minstd_rand random_ GUARDED_BY(mutex_);
 };
 
 }  // namespace streamer::http
