@@ -6,8 +6,9 @@ The steps behind --beside use the processors while the steps before it wait: the
 time, at the lowest priority. What a step of either kind writes is shown when it ends. The steps
 behind --then run when all of these have ended.
 
-Fails if any target fails. The summary has the result of each step, the skipped tests by reason, and
-in its last line the counts of all tests. `MAKE` is the program to run, `make` by default.
+Fails if any target fails. The summary has the result of each step, the skipped tests by reason, the
+least space that was free on the disk, and in its last line the counts of all tests. `MAKE` is the
+program to run, `make` by default.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -139,6 +142,43 @@ def summary(results: Iterable[Result], seconds: float | None = None) -> list[str
     return lines
 
 
+class LeastFreeSpace:
+    """The least space that was free for this directory and for temporary files, looked at often."""
+
+    def __init__(self) -> None:
+        self._directories = (os.getcwd(), tempfile.gettempdir())
+        self._least: dict[str, int] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> LeastFreeSpace:
+        self.look()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def lines(self) -> list[str]:
+        """One line, and one more if a step may have failed for lack of space."""
+        directory = min(self._least, key=lambda name: self._least[name])
+        least = self._least[directory]
+        lines = [f"{least / 1e9:.1f} GB free on the disk at the least, in {directory}"]
+        if least < 100_000_000:
+            lines.append("The disk was full, which may be why steps failed: free some space.")
+        return lines
+
+    def _watch(self) -> None:
+        while not self._ended.wait(1):
+            self.look()
+
+    def look(self) -> None:
+        for directory in self._directories:
+            free = shutil.disk_usage(directory).free
+            self._least[directory] = min(free, self._least.get(directory, free))
+
+
 def main(arguments: Sequence[str]) -> int:
     make = [os.environ.get("MAKE", "make"), "--no-print-directory"]
     start = time.monotonic()
@@ -152,16 +192,17 @@ def main(arguments: Sequence[str]) -> int:
 
     first, then = _split(arguments, "--then")
     first, beside = _split(first, "--beside")
-    if beside:
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            low = pool.submit(run_all, beside, "nice", "-n", "19", at_their_end=True)
-            results = run_all(first, at_their_end=True)
-            results += low.result()
-    else:
-        results = run_all(first)
-    results += run_all(then)
+    with LeastFreeSpace() as space:
+        if beside:
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                low = pool.submit(run_all, beside, "nice", "-n", "19", at_their_end=True)
+                results = run_all(first, at_their_end=True)
+                results += low.result()
+        else:
+            results = run_all(first)
+        results += run_all(then)
     print("\n==> Summary")
-    print("\n".join(summary(results, time.monotonic() - start)), flush=True)
+    print("\n".join([*space.lines(), *summary(results, time.monotonic() - start)]), flush=True)
     return 1 if any(result.failed for result in results) else 0
 
 

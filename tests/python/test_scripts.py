@@ -11,12 +11,13 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from scripts import fresh_machine
 from scripts.check_commit_message import problems
-from scripts.run_steps import Result, summary
+from scripts.run_steps import LeastFreeSpace, Result, summary
 from scripts.wheels import outdated
 from tests.support.processes import ROOT
 
@@ -176,8 +177,26 @@ def test_all_steps_that_pass_are_a_run_that_passes(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT), "MAKE": "make"},
         check=False,
         capture_output=True,
+        text=True,
     )
     assert done.returncode == 0
+    assert " GB free on the disk at the least, in " in done.stdout
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_disk_that_was_full_for_a_time_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, full: bool
+) -> None:
+    free = 5_000_000_000
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with LeastFreeSpace() as space:
+        free = 20_000_000 if full else 2_000_000_000
+        space.look()
+        free = 5_000_000_000
+    lines = space.lines()
+    assert lines[0].startswith("0.0 GB free" if full else "2.0 GB free")
+    assert any("The disk was full" in line for line in lines) == full
 
 
 def named_files(source: Path) -> Iterator[str]:
