@@ -1,16 +1,17 @@
 // Headers of safetensors files as the objects that Python works with.
 #include <pybind11/pybind11.h>
-#include <structmember.h>
 
 #include <array>
 #include <map>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "convert.h"
 #include "interpreter.h"
 #include "streamer/safetensors.h"
+#include "tensor_description.h"
 
 namespace py = pybind11;
 
@@ -25,54 +26,13 @@ py::str text_of(std::string_view text) { return {text.data(), text.size()}; }
 
 py::str dtype_text(Dtype dtype) { return text_of(safetensors::dtype_name(dtype)); }
 
-// The collector need not look at what holds only text and numbers: it would, again and again,
-// while many tensors are made.
-void untrack(const py::object& object) { PyObject_GC_UnTrack(object.ptr()); }
-
-// An attribute in the __slots__ of a class. A header may have 100,000 tensors: setattr() would take
-// a third of their time.
-class Slot {
- public:
-  Slot(const py::type& type, const char* name) {
-    const py::object found = type.attr(name);
-    if (Py_TYPE(found.ptr()) == &PyMemberDescr_Type) {
-      const PyMemberDef& member =
-          *reinterpret_cast<const PyMemberDescrObject*>(found.ptr())->d_member;
-      if (member.type == T_OBJECT_EX) offset_ = member.offset;
-    }
-    if (offset_ == 0) throw py::type_error(std::string(name) + " is no slot of the class");
-  }
-
-  // Of an object without a value there.
-  void set(const py::object& object, py::object value) const {
-    auto* const place = reinterpret_cast<char*>(object.ptr()) + offset_;
-    *reinterpret_cast<PyObject**>(place) = value.release().ptr();
-  }
-
- private:
-  Py_ssize_t offset_ = 0;
-};
-
 class Maker {
  public:
-  explicit Maker(const py::type& type)
-      : type_(reinterpret_cast<PyTypeObject*>(type.ptr())),
-        name_(type, "name"),
-        shape_(type, "shape"),
-        dtype_(type, "dtype"),
-        start_(type, "start"),
-        end_(type, "end") {}
+  explicit Maker(py::type type) : type_(std::move(type)) {}
 
   py::object make(const Tensor& tensor, const py::str& dtype) {
-    auto made = py::reinterpret_steal<py::object>(type_->tp_alloc(type_, 0));
-    if (!made) throw py::error_already_set();
-    name_.set(made, text_of(tensor.name));
-    shape_.set(made, shape_of(tensor.shape));
-    dtype_.set(made, dtype);
-    start_.set(made, offset_of(tensor.begin));
-    end_.set(made, offset_of(tensor.end));
-    untrack(made);
-    return made;
+    return describe_tensor(type_, text_of(tensor.name), shape_of(tensor.shape), dtype, tensor.begin,
+                           tensor.end);
   }
 
  private:
@@ -85,26 +45,16 @@ class Maker {
     if (*last_shape_) return *last_shape_;
     py::tuple made(shape.size());
     for (std::size_t i = 0; i < shape.size(); ++i) made[i] = py::int_(shape[i]);
-    if (!shape.empty()) untrack(made);  // () belongs to the interpreter
+    // The collector need not look at numbers, again and again while many tensors are made. The
+    // empty tuple belongs to the interpreter.
+    if (!shape.empty()) PyObject_GC_UnTrack(made.ptr());
     return *last_shape_ = std::move(made);
   }
 
-  // The end of a tensor is the start of the next one.
-  const py::int_& offset_of(std::uint64_t offset) {
-    if (offset != offset_value_) {
-      offset_ = py::int_(offset);
-      offset_value_ = offset;
-    }
-    return offset_;
-  }
-
-  PyTypeObject* type_;
-  Slot name_, shape_, dtype_, start_, end_;
+  py::type type_;
   std::map<std::vector<std::uint64_t>, py::object> shapes_;
   py::object* last_shape_ = nullptr;
   std::span<const std::uint64_t> last_;
-  py::int_ offset_{0};
-  std::uint64_t offset_value_ = 0;
 };
 
 // The header of a file, in the objects that Python works with.
@@ -166,6 +116,7 @@ py::dict dtype_bits() {
 }  // namespace
 
 void bind_header(py::module_& module) {
+  bind_tensor_description(module);
   py::class_<PyHeader>(module, "SafetensorsHeader")
       .def_readonly("data_offset", &PyHeader::data_offset)
       .def_readonly("tensors", &PyHeader::tensors)

@@ -1,6 +1,6 @@
 """Native engine of runai_model_streamer. Use runai_model_streamer._native_api."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 # (kind, container, refresh) -> values, expiry in seconds since the epoch (0: never), identity
@@ -10,7 +10,7 @@ _Provider = Callable[[str, str, bool], tuple[dict[str, str], int, str] | None]
 # that waits for the engine
 _Retried = Callable[[str, int, float, Exception], object]
 
-_Tensor = TypeVar("_Tensor")
+_Tensor = TypeVar("_Tensor", bound=TensorDescription)
 
 class Buffer:
     """Writable memory that holds ranges; alive until the last view dies."""
@@ -206,6 +206,27 @@ SMALL_RANGE: int
 GROUP_BYTES: int
 """The most bytes of a block that ranges share."""
 
+class TensorDescription:
+    """A tensor of a file. Its attributes do not change."""
+
+    def __init__(
+        self, name: str, shape: Iterable[int], dtype: str, start: int, end: int
+    ) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As the file has it."""
+    @property
+    def dtype(self) -> str:
+        """The name of its type in the format, for example ``BF16``."""
+    @property
+    def start(self) -> int:
+        """The position of its first byte in the data section."""
+    @property
+    def end(self) -> int:
+        """The position behind its last byte."""
+
 class SafetensorsHeader(Generic[_Tensor]):
     """The header of a safetensors file."""
 
@@ -227,7 +248,7 @@ def safetensors_header(
     first_bytes: bytes, path: str, file_size: int, type: type[_Tensor]
 ) -> SafetensorsHeader[_Tensor]:
     """The header of a file; `first_bytes` are at least those of the header. `type` describes a
-    tensor and has the attributes name, shape, dtype, start and end.
+    tensor; a subclass of TensorDescription has no attributes of its own.
 
     Raises SafetensorsHeaderError, or StreamerShortReadError if bytes are missing at the end."""
 

@@ -23,6 +23,7 @@ Buffer = _native.Buffer
 FileRanges = _native.FileRanges
 OpenedFile = _native.OpenedFile
 Ready = _native.Ready
+TensorDescription = _native.TensorDescription
 TensorFactory = _native.TensorFactory
 at_version = _native.at_version
 is_url = _native.is_url

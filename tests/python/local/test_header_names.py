@@ -61,5 +61,5 @@ def test_descriptions_of_tensors_share_what_is_equal(tmp_path: Path) -> None:
     assert len({id(one.shape) for one in found}) == 4
     assert {one.name: one.shape for one in found} == {n: t.shape for n, t in tensors.items()}
     for one, other in itertools.pairwise(found):
-        assert one.end is other.start
+        assert one.end == other.start
         assert one.end - one.start == tensors[one.name].nbytes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from runai_model_streamer._errors import StreamerUnsupportedError
@@ -12,6 +12,7 @@ from runai_model_streamer._formats.safetensors.dtypes import (
     torch_dtype,
     torch_shape,
 )
+from runai_model_streamer._native_api import TensorDescription
 
 if TYPE_CHECKING:
     import torch
@@ -38,17 +39,13 @@ class Offsets:
         return self.end - self.start
 
 
-class SafetensorMetadata:
-    """One tensor: name, shape, dtype (the format's name), and place in the data section."""
+class SafetensorMetadata(TensorDescription):
+    """One tensor: name, shape, dtype (the format's name), and [start, end) in the data section."""
 
-    __slots__ = ("dtype", "end", "name", "shape", "start")
+    __slots__ = ()
 
-    def __init__(self, name: str, shape: Iterable[int], dtype: str, start: int, end: int) -> None:
-        self.name = name
-        self.shape = tuple(shape)
-        self.dtype = dtype
-        self.start = start
-        self.end = end
+    def __reduce__(self) -> tuple[Callable[..., SafetensorMetadata], tuple[object, ...]]:
+        return SafetensorMetadata, (self.name, self.shape, self.dtype, self.start, self.end)
 
     def __repr__(self) -> str:
         return f"SafetensorMetadata({self.name!r}, {list(self.shape)}, {self.dtype})"

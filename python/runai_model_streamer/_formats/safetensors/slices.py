@@ -47,6 +47,9 @@ class TensorPart(SafetensorMetadata):
         self.part = part
         self.strides = (spans.run, list(spans.levels)) if spans.levels else None
 
+    def __reduce__(self) -> tuple[Callable[..., SafetensorMetadata], tuple[object, ...]]:
+        return part_of, (self.whole, self.part)
+
 
 def part_of(tensor: SafetensorMetadata, part: Sequence[Along]) -> SafetensorMetadata:
     """The part of `tensor`, of which `part` says what it takes of each dimension of torch's shape.
