@@ -73,12 +73,12 @@ def _tensors(found: Inspection) -> dict[str, tuple[Shard, SafetensorMetadata]]:
         # What a checkpoint lacks is no difference.
         if problem.kind == "missing":
             raise StreamerNotFoundError(problem.text, code="not_found", path=problem.path)
-        if problem.kind == "header":
+        if problem.kind == "header" or (problem.kind == "index" and problem.serious):
             raise SafetensorsHeaderError(problem.text, code="format", path=problem.path)
     places: dict[str, tuple[Shard, SafetensorMetadata]] = {}
     for shard in found.shards:
         for tensor in shard.tensors:
-            named = found.place_of is not None and found.place_of.get(tensor.name) == shard.path
+            named = found.index is not None and found.index.place_of.get(tensor.name) == shard.path
             if named or tensor.name not in places:
                 places[tensor.name] = shard, tensor
     return places

@@ -25,7 +25,7 @@ from runai_model_streamer._native_api import (
 from runai_model_streamer._paths import is_remote, to_text
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership, Session
-from runai_model_streamer._storage.checkpoint import find_checkpoint
+from runai_model_streamer._storage.checkpoint import CheckpointIndex, find_checkpoint
 from runai_model_streamer._storage.listing import list_safetensors
 
 # Headers of shards have some KiB. Longer ones need a second request.
@@ -99,8 +99,7 @@ class Inspection:
 
     path: str
     shards: list[Shard]
-    place_of: Mapping[str, str] | None
-    """The file of each name, as the index says; None: there is no index."""
+    index: CheckpointIndex | None
     problems: list[Problem]
 
     @property
@@ -154,10 +153,10 @@ def inspect_checkpoint(
     """
     text = to_text(path)
     problems: list[Problem] = []
-    place_of: Mapping[str, str] | None = None
+    index: CheckpointIndex | None = None
     try:
         checkpoint = find_checkpoint(text, credentials, variant)
-        files, place_of = checkpoint.files, checkpoint.place_of
+        files, index = checkpoint.files, checkpoint.index
     except StreamerNotFoundError as error:
         files = _files_all_the_same(text, credentials)
         if not files:
@@ -171,11 +170,11 @@ def inspect_checkpoint(
     problems += _misaligned(shards)
     problems += _unknown_dtypes(shards)
     problems += _duplicates(
-        shards, place_of, credentials if compare_duplicates else None, compare_duplicates
+        shards, index, credentials if compare_duplicates else None, compare_duplicates
     )
-    if place_of is not None:
-        problems += _against_index(shards, place_of, {file for file, _ in failures})
-    return Inspection(text, shards, place_of, problems)
+    if index is not None:
+        problems += _against_index(shards, index, {file for file, _ in failures})
+    return Inspection(text, shards, index, problems)
 
 
 def _files_all_the_same(path: str, credentials: S3Credentials | None) -> list[str]:
@@ -272,7 +271,7 @@ def _unknown_dtypes(shards: Sequence[Shard]) -> list[Problem]:
 
 def _duplicates(
     shards: Sequence[Shard],
-    place_of: Mapping[str, str] | None,
+    index: CheckpointIndex | None,
     credentials: S3Credentials | None,
     compare: bool,
 ) -> list[Problem]:
@@ -294,7 +293,7 @@ def _duplicates(
             says = "with different bytes"
         else:
             says = "with the same bytes"
-        known = place_of is not None and name in place_of
+        known = index is not None and name in index.place_of
         same = says == "with the same bytes"
         problems.append(
             Problem(
@@ -345,9 +344,10 @@ def digests_of(
 
 
 def _against_index(
-    shards: Sequence[Shard], place_of: Mapping[str, str], unread: set[str]
+    shards: Sequence[Shard], index: CheckpointIndex, unread: set[str]
 ) -> list[Problem]:
     problems = []
+    place_of = index.place_of
     there = {(tensor.name, shard.path) for shard in shards for tensor in shard.tensors}
     lacking = [
         name for name, file in place_of.items() if (name, file) not in there and file not in unread
@@ -356,8 +356,7 @@ def _against_index(
         problems.append(
             Problem(
                 "index",
-                f"the index names {len(lacking)} tensors that its files do not have, "
-                f"{lacking[0]!r} of {place_of[lacking[0]]!r} among them",
+                index.lacks(lacking),
                 place_of[lacking[0]],
             )
         )
