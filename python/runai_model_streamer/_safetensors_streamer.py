@@ -23,7 +23,11 @@ from runai_model_streamer._errors import (
     StreamerError,
     shown_path,
 )
-from runai_model_streamer._formats.safetensors.header import SafetensorMetadata, check_tensors
+from runai_model_streamer._formats.safetensors.header import (
+    SafetensorMetadata,
+    check_tensors,
+    unaligned,
+)
 from runai_model_streamer._formats.safetensors.headers import (
     SafetensorsMetadata,
     make_request,
@@ -119,7 +123,6 @@ class SafetensorsStreamer:
         self.total_size = 0
         self.device_str = "cpu"
         self.start_time = 0.0
-        self.unaligned_copies = 0
         self._files: list[SafetensorsMetadata] = []
         self._credentials: S3Credentials | None = None
         self._begun: tuple[Load, WantedTensors] | None = None
@@ -465,6 +468,16 @@ class SafetensorsStreamer:
         """The files that the load in progress, or the last one, does not verify since it reads only
         a part of them. Empty without verify=."""
         return [] if self._check is None else list(self._check.unverified)
+
+    @property
+    def unaligned_copies(self) -> int:
+        """The number of tensors to stream that are not aligned to their elements in their file.
+        They are read to aligned memory, also if others are views of the file."""
+        files = self.files_to_tensors_metadata
+        return sum(
+            len(unaligned(files.get(index, ()), file.offset))
+            for index, file in enumerate(self._files)
+        )
 
     def get_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(name, tensor) of everything that stream_files() asked for, in file order.

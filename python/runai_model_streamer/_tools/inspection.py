@@ -16,9 +16,8 @@ from runai_model_streamer._errors import (
     StreamerNotFoundError,
 )
 from runai_model_streamer._formats.safetensors.dtypes import torch_dtype
-from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.header import SafetensorMetadata, unaligned
 from runai_model_streamer._native_api import (
-    safetensors_dtype_bits,
     safetensors_header,
     safetensors_header_end,
 )
@@ -30,7 +29,7 @@ from runai_model_streamer._storage.listing import list_safetensors
 
 # Headers of shards have some KiB. Longer ones need a second request.
 _FIRST_BYTES = 64 << 10
-# What every version of torch has: it takes seconds to import.
+# The dtypes that every version of torch has: it takes seconds to import.
 _COMMON = frozenset(
     [
         "F64",
@@ -61,7 +60,7 @@ class Problem:
     text: str
     path: str = ""
     serious: bool = True
-    """Whether a load would fail, or read something else than is meant."""
+    """True if a load would fail, or read something else than is meant."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +226,7 @@ def read_shards(
 
 
 def _may_choose(files: Sequence[str]) -> bool:
-    """Whether nobody has said how many requests there may be at once."""
+    """True if no setting limits the requests at once."""
     names = ("RUNAI_STREAMER_CONCURRENCY", "RUNAI_STREAMER_OBJ_CONCURRENCY")
     return bool(files) and is_remote(files[0]) and not any(map(os.environ.get, names))
 
@@ -235,11 +234,7 @@ def _may_choose(files: Sequence[str]) -> bool:
 def _misaligned(shards: Sequence[Shard]) -> list[Problem]:
     problems = []
     for shard in shards:
-        wrong = [
-            tensor.name
-            for tensor in shard.tensors
-            if (shard.data_start + tensor.start) % max(safetensors_dtype_bits[tensor.dtype] // 8, 1)
-        ]
+        wrong = [tensor.name for tensor in unaligned(shard.tensors, shard.data_start)]
         if wrong:
             problems.append(
                 Problem(
