@@ -25,6 +25,7 @@ OpenedFile = _native.OpenedFile
 Ready = _native.Ready
 TensorFactory = _native.TensorFactory
 at_version = _native.at_version
+has_regions = _native.has_regions
 is_url = _native.is_url
 list_objects = _native.list_objects
 list_digests = _native.list_digests
