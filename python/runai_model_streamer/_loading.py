@@ -209,8 +209,8 @@ def _map(model: torch.nn.Module, places: Places, key_map: KeyMap | None) -> _Map
 
 
 class _Reading:
-    """What is read for a model, and where it goes. Names are those of the checkpoint, but for
-    `name`, which is that of the model."""
+    """The tensors that are read for a model, and their places. Names are those of the checkpoint,
+    but for `name`, which is that of the model."""
 
     def __init__(self, state: dict[str, torch.Tensor], plan: Plan, device: torch.device) -> None:
         self.into: dict[str, torch.Tensor] = {}
@@ -266,7 +266,7 @@ def _selection(names: Iterable[tuple[str, str]]) -> NamesOfFiles:
 
 
 def _misfits(plan: Plan, ties: Sequence[list[str]], found: Container[str]) -> bool:
-    """Whether names are missing or unexpected."""
+    """True if names are missing or unexpected."""
     tied = {name for others in ties for name in others}
     return plan.unexpected or not plan.missing <= tied or any(name in found for name in tied)
 

@@ -177,7 +177,7 @@ class SafetensorsStreamer:
         return True
 
     def __contains__(self, name: object) -> bool:
-        """Whether the files have a tensor of this name."""
+        """True if the files have a tensor of this name."""
         return name in self._tensors_by_name()
 
     def __repr__(self) -> str:

@@ -58,7 +58,7 @@ from runai_model_streamer._storage.checkpoint import Checkpoint, find_checkpoint
 
 __all__ = ["SafetensorsReader"]
 
-# Where torch's HuggingFaceStorageWriter says which part of a tensor a file has.
+# The key by which torch's HuggingFaceStorageWriter tells the part of a tensor that a file has.
 _SHARDING = "DCP_SHARDING_INFO"
 _OFFSETS = "saved_offsets"
 
@@ -244,7 +244,7 @@ class _Item:
     target: torch.Tensor
 
     def is_direct(self, device: torch.device) -> bool:
-        """Whether the engine can write to the target itself."""
+        """True if the engine can write to the target itself."""
         target = self.target
         return (
             target.dtype == self.part.get_torch_dtype()

@@ -1,4 +1,4 @@
-"""Which files make up a checkpoint: a file, an index, a directory or a pattern, local or remote.
+"""The files of a checkpoint, by a path: a file, an index, a directory or a pattern.
 
 The index decides. Without one, a directory is the files of one model: neither variants of them
 (fp16 beside the whole) nor the same model in one piece (consolidated).
@@ -31,7 +31,7 @@ _FILE = re.compile(
     r"(?P<base>.+?)(?:\.(?P<before>(?=[^.]*[A-Za-z])[^.]+?))?"
     r"(?:-(?P<number>\d{5})-of-(?P<count>\d{5})(?:\.(?P<behind>[^.]+))?)?\.safetensors"
 )
-# What lies beside the files of a model and repeats or extends them.
+# Names of files beside those of a model, which repeat or extend them.
 _BESIDE = ("consolidated", "adapter_model")
 _PREFERRED = ("model", "diffusion_pytorch_model")
 _INDEX_LIMIT = 512 << 20

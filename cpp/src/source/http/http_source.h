@@ -43,7 +43,7 @@ class HttpSource : public Source {
     }
   }
   std::atomic<std::uint64_t>* verified() { return &verified_; }
-  // Whether the storage has responded to any request.
+  // True once the storage has responded to any request.
   bool responded() const { return responded_.load(std::memory_order_relaxed); }
   void set_responded() { responded_.store(true, std::memory_order_relaxed); }
   // The storage asks to slow down.

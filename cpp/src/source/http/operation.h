@@ -18,16 +18,16 @@ struct Operation {
   std::function<BodySink*()> body;  // for the next attempt; may be empty
   // Counts what an attempt has brought, in bytes; `done` if nothing is missing any more.
   std::function<std::uint64_t(bool* done)> progress;
-  // After a refusal, or a response of another snapshot: whether `make` makes another request now.
+  // After a refusal, or a response of another snapshot: true if `make` makes another request now.
   std::function<bool(const ServerError*)> changed;
   // Responses with an error status that are fine.
   std::function<bool(const Response&)> tolerate;
   ReadProgress* watched = nullptr;  // what is told of pauses
   int hurry_ms = 0;                 // of the first attempt, if others are to follow soon; 0: none
   bool begins_late = false;         // the server has to look for much before it responds
-  // Whether the body of a response of success is something else than what was asked for.
+  // True if the body of a successful response is not what was asked for.
   std::function<bool()> foreign = {};
-  // Whether such a body ended too early: without a length, its end is that of the connection.
+  // True if such a body ended too early: without a length, its end is that of the connection.
   std::function<bool()> cut_off = {};
 };
 

@@ -86,7 +86,7 @@ Selection = TensorNames | NamesOfFiles | TensorsOfCheckpoint
 
 
 class _Function:
-    """What a function of the caller wants; everything without one."""
+    """The tensors that a function of the caller wants; all of them without one."""
 
     def __init__(self, wants: Callable[[str], bool] | None) -> None:
         self._wants = wants
