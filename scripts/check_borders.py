@@ -75,7 +75,7 @@ LAYERS: list[set[str]] = [
     {"_file_streamer"},
     {"_formats"},
     {"_distributed"},
-    {"_tensor_load"},
+    {"_tensor_load", "_tensor_requests"},
     {"_safetensors_streamer"},
     {"_module_plan", "_key_map"},
     {"_loading", "_safe_open", "_streamer_mock", "dcp"},

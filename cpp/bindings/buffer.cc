@@ -87,9 +87,9 @@ void bind_buffer(py::module_& module) {
                   "Memory for ranges of `sizes` bytes, each aligned to 64.")
       .def("put", &put, py::arg("start"), py::arg("address"), py::arg("size"),
            "Copies bytes at an address to where they belong in the ranges.")
-      .def_property_readonly("positions", &Buffer::positions, "Where each range starts.")
+      .def_property_readonly("positions", &Buffer::positions, "The start of each range.")
       .def_buffer(&info)
-      .def_property_readonly("view", &Buffer::view, "Whether it is the file's own pages.");
+      .def_property_readonly("view", &Buffer::view, "True if it is the file's own pages.");
 }
 
 }  // namespace streamer::python

@@ -30,9 +30,9 @@ class Buffer {
   std::byte* data() const { return data_; }
   std::uint64_t size() const { return size_; }
   bool view() const { return view_; }
-  // Where each range starts.
+  // The start of each range.
   const std::vector<std::uint64_t>& positions() const { return positions_; }
-  // What keeps the memory alive. Any thread may drop it, with or without the GIL.
+  // The owner of the memory. Any thread may drop it, with or without the GIL.
   const std::shared_ptr<void>& memory() const { return memory_; }
   // Copies `size` bytes at `from` to where they belong: `start` counts the bytes of all ranges, one
   // behind the other. Only for memory of allocate(). Throws std::out_of_range.

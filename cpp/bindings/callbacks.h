@@ -1,4 +1,4 @@
-// What the engine asks of Python.
+// Calls of the engine to Python.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -14,10 +14,10 @@
 
 namespace streamer::python {
 
-// Whether the interpreter ends, or has ended. With or without the GIL.
+// True if the interpreter ends, or has ended. With or without the GIL.
 bool interpreter_ends();
 
-// Whether its functions for the end have begun: the engine asks Python nothing from then on. With
+// True if its functions for the end have begun: the engine asks Python nothing from then on. With
 // or without the GIL.
 bool interpreter_is_about_to_end();
 

@@ -111,7 +111,7 @@ void bind_list(py::module_& module) {
              "The SHA-256 of the objects of which the list tells it, by path (hf://).");
   module.def("find_access", &find_access_of, py::arg("path"), py::arg("credentials") = py::none(),
              py::arg("source") = Source(),
-             "How the object or directory at `path` is reached: see streamer::Access.");
+             "The way to the object or directory at `path`: see streamer::Access.");
   module.def(
       "cached_fraction",
       [](const std::string& path) {
@@ -133,10 +133,13 @@ void bind_list(py::module_& module) {
       py::arg("path"), "file, s3, gcs, azure, http or hub, by the path's scheme.");
   module.def(
       "is_url", [](const std::string& path) { return path_traits(path).url; }, py::arg("path"),
-      "Whether the path is percent-encoded and may have a query.");
+      "True if the path is percent-encoded and may have a query.");
   module.def(
       "lists_digests", [](const std::string& path) { return path_traits(path).lists_digests; },
-      py::arg("path"), "Whether list_digests() finds any below such a path.");
+      py::arg("path"), "True if list_digests() finds any below such a path.");
+  module.def(
+      "has_regions", [](const std::string& path) { return path_traits(path).regions; },
+      py::arg("path"), "True if the bucket of the path belongs to a region.");
   module.def(
       "at_version",
       [](const std::string& path, const std::string& version) {

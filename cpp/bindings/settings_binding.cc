@@ -91,7 +91,7 @@ void bind_settings(py::module_& module) {
         throw py::key_error(kind);
       },
       py::arg("kind"), py::arg("container"),
-      "Whether the settings hold a key or a signature for the container of that kind of storage.");
+      "True if the settings hold a key or a signature for the container of that kind of storage.");
   module.def(
       "setting", &setting, py::arg("name"),
       "The value of an environment variable of the table now, checked, or its default; None if "

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from runai_model_streamer._storage.listing import list_files, list_safetensors, pull_files
     from runai_model_streamer._storage.object_storage_model import ObjectStorageModel
 
-# Where each name is: imported when it is used first. Lists and pulls need no torch, and a process
-# that only imports the package pays for nothing else.
+# The module of each name: imported when it is used first. Lists and pulls need no torch, and a
+# process that only imports the package pays for nothing else.
 _MODULES = {
     "_credentials.s3_credentials": ("S3Credentials",),
     "_distributed.streamer": ("DistributedStreamer",),

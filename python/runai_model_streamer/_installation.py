@@ -30,7 +30,7 @@ CURE = (
 
 
 def problems(package: Path = _PACKAGE, path: Iterable[str] | None = None) -> list[str]:
-    """What speaks for a mixed installation, each in a few words; none in a proper one.
+    """Signs of a mixed installation, each in a few words; none in a proper one.
 
     `path` are the directories that modules are imported from, sys.path by default. Never raises:
     what cannot be read says nothing.

@@ -129,7 +129,7 @@ def assemble(
     targets: Mapping[str, Target],
     places: Places,
 ) -> Assembly:
-    """How the tensors `names` of the checkpoint make up `own`, a tensor of the model.
+    """The assembly of `own`, a tensor of the model, from the tensors `names` of the checkpoint.
 
     Raises with the path of the file of one of them.
     """
@@ -182,8 +182,8 @@ def assemble(
 def _fit(
     own: torch.Tensor, target: str, name: str, tensor: SafetensorMetadata, wanted: Target
 ) -> tuple[list[Along], list[int], list[Along]]:
-    """What _box() says of `own`, the tensor `target` of the model, and what is read of `tensor`,
-    which is `name` in the checkpoint."""
+    """The result of _box() for `own`, the tensor `target` of the model, and the part that is read
+    of `tensor`, which is `name` in the checkpoint."""
     try:
         box, dropped = _box(target, own.shape, wanted.index)
     except RunaiStreamerInvalidInputException as error:
@@ -202,7 +202,7 @@ def _fit(
 def _box(
     name: str, shape: Sequence[int], index: TargetIndex | None
 ) -> tuple[list[Along], list[int]]:
-    """What `index` takes of each dimension, and the dimensions that it takes one element of."""
+    """The part that `index` takes of each dimension, and the dimensions reduced to one element."""
     items = list(index) if isinstance(index, tuple) else [... if index is None else index]
     rest = [number for number, item in enumerate(items) if item is Ellipsis]
     if len(rest) == 1:

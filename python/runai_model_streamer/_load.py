@@ -1,4 +1,4 @@
-"""What one call of stream_files() delivers: each item once, to whichever iterator asks next."""
+"""The delivery of one call of stream_files(): each item once, to whichever iterator asks next."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class _Ahead:
 
     @property
     def ready(self) -> bool:
-        """Whether take() returns or raises at once."""
+        """True if take() returns or raises at once."""
         return bool(self._fetched) or self._error is not None or self._ended
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class Load:
 
     @property
     def fetched(self) -> bool:
-        """Whether the next run can be taken without waiting."""
+        """True if the next run can be taken without waiting."""
         return self._ahead.ready
 
     def drain(self) -> None:
@@ -160,12 +160,12 @@ class Load:
 
     @property
     def complete(self) -> bool:
-        """Whether everything was taken or dropped."""
+        """True if everything was taken or dropped."""
         return self._complete
 
     @property
     def failed(self) -> bool:
-        """Whether it ended early, by an error or by close()."""
+        """True if it ended early, by an error or by close()."""
         return self._failure is not None or self._closed
 
     def close(self) -> None:
@@ -198,7 +198,7 @@ def _ended(items: Generator[Any, None, None]) -> bool:
 
 
 def _to_raise_again(error: BaseException) -> StreamerError:
-    """What later iterators raise: without the traceback, which holds the frames of a consumer."""
+    """The error of later iterators: without the traceback, which holds frames of a consumer."""
     if isinstance(error, StreamerError):
         return copy.copy(error)
     return StreamerClosedError(

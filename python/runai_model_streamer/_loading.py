@@ -23,6 +23,7 @@ from runai_model_streamer._formats.safetensors.selection import (
     NamesOfFiles,
     TensorsOfCheckpoint,
     by_name,
+    refuse_lacking,
 )
 from runai_model_streamer._formats.safetensors.slices import Parts
 from runai_model_streamer._formats.safetensors.torch_dtypes import safetensors_to_torch_dtype
@@ -78,6 +79,8 @@ def load_checkpoint(
     `path` and `variant` are those of list_checkpoint(), `verify` is that of
     SafetensorsStreamer.stream_files(). With an index, each tensor is read from the
     file that the index names; what the index does not name is not read.
+
+    Raises SafetensorsHeaderError if the index names a tensor that its file does not have.
     """
     target = device_of(device)
     checkpoint = find_checkpoint(path, s3_credentials, variant)
@@ -86,7 +89,7 @@ def load_checkpoint(
             checkpoint.files,
             s3_credentials,
             target,
-            TensorsOfCheckpoint(checkpoint.place_of),
+            TensorsOfCheckpoint(checkpoint.index),
             ownership=Ownership.COPIED,  # as in load_file()
             verify=verify,
         )
@@ -127,6 +130,7 @@ def load_model(
     Returns the names that are missing in the files and those that the model does not have.
 
     Raises:
+        SafetensorsHeaderError: with `strict`, the index names a tensor that its file does not have.
         RuntimeError: load_state_dict() refuses a tensor or, with `strict`, names are missing or
             unexpected; the text is that of torch or of safetensors, with the path behind names
             that are missing or unexpected. Unless hooks or methods of the
@@ -136,7 +140,13 @@ def load_model(
     checkpoint = find_checkpoint(path, s3_credentials, variant)
     with SafetensorsStreamer() as streamer:
         streamer.open_files(checkpoint.files, s3_credentials)
-        places = by_name(streamer._files, checkpoint.place_of)
+        places = by_name(streamer._files, checkpoint.index)
+        if strict:
+            refuse_lacking(
+                checkpoint.index,
+                places,
+                lambda name: key_map is None or key_map(name) is not None,
+            )
         mapped = _map(model, places, key_map)
         found = mapped.found
         ties = [] if assign else _find_ties(model, found)
@@ -199,8 +209,8 @@ def _map(model: torch.nn.Module, places: Places, key_map: KeyMap | None) -> _Map
 
 
 class _Reading:
-    """What is read for a model, and where it goes. Names are those of the checkpoint, but for
-    `name`, which is that of the model."""
+    """The tensors that are read for a model, and their places. Names are those of the checkpoint,
+    but for `name`, which is that of the model."""
 
     def __init__(self, state: dict[str, torch.Tensor], plan: Plan, device: torch.device) -> None:
         self.into: dict[str, torch.Tensor] = {}
@@ -256,7 +266,7 @@ def _selection(names: Iterable[tuple[str, str]]) -> NamesOfFiles:
 
 
 def _misfits(plan: Plan, ties: Sequence[list[str]], found: Container[str]) -> bool:
-    """Whether names are missing or unexpected."""
+    """True if names are missing or unexpected."""
     tied = {name for others in ties for name in others}
     return plan.unexpected or not plan.missing <= tied or any(name in found for name in tied)
 

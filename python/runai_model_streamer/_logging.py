@@ -42,7 +42,7 @@ class Log:
         self._introduced = False
 
     def isEnabledFor(self, level: int) -> bool:
-        """Whether anybody would see a line of this level."""
+        """True if anybody would see a line of this level."""
         if self._least is not None and level < self._least:
             return False
         if self._own.handlers and self._own.isEnabledFor(level):

@@ -1,4 +1,4 @@
-"""What Module.load_state_dict() does with each name of a checkpoint, known before a tensor is read.
+"""The plan of Module.load_state_dict() for each name of a checkpoint, before a tensor is read.
 
 A module and all above it are transparent if load_state_dict() hands the tensors to them unseen: no
 hook and no method of their own looks at them. Only the names of transparent modules are planned.
@@ -44,15 +44,15 @@ class Plan:
     """The module's own tensors, of names that are not unread. load_state_dict() leaves the module
     as it is when it is given these."""
     certain: bool = False
-    """Whether no hook and no method of the module's own has any part in the following."""
+    """True if no hook and no method of the module's own has any part in the following."""
     mismatch: bool = False
-    """Whether load_state_dict() refuses a shape."""
+    """True if load_state_dict() refuses a shape."""
     unexpected: bool = False
-    """Whether there are names that the module does not have."""
+    """True if there are names that the module does not have."""
     missing: set[str] = dataclasses.field(default_factory=set)
     """Names of the module that the checkpoint does not have."""
     parts: dict[str, list[Along]] = dataclasses.field(default_factory=dict)
-    """What this rank holds of the DTensors of the module."""
+    """The parts of the DTensors of the module that this rank holds."""
 
 
 def make_plan(
@@ -146,7 +146,7 @@ class _Walk:
         return (_NOTHING if at[0] is None else at[0]), local
 
     def is_below_none(self, name: str) -> bool:
-        """Whether `name` is of a child that is registered as None, whose names torch ignores."""
+        """True if `name` is of a child that is registered as None, whose names torch ignores."""
         module: torch.nn.Module | None = self._model
         for part in name.split(".")[:-1]:
             if module is None:
@@ -209,7 +209,7 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 
 
 def _is_usual(own: torch.Tensor) -> bool:
-    """Whether torch takes its own values for it."""
+    """True if torch takes its own values for it."""
     if is_dtensor(own):
         own = local_of(own)
     return _is_plain(own) and own.is_contiguous() and not own.is_inference()
@@ -222,7 +222,7 @@ def _shapes_fit(own: torch.Tensor, tensor: SafetensorMetadata) -> bool:
 
 
 def _takes_first(own: torch.Tensor, tensor: SafetensorMetadata) -> bool:
-    """Whether torch gives `own`, which has no dimensions, the first of several elements."""
+    """True if torch gives `own`, which has no dimensions, the first of several elements."""
     return own.dim() == 0 and len(tensor.shape) == 1 and _takes_first_of_many()
 
 

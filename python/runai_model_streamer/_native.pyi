@@ -16,7 +16,7 @@ class Buffer:
     """Writable memory that holds ranges; alive until the last view dies."""
 
     view: bool
-    """Whether it is the file's own pages."""
+    """True if it is the file's own pages."""
 
     positions: list[int]
     """The start of each range, in bytes."""
@@ -65,7 +65,7 @@ class DeviceType:
     CUDA: DeviceType
 
 class Ownership:
-    """What the memory of ranges without a destination may be: streamer::Ownership."""
+    """The kind of memory of ranges without a destination: streamer::Ownership."""
 
     OWNED: Ownership
     """Views of a file only until the stream is done with it."""
@@ -280,7 +280,7 @@ def list_digests(
 def find_access(
     path: str | bytes, credentials: _Provider | None = None, source: Mapping[str, str] = ...
 ) -> dict[str, Any]:
-    """How the object or the directory at `path` is reached, as streamer::Access has it; asks for
+    """The way to the object or the directory at `path`, as streamer::Access has it; asks for
     nothing but credentials. `credentials` is None, or the error of finding some."""
 
 def cached_fraction(path: str | bytes) -> float:
@@ -290,4 +290,5 @@ def source_kind(path: str | bytes) -> str: ...
 def object_key(path: str) -> str: ...
 def is_url(path: str | bytes) -> bool: ...
 def lists_digests(path: str | bytes) -> bool: ...
+def has_regions(path: str | bytes) -> bool: ...
 def at_version(path: str | bytes, version: str) -> str: ...

@@ -26,6 +26,7 @@ Ready = _native.Ready
 TensorDescription = _native.TensorDescription
 TensorFactory = _native.TensorFactory
 at_version = _native.at_version
+has_regions = _native.has_regions
 is_url = _native.is_url
 list_objects = _native.list_objects
 list_digests = _native.list_digests

@@ -50,12 +50,12 @@ def _of_uri(uri: str) -> str:
 
 
 def is_remote(path: str) -> bool:
-    """Whether `path` is a URI that is read over a network."""
+    """True if `path` is a URI that is read over a network."""
     return native.source_kind(to_native(path)) != "file"
 
 
 def is_url(path: str) -> bool:
-    """Whether `path` is percent-encoded and may have a query: https:// and http://."""
+    """True if `path` is percent-encoded and may have a query: https:// and http://."""
     return native.is_url(to_native(path))
 
 

@@ -19,8 +19,8 @@ _EVERY = 5.0  # seconds between lines if there is no tqdm
 
 
 def to_callback(progress: Progress | bool | None, source: str) -> Progress | None:
-    """What a load calls: `progress` itself; for True a bar that names the `source`, on the first
-    rank of each node; else None."""
+    """The function that a load calls: `progress` itself; for True a bar that names the `source`,
+    on the first rank of each node; else None."""
     if progress is None or progress is False:
         return None
     if progress is not True:

@@ -10,7 +10,7 @@ from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._errors import RunaiStreamerInvalidInputException, StreamerImportError
 from runai_model_streamer._formats.safetensors.headers import read_headers_in
 from runai_model_streamer._formats.safetensors.numpy_arrays import Array, NumpyArrays
-from runai_model_streamer._formats.safetensors.selection import by_name
+from runai_model_streamer._formats.safetensors.selection import by_name, refuse_lacking
 from runai_model_streamer._formats.safetensors.tensor_slice import (
     Library,
     SliceReader,
@@ -57,7 +57,8 @@ class SafeOpen(Generic[T]):
             files = list(read_headers_in(session, checkpoint.files))
             self._files = {file.path: file for file in files}
             with collection_paused():
-                self._tensors = by_name(files, checkpoint.place_of)
+                self._tensors = by_name(files, checkpoint.index)
+            refuse_lacking(checkpoint.index, self._tensors)
         except BaseException:
             self.close()
             raise
@@ -152,6 +153,8 @@ def safe_open(
 
     `framework` is "pt" or "np": what get_tensor() and slices return. `device` is that of tensors of
     PyTorch, which "np" does not need.
+
+    Raises SafetensorsHeaderError if the index names a tensor that its file does not have.
     """
     if framework in ("pt", "torch", "pytorch"):
         try:

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 
@@ -23,10 +23,12 @@ from runai_model_streamer._errors import (
     StreamerError,
     shown_path,
 )
-from runai_model_streamer._formats.safetensors.header import SafetensorMetadata, check_tensors
+from runai_model_streamer._formats.safetensors.header import (
+    SafetensorMetadata,
+    unaligned,
+)
 from runai_model_streamer._formats.safetensors.headers import (
     SafetensorsMetadata,
-    make_request,
     read_headers,
 )
 from runai_model_streamer._formats.safetensors.into import Into, Resolved, note_writes, resolve
@@ -48,18 +50,16 @@ from runai_model_streamer._options import StreamOptions
 from runai_model_streamer._paths import Path, to_native, to_text, to_texts
 from runai_model_streamer._progress import Progress, to_callback
 from runai_model_streamer._reader import LocalReader, Reader
-from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership
 from runai_model_streamer._stats import StreamStats
 from runai_model_streamer._telemetry import report
 from runai_model_streamer._tensor_load import Times, WantedTensors, tensors_of_load
+from runai_model_streamer._tensor_requests import TensorRequests
 from runai_model_streamer._units import size_text
-from runai_model_streamer._verify.interleaving import interleaved
 from runai_model_streamer._verify.load import LoadCheck
 from runai_model_streamer._verify.manifest import Verify, to_manifest
 
 _TENSORS = TorchTensors()
-_PIECE_BYTES = 8 << 20  # of a file that is verified, before the next one has its turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,6 @@ class SafetensorsStreamer:
         self.total_size = 0
         self.device_str = "cpu"
         self.start_time = 0.0
-        self.unaligned_copies = 0
         self._files: list[SafetensorsMetadata] = []
         self._credentials: S3Credentials | None = None
         self._begun: tuple[Load, WantedTensors] | None = None
@@ -178,7 +177,7 @@ class SafetensorsStreamer:
         return True
 
     def __contains__(self, name: object) -> bool:
-        """Whether the files have a tensor of this name."""
+        """True if the files have a tensor of this name."""
         return name in self._tensors_by_name()
 
     def __repr__(self) -> str:
@@ -355,10 +354,11 @@ class SafetensorsStreamer:
         progress: Progress | None,
         slices: Slices | Parts | None,
     ) -> None:
-        self._files, self.files_to_tensors_metadata, self.total_size = [], {}, 0
+        made = TensorRequests(self._check)
+        self._files, self.files_to_tensors_metadata, self.total_size = made.files, made.tensors, 0
         written = reader.sink.writes_destinations
         into_: Resolved | None = None
-        chosen = self._checked(select(headers, selection))
+        chosen = made.checked(select(headers, selection))
         if into is not None or slices is not None:
             # Every index and every destination is checked before a byte of data is read.
             pairs = list(chosen)
@@ -374,13 +374,14 @@ class SafetensorsStreamer:
             note_writes(targets.values())  # also if the load fails half way
             note_writes(distributed.values())
         # Made while they are submitted: the first file is read while the next header is parsed.
-        requests = self._requests(chosen, targets if written else {})
-        files = self.files_to_tensors_metadata
+        requests = made.requests(chosen, targets if written else {})
+        files = made.tensors
         numbers: list[int] | None = None
         if self._check is not None and isinstance(reader, LocalReader):
             files, numbers = {}, []
-            requests = self._pieces(requests, files, numbers)
+            requests = made.pieces(requests, files, numbers)
         reader.start(requests)
+        self.total_size = made.total_size
         for file in self._files:
             file.head = b""  # it was hashed
         self._warn_unverified()
@@ -403,59 +404,6 @@ class SafetensorsStreamer:
             ),
         )
 
-    def _checked(
-        self, chosen: Iterable[tuple[SafetensorsMetadata, list[SafetensorMetadata]]]
-    ) -> Iterator[tuple[SafetensorsMetadata, list[SafetensorMetadata]]]:
-        for file, tensors in chosen:
-            self._files.append(file)
-            check_tensors(tensors, file.path)
-            yield file, tensors
-
-    def _requests(
-        self,
-        chosen: Iterable[tuple[SafetensorsMetadata, list[SafetensorMetadata]]],
-        targets: dict[str, torch.Tensor],
-    ) -> Iterator[FileChunks]:
-        """The request for each file, as it comes."""
-        for index, (file, tensors) in enumerate(chosen):
-            request = make_request(index, file.path, file.offset, tensors)
-            if targets:
-                request.destinations = [
-                    targets[tensor.name].data_ptr() if tensor.name in targets else 0
-                    for tensor in tensors
-                ]
-                request.keep = targets
-            if self._check is not None:
-                shapes = [tensor.shape for tensor in tensors]  # of parts, if there are slices
-                whole = shapes == [tensor.shape for tensor in file.tensors_metadata]
-                self._check.expect(index, file.path, file.head, len(tensors), whole)
-            self.files_to_tensors_metadata[index] = tensors
-            self.total_size += request.total_size()
-            yield request
-
-    def _pieces(
-        self,
-        requests: Iterable[FileChunks],
-        files: dict[int, list[SafetensorMetadata]],
-        numbers: list[int],
-    ) -> Iterator[FileChunks]:
-        """Parts of `requests` in turn. Notes the tensors of each part, and the number of its file,
-        by the id of the part."""
-        active: dict[int, FileChunks] = {}
-
-        def sizes() -> Iterator[list[int]]:
-            for index, request in enumerate(requests):
-                active[index] = request
-                yield request.sizes
-
-        for index, first, last in interleaved(sizes(), _PIECE_BYTES):
-            request, number = active[index], len(numbers)
-            if last == len(request.sizes):
-                del active[index]
-            files[number] = self.files_to_tensors_metadata[index][first:last]
-            numbers.append(index)
-            yield request.part(number, first, last)
-
     def _warn_unverified(self) -> None:
         for path in self.unverified:
             logger.warning("%s: only a part is read, so that it is not verified", shown_path(path))
@@ -465,6 +413,16 @@ class SafetensorsStreamer:
         """The files that the load in progress, or the last one, does not verify since it reads only
         a part of them. Empty without verify=."""
         return [] if self._check is None else list(self._check.unverified)
+
+    @property
+    def unaligned_copies(self) -> int:
+        """The number of tensors to stream that are not aligned to their elements in their file.
+        They are read to aligned memory, also if others are views of the file."""
+        files = self.files_to_tensors_metadata
+        return sum(
+            len(unaligned(files.get(index, ()), file.offset))
+            for index, file in enumerate(self._files)
+        )
 
     def get_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(name, tensor) of everything that stream_files() asked for, in file order.

@@ -208,7 +208,7 @@ class Session:
         )
 
     def _warn_of_versions(self) -> None:
-        """What was read may be of several versions."""
+        """Warns if the bytes that were read may be of several versions."""
         notes = self.stream.stats()["notes"]
         for topic in ("set", "versions"):
             if topic in notes:

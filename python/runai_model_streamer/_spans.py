@@ -1,4 +1,4 @@
-"""Which bytes of a tensor a part of it is made of: a pure function of shape, dtype and index."""
+"""The bytes of a part of a tensor: a pure function of shape, dtype and index."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Along:
-    """What a part takes of one dimension: `width` elements at each of `count` places, which are
+    """The elements of one dimension that a part takes: `width` at each of `count` places, which are
     `stride` elements apart."""
 
     start: int

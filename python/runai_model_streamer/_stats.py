@@ -42,7 +42,7 @@ class StreamStats:
     concurrency: int = 0
     """Reads that were allowed at once, at the end."""
     bound: str = "none"
-    """What bounded the load: consumer, window (the memory limit), link, connections, processors,
+    """The bound of the load: consumer, window (the memory limit), link, connections, processors,
     storage (none of these), or none (nothing waited for a tenth of the time)."""
     device: str = "cpu"
     phases: dict[str, float] = dataclasses.field(default_factory=dict)

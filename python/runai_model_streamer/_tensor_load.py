@@ -51,7 +51,7 @@ class WantedTensors:
     distributed: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     """The destinations that are DTensors, which are yielded instead of their memory."""
     written: bool = True
-    """Whether the engine writes to the destinations itself."""
+    """True if the engine writes to the destinations itself."""
     progress: Progress | None = None
     total_size: int = 0
     unfilled: int = 0

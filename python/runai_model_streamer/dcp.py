@@ -45,9 +45,10 @@ from runai_model_streamer._formats.safetensors.into import (
     has_plain_memory,
     note_writes,
 )
-from runai_model_streamer._formats.safetensors.selection import by_name
+from runai_model_streamer._formats.safetensors.selection import by_name, lacking
 from runai_model_streamer._formats.safetensors.slices import part_of
 from runai_model_streamer._formats.safetensors.tensors import tensors_of_run
+from runai_model_streamer._logging import logger
 from runai_model_streamer._paths import Path
 from runai_model_streamer._reader import LocalReader
 from runai_model_streamer._session import Ownership, Run
@@ -57,7 +58,7 @@ from runai_model_streamer._storage.checkpoint import Checkpoint, find_checkpoint
 
 __all__ = ["SafetensorsReader"]
 
-# Where torch's HuggingFaceStorageWriter says which part of a tensor a file has.
+# The key by which torch's HuggingFaceStorageWriter tells the part of a tensor that a file has.
 _SHARDING = "DCP_SHARDING_INFO"
 _OFFSETS = "saved_offsets"
 
@@ -243,7 +244,7 @@ class _Item:
     target: torch.Tensor
 
     def is_direct(self, device: torch.device) -> bool:
-        """Whether the engine can write to the target itself."""
+        """True if the engine can write to the target itself."""
         target = self.target
         return (
             target.dtype == self.part.get_torch_dtype()
@@ -267,10 +268,13 @@ def _note_load(metadata: Metadata, load_id: str | None) -> None:
 
 def _chunks(files: Sequence[SafetensorsMetadata], checkpoint: Checkpoint) -> Iterable[_Stored]:
     sharded = [file for file in files if _SHARDING in file.metadata]
-    if sharded and checkpoint.place_of is None:
+    if sharded and checkpoint.index is None:
         return itertools.chain.from_iterable(map(_sharded, files))
     by_path = {file.path: file for file in files}
-    found = by_name(files, checkpoint.place_of)
+    found = by_name(files, checkpoint.index)
+    names = lacking(checkpoint.index, found)
+    if names and checkpoint.index is not None:  # the planner refuses them if they are wanted
+        logger.warning("%s", checkpoint.index.lacks(names))
     return [
         _Stored(by_path[path], tensor, (0,) * len(tensor.get_torch_shape()))
         for path, tensor in found.values()

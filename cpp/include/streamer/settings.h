@@ -15,7 +15,7 @@ namespace streamer {
 
 enum class SettingType { kInteger, kBytes, kBool, kText, kChoice, kSecret };
 
-// What holds when a setting is unset: a value, or words if it depends on other things.
+// The default of a setting: a value, or words if it depends on other things.
 struct SettingDefault {
   // Without a value: how people read it. With a value of text: the value.
   constexpr SettingDefault(const char* words) : text(words) {}  // NOLINT: reads as words in a table

@@ -39,7 +39,7 @@ enum class Code : int {
 // Stable lower-case name of `code` ("not_found").
 STREAMER_EXPORT const char* code_name(Code code) noexcept;
 
-// What kind of failure of a device it was.
+// The kind of failure of a device.
 enum class DeviceFault : int {
   kNone = 0,
   kNoDevice,  // no driver, or it sees no device

@@ -78,7 +78,7 @@ class STREAMER_EXPORT Stream {
   // kChanged, here or in next(). Any thread, also after cancel(). Takes as long as it takes to copy
   // what is held.
   Status detach_views();
-  // Whether a file is still what open() found. next() checks that; a view (Ready::view) that is
+  // Not ok if a file is not what open() found. next() checks that; a view (Ready::view) that is
   // used later than that may want to be checked again.
   Status unchanged(std::uint32_t file) const;
   // Makes every waiting call return kCancelled, now and later.

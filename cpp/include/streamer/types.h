@@ -33,10 +33,11 @@ STREAMER_EXPORT Result<SourceKind> source_kind_of(const std::string& path);
 // repository, decoded if the path is a URL. Of a file: its path.
 STREAMER_EXPORT std::string object_key(const std::string& path);
 
-// What the scheme of a path tells beyond the kind of storage.
+// Properties of the paths of a scheme, beyond the kind of storage.
 struct PathTraits {
   bool url = false;            // percent-encoded; may have a query, which may grant access
   bool lists_digests = false;  // a list tells ListedObject::sha256 of large files
+  bool regions = false;        // a bucket belongs to a region, which the signature names
 };
 STREAMER_EXPORT PathTraits path_traits(const std::string& path);
 
@@ -44,7 +45,7 @@ STREAMER_EXPORT PathTraits path_traits(const std::string& path);
 // else `path`.
 STREAMER_EXPORT std::string at_version(const std::string& path, const std::string& version);
 
-// How files are read. Their names are "auto", "mapped", "buffered" and "direct".
+// Ways to read files. Their names are "auto", "mapped", "buffered" and "direct".
 enum class FsStrategy : int {
   kAuto = 0,  // what is in the page cache as views; the rest as it suits the machine
   kMapped,    // a private mapping, populated ahead; other reads go through the page cache
@@ -80,7 +81,7 @@ class MemoryLimit {
   STREAMER_EXPORT static Result<MemoryLimit> from_setting(std::int64_t value);
 
   constexpr Kind kind() const { return kind_; }
-  // What holds before any block is known: UINT64_MAX for none, 0 if the engine raises it.
+  // The limit before any block is known: UINT64_MAX for none, 0 if the engine raises it.
   constexpr std::uint64_t initial() const { return bytes_; }
   // The most bytes that one block may have.
   constexpr std::uint64_t largest_block() const {
@@ -135,11 +136,11 @@ struct CredentialsRequest {
 // them yourself (environment, files, metadata services). What it throws is an error: kCredentials.
 using CredentialsProvider = std::function<Result<Credentials>(const CredentialsRequest&)>;
 
-// Whether the settings of the process hold a key or a signature for `container`, as a
+// True if the settings of the process hold a key or a signature for `container`, as a
 // CredentialsRequest names it, so that a provider need not look for another identity. Thread-safe.
 STREAMER_EXPORT bool settings_sign(SourceKind kind, const std::string& container);
 
-// What stands between a program and an object, before a byte of it is asked for.
+// The way from a program to an object, before a byte of it is asked for.
 struct Access {
   std::string endpoint;       // scheme, host and port of the service
   std::string endpoint_from;  // the setting or the rule that it comes from
@@ -218,7 +219,7 @@ struct Range {
   std::shared_ptr<const Strides> strides = {};
 };
 
-// What the memory of a range without a destination may be. Views are pages of a file in the page
+// The kind of memory of a range without a destination. Views are pages of a file in the page
 // cache, which cost nothing; only files have them.
 enum class Ownership : int {
   // Memory of whoever holds it. It may be a view at first; Stream::detach_views() tells when it is
@@ -279,7 +280,7 @@ struct Stats {
   int threads = 0;                   // workers started
   int concurrency = 0;               // reads allowed at once, last
   std::map<std::string, std::uint64_t> bytes_by_strategy;  // "mapped", "buffered", "http"...
-  // What bounded the load: consumer; window (the memory limit); of storage over a network link
+  // The bound of the load: consumer; window (the memory limit); of storage over a network link
   // (more connections brought no more), connections (no more were allowed) or processors; else
   // storage; none if nothing waited for a tenth of the time.
   std::string bound;

@@ -89,7 +89,7 @@ Result<std::unique_ptr<Source>> over_http(const SourceContext& context) {
 // clang-format off
 constexpr Row kRows[] = {
     {SourceKind::kFile, "file", {}, &make_file_source, &whole_path},
-    {SourceKind::kS3, "s3", {"s3", "s3a"}, STREAMER_REMOTE(kS3, make_s3), STREAMER_REMOTE_RULE(s3_key)},
+    {SourceKind::kS3, "s3", {"s3", "s3a"}, STREAMER_REMOTE(kS3, make_s3), STREAMER_REMOTE_RULE(s3_key), nullptr, nullptr, nullptr, {.regions = true}},
     {SourceKind::kGcs, "gcs", {"gs", "gcs"}, STREAMER_REMOTE(kGcs, make_gcs)},
     {SourceKind::kAzure, "azure", {"az", "abfs", "abfss", "wasb", "wasbs"}, STREAMER_REMOTE(kAzure, make_azure), STREAMER_REMOTE_RULE(azure_key), STREAMER_REMOTE_RULE(is_azure_url), STREAMER_REMOTE_RULE(azure_sign)},
     {SourceKind::kHttp, "http", {"https", "http"}, STREAMER_REMOTE(kHttp, make_web), STREAMER_REMOTE_RULE(url_key), nullptr, nullptr, nullptr, {.url = true}},

@@ -41,7 +41,7 @@ def inspect(
         f"{len(found.shards)} files, {size_text(found.bytes)}; {total.tensors} tensors, "
         f"{count_text(total.parameters)} parameters"
     )
-    output.line(f"index: {'none' if found.place_of is None else 'yes'}")
+    output.line(f"index: {'none' if found.index is None else 'yes'}")
     _print_amounts(output, "DTYPE", found.by_dtype())
     if layers:
         _print_amounts(output, "LAYER", found.by_layer())
@@ -127,7 +127,7 @@ def _print_document(output: Output, found: Inspection) -> None:
             }
             for shard in found.shards
         ],
-        indexed=found.place_of is not None,
+        indexed=found.index is not None,
         bytes=found.bytes,
         tensors=total.tensors,
         parameters=total.parameters,

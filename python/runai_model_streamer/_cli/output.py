@@ -24,7 +24,7 @@ _STYLES = {"ok": "green", "fail": "red", "warn": "yellow", "skip": "dim"}
 
 
 def is_plain(stream: Any = None) -> bool:
-    """Whether text that goes to `stream` (standard output) is for something else than people."""
+    """True if the text of `stream` (standard output) is not for people."""
     stream = sys.stdout if stream is None else stream
     return bool(os.environ.get("NO_COLOR")) or not stream.isatty()
 

@@ -33,7 +33,7 @@ class DeviceSink(Protocol):
 
     @property
     def writes_destinations(self) -> bool:
-        """Whether the engine writes to the destinations of `into` itself."""
+        """True if the engine writes to the destinations of `into` itself."""
 
     def submit(self, session: Session, requests: Iterable[FileChunks]) -> None:
         """Submits `requests` to `session`, in order. Called once.

@@ -121,7 +121,7 @@ def _own_stream(device: torch.device) -> torch.cuda.Stream:
     return stream
 
 
-# Where device memory comes from; what has the methods of TorchMemory can stand in.
+# The maker of device memory; an object with the methods of TorchMemory can stand in.
 memory_factory: Callable[[torch.device], HostMemory] = TorchMemory
 
 
@@ -136,7 +136,7 @@ class _Block:
     size: int = 0
     """Bytes of the memory that it needs."""
     in_place: bool = False
-    """Whether its memory is the caller's."""
+    """True if its memory is the caller's."""
     delivered: int = 0
     stream: int = 0
 
@@ -161,7 +161,7 @@ class CudaSink:
                 f"invalid value '{self._alignment}' of RUNAI_STREAMER_CUDA_ALIGNMENT: "
                 "it must be a power of two"
             )
-        # What allocations of PyTorch's have to be larger by to have the alignment in them.
+        # PyTorch's allocations have to be larger by this, to have the alignment in them.
         self._slack = max(self._alignment - _ALIGNMENT, 0)
         limit = native.setting("RUNAI_STREAMER_CUDA_MEMORY_LIMIT")
         self._chosen_limit = None if limit is None else int(limit)
@@ -264,7 +264,7 @@ class CudaSink:
                 chunks.clear()  # an error holds this frame, which holds memory
 
     def _allocate(self, session: Session, block: _Block, stream: int, must: bool) -> bool:
-        """Whether the device has memory for `block`, now."""
+        """True if the device has memory for `block`, now."""
         try:
             memory = [
                 self._tensor(*block.request.tensor_of(index))

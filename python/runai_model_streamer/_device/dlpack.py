@@ -55,7 +55,7 @@ def make_factory(
 
 
 def _is_taken(factory: native.TensorFactory, name: str, dtype: torch.dtype, packed: int) -> bool:
-    """Whether this torch takes tensors of `dtype` as they are."""
+    """True if this torch takes tensors of `dtype` as they are."""
     try:
         tensor = factory.tensor(native.Buffer.allocate([64]), 0, name, (packed,))
     except (RuntimeError, BufferError, TypeError, ValueError):

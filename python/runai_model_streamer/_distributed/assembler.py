@@ -205,7 +205,7 @@ def scatter(data: torch.Tensor, position: int, spans: Spans, memory: torch.Tenso
     done = 0
 
     def copy(place: int, packed: int, levels: tuple[tuple[int, int], ...]) -> None:
-        """What starts at `place`, and is packed from byte `packed` of the memory on."""
+        """Copies the part that starts at `place`, and is packed from byte `packed` on."""
         nonlocal done
         if not levels:
             first, stop = max(place, position), min(place + spans.run, end)

@@ -160,7 +160,7 @@ class ExchangeThread:
         _started.add(self)
 
     def runs(self) -> Generator[Run, None, None]:
-        """What is complete. Raises the error that ended the stream, on whichever rank it was."""
+        """The complete runs. Raises the error that ended the stream, on whichever rank it was."""
         yield from iter(self._next, None)  # no frame holds a run that was yielded
 
     def _next(self) -> Run | None:

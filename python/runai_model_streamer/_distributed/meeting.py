@@ -1,4 +1,4 @@
-"""How calls of stream_files() on several ranks find each other.
+"""The meeting of calls of stream_files() on several ranks.
 
 Each rank has one key of the store for each process group, `call/RANK`, with what it waits for: the
 files and the ranks of every call that has no stream yet. The first of the ranks that share compares
@@ -223,7 +223,7 @@ class Call:
         prefix = f"{self._prefix}/{self._given['stream']}"
         return Channel(self._raw_store, prefix, self._client.ranks, self._rank, self._timeout)
 
-    # What this rank tells.
+    # Words of this rank.
 
     def _briefly(self, work: Callable[[], None]) -> None:
         """Does `work`, which calls the store, and does not wait for it for long."""
@@ -268,8 +268,8 @@ class Call:
             self._stream().abort(error)
 
     def _tell_place(self, store: Any, everywhere: bool | None) -> None:
-        """Where this rank is, and whether it shares with all ranks. None: unknown, or it reads
-        alone; this does not replace what was told."""
+        """Tells the place of this rank, and `everywhere`: True if it shares with all ranks. None:
+        unknown, or it reads alone; this does not replace what was told."""
         told = self._scope.everywhere
         if told == [everywhere] or (told and everywhere is None):
             return
@@ -283,7 +283,7 @@ class Call:
         store.set(f"place/{self._rank}", json.dumps(value))
         self._scope.everywhere = [everywhere]
 
-    # What the others tell.
+    # Words of the others.
 
     def _find_nodes(self, client: StoreClient) -> list[list[int]]:
         store = client.store
@@ -467,7 +467,7 @@ class Call:
                 self._hear(client, rank, word)
             if surely or back:
                 continue
-            # What is there at the first look can be about an earlier call.
+            # A word that is there at the first look can be about an earlier call.
             now = time.monotonic()
             new = word["id"] not in self._seen and self._looks > 0
             since = self._seen.setdefault(word["id"], now)

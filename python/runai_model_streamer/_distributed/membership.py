@@ -129,6 +129,6 @@ def reason_to_read_alone(
 
 
 def on_one_node(hellos: Sequence[dict[str, Any]]) -> bool:
-    """Whether the ranks can see each other's processes."""
+    """True if the ranks can see each other's processes."""
     places = {(one["node"], one["process"]["namespace"]) for one in hellos}
     return len(places) == 1 and all(namespace for _, namespace in places)

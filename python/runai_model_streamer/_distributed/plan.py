@@ -1,4 +1,4 @@
-"""Who reads which bytes, and in which exchange: a pure function of what the ranks want.
+"""The reader and the exchange of each byte: a pure function of the wishes of the ranks.
 
 Every rank computes the plan by itself from equal arguments; it never travels. Bytes that the same
 ranks want form a class. Each of the rounds moves an equal share of every class, so the ranks are

@@ -1,4 +1,4 @@
-"""How much of some files the page cache of this node holds."""
+"""The part of some files that the page cache of this node holds."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def process_identity() -> dict[str, Any]:
 
 
 def lives(process: dict[str, Any]) -> bool:
-    """Whether the process with this process_identity(), of this node, still runs."""
+    """True if the process with this process_identity(), of this node, still runs."""
     started = _started(process["pid"])
     if started is None:  # /proc can hide the processes of other users
         return _exists(process["pid"])
@@ -34,7 +34,7 @@ def lives(process: dict[str, Any]) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """When the process was started, as the kernel counts; empty if it is ending, None if it
+    """The start of the process, as the kernel counts; empty if it is ending, None if it
     is not to be seen."""
     stat = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     if len(stat) <= 19:

@@ -1,4 +1,4 @@
-"""How ranks agree: small messages over the key-value store of torch.distributed.
+"""Agreement of ranks: small messages over the key-value store of torch.distributed.
 
 No collective is used here, so a rank that fails can say so without anybody's help, and a rank that
 waits can be told at once. Data never travels this way.
@@ -79,7 +79,7 @@ class Channel(StoreClient):
             count, _, first = self.call(self.store.get, key).partition(b"|")
             rest = [self.call(self.store.get, f"{key}/{part}") for part in range(1, int(count))]
             values.append(b"".join([first, *rest]))
-        # Who says the next thing has read the one before: the store need not keep it.
+        # A rank that says the next thing has read the one before: the store need not keep it.
         for key in self._said:
             self.call(self.store.delete_key, key)
         self._said = [f"{step}/{self.rank}"]

@@ -40,7 +40,7 @@ class Staging(Protocol):
     buffer_bytes: int
     """Of each buffer, in this rank's own memory."""
     shared: bool
-    """Whether other ranks take pieces straight out of this rank's memory."""
+    """True if other ranks take pieces straight out of this rank's memory."""
 
     def place(self, number: int) -> list[Placed]:
         """The pieces of round `number` that this rank wants."""

@@ -113,7 +113,7 @@ class StoreClient:
         )
 
     def patiently(self, work: Callable[[], T]) -> T:
-        """What `work` returns, which calls the store; left alone if the store is stuck."""
+        """The result of `work`, which calls the store; left alone if the store is stuck."""
         values: list[T] = []
         failures: list[BaseException] = []
         done = threading.Event()
@@ -141,7 +141,7 @@ class StoreClient:
         return values.pop()
 
     def watched(self, work: Callable[[], T]) -> T:
-        """What `work` returns, which calls the store, and may wait there for the timeout itself."""
+        """The result of `work`, which calls the store, and may itself wait for the timeout."""
         self._since = time.monotonic() + SLICE
         try:
             return work()

@@ -1,4 +1,4 @@
-"""How pieces travel between ranks: process groups of this stream's own.
+"""Transport of pieces between ranks: process groups of this stream's own.
 
 The groups are made straight from the backends, on a part of the store that only this stream uses:
 nothing is registered with torch.distributed, no collective of the default group is issued, and

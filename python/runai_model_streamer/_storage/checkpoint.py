@@ -1,4 +1,4 @@
-"""Which files make up a checkpoint: a file, an index, a directory or a pattern, local or remote.
+"""The files of a checkpoint, by a path: a file, an index, a directory or a pattern.
 
 The index decides. Without one, a directory is the files of one model: neither variants of them
 (fp16 beside the whole) nor the same model in one piece (consolidated).
@@ -31,11 +31,30 @@ _FILE = re.compile(
     r"(?P<base>.+?)(?:\.(?P<before>(?=[^.]*[A-Za-z])[^.]+?))?"
     r"(?:-(?P<number>\d{5})-of-(?P<count>\d{5})(?:\.(?P<behind>[^.]+))?)?\.safetensors"
 )
-# What lies beside the files of a model and repeats or extends them.
+# Names of files beside those of a model, which repeat or extend them.
 _BESIDE = ("consolidated", "adapter_model")
 _PREFERRED = ("model", "diffusion_pytorch_model")
 _INDEX_LIMIT = 512 << 20
 _FIRST_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointIndex:
+    """An index file."""
+
+    path: str
+    place_of: Mapping[str, str]
+    """The path of the file of each name."""
+
+    def lacks(self, names: Sequence[str]) -> str:
+        """The text of an error: the index names these tensors, and their files lack them."""
+        name, *others = names
+        more = f", and {len(others)} more tensors that its files lack" if others else ""
+        return (
+            f"{shown_path(self.path)}: the index says that the tensor {name!r} is in "
+            f"{shown_path(self.place_of[name])!r}, which has no such tensor{more}. Download the "
+            "index and the files again, from one revision"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +63,7 @@ class Checkpoint:
 
     files: list[str]
     """Their paths, sorted, as the caller wrote the directory."""
-    place_of: Mapping[str, str] | None = None
-    """The path of the file of each name, as the index says; None without an index."""
+    index: CheckpointIndex | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +248,7 @@ def _of_index(
         raise _not_found(
             f"{path}: the index names files that are not there: {_some(sorted(missing))}", path
         )
-    return Checkpoint(sorted(set(place_of.values())), place_of)
+    return Checkpoint(sorted(set(place_of.values())), CheckpointIndex(path, place_of))
 
 
 def _weight_map(path: str, credentials: S3Credentials | None) -> dict[str, str]:

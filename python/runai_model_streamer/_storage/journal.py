@@ -1,4 +1,4 @@
-"""What a pull has done in its directory, so that the next one continues after it was killed.
+"""The record of a pull in its directory, so that the next one continues after it was killed.
 
 The journal lies in the directory while a pull runs. Each line is a JSON object: the boot of the
 machine first, then the files that were begun, with the name of their part, and those that are
@@ -108,7 +108,7 @@ class Journal:
                 os.unlink(os.path.join(self._directory, part))
 
     def is_complete(self, copy: Copy) -> bool:
-        """Whether the file is there as an earlier pull left it."""
+        """True if the file is there as an earlier pull left it."""
         if copy not in self._complete or not copy.version:
             return False
         try:
@@ -162,7 +162,7 @@ class Journal:
 
 
 def _is_part(name: str) -> bool:
-    """Whether a name is one of ours: a journal that somebody else wrote removes nothing."""
+    """True if a name is one of ours: a journal that somebody else wrote removes nothing."""
     base = os.path.basename(name)
     inside = not os.path.isabs(name) and ".." not in name.split("/")
     return inside and base.startswith(".streamer-") and base.endswith(".part")

@@ -35,5 +35,5 @@ def _may_be_file(entry: os.DirEntry[str]) -> bool:
 
 
 def is_weights(name: str) -> bool:
-    """Whether a file of this name is a safetensors file that is meant to be found."""
+    """True if a file of this name is a safetensors file that is meant to be found."""
     return name.endswith(".safetensors") and not name.startswith(".")

@@ -85,7 +85,7 @@ class ObjectStorageModel:
         return system_errors(self._model_path, self.dir)
 
     def _is_complete(self) -> bool:
-        """Whether the directory has a complete copy of the source, with any patterns."""
+        """True if the directory has a complete copy of the source, with any patterns."""
         self._mark = read_mark(self._directory)
         return self._mark is not None and self._mark.is_of(self._model_path)
 

@@ -133,7 +133,7 @@ def _remove_others(destination: str, targets: set[str]) -> None:
 
 
 def _base(source: str) -> str:
-    """What the paths of objects below `source` begin with. A URL may be that of a
+    """The prefix of the paths of objects below `source`. A URL may be that of a
     file, or of a checkpoint's index, which lists what lies beside it."""
     if is_url(source):
         source = source.partition("?")[0]

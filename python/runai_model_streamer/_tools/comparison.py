@@ -35,8 +35,8 @@ def compare_checkpoints(
     *,
     bytes_too: bool = True,
 ) -> tuple[list[Change], int]:
-    """What changed from the checkpoint `before` to `after`, sorted by name, and how many tensors
-    are the same.
+    """The changes from the checkpoint `before` to `after`, sorted by name, and the number of
+    tensors that are the same.
 
     With `bytes_too`, the bytes of tensors of one dtype and shape are read and compared. Without,
     headers alone are. Raises a StreamerError if a file of either can't be read.
@@ -70,15 +70,15 @@ _Places = Mapping[str, tuple[Shard, SafetensorMetadata]]
 def _tensors(found: Inspection) -> dict[str, tuple[Shard, SafetensorMetadata]]:
     """Of equal names the one that the index names, else the first."""
     for problem in found.problems:
-        # What a checkpoint lacks is no difference.
+        # A file or a tensor that a checkpoint lacks is no difference.
         if problem.kind == "missing":
             raise StreamerNotFoundError(problem.text, code="not_found", path=problem.path)
-        if problem.kind == "header":
+        if problem.kind == "header" or (problem.kind == "index" and problem.serious):
             raise SafetensorsHeaderError(problem.text, code="format", path=problem.path)
     places: dict[str, tuple[Shard, SafetensorMetadata]] = {}
     for shard in found.shards:
         for tensor in shard.tensors:
-            named = found.place_of is not None and found.place_of.get(tensor.name) == shard.path
+            named = found.index is not None and found.index.place_of.get(tensor.name) == shard.path
             if named or tensor.name not in places:
                 places[tensor.name] = shard, tensor
     return places

@@ -157,7 +157,7 @@ def _remote(path: str) -> Iterator[Step]:
             yield Step(name, SKIP, "not reached")
         return
     yield _clock(headers)
-    if native.source_kind(to_native(path)) == "s3":
+    if native.has_regions(to_native(path)):
         yield _region(access, headers)
     yield from _requests(path)
 

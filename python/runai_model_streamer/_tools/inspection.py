@@ -16,21 +16,20 @@ from runai_model_streamer._errors import (
     StreamerNotFoundError,
 )
 from runai_model_streamer._formats.safetensors.dtypes import torch_dtype
-from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
+from runai_model_streamer._formats.safetensors.header import SafetensorMetadata, unaligned
 from runai_model_streamer._native_api import (
-    safetensors_dtype_bits,
     safetensors_header,
     safetensors_header_end,
 )
 from runai_model_streamer._paths import is_remote, to_text
 from runai_model_streamer._requests import FileChunks
 from runai_model_streamer._session import Ownership, Session
-from runai_model_streamer._storage.checkpoint import find_checkpoint
+from runai_model_streamer._storage.checkpoint import CheckpointIndex, find_checkpoint
 from runai_model_streamer._storage.listing import list_safetensors
 
 # Headers of shards have some KiB. Longer ones need a second request.
 _FIRST_BYTES = 64 << 10
-# What every version of torch has: it takes seconds to import.
+# The dtypes that every version of torch has: it takes seconds to import.
 _COMMON = frozenset(
     [
         "F64",
@@ -61,7 +60,7 @@ class Problem:
     text: str
     path: str = ""
     serious: bool = True
-    """Whether a load would fail, or read something else than is meant."""
+    """True if a load would fail, or read something else than is meant."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +98,7 @@ class Inspection:
 
     path: str
     shards: list[Shard]
-    place_of: Mapping[str, str] | None
-    """The file of each name, as the index says; None: there is no index."""
+    index: CheckpointIndex | None
     problems: list[Problem]
 
     @property
@@ -154,10 +152,10 @@ def inspect_checkpoint(
     """
     text = to_text(path)
     problems: list[Problem] = []
-    place_of: Mapping[str, str] | None = None
+    index: CheckpointIndex | None = None
     try:
         checkpoint = find_checkpoint(text, credentials, variant)
-        files, place_of = checkpoint.files, checkpoint.place_of
+        files, index = checkpoint.files, checkpoint.index
     except StreamerNotFoundError as error:
         files = _files_all_the_same(text, credentials)
         if not files:
@@ -171,11 +169,11 @@ def inspect_checkpoint(
     problems += _misaligned(shards)
     problems += _unknown_dtypes(shards)
     problems += _duplicates(
-        shards, place_of, credentials if compare_duplicates else None, compare_duplicates
+        shards, index, credentials if compare_duplicates else None, compare_duplicates
     )
-    if place_of is not None:
-        problems += _against_index(shards, place_of, {file for file, _ in failures})
-    return Inspection(text, shards, place_of, problems)
+    if index is not None:
+        problems += _against_index(shards, index, {file for file, _ in failures})
+    return Inspection(text, shards, index, problems)
 
 
 def _files_all_the_same(path: str, credentials: S3Credentials | None) -> list[str]:
@@ -228,7 +226,7 @@ def read_shards(
 
 
 def _may_choose(files: Sequence[str]) -> bool:
-    """Whether nobody has said how many requests there may be at once."""
+    """True if no setting limits the requests at once."""
     names = ("RUNAI_STREAMER_CONCURRENCY", "RUNAI_STREAMER_OBJ_CONCURRENCY")
     return bool(files) and is_remote(files[0]) and not any(map(os.environ.get, names))
 
@@ -236,11 +234,7 @@ def _may_choose(files: Sequence[str]) -> bool:
 def _misaligned(shards: Sequence[Shard]) -> list[Problem]:
     problems = []
     for shard in shards:
-        wrong = [
-            tensor.name
-            for tensor in shard.tensors
-            if (shard.data_start + tensor.start) % max(safetensors_dtype_bits[tensor.dtype] // 8, 1)
-        ]
+        wrong = [tensor.name for tensor in unaligned(shard.tensors, shard.data_start)]
         if wrong:
             problems.append(
                 Problem(
@@ -272,7 +266,7 @@ def _unknown_dtypes(shards: Sequence[Shard]) -> list[Problem]:
 
 def _duplicates(
     shards: Sequence[Shard],
-    place_of: Mapping[str, str] | None,
+    index: CheckpointIndex | None,
     credentials: S3Credentials | None,
     compare: bool,
 ) -> list[Problem]:
@@ -294,7 +288,7 @@ def _duplicates(
             says = "with different bytes"
         else:
             says = "with the same bytes"
-        known = place_of is not None and name in place_of
+        known = index is not None and name in index.place_of
         same = says == "with the same bytes"
         problems.append(
             Problem(
@@ -345,9 +339,10 @@ def digests_of(
 
 
 def _against_index(
-    shards: Sequence[Shard], place_of: Mapping[str, str], unread: set[str]
+    shards: Sequence[Shard], index: CheckpointIndex, unread: set[str]
 ) -> list[Problem]:
     problems = []
+    place_of = index.place_of
     there = {(tensor.name, shard.path) for shard in shards for tensor in shard.tensors}
     lacking = [
         name for name, file in place_of.items() if (name, file) not in there and file not in unread
@@ -356,8 +351,7 @@ def _against_index(
         problems.append(
             Problem(
                 "index",
-                f"the index names {len(lacking)} tensors that its files do not have, "
-                f"{lacking[0]!r} of {place_of[lacking[0]]!r} among them",
+                index.lacks(lacking),
                 place_of[lacking[0]],
             )
         )

@@ -1,4 +1,4 @@
-"""Whether local files can be read well: the file system, the limits of the process, the GPU."""
+"""Checks of local files: the file system, the limits of the process, the GPU."""
 
 from __future__ import annotations
 

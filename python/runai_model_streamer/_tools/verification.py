@@ -1,4 +1,4 @@
-"""Whether the files of a model are what a manifest says, and what such a manifest is."""
+"""The comparison of the files of a model with a manifest, and the making of a manifest."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def verify_files(
 
 
 def _is_ours(name: str) -> bool:
-    """Whether a file is a part of the model: no manifest, and nothing that a pull has left."""
+    """True if a file is a part of the model: no manifest, and nothing that a pull has left."""
     last = name.rpartition("/")[2]
     return last not in {*BESIDE, *MARKS, JOURNAL} and not last.endswith(".part")
 

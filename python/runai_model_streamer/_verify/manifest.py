@@ -83,7 +83,7 @@ Verify = Path | Mapping[str, str] | Manifest
 def to_manifest(
     verify: Verify, paths: Iterable[str], credentials: S3Credentials | None = None
 ) -> Manifest:
-    """What `verify` means for files at `paths`: a manifest, its path, digests by name, or "auto".
+    """The manifest for files at `paths`. `verify` is one, its path, digests by name, or "auto".
 
     Raises a StreamerError if there is no such manifest, or it can't be understood.
     """
@@ -152,7 +152,7 @@ def _of_directory(directory: str, credentials: S3Credentials | None) -> Manifest
 
 
 def lists_digests(path: str) -> bool:
-    """Whether listed_digests() finds any in directories like `path`."""
+    """True if listed_digests() finds any in directories like `path`."""
     return native.lists_digests(to_native(path))
 
 

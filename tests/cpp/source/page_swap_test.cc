@@ -1,10 +1,8 @@
 // Memory that takes the place of pages in use.
 #include "source/file/page_swap.h"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
@@ -14,42 +12,26 @@
 
 #include "base/memory_map.h"
 #include "source/file/file_view.h"
-#include "source/temporary.h"
+#include "source/mapped_file.h"
 
 namespace streamer {
 namespace {
 
-using testing::Directory;
 using testing::matches;
 
-class Detached : public ::testing::Test {
+class Detached : public testing::MappedFile {
  protected:
-  void map(std::uint64_t size) {
-    path_ = directory_.write("a", kSeed, size);
-    fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
-    int os_error = 0;
-    view_ = FileView::map(fd_, size, /*guarded=*/true, &os_error);
-    ASSERT_NE(view_, nullptr) << os_error;
-    ASSERT_EQ(view_->populate(0, size, false), 0);
-  }
-  ~Detached() override { ::close(fd_); }
   // Whole pages.
   int detach(std::uint64_t offset, std::uint64_t size) {
     std::byte* const memory = map_memory(size);
     return view_->detach(offset, size, memory);
   }
-
-  static constexpr std::uint64_t kSeed = 3;
-  Directory directory_;
-  std::string path_;
-  int fd_ = -1;
-  std::unique_ptr<FileView> view_;
 };
 
 TEST_F(Detached, PagesOutliveATruncation) {
   map(3 * kMiB + 77);
   EXPECT_EQ(detach(0, round_up(3 * kMiB + 77, page_size())), 0);
-  ASSERT_EQ(truncate(path_.c_str(), 0), 0);
+  cut(0);
   EXPECT_TRUE(matches(view_->data(), kSeed, 0, 3 * kMiB + 77));
 }
 
@@ -57,7 +39,7 @@ TEST_F(Detached, PagesKeepWhatWasWritten) {
   map(kMiB);
   view_->data()[5] = view_->data()[kMiB - 1] = std::byte{0xA5};
   EXPECT_EQ(detach(0, kMiB), 0);
-  ASSERT_EQ(truncate(path_.c_str(), 0), 0);
+  cut(0);
   EXPECT_EQ(view_->data()[5], std::byte{0xA5});
   EXPECT_EQ(view_->data()[kMiB - 1], std::byte{0xA5});
   EXPECT_TRUE(matches(view_->data() + 6, kSeed, 6, kMiB - 7));
@@ -73,7 +55,7 @@ TEST_F(Detached, OtherPagesStayThoseOfTheFile) {
 
 TEST_F(Detached, PagesThatAreGoneAreAnErrorAndNoSignal) {
   map(kMiB);
-  ASSERT_EQ(truncate(path_.c_str(), 256 * 1024), 0);
+  cut(256 * kKiB);
   EXPECT_EQ(detach(0, kMiB), EFAULT);
   EXPECT_TRUE(matches(view_->data(), kSeed, 0, 256 * kKiB));
 }

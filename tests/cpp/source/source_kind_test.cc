@@ -69,6 +69,13 @@ TEST(SourceKinds, KeysAreWhatFollowsTheContainer) {
   for (const auto& [path, key] : rows) EXPECT_EQ(object_key(path), key) << path;
 }
 
+TEST(SourceKinds, OnlyBucketsOfS3HaveRegions) {
+  for (const char* path : {"s3://b/a", "S3A://b/a"}) EXPECT_TRUE(path_traits(path).regions) << path;
+  for (const char* path : {"/a", "gs://b/a", "az://c/a", "hf://org/name", "https://s3/a"}) {
+    EXPECT_FALSE(path_traits(path).regions) << path;
+  }
+}
+
 TEST(SourceKinds, OnlyTheWebHasUrlsAndOnlyTheHubListsDigests) {
   for (const char* path : {"https://host/a", "HTTP://host/a"}) {
     EXPECT_TRUE(path_traits(path).url) << path;

@@ -18,12 +18,10 @@
 #include "base/memory_units.h"
 #include "source/file/file_view.h"
 #include "source/lost_pages.h"
-#include "source/temporary.h"
+#include "source/mapped_file.h"
 
 namespace streamer {
 namespace {
-
-using testing::Directory;
 
 void set_action(void (*handler)(int)) {
   struct sigaction action {};
@@ -71,26 +69,16 @@ void report_and_return(int signal) {
 
 std::byte load(const volatile std::byte* address) { return *address; }
 
-class Guarded : public ::testing::Test {
+class Guarded : public testing::MappedFile {
  protected:
   Guarded() : before_(present_action()) { set_action(SIG_DFL); }
   ~Guarded() override {
     view_.reset();
     sigaction(SIGBUS, &before_, nullptr);
-    if (fd_ >= 0) ::close(fd_);
   }
-  void map(std::uint64_t size, bool guarded = true) {
-    path_ = directory_.write("a", 1, size);
-    fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
-    int os_error = 0;
-    view_ = FileView::map(fd_, size, guarded, &os_error);
-    ASSERT_NE(view_, nullptr) << os_error;
-    ASSERT_EQ(view_->populate(0, size, false), 0);
-  }
-  void cut(std::uint64_t size) { ASSERT_EQ(truncate(path_.c_str(), static_cast<off_t>(size)), 0); }
   // A page that nobody guards and whose file has lost it.
   volatile std::byte* foreign() {
-    const std::string path = directory_.write("foreign", 1, page_size());
+    const std::string path = directory_.write("foreign", kSeed, page_size());
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     void* const page = mmap(nullptr, page_size(), PROT_READ, MAP_SHARED, fd, 0);
     ::close(fd);
@@ -100,10 +88,6 @@ class Guarded : public ::testing::Test {
   }
 
   const struct sigaction before_;
-  Directory directory_;
-  std::string path_;
-  int fd_ = -1;
-  std::unique_ptr<FileView> view_;
 };
 
 TEST_F(Guarded, LostPagesAreZerosAndAreNoticed) {
@@ -117,7 +101,7 @@ TEST_F(Guarded, LostPagesAreZerosAndAreNoticed) {
   }
   EXPECT_TRUE(view_->has_lost_pages());
   EXPECT_EQ(lost_page_count() - count, 3U);  // by the huge page, not by the page
-  EXPECT_EQ(view_->data()[5], static_cast<std::byte>(testing::pattern(1, 5)));
+  EXPECT_EQ(view_->data()[5], static_cast<std::byte>(testing::pattern(kSeed, 5)));
   view_->data()[kMiB] = std::byte{3};
   EXPECT_EQ(view_->data()[kMiB], std::byte{3});
 }
@@ -135,7 +119,7 @@ TEST_F(Guarded, MemoryInThePlaceOfPagesStays) {
   EXPECT_EQ(view_->detach(512 * kKiB, 256 * kKiB, map_memory(256 * kKiB)), 0);
   cut(0);
   EXPECT_EQ(view_->data()[256 * kKiB], std::byte{0});
-  EXPECT_TRUE(testing::matches(view_->data() + 512 * kKiB, 1, 512 * kKiB, 256 * kKiB));
+  EXPECT_TRUE(testing::matches(view_->data() + 512 * kKiB, kSeed, 512 * kKiB, 256 * kKiB));
   EXPECT_EQ(view_->data()[800 * kKiB], std::byte{0});
 }
 
@@ -157,8 +141,7 @@ TEST_F(Guarded, ManyThreadsAtOnce) {
 
 TEST_F(Guarded, ManyMappingsComeAndGo) {
   std::vector<std::unique_ptr<FileView>> views;
-  path_ = directory_.write("a", 1, 3 * page_size());
-  fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+  open(3 * page_size());
   int os_error = 0;
   for (int i = 0; i < 50; ++i) {
     views.push_back(FileView::map(fd_, 3 * page_size(), true, &os_error));

@@ -146,7 +146,7 @@ class TestInspect:
             ("index", True),
             ("index", False),
         ]
-        assert "'nowhere'" in found[0][2]
+        assert f"{path}: the index says that the tensor 'nowhere' is in" in found[0][2]
         assert "'layer.0.2'" in found[1][2]
 
     def test_a_header_longer_than_the_first_read(self, document, tmp_path: Path) -> None:
@@ -187,6 +187,13 @@ class TestDiff:
     def test_a_file_that_lacks_is_no_difference(self, run, model: Path) -> None:
         (model / SECOND).unlink()
         run("diff", model, model, code=3)
+
+    def test_a_tensor_that_its_file_lacks_is_no_difference(self, run, model: Path) -> None:
+        path = model / "model.safetensors.index.json"
+        index = json.loads(path.read_text())
+        index["weight_map"]["nowhere"] = FIRST
+        path.write_text(json.dumps(index))
+        assert "'nowhere'" in run("diff", model, model, code=1).stderr
 
 
 class TestManifests:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from runai_model_streamer import (
     RunaiStreamerInvalidInputException,
+    SafetensorsHeaderError,
     StreamerError,
     StreamerNotFoundError,
     list_checkpoint,
@@ -20,6 +22,7 @@ from runai_model_streamer import (
     load_checkpoint,
     load_file,
     load_model,
+    safe_open,
 )
 from tests.support.models import load
 
@@ -49,6 +52,16 @@ def directory(tmp_path: Path) -> Path:
         w="model-00002-of-00002.safetensors",
     )
     return tmp_path
+
+
+@pytest.fixture
+def lacking(directory: Path) -> Path:
+    """An index that names three tensors that its files lack. Another shard has one of them."""
+    put(directory / "model-00002-of-00002.safetensors", b=2)
+    files = dict.fromkeys(["b", "c", "x"], "model-00001-of-00002.safetensors")
+    files["w"] = "model-00002-of-00002.safetensors"
+    put_index(directory / "model.safetensors.index.json", **files)
+    return directory
 
 
 SHARDS = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
@@ -104,6 +117,25 @@ class TestAnIndex:
             with pytest.raises(StreamerNotFoundError, match=f"{SHARDS[0]}.*{SHARDS[1]}"):
                 load_model(Model(), path)
 
+    def test_a_tensor_that_its_shard_lacks_is_named(self, lacking: Path) -> None:
+        index = lacking / "model.safetensors.index.json"
+        text = f"{index}: the index says that the tensor 'b' is in .*{SHARDS[0]}.*2 more.* Download"
+        for path in (lacking, index):
+            for load_it in (load_checkpoint, safe_open, partial(load_model, Model())):
+                with pytest.raises(SafetensorsHeaderError, match=text) as caught:
+                    load_it(path)
+                assert caught.value.path == str(index)
+
+    def test_a_model_may_do_without_such_a_tensor(self, lacking: Path) -> None:
+        model = Model()
+        assert load_model(model, lacking, strict=False) == ({"w"}, [])
+        assert model.x.tolist() == [1, 1]
+        wanted = {"x": "x", "b": None, "c": None, "w": None}
+        with pytest.raises(RuntimeError, match=r'Missing.*"w"'):
+            load_model(model, lacking, key_map=wanted.get)
+        only_x = torch.nn.ParameterDict({"x": torch.zeros(2)})
+        assert load_model(only_x, lacking, key_map=wanted.get) == (set(), [])
+
     def test_a_dangling_link_is_named(self, directory: Path) -> None:
         (directory / SHARDS[1]).unlink()
         (directory / SHARDS[1]).symlink_to(directory / "blob")
@@ -141,7 +173,9 @@ class TestAnIndex:
         files |= {"x": "a.safetensors", "w": "a.safetensors"}
         put_index(tmp_path / "model.safetensors.index.json", **files)
         assert (tmp_path / "model.safetensors.index.json").stat().st_size > 2 << 20
-        assert loaded(tmp_path) == [1, 2]
+        model = Model()
+        assert load_model(model, tmp_path, strict=False) == (set(), [])
+        assert [model.x[0].item(), model.w[0].item()] == [1, 2]
 
     def test_the_usual_name_wins_among_several_indexes(self, directory: Path) -> None:
         put(directory / "c.safetensors", x=3, w=3)

@@ -57,6 +57,19 @@ def test_missing_names(directory: Path) -> None:
         dcp.load(state, storage_reader=SafetensorsReader(directory))
 
 
+def test_a_tensor_that_its_shard_lacks(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The planner decides, which knows what is wanted."""
+    files = dict.fromkeys(["a", "none", "other"], "model-0.safetensors")
+    index = directory / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": files}))
+    state = empty("a")
+    dcp.load(state, storage_reader=SafetensorsReader(directory))
+    assert torch.equal(state["a"], TENSORS["a"])
+    assert f"{index}: the index says that the tensor 'other' is in" in caplog.text
+    with pytest.raises(dcp.api.CheckpointException, match="other"):
+        dcp.load({"other": torch.ones(2)}, storage_reader=SafetensorsReader(directory))
+
+
 @pytest.mark.skipif(
     "allow_partial_load" not in inspect.signature(dcp.DefaultLoadPlanner).parameters,
     reason="the planner of this torch has no allow_partial_load",

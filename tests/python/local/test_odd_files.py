@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from runai_model_streamer import StreamerError, _errors
+from runai_model_streamer import SafetensorsStreamer, StreamerError, _errors
 from tests.support.models import file_bytes, load, same, write
 
 SOUND = file_bytes({"a": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}, b"1234")
@@ -78,7 +78,14 @@ def test_a_data_section_at_any_offset(padding: int, tmp_path: Path) -> None:
     header += b'"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}' + b" " * padding
     want = torch.arange(3.0)
     data = b"x" + want.numpy().tobytes()
-    assert same(load(write(tmp_path / "a.safetensors", header, data))["a"], want)
+    path = write(tmp_path / "a.safetensors", header, data)
+    streamer = SafetensorsStreamer()
+    streamer.stream_file(path)
+    found = dict(streamer.get_tensors())
+    assert same(found["a"], want)
+    assert found["a"].data_ptr() % 4 == 0
+    in_file = (8 + len(header) + 1) % 4
+    assert streamer.unaligned_copies == (1 if in_file else 0)
 
 
 def test_a_name_with_nul_and_a_lone_surrogate(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import safetensors.torch
 import torch
 
 from runai_model_streamer import (
+    SafetensorsHeaderError,
     SafetensorsStreamer,
     StreamerNotFoundError,
     list_checkpoint,
     load_checkpoint,
+    safe_open,
 )
 
 pytestmark = pytest.mark.servers
@@ -52,6 +54,19 @@ def test_a_missing_shard_is_named(storage, use):
     for suffix in ("", "/model.safetensors.index.json"):
         with pytest.raises(StreamerNotFoundError, match=r"gone\.safetensors"):
             load_checkpoint(f"{storage.uri}/n{suffix}")
+
+
+def test_a_tensor_that_its_shard_lacks_is_named(storage, use):
+    use(storage.env)
+    storage.put("l/a.safetensors", tensors(x=1))
+    storage.put("l/b.safetensors", tensors(y=1))
+    storage.put("l/model.safetensors.index.json", index(x="a.safetensors", w="b.safetensors"))
+    for suffix in ("", "/model.safetensors.index.json"):
+        for load in (load_checkpoint, safe_open):
+            with pytest.raises(
+                SafetensorsHeaderError, match=r"index\.json: .*'w' is in .*/l/b\.safetensors"
+            ):
+                load(f"{storage.uri}/l{suffix}")
 
 
 def test_a_pattern(storage, model):

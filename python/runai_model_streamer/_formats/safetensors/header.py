@@ -77,6 +77,14 @@ class SafetensorMetadata(TensorDescription):
         return torch_shape(self.dtype, self.shape)
 
 
+def unaligned(tensors: Iterable[SafetensorMetadata], data_offset: int) -> list[SafetensorMetadata]:
+    """Those of `tensors` that are not aligned to their elements in a file whose data section begins
+    at `data_offset`. They can't be views of it."""
+    return [
+        tensor for tensor in tensors if (data_offset + tensor.start) % ELEMENT_BYTES[tensor.dtype]
+    ]
+
+
 def check_tensors(tensors: Sequence[SafetensorMetadata], path: str) -> None:
     """Raises if this version of torch has no tensor for one of `tensors` of the file at `path`."""
     for tensor in {tensor.dtype: tensor for tensor in tensors}.values():

@@ -149,7 +149,7 @@ def _is_in(parameter: torch.Tensor, taken: set[tuple[int, int]]) -> bool:
 
 
 def has_plain_memory(tensor: torch.Tensor) -> bool:
-    """Whether all elements of `tensor` are in memory at its data_ptr(), as they are.
+    """True if all elements of `tensor` are in memory at its data_ptr(), as they are.
 
     Not so for meta and sparse tensors, lazy parameters, tensors that wrap others (DTensor), lazily
     conjugated ones, and those whose storage was freed.
@@ -172,7 +172,7 @@ def has_plain_memory(tensor: torch.Tensor) -> bool:
 
 
 def _is_thin(tensor: torch.Tensor) -> bool:
-    """Whether a subclass adds attributes or functions, but holds its elements itself."""
+    """True if a subclass adds attributes or functions, but holds its elements itself."""
     return type(tensor).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
 
 
@@ -191,7 +191,7 @@ def _extent(tensor: torch.Tensor) -> int:
 
 
 def same_device(own: torch.device, device: torch.device) -> bool:
-    """Whether a tensor on `own` is on `device`, which may have no index."""
+    """True if a tensor on `own` is on `device`, which may have no index."""
     return own.type == device.type and (
         device.index is None or own.index is None or own.index == device.index
     )

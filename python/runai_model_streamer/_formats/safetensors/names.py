@@ -11,7 +11,7 @@ _PATTERN = "*?["
 
 
 def may_have_pattern(keys: Iterable[str]) -> bool:
-    """Whether one of `keys` fits other names than itself, where no tensor has it as its name."""
+    """True if one of `keys` fits other names than itself, if no tensor has it as its name."""
     text = "\n".join(keys)
     return any(sign in text for sign in _PATTERN)
 

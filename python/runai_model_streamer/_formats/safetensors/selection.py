@@ -8,6 +8,7 @@ from typing import Protocol
 
 from runai_model_streamer._errors import (
     RunaiStreamerInvalidInputException,
+    SafetensorsHeaderError,
     shown_path,
 )
 from runai_model_streamer._formats.safetensors.header import SafetensorMetadata
@@ -17,6 +18,7 @@ from runai_model_streamer._formats.safetensors.names import (
     may_have_pattern,
     refuse_missing,
 )
+from runai_model_streamer._storage.checkpoint import CheckpointIndex
 
 TensorNames = Iterable[str] | Callable[[str], bool]
 
@@ -49,17 +51,22 @@ class NamesOfFiles:
 
 
 class TensorsOfCheckpoint:
-    """Each tensor of a checkpoint once. `place_of` is what an index says: the file of each name; a
-    name that is in two files is an error without it."""
+    """Each tensor of a checkpoint once, from the file that the index names.
 
-    def __init__(self, place_of: Mapping[str, str] | None) -> None:
-        self._place_of = place_of
+    Without an index, a name that is in two files is an error.
+    """
+
+    def __init__(self, index: CheckpointIndex | None) -> None:
+        self._index = index
         self._found: dict[str, str] = {}
 
     def take(self, file: SafetensorsMetadata) -> Tensors:
         tensors = file.tensors_metadata
-        if self._place_of is not None:
-            return [one for one in tensors if self._place_of.get(one.name) == file.path]
+        if self._index is not None:
+            place_of = self._index.place_of
+            chosen = [one for one in tensors if place_of.get(one.name) == file.path]
+            self._found.update((one.name, file.path) for one in chosen)
+            return chosen
         for tensor in tensors:
             if tensor.name in self._found:
                 other = shown_path(self._found[tensor.name])
@@ -72,14 +79,14 @@ class TensorsOfCheckpoint:
         return list(tensors)
 
     def end(self) -> None:
-        pass
+        refuse_lacking(self._index, self._found)
 
 
 Selection = TensorNames | NamesOfFiles | TensorsOfCheckpoint
 
 
 class _Function:
-    """What a function of the caller wants; everything without one."""
+    """The tensors that a function of the caller wants; all of them without one."""
 
     def __init__(self, wants: Callable[[str], bool] | None) -> None:
         self._wants = wants
@@ -187,9 +194,26 @@ def _checked_names(wanted: Iterable[str]) -> list[str]:
 
 
 def by_name(
-    files: Iterable[SafetensorsMetadata], place_of: Mapping[str, str] | None
+    files: Iterable[SafetensorsMetadata], index: CheckpointIndex | None
 ) -> dict[str, tuple[str, SafetensorMetadata]]:
     """The path of the file and the tensor of each name of a checkpoint, in the order of `files`, as
-    TensorsOfCheckpoint chooses them."""
-    choice = TensorsOfCheckpoint(place_of)
+    TensorsOfCheckpoint chooses them. Leaves out what the files lack: see lacking()."""
+    choice = TensorsOfCheckpoint(index)
     return {tensor.name: (file.path, tensor) for file in files for tensor in choice.take(file)}
+
+
+def lacking(index: CheckpointIndex | None, found: Container[str]) -> list[str]:
+    """The names of the index that are not among those that were `found` in its files."""
+    return [] if index is None else [name for name in index.place_of if name not in found]
+
+
+def refuse_lacking(
+    index: CheckpointIndex | None,
+    found: Container[str],
+    needed: Callable[[str], bool] = lambda _: True,
+) -> None:
+    """Raises if the files lack a `needed` tensor of the index."""
+    names = [name for name in lacking(index, found) if needed(name)]
+    if names:
+        assert index is not None
+        raise SafetensorsHeaderError(index.lacks(names), code="format", path=index.path)
