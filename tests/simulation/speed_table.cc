@@ -139,7 +139,7 @@ int main(int count, char** arguments) {
       }
     }
     const double link = static_cast<double>(outcome.bytes) / scenario.storage.link_rate;
-    std::printf("| %s | %.0f | %.1f | %.2f | %.2f (%d) | %zu | %.0f |\n", scenario.name.c_str(),
+    std::printf("| %s | %.3g | %.1f | %.2f | %.2f (%d) | %zu | %.0f |\n", scenario.name.c_str(),
                 static_cast<double>(outcome.bytes) * 1e-9, seconds, link / seconds, best / seconds,
                 best_number, outcome.most_active,
                 static_cast<double>(outcome.peak_memory) / static_cast<double>(streamer::kMiB));

@@ -64,6 +64,11 @@ void ConcurrencyController::refused() {
   settle(std::max(1, limit_ * 7 / 10), 0);
 }
 
+void ConcurrencyController::reads_grew() {
+  hold_epochs_ = kShortestHold;
+  epochs_to_hold_ = std::min(epochs_to_hold_, kShortestHold);
+}
+
 bool ConcurrencyController::measure(Measuring what) {
   measuring_ = what;
   return true;

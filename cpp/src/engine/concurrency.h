@@ -28,6 +28,9 @@ class ConcurrencyController {
   void start(const Proximity& proximity);
   // The server has asked to slow down. Heeded once for all reads that were in flight together.
   void refused();
+  // A read asks for more bytes from now on, so that as many bytes take fewer requests: another
+  // number of reads is tried soon, also after a refusal.
+  void reads_grew();
   int limit() const { return limit_; }
   int maximum() const { return maximum_; }
   // Whether it stands at a number, and the bytes per second that this brings; 0: not known.

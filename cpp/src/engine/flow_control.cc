@@ -88,11 +88,13 @@ std::uint64_t FlowControl::chunk_bytes(SourceKind kind) const {
                     source.limits.reads->most_bytes.load(std::memory_order_relaxed));
   }
   if (source.limits.most_chunk == 0) return source.chunk_bytes;
-  const auto reads = static_cast<std::uint64_t>(source.limits.controller.limit());
-  const std::uint64_t of_each =
-      source.chunk_bytes + source.chunk_bytes / kPartThatWaits + source.limits.reader_bytes;
-  const bool fits = reads <= most_memory(source) / of_each;
-  return fits ? source.chunk_bytes : source.chunk_bytes / 2;
+  return fits(source, source.chunk_bytes) ? source.chunk_bytes : source.chunk_bytes / 2;
+}
+
+bool FlowControl::fits(const Source& source, std::uint64_t bytes) const {
+  const std::uint64_t of_each = bytes + bytes / kPartThatWaits + source.limits.reader_bytes;
+  return static_cast<std::uint64_t>(source.limits.controller.limit()) <=
+         most_memory(source) / of_each;
 }
 
 bool FlowControl::widen(SourceKind kind, std::uint64_t bytes) {
@@ -144,7 +146,11 @@ bool FlowControl::read_ended(SourceKind kind, std::uint64_t bytes, const ReadRep
     source.latency = source.latency > 0 ? std::min(source.latency, report.waited) : report.waited;
   }
   if (source.reads_to_pass > 0) --source.reads_to_pass;
-  if (controller.settled() && controller.rate() > kManyRequests) enlarge_reads(&source);
+  if (controller.settled() && controller.rate() > kManyRequests &&
+      kTimesInFlight * static_cast<std::uint64_t>(controller.limit()) <=
+          most_memory(source) / (2 * source.chunk_bytes)) {
+    enlarge_reads(&source);
+  }
   return measure;
 }
 
@@ -154,20 +160,19 @@ void FlowControl::heed_refusals() {
     const std::uint64_t refusals = source.limits.refusals->load(std::memory_order_relaxed);
     if (refusals == source.heeded) continue;
     source.heeded = refusals;
-    source.limits.controller.refused();
-    enlarge_reads(&source);
+    ConcurrencyController& controller = source.limits.controller;
+    controller.refused();
+    if (fits(source, 2 * source.chunk_bytes) && enlarge_reads(&source)) controller.reads_grew();
   }
 }
 
 // Storages limit requests, and few large ones bring as much as many small ones.
-void FlowControl::enlarge_reads(Source* source) const {
-  const ConcurrencyController& controller = source->limits.controller;
+bool FlowControl::enlarge_reads(Source* source) {
   const std::uint64_t larger = 2 * source->chunk_bytes;
-  if (source->reads_to_pass > 0 || larger > source->limits.most_chunk) return;
-  const auto reads = static_cast<std::uint64_t>(controller.limit());
-  if (reads * kTimesInFlight > most_memory(*source) / larger) return;
+  if (source->reads_to_pass > 0 || larger > source->limits.most_chunk) return false;
   source->chunk_bytes = larger;
-  source->reads_to_pass = kReadsBetween * controller.limit();
+  source->reads_to_pass = kReadsBetween * source->limits.controller.limit();
+  return true;
 }
 
 void FlowControl::measured(SourceKind kind, double used, std::uint64_t in_flight, TimePoint now) {

@@ -106,7 +106,10 @@ class FlowControl {
     double rate = 0;           // bytes per second of one read since then, about; 0: not known
   };
   std::uint64_t most_memory(const Source& source) const;
-  void enlarge_reads(Source* source) const;
+  // Whether memory is enough for reads of `bytes`, as many as are wanted.
+  bool fits(const Source& source, std::uint64_t bytes) const;
+  // False: they are as large as they may be, or became larger a short time ago.
+  static bool enlarge_reads(Source* source);
 
   const std::shared_ptr<MemoryBudget> budget_;
   const MemoryLimit memory_limit_;

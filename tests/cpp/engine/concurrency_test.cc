@@ -272,6 +272,24 @@ TEST(Concurrency, StepsBackWhenAskedAtOnce) {
   EXPECT_EQ(controller.limit(), after);
 }
 
+// As many bytes take fewer requests then.
+TEST(Concurrency, TriesMoreSoonerAfterARefusalIfReadsGrew) {
+  const auto reads_until_it_grows = [](bool larger) {
+    ConcurrencyController controller(0, remote(), kProcessors);
+    controller.refused();
+    if (larger) controller.reads_grew();
+    const int after = controller.limit();
+    ConcurrencyController::TimePoint now{1h};
+    int reads = 0;
+    for (; reads < 10000 && controller.limit() <= after; ++reads) {
+      complete(controller, 8 << 20, controller.limit(), {}, now += 20ms);
+    }
+    return reads;
+  };
+  EXPECT_LT(reads_until_it_grows(true), reads_until_it_grows(false) / 2);
+  EXPECT_LT(reads_until_it_grows(false), 10000);
+}
+
 TEST(Concurrency, StaysWithinItsBoundsWhateverTheServerAsksFor) {
   SourceTraits traits = remote();
   traits.max_concurrency = 8;

@@ -32,5 +32,51 @@ TEST(FlowControl, TheWindowFollowsTheReadsThatTheSourceWants) {
   EXPECT_EQ(flow.chunk_bytes(SourceKind::kFile), kMiB);
 }
 
+class FlowControlOfObjects : public ::testing::Test {
+ protected:
+  // As many reads as are given, of 8 MiB at first.
+  FlowControl flow(std::uint64_t limit, int reads) const {
+    SourceTraits traits;
+    traits.remote = true;
+    traits.initial_concurrency = traits.max_concurrency = reads;
+    FlowControl made(std::make_shared<MemoryBudget>(limit), MemoryLimit::bytes(limit));
+    made.add_source(SourceKind::kS3, {.chunk_bytes = 8 * kMiB,
+                                      .controller = ConcurrencyController(0, traits, 2),
+                                      .reader_bytes = kMiB,
+                                      .most_chunk = 32 * kMiB,
+                                      .refusals = refusals_});
+    return made;
+  }
+  void refuse(FlowControl* flow) {
+    ++*refusals_;
+    flow->heed_refusals();
+  }
+
+  const std::shared_ptr<std::atomic<std::uint64_t>> refusals_ =
+      std::make_shared<std::atomic<std::uint64_t>>(0);
+};
+
+TEST_F(FlowControlOfObjects, RefusedRequestsMakeFewerAndLargerReads) {
+  FlowControl slow = flow(4096 * kMiB, 100);
+  EXPECT_EQ(slow.chunk_bytes(SourceKind::kS3), 8 * kMiB);
+  refuse(&slow);
+  EXPECT_EQ(slow.reads(SourceKind::kS3), 70U);
+  EXPECT_EQ(slow.chunk_bytes(SourceKind::kS3), 16 * kMiB);
+  slow.heed_refusals();  // no new one
+  EXPECT_EQ(slow.reads(SourceKind::kS3), 70U);
+}
+
+// The bytes in flight, and a quarter that waits for earlier ones.
+TEST_F(FlowControlOfObjects, ReadsGrowAsFarAsMemoryIsEnoughForAllOfThem) {
+  constexpr int kReads = 100;
+  const std::uint64_t enough = kReads * 7 / 10 * (16 + 4 + 1) * kMiB;
+  FlowControl just = flow(enough, kReads);
+  refuse(&just);
+  EXPECT_EQ(just.chunk_bytes(SourceKind::kS3), 16 * kMiB);
+  FlowControl short_of = flow(enough - kMiB, kReads);
+  refuse(&short_of);
+  EXPECT_EQ(short_of.chunk_bytes(SourceKind::kS3), 8 * kMiB);
+}
+
 }  // namespace
 }  // namespace streamer
