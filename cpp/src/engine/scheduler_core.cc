@@ -228,7 +228,8 @@ SchedulerCore::Placed SchedulerCore::place(Block& block, Step* step) {
     reservation = pool_->reserve(block.data_bytes, pages, /*force=*/false);
   }
   const bool starving = !cursor_.started() && queue_.is_front(block) && chunks_in_flight_ == 0;
-  if (!reservation && starving) {
+  // A reader that ends leaves its worker to ask again.
+  if (!reservation && starving && !flow_.readers_exceed()) {
     // The consumer gets nothing before this block has memory: what it holds is its own.
     queue_.stop_counting_delivered();
     reservation = pool_->reserve(block.data_bytes, pages, /*force=*/true);

@@ -179,6 +179,26 @@ def test_the_peak_counts_what_tls_holds_where_it_is_used(use, certificate, autho
     assert abs(over_tls - plain - number * (640 << 10)) <= 2 << 20
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("missing", [1 << 20, 4 << 20])
+def test_a_tensor_of_almost_the_limit_and_connections_stay_within_it(
+    use, certificate, authority, scheme, missing
+):
+    """Connections have opened many objects before that tensor is known."""
+    limit, number = 32 << 20, 64
+    sizes = [1 << 20, limit - missing, 1 << 20]
+    data = bytes(sum(sizes))
+    with Canned(lambda seen: serve(seen, data), certificate if scheme == "https" else None) as s3:
+        use(S3_ENV | {"AWS_ENDPOINT_URL": s3.url, "AWS_CA_BUNDLE": str(authority.ca)})
+        use({"RUNAI_STREAMER_MEMORY_LIMIT": str(limit), "RUNAI_STREAMER_HEDGE": "0"})
+        few = [FileChunks(i, f"s3://bucket/{i}", 0, [1 << 20]) for i in range(number)]
+        with FileStreamer() as streamer:
+            streamer.stream_files([*few, FileChunks(number, "s3://bucket/large", 0, sizes)])
+            for chunk in streamer.get_chunks():
+                del chunk
+            assert streamer.stats().peak_memory <= limit
+
+
 def test_two_stores_together_stay_within_the_memory_limit(use):
     """The second has less memory for connections than the first needs threads."""
     limit, number = 32 << 20, 48
