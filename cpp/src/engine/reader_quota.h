@@ -46,9 +46,10 @@ class ReaderQuota {
   void make_room(std::uint64_t block) EXCLUDES(mutex_) {
     std::vector<std::unique_ptr<Reader>> dropped;  // end after the lock
     const MutexLock lock(mutex_);
-    if (block <= budget_.block()) return;
-    budget_.note_block(block);
-    fit_locked();
+    if (block > budget_.block()) {
+      budget_.note_block(block);
+      fit_locked();
+    }
     for (Kind& of : kinds_) {
       while (!of.idle.empty() && ends_locked(of)) {
         dropped.push_back(std::move(of.idle.back()->reader));
