@@ -123,6 +123,17 @@ std::optional<ProxyServer> parse_proxy(std::string_view text) {
   return proxy;
 }
 
+bool any_proxy_has_tls() {
+  const auto has_tls = [](const char* name) {
+    const char* value = std::getenv(name);
+    return value != nullptr && lower(trim(value)).starts_with("https://");
+  };
+  for (const char* name : {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"}) {
+    if (has_tls(name)) return true;
+  }
+  return false;
+}
+
 std::string shown_proxy(std::string_view proxy) {
   proxy.remove_prefix(after_scheme(proxy));
   proxy = proxy.substr(0, proxy.find_first_of("/?#", std::min(proxy.rfind('@'), proxy.size())));

@@ -28,6 +28,9 @@ struct ProxyServer {
 // are percent-encoded. None if it is a proxy of another kind (SOCKS), or no proxy at all.
 std::optional<ProxyServer> parse_proxy(std::string_view text);
 
+// Whether some proxy of the environment is reached by TLS.
+bool any_proxy_has_tls();
+
 // The host and the port of a proxy, without its user and password.
 std::string shown_proxy(std::string_view proxy);
 
