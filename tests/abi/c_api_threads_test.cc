@@ -171,5 +171,19 @@ TEST_F(CApiThreads, EndWakesARequestThatOpensAndAResponseThatWaits) {
   (void)requesting.get();  // a file that was not opened in time is no error of the request
 }
 
+TEST_F(CApiThreads, EndEndsAListThatWaits) {
+  auto listing = std::async(std::launch::async, [this] {
+    return runai_file_streamer_list_files(
+        streamer_.get(), server_.url("/slow-open/").c_str(), 1, nullptr, 0, nullptr, 0,
+        [](const char*, size_t, void*) {}, nullptr);
+  });
+  server_.wait_until_held(1);
+  returns_while_held(server_, [this] {
+    streamer_.end();
+    return 0;
+  });
+  EXPECT_EQ(listing.get(), RUNAI_FILE_STREAMER_FINISHED);
+}
+
 }  // namespace
 #endif

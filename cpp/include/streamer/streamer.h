@@ -11,8 +11,8 @@
  *
  * Threads: a streamer may be used by one thread that requests and one that takes responses, at the
  * same time. Neither waits for the other. A third call meanwhile returns RUNAI_FILE_STREAMER_BUSY.
- * runai_file_streamer_end() may be called from any thread: a response that waits then returns
- * RUNAI_FILE_STREAMER_FINISHED. Different streamers are independent: each has its own
+ * runai_file_streamer_end() may be called from any thread: a response or a list that waits then
+ * returns RUNAI_FILE_STREAMER_FINISHED. Different streamers are independent: each has its own
  * credentials, strategy and lifetime. After fork() a child may start
  * new streamers and end those of its parent; every other call with them returns
  * RUNAI_FILE_STREAMER_INVALID.
@@ -89,7 +89,8 @@ typedef void (*RunaiFileStreamerFileListCallback)(const char* path, size_t size,
 
 /* Calls `found` for every file or object below the directory `prefix`, sorted by path, in this
  * thread. `path` is valid during the call. Patterns are Python's fnmatch, against the whole path of
- * a file or the key of an object (without the bucket); no `allow` patterns allow everything. */
+ * a file or the key of an object (without the bucket); no `allow` patterns allow everything.
+ * FINISHED: the streamer is being ended. */
 RUNAI_FILE_STREAMER_API int runai_file_streamer_list_files(
     void* streamer, const char* prefix, int recursive, const char** allow, unsigned num_allow,
     const char** ignore, unsigned num_ignore, RunaiFileStreamerFileListCallback found, void* user);

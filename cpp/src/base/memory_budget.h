@@ -48,7 +48,7 @@ class MemoryBudget {
 
   // Readers are made while memory is full, too. What is set aside for them is theirs: nobody else
   // gets it.
-  void set_aside(std::uint64_t bytes) { set_aside_.fetch_add(bytes, std::memory_order_relaxed); }
+  void set_aside(std::uint64_t bytes) { set_aside_.store(bytes, std::memory_order_relaxed); }
   std::uint64_t set_aside_bytes() const { return set_aside_.load(std::memory_order_relaxed); }
   void take_for_reader(std::uint64_t bytes) {
     readers_.fetch_add(bytes, std::memory_order_relaxed);
@@ -56,9 +56,39 @@ class MemoryBudget {
   }
   void reader_ended(std::uint64_t bytes) { readers_.fetch_sub(bytes, std::memory_order_relaxed); }
 
+  // Readers may have larger buffers as long as the largest block still fits beside them.
+  bool try_take_buffer(std::uint64_t bytes) {
+    if (buffers_.fetch_add(bytes, std::memory_order_relaxed) + bytes <= room_for_buffers() &&
+        try_take(bytes)) {
+      return true;
+    }
+    buffers_.fetch_sub(bytes, std::memory_order_relaxed);
+    return false;
+  }
+  void give_back_buffer(std::uint64_t bytes) {
+    buffers_.fetch_sub(bytes, std::memory_order_relaxed);
+    give_back(bytes);
+  }
+
+  // What has to fit into an explicit limit at once: the largest block.
+  void note_block(std::uint64_t bytes) { block_.store(bytes, std::memory_order_relaxed); }
+  std::uint64_t block() const { return block_.load(std::memory_order_relaxed); }
+  // Readers that there are beyond the number that fits beside that block. They end with their jobs.
+  void note_surplus_readers(int number) { surplus_.store(number, std::memory_order_relaxed); }
+  // Whether readers have memory that the largest block needs.
+  bool readers_exceed() const {
+    const std::uint64_t buffers = buffers_.load(std::memory_order_relaxed);
+    return surplus_.load(std::memory_order_relaxed) > 0 ||
+           (buffers > 0 && buffers > room_for_buffers());
+  }
+
  private:
   std::uint64_t of_readers() const {
     return std::max(set_aside_bytes(), readers_.load(std::memory_order_relaxed));
+  }
+  std::uint64_t room_for_buffers() const {
+    const std::uint64_t room = limit() - std::min(limit(), block());
+    return room - std::min(room, of_readers());
   }
   void note_peak() {
     const std::uint64_t used = this->used();
@@ -67,9 +97,12 @@ class MemoryBudget {
     }
   }
   std::atomic<std::uint64_t> limit_;
-  std::atomic<std::uint64_t> used_{0};     // but for readers
+  std::atomic<std::uint64_t> used_{0};     // but for readers, with their buffers
   std::atomic<std::uint64_t> readers_{0};  // bytes that they hold
   std::atomic<std::uint64_t> set_aside_{0};
+  std::atomic<std::uint64_t> buffers_{0};  // of readers, beside readers_
+  std::atomic<std::uint64_t> block_{0};    // the largest one; 0: the limit follows it
+  std::atomic<int> surplus_{0};
   std::atomic<std::uint64_t> peak_{0};
 };
 

@@ -159,15 +159,10 @@ CallResult list_files(void* streamer, const char* prefix, bool recursive, const 
   if (!kind.ok()) {
     return {streamer::c_api::code_of(kind.status(), SourceKind::kFile), kind.status().to_string()};
   }
-  const auto options = handle_of(streamer)->options();
-  if (!options.ok()) {
-    return {streamer::c_api::code_of(options.status(), *kind), options.status().to_string()};
-  }
-  const auto objects = streamer::list(prefix, recursive, *options);
-  if (!objects.ok()) {
-    return {streamer::c_api::code_of(objects.status(), *kind), objects.status().to_string()};
-  }
-  for (const ListedObject& object : *objects) {
+  std::vector<ListedObject> objects;
+  CallResult listed = handle_of(streamer)->list(prefix, *kind, recursive, &objects);
+  if (listed.code != 0) return listed;
+  for (const ListedObject& object : objects) {
     if (filter.wants(object.path)) found(object.path.c_str(), object.size, user);
   }
   return {};

@@ -150,6 +150,22 @@ Result<Options> Handle::options() {
   return options;
 }
 
+CallResult Handle::list(const std::string& prefix, SourceKind kind, bool recursive,
+                        std::vector<ListedObject>* found) {
+  const Visit visit(*this, nullptr);
+  if (visit.refused()) return visit.refusal();
+  auto chosen = options();
+  if (!chosen.ok()) return from_status(chosen.status(), kind);
+  chosen->interrupted = [this] {
+    const MutexLock lock(mutex_);
+    return ending_;
+  };
+  auto objects = streamer::list(prefix, recursive, *chosen);
+  if (!objects.ok()) return from_status(objects.status(), kind);
+  *found = std::move(*objects);
+  return {};
+}
+
 CallResult Handle::start_stream() {
   {
     const MutexLock lock(mutex_);

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "c_api/report.h"
+#include "streamer/storage.h"
 #include "streamer/stream.h"
 
 namespace streamer::c_api {
@@ -45,6 +46,9 @@ class Handle {
   // Waits at most `timeout_ms`; 0: without limit. `taken`: whether `response` was filled; else the
   // result is that of the call.
   CallResult respond(unsigned timeout_ms, Response* response, bool* taken) EXCLUDES(mutex_);
+  // What is below a directory; end() ends it.
+  CallResult list(const std::string& prefix, SourceKind kind, bool recursive,
+                  std::vector<ListedObject>* found) EXCLUDES(mutex_);
   // The options that a stream of this handle gets.
   Result<Options> options() EXCLUDES(mutex_);
   // Makes every call return, waits until it did, and frees the handle. In a forked child nobody can

@@ -1,8 +1,10 @@
 // How many reads may be in flight, and how much they may have read ahead of the consumer.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <vector>
@@ -18,18 +20,20 @@ struct SourceLimits {
   std::uint64_t chunk_bytes = 0;       // most bytes of one read
   std::uint64_t view_chunk_bytes = 0;  // of one prefault
   ConcurrencyController controller;
-  bool stragglers = false;         // see StragglerPolicy
-  bool skips_gaps = false;         // see SourceTraits
-  std::uint64_t reader_bytes = 0;  // that each connection holds
-  std::uint64_t most_window = 0;   // bytes to which an automatic memory limit may grow; 0: not
-  std::uint64_t most_chunk = 0;    // bytes to which reads may grow; 0: not
+  bool stragglers = false;                             // see StragglerPolicy
+  bool skips_gaps = false;                             // see SourceTraits
+  std::uint64_t reader_bytes = 0;                      // that each connection holds
+  int most_readers = std::numeric_limits<int>::max();  // that the memory limit pays for
+  std::uint64_t most_window = 0;  // bytes to which an automatic memory limit may grow; 0: not
+  std::uint64_t most_chunk = 0;   // bytes to which reads may grow; 0: not
   // See SourceTraits; in the place of the controller.
   std::shared_ptr<const WantedReads> reads = nullptr;
   std::shared_ptr<const std::atomic<std::uint64_t>> refusals = nullptr;  // see SourceTraits
 
   // Reads that may be in flight at once.
   int most_reads() const {
-    return reads ? reads->number.load(std::memory_order_relaxed) : controller.limit();
+    const int wanted = reads ? reads->number.load(std::memory_order_relaxed) : controller.limit();
+    return std::min(wanted, most_readers);
   }
 };
 
@@ -46,6 +50,14 @@ class FlowControl {
   void add_source(SourceKind kind, const SourceLimits& limits) {
     sources_.emplace(kind, Source{limits, limits.chunk_bytes});
   }
+  // Memory is left for so many readers; no effect if the source is not known.
+  void bound_reads(SourceKind kind, int most) {
+    if (auto source = sources_.find(kind); source != sources_.end()) {
+      source->second.limits.most_readers = most;
+    }
+  }
+  // Whether readers still have memory that the largest block needs.
+  bool readers_exceed() const { return budget_->readers_exceed(); }
   const SourceLimits& limits(SourceKind kind) const { return sources_.at(kind).limits; }
   // Bytes of one read: more if the storage limits the rate of requests, or will do so soon, and
   // fewer if memory is short for as many reads as are wanted.

@@ -29,7 +29,8 @@ inline SourceTraits set_aside_for_readers(SourceTraits traits, int* chosen, Memo
   traits.initial_concurrency = std::min(traits.initial_concurrency, most);
   *chosen = std::min(*chosen, most);
   const int readers = *chosen > 0 ? *chosen : traits.max_concurrency;
-  budget->set_aside(static_cast<std::uint64_t>(readers) * traits.reader_bytes);
+  budget->set_aside(budget->set_aside_bytes() +
+                    static_cast<std::uint64_t>(readers) * traits.reader_bytes);
   return traits;
 }
 

@@ -70,6 +70,11 @@ void Scheduler::add_source(SourceKind kind, const SourceLimits& limits) {
   core_.add_source(kind, limits);
 }
 
+void Scheduler::bound_reads(SourceKind kind, int most) {
+  const MutexLock lock(mutex_);
+  core_.bound_reads(kind, most);
+}
+
 void Scheduler::start_concurrency(SourceKind kind, const Proximity& proximity) {
   const MutexLock lock(mutex_);
   core_.start_concurrency(kind, proximity);

@@ -33,6 +33,7 @@ class Scheduler : public MemoryListener {
 
   // See SchedulerCore.
   void add_source(SourceKind kind, const SourceLimits& limits) EXCLUDES(mutex_);
+  void bound_reads(SourceKind kind, int most) EXCLUDES(mutex_);
   void start_concurrency(SourceKind kind, const Proximity& proximity) EXCLUDES(mutex_);
   Status add(Plan plan) EXCLUDES(mutex_);
   void add_task(WorkerPool::Task task, int width) EXCLUDES(mutex_);

@@ -135,12 +135,14 @@ SchedulerCore::Requeued SchedulerCore::requeued_for(WorkerId worker, Signals* si
 }
 
 void SchedulerCore::begin_task(WorkerId worker, Step* step) {
+  workers_.begin_job(worker);
   step->kind = Step::Kind::kTask;
   step->task = workers_.take_task(worker);
 }
 
 void SchedulerCore::begin_read(WorkerId worker, TimePoint now, Step* step) {
   Chunk& chunk = step->chunk;
+  workers_.begin_job(worker);
   step->kind = Step::Kind::kRead;
   chunk.worker = worker;
   if (chunk.memory == BlockMemory::kDevice) flow_.make_room_to_stage(chunk.kind);
@@ -228,7 +230,9 @@ SchedulerCore::Placed SchedulerCore::place(Block& block, Step* step) {
     reservation = pool_->reserve(block.data_bytes, pages, /*force=*/false);
   }
   const bool starving = !cursor_.started() && queue_.is_front(block) && chunks_in_flight_ == 0;
-  if (!reservation && starving) {
+  // Readers that are too many end with the jobs of their workers, which ask again then.
+  const bool memory_comes = flow_.readers_exceed() && workers_.any_has_job();
+  if (!reservation && starving && !memory_comes) {
     // The consumer gets nothing before this block has memory: what it holds is its own.
     queue_.stop_counting_delivered();
     reservation = pool_->reserve(block.data_bytes, pages, /*force=*/true);

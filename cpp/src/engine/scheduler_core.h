@@ -88,6 +88,7 @@ class SchedulerCore {
 
   // Must come before the first block or task of that kind.
   void add_source(SourceKind kind, const SourceLimits& limits) { flow_.add_source(kind, limits); }
+  void bound_reads(SourceKind kind, int most) { flow_.bound_reads(kind, most); }
   void start_concurrency(SourceKind kind, const Proximity& proximity) {
     flow_.start(kind, proximity);
   }

@@ -112,6 +112,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
  private:
   void start_worker(WorkerId worker);
   void add_source(SourceKind kind, const SourceTraits& traits);
+  void make_room(const Plan& plan);
   Result<Destination*> destination(Device device) EXCLUDES(destinations_mutex_);
   Status lost_pages();
   Status detach_all(const std::function<bool()>& interrupted);
@@ -162,7 +163,7 @@ void Stream::Impl::add_source(SourceKind kind, const SourceTraits& traits) {
   const int most = chosen > 0 ? chosen : paid.max_concurrency;
   const bool bounded = exact && traits.reader_bytes > 0;
   readers_.add_source(kind, bounded ? most : ReaderQuota::kNoLimit,
-                      traits.reader_bytes - traits.counted_by_reader);
+                      traits.reader_bytes - traits.counted_by_reader, traits.counted_by_reader);
   scheduler_->add_source(
       kind, {.chunk_bytes = std::max(chunk, traits.min_chunk_bytes),
              .view_chunk_bytes = std::max(options_.chunk_bytes, traits.view_chunk_bytes),
@@ -170,6 +171,7 @@ void Stream::Impl::add_source(SourceKind kind, const SourceTraits& traits) {
              .stragglers = traits.stragglers,
              .skips_gaps = traits.skips_gaps,
              .reader_bytes = traits.reader_bytes,
+             .most_readers = readers_.most(kind),
              .most_window = automatic.most,
              .most_chunk = options_.chunk_bytes > 0 ? 0 : traits.max_chunk_bytes,
              .reads = traits.reads,
@@ -192,6 +194,17 @@ Result<Destination*> Stream::Impl::destination(Device device) {
   return destination;
 }
 
+// The largest block fits into an explicit limit beside the readers.
+void Stream::Impl::make_room(const Plan& plan) {
+  const std::optional<Block>& largest = plan.largest();
+  if (!largest || options_.memory_limit.kind() != MemoryLimit::Kind::kBytes) return;
+  readers_.make_room(MemoryPool::capacity_for(largest->data_bytes));
+  for (int kind = 0; kind < kSourceKinds; ++kind) {
+    scheduler_->bound_reads(static_cast<SourceKind>(kind),
+                            readers_.most(static_cast<SourceKind>(kind)));
+  }
+}
+
 Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Device device) {
   const MutexLock lock(submit_mutex_);
   auto submission = std::make_shared<Submission>();
@@ -212,6 +225,7 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
   }
   auto plan = Plan::make(submission, options_.memory_limit.largest_block());
   if (!plan.ok()) return plan.status();
+  make_room(*plan);
   stats_.started(plan->bytes());
   for (const auto& file : submission->files) {
     if (!file->object) continue;

@@ -24,6 +24,11 @@ WorkerPool::Task WorkerPool::take_task(WorkerId worker) {
   return task;
 }
 
+void WorkerPool::begin_job(WorkerId worker) {
+  states_[worker].in_job = true;
+  ++in_jobs_;
+}
+
 std::optional<WorkerId> WorkerPool::start(int wanted) {
   if (!parked_.empty() || called_ > 0 || workers_ >= std::min(wanted, most_workers_)) {
     return std::nullopt;
@@ -44,6 +49,8 @@ void WorkerPool::arrived(WorkerId worker) {
   task_was_last_ = state.in_task;
   if (state.in_task) --in_tasks_;
   state.in_task = false;
+  if (state.in_job) --in_jobs_;
+  state.in_job = false;
   if (state.state == State::kCalled) --called_;
   if (state.state == State::kParked) unpark(worker);
   state.state = State::kRunning;

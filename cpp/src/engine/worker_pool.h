@@ -31,6 +31,9 @@ class WorkerPool {
   // single worker alternates.
   bool task_is_next(bool reads_wait) const;
   Task take_task(WorkerId worker);
+  // A worker has a job: it asks again when that has ended.
+  void begin_job(WorkerId worker);
+  bool any_has_job() const { return in_jobs_ > 0; }
 
   // Chooses to start one more worker if nobody is parked and there are fewer than `wanted`.
   std::optional<WorkerId> start(int wanted);
@@ -77,6 +80,7 @@ class WorkerPool {
   struct Worker {
     State state = State::kRunning;
     bool in_task = false;
+    bool in_job = false;
   };
   WorkerId call_parked(std::size_t index);
   void unpark(WorkerId worker);
@@ -84,6 +88,7 @@ class WorkerPool {
   std::list<Task> tasks_;
   int task_width_ = 0;
   int in_tasks_ = 0;
+  int in_jobs_ = 0;
   bool task_was_last_ = false;
 
   std::vector<Worker> states_;       // by number, also of those that could not be started

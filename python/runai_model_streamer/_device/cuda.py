@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -175,11 +174,9 @@ class CudaSink:
         self._in_flight = {}
         self._ahead = 0
         self._limit = self._limit_for(0)
-        requests = iter(requests)
-        first = next(requests, None)  # which opens a file: the memory limit is chosen then
         session.submit([], self.memory.native_type, self.memory.ordinal, self.memory.stream())
         largest = number = 0
-        for request in itertools.chain([] if first is None else [first], requests):
+        for request in requests:
             blocks = list(_cut(request, number, self._slack))
             number += len(blocks)
             self._waiting += blocks

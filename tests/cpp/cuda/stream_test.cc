@@ -114,6 +114,24 @@ INSTANTIATE_TEST_SUITE_P(
         Way{"least_memory", FsStrategy::kBuffered, 4, 0, MemoryLimit::least()}),
     [](const auto& info) { return std::string(info.param.name); });
 
+// An automatic memory limit is chosen with the first file.
+TEST_F(CudaStreamTest, ADeviceThatIsKnownBeforeAnyFileHasStagingMemoryToo) {
+  constexpr std::uint64_t kSize = 48 * kMiB;
+  const std::string path = make_file("model", kSize);
+  const DeviceMemory memory(kSize);
+  const auto requests = [&](bool first_the_device) {
+    auto load = stream(options());
+    if (first_the_device) EXPECT_TRUE(load->submit({}, kCuda0).ok());
+    open(*load, {path});
+    const auto ranges = cut(kSize, {kSize}, memory.data, 512);
+    EXPECT_TRUE(load->submit({{0, ranges}}, kCuda0).ok());
+    expect_ok(drain(*load, ranges.size()));
+    return load->stats().requests;
+  };
+  EXPECT_LE(requests(/*first_the_device=*/true), 2 * requests(false));
+  EXPECT_EQ(memory.bytes(), content(kSize));
+}
+
 TEST_F(CudaStreamTest, ManyFilesAndSubmissions) {
   std::vector<std::string> paths;
   for (std::uint32_t i = 0; i < 5; ++i)

@@ -54,6 +54,35 @@ TEST_F(ReaderQuotaTest, AWorkerKeepsItsReader) {
   EXPECT_EQ(budget_.used(), 0u);
 }
 
+TEST_F(ReaderQuotaTest, ReadersLeaveRoomForTheLargestBlock) {
+  constexpr SourceKind kOther = SourceKind::kGcs;
+  quota_.add_source(kKind, 6, kBytes);
+  quota_.add_source(kOther, 3, kBytes / 2, kBytes / 2);
+  budget_.set_limit(10 * kBytes);
+  budget_.set_aside(9 * kBytes);
+  std::vector<ReaderSlot> slots(6);
+  for (ReaderSlot& slot : slots) begin(&slot);
+  for (int i = 0; i < 3; ++i) quota_.end(kKind, &slots[i]);
+  quota_.make_room(7 * kBytes);
+  EXPECT_EQ(quota_.most(kKind), 2);
+  EXPECT_EQ(quota_.most(kOther), 1);
+  EXPECT_EQ(budget_.set_aside_bytes(), 3 * kBytes);
+  // The idle ones are gone at once, those in use when their jobs end.
+  EXPECT_EQ(budget_.used(), 3 * kBytes);
+  EXPECT_TRUE(budget_.readers_exceed());
+  for (int i = 3; i < 6; ++i) quota_.end(kKind, &slots[i]);
+  EXPECT_FALSE(budget_.readers_exceed());
+  EXPECT_EQ(budget_.used(), 2 * kBytes);
+  EXPECT_TRUE(budget_.try_take(7 * kBytes));
+  // A smaller block changes nothing, and one of each kind stays whatever the limit.
+  quota_.make_room(kBytes);
+  EXPECT_EQ(quota_.most(kKind), 2);
+  quota_.make_room(10 * kBytes);
+  EXPECT_EQ(quota_.most(kKind), 1);
+  EXPECT_EQ(quota_.most(kOther), 1);
+  for (ReaderSlot& slot : slots) quota_.drop(kKind, &slot);
+}
+
 TEST_F(ReaderQuotaTest, ManyWorkersShareFewReaders) {
   std::vector<ReaderSlot> slots(6);
   for (int round = 0; round < 2; ++round) {

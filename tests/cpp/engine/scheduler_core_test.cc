@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <random>
 
 #include "engine/fake_address_space.h"
@@ -73,7 +74,12 @@ class Play : public MemoryListener {
   void add_tasks(int count, int width) {
     for (int i = 0; i < count; ++i) {
       Signals signals;
-      core_.add_task([this] { ++tasks_run; }, width, &signals);
+      core_.add_task(
+          [this] {
+            ++tasks_run;
+            if (at_task) at_task();
+          },
+          width, &signals);
       obey(signals);
     }
   }
@@ -89,7 +95,7 @@ class Play : public MemoryListener {
       }
       now_ += std::chrono::microseconds(pick(1, 2000));
       act(pick(0, choices - 1));
-      EXPECT_LE(budget_->used(), budget_->limit());
+      EXPECT_LE(budget_->used(), budget_->limit() + beyond);
     }
     return true;
   }
@@ -109,6 +115,8 @@ class Play : public MemoryListener {
   int abort_in_percent = 0;  // of the reads: a part of them is requeued
   int fail_in_percent = 0;
   int tasks_run = 0;
+  std::function<void()> at_task;
+  std::uint64_t beyond = 0;  // bytes that the limit may be exceeded by
   std::uint64_t ranges = 0;
   std::uint64_t failed = 0;
   std::uint64_t most_active = 0;
@@ -319,6 +327,36 @@ TEST_P(SchedulerCorePlays, DeliverEverythingInOrderWithinTheBudget) {
   play->drop_everything();
   EXPECT_EQ(play->budget().used(), 0u);
   EXPECT_EQ(play->space().mapped(), 0u);
+}
+
+// Each task has a reader for which there is no room any more. Those of other workers never end.
+TEST_P(SchedulerCorePlays, ABlockWaitsForReadersThatWorkOnly) {
+  const auto seed = static_cast<std::uint64_t>(GetParam());
+  const std::uint64_t limit = 8 * kMiB;
+  const auto play = Play::create(seed, MemoryLimit::bytes(limit), limits(kMiB, 4, false));
+  MemoryBudget& budget = play->budget();
+  const int tasks = static_cast<int>(seed % 5);
+  int surplus = tasks;
+  budget.note_block(limit);
+  budget.take_for_reader(kMiB * static_cast<std::uint64_t>(tasks));
+  if (tasks == 0) {
+    budget.take_for_reader(kMiB);
+    surplus = 1;
+    play->beyond = kMiB;
+  }
+  budget.note_surplus_readers(surplus);
+  play->at_task = [&] {
+    budget.reader_ended(kMiB);
+    budget.note_surplus_readers(--surplus);
+  };
+  play->add_tasks(tasks, 4);
+  FileRanges wanted;
+  wanted.file = play->add_file(10 * kMiB, /*mapped=*/false);
+  wanted.ranges = {{0, kMiB}, {kMiB, limit}, {9 * kMiB, kMiB}};
+  ASSERT_TRUE(play->submit({wanted}).ok());
+  ASSERT_TRUE(play->run()) << "nobody goes on";
+  EXPECT_EQ(play->ranges, 3u);
+  EXPECT_EQ(play->tasks_run, tasks);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, SchedulerCorePlays, ::testing::Range(0, 300));

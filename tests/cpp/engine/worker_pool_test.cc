@@ -123,6 +123,17 @@ TEST_F(WorkerPoolTest, TasksOccupyHalfOfTheWorkersWhileReadsWait) {
   EXPECT_TRUE(pool_.task_is_next(/*reads_wait=*/true));
 }
 
+TEST_F(WorkerPoolTest, AJobEndsWhenItsWorkerAsksAgain) {
+  start(2);
+  EXPECT_FALSE(pool_.any_has_job());  // they have not asked yet
+  pool_.arrived(0);
+  pool_.begin_job(0);
+  pool_.arrived(1);
+  EXPECT_TRUE(pool_.any_has_job());
+  pool_.arrived(0);
+  EXPECT_FALSE(pool_.any_has_job());
+}
+
 TEST_F(WorkerPoolTest, ASingleWorkerAlternates) {
   start(1);
   add_tasks(3);

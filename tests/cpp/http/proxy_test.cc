@@ -35,6 +35,26 @@ TEST(NoProxy, NamesAddressesAndNetworks) {
   EXPECT_FALSE(direct("http://[fd00::1]:9000/b", "fe80::/10"));
 }
 
+TEST(Proxy, IsFoundByItsAddress) {
+  const auto at = [](const char* text) {
+    const auto proxy = parse_proxy(text);
+    return proxy ? proxy->url.scheme + " " + proxy->url.host + " " +
+                       std::to_string(proxy->url.port) + " " + proxy->authorization
+                 : "none";
+  };
+  EXPECT_EQ(at("http://proxy.local:3128/x"), "http proxy.local 3128 ");
+  EXPECT_EQ(at("proxy.local"), "http proxy.local 1080 ");
+  EXPECT_EQ(at("http://proxy.local:80"), "http proxy.local 0 ");  // 0: the scheme's own
+  EXPECT_EQ(at("HTTPS://Proxy.local"), "https proxy.local 0 ");
+  EXPECT_EQ(at("http://[fd00::1]"), "http [fd00::1] 1080 ");
+  EXPECT_EQ(at("http://[fd00::1]:9"), "http [fd00::1] 9 ");
+  EXPECT_EQ(at("http://me:p%40s@proxy.local:9"), "http proxy.local 9 Basic bWU6cEBz");
+  EXPECT_EQ(at("me@proxy.local:9"), "http proxy.local 9 Basic bWU6");
+  for (const char* text : {"", "socks5://127.0.0.1:9", "http://bad host:9", "http://", "h:0"}) {
+    EXPECT_EQ(at(text), "none") << text;
+  }
+}
+
 TEST(Proxy, IsShownWithoutItsPassword) {
   EXPECT_EQ(shown_proxy("http://me:p@ss@proxy.local:3128/x"), "proxy.local:3128");
   EXPECT_EQ(shown_proxy("me:p/w@proxy.local:3128"), "proxy.local:3128");

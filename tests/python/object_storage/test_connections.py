@@ -21,6 +21,7 @@ from tests.support.processes import python
 from tests.support.servers import process
 from tests.support.servers.canned import Answer, Canned, Seen
 from tests.support.servers.compiler import build
+from tests.support.servers.connect_proxy import ConnectProxy
 from tests.support.servers.process import free_port
 
 READ = """
@@ -113,7 +114,8 @@ class TestAddresses:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_connection_has_one_descriptor(scheme, certificate, authority):
+@pytest.mark.parametrize("proxy_scheme", ["", "http", "https"])
+def test_a_connection_has_one_descriptor(scheme, proxy_scheme, certificate, authority):
     """And the process a few more, whatever their number."""
     numbers = [8, 32, 64]
     open_now, most = Counter[int](), Counter[int]()
@@ -121,7 +123,7 @@ def test_a_connection_has_one_descriptor(scheme, certificate, authority):
     lock = threading.Lock()
 
     def handler(seen: Seen) -> Answer:
-        pid, before, number = map(int, seen.path.split("/")[2:5])
+        pid, before, number = map(int, seen.path.partition("bucket/")[2].split("/")[:3])
         with lock:
             open_now[number] += 1
             if open_now[number] == number:
@@ -130,9 +132,22 @@ def test_a_connection_has_one_descriptor(scheme, certificate, authority):
         assert all_there[number].wait(60)
         return serve(seen, BYTES[:1000])
 
-    with Canned(handler, certificate if scheme == "https" else None) as server:
-        env = {"AWS_ENDPOINT_URL": server.url, "AWS_CA_BUNDLE": str(authority.ca)}
-        env |= S3_ENV | {"RUNAI_STREAMER_HEDGE": "0"}
+    with contextlib.ExitStack() as servers:
+        env = {"AWS_CA_BUNDLE": str(authority.ca)} | S3_ENV | {"RUNAI_STREAMER_HEDGE": "0"}
+        of_proxy = certificate if proxy_scheme == "https" else None
+        if proxy_scheme and scheme == "http":  # it gets the requests themselves
+            proxy = servers.enter_context(Canned(handler, of_proxy))
+            env |= {"AWS_ENDPOINT_URL": "http://s3.store.invalid", "http_proxy": proxy.url}
+            env |= {"RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0"}
+        else:
+            server = servers.enter_context(
+                Canned(handler, certificate if scheme == "https" else None)
+            )
+            env["AWS_ENDPOINT_URL"] = server.url
+            if proxy_scheme:
+                hosts = {"127.0.0.1": server.port}
+                tunnels = servers.enter_context(ConnectProxy(hosts, of_proxy))
+                env["https_proxy"] = tunnels.url
         assert python(READ_AT_ONCE, *numbers, **env).split() == ["0"] * len(numbers)
     assert all(most[number] <= number + 8 for number in numbers), most
 
@@ -162,6 +177,26 @@ def test_the_peak_counts_what_tls_holds_where_it_is_used(use, certificate, autho
     plain, over_tls = peak(None), peak(certificate)
     assert plain <= number * (128 << 10) + (4 << 20)
     assert abs(over_tls - plain - number * (640 << 10)) <= 2 << 20
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("missing", [1 << 20, 4 << 20])
+def test_a_tensor_of_almost_the_limit_and_connections_stay_within_it(
+    use, certificate, authority, scheme, missing
+):
+    """Connections have opened many objects before that tensor is known."""
+    limit, number = 32 << 20, 64
+    sizes = [1 << 20, limit - missing, 1 << 20]
+    data = bytes(sum(sizes))
+    with Canned(lambda seen: serve(seen, data), certificate if scheme == "https" else None) as s3:
+        use(S3_ENV | {"AWS_ENDPOINT_URL": s3.url, "AWS_CA_BUNDLE": str(authority.ca)})
+        use({"RUNAI_STREAMER_MEMORY_LIMIT": str(limit), "RUNAI_STREAMER_HEDGE": "0"})
+        few = [FileChunks(i, f"s3://bucket/{i}", 0, [1 << 20]) for i in range(number)]
+        with FileStreamer() as streamer:
+            streamer.stream_files([*few, FileChunks(number, "s3://bucket/large", 0, sizes)])
+            for chunk in streamer.get_chunks():
+                del chunk
+            assert streamer.stats().peak_memory <= limit
 
 
 def test_two_stores_together_stay_within_the_memory_limit(use):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import os
 import re
+import socket
 import stat
 import threading
 import time
@@ -304,6 +307,60 @@ class TestTransport:
             with pytest.raises(OSError) as caught:
                 read()
             assert caught.value.code == "network"
+
+    def test_tls_to_a_proxy_and_through_its_tunnel(self, use, authority):
+        """With a name and a password for the proxy, which the server does not see."""
+        name, data = "s3.store.invalid", os.urandom(24 << 20)
+        certificate = authority.issue("tunnelled", [name], [])
+        with (
+            Canned(lambda seen: serve(seen, data), certificate) as server,
+            ConnectProxy({name: server.port}, authority.issue("proxy")) as proxy,
+        ):
+            use({**S3_ENV, "AWS_CA_BUNDLE": str(authority.ca)})
+            use({"https_proxy": f"https://me:p%40ss@127.0.0.1:{proxy.port}"})
+            use({"AWS_ENDPOINT_URL": f"https://{name}:{server.port}"})
+            use({"RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0"})
+            assert read(size=len(data)) == data
+            basic = base64.b64encode(b"me:p@ss").decode()
+            assert all(f"Proxy-Authorization: Basic {basic}" in text for text in proxy.headers)
+            assert not any("proxy-authorization" in seen.headers for seen in server.seen)
+            use({"AWS_CA_BUNDLE": "", "SSL_CERT_FILE": "", "RUNAI_STREAMER_MAX_ATTEMPTS": "1"})
+            with pytest.raises(OSError, match=f"by the proxy 127.0.0.1:{proxy.port}.*certificate"):
+                read()
+
+    @pytest.mark.parametrize(
+        ("response", "text"),
+        [
+            (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "response 407.*HTTPS_PROXY"),
+            (b"SSH-2.0-OpenSSH_9\r\n\r\n", "not HTTP"),
+            (b"HTTP/1.1 200 OK\r\n\r\nmore", "before the server's"),
+            (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000, "too long"),
+            (b"HTTP/1.1 200", "closed the connection"),
+        ],
+    )
+    def test_a_proxy_that_makes_no_tunnel(self, use, response, text):
+        def refuse() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    with client:
+                        client.recv(1 << 16)
+                        client.sendall(response)
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            thread = threading.Thread(target=refuse)
+            thread.start()
+            use({**S3_ENV, "AWS_ENDPOINT_URL": "https://s3.store.invalid"})
+            use({"https_proxy": f"http://127.0.0.1:{listener.getsockname()[1]}"})
+            use({"RUNAI_STREAMER_MAX_ATTEMPTS": "1"})
+            try:
+                with pytest.raises(OSError, match=text) as caught:
+                    read()
+            finally:
+                listener.shutdown(socket.SHUT_RDWR)
+                thread.join()
+        assert caught.value.code == "network"
+        assert "no connection by the proxy" in str(caught.value)
 
     @pytest.mark.parametrize("address", ["http://{}@bad host:9", "{}@bad host", "socks9://{}@h:9"])
     def test_a_proxys_password_is_not_shown(self, use, address):

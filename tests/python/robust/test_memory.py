@@ -122,6 +122,25 @@ def test_the_peak_is_what_the_process_saw(tmp_path: Path, size: int) -> None:
     assert abs(grown - peak) <= 16 * MIB
 
 
+def test_a_tensor_of_almost_the_limit_and_buffers_of_readers_stay_within_it(tmp_path: Path) -> None:
+    """Each small tensor needs a buffer of its reader, and the large one needs their memory."""
+    warm, path = tmp_path / "warm.safetensors", tmp_path / "model.safetensors"
+    save_file({"t": torch.zeros(10)}, warm)
+    tensors = {f"a{i:05}": torch.zeros(5_001, dtype=torch.uint8) for i in range(25_000)}
+    large = {"b": torch.zeros(6 * LIMIT - LIMIT // 8, dtype=torch.uint8)}
+    save_file(tensors | large, path)
+    evict(path)
+    grown, peak = growth_and_peak(
+        [warm, path],
+        most_resident,
+        RUNAI_STREAMER_MEMORY_LIMIT=str(6 * LIMIT),
+        RUNAI_STREAMER_CONCURRENCY="64",
+        RUNAI_STREAMER_FS_STRATEGY="direct",
+    )
+    assert peak <= 6 * LIMIT
+    assert grown <= 6 * LIMIT + MARGIN
+
+
 def test_buffers_of_readers_are_small(tmp_path: Path) -> None:
     warm, path = tmp_path / "warm.safetensors", tmp_path / "model.safetensors"
     save_file({"t": torch.zeros(10)}, warm)

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
+import ssl
 import threading
 
 from .process import free_port
+from .tls import Certificate
 
 
 class ConnectProxy:
-    """Tunnels to where `hosts` (name -> port on loopback) says. `asked` lists the request lines;
-    other names are answered with 403."""
+    """Tunnels to where `hosts` (name -> port on loopback) says. `asked` lists the request lines,
+    `headers` the rest of the headers; other names are answered with 403. Clients reach it by TLS
+    where there is a certificate."""
 
-    def __init__(self, hosts: dict[str, int]) -> None:
-        self.hosts, self.asked = hosts, list[str]()
+    def __init__(self, hosts: dict[str, int], certificate: Certificate | None = None) -> None:
+        self.hosts, self.asked, self.headers = hosts, list[str](), list[str]()
+        self._context = None
+        if certificate:
+            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._context.load_cert_chain(certificate.chain, certificate.key)
         self.port = free_port()
         self._socket = socket.create_server(("127.0.0.1", self.port))
         self._thread = threading.Thread(target=self._accept, daemon=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._context else 'http'}://127.0.0.1:{self.port}"
 
     def __enter__(self) -> ConnectProxy:
         self._thread.start()
@@ -40,25 +48,40 @@ class ConnectProxy:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with client, contextlib.suppress(OSError):
+        with contextlib.ExitStack() as open_sockets, contextlib.suppress(OSError):
+            open_sockets.enter_context(client)
+            if self._context:
+                client = open_sockets.enter_context(self._context.wrap_socket(client, True))
             head = b""
             while not head.endswith(b"\r\n\r\n"):
                 piece = client.recv(1)
                 if not piece:
                     return
                 head += piece
-            line = head.split(b"\r\n", 1)[0].decode()
+            line, headers = head.decode().split("\r\n", 1)
             self.asked.append(line)
+            self.headers.append(headers)
             host = line.split()[1].rpartition(":")[0]
             if not line.startswith("CONNECT ") or host not in self.hosts:
                 client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
                 return
             with socket.create_connection(("127.0.0.1", self.hosts[host])) as server:
                 client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                back = threading.Thread(target=copy, args=(server, client), daemon=True)
-                back.start()
-                copy(client, server)
-                back.join()
+                relay(client, server)
+
+
+def relay(client: socket.socket, server: socket.socket) -> None:
+    """By one thread: a socket of TLS is for one at a time."""
+    while True:
+        for source in select.select([client, server], [], [])[0]:
+            target = server if source is client else client
+            while True:
+                data = source.recv(1 << 16)
+                if not data:
+                    return
+                target.sendall(data)
+                if not isinstance(source, ssl.SSLSocket) or source.pending() == 0:
+                    break
 
 
 def copy(source: socket.socket, target: socket.socket) -> None:

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <bit>
 #include <chrono>
 
 #include "base/default_sizes.h"
@@ -31,15 +30,11 @@ constexpr std::uint64_t kMinSlot = 64 * kKiB;
 // Enough for a link of 64 GB/s whose ends are seen half a millisecond late.
 constexpr std::uint64_t kCopyingEnough = 32 * kMiB;
 
-PinnedPool::Limits pool_limits(std::uint64_t pinned, const Options& options,
-                               const MemoryBudget& budget) {
-  PinnedPool::Limits limits;
-  limits.bytes = std::min(pinned, budget.limit());
-  limits.copying_enough = kCopyingEnough;
-  // At least four slots if the limit allows: one is read into while others are copied from.
-  const std::uint64_t most = std::max(options.chunk_bytes, kMaxSlot);
-  limits.max_slot = std::bit_floor(std::clamp(limits.bytes / 4, kMinSlot, most));
-  return limits;
+PinnedPool::Limits pool_limits(std::uint64_t pinned, const Options& options) {
+  return {.bytes = pinned,
+          .least_slot = kMinSlot,
+          .most_slot = std::max(options.chunk_bytes, kMaxSlot),
+          .copying_enough = kCopyingEnough};
 }
 
 class CudaDestination : public Destination {
@@ -93,7 +88,7 @@ class CudaDestination : public Destination {
     return queue_->fence(stream);
   }
 
-  std::uint64_t max_slot_bytes() const override { return pool_->limits().max_slot; }
+  std::uint64_t max_slot_bytes() const override { return pool_->max_slot(); }
 
   Result<StagingSlot> stage(std::uint64_t bytes, std::uint64_t offset,
                             const CancelToken& cancel) override {
@@ -184,7 +179,7 @@ Result<std::unique_ptr<Destination>> make_cuda_destination(int ordinal, const Op
   if (!context) return context.status();
   auto destination = std::make_unique<CudaDestination>(
       std::move(*context),
-      pool_limits(static_cast<std::uint64_t>(pinned->value_or(kPinned)), options, budget), budget,
+      pool_limits(static_cast<std::uint64_t>(pinned->value_or(kPinned)), options), budget,
       settings.text("RUNAI_STREAMER_CUDA_TRACE").value_or(""));
   Status status = destination->start(std::chrono::seconds(*timeout));
   if (!status.ok()) return status;

@@ -41,7 +41,11 @@ std::byte* map_slot(std::uint64_t bytes) {
 }  // namespace
 
 PinnedPool::PinnedPool(const DeviceContext& context, MemoryBudget& budget, Limits limits)
-    : context_(context), budget_(budget), limits_(limits), most_(limits.bytes) {}
+    : context_(context), budget_(budget), limits_(limits) {}
+
+std::uint64_t PinnedPool::max_slot() const {
+  return std::bit_floor(std::clamp(most_bytes() / 4, limits_.least_slot, limits_.most_slot));
+}
 
 PinnedPool::~PinnedPool() {
   for (const auto& slot : slots_) {
@@ -100,7 +104,7 @@ bool PinnedPool::may_grow(std::uint64_t bytes) {
   if (pinned_ == 0) {
     budget_.take(bytes);  // nothing moves without one slot
   } else if (!growth_stopped_.empty() || copying_ >= limits_.copying_enough ||
-             pinned_ + bytes > most_ || !budget_.try_take(bytes)) {
+             pinned_ + bytes > most_locked() || !budget_.try_take(bytes)) {
     return false;
   }
   pinned_ += bytes;
@@ -172,8 +176,8 @@ void PinnedPool::free_one() {
 
 void PinnedPool::share(std::uint64_t pools) {
   const MutexLock lock(mutex_);
-  most_ = limits_.bytes / pools;
-  while (!free_.empty() && pinned_ > most_) free_one();
+  pools_ = pools;
+  while (!free_.empty() && pinned_ > most_locked()) free_one();
 }
 
 void PinnedPool::give_back(PinnedSlot* slot) {
@@ -182,7 +186,7 @@ void PinnedPool::give_back(PinnedSlot* slot) {
     if (slot->copying) copying_ -= slot->size;
     slot->copying = false;
     free_.push_back(slot);
-    if (pinned_ > most_ && slots_.size() > 1) free_one();
+    if (pinned_ > most_locked() && slots_.size() > 1) free_one();
   }
   freed_.notify_one();
 }

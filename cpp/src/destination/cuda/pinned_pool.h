@@ -1,6 +1,7 @@
 // Slots of pinned host memory: registered with the driver once, reused for copy after copy.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -31,9 +32,11 @@ struct PinnedSlot {
 // readers that wait because the link is the limit do not make the pool grow.
 class PinnedPool {
  public:
+  // The memory budget bounds them, too. It may grow: it follows files that are opened later.
   struct Limits {
-    std::uint64_t bytes = 0;           // most that is pinned at once, one slot always excepted
-    std::uint64_t max_slot = 0;        // most bytes of one slot
+    std::uint64_t bytes = 0;       // most that is pinned at once, one slot always excepted
+    std::uint64_t least_slot = 0;  // bounds of the most bytes of one slot
+    std::uint64_t most_slot = 0;
     std::uint64_t copying_enough = 0;  // bytes in flight to the device that keep it busy
   };
   PinnedPool(const DeviceContext& context, MemoryBudget& budget, Limits limits);
@@ -42,11 +45,14 @@ class PinnedPool {
   PinnedPool(const PinnedPool&) = delete;
   PinnedPool& operator=(const PinnedPool&) = delete;
 
-  // Waits for a slot of at least `bytes`, which is at most Limits::max_slot. kCancelled after
-  // `cancel`; the status given to fail() once there is one.
+  // Most bytes of one slot. At least four fit, if that can be: one is read into while others are
+  // copied from. It never falls.
+  std::uint64_t max_slot() const;
+  // Waits for a slot of at least `bytes`, which is at most max_slot(). kCancelled after `cancel`;
+  // the status given to fail() once there is one.
   Result<PinnedSlot*> take(std::uint64_t bytes, const CancelToken& cancel) EXCLUDES(mutex_);
   void give_back(PinnedSlot* slot) EXCLUDES(mutex_);
-  // Pins at most this part of Limits::bytes from now on. Slots beyond it are freed when they are
+  // Pins at most this part of what it may pin from now on. Slots beyond it are freed when they are
   // back.
   void share(std::uint64_t pools) EXCLUDES(mutex_);
   // The slot's bytes are on their way to the device; give_back() ends that.
@@ -56,7 +62,6 @@ class PinnedPool {
   // Every take() from now on fails with `status`.
   void fail(const Status& status) EXCLUDES(mutex_);
 
-  const Limits& limits() const { return limits_; }
   std::uint64_t pinned_peak() const EXCLUDES(mutex_);
   std::string growth_stopped() const
       EXCLUDES(mutex_);  // why the pool is smaller than it could be; mostly empty
@@ -65,6 +70,9 @@ class PinnedPool {
   Result<std::unique_ptr<PinnedSlot>> make(std::uint64_t bytes, std::uint32_t lane);
   void destroy(PinnedSlot& slot);
   bool may_grow(std::uint64_t bytes) REQUIRES(mutex_);
+  // Bytes of slots that there may be: this pool's share.
+  std::uint64_t most_locked() const REQUIRES(mutex_) { return most_bytes() / pools_; }
+  std::uint64_t most_bytes() const { return std::min(limits_.bytes, budget_.limit()); }
   void erase(const PinnedSlot& slot) REQUIRES(mutex_);
   void free_one() REQUIRES(mutex_);
 
@@ -75,7 +83,7 @@ class PinnedPool {
   CondVar freed_;
   std::vector<std::unique_ptr<PinnedSlot>> slots_ GUARDED_BY(mutex_);
   std::vector<PinnedSlot*> free_ GUARDED_BY(mutex_);  // has room for all
-  std::uint64_t most_ GUARDED_BY(mutex_);             // bytes of slots: this pool's share
+  std::uint64_t pools_ GUARDED_BY(mutex_) = 1;        // that share what may be pinned
   std::uint64_t pinned_ GUARDED_BY(mutex_) =
       0;  // bytes of slots, those that are being made included
   std::uint64_t pinned_now_ GUARDED_BY(mutex_) = 0;  // without those

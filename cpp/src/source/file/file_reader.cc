@@ -144,14 +144,20 @@ Status refused(const FileObject& file, int os_error) {
 
 FileReader::~FileReader() {
   std::free(bounce_);
-  if (budget_ != nullptr) budget_->give_back(counted_);
+  if (budget_ != nullptr) budget_->give_back_buffer(counted_);
 }
 
 std::uint64_t FileReader::provide_bounce(std::uint64_t bytes) {
   std::uint64_t wanted = std::bit_ceil(std::clamp(bytes, kLeastBounceBytes, kMostBounceBytes));
+  if (counted_ > 0 && budget_->readers_exceed()) {
+    std::free(std::exchange(bounce_, nullptr));
+    bounce_bytes_ = 0;
+    budget_->give_back_buffer(std::exchange(counted_, 0));
+  }
   if (wanted <= bounce_bytes_) return bounce_bytes_;
   if (wanted > std::max(counted_, kLeastBounceBytes) && budget_ != nullptr) {
-    if (wanted <= budget_->limit() / kShareOfBounce && budget_->try_take(wanted - counted_)) {
+    if (wanted <= budget_->limit() / kShareOfBounce &&
+        budget_->try_take_buffer(wanted - counted_)) {
       counted_ = wanted;
     } else if (bounce_bytes_ > 0) {
       return bounce_bytes_;

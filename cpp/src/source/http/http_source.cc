@@ -64,8 +64,8 @@ HttpSource::HttpSource(SourceKind kind, std::unique_ptr<Protocol> protocol,
   traits_.open_concurrency = kOpenConcurrency;
   traits_.refusals = refusals_;
   traits_.target_rate = chosen.target_rate;
-  traits_.reader_bytes = kPlainBytes + kTlsBytes;
-  traits_.counted_by_reader = kTlsBytes;
+  traits_.counted_by_reader = any_proxy_has_tls() ? 2 * kTlsBytes : kTlsBytes;
+  traits_.reader_bytes = kPlainBytes + traits_.counted_by_reader;
   // Under a cap of bandwidth reads wait for one another, and not for their connections.
   traits_.stragglers = chosen.stragglers && transport_.settings.max_bandwidth == 0;
 }

@@ -42,13 +42,16 @@ Connection::Connection(Transport& transport)
     : transport_(transport), impl_(std::make_unique<Impl>()) {}
 Connection::~Connection() {
   impl_.reset();
-  if (counted_) budget_->reader_ended(kTlsBytes);
+  if (counted_ > 0) budget_->reader_ended(counted_);
 }
 
-void Connection::count_tls() {
-  if (counted_ || budget_ == nullptr) return;
-  budget_->take_for_reader(kTlsBytes);
-  counted_ = true;
+void Connection::count_tls(const Request& request) {
+  if (budget_ == nullptr) return;
+  std::uint64_t bytes = request.url.starts_with("https://") ? kTlsBytes : 0;
+  if (proxy_for(request).starts_with("https://")) bytes += kTlsBytes;
+  if (bytes <= counted_) return;
+  budget_->take_for_reader(bytes - counted_);
+  counted_ = bytes;
 }
 
 TransferResult Connection::perform(const Request& request, Response* response, BodySink* body,
@@ -62,7 +65,7 @@ TransferResult Connection::perform(const Request& request, Response* response, B
   if (!transport_.settings.plain_tokens) {
     if (Status status = check_plaintext(request); !status.ok()) return {std::move(status)};
   }
-  if (request.url.starts_with("https://")) count_tls();
+  count_tls(request);
   Attempt attempt(&transport_, response, body, request);
   TransferTimes times;
   const Clock::time_point start = Clock::now();

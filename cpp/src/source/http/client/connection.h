@@ -116,17 +116,18 @@ class Connection {
   // metadata): retries network failures, 429 and 5xx. Ok with any other status.
   Result<Response> fetch(Request request, Persistence persistence = Persistence::kService);
   Transport& transport() { return transport_; }
-  // Counts kTlsBytes as a reader's, from the first request over TLS until this connection ends.
+  // Counts kTlsBytes as a reader's for each session of TLS (a server's, and an HTTPS proxy's), from
+  // the first request over it until this connection ends.
   void count_tls_in(MemoryBudget* budget) { budget_ = budget; }
 
  private:
-  void count_tls();
+  void count_tls(const Request& request);
 
   struct Impl;
   Transport& transport_;
   std::unique_ptr<Impl> impl_;
   MemoryBudget* budget_ = nullptr;
-  bool counted_ = false;  // kTlsBytes
+  std::uint64_t counted_ = 0;  // bytes
 };
 
 // Bytes of memory that one connection holds while it works, and that TLS adds.

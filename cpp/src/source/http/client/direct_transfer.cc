@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "base/system.h"
@@ -47,7 +48,7 @@ TransferResult unresolved(const std::string& host, int error) {
 
 struct DirectTransfer::Channel {
   ServerSocket socket;
-  std::string origin;
+  std::string origin, proxy;
   Clock::time_point used;
   int low_water = 1;  // bytes that wake who waits for the socket
   // Of the server, if the transport has chosen it.
@@ -62,7 +63,7 @@ struct DirectTransfer::Channel {
   // Fewer, larger reads, if so many bytes of the body are missing. Of what is still to come by
   // way of TLS, the front of one record may have been read.
   void wake_at(std::uint64_t missing) {
-    if (origin.starts_with("https")) missing -= std::min(missing, kRecord);
+    missing -= std::min(missing, kRecord * static_cast<std::uint64_t>(socket.sessions()));
     const int wanted = static_cast<int>(std::clamp<std::uint64_t>(missing, 1, kLowWater));
     if (wanted == low_water) return;
     socket.wake_at(wanted);
@@ -87,24 +88,28 @@ bool DirectTransfer::serves(const Request& request, const Attempt& attempt) {
   // libcurl translates the names of hosts in other scripts.
   const bool plain =
       std::none_of(request.url.begin(), request.url.end(), [](char c) { return (c & 0x80) != 0; });
-  return get && attempt.body != nullptr && plain && proxy_for(request).empty();
+  const std::string proxy = proxy_for(request);
+  return get && attempt.body != nullptr && plain && (proxy.empty() || parse_proxy(proxy));
 }
 
-DirectTransfer::Channel& DirectTransfer::channel_to(const std::string& origin) {
+DirectTransfer::Channel& DirectTransfer::channel_to(const std::string& origin,
+                                                    const std::string& proxy) {
   std::unique_ptr<Channel>* oldest = nullptr;
   for (auto& channel : channels_) {
-    if (channel && channel->origin == origin) return *channel;
+    if (channel && channel->origin == origin && channel->proxy == proxy) return *channel;
     if (oldest == nullptr || !channel || (*oldest && channel->used < (*oldest)->used))
       oldest = &channel;
   }
   *oldest = std::make_unique<Channel>();
   (*oldest)->origin = origin;
+  (*oldest)->proxy = proxy;
   return **oldest;
 }
 
 TransferResult DirectTransfer::connect(Channel* channel, const Request& request, const Url& url,
-                                       Attempt* attempt) {
+                                       const ProxyServer* proxy, Attempt* attempt) {
   channel->close();
+  const std::string& host = proxy != nullptr ? proxy->url.host : url.host;
   Transport& transport = *attempt->transport;
   const milliseconds timeout(request.connect_timeout_ms > 0
                                  ? request.connect_timeout_ms
@@ -115,47 +120,52 @@ TransferResult DirectTransfer::connect(Channel* channel, const Request& request,
     return static_cast<int>(std::max(timeout - passed, milliseconds(1)).count());
   };
   const auto find = [&] {
-    return transport.addresses.find(url.host, start + timeout, [&] {
-      return transport.interrupted().ok() && !attempt->aborted();
-    });
+    return transport.addresses.find(
+        host, start + timeout, [&] { return transport.interrupted().ok() && !attempt->aborted(); });
   };
   Addresses::Found found = find();
   if (found.late && !attempt->aborted()) {
     if (Status status = transport.interrupted(); !status.ok()) return {std::move(status)};
   }
   if (found.late || found.error != 0) {
-    return unresolved(url.host, found.error);
+    TransferResult outcome = unresolved(host, found.error);
+    return proxy == nullptr ? outcome : failed_by(*proxy, std::move(outcome));
   }
   // An address that is silent should not cost all of the time while there are others.
   const bool others = found.addresses.size() > 1 && timeout > kFirstConnect;
   TransferResult outcome =
-      connect_once(channel, url, found.addresses,
+      connect_once(channel, url, proxy, found.addresses,
                    others ? static_cast<int>(kFirstConnect.count()) : left(), attempt);
   if (!others || outcome.status.code() != Code::kTimeout || attempt->aborted() ||
       !transport.interrupted().ok() || left() <= 1) {
     return outcome;
   }
-  return connect_once(channel, url, find().addresses, left(), attempt);
+  return connect_once(channel, url, proxy, find().addresses, left(), attempt);
 }
 
 TransferResult DirectTransfer::connect_once(Channel* channel, const Url& url,
+                                            const ProxyServer* proxy,
                                             const std::vector<std::string>& addresses,
                                             int timeout_ms, Attempt* attempt) {
   Transport& transport = *attempt->transport;
-  TransferResult outcome =
-      channel->socket.connect(url, addresses, std::chrono::milliseconds(timeout_ms), attempt);
+  const std::string& host = proxy != nullptr ? proxy->url.host : url.host;
+  const milliseconds timeout(timeout_ms);
+  ServerSocket& socket = channel->socket;
+  TransferResult outcome = proxy != nullptr
+                               ? socket.connect_by(*proxy, url, addresses, timeout, attempt)
+                               : socket.connect(url, addresses, timeout, attempt);
   if (!outcome.status.ok()) {
     if (!addresses.empty() && transport.interrupted().ok() && !attempt->aborted()) {
-      transport.addresses.failed(url.host, addresses.front());
+      transport.addresses.failed(host, addresses.front());
     }
     return outcome;
   }
-  const std::string& peer = channel->socket.peer();
+  const std::string& peer = socket.peer();
   if (!addresses.empty()) {
-    if (addresses.front() != peer) transport.addresses.failed(url.host, addresses.front());
-    channel->host = url.host;
+    if (addresses.front() != peer) transport.addresses.failed(host, addresses.front());
+    channel->host = host;
     channel->address = peer;
-    channel->lease = transport.addresses.lease(url.host, peer);
+    channel->lease = transport.addresses.lease(host, peer);
   }
   return {};
 }
@@ -167,12 +177,18 @@ TransferResult DirectTransfer::perform(const Request& request, Attempt* attempt,
   if (!url.ok()) return {url.status()};
   const int timeout = request.timeout_ms > 0 ? request.timeout_ms : settings.request_timeout_ms;
   const auto end = timeout > 0 ? Clock::now() + milliseconds(timeout) : Clock::time_point::max();
-  const std::string text = format_request(request, *url, settings.user_agent);
-  Channel& channel = channel_to(url->origin());
+  const std::string proxy_text = proxy_for(request);
+  const std::optional<ProxyServer> proxy =
+      proxy_text.empty() ? std::nullopt : parse_proxy(proxy_text);
+  const bool forwarded = proxy && url->scheme == "http";  // else a tunnel has the proxy's header
+  const std::string text = format_request(request, *url, settings.user_agent,
+                                          forwarded ? Target::kProxy : Target::kServer,
+                                          forwarded ? proxy->authorization : std::string());
+  Channel& channel = channel_to(url->origin(), proxy_text);
   channel.used = Clock::now();
   for (bool reused = channel.idle();; reused = false) {
     if (!reused) {
-      TransferResult outcome = connect(&channel, request, *url, attempt);
+      TransferResult outcome = connect(&channel, request, *url, proxy ? &*proxy : nullptr, attempt);
       if (!outcome.status.ok()) return outcome;
     }
     times->connection = channel.socket.port();

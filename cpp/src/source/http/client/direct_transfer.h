@@ -21,17 +21,17 @@ class DirectTransfer {
   DirectTransfer(const DirectTransfer&) = delete;
   DirectTransfer& operator=(const DirectTransfer&) = delete;
 
-  // Whether it can make `request`: GET or HEAD, without a proxy between.
+  // Whether it can make `request`: GET or HEAD, straight or by an HTTP proxy.
   static bool serves(const Request& request, const Attempt& attempt);
   TransferResult perform(const Request& request, Attempt* attempt, TransferTimes* times);
 
  private:
   struct Channel;
 
-  Channel& channel_to(const std::string& origin);
+  Channel& channel_to(const std::string& origin, const std::string& proxy);
   TransferResult connect(Channel* channel, const Request& request, const Url& url,
-                         Attempt* attempt);
-  TransferResult connect_once(Channel* channel, const Url& url,
+                         const ProxyServer* proxy, Attempt* attempt);
+  TransferResult connect_once(Channel* channel, const Url& url, const ProxyServer* proxy,
                               const std::vector<std::string>& addresses, int timeout_ms,
                               Attempt* attempt);
   TransferResult exchange(Channel* channel, const std::string& text, ResponseParser* reader,

@@ -7,6 +7,7 @@
 #include <initializer_list>
 
 #include "base/text.h"
+#include "text/encoding.h"
 #include "text/url.h"
 
 namespace streamer::http {
@@ -93,6 +94,44 @@ std::string proxy_of(const Url& url) {
                           : first_of({"http_proxy", "all_proxy", "ALL_PROXY"});
   if (proxy.empty() || without_proxy(url, first_of({"no_proxy", "NO_PROXY"}))) return {};
   return proxy;
+}
+
+std::optional<ProxyServer> parse_proxy(std::string_view text) {
+  constexpr int kPort = 1080;  // libcurl's, if no other is named
+  std::string scheme = "http";
+  if (const std::size_t begin = after_scheme(text); begin > 0) {
+    scheme = lower(text.substr(0, begin - 3));
+    text.remove_prefix(begin);
+  }
+  text = text.substr(0, text.find_first_of("/?#"));
+  ProxyServer proxy;
+  if (const std::size_t at = text.rfind('@'); at != std::string_view::npos) {
+    const std::string_view user = text.substr(0, at);
+    const std::size_t colon = std::min(user.find(':'), user.size());
+    const std::string_view password = user.substr(std::min(colon + 1, user.size()));
+    proxy.authorization =
+        "Basic " + base64(percent_decode(user.substr(0, colon)) + ":" + percent_decode(password));
+    text.remove_prefix(at + 1);
+  }
+  Result<Url> url = parse_url(scheme + "://" + std::string(text));
+  const bool ascii = std::none_of(text.begin(), text.end(), [](char c) { return (c & 0x80) != 0; });
+  if (!url.ok() || !ascii) return {};
+  proxy.url = std::move(*url);
+  const std::size_t bracket = std::min(text.rfind(']'), text.size());
+  const bool has_port = text.find(':', bracket == text.size() ? 0 : bracket) != text.npos;
+  if (!has_port && scheme == "http") proxy.url.port = kPort;
+  return proxy;
+}
+
+bool any_proxy_has_tls() {
+  const auto has_tls = [](const char* name) {
+    const char* value = std::getenv(name);
+    return value != nullptr && lower(trim(value)).starts_with("https://");
+  };
+  for (const char* name : {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"}) {
+    if (has_tls(name)) return true;
+  }
+  return false;
 }
 
 std::string shown_proxy(std::string_view proxy) {

@@ -1,6 +1,7 @@
 // The proxy that the environment names.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -16,6 +17,19 @@ std::string proxy_of(const Url& url);
 // Whether `list`, in the form of NO_PROXY, names the host of `url`: "*", names (with all that ends
 // with ".NAME"), addresses, networks ("10.0.0.0/8"); names and addresses with ":PORT", too.
 bool without_proxy(const Url& url, std::string_view list);
+
+// An HTTP proxy.
+struct ProxyServer {
+  Url url;                    // http, or https: requests reach it by TLS; without a path
+  std::string authorization;  // the value of Proxy-Authorization; empty: none
+};
+
+// The proxy that `text` names, as in "http://user:password@host:port"; the user and the password
+// are percent-encoded. None if it is a proxy of another kind (SOCKS), or no proxy at all.
+std::optional<ProxyServer> parse_proxy(std::string_view text);
+
+// Whether some proxy of the environment is reached by TLS.
+bool any_proxy_has_tls();
 
 // The host and the port of a proxy, without its user and password.
 std::string shown_proxy(std::string_view proxy);

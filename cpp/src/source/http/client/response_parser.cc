@@ -12,11 +12,15 @@ constexpr char kTlsAlert = 0x15;  // the first byte of a record that refuses wha
 
 }  // namespace
 
-std::string format_request(const Request& request, const Url& url, const std::string& user_agent) {
-  std::string text = request.method + " " + (url.path.empty() ? "/" : url.path);
+std::string format_request(const Request& request, const Url& url, const std::string& user_agent,
+                           Target target, const std::string& proxy_authorization) {
+  std::string text = request.method + " ";
+  if (target == Target::kProxy) text += url.origin();
+  text += url.path.empty() ? "/" : url.path;
   if (!url.query.empty()) text += "?" + url.query;
   text += " HTTP/1.1\r\nHost: " + url.authority() + "\r\nUser-Agent: " + user_agent +
           "\r\nAccept: */*\r\nAccept-Encoding: identity\r\n";
+  if (!proxy_authorization.empty()) text += "Proxy-Authorization: " + proxy_authorization + "\r\n";
   for (const Header& header : request.headers) {
     if (lower(header.name) != "host") text += header.name + ": " + header.value + "\r\n";
   }

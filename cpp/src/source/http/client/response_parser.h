@@ -13,8 +13,12 @@
 
 namespace streamer::http {
 
-// The text of a request without a body to `url`.
-std::string format_request(const Request& request, const Url& url, const std::string& user_agent);
+// The text of a request without a body to `url`. By an HTTP proxy it names the whole URL and has
+// `proxy_authorization`, unless that is empty.
+enum class Target { kServer, kProxy };
+std::string format_request(const Request& request, const Url& url, const std::string& user_agent,
+                           Target target = Target::kServer,
+                           const std::string& proxy_authorization = {});
 
 // Hands header lines and the body to an attempt, whatever way the body is framed. Bytes come from
 // whoever owns the connection:

@@ -9,12 +9,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include "base/system.h"
+#include "base/text.h"
 
 namespace streamer::http {
 namespace {
@@ -24,6 +27,8 @@ using std::chrono::milliseconds;
 // Until another address is tried at the same time.
 constexpr milliseconds kHeadStart{200};
 constexpr int kKeepAlive = 60;  // seconds
+constexpr std::size_t kTunnelHeader = 64 << 10;
+constexpr const char* kCheckAddress = "Check the endpoint's address";
 
 using AddressList = std::unique_ptr<addrinfo, void (*)(addrinfo*)>;
 
@@ -137,7 +142,7 @@ TransferResult unreachable(const Url& url, int port, int error) {
   return {
       .status = Status::error(none ? Code::kIo : Code::kNetwork, "Failed to connect to " + where)
                     .with_errno(error)
-                    .with_hint(none ? kRaiseDescriptorLimit : "Check the endpoint's address"),
+                    .with_hint(none ? kRaiseDescriptorLimit : kCheckAddress),
       .retry = true,
       .unreachable = true,
       .refused = error == ECONNREFUSED};
@@ -162,7 +167,51 @@ milliseconds until(Clock::time_point end) {
   return std::clamp(left, milliseconds(0), kTick);
 }
 
+TransferResult unusable(std::string message, Code code, int os_error = 0) {
+  return {.status = Status::error(code, std::move(message)).with_errno(os_error),
+          .retry = true,
+          .unreachable = true};
+}
+
+// The status of a response to CONNECT; 0: it is not HTTP.
+int tunnel_status(std::string_view header) {
+  if (!header.starts_with("HTTP/1.")) return 0;
+  const std::size_t space = header.find(' ');
+  const std::string_view digits = header.substr(std::min(space + 1, header.size()), 3);
+  return static_cast<int>(parse_number(digits).value_or(0));
+}
+
+TransferResult tunnel_result(int status, bool more) {
+  if (status < 100) return unusable("the proxy's response is not HTTP", Code::kNetwork);
+  if (status >= 200 && status < 300) {
+    // A server of TLS sends nothing first.
+    return more ? unusable("the proxy sent bytes before the server's", Code::kNetwork)
+                : TransferResult();
+  }
+  TransferResult refused =
+      unusable("CONNECT tunnel failed, response " + std::to_string(status), Code::kNetwork);
+  refused.status = std::move(refused.status)
+                       .with_hint(
+                           "The proxy of HTTPS_PROXY refuses; NO_PROXY names hosts without "
+                           "one");
+  return refused;
+}
+
 }  // namespace
+
+TransferResult failed_by(const ProxyServer& proxy, TransferResult outcome) {
+  if (!outcome.unreachable) return outcome;
+  const ErrorDetail& detail = outcome.status.detail();
+  const std::string hint = detail.hint.empty() || detail.hint == kCheckAddress
+                               ? "Check HTTPS_PROXY, http_proxy and NO_PROXY"
+                               : detail.hint;
+  outcome.status = Status::error(outcome.status.code(), "no connection by the proxy " +
+                                                            shown_proxy(proxy.url.origin()) + ": " +
+                                                            detail.message)
+                       .with_errno(detail.os_error)
+                       .with_hint(hint);
+  return outcome;
+}
 
 TransferResult ServerSocket::connect(const Url& url, const std::vector<std::string>& addresses,
                                      milliseconds timeout, Attempt* attempt) {
@@ -170,9 +219,38 @@ TransferResult ServerSocket::connect(const Url& url, const std::vector<std::stri
   demand_.expect(url.origin());
   const Clock::time_point end = Clock::now() + timeout;
   TransferResult outcome = reach(url, addresses, end, attempt);
-  if (outcome.status.ok() && url.scheme == "https") outcome = secure(url, end, attempt);
+  if (outcome.status.ok() && url.scheme == "https") {
+    outcome = secure(&tls_, url, &demand_, end, attempt);
+  }
   if (!outcome.status.ok()) close();
   return outcome;
+}
+
+TransferResult ServerSocket::connect_by(const ProxyServer& proxy, const Url& url,
+                                        const std::vector<std::string>& addresses,
+                                        milliseconds timeout, Attempt* attempt) {
+  close();
+  demand_.expect(url.origin());
+  proxy_demand_.expect(proxy.url.origin());
+  const Clock::time_point end = Clock::now() + timeout;
+  TransferResult outcome = reach_proxy(proxy, url, addresses, end, attempt);
+  if (outcome.status.ok() && url.scheme == "https") {
+    outcome = secure(&tls_, url, &demand_, end, attempt);
+  }
+  if (!outcome.status.ok()) close();
+  return outcome;
+}
+
+TransferResult ServerSocket::reach_proxy(const ProxyServer& proxy, const Url& url,
+                                         const std::vector<std::string>& addresses,
+                                         Clock::time_point end, Attempt* attempt) {
+  TransferResult outcome = reach(proxy.url, addresses, end, attempt);
+  if (outcome.status.ok() && proxy.url.scheme == "https") {
+    outcome = secure(&proxy_tls_, proxy.url, &proxy_demand_, end, attempt);
+  }
+  if (outcome.status.ok() && url.scheme == "https") outcome = tunnel(proxy, url, end, attempt);
+  const bool ended = outcome.status.ok() || attempt->aborted();
+  return ended ? outcome : failed_by(proxy, std::move(outcome));
 }
 
 TransferResult ServerSocket::reach(const Url& url, const std::vector<std::string>& addresses,
@@ -186,7 +264,7 @@ TransferResult ServerSocket::reach(const Url& url, const std::vector<std::string
     if (error != 0) {
       return {.status = Status::error(Code::kNetwork, "Could not resolve host: " + url.host + " (" +
                                                           gai_strerror(error) + ")")
-                            .with_hint("Check the endpoint's address"),
+                            .with_hint(kCheckAddress),
               .retry = true,
               .unreachable = true};
     }
@@ -241,14 +319,17 @@ TransferResult ServerSocket::reach(const Url& url, const std::vector<std::string
   }
 }
 
-TransferResult ServerSocket::secure(const Url& url, Clock::time_point end, Attempt* attempt) {
-  TransferResult outcome = tls_.begin(socket_, url, attempt->transport->settings.trust, &demand_);
+TransferResult ServerSocket::secure(TlsSession* session, const Url& url, CertificateDemand* demand,
+                                    Clock::time_point end, Attempt* attempt) {
+  TlsSession* const below = session != &proxy_tls_ && proxy_tls_.active() ? &proxy_tls_ : nullptr;
+  TransferResult outcome =
+      session->begin(socket_, url, attempt->transport->settings.trust, demand, below);
   if (!outcome.status.ok()) return outcome;
   for (;;) {
-    const Io io = tls_.handshake();
+    const Io io = session->handshake();
     if (io == Io::kDone) return {};
     if (io == Io::kFailed) {
-      return demand_.unanswered(explained(tls_.refusal(), /*connected=*/false));
+      return demand->unanswered(explained(session->refusal(), /*connected=*/false, *demand));
     }
     if (TransferResult ended = ended_from_outside(attempt); !ended.status.ok()) return ended;
     if (Clock::now() >= end) {
@@ -261,10 +342,52 @@ TransferResult ServerSocket::secure(const Url& url, Clock::time_point end, Attem
   }
 }
 
-TransferResult ServerSocket::explained(TransferResult outcome, bool connected) const {
+TransferResult ServerSocket::tunnel(const ProxyServer& proxy, const Url& url, Clock::time_point end,
+                                    Attempt* attempt) {
+  const std::string to = url.host + ":" + std::to_string(url.port != 0 ? url.port : 443);
+  std::string text = "CONNECT " + to + " HTTP/1.1\r\nHost: " + to + "\r\n";
+  if (!proxy.authorization.empty()) text += "Proxy-Authorization: " + proxy.authorization + "\r\n";
+  text += "User-Agent: " + attempt->transport->settings.user_agent + "\r\n\r\n";
+  std::string header;
+  for (std::size_t sent = 0;;) {
+    std::size_t moved = 0;
+    Io io = Io::kDone;
+    if (sent < text.size()) {
+      io = send(text.data() + sent, text.size() - sent, &moved);
+      sent += moved;
+    } else {
+      std::array<char, 1024> part;  // NOLINT: filled before it is read
+      io = receive(part.data(), part.size(), &moved);
+      header.append(part.data(), moved);
+      if (io == Io::kDone && moved == 0) {
+        return unusable("the proxy closed the connection", Code::kNetwork);
+      }
+      if (header.size() > kTunnelHeader) {
+        return unusable("the header of the proxy's response is too long", Code::kNetwork);
+      }
+      const std::size_t line = header.find("\r\n\r\n");
+      if (line != std::string::npos) {
+        const int status = tunnel_status(header);
+        if (status >= 100 && status < 200) {
+          header.erase(0, line + 4);
+          if (header.empty()) continue;
+          return unusable("the proxy's response is not HTTP", Code::kNetwork);
+        }
+        return tunnel_result(status, /*more=*/line + 4 < header.size());
+      }
+    }
+    if (io == Io::kFailed) return unusable("the connection was lost", Code::kNetwork, os_error_);
+    if (TransferResult ended = ended_from_outside(attempt); !ended.status.ok()) return ended;
+    if (Clock::now() >= end) return unusable("no tunnel to " + to + " in time", Code::kTimeout);
+    if (io != Io::kDone) wait(io == Io::kWaitsToWrite, until(end));
+  }
+}
+
+TransferResult ServerSocket::explained(TransferResult outcome, bool connected,
+                                       const CertificateDemand& demand) {
   std::string message = outcome.status.detail().message;
   std::string hint = outcome.status.detail().hint;
-  if (!demand_.explain(connected, &message, &hint)) return outcome;
+  if (!demand.explain(connected, &message, &hint)) return outcome;
   outcome.retry = false;
   outcome.status =
       Status::error(outcome.status.code(), std::move(message)).with_hint(std::move(hint));
@@ -273,12 +396,13 @@ TransferResult ServerSocket::explained(TransferResult outcome, bool connected) c
 
 void ServerSocket::close() {
   tls_.end();
+  proxy_tls_.end();
   if (socket_ >= 0) ::close(std::exchange(socket_, -1));
 }
 
 Io ServerSocket::send(const char* data, std::size_t size, std::size_t* moved) {
-  if (tls_.active()) {
-    const Io io = tls_.send(data, size, moved);
+  if (TlsSession* const tls = top()) {
+    const Io io = tls->send(data, size, moved);
     os_error_ = errno;
     return io;
   }
@@ -290,8 +414,8 @@ Io ServerSocket::send(const char* data, std::size_t size, std::size_t* moved) {
 }
 
 Io ServerSocket::receive(char* data, std::size_t size, std::size_t* moved) {
-  if (tls_.active()) {
-    const Io io = tls_.receive(data, size, moved);
+  if (TlsSession* const tls = top()) {
+    const Io io = tls->receive(data, size, moved);
     os_error_ = errno;
     return io;
   }
@@ -303,13 +427,15 @@ Io ServerSocket::receive(char* data, std::size_t size, std::size_t* moved) {
 }
 
 TransferResult ServerSocket::failure() const {
-  const std::string why = tls_.active() ? "TLS: " + tls_.error() : "the connection was lost";
+  const TlsSession* const tls = top();
+  const std::string why = tls != nullptr ? "TLS: " + tls->error() : "the connection was lost";
   return explained(
       {.status = Status::error(Code::kNetwork, why).with_errno(os_error_), .retry = true},
-      /*connected=*/true);
+      /*connected=*/true, tls == &proxy_tls_ ? proxy_demand_ : demand_);
 }
 
 void ServerSocket::wait(bool to_write, milliseconds time) const {
+  if (!to_write && tls_.stopped_early()) return;
   pollfd one{socket_, static_cast<short>(to_write ? POLLOUT : POLLIN), 0};
   poll(&one, 1, static_cast<int>(time.count()));
 }

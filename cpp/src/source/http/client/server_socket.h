@@ -1,5 +1,5 @@
-// A connection to a server: the socket, and TLS if the URL is https. It has one descriptor;
-// while it connects, it may have one for each address.
+// A connection to a server, straight or by an HTTP proxy: the socket, and TLS if the URL is https.
+// It has one descriptor; while it connects, it may have one for each address.
 #pragma once
 
 #include <chrono>
@@ -9,6 +9,7 @@
 
 #include "source/http/client/attempt.h"
 #include "source/http/client/connection.h"
+#include "source/http/client/proxy.h"
 #include "source/http/client/tls_session.h"
 #include "text/url.h"
 
@@ -26,6 +27,10 @@ class ServerSocket {
   // their turn as in RFC 8305, so that an address that is silent costs little.
   TransferResult connect(const Url& url, const std::vector<std::string>& addresses,
                          std::chrono::milliseconds timeout, Attempt* attempt);
+  // The same by `proxy`, whose addresses these are: the server of an https URL by a tunnel.
+  TransferResult connect_by(const ProxyServer& proxy, const Url& url,
+                            const std::vector<std::string>& addresses,
+                            std::chrono::milliseconds timeout, Attempt* attempt);
   void close();
   bool open() const { return socket_ >= 0; }
 
@@ -36,7 +41,9 @@ class ServerSocket {
   // Why that has failed.
   TransferResult failure() const;
   // Whether the server has ended the connection without saying so: anybody may have done it.
-  bool cut_off() const { return tls_.active() && !tls_.ended_by_peer(); }
+  bool cut_off() const { return top() != nullptr && !top()->ended_by_peer(); }
+  // Sessions of TLS, one over the other.
+  int sessions() const { return (tls_.active() ? 1 : 0) + (proxy_tls_.active() ? 1 : 0); }
   // Waits for data or, if `to_write`, for room.
   void wait(bool to_write, std::chrono::milliseconds time) const;
   // Fewer wake-ups: data counts only from so many bytes on.
@@ -50,15 +57,28 @@ class ServerSocket {
   // The TCP connection, and TLS over it.
   TransferResult reach(const Url& url, const std::vector<std::string>& addresses,
                        Clock::time_point end, Attempt* attempt);
-  TransferResult secure(const Url& url, Clock::time_point end, Attempt* attempt);
-  TransferResult explained(TransferResult outcome, bool connected) const;
+  TransferResult secure(TlsSession* session, const Url& url, CertificateDemand* demand,
+                        Clock::time_point end, Attempt* attempt);
+  TransferResult reach_proxy(const ProxyServer& proxy, const Url& url,
+                             const std::vector<std::string>& addresses, Clock::time_point end,
+                             Attempt* attempt);
+  // Has the proxy connect to the server of `url`.
+  TransferResult tunnel(const ProxyServer& proxy, const Url& url, Clock::time_point end,
+                        Attempt* attempt);
+  static TransferResult explained(TransferResult outcome, bool connected,
+                                  const CertificateDemand& demand);
+  TlsSession* top() { return tls_.active() ? &tls_ : proxy_tls_.active() ? &proxy_tls_ : nullptr; }
+  const TlsSession* top() const { return const_cast<ServerSocket*>(this)->top(); }
 
   int socket_ = -1;
   int os_error_ = 0;
   std::int64_t port_ = -1;
   std::string peer_;
-  CertificateDemand demand_;
-  TlsSession tls_;
+  CertificateDemand demand_, proxy_demand_;
+  TlsSession proxy_tls_, tls_;  // the second one ends first: it may be over the first
 };
+
+// `outcome` of an attempt to connect by `proxy`, as an error that names it.
+TransferResult failed_by(const ProxyServer& proxy, TransferResult outcome);
 
 }  // namespace streamer::http

@@ -65,8 +65,22 @@ int context_index() {
 // OpenSSL's own sockets raise SIGPIPE.
 TlsSession::Wire& wire_of(BIO* bio) { return *static_cast<TlsSession::Wire*>(BIO_get_data(bio)); }
 
+// The result of a call of the session below for the one above: -1 if it has moved nothing.
+int moved_below(BIO* bio, Io io, std::size_t moved) {
+  if (io == Io::kDone) return static_cast<int>(moved);
+  if (io == Io::kWaitsToRead) BIO_set_retry_read(bio);
+  if (io == Io::kWaitsToWrite) BIO_set_retry_write(bio);
+  if (io == Io::kFailed && errno == 0) errno = EPROTO;
+  return -1;
+}
+
 int write_socket(BIO* bio, const char* data, int size) {
   BIO_clear_retry_flags(bio);
+  if (TlsSession* const below = wire_of(bio).below) {
+    std::size_t moved = 0;
+    const Io io = below->send(data, static_cast<std::size_t>(size), &moved);
+    return moved_below(bio, io, moved);
+  }
   const ssize_t sent =
       ::send(wire_of(bio).socket, data, static_cast<std::size_t>(size), MSG_NOSIGNAL);
   if (sent < 0 && (errno == EAGAIN || errno == EINTR)) BIO_set_retry_write(bio);
@@ -80,9 +94,16 @@ int read_socket(BIO* bio, char* data, int size) {
     BIO_set_retry_read(bio);
     return -1;
   }
-  const ssize_t received = ::recv(wire.socket, data, static_cast<std::size_t>(size), 0);
+  ssize_t received = 0;
+  if (wire.below != nullptr) {
+    std::size_t moved = 0;
+    const Io io = wire.below->receive(data, static_cast<std::size_t>(size), &moved);
+    received = moved_below(bio, io, moved);
+  } else {
+    received = ::recv(wire.socket, data, static_cast<std::size_t>(size), 0);
+    if (received < 0 && (errno == EAGAIN || errno == EINTR)) BIO_set_retry_read(bio);
+  }
   if (received > 0) wire.allowance -= std::min(wire.allowance, static_cast<std::size_t>(received));
-  if (received < 0 && (errno == EAGAIN || errno == EINTR)) BIO_set_retry_read(bio);
   return static_cast<int>(received);
 }
 
@@ -296,7 +317,7 @@ TransferResult CertificateDemand::unanswered(TransferResult outcome) const {
 }
 
 TransferResult TlsSession::begin(int socket, const Url& url, const TrustStore& trust,
-                                 CertificateDemand* demand) {
+                                 CertificateDemand* demand, TlsSession* below) {
   end();
   error_.clear();
   std::shared_ptr<SSL_CTX> context = context_for(trust);
@@ -311,6 +332,7 @@ TransferResult TlsSession::begin(int socket, const Url& url, const TrustStore& t
     return {.status = Status::error(Code::kOutOfMemory, "TLS can't be set up")};
   }
   wire_.socket = socket;
+  wire_.below = below;
   BIO_set_data(bio, &wire_);
   SSL_set_bio(ssl_.get(), bio, bio);
   demand->watch(ssl_.get());

@@ -1,4 +1,5 @@
-// TLS over a connected socket: the handshake, who the server is, bytes in both directions.
+// TLS over a connected socket, or over TLS: the handshake, who the server is, bytes in both
+// directions.
 #pragma once
 
 #include <openssl/ssl.h>
@@ -72,7 +73,8 @@ class TlsSession {
   // What OpenSSL reads from and writes to.
   struct Wire {
     int socket = -1;
-    std::size_t allowance = 0;  // bytes that this call may still receive
+    TlsSession* below = nullptr;  // in the place of the socket: the session with a proxy
+    std::size_t allowance = 0;    // bytes that this call may still receive
   };
 
   TlsSession() = default;
@@ -82,8 +84,9 @@ class TlsSession {
 
   // Begins a session with the server of `url`, which must have a certificate of `trust` for its
   // host. A session with the same server before this one may be resumed.
+  // `below`, which outlives this one, is a session whose bytes are those of this one; null: none.
   TransferResult begin(int socket, const Url& url, const TrustStore& trust,
-                       CertificateDemand* demand);
+                       CertificateDemand* demand, TlsSession* below = nullptr);
   // To be called until it is done.
   Io handshake();
   // The reason why the handshake has failed.
@@ -97,6 +100,8 @@ class TlsSession {
     return ssl_ != nullptr && (SSL_get_shutdown(ssl_.get()) & SSL_RECEIVED_SHUTDOWN) != 0;
   }
   const std::string& error() const { return error_; }
+  // The last call received as much as one call may: more may be there already.
+  bool stopped_early() const { return ssl_ != nullptr && wire_.allowance == 0; }
   void end();
 
  private:
