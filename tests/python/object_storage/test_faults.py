@@ -79,6 +79,8 @@ def requests_of(operation, storage):
 def test_a_fault_ends_in_the_right_bytes_or_the_right_error(
     storage, use, tmp_path, fault, operation
 ):
+    if fault.checksum and not storage.checksums:
+        pytest.skip("the server keeps no checksum")
     storage.put(NAME, BYTES)
     use(storage.proxied)
     use({"RUNAI_STREAMER_CHUNK_BYTESIZE": str(5 << 20), "RUNAI_STREAMER_MAX_ATTEMPTS": "3"})
@@ -92,7 +94,7 @@ def test_a_fault_ends_in_the_right_bytes_or_the_right_error(
         with pytest.raises(StreamerError) as caught:
             RUN[operation](storage.uri, tmp_path)
         error = caught.value
-        assert error.code == fault.code, error
+        assert error.code in fault.code.split("|"), error
         assert re.search(fault.says, str(error)), error
         assert storage.uri in error.path
         for secret in storage.secrets:
