@@ -10,7 +10,7 @@ from runai_model_streamer._cli.command import Debug, Json, Where, command
 from runai_model_streamer._cli.output import Output
 from runai_model_streamer._errors import shown_path
 from runai_model_streamer._tools.inventory import entries_of
-from runai_model_streamer._units import size_text
+from runai_model_streamer._units import amount_text, size_text
 
 EXAMPLES = ("ls /models/llama", "ls -r s3://bucket/llama", "ls --json hf://org/model")
 
@@ -40,6 +40,6 @@ def ls(
     )
     rows = [(str(one.size), one.version, shown_path(one.path)) for one in found]
     output.table(("SIZE", "VERSION", "PATH"), rows, right=("SIZE",))
-    output.line(f"{len(found)} files, {size_text(total)}")
-    if not found and not recursive:
+    output.line(f"{amount_text(len(found), 'file')}, {size_text(total)}")
+    if not found and not recursive and entries_of(path, recursive=True):
         output.line("Everything is further down: use -r.")
