@@ -172,6 +172,33 @@ def test_a_list_without_end_is_an_error(storage, use):
     assert storage.nginx.fault_hits() <= 120
 
 
+# Pages that end within a document, and documents that are no list.
+NO_LISTS = {
+    "s3": ["<ListBucketResult><Contents><Key>f", "<ListBucketResult>", "<Other/>", "", "[]"],
+    "gcs": ['{"items": [{"name": "f', '{"items": 1}', "[]", "", "<ListBucketResult/>"],
+    "azure": ["<EnumerationResults><Blobs><Blob>", "<EnumerationResults>", "<Other/>", "", "[]"],
+    "web": ['[{"name": "model', '{"name": 1}', "<html><a href='x.safetensors'", "", "<Other/>"],
+    "hf": ['[{"path": "model', '{"path": 1}', "1", "", "<Other/>"],
+}
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_what_is_no_list_is_an_error(storage, use, number):
+    """Not a list without files, which would be pulled and loaded as such."""
+    storage.put(NAME, BYTES)
+    use(storage.proxied)
+    use({"RUNAI_STREAMER_MAX_ATTEMPTS": "2"})
+    body = NO_LISTS[storage.name][number]
+    skip = 1 if storage.name == "hf" else 0  # the request for the commit
+    storage.nginx.fault(
+        "status", status=200, match=storage.list_match, body=body, type="", skip=skip
+    )
+    with pytest.raises(StreamerError) as caught:
+        list_files(storage.uri)
+    assert caught.value.code in ("io", "unsupported"), caught.value
+    assert storage.nginx.fault_hits() > 0
+
+
 LOAD = """
 import sys, time
 from runai_model_streamer import list_safetensors, pull_files
