@@ -17,6 +17,11 @@ def size_text(size: float) -> str:
     return f"{size:.1f} {_UNITS[unit]}"
 
 
+def amount_text(count: int, unit: str) -> str:
+    """A number of things: 1 file, 2 files."""
+    return f"{count} {unit}" + ("" if count == 1 else "s")
+
+
 def count_text(count: int) -> str:
     """A count of parameters: 7.2B, 13M, 512."""
     for limit, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):

@@ -11,6 +11,7 @@ from runai_model_streamer._cli.command import Debug, Json, command
 from runai_model_streamer._cli.output import FINDING, Output
 from runai_model_streamer._errors import shown_path
 from runai_model_streamer._tools.comparison import compare_checkpoints
+from runai_model_streamer._units import amount_text
 
 EXAMPLES = (
     "diff /models/llama s3://bucket/llama",
@@ -45,5 +46,7 @@ def diff(
     rows = [(change.kind, change.name, change.before, change.after) for change in changes]
     output.table(("CHANGE", "TENSOR", "A", "B"), rows)
     how = "by dtype and shape" if headers_only else "byte by byte"
-    output.line(f"{len(changes)} differences; {same} tensors are the same {how}")
+    output.line(
+        f"{amount_text(len(changes), 'difference')}; the same {how}: {amount_text(same, 'tensor')}"
+    )
     return FINDING if changes else None

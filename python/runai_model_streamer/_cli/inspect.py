@@ -10,7 +10,7 @@ from runai_model_streamer._cli.command import Debug, Json, Where, command
 from runai_model_streamer._cli.output import FINDING, Output
 from runai_model_streamer._errors import shown_path
 from runai_model_streamer._tools.inspection import Amount, Inspection, inspect_checkpoint
-from runai_model_streamer._units import count_text, size_text
+from runai_model_streamer._units import amount_text, count_text, size_text
 
 EXAMPLES = (
     "inspect /models/llama",
@@ -38,7 +38,8 @@ def inspect(
     _print_document(output, found)
     total = found.total()
     output.line(
-        f"{len(found.shards)} files, {size_text(found.bytes)}; {total.tensors} tensors, "
+        f"{amount_text(len(found.shards), 'file')}, {size_text(found.bytes)}; "
+        f"{amount_text(total.tensors, 'tensor')}, "
         f"{count_text(total.parameters)} parameters"
     )
     output.line(f"index: {'none' if found.index is None else 'yes'}")

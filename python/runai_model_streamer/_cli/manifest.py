@@ -15,6 +15,7 @@ from runai_model_streamer._cli.output import Output
 from runai_model_streamer._cli.progress import bar
 from runai_model_streamer._errors import shown_path
 from runai_model_streamer._tools.verification import digests_below
+from runai_model_streamer._units import amount_text
 from runai_model_streamer._verify.manifest import format_statement, format_sums
 
 EXAMPLES = (
@@ -57,7 +58,7 @@ def manifest(
         text = format_statement(digests, name)
     if out is not None:
         _write(out, text)
-        output.line(f"{out}: {len(digests)} files")
+        output.line(f"{out}: {amount_text(len(digests), 'file')}")
     elif not as_json:
         sys.stdout.write(text)
     output.document("manifest", path=shown_path(path), out=out, format=form.value, files=digests)
@@ -65,10 +66,16 @@ def manifest(
 
 def _write(path: str, text: str) -> None:
     """Replaces the file at `path`, or leaves it as it is."""
-    directory = os.path.dirname(path) or "."
+    try:
+        _replace(path, text)
+    except OSError as error:  # which may name the other file
+        raise OSError(error.errno, error.strerror, path) from None
+
+
+def _replace(path: str, text: str) -> None:
     with tempfile.NamedTemporaryFile(
         "w",
-        dir=directory,
+        dir=os.path.dirname(path) or ".",
         prefix=".manifest-",
         delete=False,
         encoding="utf-8",

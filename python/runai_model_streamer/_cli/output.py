@@ -20,6 +20,19 @@ from runai_model_streamer._errors import FIELDS, StreamerError
 
 FINE, FINDING, USAGE, STORAGE = 0, 1, 2, 3
 INTERRUPTED = 130
+# A name that was made to look like output would add lines to it, or control the terminal.
+_SPACES = {0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}
+_CONTROLS = {
+    code: f"\\u{code:04x}"
+    for code in (
+        *range(0x20),
+        *range(0x7F, 0xA0),
+        *(0x61C, 0x200E, 0x200F, 0x2028, 0x2029),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+    if code not in _SPACES
+}
 _STYLES = {"ok": "green", "fail": "red", "warn": "yellow", "skip": "dim"}
 
 
@@ -39,13 +52,13 @@ class Output:
     def document(self, name: str, **fields: Any) -> None:
         """The result as JSON, if that was asked for. `name` and its version are in `schema`."""
         if self.as_json:
-            whole = {"schema": f"model-streamer.{name}/1", **fields}
-            print(json.dumps(whole, indent=2, ensure_ascii=False, default=_plain_value))
+            _print_json({"schema": f"model-streamer.{name}/1", **fields})
 
     def line(self, text: str = "", style: str = "") -> None:
         """One line. `style` is ok, fail, warn or skip: its colour on a terminal."""
         if self.as_json:
             return
+        text = _printable(text)
         if self.plain:
             print(text)
         else:
@@ -57,6 +70,7 @@ class Output:
         """Rows below titles; columns named in `right` hold numbers."""
         if self.as_json or not rows:
             return
+        rows = [[_printable(cell) for cell in row] for row in rows]
         if not self.plain:
             table = Table(box=None, pad_edge=False, header_style="bold")
             for column in columns:
@@ -75,6 +89,17 @@ class Output:
             print("  ".join(cells).rstrip())
 
 
+def _printable(text: str) -> str:
+    """`text` on one line, without control characters."""
+    return text.translate(_SPACES | _CONTROLS)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    # JSON has the same escapes; its own line breaks are none of a text.
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=_plain_value)
+    print(text.translate(_CONTROLS), flush=True)
+
+
 def _plain_value(value: Any) -> Any:
     if isinstance(value, tuple | set | frozenset):
         return list(value)
@@ -88,14 +113,23 @@ def print_error(error: BaseException, as_json: bool) -> None:
         if isinstance(error, StreamerError):
             fields["code"] = error.code
             fields |= {name: getattr(error, name) for name in FIELDS}
-        document = {"schema": "model-streamer.error/1", "error": fields}
-        print(json.dumps(document, indent=2, ensure_ascii=False))
-        return
-    text = f"model-streamer: {error}"
+        try:
+            _print_json({"schema": "model-streamer.error/1", "error": fields})
+            return
+        except OSError:  # nothing can be written there, which may be the error itself
+            pass
+    text = f"model-streamer: {_text_of(error)}"
     if is_plain(sys.stderr):
         print(text, file=sys.stderr)
     else:
         Console(stderr=True).print(Text(text, style="red"))
+
+
+def _text_of(error: BaseException) -> str:
+    if isinstance(error, OSError) and not isinstance(error, StreamerError) and error.strerror:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return _printable(f"{where}{error.strerror} (errno {error.errno})")
+    return str(error) or type(error).__name__
 
 
 def status_of(error: BaseException) -> int:

@@ -17,6 +17,7 @@ from runai_model_streamer._errors import (
 )
 from runai_model_streamer._paths import is_remote, to_text
 from runai_model_streamer._storage.pull import pull_objects
+from runai_model_streamer._units import amount_text
 
 EXAMPLES = (
     "pull s3://bucket/llama /models/llama",
@@ -72,4 +73,4 @@ def pull(
         bytes=copied[0],
         seconds=round(seconds, 3),
     )
-    output.line(f"{files} files in {directory}, {seconds:.1f} s", "ok")
+    output.line(f"{amount_text(files, 'file')} in {directory}, {seconds:.1f} s", "ok")

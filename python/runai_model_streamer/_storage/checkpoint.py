@@ -26,10 +26,11 @@ from runai_model_streamer._session import Session
 from runai_model_streamer._storage.local import is_weights, names_in
 from runai_model_streamer._storage.pull import list_objects, name_of
 
-_INDEX = re.compile(r"(?P<base>.+)\.safetensors\.index(?:\.(?P<variant>[^.]+))?\.json")
+_INDEX = re.compile(r"(?P<base>.+)\.safetensors\.index(?:\.(?P<variant>[^.]+))?\.json", re.DOTALL)
 _FILE = re.compile(
     r"(?P<base>.+?)(?:\.(?P<before>(?=[^.]*[A-Za-z])[^.]+?))?"
-    r"(?:-(?P<number>\d{5})-of-(?P<count>\d{5})(?:\.(?P<behind>[^.]+))?)?\.safetensors"
+    r"(?:-(?P<number>\d{5})-of-(?P<count>\d{5})(?:\.(?P<behind>[^.]+))?)?\.safetensors",
+    re.DOTALL,  # names may have line breaks
 )
 # Names of files beside those of a model, which repeat or extend them.
 _BESIDE = ("consolidated", "adapter_model")

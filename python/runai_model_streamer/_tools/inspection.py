@@ -48,7 +48,7 @@ _COMMON = frozenset(
     ]
 )
 _AT_ONCE = 32  # requests for headers: each waits for the storage and brings little
-_LAYER = re.compile(r"^(.*?\.\d+)\.")
+_LAYER = re.compile(r"^(.*?\.\d+)\.", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)

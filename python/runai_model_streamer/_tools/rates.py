@@ -106,6 +106,7 @@ def measure(
     cached = None if remote else _cached(files)
     cold = cached is not None and cached < _CACHED
     sizes = _sizes(files, credentials)
+    torch.empty(0)  # its import takes seconds that are none of the storage
     with tempfile.TemporaryDirectory(prefix="model-streamer-") as directory:
         trace = os.path.join(directory, "trace") if remote else ""
         load, stats, samples = _load(files, device, credentials, trace, progress)

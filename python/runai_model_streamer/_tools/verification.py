@@ -87,8 +87,19 @@ def verify_files(
             verdicts[name] = Verdict(
                 name, MISSING, "the manifest lists it, and it is not there", "", found.digests[name]
             )
+    if not verdicts:
+        raise _nothing(text)
     ordered = [verdicts[name] for name in sorted(verdicts)]
     return Verification(text, None if found is None else found.origin, ordered)
+
+
+def _nothing(path: str) -> StreamerError:
+    return StreamerNotFoundError(
+        f"{path}: there are no files of a model at or below this path. Check the path and the "
+        "patterns",
+        code="not_found",
+        path=path,
+    )
 
 
 def _is_ours(name: str) -> bool:
@@ -149,6 +160,8 @@ def digests_below(
         for name, entry in found.items()
         if _is_ours(name) and matches(name, allow or None, ignore)
     }
+    if not names:
+        raise _nothing(text)
     by_path = {entry.path: name for name, entry in names.items()}
     digests = {}
     for file, digest in hash_files([e.path for e in names.values()], credentials, progress):

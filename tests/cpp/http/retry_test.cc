@@ -73,6 +73,18 @@ TEST(RetryBudget, EndsWithoutProgressOfTheWholeSource) {
   EXPECT_FALSE(budget.exhausted(start + 500 * second, start + 699 * second));
 }
 
+TEST(RetryBudget, TellsHowLongIsLeft) {
+  const std::chrono::seconds second(1);
+  const Clock::time_point start = Clock::now();
+  RetryBudget budget(60 * second);
+  EXPECT_EQ(budget.left(start, start), 60 * second);
+  EXPECT_EQ(budget.left(start, start + 45 * second), 15 * second);
+  budget.progress(start + 40 * second);
+  EXPECT_EQ(budget.left(start, start + 45 * second), 55 * second);
+  for (int i = 0; i < 590; ++i) budget.progress(start + i * second);
+  EXPECT_EQ(budget.left(start, start + 590 * second), 10 * second) << "it alone fails";
+}
+
 TEST(RetryBudget, SlowsRetriesThatServeNothing) {
   const Clock::time_point now = Clock::now();
   RetryBudget budget(std::chrono::seconds(60));

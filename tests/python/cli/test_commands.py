@@ -17,7 +17,7 @@ import typer
 
 from runai_model_streamer._cli import app as commands
 from tests.support.models import file_bytes, make_model, save
-from tests.support.processes import ROOT, environment
+from tests.support.processes import ROOT, environment, python
 
 NAMES = ("ls", "inspect", "diff", "pull", "verify", "manifest", "doctor", "bench", "env")
 FIRST = "model-00001-of-00002.safetensors"
@@ -51,6 +51,30 @@ class TestEveryCommand:
         assert error["error"]["code"] == "not_found"
         assert error["error"]["path"] == str(missing)
 
+    @pytest.mark.parametrize("name", ["inspect", "verify", "manifest", "bench", "doctor"])
+    def test_an_empty_directory(self, run, tmp_path: Path, name: str) -> None:
+        run(name, tmp_path, code=3)
+
+    @pytest.mark.parametrize("name", ["ls", "verify", "diff", "inspect"])
+    def test_names_stay_on_their_line(self, run, document, tmp_path: Path, name: str) -> None:
+        evil = "a\nok: forged\x1b[2J\x9b1m\u202e"
+        directory = tmp_path / "model"
+        directory.mkdir()
+        tensor = f"{evil}.weight"
+        (directory / f"{evil}.safetensors").write_bytes(save({tensor: torch.zeros(2)}))
+        paths = [directory] if name != "diff" else [directory, directory.with_name("other")]
+        if name == "diff":
+            paths[1].mkdir()
+            (paths[1] / "b.safetensors").write_bytes(save({"b": torch.zeros(2)}))
+        options = ["--tensors"] if name == "inspect" else []
+        code = 1 if name == "diff" else 0
+        lines = run(name, *paths, *options, code=code).stdout.splitlines()
+        assert not [line for line in lines if line.startswith("ok: forged")]
+        whole = run(name, *paths, "--json", code=code).stdout
+        for text in ("".join(lines), whole.replace("\n", "")):
+            assert not set(text) & set("\n\x1b\x9b\u202e")
+        assert tensor in str(document("inspect", directory)["files"][0]["tensors"][0]["name"])
+
     def test_wrong_usage_has_its_exit_code(self, run) -> None:
         run("ls", code=2)
         run("ls", "--nonsense", "x", code=2)
@@ -58,6 +82,13 @@ class TestEveryCommand:
 
 
 class TestLs:
+    def test_a_directory_without_files_of_its_own(self, run, tmp_path: Path) -> None:
+        assert run("ls", tmp_path).stdout == "0 files, 0 Bytes\n"
+        (tmp_path / "below").mkdir()
+        (tmp_path / "below" / "config.json").write_text("{}")
+        assert "use -r" in run("ls", tmp_path).stdout
+        assert "1 file, 2 Bytes" in run("ls", "-r", tmp_path).stdout
+
     def test_the_files_of_a_directory(self, run, document, model: Path) -> None:
         (model / "sub").mkdir()
         (model / "sub" / "more.bin").write_bytes(b"1234")
@@ -250,6 +281,10 @@ class TestManifests:
         failed = [one for one in found["files"] if one["result"] == "failed"]
         assert [one["name"] for one in failed] == [SECOND]
 
+    def test_a_place_that_can_not_be_written(self, run, model: Path, tmp_path: Path) -> None:
+        out = tmp_path / "missing" / "SHA256SUMS"
+        assert f"{out}: No such file" in run("manifest", model, "-o", out, code=3).stderr
+
     def test_to_the_output(self, run, model: Path) -> None:
         text = run("manifest", model, "--allow", "*.json").stdout
         assert text.splitlines() == [
@@ -295,6 +330,16 @@ class TestEnv:
 
 
 class TestBench:
+    def test_the_import_of_torch_is_not_measured(self, model: Path) -> None:
+        code = (
+            "import sys\n"
+            "from runai_model_streamer._tools import rates\n"
+            "load = rates._load\n"
+            "rates._load = lambda *a: (print('torch' in sys.modules), load(*a))[1]\n"
+            f"rates.measure({str(model)!r}, seconds=0.1)\n"
+        )
+        assert python(code) == "True"
+
     def test_what_it_measures(self, document, run, model: Path, tmp_path: Path) -> None:
         picture = tmp_path / "rates.png"
         found = document("bench", model, "--seconds", "0.2", "--plot", picture)
@@ -423,6 +468,16 @@ class TestThePrograms:
         assert self.call("manifest", directory, "-o", sums).returncode == 0
         assert b"x\xe9.txt" in sums.read_bytes()
         assert "1 of 1 compared" in self.call("verify", directory).stdout
+
+    @pytest.mark.parametrize("option", ["", "--json"])
+    def test_an_output_that_is_full(self, model: Path, option: str) -> None:
+        command = f"{sys.executable} -m runai_model_streamer ls {option} {model} > /dev/full"
+        done = subprocess.run(
+            ["sh", "-c", command], env=environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 3
+        assert "No space left on device" in done.stderr
+        assert "Traceback" not in done.stderr
 
     def test_a_reader_that_has_enough(self, model: Path) -> None:
         command = f"{sys.executable} -m runai_model_streamer ls -r {model} | head -n 1"

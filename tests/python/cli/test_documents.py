@@ -50,6 +50,13 @@ def web(tmp_path: Path) -> Iterator[str]:
         yield url
 
 
+def test_sizes_that_a_list_does_not_tell(run, document, model: Path, web: str) -> None:
+    result = document("ls", f"{web}/model")
+    assert {one["size"] for one in result["objects"]} == {None}
+    said = run("ls", f"{web}/model").stdout
+    assert f"{result['count']} files of unknown size" in said
+
+
 @pytest.fixture
 def found(document, model: Path, web: str, tmp_path: Path, monkeypatch) -> Any:
     """found(name) is the document of that command, of a model in which something is wrong."""

@@ -38,8 +38,15 @@ from tests.python.object_storage.storages.web import nginx, web_storage, www  # 
 from tests.support.cuda_standin.fixtures import standin, standin_library  # noqa: F401
 from tests.support.servers.tls import Authority
 
-# The names of storages; `storage` is made by the fixture NAME_storage of storages/NAME.py.
-STORAGES = ["s3", "gcs", "azure", "web", "hf"]
+# The names of storages, and their schemes; `storage` is made by the fixture NAME_storage of
+# storages/NAME.py.
+STORAGES = {
+    "s3": {"s3", "s3a"},
+    "gcs": {"gs", "gcs"},
+    "azure": {"az", "abfs", "abfss", "wasb", "wasbs"},
+    "web": {"http", "https"},
+    "hf": {"hf"},
+}
 
 _PREFIXES = ("AWS_", "RUNAI_STREAMER_", "GOOGLE_", "AZURE_", "STORAGE_", "HF_", "SSL_CERT_")
 _PREFIXES += ("CLOUD_STORAGE_", "CLOUDSDK_", "GCE_METADATA_", "IDENTITY_", "XDG_CACHE_", "NETRC")

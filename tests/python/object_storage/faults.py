@@ -24,16 +24,22 @@ OFTEN = {"RUNAI_STREAMER_MAX_ATTEMPTS": "100"}
 class Fault:
     name: str
     details: dict[str, object]  # of Nginx.fault()
-    code: str | None = None  # of the error that has to come; None: the right bytes
+    # Of the error that has to come, or more, between bars: protocols differ. None: the right bytes.
+    code: str | None = None
     at_once: bool = False  # the error comes without a second attempt
     operations: tuple[str, ...] = OPERATIONS
     settings: dict[str, str] = dataclasses.field(default_factory=dict)
     says: str = ""  # a pattern that is in the text of the error
     anonymous: bool = False  # the proxy changes what signatures cover
+    checksum: bool = False  # only a checksum of the storage can tell
 
 
 # More attempts than the table has otherwise: time has to end it.
 PATIENT = {"RUNAI_STREAMER_MAX_ATTEMPTS": "100", "RUNAI_STREAMER_RETRY_SECONDS": "40"}
+# A pause that the server asks for is no longer than requests are sent again.
+BRIEF = {"RUNAI_STREAMER_MAX_ATTEMPTS": "100", "RUNAI_STREAMER_RETRY_SECONDS": "2"}
+REDIRECTS = "redirects"
+XML = "<Error><Code>InternalError</Code><Message>on purpose</Message></Error>"
 LOGIN = "<!DOCTYPE html><html><title>Sign in</title><form action='/login'></form></html>"
 
 
@@ -62,6 +68,7 @@ FAULTS = [
     Fault("bodies cut late", {"mode": "truncate", "bytes": 1 << 20}, operations=("stream", "pull")),
     Fault("stalls once", {"mode": "stall", "first": 1}, settings={**SLOW, **OFTEN}),
     Fault("silent once", {"mode": "delay", "ms": 4000, "first": 1}, settings={**HASTY, **OFTEN}),
+    Fault("trickles once", {"mode": "rate", "bps": 1000, "first": 1}, settings={**SLOW, **OFTEN}),
     # An overloaded or restarted server: of the 60 s that are the default, and 20 s.
     Fault("503 for a while", _status(503, seconds=0.5), settings=PATIENT),
     Fault("reset for a while", {"mode": "reset", "seconds": 0.5}, settings=PATIENT),
@@ -83,6 +90,14 @@ FAULTS = [
         "timeout",
         settings={**HASTY, **TWICE},
     ),
+    Fault(
+        "trickles for good",
+        {"mode": "rate", "bps": 900},
+        "timeout",
+        operations=("stream", "pull"),
+        settings={**SLOW, **TWICE},
+    ),
+    Fault("Retry-After of a day", _status(503, retry_after=86400), "throttled", settings=BRIEF),
     # Refusals.
     Fault("403", _status(403), "permission", at_once=True),
     Fault("404", _status(404), "not_found", at_once=True),
@@ -94,7 +109,28 @@ FAULTS = [
         "403 with a long page", _status(403, body="x" * 1000, times=200), "permission", at_once=True
     ),
     Fault("403 without end", {"mode": "endless", "status": 403}, "permission", at_once=True),
+    Fault("401", _status(401), "permission|credentials"),
+    # Redirects that lead nowhere.
+    Fault("redirected in a circle", {"mode": "circle"}, "io", says=REDIRECTS),
+    Fault("redirected on and on", {"mode": "circle", "onward": 1}, "io", says=REDIRECTS),
+    Fault("redirected for good", {"mode": "circle", "status": 301}, "io", says=REDIRECTS),
+    Fault("redirected without an address", _status(302), "io", at_once=True, says=REDIRECTS),
+    Fault("304 unasked", _status(304), "io"),
     # Servers that do not do what they were asked to.
+    Fault("200 without end", {"mode": "endless", "status": 200}, "io|unsupported"),
+    Fault("a header without end", {"mode": "longheader"}, "io", at_once=True),
+    Fault("an error with status 200", _status(200, body=XML), "io|unsupported"),
+    Fault("204", _status(204), "io|unsupported"),
+    Fault("416", _status(416), "io|short_read", operations=READS),
+    Fault(
+        "damaged",
+        {"mode": "damaged"},
+        "io",
+        operations=("stream", "pull"),
+        settings={"RUNAI_STREAMER_VERIFY_CHECKSUMS": "1"},
+        says="checksum",
+        checksum=True,
+    ),
     Fault(
         "a login page",
         _status(200, type="text/html; charset=utf-8", body=LOGIN),

@@ -6,8 +6,14 @@ import re
 
 import pytest
 
-from runai_model_streamer import FileStreamer, SafetensorsStreamer, list_safetensors
+from runai_model_streamer import (
+    FileStreamer,
+    SafetensorsStreamer,
+    StreamerError,
+    list_safetensors,
+)
 from runai_model_streamer._native_api import object_key
+from tests.python.object_storage.conftest import STORAGES
 from tests.support.models import check_same, make_model, save
 
 pytestmark = pytest.mark.servers
@@ -30,6 +36,13 @@ def load(uri):
         streamer.stream_files([uri])
         check_same(MODEL, dict(streamer.get_tensors()))
         return streamer.stats()
+
+
+def test_each_scheme_belongs_to_a_storage_of_the_tests():
+    with pytest.raises(StreamerError) as caught:
+        list_safetensors("unknown://bucket/directory")
+    known = set(re.findall(r"(\w+)://", str(caught.value).partition("Known: ")[2]))
+    assert known == set().union(*STORAGES.values())
 
 
 def test_statistics_count_bytes_threads_and_requests(storage, model, use):

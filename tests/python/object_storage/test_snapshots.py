@@ -162,7 +162,7 @@ def notes_of(paths: list[str]) -> dict[str, str]:
 
 def test_a_set_that_changes_between_its_files_is_told(canned):
     def handler(seen):
-        written = time.time() + (60 if "late" in seen.path else -60)
+        written = time.time() + (60 if "late" in seen.path else 1)
         stamp = email.utils.formatdate(written, usegmt=True)
         now = email.utils.formatdate(usegmt=True)
         return ranged(seen, DATA, '"1"', **{"Last-Modified": stamp, "Date": now})

@@ -1,11 +1,12 @@
 -- Decides whether this request fails, and how. Settings (a shared dictionary):
 --   mode    status, drop, reset, delay, stall, rate, truncate, norange, shift, toomany, norangeheader,
---           nosize, redirect, coded, replaced, endless
+--           nosize, redirect, circle, coded, replaced, endless, damaged, longheader
 --   every   each Nth matching request (1)          first   only so many of them
 --   skip    so many matching requests pass before  seconds  only for so long from the first on
 --   match   a Lua pattern on "METHOD URI RANGE"
 --   status, code, message, retry_after, type, link, body, times (of the body)   of mode status
---   status  of endless: of a response whose body does not end
+--   status  of endless: of a response whose body does not end; of circle: 307 if absent
+--   onward  of circle: not to the same address, but each time to another one
 --   ms      of delay: milliseconds before the answer
 --   bps     of rate: bytes per second
 --   bytes   of truncate: of the body that pass
@@ -32,10 +33,12 @@ d:incr("hits", 1, 0)
 
 local function number(name, otherwise) return tonumber(d:get(name)) or otherwise end
 
-if mode == "status" then
+if mode == "status" or mode == "endless" then
   -- nginx would compare them with this response.
   ngx.req.clear_header("If-Match")
   ngx.req.clear_header("If-Unmodified-Since")
+end
+if mode == "status" then
   local code = d:get("code") or "InternalError"
   local message = d:get("message") or "on purpose"
   ngx.status = number("status", 503)
@@ -52,12 +55,7 @@ if mode == "status" then
   if ngx.req.get_method() ~= "HEAD" then ngx.print(body) end
   return ngx.exit(ngx.HTTP_OK)
 elseif mode == "endless" then
-  ngx.status = number("status", 403)
-  local block = string.rep("x", 65536)
-  for _ = 1, 16384 do
-    if not ngx.print(block) or not ngx.flush(true) then break end
-  end
-  return ngx.exit(ngx.HTTP_OK)
+  return ngx.exec("@endless")
 elseif mode == "drop" then
   return ngx.exit(444)
 elseif mode == "reset" then
@@ -84,6 +82,16 @@ elseif mode == "shift" or mode == "toomany" then
     end
   end
   if mode == "shift" then ngx.ctx.mode = nil end
+elseif mode == "circle" then
+  local to = ngx.var.request_uri
+  if d:get("onward") then
+    to = string.gsub(to, "[?&]hop=%d+$", "")
+    to = to .. (string.find(to, "?", 1, true) and "&" or "?") .. "hop=" .. n
+  end
+  ngx.status = number("status", 307)
+  ngx.header["Location"] = to
+  ngx.header["Content-Length"] = 0
+  return ngx.exit(ngx.HTTP_OK)
 elseif mode == "redirect" then
   return ngx.redirect((d:get("to") or "http://127.0.0.1") .. ngx.var.request_uri, 307)
 end

@@ -14,6 +14,8 @@ elseif mode == "replaced" then
   ngx.header["ETag"] = '"another"'
   ngx.header["Last-Modified"] = "Sat, 01 Jan 2000 00:00:00 GMT"
   if ngx.header["x-goog-generation"] then ngx.header["x-goog-generation"] = "1" end
+elseif mode == "longheader" then
+  for number = 1, 300 do ngx.header["x-padding-" .. number] = string.rep("x", 1000) end
 elseif mode == "nosize" then
   local range = ngx.header["Content-Range"]
   if range then ngx.header["Content-Range"] = string.gsub(range, "/%d+$", "/*") end

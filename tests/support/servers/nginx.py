@@ -133,6 +133,7 @@ class Nginx(Server):
     access_log {self.directory}/{name}.log line;
     postpone_output 0;
     location @reset {{ reset_timedout_connection on; return 444; }}
+    location @endless {{ content_by_lua_file {HERE}/faults_endless.lua; }}
     location / {{
       access_by_lua_file {HERE}/faults.lua;
       header_filter_by_lua_file {HERE}/faults_header.lua;

@@ -45,6 +45,13 @@ void explain(const Response& response, std::string* message, std::string* hint) 
     *message = "the proxy refuses: it does not accept the user and the password";
     *hint = "Check HTTPS_PROXY, http_proxy and NO_PROXY";
   }
+  if (response.status >= 300 && response.status <= 399 && response.status != 304) {
+    if (message->empty()) *message = "the server redirects, which is not followed";
+    if (hint->empty()) *hint = "Check the endpoint: this one belongs to another service";
+  }
+  if (response.status == 416 && message->empty()) {
+    *message = "the server says that the object ends before the bytes asked for";
+  }
   const std::string text = lower(response.body.substr(0, 4096));
   const bool tls = text.find("https") != std::string::npos || text.find("tls") != std::string::npos;
   if (response.status == 400 && tls && lower(response.url.substr(0, 7)) == "http://") {

@@ -4,6 +4,7 @@
 
 #include "base/default_sizes.h"
 #include "base/system.h"
+#include "source/http/client/proxy.h"
 #include "source/http/factory.h"
 #include "source/http/http_reader.h"
 

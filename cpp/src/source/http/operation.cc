@@ -118,15 +118,18 @@ Status OperationLoop::perform(const Operation& operation, Response* response, Re
       retry_after = parse_retry_after(response->header("retry-after"));
     }
     const Clock::time_point now = Clock::now();
+    const std::chrono::milliseconds left = transport.retries.left(failing_since, now);
     const bool never = outcome.unreachable && !transport.reached.load(std::memory_order_relaxed);
     const bool late = never && outcome.refused && now - failing_since < kNotListeningYet;
     if (!retry || !backoff.another(never && !late ? kAttemptsWhenNeverReached : 0) ||
-        transport.retries.exhausted(failing_since, now)) {
+        left <= std::chrono::milliseconds(0)) {
       if (attempt == 0) return status;
       return std::move(status).with_attempts(attempt + 1);
     }
     if (operation.watched != nullptr) operation.watched->pausing = true;
-    const std::chrono::milliseconds pause = backoff.pause(retry_after) + transport.retries.take();
+    // However late the server wants it: the last attempt comes before the time is over.
+    const std::chrono::milliseconds pause =
+        std::min(backoff.pause(retry_after) + transport.retries.take(), left);
     if (source_.retried()) {
       Status reason = from_endpoint(std::move(status), operation.location, *credentials);
       reason = std::move(reason).with_path(operation.location.path);

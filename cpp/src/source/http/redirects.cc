@@ -114,6 +114,10 @@ bool Redirects::handle(const std::string& requested, const Response& response, S
 }
 
 void Redirects::follow(const std::string& requested, const Response& response, ServerError* error) {
+  if (response.header("location").empty()) {
+    error->message = "the server redirects without an address";
+    return;
+  }
   const Result<Url> base = parse_url(response.url);
   const std::string link = encode_unsafe(std::string(response.header("location")));
   const Result<Url> target = base.ok() ? parse_url(resolve_link(*base, link)) : base;

@@ -4,6 +4,11 @@
 #include "text/encoding.h"
 
 namespace streamer::http {
+namespace {
+
+constexpr int kRounded = 1;  // seconds: servers round Last-Modified down or up
+
+}  // namespace
 
 void Snapshot::opened(const std::string& path, const Version& version, const Response& response) {
   const auto now = parse_http_date(response.header("date"));
@@ -11,7 +16,7 @@ void Snapshot::opened(const std::string& path, const Version& version, const Res
   const MutexLock lock(mutex_);
   if (began_ == 0 && now) began_ = *now;
   // A version that the path names is the same whenever it was written.
-  if (version.by_id || !written || began_ == 0 || *written <= began_) return;
+  if (version.by_id || !written || began_ == 0 || *written <= began_ + kRounded) return;
   ++later_.objects;
   if (later_.example.empty()) later_.example = path;
 }

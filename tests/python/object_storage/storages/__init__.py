@@ -53,6 +53,8 @@ class Storage:
     """How often it meets 403 and 404 before they are an error."""
     list_refusals: int = 1
     """How often a list meets a status that is an error at once."""
+    checksums: bool = False
+    """Whether the server keeps a checksum of the whole object."""
     error_body: Callable[[str, str], dict[str, str]] = lambda code, message: {}
     """Details of fault(mode="status") for an error of this protocol with a code and a message."""
 

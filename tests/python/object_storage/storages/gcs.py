@@ -50,4 +50,5 @@ def gcs_storage(gcs, gcs_proxy, directory):
         list_match="^GET /storage/v1/b/models/o%?",
         read_match="^GET /download/storage/v1/b/models/o/",
         anonymous={},
+        checksums=True,
     )

@@ -120,11 +120,14 @@ Result<Response> Connection::fetch(Request request, Persistence persistence) {
         limit = kAttemptsAtWrongName;
       }
     }
-    if (!backoff.another(limit) || Clock::now() - start >= kServiceTimeout) {
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(start + kServiceTimeout - Clock::now());
+    if (!backoff.another(limit) || left <= std::chrono::milliseconds(0)) {
       if (outcome.status.ok()) return response;
       return outcome.status;
     }
-    if (!transport_.sleep(backoff.pause(parse_retry_after(response.header("retry-after"))))) {
+    const auto pause = backoff.pause(parse_retry_after(response.header("retry-after")));
+    if (!transport_.sleep(std::min(pause, left))) {
       return transport_.interrupted();
     }
   }

@@ -42,10 +42,11 @@ void RetryBudget::progress(Clock::time_point now) {
   tokens_ = std::min(tokens_ + 1, kBurst);
 }
 
-bool RetryBudget::exhausted(Clock::time_point since, Clock::time_point now) const {
+milliseconds RetryBudget::left(Clock::time_point since, Clock::time_point now) const {
   const MutexLock lock(mutex_);
   const Clock::time_point last = progressed_ ? std::max(*progressed_, since) : since;
-  return now - last >= timeout_ || now - since >= 10 * timeout_;
+  const Clock::time_point end = std::min(last + timeout_, since + 10 * timeout_);
+  return std::chrono::ceil<milliseconds>(end - now);
 }
 
 milliseconds RetryBudget::take(Clock::time_point now) {

@@ -69,12 +69,16 @@ class Gcs : public SingleIdentity {
   Result<ListPage> read_list(const Location&, bool, const std::string&,
                              const Response& response) override {
     const std::optional<Json> json = parse_json(response.body);
-    if (!json || json->type != Json::Type::kObject) {
+    const Json none;
+    const Json& items = json ? (*json)["items"] : none;
+    // An empty list has no items.
+    const bool list = items.type == Json::Type::kArray || items.type == Json::Type::kNull;
+    if (!json || json->type != Json::Type::kObject || !list) {
       return Status::error(Code::kIo, "the response is no list of objects");
     }
     ListPage page;
     page.next = json->string("nextPageToken");
-    for (const Json& item : (*json)["items"].items) {
+    for (const Json& item : items.items) {
       add_listed(&page, item.string("name"), item.string("size"), item.string("generation"));
     }
     return page;

@@ -73,7 +73,7 @@ ServerError read_s3_error(const Response& response) {
       error.hint = "Check that AWS_SESSION_TOKEN is of this store and belongs to the access key";
     }
   }
-  if (response.status >= 300 && response.status < 400) {
+  if (response.status >= 300 && response.status < 400 && response.status != 304) {
     error.message = "the server redirects to another endpoint";
     error.hint = "Check the endpoint and the region";
   }
