@@ -250,7 +250,7 @@ STEPS = [
     ("_distributed.meeting", "Call", "meet"),
     ("_distributed.membership", "", "hello"),
     ("_distributed.membership", "", "greet"),
-    ("_safetensors_streamer", "", "check_tensors"),
+    ("_tensor_requests", "", "check_tensors"),
     ("_distributed.shared_reader", "", "pack_prefixes"),
     ("_distributed.shared_stream", "", "wanted_of"),
     ("_distributed.shared_stream", "", "agree_on_plan"),
