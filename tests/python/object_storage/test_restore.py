@@ -63,11 +63,13 @@ def check_restored(directory: Path) -> None:
 
 # The requests that a fault hits: those that open an object, and those behind its first bytes.
 HIT = {"header": ".* bytes=0", "stream": ".* bytes=[1-9]"}
+# Ceph keeps no checksum of an object.
+SEEN = [fault for fault in FAULTS if not fault.checksum]
 # In turns: responses are polled by the thread that requests, or by another one.
 CASES = [
     pytest.param(operation, fault, ["--thread"] if i % 2 else [], id=f"{operation}: {fault.name}")
     for operation in HIT
-    for i, fault in enumerate(fault for fault in FAULTS if operation in fault.operations)
+    for i, fault in enumerate(fault for fault in SEEN if operation in fault.operations)
 ]
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 from runai_model_streamer import list_safetensors, pull_files
 from tests.support.models import load
 from tests.support.servers.nginx import Nginx
+
+_stored: dict[tuple[str, str], bytes] = {}  # what objects hold: a digest
 
 # What may be done with a file: each gets its path, and a local directory.
 OPERATIONS: dict[str, Callable[[str, Path], object]] = {
@@ -26,7 +29,8 @@ class Storage:
     uri: str
     """Of an empty directory, without a slash at its end."""
     put: Callable[[str, bytes], None]
-    """Stores an object below that directory; replaces what is there."""
+    """Stores an object below that directory; replaces what is there, unless it is the same: servers
+    keep what was replaced for hours."""
     env: dict[str, str]
     """Settings to reach the server."""
     proxied: dict[str, str]
@@ -60,3 +64,12 @@ class Storage:
 
     def __post_init__(self) -> None:
         self.source = self.source or self.name
+        store = self.put
+
+        def put(key: str, data: bytes) -> None:
+            digest = hashlib.sha256(data).digest()
+            if _stored.get((self.uri, key)) != digest:
+                store(key, data)
+                _stored[self.uri, key] = digest
+
+        self.put = put
