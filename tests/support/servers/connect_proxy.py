@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import select
+import selectors
 import socket
 import ssl
 import threading
@@ -71,17 +71,21 @@ class ConnectProxy:
 
 
 def relay(client: socket.socket, server: socket.socket) -> None:
-    """By one thread: a socket of TLS is for one at a time."""
-    while True:
-        for source in select.select([client, server], [], [])[0]:
-            target = server if source is client else client
-            while True:
-                data = source.recv(1 << 16)
-                if not data:
-                    return
-                target.sendall(data)
-                if not isinstance(source, ssl.SSLSocket) or source.pending() == 0:
-                    break
+    """By one thread: a socket of TLS is for one at a time. A test process may have more descriptors
+    than select() takes."""
+    with selectors.DefaultSelector() as ready:
+        ready.register(client, selectors.EVENT_READ, (client, server))
+        ready.register(server, selectors.EVENT_READ, (server, client))
+        while True:
+            for key, _ in ready.select():
+                source, target = key.data
+                while True:
+                    data = source.recv(1 << 16)
+                    if not data:
+                        return
+                    target.sendall(data)
+                    if not isinstance(source, ssl.SSLSocket) or source.pending() == 0:
+                        break
 
 
 def copy(source: socket.socket, target: socket.socket) -> None:

@@ -44,7 +44,7 @@ def web_storage(nginx, www, directory):
         env=env,
         proxied=env,
         nginx=nginx,
-        list_match="^GET /[^ ?]*/%f[ ?]",
+        list_match="^GET /[^ ?]*/[ ?]",
         read_match=f"^GET /{directory.replace('-', '%-')}/[^ ]+%.",
         anonymous={},
         identity="no credentials were sent",
