@@ -61,16 +61,19 @@ TEST(RetryBudget, EndsWithoutProgressOfTheWholeSource) {
   const std::chrono::seconds second(1);
   const Clock::time_point start = Clock::now();
   RetryBudget budget(60 * second);
-  EXPECT_FALSE(budget.exhausted(start, start + 59 * second));
-  EXPECT_TRUE(budget.exhausted(start, start + 60 * second));
+  const auto exhausted = [&](Clock::time_point since, Clock::time_point now) {
+    return budget.left(since, now) <= milliseconds(0);
+  };
+  EXPECT_FALSE(exhausted(start, start + 59 * second));
+  EXPECT_TRUE(exhausted(start, start + 60 * second));
   budget.progress(start + 50 * second);  // of another request
-  EXPECT_FALSE(budget.exhausted(start, start + 109 * second));
-  EXPECT_TRUE(budget.exhausted(start, start + 110 * second));
+  EXPECT_FALSE(exhausted(start, start + 109 * second));
+  EXPECT_TRUE(exhausted(start, start + 110 * second));
   // What came before the failure began is no measure of it.
-  EXPECT_FALSE(budget.exhausted(start + 500 * second, start + 559 * second));
+  EXPECT_FALSE(exhausted(start + 500 * second, start + 559 * second));
   for (int i = 0; i < 700; ++i) budget.progress(start + i * second);
-  EXPECT_TRUE(budget.exhausted(start, start + 600 * second)) << "it fails whatever the others do";
-  EXPECT_FALSE(budget.exhausted(start + 500 * second, start + 699 * second));
+  EXPECT_TRUE(exhausted(start, start + 600 * second)) << "it fails whatever the others do";
+  EXPECT_FALSE(exhausted(start + 500 * second, start + 699 * second));
 }
 
 TEST(RetryBudget, TellsHowLongIsLeft) {

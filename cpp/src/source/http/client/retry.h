@@ -47,9 +47,6 @@ class RetryBudget {
   // nor any other brought anything for the timeout, or it alone has failed for ten times as long.
   std::chrono::milliseconds left(Clock::time_point since,
                                  Clock::time_point now = Clock::now()) const;
-  bool exhausted(Clock::time_point since, Clock::time_point now = Clock::now()) const {
-    return left(since, now) <= std::chrono::milliseconds(0);
-  }
   // Takes a retry out of the budget: how long to wait before it. A burst of retries is free, and so
   // is one for every request that is served; others follow at a fixed rate.
   std::chrono::milliseconds take(Clock::time_point now = Clock::now());
