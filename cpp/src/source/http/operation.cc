@@ -16,6 +16,7 @@ constexpr int kAttemptsWhenNeverReached = 4;  // a wrong address should not take
 constexpr std::chrono::seconds kNotListeningYet{15};  // what starts beside us may be late
 constexpr std::uint64_t kProgress = 1 << 20;          // an attempt that brought this was no failure
 constexpr int kMaxAgain = 5;
+constexpr int kMaxRedirected = 25;  // other connections may make the way begin anew
 
 }  // namespace
 
@@ -40,6 +41,7 @@ Status OperationLoop::perform(const Operation& operation, Response* response, Re
   Backoff backoff(transport.settings.max_attempts);
   bool refreshed = false;
   int again = 0;
+  int redirected = 0;
   Clock::time_point failing_since;  // the begin of the attempt that brought something last
   for (int attempt = 0;; ++attempt) {
     if (attempt > 0) ++report->retries;
@@ -106,7 +108,11 @@ Status OperationLoop::perform(const Operation& operation, Response* response, Re
       const ServerError error = protocol_.read_error(operation.location, *response);
       if (foreign && error.server_code.empty()) return sent_a_page(*response, "object");
       status = to_status(error, *response, *credentials);
-      if (error.decision == RetryDecision::kRetryAtOnce && ++again <= kMaxAgain) continue;
+      if (error.decision == RetryDecision::kRetryAtOnce) {
+        // Redirects are no refusals: what an operation ends with is what it was refused with.
+        const bool redirect = response->status >= 300 && response->status <= 399;
+        if (redirect ? ++redirected <= kMaxRedirected : ++again <= kMaxAgain) continue;
+      }
       if (operation.changed && operation.changed(&error) && ++again <= kMaxAgain) continue;
       if (error.decision == RetryDecision::kRefresh && !refreshed) {
         refreshed = true;
