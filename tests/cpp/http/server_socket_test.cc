@@ -64,7 +64,7 @@ class ServerSocketTest : public testing::Test {
     url.host = host;
     url.port = port;
     Attempt attempt(&transport_, &response_, nullptr);
-    return socket.connect(url, addresses, std::chrono::milliseconds(timeout_ms), &attempt);
+    return socket.connect(url, nullptr, addresses, std::chrono::milliseconds(timeout_ms), &attempt);
   }
 
   CancelToken cancel_;

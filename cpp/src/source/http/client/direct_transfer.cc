@@ -151,9 +151,7 @@ TransferResult DirectTransfer::connect_once(Channel* channel, const Url& url,
   const std::string& host = proxy != nullptr ? proxy->url.host : url.host;
   const milliseconds timeout(timeout_ms);
   ServerSocket& socket = channel->socket;
-  TransferResult outcome = proxy != nullptr
-                               ? socket.connect_by(*proxy, url, addresses, timeout, attempt)
-                               : socket.connect(url, addresses, timeout, attempt);
+  TransferResult outcome = socket.connect(url, proxy, addresses, timeout, attempt);
   if (!outcome.status.ok()) {
     if (!addresses.empty() && transport.interrupted().ok() && !attempt->aborted()) {
       transport.addresses.failed(host, addresses.front());

@@ -213,27 +213,15 @@ TransferResult failed_by(const ProxyServer& proxy, TransferResult outcome) {
   return outcome;
 }
 
-TransferResult ServerSocket::connect(const Url& url, const std::vector<std::string>& addresses,
+TransferResult ServerSocket::connect(const Url& url, const ProxyServer* proxy,
+                                     const std::vector<std::string>& addresses,
                                      milliseconds timeout, Attempt* attempt) {
   close();
   demand_.expect(url.origin());
+  if (proxy != nullptr) proxy_demand_.expect(proxy->url.origin());
   const Clock::time_point end = Clock::now() + timeout;
-  TransferResult outcome = reach(url, addresses, end, attempt);
-  if (outcome.status.ok() && url.scheme == "https") {
-    outcome = secure(&tls_, url, &demand_, end, attempt);
-  }
-  if (!outcome.status.ok()) close();
-  return outcome;
-}
-
-TransferResult ServerSocket::connect_by(const ProxyServer& proxy, const Url& url,
-                                        const std::vector<std::string>& addresses,
-                                        milliseconds timeout, Attempt* attempt) {
-  close();
-  demand_.expect(url.origin());
-  proxy_demand_.expect(proxy.url.origin());
-  const Clock::time_point end = Clock::now() + timeout;
-  TransferResult outcome = reach_proxy(proxy, url, addresses, end, attempt);
+  TransferResult outcome = proxy != nullptr ? reach_proxy(*proxy, url, addresses, end, attempt)
+                                            : reach(url, addresses, end, attempt);
   if (outcome.status.ok() && url.scheme == "https") {
     outcome = secure(&tls_, url, &demand_, end, attempt);
   }

@@ -25,12 +25,11 @@ class ServerSocket {
 
   // Connects to one of `addresses` of the host of `url`, the first if it responds. The others get
   // their turn as in RFC 8305, so that an address that is silent costs little.
-  TransferResult connect(const Url& url, const std::vector<std::string>& addresses,
+  // By `proxy`, if there is one: the addresses are the proxy's then, and the server of an https URL
+  // is reached by a tunnel.
+  TransferResult connect(const Url& url, const ProxyServer* proxy,
+                         const std::vector<std::string>& addresses,
                          std::chrono::milliseconds timeout, Attempt* attempt);
-  // The same by `proxy`, whose addresses these are: the server of an https URL by a tunnel.
-  TransferResult connect_by(const ProxyServer& proxy, const Url& url,
-                            const std::vector<std::string>& addresses,
-                            std::chrono::milliseconds timeout, Attempt* attempt);
   void close();
   bool open() const { return socket_ >= 0; }
 
