@@ -136,7 +136,7 @@ bool MemoryPool::take_fresh_locked(std::uint64_t capacity, bool force, Reservati
     evict_locked(capacity, &reservation->discarded_);
     missing -= std::min(missing, total(reservation->discarded_));
     if (missing > 0 && !budget_->try_take(missing)) {
-      if (!force) return false;
+      if (!force || returning_ > 0) return false;
       budget_->take(missing);
     }
   }
@@ -264,12 +264,16 @@ void MemoryPool::reclaim(Buffer* buffer) {
       buffer->node_.key() = buffer->capacity;
       buffer->node_.mapped() = buffer->data;
       kept_.insert(std::move(buffer->node_));
+    } else {
+      returning_ += counted;
     }
     listener = listener_.lock();
   }
   if (!keep) {
     space_.release(buffer->data, buffer->capacity);
+    const MutexLock lock(mutex_);
     budget_->give_back(counted);
+    returning_ -= counted;
   }
   if (listener) listener->memory_returned();
 }

@@ -50,7 +50,8 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   void set_listener(std::weak_ptr<MemoryListener> listener) EXCLUDES(mutex_);
 
   // Reserves at least `bytes` (more than 0) of memory aligned to 64. None if the budget has no room
-  // now, unless `force`. Makes no system call.
+  // now, unless `force`. Even so none while memory that would make room is being released: the
+  // listener learns when it was. Makes no system call.
   std::optional<Reservation> reserve(std::uint64_t bytes, Pages pages, bool force) EXCLUDES(mutex_);
   // The buffer of a reservation, uninitialised. Null if the system has no memory.
   std::shared_ptr<Buffer> map(Reservation reservation) EXCLUDES(mutex_);
@@ -94,7 +95,8 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   Pieces kept_ GUARDED_BY(mutex_);  // for reuse; counted
   std::weak_ptr<MemoryListener> listener_ GUARDED_BY(mutex_);
   bool closed_ GUARDED_BY(mutex_) = false;
-  std::uint64_t left_ GUARDED_BY(mutex_) = 0;  // buffers that became the caller's
+  std::uint64_t left_ GUARDED_BY(mutex_) = 0;       // buffers that became the caller's
+  std::uint64_t returning_ GUARDED_BY(mutex_) = 0;  // counted bytes that are being released
 };
 
 // Memory of a block. Its destructor, in any thread, gives the memory back; it takes the locks of

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 
 #include "engine/address_space.h"
@@ -20,7 +21,10 @@ class FakeAddressSpace final : public AddressSpace {
     add(data, bytes);
     return data;
   }
-  void release(std::byte* data, std::uint64_t bytes) override { remove(data, bytes); }
+  void release(std::byte* data, std::uint64_t bytes) override {
+    if (on_release) on_release();
+    remove(data, bytes);
+  }
   void unmap(std::byte* data, std::uint64_t bytes) override { remove(data, bytes); }
   bool move(std::byte* data, std::uint64_t bytes, std::byte* target) override {
     if (refuse_ > 0 && --refuse_ == 0) return false;
@@ -29,6 +33,8 @@ class FakeAddressSpace final : public AddressSpace {
     add(target, bytes);
     return true;
   }
+
+  std::function<void()> on_release = {};  // what happens while memory is on its way back
 
   // Bytes that are mapped.
   std::uint64_t mapped() const {

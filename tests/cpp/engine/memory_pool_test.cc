@@ -261,6 +261,22 @@ TEST_F(MemoryPoolOfFakeSpace, MemoryThatTheCallerKeepsIsContiguous) {
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(aligned->data) % kHugePage, 0u);
 }
 
+// Small buffers are not kept, and have their memory until it is released.
+TEST_F(MemoryPoolOfFakeSpace, NobodyIsForcedBesideMemoryThatIsOnItsWayBack) {
+  budget_->set_limit(200 * kKiB);
+  Buffer dropped = allocate(100 * kKiB);
+  int releases = 0;
+  space_.on_release = [&] {
+    ++releases;
+    EXPECT_FALSE(pool_->reserve(150 * kKiB, Pages::kSmall, /*force=*/true).has_value());
+    EXPECT_TRUE(pool_->reserve(100 * kKiB, Pages::kSmall, /*force=*/true).has_value());
+  };
+  dropped.reset();
+  EXPECT_EQ(releases, 1);
+  EXPECT_TRUE(pool_->reserve(150 * kKiB, Pages::kSmall, /*force=*/true).has_value());
+  EXPECT_TRUE(pool_->reserve(300 * kKiB, Pages::kSmall, /*force=*/true).has_value());
+}
+
 TEST_F(MemoryPoolOfFakeSpace, EvictsNothingInVain) {
   const Buffer held = allocate(12 * kMiB);
   allocate(4 * kMiB).reset();
