@@ -158,7 +158,7 @@ TEST(Redirects, ReferencesAreResolvedAsRfc3986Says) {
     response.headers.push_back({"location", link});
     ServerError error;
     EXPECT_TRUE(redirects.handle(asked, response, &error));
-    EXPECT_EQ(error.decision, RetryDecision::kRetryAtOnce) << link;
+    EXPECT_EQ(error.decision, RetryDecision::kFollow) << link;
     EXPECT_EQ(redirects.request(asked, nullptr).url, target) << link;
   }
 }
@@ -177,7 +177,7 @@ TEST(Redirects, ThoseToTheInsideAreFollowedOnTheirHostOnly) {
       EXPECT_TRUE(redirects.handle(asked, response, &error));
       const bool same = std::string(asked) == "http://127.0.0.3/a" &&
                         std::string(target).starts_with("http://127.0.0.3");
-      EXPECT_EQ(error.decision == RetryDecision::kRetryAtOnce, same) << asked << " " << target;
+      EXPECT_EQ(error.decision == RetryDecision::kFollow, same) << asked << " " << target;
     }
   }
 }

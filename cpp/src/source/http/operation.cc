@@ -108,11 +108,9 @@ Status OperationLoop::perform(const Operation& operation, Response* response, Re
       const ServerError error = protocol_.read_error(operation.location, *response);
       if (foreign && error.server_code.empty()) return sent_a_page(*response, "object");
       status = to_status(error, *response, *credentials);
-      if (error.decision == RetryDecision::kRetryAtOnce) {
-        // Redirects are no refusals: what an operation ends with is what it was refused with.
-        const bool redirect = response->status >= 300 && response->status <= 399;
-        if (redirect ? ++redirected <= kMaxRedirected : ++again <= kMaxAgain) continue;
-      }
+      if (error.decision == RetryDecision::kRetryAtOnce && ++again <= kMaxAgain) continue;
+      // Redirects are no refusals: what an operation ends with is what it was refused with.
+      if (error.decision == RetryDecision::kFollow && ++redirected <= kMaxRedirected) continue;
       if (operation.changed && operation.changed(&error) && ++again <= kMaxAgain) continue;
       if (error.decision == RetryDecision::kRefresh && !refreshed) {
         refreshed = true;

@@ -59,7 +59,8 @@ enum class RetryDecision {
   kFail,         // at once
   kRetry,        // after a pause
   kRefresh,      // with new credentials, once
-  kRetryAtOnce,  // at once: the protocol has learned something (a region, another URL)
+  kRetryAtOnce,  // at once: the protocol has learned something (a region, the time)
+  kFollow,       // at once, where the server sends the request
 };
 
 struct ServerError {

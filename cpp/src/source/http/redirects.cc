@@ -153,7 +153,7 @@ void Redirects::follow(const std::string& requested, const Response& response, S
     }
     origins_[redirect.target] = asked;
   }
-  error->decision = RetryDecision::kRetryAtOnce;
+  error->decision = RetryDecision::kFollow;
 }
 
 // False if that has just been tried.

@@ -204,7 +204,7 @@ Status Hub::prepare_list(const Location& directory, const CredentialsRef& creden
   ServerError moved;
   Result<Response> response = connection.fetch(redirects_.request(url, credentials));
   if (response.ok() && redirects_.handle(url, *response, &moved) &&
-      moved.decision == RetryDecision::kRetryAtOnce) {
+      moved.decision != RetryDecision::kFail) {
     response = connection.fetch(redirects_.request(url, credentials));
   }
   if (!response.ok()) return response.status();
@@ -236,7 +236,7 @@ ServerError Hub::read_error(const Location& location, const Response& response) 
   if (redirect && !commit.empty() && same_origin(response.url, endpoint_)) {
     // All files of a load come from the commit that the first one came from.
     if (!pin_commit(location, commit)) {
-      error.decision = RetryDecision::kRetryAtOnce;
+      error.decision = RetryDecision::kFollow;
       return error;
     }
     requested = *address(location);
