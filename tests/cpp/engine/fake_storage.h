@@ -67,12 +67,13 @@ class Crew {
     bool skips_gaps = false;
     // Bytes at the end that the read of a chunk misses since it was aborted.
     std::function<std::uint64_t(const Chunk&)> on_abort = {};
+    AddressSpace& space = AddressSpace::system();
   };
 
   explicit Crew(Setup setup) : setup_(std::move(setup)) {
     const MemoryLimit limit = setup_.memory_limit;
     budget_ = std::make_shared<MemoryBudget>(limit.initial());
-    pool_ = MemoryPool::create(budget_);
+    pool_ = MemoryPool::create(budget_, setup_.space);
     scheduler_ = std::make_shared<Scheduler>(budget_, pool_, limit,
                                              [this](WorkerId worker) { start_worker(worker); });
     pool_->set_listener(scheduler_);
