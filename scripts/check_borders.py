@@ -60,7 +60,7 @@ ROOMS: dict[str, set[str]] = {
 }
 
 # Python: the modules and directories of the package from the lowest layer to the highest. A module
-# may import what is in lower layers, and in its own as long as the imports make no circle.
+# may import those of lower layers, and of its own as long as the imports make no circle.
 LAYERS: list[set[str]] = [
     {"_interpreter", "_installation", "_native", "_gc", "_torch"},
     {"_errors"},
@@ -90,7 +90,7 @@ LAYERS: list[set[str]] = [
 # The module paths of the original, which re-export; nothing inside imports them.
 SHIMS = {"distributed_streamer", "file_streamer", "s3_utils", "safetensors_streamer"}
 
-# What may be imported inside a function: packages that need not be installed.
+# Packages that need not be installed, and may be imported inside a function.
 OPTIONAL = {
     *("azure", "boto3", "botocore", "certifi", "google", "matplotlib", "ml_dtypes"),
     *("opentelemetry", "torch", "tqdm"),

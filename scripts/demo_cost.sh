@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# demo_cost.sh STAMPS VENV: says what `make demo` will cost, as long as it has something to install.
+# demo_cost.sh STAMPS VENV: prints the cost of `make demo`, as long as it has something to install.
 set -euo pipefail
 stamps=$1
 venv=$2

@@ -26,9 +26,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-# What README.md asks for; the rest is installed by make.
+# The packages that README.md asks for; the rest is installed by make.
 PACKAGES = ["ca-certificates", "gcc", "git", "make", "python3"]
-# What debootstrap needs to know of a release: its components, and its script, which an older
+# The facts of a release that debootstrap needs: its components, and its script, which an older
 # debootstrap lacks under the name of the release.
 RELEASES = {"bookworm": ("main", "sid"), "noble": ("main,universe", "gutsy")}
 SCRIPTS = Path("/usr/share/debootstrap/scripts")

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # gpu_machine.sh: builds, tests and measures on a machine with a GPU where nothing can be installed.
 #
-# Needs what comes with PyTorch images: python3 with pip, torch, numpy, pybind11, scikit-build-core,
+# Needs the parts of PyTorch images: python3 with pip, torch, numpy, pybind11, scikit-build-core,
 # CMake, pytest and safetensors; a C++ compiler. Settings, all from the environment:
 #   PYTHON   the interpreter (python3)
-#   STEPS    of "build test bench", those to do; what is built stays in build/gpu (all three)
+#   STEPS    of "build test bench", those to do; builds stay in build/gpu (all three)
 #   PREFIX   a directory made by scripts/unpack_prefix.sh, with libcurl and OpenSSL; without it object
 #            storage is left out, and with it the row that loads over http
 #   WHEELS   a directory with wheels for this Python: the peers instanttensor, runai_model_streamer,
-#            safetensors and fastsafetensors (without it only this package is measured), what Python
-#            lacks of numpy, pytest and safetensors, and what it lacks of the peers' own needs
+#            safetensors and fastsafetensors (without it only this package is measured), those
+#            of numpy, pytest and safetensors that Python lacks, and missing needs of the peers
 #            (humanize, typer)
 #   OUT      a directory that gets copies of the results
 #   ARGS     more arguments for benchmarks.gpu, e.g. "--gigabytes 16 --rounds 5 --data /mnt/nvme";
@@ -25,7 +25,7 @@ options=(-DSTREAMER_OBJECT_STORAGE=OFF)
   options=(-DSTREAMER_OBJECT_STORAGE=ON -DSTREAMER_PREFIX="$(realpath "$PREFIX")")
 wanted() { [[ " $STEPS " == *" $1 "* ]]; }
 
-# Where NVIDIA's header may be.
+# The places of NVIDIA's header.
 cuda_headers() {
   local packages
   packages=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -62,7 +62,7 @@ status=0
 
 if wanted test; then
   echo "Tests on the GPU, and on the stand-in driver"
-  # The figures are wanted all the same where one fails.
+  # The other figures are wanted even if one fails.
   "$PYTHON" -m pytest -q -p no:cacheprovider tests/python/cuda || status=$?
 fi
 

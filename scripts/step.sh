@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# step.sh TITLE COMMAND...: says what runs, runs it, says how long it took and how it ended.
+# step.sh TITLE COMMAND...: prints the title, runs the command, prints its result and its time.
 set -uo pipefail
 title=$1
 shift

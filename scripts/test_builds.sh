@@ -8,7 +8,7 @@ launcher=$(command -v ccache || true)
 configure() { # directory, arguments
   local directory=$1
   shift
-  # The type of the other builds: what they have compiled is in the cache of the compiler.
+  # The type of the other builds: their objects are in the cache of the compiler.
   cmake -G Ninja -S . -B "$build/$directory" -DCMAKE_BUILD_TYPE=Release \
     -DCMAKE_CXX_COMPILER_LAUNCHER="$launcher" -DCMAKE_C_COMPILER_LAUNCHER="$launcher" "$@" >/dev/null
 }

@@ -23,7 +23,7 @@ from tests.support.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
 from tests.support.servers.moto import Moto
 
 ROOT = Path(__file__).resolve().parents[1]
-# Both examples split what they read, so more than one piece of theirs.
+# Both examples split their reads, so more than one piece of theirs.
 CONTENT = random.Random(1).randbytes((8 << 20) + 12345)
 
 

@@ -14,7 +14,7 @@ mapfile -t names < <(
 )
 (cd "$prefix/packages" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "${names[@]}")
 for package in "$prefix"/packages/*.deb; do dpkg -x "$package" "$prefix"; done
-# What building and running do not need is most of it.
+# Most of it is needed neither to build nor to run.
 rm -rf "${prefix:?}/packages" "${prefix:?}"/usr/{share,bin,sbin} "${prefix:?}"/{bin,sbin,etc,var}
 find "$prefix" -name '*.a' -delete
 touch "$prefix/complete"

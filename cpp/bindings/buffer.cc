@@ -16,8 +16,8 @@ namespace py = pybind11;
 namespace streamer::python {
 namespace {
 
-// Larger memory goes straight back to the system when it is dropped: malloc() would keep what
-// other threads free.
+// Larger memory goes straight back to the system when it is dropped: malloc() would keep memory
+// that other threads free.
 constexpr std::uint64_t kMapThreshold = std::uint64_t{256} << 10;
 constexpr std::uint64_t kAlignment = 64;
 

@@ -13,7 +13,7 @@
 
 namespace streamer::python {
 
-// Memory that holds ranges which are ready together, as a writable buffer. Whoever uses the buffer
+// Memory that holds ranges which are ready together, as a writable buffer. A user of the buffer
 // keeps all of it alive.
 class Buffer {
  public:
@@ -34,7 +34,7 @@ class Buffer {
   const std::vector<std::uint64_t>& positions() const { return positions_; }
   // The owner of the memory. Any thread may drop it, with or without the GIL.
   const std::shared_ptr<void>& memory() const { return memory_; }
-  // Copies `size` bytes at `from` to where they belong: `start` counts the bytes of all ranges, one
+  // Copies `size` bytes at `from` to their place: `start` counts the bytes of all ranges, one
   // behind the other. Only for memory of allocate(). Throws std::out_of_range.
   void put(std::uint64_t start, const std::byte* from, std::uint64_t size) const;
 

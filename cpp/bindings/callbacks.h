@@ -12,14 +12,14 @@
 namespace streamer::python {
 
 // Requests that will be repeated, on their way from the threads of the engine to a function of
-// Python: each thread of Python that waits takes what has come by then.
+// Python: each thread of Python that waits takes those that have come by then.
 class Retries {
  public:
-  // `told` is called with (path, attempt, pause in seconds, exception); None: nobody wants to know.
+  // `told` is called with (path, attempt, pause in seconds, exception); None: there is no listener.
   explicit Retries(const pybind11::object& told);
   // For Options::retried; may be empty.
   std::function<void(const Retry&)> listener();
-  // With the GIL held. What the function raises is dropped: a log line fails no load.
+  // With the GIL held. An exception of the function is dropped: a log line fails no load.
   void tell();
 
  private:
@@ -34,7 +34,7 @@ class PendingInterrupt {
   PendingInterrupt() : PendingInterrupt(pybind11::none()) {}
   // `retried` is told of requests that will be repeated, while the engine waits: see Retries.
   explicit PendingInterrupt(const pybind11::object& retried) : retries_(retried) {}
-  // Without the GIL. Whether there is one, or the interpreter is about to end.
+  // Without the GIL. True if there is one, or the interpreter is about to end.
   bool check();
   // With the GIL held.
   void raise();
@@ -45,10 +45,10 @@ class PendingInterrupt {
   Retries retries_;
 };
 
-// Set when nobody waits for credentials any more.
+// Set when no call waits for credentials any more.
 using Ended = std::shared_ptr<std::atomic<bool>>;
 
-// Raises if a thread would begin what the interpreter's end is going to stop.
+// Raises if a thread would begin work that the interpreter's end is going to stop.
 void check_not_ending();
 
 // provider(kind, container, refresh) -> (values, expires_at, identity) or None. A thread of its own

@@ -9,7 +9,7 @@
 
 namespace streamer::python {
 
-// Bytes from outside as text; what is not UTF-8 is replaced.
+// Bytes from outside as text; bytes that are not UTF-8 are replaced.
 pybind11::str text(const std::string& bytes);
 
 // The Python exception for `status`, made by the factory that set_error_factory() was given.

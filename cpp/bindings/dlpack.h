@@ -31,7 +31,7 @@ struct Tensor {
   std::uint64_t byte_offset;
 };
 
-// Whoever takes it from a capsule renames the capsule and calls the deleter once.
+// A consumer that takes it from a capsule renames the capsule and calls the deleter once.
 struct ManagedTensor {
   Tensor tensor;
   void* context;

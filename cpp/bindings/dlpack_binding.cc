@@ -19,7 +19,7 @@ namespace py = pybind11;
 namespace streamer::python {
 namespace {
 
-// A tensor that nobody has taken yet, or that somebody uses. Its shape and strides follow it.
+// A tensor that is not taken yet, or that is in use. Its shape and strides follow it.
 struct Exported {
   dlpack::ManagedTensor managed;
   std::shared_ptr<void> memory;

@@ -1,9 +1,9 @@
 // The interpreter as threads see it that may outlive it.
 //
-// When the interpreter ends, a thread that wants the GIL does not get it any more: up to
-// Python 3.13 CPython ends the thread (pthread_exit), which unwinds its stack without the GIL, and
-// aborts where it comes by a destructor. Here such a thread waits for ever instead, where it
-// stands, as it does from Python 3.14 on. All transitions of the GIL go through this header.
+// When the interpreter ends, a thread that wants the GIL does not get it any more: up to Python
+// 3.13 CPython ends the thread (pthread_exit), which unwinds its stack without the GIL, and aborts
+// if it comes by a destructor. Here such a thread waits for ever instead, as it does from Python
+// 3.14 on. All transitions of the GIL go through this header.
 #pragma once
 
 #include <cxxabi.h>
@@ -21,14 +21,15 @@ bool interpreter_ends();
 // or without the GIL.
 bool interpreter_is_about_to_end();
 
-// Has what ends with the interpreter called while threads can still run, with the GIL held.
+// Registers `function` to be called at the interpreter's end while threads can still run, with the
+// GIL held.
 void call_at_exit(void (*function)());
 
 // For the thread that the interpreter does not take back.
 [[noreturn]] void wait_for_ever() noexcept;
 
 // Runs `operation`, which calls CPython, in a frame that nothing is unwound through: no object with
-// a destructor may live within it while it calls what may take the GIL.
+// a destructor may live within it while it calls a function that may take the GIL.
 template <typename Operation>
 decltype(auto) held_fast(Operation operation) {
   try {

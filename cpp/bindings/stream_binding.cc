@@ -124,7 +124,7 @@ py::object hand_out(Stream* stream, const py::object& on_ready) {
   }
 }
 
-// The thread that calls what deliver() was given.
+// The thread that calls the functions of deliver().
 class Callbacks {
  public:
   std::thread thread;
@@ -255,7 +255,7 @@ class PyStream {
     return py::make_tuple(to_python(&*batch), batch->finished);
   }
 
-  // Raises if the file is not what it was when it was opened, or the streamer is closed.
+  // Raises if the file was changed since it was opened, or the streamer is closed.
   void check(std::uint32_t file) { raise_if_failed(get()->unchanged(file)); }
 
   // check() of one file, to be called for each tensor: it costs little more than its system call.
@@ -268,8 +268,8 @@ class PyStream {
     return py::reinterpret_steal<py::object>(made);
   }
 
-  // Calls on_ready(ready) from a thread of its own, until everything submitted was delivered or
-  // something failed, on_ready itself included; then on_end(None or exception) once.
+  // Calls on_ready(ready) from a thread of its own, until everything submitted was delivered or an
+  // error came, on_ready itself included; then on_end(None or exception) once.
   void deliver(const py::function& on_ready, const py::function& on_end) {
     auto stream = get();
     if (callbacks_) throw py::value_error("deliver() was called before");
@@ -400,7 +400,7 @@ class PyStream {
     return result.status();
   }
 
-  // Runs `operation` without the GIL, then raises what failed.
+  // Runs `operation` without the GIL, then raises its error.
   template <typename Operation>
   std::invoke_result_t<Operation, Stream&> call(Operation operation) {
     auto stream = get();

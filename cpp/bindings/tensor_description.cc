@@ -112,8 +112,8 @@ py::object describe_tensor(const py::type& type, py::str name, py::object shape,
   description->dtype = dtype.release().ptr();
   description->start = start;
   description->end = end;
-  // The garbage collector need not look at what holds only text and numbers: it would, again and
-  // again while many tensors are made. Instances of a class of Python are tracked at first.
+  // The garbage collector need not look at objects that hold only text and numbers: it would, again
+  // and again while many tensors are made. Instances of a class of Python are tracked at first.
   if (PyObject_IS_GC(made.ptr())) PyObject_GC_UnTrack(made.ptr());
   return made;
 }

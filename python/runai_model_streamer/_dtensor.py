@@ -11,8 +11,8 @@ from runai_model_streamer._spans import Along
 
 
 def _module() -> Any:
-    # Whoever has a DTensor has imported its module.
-    # Before torch 2.5 the first of these has other things.
+    # A caller that has a DTensor has imported its module. Before torch 2.5 the first of these has
+    # other things.
     for name in ("torch.distributed.tensor", "torch.distributed._tensor"):
         if hasattr(module := sys.modules.get(name), "DTensor"):
             return module
@@ -47,7 +47,7 @@ def local_part(tensor: torch.Tensor) -> list[Along] | None:
     for number, placement in enumerate(placements):
         if isinstance(placement, module.Replicate):
             continue
-        # The placement that FSDP2 gives to what TP has sharded derives from Placement only.
+        # The placement that FSDP2 gives to tensors that TP has sharded derives from Placement only.
         if not (isinstance(placement, module.Shard) or hasattr(placement, "split_factor")):
             return None
         dimension = placement.dim % max(1, tensor.dim())

@@ -20,7 +20,7 @@ _FEW_TENSORS = 1000
 _lock = threading.RLock()
 _spacings: list[int] = []
 _before = 0  # the process' own threshold
-_chosen = 0  # what is set instead
+_chosen = 0  # the one that is set instead
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ def problems(package: Path = _PACKAGE, path: Iterable[str] | None = None) -> lis
     found: list[str] = []
     with contextlib.suppress(OSError, ValueError):
         for problem in _problems(package, sys.path if path is None else path):
-            found.append(problem)  # noqa: PERF402 - what came before an exception counts
+            found.append(problem)  # noqa: PERF402 - problems before an exception count
     return found
 
 

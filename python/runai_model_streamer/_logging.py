@@ -32,7 +32,7 @@ class Log:
     """The methods of a logger that the package needs."""
 
     def __init__(self) -> None:
-        self._own = logging.Logger(_NAME, logging.INFO)  # not registered: nobody else has it
+        self._own = logging.Logger(_NAME, logging.INFO)  # not registered: no other code has it
         self._least: int | None = None  # of RUNAI_STREAMER_LOG_LEVEL
         self._stderr: logging.Handler | None = None
         self._file: logging.FileHandler | None = None
@@ -76,7 +76,7 @@ class Log:
         """Applies the settings of the group Logging, and warns of settings that are none."""
         level = logging.getLevelName(native.setting("RUNAI_STREAMER_LOG_LEVEL").upper())
         self._own.setLevel(level)
-        # Without the variable, the host decides what it gets.
+        # Without the variable, the host chooses the level.
         self._least = level if os.environ.get("RUNAI_STREAMER_LOG_LEVEL") else None
         self._configure_stderr(native.setting("RUNAI_STREAMER_LOG_TO_STDERR"))
         self._configure_file(native.setting("RUNAI_STREAMER_LOG_FILE"))

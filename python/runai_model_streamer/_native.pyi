@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 # (kind, container, refresh) -> values, expiry in seconds since the epoch (0: never), identity
 _Provider = Callable[[str, str, bool], tuple[dict[str, str], int, str] | None]
 
-# (path, the attempt that failed, seconds until the next one, why it failed); called on the thread
+# (path, the attempt that failed, seconds until the next one, the reason); called on the thread
 # that waits for the engine
 _Retried = Callable[[str, int, float, Exception], object]
 

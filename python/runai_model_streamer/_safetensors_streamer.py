@@ -314,7 +314,7 @@ class SafetensorsStreamer:
                 for name in names:
                     manifest.digest_of(name)  # raises before anything is read
             self._check = LoadCheck(manifest)
-            ownership = Ownership.COPIED  # what is hashed must be what is yielded
+            ownership = Ownership.COPIED  # the hashed bytes must be the yielded ones
             opened = None
         if opened is not None and not is_distributed and opened.serves(names, s3_credentials):
             reader: Reader = opened.reader

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 class _Torch(ModuleType):
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
-            raise AttributeError(name)  # who looks for these looks at every module
+            raise AttributeError(name)  # a search for these looks at every module
         return getattr(importlib.import_module("torch"), name)
 
 
 if TYPE_CHECKING:
     import torch
 else:
-    # Also what typing.get_type_hints() finds in the globals of such a module.
+    # typing.get_type_hints() finds it, too, in the globals of such a module.
     torch = _Torch("torch")
 
 

@@ -32,7 +32,7 @@ from runai_model_streamer._torch import device_of
 
 __all__ = ["pretrained"]
 
-# Weights of other formats, which nobody needs beside safetensors files.
+# Weights of other formats, which are not needed beside safetensors files.
 _OTHER_WEIGHTS = [
     f"*.{kind}" for kind in ("bin", "ckpt", "gguf", "h5", "msgpack", "onnx", "pt", "pth")
 ]

@@ -7,7 +7,7 @@ python=${PY:-python3}
 mkdir -p dist
 # shellcheck source=scripts/wheels/static_deps.sh
 . scripts/wheels/static_deps.sh
-# Debian's Python keeps a part of its headers where the sysroot hides them.
+# Debian's Python keeps a part of its headers in a place that the sysroot hides.
 headers=$multiarch/$(basename "$("$python" -c "import sysconfig; print(sysconfig.get_path('include'))")")
 if [ -d "/usr/include/$headers" ]; then
   mkdir -p "$sysroot/usr/include/$headers"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # build_deps.sh SOURCES PREFIX: builds the unpacked SOURCES/openssl and SOURCES/curl into static
-# libraries in PREFIX. Only what HTTPS needs is in them. CFLAGS is honoured, and SYSROOT is where
-# the C library is taken from. PREFIX/licenses gets the licences of all that a wheel links statically.
+# libraries in PREFIX. Only code that HTTPS needs is in them. CFLAGS is honoured, and SYSROOT is the
+# tree of the C library. PREFIX/licenses gets the licences of all that a wheel links statically.
 set -euo pipefail
 sources=$(realpath "$1")
 prefix=$(realpath -m "$2")
@@ -51,7 +51,7 @@ if [ ! -e "$prefix/lib/libcurl.a" ]; then
   rm -rf "$build"
 fi
 
-# licence NAME TEXT: the licence in the file TEXT, after a line that says what it is of.
+# licence NAME TEXT: the licence in the file TEXT, after a line that names its library.
 licence() {
   { cat "$sources/$1.version" 2>/dev/null || echo "$1"; echo; cat "$2"; } >"$prefix/licenses/$1.txt"
 }

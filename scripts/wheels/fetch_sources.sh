@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# fetch_sources.sh DIRECTORY: downloads and unpacks what wheels link statically, libcurl and OpenSSL, as
+# fetch_sources.sh DIRECTORY: downloads and unpacks libcurl and OpenSSL for wheels, as
 # the distribution's source packages with its security patches, through the mirrors that apt is
 # configured with (no deb-src line is needed). Debian or Ubuntu, no root.
 set -euo pipefail

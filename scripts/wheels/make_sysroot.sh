@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # make_sysroot.sh DIRECTORY: a tree with the C library of an older release of the distribution (and the
-# C++ library of this one, to be linked statically), so that what is built against it also runs on
+# C++ library of this one, to be linked statically), so that programs built against it also run on
 # systems of that age. Fetched through the mirrors that apt is configured with; no root.
 set -euo pipefail
 target=$(realpath -m "$1")

@@ -30,7 +30,7 @@ def smoke(python: list[str], script: str, environment: dict[str, str], *argument
     subprocess.run([*python, script, *arguments], check=True, env=env, cwd="/", timeout=300)
 
 
-# What another libcurl or OpenSSL of the process would be, if the wheel's used it.
+# The symbols of another libcurl or OpenSSL of the process: they abort if the wheel uses them.
 STRANGERS = """
 #include <stdlib.h>
 #define NAME(name) void name(void) { abort(); }
@@ -73,7 +73,7 @@ def try_chroot(
     subprocess.run(
         [*pip, "--force-reinstall", "--no-deps", f"/tmp/wheels/{wheel.name}"], check=True
     )
-    subprocess.run([*pip, "runai-model-streamer"], check=True)  # what it depends on
+    subprocess.run([*pip, "runai-model-streamer"], check=True)  # its dependencies
     smoke([*inside, "/venv/bin/python"], f"/tmp/{SMOKE.name}", environment, *arguments)
 
 

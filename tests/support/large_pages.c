@@ -33,7 +33,7 @@ static size_t page(void) {
   return chosen;
 }
 
-/* How many calls were refused since the process began: each is a defect of the caller. */
+/* Number of calls refused since the process began: each is a defect of the caller. */
 unsigned long large_pages_refused(void) { return __atomic_load_n(&refused, __ATOMIC_RELAXED); }
 
 static size_t up(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
@@ -94,7 +94,7 @@ void* mmap(void* address, size_t length, int protection, int flags, int fd, off_
     if (unaligned(address)) return (void*)refuse();
     return map(address, whole, protection, flags, fd, offset);
   }
-  /* Address space first, with room to align; what is behind the file's last page is zeros. */
+  /* Address space first, with room to align; the rest behind the file's last page is zeros. */
   const int reserve = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   char* const room = map(NULL, whole + PAGE, protection, reserve, -1, 0);
   if (room == MAP_FAILED) return MAP_FAILED;

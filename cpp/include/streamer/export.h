@@ -1,4 +1,4 @@
-// Marks what libstreamer.so exports.
+// Marks the symbols that libstreamer.so exports.
 //
 // Copyright the Model Streamer authors. Apache-2.0.
 #pragma once

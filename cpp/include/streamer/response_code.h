@@ -1,5 +1,5 @@
-/* The codes that the functions of streamer.h return. docs/guides/embedding.md says what a caller
- * should do about each.
+/* The codes that the functions of streamer.h return. docs/guides/embedding.md gives the action
+ * of a caller for each.
  *
  * Copyright the Model Streamer authors. Apache-2.0.
  */

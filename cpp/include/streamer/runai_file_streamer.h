@@ -1,4 +1,4 @@
-/* The C ABI of streamer.h, and what this library adds to it.
+/* The C ABI of streamer.h, and the additions of this library.
  *
  * Copyright the Model Streamer authors. Apache-2.0.
  */
@@ -11,8 +11,8 @@
 extern "C" {
 #endif
 
-/* Since node 1.1: what this thread's latest call of this library reported: path, range, cause and
- * what to do, never a secret. "" when that was no failure. Valid until this thread's next call of
+/* Since node 1.1: the report of this thread's latest call of this library: path, range, cause and
+ * remedy, never a secret. "" when that was no failure. Valid until this thread's next call of
  * this library. */
 RUNAI_FILE_STREAMER_API const char* runai_file_streamer_last_error(void);
 

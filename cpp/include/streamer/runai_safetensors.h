@@ -1,4 +1,4 @@
-/* The C ABI for headers of safetensors files: where each tensor of a file is.
+/* The C ABI for headers of safetensors files: the place of each tensor of a file.
  *
  *   runai_safetensors_header_end(first, size, file_size, &end);    read `end` bytes of the file
  *   runai_safetensors_parse(first, end, file_size, &header);
@@ -51,7 +51,7 @@ RUNAI_FILE_STREAMER_API int runai_safetensors_parse(const void* first_bytes, siz
                                                     uint64_t file_size,
                                                     RunaiSafetensorsHeader** header);
 
-/* The tensor `index`, in the order of offsets. What `tensor` points to lives as long as the header.
+/* The tensor `index`, in the order of offsets. The memory of `tensor` lives as long as the header.
  * INVALID: there is none of that number. */
 RUNAI_FILE_STREAMER_API int runai_safetensors_tensor(const RunaiSafetensorsHeader* header,
                                                      size_t index, RunaiSafetensorsTensor* tensor);

@@ -1,4 +1,4 @@
-// Headers of safetensors files: where each tensor of a file is.
+// Headers of safetensors files: the place of each tensor of a file.
 //
 //   auto end = safetensors::header_end(first_bytes, file_size);      // read *end bytes of the file
 //   auto header = safetensors::parse_header(first_bytes, file_size);
@@ -77,7 +77,7 @@ struct Header {
 // 100,000,008. `first_bytes` are 8 or more, or the whole file.
 //
 // Errors: kShortRead if the file ends before its header; kFormat if the file is no safetensors
-// file. The text then names what the file is instead, if it is a known format.
+// file. The text then names the format of the file, if it is known.
 STREAMER_EXPORT Result<std::uint64_t> header_end(std::string_view first_bytes,
                                                  std::uint64_t file_size);
 

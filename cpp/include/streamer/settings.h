@@ -17,7 +17,7 @@ enum class SettingType { kInteger, kBytes, kBool, kText, kChoice, kSecret };
 
 // The default of a setting: a value, or words if it depends on other things.
 struct SettingDefault {
-  // Without a value: how people read it. With a value of text: the value.
+  // Without a value: its text for people. With a value of text: the value.
   constexpr SettingDefault(const char* words) : text(words) {}  // NOLINT: reads as words in a table
   constexpr SettingDefault(const char* value_text, std::optional<std::int64_t> value_number,
                            bool is_value = true)
@@ -33,7 +33,7 @@ struct SettingInfo {
   const char* name;   // of the environment variable
   SettingType type;
   SettingDefault default_value;
-  const char* accepted;  // kChoice: values separated by '|'; else what is accepted, in words
+  const char* accepted;  // kChoice: values separated by '|'; else the accepted text, in words
   std::int64_t minimum;  // kInteger and kBytes
   std::int64_t maximum;
   const char* summary;                // one sentence

@@ -1,4 +1,4 @@
-// The result of an operation: success, or an error that says what, where and what to do.
+// The result of an operation: success, or an error with its cause, place and remedy.
 //
 // Copyright the Model Streamer authors. Apache-2.0.
 #pragma once
@@ -22,7 +22,7 @@ enum class Code : int {
   kIo,           // the storage failed (errno, or an HTTP response that no other code fits)
   kShortRead,    // the object ended before the range did
   kChanged,      // the object was replaced or modified while it was read
-  kMemoryLimit,  // the memory limit is below what the plan needs
+  kMemoryLimit,  // the memory limit is below the need of the plan
   kOutOfMemory,  // the system refused memory
   kTimeout,      // nothing arrived in time, or a deadline passed
   kCancelled,    // the stream was closed while the operation waited
@@ -49,7 +49,7 @@ enum class DeviceFault : int {
 
 // Everything known about a failure. Strings are empty and numbers are 0 when they do not apply.
 struct STREAMER_EXPORT ErrorDetail {
-  std::string message;  // what happened, without what the other fields say
+  std::string message;  // the failure, without the content of other fields
   std::string path;     // as the caller gave it, without secrets
   bool has_range = false;
   std::uint64_t offset = 0;  // of the byte range, in the object
@@ -60,11 +60,11 @@ struct STREAMER_EXPORT ErrorDetail {
   std::string server_code;  // e.g. NoSuchKey
   std::string server_message;
   std::string request_id;
-  std::string endpoint;  // the URL that was asked, and where it came from:
+  std::string endpoint;  // the URL that was asked, and its source:
                          // "http://10.0.0.1:9000 (AWS_ENDPOINT_URL)"
-  std::string identity;  // which credentials were used and where they came from; never a secret
-  std::string hint;      // what to do about it
-  int attempts = 0;      // how often it was tried, if more than once
+  std::string identity;  // the credentials that were used, and their source; never a secret
+  std::string hint;      // the remedy
+  int attempts = 0;      // number of tries, if more than one
 };
 
 // Thread-compatible value. A successful status is one null pointer.
@@ -78,8 +78,8 @@ class [[nodiscard]] STREAMER_EXPORT Status {
 
   static Status error(Code code, std::string message);
 
-  // Builders: each is without effect on an ok status; path, range, fault, endpoint and hint keep
-  // what is set.
+  // Builders: each is without effect on an ok status; path, range, fault, endpoint and hint keep a
+  // value that is set.
   Status&& with_path(std::string path) &&;
   Status&& with_range(std::uint64_t offset, std::uint64_t size) &&;
   Status&& with_errno(int os_error) &&;
@@ -105,7 +105,7 @@ class [[nodiscard]] STREAMER_EXPORT Status {
   std::unique_ptr<Rep> rep_;
 };
 
-// A value or the status that says why there is none.
+// A value, or a status with the reason if there is none.
 template <typename T>
 class [[nodiscard]] Result {
  public:

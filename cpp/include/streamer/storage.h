@@ -21,9 +21,9 @@ STREAMER_EXPORT Result<double> cached_fraction(const std::string& path);
 // `path` need; 1 for an object.
 STREAMER_EXPORT Result<std::uint64_t> direct_read_alignment(const std::string& path);
 
-// The way to the object or the directory at `path`: the endpoint, the proxy and the identity,
-// as a stream with `options` would use them. Asks nothing but for credentials. kInvalid for paths
-// of files and for settings that make no sense, kCancelled when `options.interrupted` says so.
+// The way to the object or the directory at `path`: the endpoint, the proxy and the identity, as a
+// stream with `options` would use them. Asks nothing but for credentials. kInvalid for paths of
+// files and for settings that make no sense, kCancelled when `options.interrupted` returns true.
 STREAMER_EXPORT Result<Access> find_access(const std::string& path, const Options& options);
 
 }  // namespace streamer

@@ -8,7 +8,7 @@
 //     ...
 //   }
 //
-// Bytes become ready in the order in which they were submitted. Everything that the engine holds
+// Bytes become ready in the order in which they were submitted. All memory that the engine holds
 // counts against Options::memory_limit.
 //
 // Copyright the Model Streamer authors. Apache-2.0.
@@ -55,30 +55,31 @@ class STREAMER_EXPORT Stream {
   // Reads ranges of opened files into their destinations, concurrently, now. kInvalid for ranges
   // with strides.
   Status read(const std::vector<FileRanges>& wanted);
-  // read() in steps, whatever the destinations. read_next() waits for the next range of what
-  // read_begin() returned, and returns its bytes. kInvalid behind the last one or one that failed.
+  // read() in steps; destinations are ignored. read_next() waits for the next range of the reading
+  // that read_begin() returned, and returns its bytes. kInvalid behind the last one or one that
+  // failed.
   Result<std::uint64_t> read_begin(const std::vector<FileRanges>& wanted);
   Result<std::vector<std::byte>> read_next(std::uint64_t reading);
   // Adds work. Returns its number: 0, 1, ... Zero-size ranges are delivered like others.
   Result<std::uint64_t> submit(std::vector<FileRanges> entries, Device device = {});
-  // Waits until something is ready, and returns what is, at most some MiB at a time unless one
-  // range is larger. An empty batch that is not finished: the timeout passed.
-  // A failed range is delivered with its status; the stream goes on with the others.
+  // Waits until ranges are ready, and returns them, at most some MiB at a time unless one range is
+  // larger. An empty batch that is not finished: the timeout passed. A failed range is delivered
+  // with its status; the stream goes on with the others.
   Result<Batch> next(std::chrono::milliseconds timeout = std::chrono::milliseconds::max());
   // Makes one call of next() return without waiting: the one that waits, or else the next one. It
-  // returns what is ready, perhaps nothing.
+  // returns the ranges that are ready, perhaps none.
   void wake() noexcept;
   // Puts private memory in the place of the views of Ownership::kOwned that are still held: at the
   // same addresses, while other threads may use them. From then on they have nothing to do with
   // their files. next() does so by itself for a file when the consumer comes back from the first
   // batch of another one, and for all before it returns a batch that is finished; the destructor
-  // does, too, but can't say what failed. kChanged names a file that was changed before its views
-  // were detached: their content is unknown. Where a truncation took pages away that a thread has
+  // does, too, but can't return the error. kChanged names a file that was changed before its views
+  // were detached: their content is unknown. If a truncation took pages away that a thread has
   // touched, it was given zeros (RUNAI_STREAMER_HANDLE_SIGBUS), and the next call says so by
-  // kChanged, here or in next(). Any thread, also after cancel(). Takes as long as it takes to copy
-  // what is held.
+  // kChanged, here or in next(). Any thread, also after cancel(). Takes as long as a copy of the
+  // held views.
   Status detach_views();
-  // Not ok if a file is not what open() found. next() checks that; a view (Ready::view) that is
+  // Not ok if a file was changed since open(). next() checks that; a view (Ready::view) that is
   // used later than that may want to be checked again.
   Status unchanged(std::uint32_t file) const;
   // Makes every waiting call return kCancelled, now and later.

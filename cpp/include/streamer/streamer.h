@@ -49,7 +49,7 @@ RUNAI_FILE_STREAMER_API int runai_file_streamer_start(void** streamer);
  * Null is accepted. */
 RUNAI_FILE_STREAMER_API void runai_file_streamer_end(void* streamer);
 
-/* Sets the S3 credentials of this streamer, instead of what the environment gives. `count` pairs,
+/* Sets the S3 credentials of this streamer, instead of those of the environment. `count` pairs,
  * copied: access_key_id, secret_access_key, session_token, region, endpoint. Other keys are kept,
  * and have no effect. The same pairs again are fine; other pairs return CREDENTIALS_SET. */
 RUNAI_FILE_STREAMER_API int runai_file_streamer_set_credentials(void* streamer, const char** keys,
@@ -76,13 +76,13 @@ RUNAI_FILE_STREAMER_API int runai_file_streamer_request(
  * SUCCESS: the range `range_index` of paths[file_index] of `submission_id` is in its destination.
  * FINISHED: the streamer is being ended; TIMED_OUT: the wait ended; BUSY: another thread waits
  * here. With these no response was taken and the numbers are unchanged. Any other code: that range
- * failed, and the numbers say which. Of what is in its destination nothing is promised.
+ * failed, and the numbers say which. The content of its destination is undefined.
  * *submission_done is 1 with the last response of a submission, else 0. */
 RUNAI_FILE_STREAMER_API int runai_file_streamer_response(
     void* streamer, RunaiFileStreamerSubmissionId* submission_id, uint32_t* file_index,
     uint32_t* range_index, int* submission_done, unsigned timeout_ms);
 
-/* What a code means, in a few words. Static memory; never null. */
+/* The meaning of a code, in a few words. Static memory; never null. */
 RUNAI_FILE_STREAMER_API const char* runai_file_streamer_response_str(int code);
 
 typedef void (*RunaiFileStreamerFileListCallback)(const char* path, size_t size, void* user);
@@ -101,7 +101,7 @@ RUNAI_FILE_STREAMER_API int runai_file_streamer_probe_direct_block_size(void* st
                                                                         unsigned num_paths,
                                                                         size_t* block);
 
-/* Sets how this streamer reads files, before its first request: auto, mapped, buffered or direct,
+/* Sets this streamer's file strategy, before its first request: auto, mapped, buffered or direct,
  * or several by preference, separated by commas. io_uring_direct, libaio_direct and sync_direct
  * mean direct; the same names with _buffered mean buffered. If the first candidate can't read a
  * file, the file is read by buffered reads if auto or a buffered candidate is among them; if none

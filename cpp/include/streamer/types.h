@@ -29,8 +29,8 @@ STREAMER_EXPORT const char* source_kind_name(SourceKind kind) noexcept;
 // The kind that serves `path`, by its scheme: no scheme is a file. kInvalid for an unknown scheme.
 STREAMER_EXPORT Result<SourceKind> source_kind_of(const std::string& path);
 
-// The key of an object, which patterns of names are compared with: what follows the bucket, host or
-// repository, decoded if the path is a URL. Of a file: its path.
+// The key of an object, which patterns of names are compared with: the text behind the bucket, host
+// or repository, decoded if the path is a URL. Of a file: its path.
 STREAMER_EXPORT std::string object_key(const std::string& path);
 
 // Properties of the paths of a scheme, beyond the kind of storage.
@@ -47,10 +47,10 @@ STREAMER_EXPORT std::string at_version(const std::string& path, const std::strin
 
 // Ways to read files. Their names are "auto", "mapped", "buffered" and "direct".
 enum class FsStrategy : int {
-  kAuto = 0,  // what is in the page cache as views; the rest as it suits the machine
+  kAuto = 0,  // bytes in the page cache as views; the rest as it suits the machine
   kMapped,    // a private mapping, populated ahead; other reads go through the page cache
   kBuffered,  // through the page cache
-  kDirect,    // past the page cache (O_DIRECT), except for what is in it
+  kDirect,    // past the page cache (O_DIRECT), except for bytes in it
 };
 STREAMER_EXPORT const char* fs_strategy_name(FsStrategy strategy) noexcept;
 
@@ -67,7 +67,7 @@ STREAMER_EXPORT Result<FsPreference> parse_fs_strategy(std::string_view text);
 class MemoryLimit {
  public:
   enum class Kind {
-    kAutomatic,  // what the sources need to stay busy, and at least the largest block
+    kAutomatic,  // bytes that keep the sources busy, at least the largest block
     kUnlimited,  // reading never waits for the consumer
     kLeast,      // the largest block
     kBytes,      // a number; a larger block is an error: kMemoryLimit
@@ -115,8 +115,8 @@ struct Device {
   DeviceType type = DeviceType::kHost;
   int ordinal = 0;  // of the device, as the driver counts
   // The caller's stream on the device (CUstream; null: the default one) whose work may still use
-  // the destinations of a submission: copies to them start after what it holds when they are
-  // submitted.
+  // the destinations of a submission: copies to them start after the work that it holds when they
+  // are submitted.
   void* stream = nullptr;
 };
 
@@ -133,7 +133,7 @@ struct CredentialsRequest {
   bool refresh;           // the last identity was refused by the server or is about to expire
 };
 // Called from worker threads, never concurrently for one stream. An empty `values` means: resolve
-// them yourself (environment, files, metadata services). What it throws is an error: kCredentials.
+// them yourself (environment, files, metadata services). An exception is an error: kCredentials.
 using CredentialsProvider = std::function<Result<Credentials>(const CredentialsRequest&)>;
 
 // True if the settings of the process hold a key or a signature for `container`, as a
@@ -148,9 +148,9 @@ struct Access {
   std::string region;         // that requests are signed for; empty: none
   std::string container;      // bucket, container or repository
   std::string key;            // of the object or the directory, not encoded
-  std::string identity;       // who asks, never a secret; empty: nobody
+  std::string identity;       // of requests, never a secret; empty: none
   std::int64_t expires_at = 0;  // of the identity, in seconds since the epoch; 0: never, or unknown
-  Status credentials;           // not ok: why there is no identity
+  Status credentials;           // not ok: the reason if there is no identity
   std::string proxy;            // host and port; empty: none
   std::string ca_file;          // PEM file that servers are verified with; empty: the directory
   std::string ca_directory;
@@ -170,7 +170,7 @@ struct STREAMER_EXPORT Options {
   int object_concurrency = 0;       // the same for all but files; 0: as `concurrency`
   std::uint64_t chunk_bytes = 0;    // bytes of one read; 0: by kind of source
   MemoryLimit memory_limit;         // of everything that the engine holds
-  FsPreference fs_strategy;         // how files are read
+  FsPreference fs_strategy;         // for reads of files
   CredentialsProvider credentials;  // may be empty
   // Asked some times a second while a call waits; true makes that call return kCancelled.
   std::function<bool()> interrupted;          // may be empty
@@ -183,7 +183,7 @@ struct STREAMER_EXPORT Options {
   }
 
   // The settings of the process environment as it is now. kInvalid names the variable, its value
-  // and what is accepted.
+  // and the accepted values.
   static Result<Options> from_environment();
 };
 
@@ -210,7 +210,7 @@ struct Strides {
 // counted from `offset`, which are packed in memory: `size` is the run times all counts. If
 // `destination` is null the engine finds the memory, aligned to `alignment` (a power of two, at
 // most 64). A destination must hold `size` bytes, stay valid until the range was delivered or the
-// stream is destroyed, and be written by nobody else.
+// stream is destroyed, and be written by nothing else.
 struct Range {
   std::uint64_t offset = 0;
   std::uint64_t size = 0;
@@ -222,13 +222,14 @@ struct Range {
 // The kind of memory of a range without a destination. Views are pages of a file in the page
 // cache, which cost nothing; only files have them.
 enum class Ownership : int {
-  // Memory of whoever holds it. It may be a view at first; Stream::detach_views() tells when it is
-  // no more. Most views are dropped before, and cost nothing.
+  // Memory of its holder. It may be a view at first; Stream::detach_views() tells when it is no
+  // more. Most views are dropped before, and cost nothing.
   kOwned = 0,
-  // A view for as long as it is held, also after the stream. Whoever changes the file in place
-  // changes it, and whoever truncates it after the stream ends those that touch it (SIGBUS).
+  // A view for as long as it is held, also after the stream. A change of the file in place changes
+  // it, and a truncation after the stream ends processes that touch it (SIGBUS).
   kShared,
-  // Never a view: for whoever keeps everything, and for memory that must not vanish for a moment.
+  // Never a view: for consumers that keep everything, and for memory that must not vanish for a
+  // moment.
   kCopied,
 };
 
@@ -242,7 +243,7 @@ struct FileRanges {
 
 // Consecutive ranges of one file that are ready together.
 struct Ready {
-  std::uint64_t submission = 0;  // what submit() returned
+  std::uint64_t submission = 0;  // the result of submit()
   std::uint32_t entry = 0;       // index into the submission's FileRanges
   std::uint32_t file = 0;
   std::uint32_t first_range = 0;  // index into the entry's ranges
@@ -284,13 +285,13 @@ struct Stats {
   // (more connections brought no more), connections (no more were allowed) or processors; else
   // storage; none if nothing waited for a tenth of the time.
   std::string bound;
-  std::map<std::string, std::string> notes;  // e.g. why a strategy was not used
+  std::map<std::string, std::string> notes;  // e.g. the reason against a strategy
 };
 
 struct ListedObject {
   std::string path;  // as open() takes it
   std::uint64_t size = 0;
-  std::string version;  // for Stream::open(): what it must be then; empty: the list does not tell
+  std::string version;  // for Stream::open(): it must be this; empty: the list does not tell
   std::string sha256;   // of its content, in hexadecimal digits (hf://); empty: it does not tell
 };
 

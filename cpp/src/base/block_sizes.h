@@ -1,5 +1,4 @@
-// How small ranges are grouped: by the engine, and by the Python package if it fills memory
-// itself.
+// The grouping of small ranges: by the engine, and by the Python package if it fills memory itself.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// A flag that ends what waits.
+// A flag that ends waits.
 #pragma once
 
 #include <atomic>

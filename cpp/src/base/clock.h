@@ -1,4 +1,4 @@
-// Time as decisions and counters take it.
+// The time of decisions and counters.
 #pragma once
 
 #include <chrono>

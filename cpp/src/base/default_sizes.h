@@ -29,14 +29,14 @@ namespace streamer {
 inline constexpr std::uint64_t kFileChunk = STREAMER_FILE_CHUNK * kMiB;
 inline constexpr std::uint64_t kObjectChunk = STREAMER_OBJECT_CHUNK * kMiB;
 inline constexpr std::uint64_t kLeastObjectChunk = STREAMER_LEAST_OBJECT_CHUNK * kMiB;
-// The automatic memory limit: where it begins, and its end.
+// The automatic memory limit: its start, and its end.
 inline constexpr std::uint64_t kFileWindow = STREAMER_FILE_WINDOW * kMiB;
 inline constexpr std::uint64_t kObjectWindow = STREAMER_OBJECT_WINDOW * kMiB;
 inline constexpr std::uint64_t kMostAutomatic = STREAMER_MOST_AUTOMATIC_GIB * kGiB;
 // Device memory ahead of the consumer, and pinned memory for copies to it.
 inline constexpr std::uint64_t kDeviceAhead = STREAMER_DEVICE_AHEAD * kMiB;
 inline constexpr std::uint64_t kPinned = STREAMER_PINNED * kMiB;
-// What ranks exchange in one round: for each of them, and at most.
+// Bytes that ranks exchange in one round: for each of them, and at most.
 inline constexpr std::uint64_t kRoundOfRank = STREAMER_ROUND_OF_RANK * kMiB;
 inline constexpr std::uint64_t kRound = STREAMER_ROUND * kMiB;
 inline constexpr std::uint64_t kDeviceRoundOfRank = STREAMER_DEVICE_ROUND_OF_RANK * kMiB;

@@ -8,8 +8,8 @@
 
 namespace streamer {
 
-// A fork waits until nobody has the lock, so that what it guards is whole in the child. Whoever has
-// one must not fork, nor lock another. It lives as long as the process.
+// A fork waits until the lock is free, so that the guarded data is whole in the child. A holder
+// must not fork, nor lock another one. It lives as long as the process.
 class ForkLock {
  public:
   ForkLock() {

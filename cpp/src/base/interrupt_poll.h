@@ -1,4 +1,4 @@
-// How often a caller that waits is asked whether it was interrupted.
+// The interval at which a caller that waits is asked for an interrupt.
 #pragma once
 
 #include <chrono>

@@ -8,8 +8,8 @@
 
 namespace streamer {
 
-// Thread-safe. Whoever allocates asks first; whoever waits for memory does so elsewhere (the
-// scheduler), because what it waits for depends on order.
+// Thread-safe. An allocator asks first. Waiting for memory is the scheduler's job, because it
+// depends on order.
 class MemoryBudget {
  public:
   static constexpr std::uint64_t kUnlimited = std::numeric_limits<std::uint64_t>::max();
@@ -23,13 +23,13 @@ class MemoryBudget {
   }
   std::uint64_t peak() const { return peak_.load(std::memory_order_relaxed); }
 
-  // What try_take() would find now.
+  // The bytes that try_take() would find now.
   std::uint64_t room() const {
     const std::uint64_t used = used_.load(std::memory_order_relaxed) + of_readers();
     return limit() - std::min(limit(), used);
   }
 
-  // Takes `bytes` if they fit below the limit, beside what readers have.
+  // Takes `bytes` if they fit below the limit, beside the memory of readers.
   bool try_take(std::uint64_t bytes) {
     std::uint64_t used = used_.load(std::memory_order_relaxed);
     do {
@@ -39,15 +39,15 @@ class MemoryBudget {
     note_peak();
     return true;
   }
-  // Takes `bytes` whatever the limit: for what must exist (one slot).
+  // Takes `bytes` without regard to the limit: for memory that must exist (one slot).
   void take(std::uint64_t bytes) {
     used_.fetch_add(bytes, std::memory_order_relaxed);
     note_peak();
   }
   void give_back(std::uint64_t bytes) { used_.fetch_sub(bytes, std::memory_order_relaxed); }
 
-  // Readers are made while memory is full, too. What is set aside for them is theirs: nobody else
-  // gets it.
+  // Readers are made while memory is full, too. Memory that is set aside for them is theirs:
+  // nothing else gets it.
   void set_aside(std::uint64_t bytes) { set_aside_.store(bytes, std::memory_order_relaxed); }
   std::uint64_t set_aside_bytes() const { return set_aside_.load(std::memory_order_relaxed); }
   void take_for_reader(std::uint64_t bytes) {
@@ -70,12 +70,12 @@ class MemoryBudget {
     give_back(bytes);
   }
 
-  // What has to fit into an explicit limit at once: the largest block.
+  // The memory that has to fit into an explicit limit at once: the largest block.
   void note_block(std::uint64_t bytes) { block_.store(bytes, std::memory_order_relaxed); }
   std::uint64_t block() const { return block_.load(std::memory_order_relaxed); }
-  // Readers that there are beyond the number that fits beside that block. They end with their jobs.
+  // Readers beyond the number that fits beside that block. They end with their jobs.
   void note_surplus_readers(int number) { surplus_.store(number, std::memory_order_relaxed); }
-  // Whether readers have memory that the largest block needs.
+  // True if readers have memory that the largest block needs.
   bool readers_exceed() const {
     const std::uint64_t buffers = buffers_.load(std::memory_order_relaxed);
     return surplus_.load(std::memory_order_relaxed) > 0 ||

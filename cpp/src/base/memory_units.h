@@ -15,8 +15,8 @@ inline constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
 // starts and ends at multiples of it can be mapped, moved and released.
 inline constexpr std::uint64_t kHugePage = 2 * kMiB;
 
-// Where blocks and reads start, so that direct reads (O_DIRECT) need no copy: the strictest
-// alignment that usual file systems ask for. It has nothing to do with the page size.
+// The alignment of blocks and reads, so that direct reads (O_DIRECT) need no copy: the strictest
+// one that usual file systems ask for. It has nothing to do with the page size.
 inline constexpr std::uint64_t kDirectAlignment = 4 * kKiB;
 
 // Bytes of a page of the running kernel: 4, 16 or 64 KiB.

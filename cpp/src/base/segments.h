@@ -19,7 +19,7 @@ inline bool has_gap(std::span<const iovec> segments) {
   return std::any_of(segments.begin(), segments.end(), is_gap);
 }
 
-// What is left of `segment` behind its first `bytes`.
+// The rest of `segment` behind its first `bytes`.
 inline iovec behind(const iovec& segment, std::uint64_t bytes) {
   const std::uint64_t skip = std::min<std::uint64_t>(bytes, segment.iov_len);
   void* const base =

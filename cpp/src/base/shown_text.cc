@@ -34,7 +34,7 @@ bool names_secret(std::string_view written) {
                      [&](std::string_view part) { return name.find(part) != std::string::npos; });
 }
 
-// Values of switches give no access, whatever the name.
+// Values of switches give no access, under any name.
 bool is_switch(std::string_view value) {
   const std::string word = lower(value);
   return word.empty() || word == "0" || word == "1" || word == "true" || word == "false" ||
@@ -109,7 +109,7 @@ class Masker {
       return true;
     }
     copy(value);
-    // "Authorization: Bearer TOKEN": the scheme is no secret, what follows is.
+    // "Authorization: Bearer TOKEN": the scheme is no secret, the rest is.
     const std::string scheme = lower(text_.substr(value, value_end - value));
     if (scheme == "bearer" || scheme == "basic") return true;
     mask(value_end);
@@ -124,7 +124,7 @@ class Masker {
            });
   }
 
-  // Where the value of a name that ends at `end` begins; npos: it has none.
+  // The start of the value of a name that ends at `end`; npos: it has none.
   std::size_t value_of(std::size_t end) const {
     if (starts(end, "%3D") || starts(end, "%3d")) return end + 3;
     if (starts(end, "=")) {
@@ -188,7 +188,7 @@ class Masker {
       at_ = start + at + 1;
       return;
     }
-    // A password may hold a slash: then what looks like a port is none.
+    // A password may hold a slash: then text that looks like a port is none.
     const std::size_t colon =
         host.starts_with('[') ? host.find(':', host.find(']')) : host.find(':');
     if (colon == std::string_view::npos) return;

@@ -7,10 +7,10 @@
 
 namespace streamer {
 
-// Replaces by "..." what looks like a secret, wherever it stands: the value of a parameter, a field
-// or a header whose name names a secret ("sig=...", "X-Amz-Signature=...", "access_token": "..."),
-// the query of an http or https URL, the word behind "Bearer" or "Basic". Removes the user
-// information of URLs.
+// Replaces by "..." all text that looks like a secret: the value of a parameter, a field or a
+// header whose name names a secret ("sig=...", "X-Amz-Signature=...", "access_token": "..."), the
+// query of an http or https URL, the word behind "Bearer" or "Basic". Removes the user information
+// of URLs.
 std::string mask_secrets(std::string_view text);
 
 // Escapes line breaks, other control characters (C0, DEL, C1), U+2028, U+2029 and the controls of

@@ -9,7 +9,7 @@ namespace streamer {
 
 namespace {
 
-// Bytes of what a server says that an error keeps.
+// Bytes of a server's text that an error keeps.
 constexpr std::size_t kServerText = 512;
 constexpr std::size_t kServerWord = 128;
 

@@ -44,7 +44,7 @@ bool is_among(const std::string& word, const std::string& list) {
   return ("," + list + ",").find("," + word + ",") != std::string::npos;
 }
 
-// The cgroup of this process that limits what `controller` counts.
+// The cgroup of this process that limits the resource of `controller`.
 Cgroup find_cgroup(const std::string& controller, const std::string& self,
                    const std::string& root) {
   std::ifstream file(self);

@@ -59,7 +59,7 @@ Utf8Character first_character(std::string_view text) {
 
 std::size_t find_invalid_utf8(std::string_view text) {
   for (std::size_t at = 0; at < text.size();) {
-    // One byte is what headers are nearly always made of.
+    // Headers are nearly always made of single bytes.
     const bool ascii = static_cast<unsigned char>(text[at]) < 0x80;
     const std::size_t size = ascii ? 1 : first_character(text.substr(at)).size;
     if (size == 0) return at;

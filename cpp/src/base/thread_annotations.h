@@ -11,7 +11,8 @@
 #define CAPABILITY(name) STREAMER_ATTRIBUTE(capability(name))
 #define SCOPED_CAPABILITY STREAMER_ATTRIBUTE(scoped_lockable)
 
-// A member that may be used only while the lock is held; for a pointer, what it points to.
+// A member that may be used only while the lock is held; for a pointer, the object that it points
+// to.
 #define GUARDED_BY(lock) STREAMER_ATTRIBUTE(guarded_by(lock))
 #define PT_GUARDED_BY(lock) STREAMER_ATTRIBUTE(pt_guarded_by(lock))
 

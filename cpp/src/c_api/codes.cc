@@ -9,7 +9,7 @@ int unsupported(SourceKind kind, DeviceType device, int os_error) {
   if (kind == SourceKind::kFile && os_error != 0) return RUNAI_FILE_STREAMER_STRATEGY_FAILED;
   if (device == DeviceType::kCuda) return RUNAI_FILE_STREAMER_NO_DEVICE;
 #ifdef STREAMER_OBJECT_STORAGE
-  // A server that does not do what a read needs.
+  // A server without a feature that a read needs.
   if (kind != SourceKind::kFile) return RUNAI_FILE_STREAMER_FILE_ACCESS;
 #endif
   switch (kind) {

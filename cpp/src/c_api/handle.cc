@@ -193,7 +193,7 @@ CallResult Handle::start_stream() {
   return {};
 }
 
-// Opens what is new. `failures` gets one result per file, of code 0 if it is open.
+// Opens new files. `failures` gets one result per file, of code 0 if it is open.
 CallResult Handle::open_files(Stream& stream, const std::vector<FileRequest>& files,
                               std::vector<CallResult>* failures) {
   std::vector<std::string> paths;
@@ -241,7 +241,7 @@ CallResult Handle::request(std::vector<FileRequest> files, Device device, std::u
   std::vector<CallResult> failures;
   if (CallResult bad = open_files(stream, files, &failures); bad.code != 0) return bad;
 
-  // Whatever may throw comes before the stream writes to the destinations.
+  // Everything that may throw comes before the stream writes to the destinations.
   Submissions made;
   Submission& submission = made[0];
   if (!files.empty()) submission.kind = *source_kind_of(files.front().path);
@@ -395,7 +395,7 @@ CallResult Handle::respond(unsigned timeout_ms, Response* response, bool* taken)
           *taken = true;
           return std::move(response->result);
         }
-        // Else nothing was requested, or request() has not added yet what arrived.
+        // Else nothing was requested, or request() has not added yet a submission that arrived.
         if (!submissions_.empty() && next_ready_ == arrived_.size()) break;
         if (Clock::now() >= deadline) {
           return failure(RUNAI_FILE_STREAMER_TIMED_OUT, "nothing was requested in this time");

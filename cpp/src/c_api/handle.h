@@ -43,16 +43,16 @@ class Handle {
   // A submission without files owes no response.
   CallResult request(std::vector<FileRequest> files, Device device, std::uint64_t* submission)
       EXCLUDES(mutex_);
-  // Waits at most `timeout_ms`; 0: without limit. `taken`: whether `response` was filled; else the
+  // Waits at most `timeout_ms`; 0: without limit. `taken`: true if `response` was filled; else the
   // result is that of the call.
   CallResult respond(unsigned timeout_ms, Response* response, bool* taken) EXCLUDES(mutex_);
-  // What is below a directory; end() ends it.
+  // The objects below a directory; end() ends the list.
   CallResult list(const std::string& prefix, SourceKind kind, bool recursive,
                   std::vector<ListedObject>* found) EXCLUDES(mutex_);
   // The options that a stream of this handle gets.
   Result<Options> options() EXCLUDES(mutex_);
-  // Makes every call return, waits until it did, and frees the handle. In a forked child nobody can
-  // be waited for: the handle is left to the end of the process.
+  // Makes every call return, waits until it did, and frees the handle. In a forked child no call
+  // can be waited for: the handle is left to the end of the process.
   static void end(Handle* handle);
 
  private:
@@ -114,7 +114,7 @@ class Handle {
   Submissions submissions_ GUARDED_BY(mutex_);
   std::uint64_t next_submission_ GUARDED_BY(mutex_) = 0;
 
-  // What responses are made of, one at a time, so that none is lost if memory runs out.
+  // Responses are made of these, one at a time, so that none is lost if memory runs out.
   std::list<Refused> refused_ GUARDED_BY(mutex_);
   std::vector<Ready> arrived_ GUARDED_BY(mutex_);
   std::size_t next_ready_ GUARDED_BY(mutex_) = 0;    // of arrived_,

@@ -15,8 +15,8 @@ std::uint32_t take(std::string_view text, std::size_t& at) {
   return character.code;
 }
 
-// Where the set that opens before `at` ends (its ']'), or npos: then '[' is itself. A ']' that
-// comes first belongs to the set.
+// The end (']') of the set that opens before `at`, or npos: then '[' is itself. A ']' that comes
+// first belongs to the set.
 std::size_t set_end(std::string_view pattern, std::size_t at) {
   if (at < pattern.size() && pattern[at] == '!') ++at;
   if (at < pattern.size()) ++at;

@@ -1,4 +1,4 @@
-// What every function of the C ABI does: reports its result, and lets no exception out.
+// Every function of the C ABI reports its result by this, and lets no exception out.
 #pragma once
 
 #include <exception>
@@ -9,7 +9,7 @@
 
 namespace streamer::c_api {
 
-// What a function of the C ABI returns, and the text for runai_file_streamer_last_error().
+// The return value of a function of the C ABI, and the text for runai_file_streamer_last_error().
 struct CallResult {
   int code = RUNAI_FILE_STREAMER_SUCCESS;
   std::string message;

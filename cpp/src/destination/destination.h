@@ -1,5 +1,5 @@
-// Where bytes end when that is not host memory. Host memory needs no destination: workers read
-// straight into it.
+// The destination of bytes outside host memory. Host memory needs none: workers read straight into
+// it.
 #pragma once
 
 #include <sys/uio.h>
@@ -31,8 +31,8 @@ class Destination {
   // Copies that are given from now on start after the work that the caller's `stream` holds now: a
   // destination may be memory that this work still uses.
   virtual Status fence(void* stream) = 0;
-  // How files may be read without staging, as a strategy's name; null: they can't. read_file() does
-  // so: `segments` are device addresses, `fd` is one for O_DIRECT. False: the bytes have to be
+  // The way to read files without staging, as a strategy's name; null: there is none. read_file()
+  // does so: `segments` are device addresses, `fd` is one for O_DIRECT. False: the bytes have to be
   // staged; problems are told by describe().
   virtual const char* file_strategy() const { return nullptr; }
   virtual bool read_file(int /*fd*/, std::uint64_t /*offset*/,
@@ -41,9 +41,9 @@ class Destination {
   }
   // Most bytes that one stage() may ask for.
   virtual std::uint64_t max_slot_bytes() const = 0;
-  // Waits for a slot of at least `bytes` for what is at `offset` of its object: the slot's address
-  // has the same place within a page, so that the bytes can be read past the page cache. kCancelled
-  // after `cancel`.
+  // Waits for a slot of at least `bytes` for the bytes at `offset` of their object: the slot's
+  // address has the same place within a page, so that the bytes can be read past the page cache.
+  // kCancelled after `cancel`.
   virtual Result<StagingSlot> stage(std::uint64_t bytes, std::uint64_t offset,
                                     const CancelToken& cancel) = 0;
   // Copies consecutive bytes of the slot to the device addresses of `segments`, takes the slot
@@ -54,7 +54,7 @@ class Destination {
   virtual void discard(StagingSlot slot) = 0;
   // Of so many destinations of a stream, each has an equal share of the memory for staging.
   virtual void share(std::size_t /*destinations*/) {}
-  // Adds what the statistics of a stream should tell.
+  // Adds notes for the statistics of a stream.
   virtual void describe(std::map<std::string, std::string>* notes) const = 0;
 };
 

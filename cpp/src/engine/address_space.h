@@ -9,14 +9,14 @@
 namespace streamer {
 
 // Fresh memory in huge pages lets a device read in large pieces. If the system has no free huge
-// page, making one costs many times what small pages of its size cost; bytes that arrive through a
+// page, making one costs many times as much as small pages of its size; bytes that arrive through a
 // socket do not need them.
 enum class Pages { kSmall, kHuge };
 
-// Where fresh memory is.
+// The place of fresh memory.
 enum class Place {
   kAligned,    // from starts_at_huge_page() on it starts at a huge page, so that it moves cheaply
-  kContiguous  // beside what was mapped last, so that both are one mapping of the kernel
+  kContiguous  // beside the last mapping, so that both are one mapping of the kernel
 };
 
 // Thread-safe. A simulation replaces it.
@@ -27,7 +27,7 @@ class AddressSpace {
   virtual ~AddressSpace() = default;
   // `bytes` of uninitialised memory, aligned to 64. Null if the system has no memory.
   virtual std::byte* map(std::uint64_t bytes, Pages pages, Place place) = 0;
-  // Takes back what map() returned.
+  // Takes back memory of map().
   virtual void release(std::byte* data, std::uint64_t bytes) = 0;
   // Takes back whole pages, of memory that was mapped with kMapThreshold bytes or more.
   virtual void unmap(std::byte* data, std::uint64_t bytes) = 0;
@@ -39,7 +39,7 @@ class AddressSpace {
 // Memory below this size comes from malloc(), which reuses it by itself and returns it as a whole.
 inline constexpr std::uint64_t kMapThreshold = 256 * kKiB;
 
-// Whether memory of this size starts at a multiple of a huge page: 2 MiB of it, in one page or in
+// True if memory of this size starts at a multiple of a huge page: 2 MiB of it, in one page or in
 // many, can then move in the address space by one entry of the page tables.
 constexpr bool starts_at_huge_page(std::uint64_t bytes) { return bytes >= 2 * kHugePage; }
 

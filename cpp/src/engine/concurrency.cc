@@ -8,14 +8,14 @@ namespace streamer {
 namespace {
 
 constexpr std::chrono::milliseconds kShortestEpoch{60};
-// A connection that responds late mostly has to be one of many. So many for each second that
-// passes before a response begins:
+// If responses begin late, connections have to be many: so many for each second that passes before
+// a response begins.
 constexpr double kForEachSecond = 400;
 constexpr int kMostAtStart = 64;
 constexpr double kEachOfTarget = 50e6;  // bytes per second of a connection, until it is known
-constexpr int kEnoughReads = 8;         // to see whether the number is the bound
+constexpr int kEnoughReads = 8;         // to see if the number is the bound
 constexpr double kStillRising = 1.15;
-// A new read has to bring so much of what the others bring on average.
+// A new read has to bring so much of the average of the others.
 constexpr double kWorthMore = 0.5;
 constexpr double kWorthMoreLater = 0.2;  // the same for a small step up
 constexpr double kLeastGrowth = 0.25;    // of the number, at a time
@@ -56,7 +56,7 @@ void ConcurrencyController::start(const Proximity& proximity) {
       std::clamp(static_cast<int>(wanted), std::min(initial_, maximum_), maximum_);
 }
 
-// The server's word counts more than the rate; and it should not be asked again soon.
+// A refusal counts more than the rate, and the server should not be asked for more soon.
 void ConcurrencyController::refused() {
   if (!adaptive_ || warm_up_left_ > 0) return;
   hold_epochs_ = kLongestHold;
@@ -129,7 +129,7 @@ void ConcurrencyController::measured(double used, std::uint64_t in_flight, TimeP
       best_rate_ = std::max(best_rate_, rate);
       best_here_ = std::max(best_here_, rate);
     }
-    // If something else bounded the load (the consumer, memory), the rate says nothing else.
+    // If something else bounded the load (the consumer, memory), the rate tells nothing else.
     if (saturated) epoch_ended(rate);
   }
   reads_ = saturated_reads_ = 0;

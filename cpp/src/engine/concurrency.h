@@ -1,4 +1,4 @@
-// How many reads of one source may be in flight at once.
+// The number of reads of one source that may be in flight at once.
 #pragma once
 
 #include <chrono>
@@ -10,8 +10,8 @@
 namespace streamer {
 
 // Bytes in flight follow rate times latency, as measured: the number grows for as long as each new
-// read brings a good part of what the others bring, and then becomes what the rate needs of reads
-// that do not wait for one another. Later it tries a neighbouring number now and then.
+// read brings a good part of the average of the others. Then it becomes the number that the rate
+// needs if reads do not wait for one another. Later it tries a neighbouring number now and then.
 //
 // Rates are bytes per second of an epoch, which begins when the reads of the last number have
 // ended. Not thread-safe. Reads no clock and makes no system call.
@@ -33,10 +33,10 @@ class ConcurrencyController {
   void reads_grew();
   int limit() const { return limit_; }
   int maximum() const { return maximum_; }
-  // Whether it stands at a number, and the bytes per second that this brings; 0: not known.
+  // True if it stands at a number; and the bytes per second of this number, 0: not known.
   bool settled() const { return phase_ != Phase::kGrow; }
   double rate() const { return base_rate_; }
-  // What bounds the rate as far as reads are the bound.
+  // The bound of the rate as far as reads are the bound.
   enum class Bound {
     kUnknown,
     kLink,         // more reads bring no more
@@ -59,7 +59,7 @@ class ConcurrencyController {
     kHold,   // at base_limit_
     kProbe,  // beside base_limit_, to compare
   };
-  enum class Measuring { kNothing, kBegin, kEnd };  // what waits for measured()
+  enum class Measuring { kNothing, kBegin, kEnd };  // the step that waits for measured()
   void change_limit(int limit);
   void epoch_ended(double rate);
   void judge_growth(double rate);
@@ -83,7 +83,7 @@ class ConcurrencyController {
   bool started_ = false;
   bool enough_ = false;
   bool processors_busy_ = false;
-  bool counts_in_flight_ = false;  // measurements tell what reads have received that did not end
+  bool counts_in_flight_ = false;  // measurements count the bytes of reads in flight
 
   Phase phase_ = Phase::kGrow;
   int base_limit_ = 0;      // the best number so far
@@ -94,15 +94,15 @@ class ConcurrencyController {
   double best_rate_ = 0;    // of all numbers while it grew; 0: it was compared with the present one
   int most_tried_ = 0;      // the number with which growing ended
   int epochs_to_hold_ = 0;  // before the next probe
-  int hold_epochs_ = 0;     // how long to hold after a probe that brought nothing
+  int hold_epochs_ = 0;     // to hold after a probe that brought nothing
   bool probe_up_ = false;
 
   std::uint64_t bytes_ = 0;   // of all reads that ended
   int warm_up_left_ = 0;      // reads that began under another number
   int reads_ = 0;             // of the epoch
-  int saturated_reads_ = 0;   // of them: the number was what bounded
+  int saturated_reads_ = 0;   // of them: the number was the bound
   double whole_bytes_ = 0;    // of the epoch's reads that were not small,
-  double whole_seconds_ = 0;  // and how long they took together
+  double whole_seconds_ = 0;  // and the time that they took together
   Measuring measuring_ = Measuring::kNothing;
   TimePoint start_{};  // of the epoch
   double start_used_ = 0;

@@ -1,4 +1,5 @@
-// The blocks of a stream in the order in which they were submitted, and what the consumer holds.
+// The blocks of a stream in the order in which they were submitted, and the memory that the
+// consumer holds.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +39,7 @@ class DeliveryQueue {
   // stop counting against the budget. Nothing changes if it throws.
   std::vector<Block> take_batch();
 
-  // Stops counting whatever was delivered.
+  // Stops counting everything that was delivered.
   void stop_counting_delivered();
 
  private:

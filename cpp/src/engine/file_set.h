@@ -37,7 +37,7 @@ class FileSet {
   std::shared_ptr<const FileState> at(std::uint32_t index) const EXCLUDES(mutex_);
   // Every file that was opened, and null for the others.
   FileTable all() const EXCLUDES(mutex_);
-  // Adds what the sources have to say, by topic.
+  // Adds the notes of the sources, by topic.
   void describe(std::map<std::string, std::string>* notes) const EXCLUDES(mutex_);
   // See find_files().
   Status find(Submission* submission) const EXCLUDES(mutex_);

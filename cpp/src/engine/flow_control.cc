@@ -15,7 +15,7 @@ constexpr std::uint64_t kTimesStaged = 2;  // a slot that is read into, one that
 constexpr double kManyRequests = 2e9;      // bytes per second: hundreds of reads of some MiB
 constexpr int kReadsBetween = 4;           // for each connection
 
-// A request costs its latency at the rate of a connection. Bounds, and what holds before the first
+// A request costs its latency at the rate of a connection. Bounds, and the values before the first
 // read has ended.
 constexpr std::uint64_t kLeastGap = 16 * kKiB;
 constexpr double kUsualLatency = 0.01;

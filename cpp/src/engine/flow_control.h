@@ -1,4 +1,5 @@
-// How many reads may be in flight, and how much they may have read ahead of the consumer.
+// The number of reads that may be in flight, and the bytes that they may read ahead of the
+// consumer.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +16,7 @@
 
 namespace streamer {
 
-// How a source is read.
+// The limits of reads of a source.
 struct SourceLimits {
   std::uint64_t chunk_bytes = 0;       // most bytes of one read
   std::uint64_t view_chunk_bytes = 0;  // of one prefault
@@ -38,8 +39,8 @@ struct SourceLimits {
 };
 
 // The policy of concurrency and of the window of memory. Both follow one number, the reads that the
-// controller, or the source, wants in flight. A state without threads, clocks or system calls:
-// whoever asks says what time it is.
+// controller, or the source, wants in flight. A state without threads, clocks or system calls: the
+// caller passes the time.
 class FlowControl {
  public:
   using TimePoint = Clock::time_point;
@@ -56,7 +57,7 @@ class FlowControl {
       source->second.limits.most_readers = most;
     }
   }
-  // Whether readers still have memory that the largest block needs.
+  // True if readers still have memory that the largest block needs.
   bool readers_exceed() const { return budget_->readers_exceed(); }
   const SourceLimits& limits(SourceKind kind) const { return sources_.at(kind).limits; }
   // Bytes of one read: more if the storage limits the rate of requests, or will do so soon, and
@@ -71,8 +72,8 @@ class FlowControl {
   // Raises an automatic memory limit by up to `bytes`, up to the window. False: it is reached.
   bool widen(SourceKind kind, std::uint64_t bytes);
 
-  // Raises an automatic memory limit to what the reads in flight and one more need of staging
-  // memory and connections, up to the window.
+  // Raises an automatic memory limit to the staging memory and connections that the reads in flight
+  // and one more need, up to the window.
   void make_room_to_stage(SourceKind kind);
 
   // Makes room for the largest block. kMemoryLimit if it is larger than an explicit limit.
@@ -82,13 +83,13 @@ class FlowControl {
   void view_scheduled(std::uint64_t bytes) { views_ahead_ += bytes; }
   void view_delivered(std::uint64_t bytes) { views_ahead_ -= bytes; }
 
-  // How many reads of the source may be in flight.
+  // Reads of the source that may be in flight.
   std::uint64_t reads(SourceKind kind) const {
     return static_cast<std::uint64_t>(sources_.at(kind).limits.most_reads());
   }
   // Fewer and larger reads of sources that have asked to slow down since the last call.
   void heed_refusals();
-  // Whether one more read of the source may begin.
+  // True if one more read of the source may begin.
   bool admits_read(SourceKind kind) const;
   // The largest gap between wanted bytes that a read of the source passes over: a larger one costs
   // more than another read, as far as reads have shown.
@@ -118,7 +119,7 @@ class FlowControl {
     double rate = 0;           // bytes per second of one read since then, about; 0: not known
   };
   std::uint64_t most_memory(const Source& source) const;
-  // Whether memory is enough for reads of `bytes`, as many as are wanted.
+  // True if memory is enough for reads of `bytes`, as many as are wanted.
   bool fits(const Source& source, std::uint64_t bytes) const;
   // False: they are as large as they may be, or became larger a short time ago.
   static bool enlarge_reads(Source* source);

@@ -18,7 +18,7 @@ namespace streamer {
 namespace {
 
 constexpr std::uint64_t kManyBytes = 128 * kMiB;
-// What a thread detaches at a time. Parts do not depend on the page size.
+// The bytes that a thread detaches at a time. Parts do not depend on the page size.
 constexpr std::uint64_t kPartBytes = kMiB;
 constexpr std::size_t kPartsOfAThread = 4;  // that are worth starting one
 constexpr std::size_t kMostThreads = 16;
@@ -67,7 +67,7 @@ class HeldViews::View {
   View(const View&) = delete;
   View& operator=(const View&) = delete;
 
-  // By whoever holds it, once.
+  // By its holder, once.
   void keep() {
     kept_ = true;
     kept_bytes_->fetch_add(size_, std::memory_order_relaxed);
@@ -179,7 +179,7 @@ class HeldViews::Detaching {
 
   std::size_t size() const { return parts_.size(); }
 
-  // Detaches parts until there are none, or until `go_on` says no.
+  // Detaches parts until there are none, or until `go_on` returns false.
   template <typename GoOn>
   void work(GoOn go_on) noexcept {
     while (go_on()) {
@@ -238,7 +238,7 @@ class HeldViews::Detaching {
 };
 
 Status HeldViews::detach(Entries entries, const std::function<bool()>& interrupted) {
-  std::vector<std::shared_ptr<View>> held;  // so that nobody drops them meanwhile
+  std::vector<std::shared_ptr<View>> held;  // so that no thread drops them meanwhile
   std::vector<Span> spans;
   Entries alive;
   for (Entry& entry : entries) {
@@ -278,7 +278,7 @@ Status HeldViews::detach(Entries entries, const std::function<bool()>& interrupt
     std::move(alive.begin(), alive.end(), std::back_inserter(kept_));
     return Status::error(Code::kCancelled, "interrupted");
   }
-  // What was changed before it was copied is as if it had been changed while it was read.
+  // A change before the copy counts as a change during the read.
   Status first;
   const Object* checked = nullptr;
   for (const Entry& entry : alive) {

@@ -1,4 +1,4 @@
-// The views of a stream that its consumer holds, and how they become memory of the process.
+// The views of a stream that its consumer holds, and their change into memory of the process.
 #pragma once
 
 #include <atomic>
@@ -23,23 +23,24 @@ class HeldViews {
 
   // The consumer has come back: a batch of views begins.
   void begin_batch() EXCLUDES(mutex_);
-  // The memory of a view of this batch, at `data`: whoever holds it holds the view.
+  // The memory of a view of this batch, at `data`: its holder holds the view.
   std::shared_ptr<void> hand_out(const std::shared_ptr<const Object>& object, std::uint64_t offset,
                                  std::uint64_t size, std::byte* data, Ownership ownership)
       EXCLUDES(mutex_);
 
-  // The consumer is told that `object` has changed: detaching need not tell it again. Whether this
-  // is the first time.
+  // The consumer is told that `object` has changed: detaching need not tell it again. True: this is
+  // the first time.
   bool tell(const Object* object) EXCLUDES(mutex_);
 
-  // Whether the consumer seems to keep what it gets: it holds many bytes of Ownership::kOwned that
-  // are older than two batches. Further views would only be copied later, too.
+  // True if the consumer seems to keep the views that it gets: it holds many bytes of
+  // Ownership::kOwned that are older than two batches. Further views would only be copied later,
+  // too.
   bool many_are_kept() const;
 
-  // Detaches what is held of Ownership::kOwned: everything, or all that is not of the object that
+  // Detaches the held views of Ownership::kOwned: all of them, or all but those of the object that
   // the present batch ends with: the consumer has come back from that batch, and left the others.
   // Shared by several threads, this one included. kChanged: see Stream::detach_views(). kCancelled:
-  // `interrupted` said so; what was not detached still is to be.
+  // `interrupted` returned true; the rest still is to be detached.
   Status detach_all(const std::function<bool()>& interrupted) EXCLUDES(detaching_, mutex_);
   Status detach_left(const std::function<bool()>& interrupted) EXCLUDES(detaching_, mutex_);
 
@@ -61,7 +62,7 @@ class HeldViews {
   const std::shared_ptr<std::atomic<std::uint64_t>> kept_bytes_ =
       std::make_shared<std::atomic<std::uint64_t>>(0);
 
-  Mutex detaching_;  // whoever detaches; not held by whoever hands out
+  Mutex detaching_;  // held while views are detached, not while one is handed out
   Mutex mutex_;
   Entries batch_ GUARDED_BY(mutex_);
   Entries batch_before_ GUARDED_BY(mutex_);

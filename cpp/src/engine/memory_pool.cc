@@ -40,12 +40,12 @@ MemoryPool::Pieces::node_type MemoryPool::make_node() {
 std::optional<MemoryPool::Reservation> MemoryPool::reserve(std::uint64_t bytes, Pages pages,
                                                            bool force) {
   const std::uint64_t capacity = capacity_for(bytes);
-  // Whatever may throw comes before anything is counted, and no destructor that takes a lock runs
-  // under one.
+  // Everything that may throw comes before anything is counted. No destructor that takes a lock
+  // runs under one.
   Reservation reservation(std::make_shared<Buffer>(shared_from_this()), pages);
   {
     const MutexLock lock(mutex_);
-    // What the caller keeps is not moved any more, and would have a mapping each.
+    // Buffers that the caller keeps are not moved any more, and would have a mapping each.
     if (left_ >= kFewLeft) reservation.place_ = Place::kContiguous;
     // Fresh pages cost more than reading bytes into them does, so that kept memory of other sizes
     // is split and joined first.
@@ -145,7 +145,7 @@ bool MemoryPool::take_fresh_locked(std::uint64_t capacity, bool force, Reservati
 }
 
 // Moves `bytes` of kept memory, or all of it, to `evicted`: of the smallest piece that has enough,
-// else of the largest ones. What is not needed of a piece stays.
+// else of the largest ones. The rest of a piece stays.
 void MemoryPool::evict_locked(std::uint64_t bytes, Pieces* evicted) {
   for (std::uint64_t freed = 0; freed < bytes && !kept_.empty();) {
     const std::uint64_t needed = bytes - freed;
@@ -213,7 +213,7 @@ void MemoryPool::unmap(const Pieces& pieces) {
   for (const auto& [size, data] : pieces) space_.unmap(data, size);
 }
 
-// Whether there was any.
+// True if there was any.
 bool MemoryPool::unmap_kept() {
   Pieces pieces;
   {

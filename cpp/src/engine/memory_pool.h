@@ -1,4 +1,4 @@
-// Host memory for blocks: reused while a stream lasts, owned by whoever holds it.
+// Host memory for blocks: reused while a stream lasts, owned by its holders.
 #pragma once
 
 #include <unistd.h>
@@ -23,16 +23,16 @@ class MemoryListener {
   virtual void memory_returned() = 0;
 };
 
-// Thread-safe. A buffer is allocated in two steps: reserve() decides where its memory comes from
-// and counts it against the budget, map() makes the system calls. Only the second step can take
-// long, and it holds no lock.
+// Thread-safe. A buffer is allocated in two steps: reserve() chooses its memory and counts it
+// against the budget, map() makes the system calls. Only the second step can take long, and it
+// holds no lock.
 //
 // A buffer outlives the pool. When its last owner drops it, the pool keeps its memory for reuse;
 // the memory is unmapped when the pool is closed or when the budget is needed for another size.
 class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
  public:
-  // What one use of a buffer counts for. It outlives the buffer, so that the count can be ended
-  // by somebody who does not keep the buffer alive.
+  // The count of one use of a buffer. It outlives the buffer, so that the count can be ended
+  // without an owner of the buffer.
   class Lease {
    private:
     friend class MemoryPool;
@@ -60,7 +60,7 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   // dropped before.
   void stop_counting(Lease& lease) EXCLUDES(mutex_);
 
-  // Unmaps what is kept for reuse; from now on nothing is kept.
+  // Unmaps the memory that is kept for reuse; from now on nothing is kept.
   void close() EXCLUDES(mutex_);
 
   // Bytes that a buffer of `bytes` counts for.
@@ -138,7 +138,7 @@ class MemoryPool::Reservation {
   ~Reservation() {
     if (buffer_ != nullptr) buffer_->pool_->abandon(this);
   }
-  // Whether map() has system calls to make.
+  // True if map() has system calls to make.
   bool needs_system_calls() const { return buffer_->data == nullptr || !discarded_.empty(); }
 
  private:
@@ -151,7 +151,7 @@ class MemoryPool::Reservation {
   Pages pages_;
   Place place_ = Place::kAligned;
   std::uint64_t capacity_ = 0;
-  std::uint64_t taken_ = 0;  // of the budget, besides what the pieces below count for
+  std::uint64_t taken_ = 0;  // of the budget, besides the pieces below
   Pieces parts_;             // become a part of the buffer
   Pieces discarded_;         // are unmapped before
 };

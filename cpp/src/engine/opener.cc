@@ -17,7 +17,7 @@
 
 namespace streamer {
 
-// Which of some tasks that run on workers have ended. Shared with them: a caller that is
+// The tasks that have ended, of some that run on workers. Shared with them: a caller that is
 // interrupted leaves first.
 class Opener::Latch {
  public:
@@ -31,7 +31,7 @@ class Opener::Latch {
     const MutexLock lock(mutex_);
     return ended_[task];
   }
-  // Whether `task` has ended, before `deadline`.
+  // True if `task` has ended before `deadline`.
   bool wait_until(std::size_t task, Clock::time_point deadline) {
     const MutexLock lock(mutex_);
     while (!ended_[task] && Clock::now() < deadline) changed_.wait_until(mutex_, deadline);
@@ -57,7 +57,7 @@ int affordable_by_descriptors() {
   return static_cast<int>(std::min<std::uint64_t>(descriptor_limit() / kDescriptorsEach, INT_MAX));
 }
 
-// What `operation` returns. A worker has nobody to throw to.
+// The status of `operation`. No exception may leave a worker.
 template <typename Operation>
 Status or_no_memory(Operation operation) {
   try {
@@ -98,7 +98,7 @@ struct Opener::Opening {
   std::vector<OpenedFile> opened;
   std::vector<SourceKind> kinds;  // a file of the hub may be one of the local cache
   std::vector<std::shared_ptr<const Object>> objects;
-  // Of each kind, those that wait until the first one has told how far the storage is.
+  // Of each kind, those that wait until the first one has told the latency.
   std::array<std::vector<std::size_t>, kSourceKinds> waiting;
   std::array<std::once_flag, kSourceKinds> first;
   std::size_t taken = 0;  // under the lock of the opener

@@ -46,7 +46,7 @@ class Opener {
   struct Reading;
   // Waits for one task.
   Status wait(Latch& latch, std::size_t task);
-  // How many workers may run tasks for the source: more, the longer a response takes.
+  // Workers that may run tasks for the source: more, the longer a response takes.
   int width(SourceKind kind, const Source& source) const;
   void add_open(const std::shared_ptr<Opening>& work, std::size_t index);
   static Status open_one(Opening& work, std::size_t index);

@@ -1,4 +1,4 @@
-// What the engine makes of its options.
+// Values that the engine derives from its options.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,8 @@
 
 namespace streamer {
 
-// The automatic memory limit: where it begins for a source that reads `window_bytes` ahead, and
-// how far it may follow the need. Less in a small container.
+// The automatic memory limit: its first value for a source that reads `window_bytes` ahead, and the
+// most that it may grow to. Less in a small container.
 struct AutomaticLimit {
   std::uint64_t first = 0;
   std::uint64_t most = 0;

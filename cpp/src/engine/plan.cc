@@ -80,7 +80,7 @@ Block form_block(const std::shared_ptr<Submission>& submission, std::uint32_t en
   block.entry = entry;
   block.first = first;
   const bool of_caller = ranges[first].destination != nullptr;
-  std::uint64_t packed = 0;  // bytes with what alignment adds
+  std::uint64_t packed = 0;  // bytes with padding
   for (std::size_t next = first; next < ranges.size(); ++next) {
     const Range& range = ranges[next];
     packed = round_up(packed, range.alignment) + range.size;
@@ -178,7 +178,7 @@ Block Plan::next() {
 }
 
 Chunk split_off(Chunk* chunk, std::uint64_t bytes) {
-  Chunk rest = *chunk;  // the only step that may throw: its lists have room for what follows
+  Chunk rest = *chunk;  // the only step that may throw: its lists have room for the rest
   rest.progress = nullptr;
   rest.offset += bytes;
   rest.size -= bytes;

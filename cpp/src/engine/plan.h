@@ -1,4 +1,4 @@
-// What a stream plans with: submissions are divided into blocks, blocks are read in chunks.
+// The parts of a stream's plan: submissions are divided into blocks, blocks are read in chunks.
 #pragma once
 
 #include <sys/uio.h>
@@ -35,7 +35,7 @@ struct FileState {
 };
 using FileTable = std::vector<std::shared_ptr<FileState>>;
 
-// Where the bytes of a block go.
+// The memory that the bytes of a block go to.
 enum class BlockMemory {
   kPool,    // a buffer of the engine
   kView,    // the object's own mapping
@@ -50,7 +50,7 @@ struct Submission {
   std::uint64_t max_chunk = ~std::uint64_t{0};  // most bytes of one read
   std::vector<FileRanges> entries;
   FileTable files;                         // of each entry
-  std::shared_ptr<const HeldViews> views;  // what the consumer holds; null: nobody counts
+  std::shared_ptr<const HeldViews> views;  // that the consumer holds; null: not counted
 };
 
 // Consecutive ranges of one entry, which are delivered together.
@@ -91,7 +91,7 @@ class Plan {
  public:
   // Checks all ranges. No block groups ranges to more than `max_group` bytes. kShortRead if a range
   // ends behind its object, kInvalid if an alignment is not a power of two up to 64. Bytes are
-  // viewed at most once: what a consumer writes to one range must not show in another. The files
+  // viewed at most once: a write of the consumer to one range must not show in another. The files
   // of a submission are planned with by one thread at a time.
   static Result<Plan> make(std::shared_ptr<Submission> submission, std::uint64_t max_group);
 
@@ -132,14 +132,14 @@ struct Chunk {
   std::uint64_t size = 0;
   std::vector<iovec> segments;  // host or device addresses, and gaps; one for a view
   struct Share {
-    Block* block;  // stays where it is until all its bytes are completed
+    Block* block;  // keeps its address until all its bytes are completed
     std::uint64_t bytes;
   };
   std::vector<Share> shares;               // of the bytes that are no gaps
   WorkerId worker = 0;                     // that reads it
   bool reading = true;                     // it counts among the reads in flight
   std::shared_ptr<ReadProgress> progress;  // null: not watched
-  int aborts = 0;                          // how often these bytes were taken from a slow read
+  int aborts = 0;                          // times that these bytes were taken from a slow read
 };
 
 // Leaves `chunk` its first `bytes` and returns the others.

@@ -62,7 +62,7 @@ bool ReadCursor::append(Block& block) {
     while (byte_ < range.size) {
       const std::uint64_t start = place_of(range, byte_);
       const std::uint64_t end = chunk_.offset + chunk_.size;
-      // A gap that nobody asked for ends the chunk, if a read of its own costs less.
+      // An unwanted gap ends the chunk, if a read of its own costs less.
       const bool inside = range.strides && byte_ > 0 && chunk_.size > 0;
       if (start < end || start - end > (inside ? gap_ : 0)) return false;
       if (start - end >= limit_ - chunk_.size) return false;

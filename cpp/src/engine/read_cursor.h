@@ -16,7 +16,7 @@ class ReadCursor {
  public:
   explicit ReadCursor(DeliveryQueue& blocks) : blocks_(blocks) {}
 
-  // Whether the cursor has passed every block.
+  // True if the cursor has passed every block.
   bool at_end() const {
     return blocks_.empty() || (blocks_.end() <= number_ && blocks_.all_formed());
   }
@@ -25,12 +25,12 @@ class ReadCursor {
   Block* block();
 
   // The chunk that is being formed. It belongs to one worker, which may have to find memory for the
-  // next block in between; nobody else moves the cursor meanwhile.
+  // next block in between; no other worker moves the cursor meanwhile.
   std::optional<WorkerId> owner() const { return owner_; }
   void claim(WorkerId worker) { owner_ = worker; }
   void release() { owner_.reset(); }
   bool started() const { return chunk_.size > 0; }
-  // Whether the bytes of `block` follow those of the chunk; the memory may still differ.
+  // True if the bytes of `block` follow those of the chunk; the memory may still differ.
   bool follows(const Block& block) const;
   bool same_memory(const Block& block) const { return block.memory == chunk_.memory; }
   // Starts a chunk at the cursor, in `block`, with at most `limit` bytes. Of strides it passes over

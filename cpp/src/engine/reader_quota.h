@@ -1,4 +1,4 @@
-// How many readers of each kind of storage the workers of a stream may have.
+// The readers of each kind of storage that the workers of a stream may have.
 #pragma once
 
 #include <algorithm>
@@ -21,9 +21,9 @@ struct ReaderSlot {
   bool in_use = false;
 };
 
-// A worker keeps its readers from one job to the next. Where a memory limit bounds their number,
-// there may be more workers than readers, because another kind of storage needs those: a worker
-// without a reader then gets that of a worker that does not use it. Thread-safe.
+// A worker keeps its readers from one job to the next. If a memory limit bounds their number, there
+// may be more workers than readers, because another kind of storage needs those: a worker without a
+// reader then gets that of a worker that does not use it. Thread-safe.
 class ReaderQuota {
  public:
   static constexpr int kNoLimit = std::numeric_limits<int>::max();
@@ -116,7 +116,7 @@ class ReaderQuota {
   struct Kind {
     int most = kNoLimit;
     std::uint64_t bytes = 0;        // that are counted here
-    std::uint64_t whole = 0;        // with what readers count themselves
+    std::uint64_t whole = 0;        // with those that readers count themselves
     int number = 0;                 // that there are, or are being made
     std::vector<ReaderSlot*> idle;  // has room for all of them
   };
@@ -126,7 +126,7 @@ class ReaderQuota {
     budget_.reader_ended(of.bytes);
     note_surplus_locked();
   }
-  // Whether a reader of the kind should end rather than be kept.
+  // True if a reader of the kind should end rather than be kept.
   bool ends_locked(const Kind& of) const REQUIRES(mutex_) {
     return of.number > of.most || (of.most == kNoLimit && budget_.readers_exceed());
   }

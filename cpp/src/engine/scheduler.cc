@@ -21,8 +21,8 @@ Scheduler::Actions Scheduler::actions_of(const Signals& signals) {
           signals.measure};
 }
 
-// Calls the core. Without memory it may have stopped anywhere: nobody sees that state before it is
-// cancelled.
+// Calls the core. Without memory it may have stopped anywhere: no caller sees that state before it
+// is cancelled.
 template <typename Operation>
 Scheduler::Actions Scheduler::ask_core(Operation operation, Tasks* dropped) {
   try {
@@ -52,7 +52,7 @@ void Scheduler::carry_out(const Actions& actions) noexcept {
   }
 }
 
-// Calls the core under the lock, and carries out what follows without it. False: without memory.
+// Calls the core under the lock, and carries out the actions without it. False: without memory.
 template <typename Operation>
 bool Scheduler::decide(Operation operation) noexcept {
   Tasks dropped;  // outlive the lock

@@ -1,4 +1,4 @@
-// Carries out what SchedulerCore decides: the lock, the clock, who waits and who is woken.
+// Carries out the decisions of SchedulerCore: the lock, the clock, waits and wake-ups.
 #pragma once
 
 #include <deque>
@@ -13,7 +13,7 @@
 
 namespace streamer {
 
-// What a worker does next: a task, or a chunk, or (neither) it ends.
+// The next job of a worker: a task, or a chunk, or (neither) its end.
 struct Job {
   WorkerPool::Task task;
   std::optional<Chunk> chunk;
@@ -21,7 +21,7 @@ struct Job {
 };
 
 // Thread-safe. Files and mappings are touched without its lock. Under it are decisions, allocations
-// of small lists, and what the lock and its condition variables need of the system. Tasks, and the
+// of small lists, and the system calls of the lock and its condition variables. Tasks, and the
 // memory of a step or a delivery, are dropped after it is released. If the system refuses memory
 // for the lists, the scheduler ends as by cancel() with kOutOfMemory.
 class Scheduler : public MemoryListener {
@@ -67,7 +67,7 @@ class Scheduler : public MemoryListener {
 
  private:
   using Tasks = std::list<WorkerPool::Task>;
-  // What follows from a call of the core, for when the lock is released.
+  // The actions that follow a call of the core, after the lock is released.
   struct Actions {
     bool consumer = false;
     CondVar* worker = nullptr;

@@ -10,8 +10,8 @@
 namespace streamer {
 namespace {
 
-// What a new connection reads first: a slow one should not delay for long what follows it in the
-// order.
+// The first read of a new connection: a slow one should not delay for long the bytes behind it in
+// the order.
 constexpr std::uint64_t kFirstRead = kMiB;
 constexpr std::chrono::milliseconds kBetweenChecks{50};
 
@@ -59,18 +59,18 @@ void SchedulerCore::start_worker(int wanted, Signals* signals) {
   if (signals->start) stragglers_.add_worker();
 }
 
-// Whether the consumer keeps the views that it gets.
+// True if the consumer keeps the views that it gets.
 bool SchedulerCore::consumer_keeps(const Block& block) {
   const HeldViews* const views = block.submission->views.get();
   return views != nullptr && views->many_are_kept();
 }
 
-// Whether workers have nothing to read although reads are in flight.
+// True if workers have nothing to read although reads are in flight.
 bool SchedulerCore::idle() const {
   return workers_.any_parked() && !stragglers_.any_requeued() && (full_ || cursor_.at_end());
 }
 
-// Whether a worker that asks now probably gets a chunk.
+// True if a worker that asks now probably gets a chunk.
 bool SchedulerCore::read_may_begin() {
   if (stragglers_.any_requeued()) return true;
   if (full_ || cursor_.owner()) return false;
@@ -101,7 +101,7 @@ Step SchedulerCore::next(WorkerId worker, TimePoint now, Signals* signals) {
   } else if (requeued != Requeued::kLeave) {
     step.chunk = stragglers_.take_requeued();
     begin_read(worker, now, &step);
-  } else if (workers_.has_tasks()) {  // what could be read has failed without a read
+  } else if (workers_.has_tasks()) {  // the rest has failed without a read
     begin_task(worker, &step);
   } else {
     park(worker, now, &step);
@@ -111,7 +111,7 @@ Step SchedulerCore::next(WorkerId worker, TimePoint now, Signals* signals) {
   return step;
 }
 
-// Workers call and start one another, so that nobody waits for all of them.
+// Workers call and start one another, so that no thread waits for all of them.
 void SchedulerCore::hand_on(Signals* signals) {
   const bool more = workers_.has_tasks() || read_may_begin();
   if (more || (stragglers_.watching() && !workers_.any_watches())) call_worker(signals);
@@ -151,12 +151,12 @@ void SchedulerCore::begin_read(WorkerId worker, TimePoint now, Step* step) {
   if (flow_.limits(chunk.kind).stragglers) stragglers_.began(&chunk, now);
 }
 
-// Gives `step` a chunk, or what has to be done first. False: no chunk can be formed now.
+// Gives `step` a chunk, or a step that has to come first. False: no chunk can be formed now.
 bool SchedulerCore::form_chunk(WorkerId worker, TimePoint now, Step* step, Signals* signals) {
   while (Block* const block = cursor_.block()) {
     const bool first = !cursor_.started();
     if (first ? !flow_.admits_read(block->file().kind) : !cursor_.follows(*block)) break;
-    if (!block->status.ok()) {  // what was not read yet fails without a read
+    if (!block->status.ok()) {  // unread bytes fail without a read
       fail_rest(*block, signals);
       continue;
     }
@@ -233,7 +233,7 @@ SchedulerCore::Placed SchedulerCore::place(Block& block, Step* step) {
   // Readers that are too many end with the jobs of their workers, which ask again then.
   const bool memory_comes = flow_.readers_exceed() && workers_.any_has_job();
   if (!reservation && starving && !memory_comes) {
-    // The consumer gets nothing before this block has memory: what it holds is its own.
+    // The consumer gets nothing before this block has memory: the memory that it holds is its own.
     queue_.stop_counting_delivered();
     reservation = pool_->reserve(block.data_bytes, pages, /*force=*/true);
   }
@@ -281,7 +281,7 @@ std::uint64_t SchedulerCore::chunk_limit(const Block& block, WorkerId worker) co
     return source.view_chunk_bytes - start % source.view_chunk_bytes;
   }
   const std::uint64_t chunk = flow_.chunk_bytes(block.file().kind);
-  // The last reads end together if they are small. More may follow for a device, where ranges come
+  // The last reads end together if they are small. More may follow for a device, whose ranges come
   // bit by bit.
   const std::uint64_t share =
       block.memory == BlockMemory::kDevice ? chunk : unread_bytes_ / flow_.reads(block.file().kind);

@@ -1,4 +1,4 @@
-// What a stream does next: the decisions, without what carries them out.
+// The decisions of a stream, without the threads and locks that carry them out.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,7 @@
 
 namespace streamer {
 
-// What the owner of the threads does after a call, without a lock.
+// Actions of the owner of the threads after a call, without a lock.
 struct Signals {
   bool consumer = false;              // wake the consumer
   std::optional<WorkerId> worker;     // wake this worker
@@ -27,7 +27,7 @@ struct Signals {
   std::optional<SourceKind> measure;  // the processors, then call measured()
 };
 
-// What a worker does next.
+// The next step of a worker.
 struct Step {
   enum class Kind {
     kEnd,    // nothing any more
@@ -41,8 +41,7 @@ struct Step {
   Chunk chunk;
   struct Placing {
     Block* block = nullptr;  // the scheduler's; the worker does not touch it
-    // Either a question: whether these bytes are handed out as a part of the object's view, by
-    // Object::acquire_view();
+    // Either a request for these bytes as a part of the object's view, by Object::acquire_view();
     std::shared_ptr<const Object> object;
     std::uint64_t offset = 0;
     std::uint64_t bytes = 0;
@@ -67,15 +66,15 @@ struct SchedulerTimes {
 // nothing here blocks, reads a clock, starts a thread or makes a system call. Scheduler drives it
 // with a lock, threads and the clock of the system; a simulation drives it in virtual time.
 //
-// It decides; its parts keep the state: DeliveryQueue the blocks in order and what the consumer
-// holds, ReadCursor where reading is and the chunk that is formed, WorkerPool the workers and
-// tasks, StragglerPolicy slow reads, FlowControl how much may be in flight, WaitTimes the reasons
-// of pauses.
+// It decides; its parts keep the state: DeliveryQueue the blocks in order and the memory that the
+// consumer holds, ReadCursor the position of reading and the chunk that is formed, WorkerPool the
+// workers and tasks, StragglerPolicy slow reads, FlowControl the limits of reads in flight,
+// WaitTimes the reasons of pauses.
 //
 // Blocks are delivered in the order in which they were added. A block gets memory when its first
 // chunk is formed, and a chunk never reaches into a block that has none. If nothing is in flight
-// and the next block to deliver has no memory, it gets some even if the budget is full: what the
-// consumer holds is its own then.
+// and the next block to deliver has no memory, it gets some even if the budget is full: the memory
+// that the consumer holds is its own then.
 //
 // If a call throws std::bad_alloc, the state serves for nothing but cancel() and delivery of its
 // reason.
@@ -107,7 +106,7 @@ class SchedulerCore {
   // All bytes of the chunk were read or failed.
   void complete(const Chunk& chunk, const Status& status, const ReadReport& report, TimePoint now,
                 Signals* signals);
-  // The chunk was read, but its bytes are not where they belong yet: `reading` is cleared before
+  // The chunk was read, but its bytes are not in their destination yet: `reading` is cleared before
   // complete().
   void read_ended(const Chunk& chunk, const ReadReport& report, TimePoint now, Signals* signals);
   // The unread tail of a chunk that was aborted. A worker at full speed reads it, if there is one.
@@ -130,7 +129,7 @@ class SchedulerCore {
 
   void memory_returned(Signals* signals);
 
-  // Workers end. Returns the tasks that nobody runs any more.
+  // Workers end. Returns the tasks that no worker runs any more.
   std::list<WorkerPool::Task> cancel();
   bool cancelled() const { return cancelled_; }
 

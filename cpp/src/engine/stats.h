@@ -30,7 +30,7 @@ class StatsCollector {
   Stats stats_ GUARDED_BY(mutex_);
 };
 
-// What bounded a load that took `seconds`: see Stats::bound.
+// The bound of a load that took `seconds`: see Stats::bound.
 std::string bounded_by(double seconds, const SchedulerTimes& times);
 
 }  // namespace streamer

@@ -9,7 +9,7 @@ namespace streamer {
 namespace {
 
 constexpr std::chrono::milliseconds kBetweenChecks{10};
-constexpr double kSlack = 0.1;         // seconds; what takes less longer than usual does not matter
+constexpr double kSlack = 0.1;         // seconds; a smaller delay than this does not matter
 constexpr double kSlackIdle = 0.05;    // the same when everybody waits for it
 constexpr double kTimesTypical = 2;    // the rest of a straggler would take so many whole reads
 constexpr int kFreshFactor = 2;        // times longer for a connection that still gets faster,
@@ -94,7 +94,7 @@ void StragglerDetector::judge(Read* read, const Typical& typical, bool idle, Tim
   const auto left = static_cast<double>(read->bytes - received);
   const double another = idle ? typical.seconds(read->bytes - received) : usual;
   if (left <= rate * (kTimesTypical * another + slack)) return;
-  // What is on its way is lost, and the next connection begins slowly.
+  // Bytes on their way are lost, and the next connection begins slowly.
   const double waste = std::min(left, static_cast<double>(kLeastWaste) + rate * typical.waited);
   if (rate > kTrickle * typical.rate) {
     const double allowed =

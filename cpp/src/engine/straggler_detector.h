@@ -13,21 +13,21 @@
 
 namespace streamer {
 
-// Aborts stragglers: their unread tail is for another connection. What aborts waste, bytes on their
-// way and a new connection, is a small part of what the reads bring. Not thread-safe.
+// Aborts stragglers: their unread tail is for another connection. The waste of aborts, bytes on
+// their way and a new connection, is a small part of the bytes that reads bring. Not thread-safe.
 class StragglerDetector {
  public:
   using TimePoint = Clock::time_point;
 
-  // `aborts`: how often the bytes of this read were taken from another one.
+  // `aborts`: the times that the bytes of this read were taken from another one.
   void began(std::shared_ptr<ReadProgress> progress, std::uint64_t bytes, int aborts,
              TimePoint now);
   // `waited`: seconds until responses began. No effect if the read is not watched.
   void ended(const ReadProgress* progress, double waited, TimePoint now);
   // Aborts the reads that lag. `idle`: workers have nothing to read, since nothing is left or since
-  // what was read fills the memory, so that everybody waits for the slowest read.
+  // bytes that were read fill the memory, so that everybody waits for the slowest read.
   void check(bool idle, TimePoint now);
-  // Whether enough reads ended to compare with.
+  // True if enough reads ended to compare with.
   bool typical_known() const { return recent_.size() >= kLeastRecent; }
   bool watching() const { return !reads_.empty(); }
   // Received by the reads that have not ended.

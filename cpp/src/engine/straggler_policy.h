@@ -1,4 +1,4 @@
-// What becomes of reads that are far slower than the others, and of the workers that had them.
+// The treatment of reads that are far slower than the others, and of the workers that had them.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace streamer {
 
-// A state without threads, clocks or system calls: whoever asks says what time it is.
+// A state without threads, clocks or system calls: the caller passes the time.
 //
 // The unread tail of an aborted chunk is requeued. There are never two reads that write to the same
 // bytes, and no byte is read twice.
@@ -39,15 +39,15 @@ class StragglerPolicy {
   bool any_requeued() const { return !requeued_.empty(); }
   Chunk take_requeued();
 
-  // Whether the worker's connection is not at its full speed yet, while those of others are.
+  // True if the worker's connection is not at its full speed yet, while those of others are.
   bool ramps_up(WorkerId worker) const { return detector_.typical_known() && !ramped_up_[worker]; }
-  // Whether the worker's connection has brought nothing yet.
+  // True if the worker's connection has brought nothing yet.
   bool begins(WorkerId worker) const { return !ramped_up_[worker]; }
 
  private:
   StragglerDetector detector_;
   std::deque<Chunk> requeued_;
-  std::vector<char> ramped_up_;  // by worker: whether its last watched read ended by itself
+  std::vector<char> ramped_up_;  // by worker: true if its last watched read ended by itself
 };
 
 }  // namespace streamer

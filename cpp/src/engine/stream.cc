@@ -81,12 +81,12 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
     cancel();
     try {
       (void)detach_views();
-    } catch (const std::bad_alloc&) {  // the views stay what they are
+    } catch (const std::bad_alloc&) {  // the views stay views
     }
     threads_.end(writes_);
   }
 
-  // Whether this is another process than the one that made the stream.
+  // True if this is another process than the one that made the stream.
   bool foreign() const { return getpid() != process_; }
 
   void cancel() noexcept {
@@ -236,7 +236,7 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
   return submissions_++;
 }
 
-// What becomes ready is lost if there is no memory to describe it.
+// Ready blocks are lost if there is no memory to describe them.
 Result<Batch> Stream::Impl::next(milliseconds timeout) try {
   const Clock::time_point deadline = after(timeout);
   if (Status status = lost_pages(); !status.ok()) return status;
@@ -349,7 +349,7 @@ Status forked() {
       .with_hint("Open a new one in the child");
 }
 
-// What `operation` returns, with an exception for memory as a status.
+// The result of `operation`, with an exception for memory as a status.
 template <typename Operation>
 auto guarded(Operation operation) -> decltype(operation()) {
   try {

@@ -9,10 +9,10 @@
 namespace streamer {
 
 // Bytes of the object from the first one of `range` to behind the last one. Nothing if the strides
-// do not make up the size, overlap, or reach behind what 64 bits count.
+// do not make up the size, overlap, or reach behind the range of 64 bits.
 std::optional<std::uint64_t> extent(const Range& range);
 
-// Where byte `position` of `range` stands in the object.
+// The offset in the object of byte `position` of `range`.
 std::uint64_t place_of(const Range& range, std::uint64_t position);
 
 // Bytes from `position` on that follow one another in the object.

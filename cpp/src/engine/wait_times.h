@@ -1,11 +1,11 @@
-// What a load waited for, and how long.
+// The waits of a load, by their reason.
 #pragma once
 
 #include "base/clock.h"
 
 namespace streamer {
 
-// A state without a clock: whoever asks says what time it is.
+// A state without a clock: the caller passes the time.
 class WaitTimes {
  public:
   using TimePoint = Clock::time_point;

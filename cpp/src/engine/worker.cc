@@ -35,14 +35,14 @@ class WriteGuard {
   std::atomic<int>* const writes_;
 };
 
-// Whether the caller gave something that keeps all destinations of the chunk alive.
+// True if the caller gave something that keeps all destinations of the chunk alive.
 bool kept(const Chunk& chunk) {
   return std::all_of(chunk.shares.begin(), chunk.shares.end(), [](const Chunk::Share& share) {
     return share.block->submission->entries[share.block->entry].keep != nullptr;
   });
 }
 
-// Reports what came of a chunk, in any thread.
+// Reports the result of a chunk, in any thread.
 void finish(const WorkerContext& context, const Chunk& chunk, Status status,
             const ReadReport& report) noexcept {
   try {
@@ -81,7 +81,7 @@ class SlotGuard {
 // A chunk that was read and is on its way to a device.
 struct Copy {
   Chunk chunk;
-  // What keeps the destinations alive: longer than their blocks, if the copy does not end.
+  // They keep the destinations alive: longer than their blocks, if the copy does not end.
   std::vector<std::shared_ptr<Submission>> submissions;
   ReadReport report;
   std::optional<WriteGuard> guard;
@@ -174,7 +174,7 @@ Status Worker::read(Chunk& chunk, ReadReport* report, bool* copied_later) {
   return read_bytes(chunk, *reader, chunk.segments, report);
 }
 
-// What an aborted read did not get is a chunk of its own from then on.
+// The missing bytes of an aborted read are a chunk of their own from then on.
 Status Worker::read_bytes(Chunk& chunk, Reader* reader, std::span<const iovec> segments,
                           ReadReport* report) {
   report->progress = chunk.progress.get();
@@ -186,7 +186,8 @@ Status Worker::read_bytes(Chunk& chunk, Reader* reader, std::span<const iovec> s
   return status;
 }
 
-// Reads what `chunk` wants to consecutive memory from `slot` on, as a copy to the device takes it.
+// Reads the bytes that `chunk` wants to consecutive memory from `slot` on, as a copy to the device
+// takes them.
 Status Worker::read_packed(Chunk& chunk, Reader* reader, std::byte* slot, ReadReport* report) {
   std::vector<iovec> staged = chunk.segments;
   for (iovec& segment : staged) {
@@ -211,7 +212,7 @@ Status Worker::read_to_device(Chunk& chunk, Reader* reader, ReadReport* report,
       return {};
     }
   }
-  // Whatever may throw comes before the copy.
+  // Everything that may throw comes before the copy.
   auto copy = std::make_shared<Copy>();
   for (const Chunk::Share& share : chunk.shares) {
     if (copy->submissions.empty() || copy->submissions.back() != share.block->submission) {

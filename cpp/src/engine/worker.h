@@ -1,4 +1,4 @@
-// What a worker thread does: it runs tasks, and reads chunks over connections of its own.
+// A worker thread: it runs tasks, and reads chunks over connections of its own.
 #pragma once
 
 #include <array>
@@ -15,7 +15,7 @@
 
 namespace streamer {
 
-// What the workers of a stream share. It outlives them.
+// The shared state of the workers of a stream. It outlives them.
 struct WorkerContext {
   FileSet& files;
   Scheduler& scheduler;
@@ -32,20 +32,20 @@ class Worker {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  // The worker that this thread is. Only tasks may ask.
+  // The worker of this thread. Only tasks may ask.
   static Worker& current();
 
   // Works until the scheduler ends it.
   void run();
   // A connection to a source, until this job ends.
   Result<Reader*> reader(SourceKind kind);
-  // Closes the connections: an operation ended by an exception, in a state that nobody knows.
+  // Closes the connections: an operation ended by an exception, in an unknown state.
   void drop_readers() noexcept;
 
  private:
   void end_job() noexcept;
   void serve(Chunk& chunk) noexcept;
-  // `*copied_later`: the bytes are on their way to a device, and somebody else reports the chunk.
+  // `*copied_later`: the bytes are on their way to a device, and another thread reports the chunk.
   Status read(Chunk& chunk, ReadReport* report, bool* copied_later);
   Status read_packed(Chunk& chunk, Reader* reader, std::byte* slot, ReadReport* report);
   Status read_to_device(Chunk& chunk, Reader* reader, ReadReport* report, bool* copied_later);

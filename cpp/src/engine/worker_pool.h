@@ -1,4 +1,4 @@
-// How many workers there are, which of them are parked, and the tasks that they run beside reads.
+// The workers of a stream, those of them that are parked, and the tasks that they run beside reads.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@
 
 namespace streamer {
 
-// A state without threads, clocks or system calls: it decides, somebody else starts and wakes.
+// A state without threads, clocks or system calls: it decides, and its caller starts and wakes.
 //
 // A worker is running, parked, or called: chosen to be woken, and not back yet. A worker that comes
 // back sees everything that happened meanwhile, and calls the next one if there is more to do.
@@ -21,13 +21,13 @@ class WorkerPool {
  public:
   using Task = std::function<void()>;
 
-  // `width`: how many workers tasks may occupy.
+  // `width`: the workers that tasks may occupy.
   void add_task(Task task, int width);
   bool has_tasks() const { return !tasks_.empty(); }
   std::list<Task> drop_tasks() { return std::exchange(tasks_, {}); }
-  // How many workers the tasks that wait may occupy.
+  // The workers that the waiting tasks may occupy.
   int task_width() const { return tasks_.empty() ? 0 : task_width_; }
-  // Whether a task comes next. While reads wait, too, tasks occupy at most half of the workers; a
+  // True if a task comes next. While reads wait, too, tasks occupy at most half of the workers; a
   // single worker alternates.
   bool task_is_next(bool reads_wait) const;
   Task take_task(WorkerId worker);
@@ -35,7 +35,7 @@ class WorkerPool {
   void begin_job(WorkerId worker);
   bool any_has_job() const { return in_jobs_ > 0; }
 
-  // Chooses to start one more worker if nobody is parked and there are fewer than `wanted`.
+  // Chooses to start one more worker if no worker is parked and there are fewer than `wanted`.
   std::optional<WorkerId> start(int wanted);
   // A worker could not be started: no more than the present ones are tried from now on.
   void not_started();
@@ -49,7 +49,7 @@ class WorkerPool {
   bool any_parked() const { return !parked_.empty(); }
   bool any_watches() const { return watcher_.has_value(); }
 
-  // Whether a worker that `suits` is running: it asks again when it has done what it does.
+  // True if a worker that `suits` is running: it asks again when its job has ended.
   template <typename Suits>
   bool any_runs_that(Suits suits) const {
     for (WorkerId id = 0; id < static_cast<WorkerId>(states_.size()); ++id) {
@@ -60,7 +60,7 @@ class WorkerPool {
 
   // The worker to wake, of those that are parked; none if one is called already.
   std::optional<WorkerId> call();
-  // Sees to it that a worker that `suits` is called: one that is called already, or a parked one,
+  // Ensures that a worker that `suits` is called: one that is called already, or a parked one,
   // which `*worker` gets. False: there is none.
   template <typename Suits>
   bool call_one_that(Suits suits, std::optional<WorkerId>* worker) {

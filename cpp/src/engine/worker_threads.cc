@@ -14,7 +14,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kEndWithin{500};
-constexpr milliseconds kBetweenLooks{20};  // at the writes, whose end nobody reports
+constexpr milliseconds kBetweenLooks{20};  // at the writes, whose end is not reported
 
 }  // namespace
 

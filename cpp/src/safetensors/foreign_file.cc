@@ -34,7 +34,7 @@ constexpr Magic kMagics[] = {
     {"BZh"sv, {"compressed with bzip2"sv, kUnpack}},
 };
 
-// What a server or a tool wrote in place of the file, as text.
+// Text that a server or a tool wrote in place of the file.
 std::optional<ForeignFile> recognise_text(std::string_view first_bytes) {
   constexpr std::size_t kLooked = 64;
   const std::string start = lower(trim(first_bytes.substr(0, kLooked)));

@@ -54,7 +54,7 @@ Status not_safetensors(std::string message, const ForeignFile& file) {
 std::string shown(std::string_view text) { return cut_text(text, kShownText); }
 std::string named(std::string_view tensor) { return "tensor '" + shown(tensor) + "'"; }
 
-// Memory that stays where it is while more is added.
+// Memory that keeps its address while more is added.
 template <typename T>
 class Arena {
  public:
@@ -100,7 +100,7 @@ class Parser {
 
   Status parse(std::string_view first_bytes) {
     const bool read = document();
-    // What is wrong with the text as a whole comes before what is wrong with a part.
+    // An error of the text as a whole comes before an error of a part.
     if (!read || reader_.has_non_ascii()) {
       const std::size_t position = find_invalid_utf8(text_);
       if (position != std::string_view::npos) {
@@ -128,7 +128,7 @@ class Parser {
     return damaged("the header is not valid JSON: " + error);
   }
 
-  // Notes what is wrong, though it is JSON, and stops the reading.
+  // Notes an error of well-formed JSON, and stops the reading.
   bool fail(std::string message) {
     problem_ = damaged(std::move(message));
     return false;

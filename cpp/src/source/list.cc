@@ -60,8 +60,8 @@ Result<std::vector<ListedObject>> list_until_cancelled(const std::string& prefix
   return found;
 }
 
-// Runs `work` on a thread of its own, and cancels it once `interrupted` says so, which is asked on
-// the thread of the caller only.
+// Runs `work` on a thread of its own, and cancels it once `interrupted` returns true, which is
+// called on the thread of the caller only.
 template <typename Work>
 void run_interruptibly(CancelToken* cancel, const std::function<bool()>& interrupted, Work work) {
   std::mutex mutex;
@@ -87,7 +87,7 @@ void run_interruptibly(CancelToken* cancel, const std::function<bool()>& interru
   worker.join();
 }
 
-// What `work` finds, unless `options` interrupt it. `path` is for errors.
+// The result of `work`, unless `options` interrupt it. `path` is for errors.
 template <typename T, typename Work>
 Result<T> interruptible(const std::string& path, const Options& options, const Work& work) {
   CancelToken cancel;

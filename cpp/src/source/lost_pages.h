@@ -5,11 +5,11 @@
 
 namespace streamer {
 
-// How often a thread of the process touched such a page and was given zeros. Object::unchanged() of
+// The number of times that a thread touched such a page and was given zeros. Object::unchanged() of
 // that file is an error from then on.
 std::uint64_t lost_page_count();
 
-// Keeps noticing them, whatever signal handlers the program has installed since. Cheap.
+// Keeps noticing them, even if the program has installed signal handlers since. Cheap.
 void renew_view_guards();
 
 }  // namespace streamer

@@ -1,4 +1,4 @@
-// Where bytes come from. A Source is one kind of storage as one stream sees it; each worker thread
+// The origin of bytes. A Source is one kind of storage as one stream sees it; each worker thread
 // owns a Reader of it, which is its connection.
 #pragma once
 
@@ -20,42 +20,43 @@
 
 namespace streamer {
 
-// What a source wants to have in flight now. It changes while the source is read.
+// The reads that a source wants to have in flight now. It changes while the source is read.
 struct WantedReads {
   std::atomic<int> number{1};
   std::atomic<std::uint64_t> most_bytes{std::numeric_limits<std::uint64_t>::max()};  // of one
 };
 
-// What the engine plans with.
+// The properties that the engine plans with.
 struct SourceTraits {
   bool remote = false;                 // requests over a network: adaptive concurrency
   std::uint64_t chunk_bytes = 0;       // preferred size of one read
   std::uint64_t max_chunk_bytes = 0;   // to which reads may grow; 0: they do not
   std::uint64_t view_chunk_bytes = 0;  // of one prefault(): parts end at multiples of it
   std::uint64_t min_chunk_bytes = 0;   // the least that a setting may choose
-  std::uint64_t window_bytes = 0;      // memory that keeps it busy, if nobody sets a limit
+  std::uint64_t window_bytes = 0;      // memory that keeps it busy, if no limit is set
   // Of a source that finds out itself. Null: the engine finds the number, between the following
   // two.
   std::shared_ptr<const WantedReads> reads;
-  int initial_concurrency = 0;  // where adaptive concurrency starts
+  int initial_concurrency = 0;  // start of adaptive concurrency,
   int max_concurrency = 0;      // and the most that it may reach
-  // How often the storage has asked to slow down so far; counted while reads go on. Null: it never
-  // does.
+  // The number of times that the storage has asked to slow down; counted while reads go on. Null:
+  // it never does.
   std::shared_ptr<const std::atomic<std::uint64_t>> refusals;
   double target_rate = 0;          // bytes per second that the user expects; 0: not said
   int open_concurrency = 0;        // objects opened at once if storage is far; 0: as reads
   std::uint64_t reader_bytes = 0;  // most memory that each reader holds (transport buffers)
-  // Of these, what a reader counts itself, by MemoryBudget::take_for_reader(), once it holds it.
+  // Of these, the bytes that a reader counts itself, by MemoryBudget::take_for_reader(), once it
+  // holds them.
   std::uint64_t counted_by_reader = 0;
   bool stragglers = false;  // slow reads may be aborted; see ReadProgress
-  bool skips_gaps = false;  // a read passes over what it need not read, at no cost
+  bool skips_gaps = false;  // a read passes over unwanted bytes, at no cost
 };
 
 // The mapping behind views of an object. It outlives the object for as long as a view is held.
 class ViewMapping {
  public:
   virtual ~ViewMapping() = default;
-  // Takes back what Object::acquire_view() gave: it will not be touched any more. By any thread,
+  // Takes back memory of Object::acquire_view(): it will not be touched any more. By any thread,
   // also of a forked child.
   virtual void release_view(std::uint64_t offset, std::uint64_t size) = 0;
 };
@@ -73,25 +74,25 @@ class Object {
   // The object's bytes in the address space, aligned to 64, or null if they can't be there.
   // Only addresses that Reader::prefault() made present may be touched.
   virtual std::byte* view() const { return nullptr; }
-  // Whether [offset, offset + size) is better handed out as a part of the view than read: then
+  // True if [offset, offset + size) is better handed out as a part of the view than read: then
   // ViewMapping::release_view() follows. Asked once per block, when its turn comes; cheap.
   virtual bool acquire_view(std::uint64_t /*offset*/, std::uint64_t /*size*/) const {
     return view() != nullptr;
   }
-  // What view() belongs to; null if the object itself keeps it.
+  // The owner of view(); null if the object itself keeps it.
   virtual std::shared_ptr<ViewMapping> mapping() const { return nullptr; }
   // Puts memory of the process, of the same content, in the place of a part of the view. From then
-  // on whoever changes the object does not change the part, and nobody can take it away. Offset and
-  // size are whole pages; the last page may reach behind the end. `memory` is a fresh mapping of
-  // that size, which this call uses up. Other threads may read, write and drop parts of the view
-  // meanwhile, but for two calls of overlapping parts. An error says that some of it may be lost.
+  // on a change of the object does not change the part, and can't take it away. Offset and size are
+  // whole pages; the last page may reach behind the end. `memory` is a fresh mapping of that size,
+  // which this call uses up. Other threads may read, write and drop parts of the view meanwhile,
+  // but for two calls of overlapping parts. An error says that some of it may be lost.
   virtual Status detach_view(std::uint64_t offset, std::uint64_t size, std::byte* memory) const;
   // A descriptor for O_DIRECT, for devices that read files by themselves; -1: none.
   virtual int device_fd() const { return -1; }
   // Tells that ranges will be read once, into memory that is not the process's: there is no use in
   // keeping them in the page cache.
   virtual void advise_read_once() const {}
-  // Whether the object is still what was opened; cheap, called once per delivered batch.
+  // Not ok if the object was changed since it was opened; cheap, called once per delivered batch.
   virtual Status unchanged() const { return {}; }
 
  private:
@@ -100,7 +101,7 @@ class Object {
   std::string version_;
 };
 
-// How far away storage is.
+// The distance to storage.
 struct Proximity {
   double latency = 0;  // seconds from a request to the first byte, the least so far; 0: unknown
 };
@@ -110,21 +111,21 @@ struct Opened {
   std::uint64_t prefix_size = 0;  // bytes written to the prefix buffer
 };
 
-// What a read in flight tells whoever watches it, and what it is told.
+// The messages between a read in flight and its watcher.
 struct ReadProgress {
   std::atomic<std::uint64_t> received{0};  // the first so many bytes are there
   std::atomic<bool> fresh{false};          // over a connection that was opened for it
   std::atomic<bool> pausing{false};        // between two attempts
-  std::atomic<bool> aborted{false};        // end soon, with what is there
+  std::atomic<bool> aborted{false};        // end soon, with the bytes that are there
 };
 
-// How a read was served.
+// The report of a read.
 struct ReadReport {
   const char* strategy = "";
   std::uint64_t retries = 0;
   double seconds = 0;                // that requests took
   double waited = 0;                 // of them, until responses began
-  ReadProgress* progress = nullptr;  // set by the caller; null: nobody watches
+  ReadProgress* progress = nullptr;  // set by the caller; null: not watched
   std::uint64_t missing = 0;         // bytes at the end that an aborted read did not get
   std::uint64_t skipped = 0;         // bytes of gaps that were not read
 };
@@ -143,8 +144,9 @@ class Reader {
                                      std::span<std::byte> prefix) {
     return open(path, prefix);
   }
-  // Where `path` is read or, as a directory, listed: a file or directory with a copy of it (hf://
-  // paths), else `path` itself. All copies of a source are of one snapshot. May ask the storage.
+  // The place that `path` is read from or, as a directory, listed at: a file or directory with a
+  // copy of it (hf:// paths), else `path` itself. All copies of a source are of one snapshot. May
+  // ask the storage.
   virtual Result<std::string> local_copy(const std::string& path, bool /*directory*/) {
     return path;
   }
@@ -155,7 +157,7 @@ class Reader {
   // Makes [offset, offset + size) of object.view() present in memory.
   virtual Status prefault(const Object& object, std::uint64_t offset, std::uint64_t size,
                           ReadReport* report);
-  // How `path`, of an object or a directory, is reached. kInvalid if nothing is in between.
+  // The way to `path`, of an object or a directory. kInvalid if nothing is in between.
   virtual Result<Access> access(const std::string& path);
   // Calls `found` for every object below the directory `prefix`, in no order.
   virtual Status list(const std::string& prefix, bool recursive, const ListCallback& found) = 0;
@@ -166,13 +168,13 @@ class Source {
   virtual ~Source() = default;
   virtual const SourceTraits& traits() const = 0;
   virtual Result<std::unique_ptr<Reader>> make_reader() = 0;  // thread-safe
-  // As seen by what was opened so far.
+  // As seen by the objects opened so far.
   virtual Proximity proximity() const { return {}; }
-  // Adds what the statistics should say, by topic. Thread-safe.
+  // Adds notes for the statistics, by topic. Thread-safe.
   virtual void describe(std::map<std::string, std::string>* /*notes*/) const {}
 };
 
-// What a source is made from. All outlive its readers.
+// The arguments of a source. All outlive its readers.
 struct SourceContext {
   const Options& options;
   const CancelToken& cancel;

@@ -29,7 +29,7 @@ struct Row {
   std::array<std::string_view, kMostSchemes> schemes;     // in lower case; unused ones are empty
   Maker make;                                             // null: this build leaves the kind out
   std::string (*key)(const std::string& path) = nullptr;  // object_key(); null: after the container
-  bool (*claims)(const std::string& path) = nullptr;      // whether it serves a URL of another row
+  bool (*claims)(const std::string& path) = nullptr;      // true: it serves a URL of another row
   bool (*sign)(const std::string& container) = nullptr;   // settings_sign(); null: they never do
   // at_version(); null: an object has a version of its own.
   std::string (*at)(const std::string& path, const std::string& version) = nullptr;

@@ -1,5 +1,5 @@
-// The arithmetic of cyclic redundancy checks whose bits are reversed: what CRC-32C and CRC-64/NVME
-// have in common.
+// The arithmetic of cyclic redundancy checks whose bits are reversed: the common part of CRC-32C
+// and CRC-64/NVME.
 #pragma once
 
 #include <array>
@@ -40,7 +40,7 @@ class Crc {
     return crc;
   }
 
-  // The checksum of `data`, or of what `crc` is the checksum of followed by `data`.
+  // The checksum of `data`, or of the bytes with the checksum `crc` followed by `data`.
   static Word checksum(std::span<const std::byte> data, Word crc) { return ~feed(~crc, data); }
 
   // The checksum of A followed by B, from those of A and of B, which has `size_b` bytes.

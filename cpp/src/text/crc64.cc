@@ -17,9 +17,9 @@ using Nvme = Crc<std::uint64_t, 0x9A6C9329AC4BC9B5>;
 #if defined(__x86_64__)
 #define STREAMER_FOLD_TARGET __attribute__((target("pclmul,sse2")))
 
-// 16 bytes of the data are a polynomial H x^64 + L: H is in the first half of the register, and
-// what comes first has the highest power. A product without carries of two halves is x times too
-// small in this order of bits, so that both factors are x times too large.
+// 16 bytes of the data are a polynomial H x^64 + L: H is in the first half of the register, and the
+// first bit has the highest power. A product without carries of two halves is x times too small in
+// this order of bits, so that both factors are x times too large.
 template <int kBits>
 STREAMER_FOLD_TARGET inline __m128i times_power(__m128i value) {
   constexpr std::uint64_t kHigh = Nvme::power(kBits + 63);
@@ -59,7 +59,7 @@ STREAMER_FOLD_TARGET std::uint64_t fold(std::uint64_t crc, const std::byte* at, 
   for (std::size_t k = 1; k < kLanes; ++k) {
     all = _mm_xor_si128(times_power<8 * kLane>(all), lanes[k]);
   }
-  // What is left of all that came before has the same checksum as it.
+  // This rest has the same checksum as all bytes before `at`.
   std::array<std::byte, kLane> rest;  // NOLINT: filled by the store
   _mm_storeu_si128(reinterpret_cast<__m128i*>(rest.data()), all);
   return Nvme::feed(Nvme::feed(0, rest), {at, size});

@@ -7,7 +7,7 @@
 
 namespace streamer {
 
-// The checksum of `data`, or of what `crc` is the checksum of followed by `data`.
+// The checksum of `data`, or of the bytes with the checksum `crc` followed by `data`.
 std::uint64_t crc64nvme(std::span<const std::byte> data, std::uint64_t crc = 0);
 
 // The checksum of A followed by B, from those of A and of B, which has `size_b` bytes.

@@ -9,7 +9,7 @@
 
 namespace streamer {
 
-// A position in a document. A function that reads moves it behind what it read, and returns whether
+// A position in a document. A function that reads moves it behind the value, and returns true if
 // the document is well-formed so far; error() describes the first failure. Names that occur twice
 // in an object are an error in skip(); elsewhere the caller decides. Does not check UTF-8: see
 // has_non_ascii(). The document must outlive the reader. One thread at a time.

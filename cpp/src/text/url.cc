@@ -13,7 +13,7 @@ Status invalid(std::string_view why) {
   return Status::error(Code::kInvalid, "not a usable http or https address: " + std::string(why));
 }
 
-// A name, of which other readers of the same text take no other part to be the host, or an address.
+// An address, or a name without characters by which other readers take another part as the host.
 bool is_host(std::string_view text) {
   const bool address = text.size() > 2 && text.starts_with('[') && text.ends_with(']');
   if (address) text = text.substr(1, text.size() - 2);

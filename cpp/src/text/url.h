@@ -18,7 +18,7 @@ struct Url {
   std::string path;    // encoded, starts with '/' or is empty
   std::string query;   // encoded, without '?'
 
-  // host, and the port if it is not the scheme's own: what Host says.
+  // host, and the port if it is not the scheme's own: the value of Host.
   std::string authority() const;
   std::string origin() const { return scheme + "://" + authority(); }
   std::string to_string() const;
@@ -26,7 +26,7 @@ struct Url {
   bool host_is_local() const;  // localhost or *.localhost
 };
 
-// Where what follows "SCHEME://" begins; 0 without a scheme.
+// The start of the text behind "SCHEME://"; 0 without a scheme.
 inline std::size_t after_scheme(std::string_view text) {
   const std::size_t mark = text.find("://");
   return mark == std::string_view::npos ? 0 : mark + 3;

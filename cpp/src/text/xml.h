@@ -11,7 +11,7 @@ namespace streamer::http {
 
 struct XmlElement {
   std::string name;
-  std::string text;  // entities resolved; of an element with children: what lies between them
+  std::string text;  // entities resolved; of an element with children: the text between them
   std::vector<XmlElement> children;
 
   const XmlElement* child(std::string_view child_name) const;      // the first, or null

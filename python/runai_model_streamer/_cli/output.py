@@ -95,7 +95,7 @@ def _printable(text: str) -> str:
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    # JSON has the same escapes; its own line breaks are none of a text.
+    # JSON has the same escapes; its own line breaks are not those of a text.
     text = json.dumps(document, indent=2, ensure_ascii=False, default=_plain_value)
     print(text.translate(_CONTROLS), flush=True)
 

@@ -27,7 +27,7 @@ def make(given: Any) -> Resolve:
         try:
             token = credential.get_token(_SCOPE)
         except Exception as error:
-            # One line instead of a page: what was tried, and why it failed.
+            # One line instead of a page: the tries, and the reasons of their failures.
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise PermissionError("; ".join(lines)[:1500]) from None
         return {"token": token.token}, int(token.expires_on), "DefaultAzureCredential"

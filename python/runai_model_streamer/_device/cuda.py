@@ -306,7 +306,7 @@ class CudaSink:
         if not block.in_place:
             memory = session.memory[block.number]
             chunks.destinations = [tensor.data_ptr() for tensor in memory]
-            chunks.keep = memory  # what was taken is not in it any more
+            chunks.keep = memory  # taken memory is not in it any more
         return chunks
 
 

@@ -184,7 +184,7 @@ class ExchangeThread:
             self._release()
             return
         if self._delivered:
-            return  # what is left is waiting for others to have got theirs
+            return  # the rest is a wait until others have got theirs
         self._stopping = True
         self._channel.abort(Abandoned("stopped before the end of the stream"))
         self._queue.stop()
@@ -226,7 +226,7 @@ class ExchangeThread:
             self._channel.abort(ended)
             self._queue.end(ended)
         else:
-            # The group goes when nobody needs it; whoever fails now has got everything.
+            # The group goes when no rank needs it; a rank that fails now has got everything.
             if self._barrier is not None:
                 with contextlib.suppress(Exception):
                     self._barrier.wait()
@@ -272,7 +272,7 @@ class ExchangeThread:
             self._barrier.wait()
             agreed = time.monotonic()
             if self.shared and number > 0:
-                # Whoever is here has copied the round before out of this rank's memory.
+                # Ranks that are here have copied the round before out of this rank's memory.
                 self._begin(number - 1 + self.buffers)
             placed = self._layouts.pop(number)
             if self._transport is not None:

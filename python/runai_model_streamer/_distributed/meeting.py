@@ -123,7 +123,7 @@ class Call:
         with self._scope.lock:
             self._scope.number += 1
             self._number = self._scope.number
-        self._mine: dict[str, Any] = {}  # what others are told about this call
+        self._mine: dict[str, Any] = {}  # told to others about this call
         self._client: StoreClient | None = None
         self._channel: Channel | None = None
         self._given: dict[str, Any] = {}  # name and number of the stream
@@ -131,7 +131,7 @@ class Call:
         self._heard: dict[str, Any] | None = None  # the word of another rank that ended this call
         self._began = 0.0
         self._warned = False
-        self._seen: dict[str, float] = {}  # words, by when they were seen first
+        self._seen: dict[str, float] = {}  # the time at which each word was seen first
         self._looks = 0
         self._last_word = 0  # greatest number of a call that a word is about
         self._difference: tuple[Any, float] = (None, 0.0)  # and since when

@@ -19,9 +19,9 @@ Extent = tuple[int, int, int]
 Wanted = Sequence[Sequence[tuple[int, int]]]
 """By file: sorted, disjoint byte intervals."""
 
-# Memory of a piece is a multiple of this: what device collectives like.
+# Memory of a piece is a multiple of this, for device collectives.
 SLOT_ALIGNMENT = 512
-# If parts are large, cuts fall on multiples of this in the files: where direct reads need no copy.
+# If parts are large, cuts fall on multiples of this in the files: there direct reads need no copy.
 # Equal on machines with other pages.
 CUT_ALIGNMENT = 4096
 
@@ -143,7 +143,7 @@ class _Class:
                 by_file.setdefault(extent[0], []).append(extent)
             lanes: list[list[Extent]] = [[] for _ in receivers]
             loads = [0] * count
-            # The largest first, to who has least: even if files differ in size.
+            # The largest first, to the rank that has least: even if files differ in size.
             for file in sorted(by_file, key=lambda f: (-sum(e - s for _, s, e in by_file[f]), f)):
                 least = loads.index(min(loads))
                 lanes[least] += by_file[file]

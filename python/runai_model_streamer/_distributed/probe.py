@@ -9,7 +9,7 @@ from runai_model_streamer._errors import StreamerError
 from runai_model_streamer._paths import is_remote, to_native
 
 _FILES = 32
-# From here on, reading is copying: a rank does that by itself faster than by way of others.
+# From here on a read is a copy: a rank makes it faster by itself than by way of others.
 CACHED_THRESHOLD = 0.95
 
 

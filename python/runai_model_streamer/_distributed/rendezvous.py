@@ -44,10 +44,10 @@ class Channel(StoreClient):
         super().__init__(store, prefix, ranks, rank, (timeout, "RUNAI_STREAMER_DIST_TIMEOUT"))
         self.timeout = timeout
         self.index = self.ranks.index(rank)
-        # Groups of one stream share `prefix`: what a rank says stands by its number, the rest by
-        # the first rank of the group.
+        # Groups of one stream share `prefix`: words of a rank stand by its number, the rest by the
+        # first rank of the group.
         self._common = f"of/{self.ranks[0]}"
-        self._said: list[str] = []  # the keys of what this rank exchanged last
+        self._said: list[str] = []  # the keys of this rank's last exchange
         self._gates: list[str] = []  # of the barriers that this rank is a member of
         self._aborted = False
         self._retired = False
@@ -116,7 +116,7 @@ class Channel(StoreClient):
                 self.store.set(f"{self._common}/abort", encoded)
             for gate in self._gates:
                 self.store.set(gate, _ABORTED.decode())
-            # The last rank may have deleted every key before: nobody deletes these then.
+            # The last rank may have deleted every key before: then these are not deleted.
             if self._counted and not self.store.check([f"{self._common}/retired"]):
                 for key in (f"{self._common}/abort", *self._gates):
                     self.store.delete_key(key)
@@ -136,7 +136,7 @@ class Channel(StoreClient):
             number = self.store.add(f"{self._common}/retired", 1)
             self._counted = True
             if number == len(self.ranks):
-                # First, so that whoever still says something sees that nobody needs it.
+                # First, so that a rank that still says something sees that no rank needs it.
                 self.store.delete_key(f"{self._common}/retired")
                 for key in self.store.list_keys():
                     self.store.delete_key(key)
@@ -236,7 +236,7 @@ class Barrier:
         return all(int(value) >= self._number for value in store.multi_get(keys))
 
     def _open(self) -> bool:
-        # Nobody can be further: that takes this rank's next arrival. Without compare_set(), which
+        # No rank can be further: that takes this rank's next arrival. Without compare_set(), which
         # crashes in torch 2.3.
         store = self._channel.store
         store.set(self.gate, str(self._number))

@@ -15,7 +15,7 @@ from runai_model_streamer._distributed.peer_errors import Abandoned, PeerError
 from runai_model_streamer._distributed.processes import host_name, lives, process_identity
 from runai_model_streamer._errors import StreamerError
 
-# A rank that waits checks this often whether another one has failed or has ended.
+# A rank that waits checks this often if another one has failed or has ended.
 SLICE = 0.3  # seconds
 # Longest time that a rank that fails spends on telling the others.
 FAREWELL = 2.0  # seconds
@@ -84,7 +84,7 @@ class StoreClient:
         self.hosts: dict[int, str] = {rank: host_name()}
         self.cancelled: Callable[[], bool] = _never
         self._processes: dict[int, dict[str, Any]] = {}
-        self._since: float | None = None  # when the call to the store in progress began
+        self._since: float | None = None  # the start of the call to the store in progress
         self.store: Any = dist.PrefixStore(
             prefix, self.patiently(lambda: self.call(_connection_to, store))
         )
@@ -204,7 +204,8 @@ class StoreClient:
             if gone and not self.call(done):
                 raise self._peer_error(f"{self.describe(gone)} ended before the stream did", gone)
             if missing and time.monotonic() - start >= timeout:
-                # Since the last look, one that waited as long may have given up, and told why.
+                # Since the last look, one that waited as long may have given up, and told the
+                # reason.
                 if look_around is not None:
                     look_around()
                 raise self._peer_error(

@@ -144,7 +144,7 @@ def _list_around(index: str, plain: str, credentials: S3Credentials | None) -> _
     """The directory of an index; None if what is there can't be listed."""
     parent = plain.rpartition("/")[0]
     if is_url(index):
-        return None  # its server lists what the index says, or nothing
+        return None  # its server lists the files of the index, or none
     if is_remote(index):
         return _list_remote(parent, credentials)
     return _list_local(parent or ("/" if plain.startswith("/") else ""))

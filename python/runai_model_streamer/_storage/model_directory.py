@@ -127,7 +127,7 @@ def write_mark(directory: str, mark: Mark) -> None:
 def _sync(path: str) -> None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:  # a link, or a file that somebody took away
+    except OSError:  # a link, or a file that was taken away
         return
     try:
         os.fsync(fd)

@@ -71,7 +71,7 @@ class ObjectStorageModel:
         self._pid = os.getpid()
         self._snapshot = self._model_path  # as the first list found it
         self._adopted = ""  # a stage that a process that was killed has left
-        self._done: list[Choice] = []  # what the directory holds by now
+        self._done: list[Choice] = []  # that the directory holds by now
         self._filled: tuple[int, int] | None = None  # its identity, once it has files
         if not given.strip():
             check_destination(given, self._directory)
@@ -124,7 +124,7 @@ class ObjectStorageModel:
         if self._skip and self._mark is not None:
             if self._mark.has(choice):
                 return
-            also = self._mark.choices  # of one time with what is new
+            also = self._mark.choices  # of one time with the new ones
         target = self._directory
         if self._filled is None:
             self._stage = target = self._stage or make_stage(self._directory, self._model_path)

@@ -44,7 +44,7 @@ _SOURCE = {
     "RUNAI_STREAMER_LOW_SPEED_SECONDS": "3",
 }
 
-# By the code of the server: what is wrong.
+# The cause, by the code of the server.
 _CAUSES = {
     "NoSuchBucket": "bucket",
     "InvalidBucketName": "bucket",

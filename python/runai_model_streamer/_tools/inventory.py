@@ -36,7 +36,7 @@ def entries_of(
     if not is_remote(text):
         if not os.path.isdir(text):
             return [_file_itself(text, credentials)]
-        names_in(text)  # says why it can't be listed
+        names_in(text)  # raises the reason if it can't be listed
         return [Entry(*found) for found in native.list_objects(to_native(text), recursive)]
     failure: StreamerError | None = None
     found = []

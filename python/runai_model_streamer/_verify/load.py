@@ -116,7 +116,7 @@ class LoadCheck:
                     self.seconds += time.monotonic() - before
                 if job.last_of is not None:
                     self._finish(job.last_of)
-                yield _taken(job)  # no frame holds what was yielded
+                yield _taken(job)  # no frame holds a yielded tensor
                 del job
         finally:
             self._stop()

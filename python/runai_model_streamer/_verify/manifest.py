@@ -146,7 +146,7 @@ def _of_directory(directory: str, credentials: S3Credentials | None) -> Manifest
         try:
             return read_manifest(_join(directory, name), credentials)
         except (StreamerNotFoundError, StreamerPermissionError):
-            # Stores tell who may not list that what is not there is forbidden.
+            # To a caller that may not list, stores report a missing object as forbidden.
             continue
     return None
 

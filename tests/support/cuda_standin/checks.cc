@@ -1,4 +1,4 @@
-// How the driver is used: what a real one would punish late, or not at all.
+// The uses of the driver: errors that a real one would report late, or not at all.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -14,7 +14,7 @@ constexpr unsigned kRegisterFlags = 0xF;
 constexpr unsigned kRegisterPortable = 1;
 constexpr unsigned kStreamNonBlocking = 1;
 
-// Whether the bytes lie in one registration that holds for `context`.
+// True if the bytes lie in one registration that holds for `context`.
 bool pinned(uintptr_t address, uint64_t bytes, const ContextImpl* context) {
   const auto& ranges = world().pinned;
   auto it = ranges.upper_bound(address);
@@ -40,7 +40,7 @@ bool mapped(uintptr_t address, uint64_t bytes) {
   return mincore(reinterpret_cast<void*>(first), end - first, there.data()) == 0;
 }
 
-// Whether a copy that is not done needs any of the bytes.
+// True if a copy that is not done needs any of the bytes.
 bool in_use(uintptr_t address, uint64_t bytes) {
   for (const StreamImpl* stream : world().streams) {
     for (const Operation& operation : stream->work) {

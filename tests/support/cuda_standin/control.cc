@@ -1,4 +1,4 @@
-// What tests call beside the driver's functions; see standin.h.
+// The functions of tests beside the driver's; see standin.h.
 #include <unistd.h>
 
 #include <algorithm>
@@ -174,7 +174,7 @@ EXPORT void standin_synchronize(void* handle) {
   w.changed.wait(lock, [&] { return stream->work.empty(); });
 }
 
-// What was seen.
+// Observations.
 
 EXPORT void standin_count(struct standin_counts* counts) {
   const std::lock_guard lock(world().mutex);

@@ -63,7 +63,7 @@ FUNCTION(cuDevicePrimaryCtxGetState, hipDevicePrimaryCtxGetState, int device, un
   ENTER(cuDevicePrimaryCtxGetState, hipDevicePrimaryCtxGetState, false);
   if (no_device(device)) return kInvalidDevice;
   *flags = 0;
-  // HIP says whether it is the current one, CUDA whether anybody uses it.
+  // HIP tells if it is the current one, CUDA if it is in use.
   *active = DRIVER(primary(device)->references > 0, primary(device) == current()) ? 1 : 0;
   return kSuccess;
 }

@@ -1,5 +1,5 @@
-// Compares the table of the driver's functions with NVIDIA's own header where there is one. Only
-// compiled, never run: scripts/gpu_machine.sh, and CMake where it finds cuda.h.
+// Compares the table of the driver's functions with NVIDIA's own header if there is one. Only
+// compiled, never run: scripts/gpu_machine.sh, and CMake if it finds cuda.h.
 #include <cuda.h>
 
 #include <type_traits>
@@ -14,7 +14,7 @@ template <typename T>
 constexpr bool opaque =
     std::is_void_v<std::remove_pointer_t<T>> || std::is_class_v<std::remove_pointer_t<T>>;
 
-// Whether a parameter is passed in the same way: numbers of one size, or pointers to such.
+// True if a parameter is passed in the same way: numbers of one size, or pointers to such.
 template <typename A, typename B>
 constexpr bool alike() {
   if constexpr (std::is_pointer_v<A> && std::is_pointer_v<B>) {

@@ -78,7 +78,7 @@ EXPORT ssize_t cuFileRead(void* handle, void* memory, std::size_t size, off_t fi
   auto* const target = static_cast<char*>(memory) + memory_offset;
   if (standin_owns(target, size) == 0) return -5030;
   // A read may give less than was asked for, as the real one may. The file is open for O_DIRECT, so
-  // what is asked for is read by way of aligned memory.
+  // the bytes are read by way of aligned memory.
   const std::size_t part = size > (1 << 20) ? size / 2 : size;
   const auto start = file_offset / 4096 * 4096;
   const auto skip = static_cast<std::size_t>(file_offset - start);

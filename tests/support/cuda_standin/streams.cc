@@ -96,7 +96,7 @@ void enqueue(StreamImpl* stream, Operation operation) {
 
 void enqueue_copy(StreamImpl* stream, uintptr_t to, const void* from, uint64_t bytes) {
   ContextImpl* const context = stream->context;
-  const auto begin = std::make_shared<int64_t>(0);  // stays 0 where the copy failed
+  const auto begin = std::make_shared<int64_t>(0);  // stays 0 if the copy failed
   const auto run = [=] { run_copy(to, from, bytes, context, begin.get()); };
   const auto complete = [=] {
     if (*begin == 0) return;

@@ -1,4 +1,4 @@
-// What the stand-in's files share: the state of all devices, and what is asked of it. Compiled
+// The shared part of the stand-in's files: the state of all devices, and its functions. Compiled
 // twice: with CUDA's names, and with HIP's (STANDIN_HIP). See standin.h.
 #pragma once
 
@@ -57,7 +57,7 @@ struct ContextImpl {
 struct Operation {
   std::function<void()> run;       // may take its time
   std::function<void()> complete;  // with the lock held, when the operation leaves its stream
-  const void* from = nullptr;      // of a copy: what must stay
+  const void* from = nullptr;      // of a copy: memory that must stay
   const void* to = nullptr;
   uint64_t bytes = 0;
 };
@@ -116,8 +116,8 @@ struct World {
 
 World& world();
 
-// The contexts of a thread, and how it treats captures of others. A thread that ends has to leave
-// them as it found them.
+// The contexts of a thread, and its treatment of captures of others. A thread that ends has to
+// leave them as it found them.
 struct ThreadState {
   std::vector<ContextImpl*> contexts;
   int pushed = 0;  // of them, by the driver's own function
@@ -131,14 +131,14 @@ ThreadState& thread_state();
 ContextImpl* current();
 ContextImpl* primary(int device);
 bool no_device(int device);
-// Whether no context of the device works any more.
+// True if no context of the device works any more.
 bool failed(int device);
 // The code that was ordered for this call, or kSuccess.
 int injected(const std::string& function);
 
-// checks.cc: how the driver is used.
+// checks.cc: the uses of the driver.
 int violate(const std::string& what, int code);
-// What every function of the driver does first.
+// The first step of every function of the driver.
 int enter(const char* function, bool needs_context);
 StreamImpl* stream_of(const char* function, void* handle);  // null after a violation
 std::shared_ptr<EventImpl> event_of(const char* function, void* handle);

@@ -22,7 +22,7 @@ from functools import cache
 from .process import CACHE, Server, Unavailable, free_port
 from .tls import Certificate
 
-# Its telemetry is not used; newer ones need what is not always published yet.
+# Its telemetry is not used; newer ones need packages that are not always published yet.
 PACKAGE = {
     "private": True,
     "dependencies": {"azurite": "3.37.0"},
@@ -111,7 +111,7 @@ class Azurite(Server):
             self.wait_for_port(self.tls_port, "Azurite with TLS")
 
     def _storage(self, directory: str) -> list[str]:
-        # Memory holds what was overwritten for minutes, so only short runs can use it.
+        # Memory holds overwritten blobs for minutes, so only short runs can use it.
         if self.memory:
             return ["--inMemoryPersistence", "--extentMemoryLimit", "8192"]
         return ["--location", str(self.directory / directory)]

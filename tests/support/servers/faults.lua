@@ -1,4 +1,4 @@
--- Decides whether this request fails, and how. Settings (a shared dictionary):
+-- Decides if this request fails, and in which way. Settings (a shared dictionary):
 --   mode    status, drop, reset, delay, stall, rate, truncate, norange, shift, toomany, norangeheader,
 --           nosize, redirect, circle, coded, replaced, endless, damaged, longheader
 --   every   each Nth matching request (1)          first   only so many of them

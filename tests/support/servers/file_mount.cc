@@ -1,15 +1,15 @@
 // A FUSE file system of one directory of files, read-only, that is slow as mounts of storage
 // elsewhere are: file_mount SOURCE MOUNTPOINT OPTION=NUMBER...
 //
-//   read_ms    what each read takes before its bytes come
-//   jump_ms    what a read takes longer that does not follow the one before it
+//   read_ms    the time of each read before its bytes come
+//   jump_ms    the added time of a read that does not follow the one before it
 //   window     bytes before and behind its end in which a read follows it all the same
 //   per_file   1: a file has one position; 0: each of its descriptors has
 //   rate       bytes per second of a position; 0: any
 //   hang_from  reads from this byte on get no answer; 0: all get one
 //   direct     0: files cannot be opened with O_DIRECT
 //
-// It runs until it is ended. The file STATS in the mount says what it has served, as JSON.
+// It runs until it is ended. The file STATS in the mount tells its counters, as JSON.
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/fuse.h>

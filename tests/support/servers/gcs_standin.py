@@ -55,7 +55,7 @@ class GcsStandIn(Canned):
         self.refresh_tokens: set[str] = set()
         self.subjects: set[str] = set()
         self.tokens: dict[str, float] = {}
-        self.versioned = False  # whether former generations are kept
+        self.versioned = False  # true: former generations are kept
         self.kept: dict[tuple[str, str, str], Blob] = {}  # by bucket, name and generation
         self.damage: set[str] = set()  # objects whose bytes are not those of their checksum
         self._numbers = itertools.count(int(time.time() * 1e6))

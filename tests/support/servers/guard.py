@@ -26,7 +26,7 @@ def below(pid: int) -> list[int]:
 
 
 def end_all() -> None:
-    # Orphans become children of this process; what starts one more meanwhile is met next time.
+    # Orphans become children of this process; those that they start meanwhile are met next time.
     while children := below(os.getpid()):
         for child in children:
             with contextlib.suppress(ProcessLookupError):

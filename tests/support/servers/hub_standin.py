@@ -34,7 +34,7 @@ class HubStandIn(Canned):
         self.renamed: dict[str, str] = {}
         self.lifetime = 3600.0
         self.store = Canned(self._stored)
-        self.store_url = self.store.url  # where it redirects to
+        self.store_url = self.store.url  # the target of its redirects
         self._expiry: dict[str, float] = {}
         self._numbers = itertools.count()
 

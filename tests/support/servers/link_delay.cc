@@ -42,7 +42,7 @@ struct PacketHeader {
 };
 
 constexpr std::size_t kLargestPacket = 65536 + sizeof(PacketHeader);
-constexpr std::uint64_t kQueueBytes = 32'000'000;  // what waits for the wire; more is dropped
+constexpr std::uint64_t kQueueBytes = 32'000'000;  // that wait for the wire; more are dropped
 constexpr int kFrameBytes = 38;                    // Ethernet around each segment
 constexpr int kHeaderBytes = 52;                   // IP and TCP of each further segment
 
@@ -92,7 +92,7 @@ class Direction {
     std::vector<char> bytes;
   };
 
-  // Reads one packet; false where there is none.
+  // Reads one packet; false if there is none.
   bool take() {
     if (buffer_.size() != kLargestPacket) buffer_.resize(kLargestPacket);
     const ssize_t size = read(from_, buffer_.data(), buffer_.size());
@@ -110,7 +110,7 @@ class Direction {
     return Clock::now() < packets_.front().due;
   }
 
-  // What the packet would take on the wire, cut into segments.
+  // The bytes of the packet on the wire, cut into segments.
   double wire_bytes(ssize_t size) const {
     PacketHeader header;
     std::memcpy(&header, buffer_.data(), sizeof header);
@@ -124,7 +124,7 @@ class Direction {
   void deliver() {
     while (!packets_.empty() && packets_.front().due <= Clock::now()) {
       const std::vector<char>& bytes = packets_.front().bytes;
-      // What the device refuses is lost, as on any link.
+      // Packets that the device refuses are lost, as on any link.
       if (write(to_, bytes.data(), bytes.size()) < 0 && errno == EBADF) fail("write");
       packets_.pop_front();
     }

@@ -11,7 +11,7 @@
 namespace streamer::gpu {
 namespace {
 
-// More than one, so that the next copy is ready to start where one ends.
+// More than one, so that the next copy is ready to start when one ends.
 constexpr std::size_t kLanes = 4;
 constexpr std::chrono::microseconds kShortestSleep{20};
 constexpr std::chrono::microseconds kLongestSleep{200};
@@ -142,7 +142,7 @@ Status CopyQueue::enqueue(PinnedSlot& slot, CopyStream stream, std::span<const i
 }
 
 void CopyQueue::copy(PinnedSlot* slot, std::span<const iovec> segments, Done done) {
-  std::list<Pending> entry(1);  // whatever may throw comes before the copy
+  std::list<Pending> entry(1);  // all that may throw comes before the copy
   if (Status status = failure(); !status.ok()) {
     pool_.give_back(slot);
     done(status);
@@ -183,7 +183,7 @@ void CopyQueue::finish(const Pending& pending, const Status& status) {
   pending.done(pending.status.ok() ? status : pending.status);
 }
 
-// The driver does not say any more whether copies have ended.
+// The driver does not tell the ends of copies any more.
 void CopyQueue::lose(int code) {
   const Driver& driver = context_.driver();
   const Status status = fail(driver.error(code, "copies to " + context_.name() + " failed")
@@ -230,7 +230,7 @@ void CopyQueue::look_at_fence() {
   }
 }
 
-// Whether a copy ended.
+// True if a copy ended.
 bool CopyQueue::poll_lane(Lane& lane) {
   bool progress = false;
   while (!lane.pending.empty()) {

@@ -26,9 +26,9 @@ class CopyQueue {
  public:
   using Done = std::function<void(Status)>;
 
-  // A copy that is not done `timeout` after it could start is an error; what the streams of the
-  // caller hold before it has no deadline. Such a copy may still write one day: its `done` is
-  // called, and never destroyed, and so keeps its destination alive if it holds it.
+  // A copy that is not done `timeout` after it could start is an error; the work that the streams
+  // of the caller hold before it has no deadline. Such a copy may still write one day: its `done`
+  // is called, and never destroyed, and so keeps its destination alive if it holds it.
   static Result<std::unique_ptr<CopyQueue>> create(const DeviceContext& context, PinnedPool& pool,
                                                    std::chrono::seconds timeout);
   // Waits for copies that are in flight.
@@ -36,9 +36,9 @@ class CopyQueue {
   CopyQueue(const CopyQueue&) = delete;
   CopyQueue& operator=(const CopyQueue&) = delete;
 
-  // Copies that are given from now on start after what `stream` of the caller's holds now.
+  // Copies that are given from now on start after the work that the caller's `stream` holds now.
   Status fence(CopyStream stream);
-  // Waits until what `stream` of the caller's holds now is done.
+  // Waits until the work that the caller's `stream` holds now is done.
   Status wait_for(CopyStream stream);
   // Copies consecutive bytes of the slot to `segments`; takes over the slot. Does not block.
   void copy(PinnedSlot* slot, std::span<const iovec> segments, Done done);
@@ -46,7 +46,7 @@ class CopyQueue {
  private:
   struct Pending {
     PinnedSlot* slot = nullptr;
-    Status status;  // what is reported when the copies have ended
+    Status status;  // reported when the copies have ended
     Done done;
     Clock::time_point since;
   };

@@ -159,7 +159,7 @@ class CudaDestination : public Destination {
   Trace trace_;
   std::unique_ptr<CopyQueue> queue_;  // ends before the pool: it uses it
   std::unique_ptr<GpuDirect> direct_;
-  std::string no_gpudirect_;  // why it is not used although it was asked for
+  std::string no_gpudirect_;  // the reason if it was asked for and is not used
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
 // The GPU driver, found at run time: a table of function pointers. Building needs no CUDA, and the
-// same binary runs where there is no GPU. The same table is filled from CUDA's driver or from HIP's
+// same binary runs without a GPU. The same table is filled from CUDA's driver or from HIP's
 // runtime, whose functions, numbers and flags agree for all that is used here.
 #pragma once
 
@@ -15,7 +15,7 @@
 
 namespace streamer::gpu {
 
-// What the driver hands out. The names say which parameter is which; the driver checks them.
+// Handles of the driver. The names tell parameters apart; the driver checks them.
 using DevicePointer = std::uint64_t;
 using Context = void*;
 using CopyStream = void*;
@@ -41,7 +41,7 @@ inline bool is_sticky(int code) {
 inline constexpr unsigned kHostRegisterPortable = 1;  // pinned for every context
 inline constexpr unsigned kStreamNonBlocking = 1;     // does not wait for the default stream
 inline constexpr unsigned kEventDisableTiming = 2;
-inline constexpr int kCaptureRelaxed = 2;  // what this thread calls ends no capture of a graph
+inline constexpr int kCaptureRelaxed = 2;  // calls of this thread end no capture of a graph
 
 // member, name in CUDA, name in HIP, signature
 #define STREAMER_GPU_FUNCTIONS(X)                                                                 \
@@ -87,7 +87,7 @@ class Driver {
   // the process.
   static Result<const Driver*> load(const std::string& path);
 
-  // What went wrong, with the driver's own name for it.
+  // The error `code` of a call, with the driver's own name for it.
   Status error(int code, const std::string& what) const;
   bool is_hip() const { return hip_; }
 

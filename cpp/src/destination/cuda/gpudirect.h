@@ -15,7 +15,7 @@
 
 namespace streamer::gpu {
 
-// Thread-safe. What can't be read in this way is left to others, with the reason kept.
+// Thread-safe. Reads that can't be made in this way are left to others, with the reason kept.
 class GpuDirect {
  public:
   // `library`: a path; empty: the system's. kUnsupported with the reason if it can't be used.
@@ -29,7 +29,7 @@ class GpuDirect {
   // Reads consecutive bytes of the file `fd` from `offset` to the device addresses of `segments`.
   // False if it can't: then none of them can be relied on.
   bool read(int fd, std::uint64_t offset, std::span<const iovec> segments);
-  // Whether it was used, and the first reason why something was not read, in words.
+  // Its use and the reason of the first failure, in words.
   std::string summary() const;
   // Closes nothing from now on: the process was forked.
   void abandon();

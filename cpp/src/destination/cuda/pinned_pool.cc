@@ -99,7 +99,7 @@ void PinnedPool::erase(const PinnedSlot& slot) {
   std::erase_if(slots_, [&](const auto& other) { return other.get() == &slot; });
 }
 
-// Whether a slot of `bytes` may be made now; if so they are counted.
+// True if a slot of `bytes` may be made now; if so they are counted.
 bool PinnedPool::may_grow(std::uint64_t bytes) {
   if (pinned_ == 0) {
     budget_.take(bytes);  // nothing moves without one slot
@@ -153,7 +153,7 @@ Result<PinnedSlot*> PinnedPool::take(std::uint64_t bytes, const CancelToken& can
       pinned_ -= size;
       budget_.give_back(size);
       if (pinned_ == 0 || made.status().code() != Code::kOutOfMemory) return made.status();
-      growth_stopped_ = made.status().to_string();  // what there is has to do
+      growth_stopped_ = made.status().to_string();  // the present slots have to do
       continue;
     }
     if (!free_.empty()) {  // all too small: they make room

@@ -23,9 +23,9 @@ struct PinnedSlot {
   std::uint64_t size = 0;       // bytes that fit behind any `start`
   std::uint64_t start = 0;      // offset of the bytes, below kDirectAlignment
   Event event = nullptr;        // marks the end of the slot's copies
-  std::uint32_t lane = 0;       // which copy stream
+  std::uint32_t lane = 0;       // number of the copy stream
   bool copying = false;         // the pool's
-  Clock::time_point since;      // when it was taken, for a trace
+  Clock::time_point since;      // the time it was taken, for a trace
 };
 
 // Thread-safe. Slots are made when they are first needed, as few as keep readers and copies busy:
@@ -40,7 +40,7 @@ class PinnedPool {
     std::uint64_t copying_enough = 0;  // bytes in flight to the device that keep it busy
   };
   PinnedPool(const DeviceContext& context, MemoryBudget& budget, Limits limits);
-  // Every slot must be back, or given up. Frees what is left.
+  // Every slot must be back, or given up. Frees the rest.
   ~PinnedPool();
   PinnedPool(const PinnedPool&) = delete;
   PinnedPool& operator=(const PinnedPool&) = delete;
@@ -52,8 +52,8 @@ class PinnedPool {
   // the status given to fail() once there is one.
   Result<PinnedSlot*> take(std::uint64_t bytes, const CancelToken& cancel) EXCLUDES(mutex_);
   void give_back(PinnedSlot* slot) EXCLUDES(mutex_);
-  // Pins at most this part of what it may pin from now on. Slots beyond it are freed when they are
-  // back.
+  // From now on pins at most this part of the bytes that it may pin. Slots beyond it are freed when
+  // they are back.
   void share(std::uint64_t pools) EXCLUDES(mutex_);
   // The slot's bytes are on their way to the device; give_back() ends that.
   void copying(PinnedSlot& slot) EXCLUDES(mutex_);
@@ -64,7 +64,7 @@ class PinnedPool {
 
   std::uint64_t pinned_peak() const EXCLUDES(mutex_);
   std::string growth_stopped() const
-      EXCLUDES(mutex_);  // why the pool is smaller than it could be; mostly empty
+      EXCLUDES(mutex_);  // the reason if the pool is smaller than it could be; mostly empty
 
  private:
   Result<std::unique_ptr<PinnedSlot>> make(std::uint64_t bytes, std::uint32_t lane);
@@ -83,7 +83,7 @@ class PinnedPool {
   CondVar freed_;
   std::vector<std::unique_ptr<PinnedSlot>> slots_ GUARDED_BY(mutex_);
   std::vector<PinnedSlot*> free_ GUARDED_BY(mutex_);  // has room for all
-  std::uint64_t pools_ GUARDED_BY(mutex_) = 1;        // that share what may be pinned
+  std::uint64_t pools_ GUARDED_BY(mutex_) = 1;        // that share the bytes that may be pinned
   std::uint64_t pinned_ GUARDED_BY(mutex_) =
       0;  // bytes of slots, those that are being made included
   std::uint64_t pinned_now_ GUARDED_BY(mutex_) = 0;  // without those

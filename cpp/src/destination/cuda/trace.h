@@ -1,4 +1,4 @@
-// When each slot was read into and copied from, for whoever wants to see that they overlap.
+// The times of the reads into each slot and of its copies, which show their overlap.
 #pragma once
 
 #include <chrono>

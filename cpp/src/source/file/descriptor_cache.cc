@@ -16,7 +16,7 @@
 namespace streamer {
 namespace {
 
-// O_NONBLOCK: whoever opens a pipe by mistake does not wait for somebody to write to it.
+// O_NONBLOCK: an open() of a pipe by mistake does not wait for a writer.
 constexpr int kFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
 
 void close_if_open(int fd) {
@@ -24,7 +24,7 @@ void close_if_open(int fd) {
 }
 
 constexpr std::chrono::seconds kWaitForIdle{10};
-// Nobody tells of a descriptor that was closed instead of becoming idle.
+// There is no notice of a descriptor that was closed instead of becoming idle.
 constexpr std::chrono::milliseconds kRetry{20};
 
 // A path that means the same when the working directory is another one.
@@ -47,7 +47,7 @@ std::size_t DescriptorCache::open() const {
   return open_;
 }
 
-// What may fail for want of memory is done here, before anything is opened.
+// Allocations are made here, before anything is opened.
 DescriptorCache::Slots DescriptorCache::make_slot(DescriptorKind kind) {
   Slots slots(1);
   slots.front().kind = kind;

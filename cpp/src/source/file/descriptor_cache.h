@@ -16,7 +16,7 @@
 
 namespace streamer {
 
-// What a descriptor is for.
+// The use of a descriptor.
 enum class DescriptorKind {
   kShared,  // the page cache, by any number of threads at once
   kDirect,  // O_DIRECT, likewise
@@ -26,8 +26,8 @@ enum class DescriptorKind {
 
 class FileDescriptors;
 
-// Closes what was not used for the longest time. What is in use stays open. Thread-safe; the files
-// share it.
+// Closes the descriptor that was not used for the longest time. Those in use stay open.
+// Thread-safe; the files share it.
 class DescriptorCache {
  public:
   static constexpr std::size_t kMostOpen = 40;
@@ -41,7 +41,7 @@ class DescriptorCache {
 
  private:
   friend class FileDescriptors;
-  // A descriptor, open or not. It is idle while nobody uses it.
+  // A descriptor, open or not. It is idle while it is not in use.
   struct Slot {
     DescriptorKind kind = DescriptorKind::kShared;
     int fd = -1;
@@ -55,9 +55,8 @@ class DescriptorCache {
   void add_idle_locked(Slot* slot) REQUIRES(mutex_);
   void remove_idle_locked(Slot* slot) REQUIRES(mutex_);
   int take_oldest_locked() REQUIRES(mutex_);
-  // As open(2). Where the process has no descriptor left, those that are idle make room; if all are
-  // in use, waits for a while until one is not.
-  // Under an Opening, until the descriptor counts.
+  // As open(2). If the process has no descriptor left, those that are idle make room; if all are in
+  // use, waits for a while until one is not. Under an Opening, until the descriptor counts.
   int open_file(const std::string& path, int flags) EXCLUDES(mutex_);
 
   class Opening {
@@ -85,7 +84,7 @@ class DescriptorCache {
   std::size_t streams_ GUARDED_BY(mutex_) = 0;
 };
 
-// The descriptors of one file. Thread-safe. It outlives what is borrowed.
+// The descriptors of one file. Thread-safe. It outlives borrowed descriptors.
 class FileDescriptors {
  public:
   // In use as long as it lives.
@@ -102,7 +101,7 @@ class FileDescriptors {
       if (owner_ != nullptr) owner_->give_back(slot_);
     }
     int fd() const { return slot_->fd; }
-    // For whoever borrows it next, if it is a stream: others may be in use by several threads.
+    // For its next use, if it is a stream: others may be in use by several threads.
     void set_position(std::uint64_t position) {
       if (slot_->kind == DescriptorKind::kStream) slot_->position = position;
     }
@@ -124,12 +123,12 @@ class FileDescriptors {
 
   // `kind` other than kStream. An error of the system, or kChanged: the path is another file's now.
   Result<Borrowed> borrow(DescriptorKind kind) const;
-  // A stream that stands at `offset`, else one that nobody uses, else a new one; if there are
-  // too many, the shared descriptor.
+  // A stream that stands at `offset`, else one that is not in use, else a new one; if there are too
+  // many, the shared descriptor.
   Result<Borrowed> borrow_stream(std::uint64_t offset) const;
 
   // The file system gives a file another number when it is opened again (some FUSE mounts do): its
-  // size and modification time tell which it is.
+  // size and modification time identify it then.
   void ignore_numbers() { by_number_ = false; }
   // Called with each new kShared descriptor before it is used.
   void announce(void (*announcement)(int fd)) { announcement_ = announcement; }

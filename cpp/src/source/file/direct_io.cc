@@ -16,7 +16,7 @@
 namespace streamer {
 namespace {
 
-// Fields of struct statx since Linux 6.1, whatever the headers of the build know.
+// Fields of struct statx since Linux 6.1, which the headers of the build may lack.
 constexpr unsigned kStatxDioalign = 0x2000;
 constexpr std::size_t kMaskAt = 0;
 constexpr std::size_t kMemoryAlignAt = 0x98;

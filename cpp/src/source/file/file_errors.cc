@@ -8,7 +8,7 @@
 namespace streamer {
 namespace {
 
-// What may be wrong with a path at which there is nothing.
+// The probable error of a path at which there is nothing.
 std::string hint_of_missing(const std::string& path) {
   const std::size_t slash = path.find('/');
   if (slash != std::string::npos && slash > 0 && path[slash - 1] == ':') {

@@ -7,7 +7,7 @@
 
 namespace streamer {
 
-// The status of a system call on `path` that failed with `os_error`: what, code and hint.
+// The status of a system call on `path` that failed with `os_error`: text, code and hint.
 Status file_error(const std::string& what, const std::string& path, int os_error);
 
 // kUnsupported: a strategy that was asked for alone can't be used. `os_error` is 0 if the file

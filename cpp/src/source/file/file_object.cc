@@ -22,12 +22,12 @@ namespace {
 constexpr int kProcessorsForCache = 8;
 // The part of a range that is "cached" if at least so much of it is.
 constexpr double kMostly = 0.5;
-// Under a limit of the address space: what threads and memory of the engine take of it.
+// Under a limit of the address space: the part that threads and memory of the engine take.
 constexpr std::uint64_t kOtherAddresses = 256 * kMiB;
 
 }  // namespace
 
-// What is known of a range that becomes a view, or is read into memory.
+// The facts of a range that becomes a view, or is read into memory.
 class FileObject::Facts final : public RangeFacts {
  public:
   enum class As { kView, kColdView, kMemory };  // kColdView: as if it were not in the page cache
@@ -102,7 +102,7 @@ Result<std::shared_ptr<const FileObject>> FileObject::open(const std::string& pa
   return std::shared_ptr<const FileObject>(std::move(object));
 }
 
-// A fault of which nobody would learn stays a signal.
+// A fault that no call would report stays a signal.
 FileObject::~FileObject() {
   if (view_ && !told_) view_->end_guard();
 }
@@ -151,7 +151,7 @@ std::byte* FileObject::view() const {
 void FileObject::map() const {
   if (strategy_ != FsStrategy::kMapped && strategy_ != FsStrategy::kAuto) return;
   const bool roomy = address_space_left() / 2 > size() + kOtherAddresses;
-  if (strategy_ == FsStrategy::kAuto && !roomy) return;  // what is kept needs its size again
+  if (strategy_ == FsStrategy::kAuto && !roomy) return;  // kept views need its size again
   const auto shared = borrow(DescriptorKind::kShared);
   if (!shared.ok()) {
     view_errno_ = shared.status().detail().os_error;

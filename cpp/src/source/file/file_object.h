@@ -1,4 +1,4 @@
-// An open file, and how its ranges are read.
+// An open file, and the way to read its ranges.
 #pragma once
 
 #include <atomic>
@@ -28,7 +28,7 @@ class FileObject final : public Object {
   FileObject(const FileObject&) = delete;
   FileObject& operator=(const FileObject&) = delete;
 
-  // The file is mapped when somebody asks for its view for the first time.
+  // The file is mapped when its view is asked for the first time.
   std::byte* view() const override;
   bool acquire_view(std::uint64_t offset, std::uint64_t size) const override;
   std::shared_ptr<ViewMapping> mapping() const override { return view_; }
@@ -46,24 +46,25 @@ class FileObject final : public Object {
                    : descriptors_->borrow_stream(offset);
   }
   bool local() const { return file_system_ == FileSystemKind::kLocal; }
-  // Whether direct reads are possible at all.
+  // True if direct reads are possible at all.
   bool has_direct() const;
-  // How files of its file system are read best; null: way() tells how this one is.
+  // The best way to read files of its file system; null: way() tells that of this one.
   ReadTrial* trial() const { return trial_.get(); }
   // Bytes that the kernel reads ahead by one request; set if there is a trial.
   std::uint64_t request_bytes() const { return request_bytes_; }
-  // Whether the page cache holds the end of the file: then the trial has nothing to tell.
+  // True if the page cache holds the end of the file: then the trial has nothing to tell.
   // (Readahead and an earlier look at the header may have brought its beginning there.)
   bool in_page_cache() const;
-  // Whether it must be read by its strategy or not at all.
+  // True if it must be read by its strategy or not at all.
   bool strategy_only() const { return only_; }
-  // How [offset, offset + size) is best read into memory now.
+  // The best way to read [offset, offset + size) into memory now.
   ReadWay way(std::uint64_t offset, std::uint64_t size) const;
   // Makes a part of the view present that acquire_view() gave: 0 or an errno. See FileView.
   int populate(std::uint64_t offset, std::uint64_t size) const;
-  // What direct reads need.
+  // The alignment that direct reads need.
   DirectIo direct_io() const;
-  // From now on direct_io() is the strictest alignment: the kernel refused what it had told.
+  // From now on direct_io() is the strictest alignment: the kernel refused the one that it had
+  // told.
   void distrust_direct_io() const { distrusted_.store(true, std::memory_order_relaxed); }
 
  private:
@@ -91,8 +92,8 @@ class FileObject final : public Object {
   mutable std::once_flag view_once_;
   mutable std::shared_ptr<FileView> view_;
   mutable std::atomic<const FileView*> mapped_{nullptr};  // the same, for any thread
-  mutable int view_errno_ = 0;                            // why there is no view
-  mutable std::atomic<bool> told_{false};                 // somebody knows that it has changed
+  mutable int view_errno_ = 0;                            // the reason if there is no view
+  mutable std::atomic<bool> told_{false};                 // its change was reported
   mutable std::once_flag cached_once_;
   mutable bool cached_ = false;
   mutable std::once_flag direct_once_;

@@ -92,7 +92,7 @@ void ask_for(int fd, std::uint64_t offset, std::uint64_t size, std::uint64_t req
 Status read_buffered(const FileObject& file, std::uint64_t* offset, std::vector<iovec>* segments,
                      bool whole = false) {
   if (segments->empty()) return {};
-  std::array<std::byte, kCachedGap> sink;  // NOLINT: nobody reads it
+  std::array<std::byte, kCachedGap> sink;  // NOLINT: its bytes are not used
   if (has_gap(*segments)) *segments = fill_gaps(*segments, sink);
   auto descriptor = file.borrow_for(*offset);
   if (!descriptor.ok()) return descriptor.status();
@@ -121,7 +121,7 @@ std::uint64_t direct_bytes(const iovec& segment, std::uint64_t offset, DirectIo 
   return aligned ? round_down(segment.iov_len, io.offset) : 0;
 }
 
-// Whether what follows the first `bytes` of `segments`, at `offset` of the file, can be read
+// True if the rest behind the first `bytes` of `segments`, at `offset` of the file, can be read
 // without a bounce buffer.
 bool continues_directly(const std::vector<iovec>& segments, std::uint64_t bytes,
                         std::uint64_t offset, DirectIo io) {
@@ -195,7 +195,7 @@ Status FileReader::read(const Object& object, std::uint64_t offset, std::span<co
   const bool direct = file.trial() == nullptr && file.way(offset, size) == ReadWay::kDirect;
   if (!has_gap(segments))
     return read_run(file, offset, {segments.begin(), segments.end()}, direct, report);
-  // What lies between two large gaps is read at once.
+  // Bytes between two large gaps are read at once.
   const std::uint64_t most = direct ? kDirectGap : kCachedGap;
   std::vector<iovec> part;
   std::uint64_t start = offset;
@@ -314,7 +314,7 @@ Status FileReader::prefault(const Object& object, std::uint64_t offset, std::uin
     if (os_error == 0) return {};
     if (os_error == EINTR || os_error == EAGAIN) continue;
     if (os_error == ENOMEM) return file_error("cannot map the file's pages", file.path(), ENOMEM);
-    // EFAULT stands for every failure: a plain read finds out which, once.
+    // EFAULT stands for every failure: a plain read finds the cause, once.
     std::array<std::byte, 64 * kKiB> scratch;
     for (std::uint64_t at = offset; at < offset + size;) {
       std::vector<iovec> segments{

@@ -1,4 +1,4 @@
-// Reads files. A chunk that is in the page cache is read from there, whatever the strategy.
+// Reads files. A chunk that is in the page cache is read from there, by any strategy.
 #pragma once
 
 #include <memory>

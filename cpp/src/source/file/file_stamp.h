@@ -1,4 +1,4 @@
-// What tells whether an open file still holds the bytes that it held when it was opened.
+// Tells if an open file still holds the bytes that it held when it was opened.
 #pragma once
 
 #include <sys/stat.h>
@@ -14,7 +14,7 @@ class FileStamp {
   // settles later than their bytes.
   FileStamp(const struct stat& info, bool exact) : info_(info), exact_(exact) {}
 
-  // Whether `now`, of the same file, is of the same bytes. `path` is where it was opened.
+  // True if `now`, of the same file, is of the same bytes. The file was opened at `path`.
   bool matches(const struct stat& now, const std::string& path) const;
 
   // Size and modification time, as text.

@@ -15,7 +15,7 @@ namespace {
 constexpr int kLocalReads = 16;
 constexpr std::uint64_t kFirstBytes = kMiB;       // of one read, while small ones are tried
 constexpr std::uint64_t kReadahead = 128 * kKiB;  // the kernel's default
-// A thread's stack, and what malloc() reserves for it.
+// A thread's stack, and the part that malloc() reserves for it.
 constexpr std::uint64_t kAddressesOfAThread = 80 * kMiB;
 
 // Threads that a quarter of the addresses is enough for.

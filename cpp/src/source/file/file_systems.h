@@ -1,4 +1,4 @@
-// What the files of one source share.
+// State that the files of one source share.
 #pragma once
 
 #include <sys/types.h>
@@ -16,12 +16,12 @@
 
 namespace streamer {
 
-// Who has the bytes of a file system.
+// The holder of the bytes of a file system.
 enum class FileSystemKind {
   kLocal,   // this machine: files can't vanish from under a mapping because a server went away
   kShared,  // maybe another machine
   // A process of this machine (FUSE, virtiofs). If it hangs, a read that it has begun to serve with
-  // O_DIRECT lets nobody leave, not even by SIGKILL.
+  // O_DIRECT holds its thread, even against SIGKILL.
   kServedByAProcess,
 };
 
@@ -34,17 +34,17 @@ std::uint64_t readahead_bytes(dev_t device);
 // Thread-safe.
 class FileSystems {
  public:
-  // `fixed` above 0: so many reads at once, whatever is read.
+  // `fixed` above 0: so many reads at once, of any file.
   explicit FileSystems(int fixed = 0, bool guards_views = true);
 
   const std::shared_ptr<DescriptorCache>& descriptors() const { return descriptors_; }
 
   // The trial of the file system `device`, which is not local.
   std::shared_ptr<ReadTrial> trial_of(dev_t device, FileSystemKind kind) EXCLUDES(mutex_);
-  // Adds what the trials have found.
+  // Adds the results of the trials.
   void describe(std::map<std::string, std::string>* notes) const EXCLUDES(mutex_);
 
-  // Whether views have a ViewGuard.
+  // True if views have a ViewGuard.
   bool guards_views() const { return guards_views_; }
 
   // Reads in flight at once, of local files.

@@ -20,8 +20,8 @@
 namespace streamer {
 namespace {
 
-// Reading into huge pages costs 0.01 to 0.04 CPU seconds a GB, and 1 and more where the kernel has
-// to make room for them by moving other pages.
+// Reading into huge pages costs 0.01 to 0.04 CPU seconds a GB, and 1 and more if the kernel has to
+// make room for them by moving other pages.
 constexpr std::uint64_t kTooCostlyNanosecondsPerMiB = 300'000;
 constexpr std::uint64_t kJudgedBytes = 32 * kMiB;
 
@@ -65,7 +65,7 @@ std::unique_ptr<FileView> FileView::map(int fd, std::uint64_t size, bool guarded
   try {
     return std::unique_ptr<FileView>(new FileView(static_cast<std::byte*>(data), size, guarded));
   } catch (const std::bad_alloc&) {
-    unmap_memory(static_cast<std::byte*>(data), size);  // nobody owned it
+    unmap_memory(static_cast<std::byte*>(data), size);  // it had no owner
     throw;
   }
 }
@@ -129,7 +129,7 @@ void FileView::drop_in_child(std::uint64_t offset, std::uint64_t size) {
 
 void FileView::release_view(std::uint64_t offset, std::uint64_t size) {
   if (getpid() != process_) return drop_in_child(offset, size);
-  // Held while the memory goes: nobody can get a part of it in between.
+  // Held while the memory goes: no thread can get a part of it in between.
   const MutexLock lock(held_mutex_);
   std::uint64_t free_start = 0;
   std::uint64_t free_end = 0;
@@ -143,11 +143,11 @@ void FileView::release_view(std::uint64_t offset, std::uint64_t size) {
     }
     at = end;
   }
-  // Pages in the middle of a range are always free, so what is free is consecutive.
+  // Pages in the middle of a range are always free, so the free pages are consecutive.
   if (free_start < free_end) madvise(data_ + free_start, free_end - free_start, MADV_DONTNEED);
 }
 
-// Private pages of a mapping of a file go when the file is truncated, whoever has written to them.
+// Private pages of a mapping of a file go when the file is truncated, even if they were written to.
 // Hence the mapping itself is replaced.
 int FileView::detach(std::uint64_t offset, std::uint64_t size, std::byte* memory) {
   if (guard_) guard_->replacing(offset, size);

@@ -15,7 +15,7 @@
 
 namespace streamer {
 
-// Thread-safe. Writable, since tensors are; private, so that the file never is.
+// Thread-safe. Writable, since tensors are; private, so that no write reaches the file.
 class FileView final : public ViewMapping {
  public:
   // Null if the file can't be mapped, with the errno, or the kernel can't populate mappings (0).
@@ -32,19 +32,19 @@ class FileView final : public ViewMapping {
   // long as the kernel finds those without much work.
   int populate(std::uint64_t offset, std::uint64_t size, bool cold);
 
-  // [offset, offset + size) is in somebody's hands, until release_view() is called with the same.
-  // Memory goes back to the system by the huge page, once nobody holds any byte of it. A forked
-  // child may drop what its parent took.
+  // [offset, offset + size) is in use, until release_view() is called with the same. Memory goes
+  // back to the system by the huge page, once no byte of it is held. A forked child may drop parts
+  // that its parent took.
   void take(std::uint64_t offset, std::uint64_t size);
   void release_view(std::uint64_t offset, std::uint64_t size) override;
 
   // See Object::detach_view(): 0 or an errno, of which EFAULT says that the file has lost bytes.
   int detach(std::uint64_t offset, std::uint64_t size, std::byte* memory);
 
-  // Whether a thread was given zeros in the place of pages that the file has lost.
+  // True if a thread was given zeros in the place of pages that the file has lost.
   bool has_lost_pages() const { return guard_ && guard_->has_lost_pages(); }
-  // Nobody asks for that any more: from now on access to such a page is a SIGBUS. Not while other
-  // threads use the view but for touching it.
+  // has_lost_pages() is not called any more: from now on access to such a page is a SIGBUS. Not
+  // while other threads use the view but for touching it.
   void end_guard() { guard_.reset(); }
 
  private:

@@ -44,7 +44,7 @@ std::uint64_t pages_of(std::uint64_t offset, std::uint64_t size) {
 }
 
 // A read that must not wait is truthful about files of other users, unlike mincore(2), but starts
-// to read what is missing: one page of it, through a descriptor without readahead.
+// to read missing pages: one page of it, through a descriptor without readahead.
 double sample(int fd, std::uint64_t offset, std::uint64_t size) {
   const std::uint64_t step = std::max(std::min(kReadStep, (size + 1) / 2), size / kSamples);
   std::uint64_t cached = 0;

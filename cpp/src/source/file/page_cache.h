@@ -1,4 +1,4 @@
-// What the page cache holds of a file.
+// The part of a file that the page cache holds.
 #pragma once
 
 #include <cstdint>

@@ -24,8 +24,8 @@ bool read_all(int fd, std::byte* to, std::uint64_t size) {
   return true;
 }
 
-// Puts into `now` the bytes of `late` that differ from `before`, unless somebody has written
-// another one there meanwhile.
+// Puts into `now` the bytes of `late` that differ from `before`, unless another one was written
+// there meanwhile.
 std::uint64_t merge(std::uint64_t now, std::uint64_t before, std::uint64_t late) {
   std::uint64_t merged = now;
   for (int shift = 0; shift < 64; shift += 8) {
@@ -37,7 +37,7 @@ std::uint64_t merge(std::uint64_t now, std::uint64_t before, std::uint64_t late)
   return merged;
 }
 
-// Writes what changed from `before` to `late` to `pages`, which other threads write to.
+// Writes the bytes that changed from `before` to `late` to `pages`, which other threads write to.
 void add_late_writes(std::byte* pages, const std::byte* before, const std::byte* late,
                      std::uint64_t size) {
   if (std::memcmp(before, late, size) == 0) return;
@@ -113,7 +113,7 @@ int PageSwap::replace(std::byte* pages, std::uint64_t size, std::byte* memory,
     size = referred;
     std::memcpy(before_.get(), memory, size);
   } else {
-    watches = can_refer_ = false;  // pipes in a state that nobody knows are not used again
+    watches = can_refer_ = false;  // pipes in an unknown state are not used again
     if (const int os_error = copy_guarded(pages, size, memory); os_error != 0) return os_error;
   }
   if (mremap(memory, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, pages) == MAP_FAILED) return errno;

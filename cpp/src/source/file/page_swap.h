@@ -1,4 +1,4 @@
-// Other memory in the place of pages that somebody uses.
+// Other memory in the place of pages that are in use.
 #pragma once
 
 #include <cstddef>
@@ -24,9 +24,9 @@ class PageSwap {
   // there any more. Touches `pages` by system calls only, so that such pages are no signal.
   //
   // `size` is whole pages, at most kMostBytes, private to this process and present. Other threads
-  // may read them meanwhile, and write to them: what they write after it was copied is found by
-  // way of a second reference to the pages, and copied, too. (Only if the system refuses that
-  // reference, such a write may be lost.)
+  // may read them meanwhile, and write to them: a write after the copy is found by way of a second
+  // reference to the pages, and copied, too. (Only if the system refuses that reference, such a
+  // write may be lost.)
   int replace(std::byte* pages, std::uint64_t size, std::byte* memory, std::uint64_t* swapped);
 
  private:

@@ -16,7 +16,7 @@ constexpr double kWorthJumps = 1.2;
 // A busy machine makes any few reads slow. A larger gain than this needs no second look.
 constexpr double kBeyondDoubt = 3;
 constexpr double kHopeless = 0.5;     // of reading in order
-constexpr double kWorthDirect = 1.2;  // what is in the page cache serves other processes, too
+constexpr double kWorthDirect = 1.2;  // the page cache serves other processes, too
 constexpr double kAsGood = 0.9;
 constexpr int kMostStreams = static_cast<int>(DescriptorCache::kMostStreams);
 constexpr double kWorthGrowing = 1.1;
@@ -93,7 +93,7 @@ double ReadTrial::rate_locked() const {
 
 bool ReadTrial::hopeless_locked() const { return rate_locked() < in_order_ * kHopeless; }
 
-// Where several reads are much faster than one, too few of them cost more than too many.
+// If several reads are much faster than one, too few of them cost more than too many.
 bool ReadTrial::harmless_locked() const {
   return !setting_.whole && setting_.reads <= kGenerous && best_rate_ >= in_order_ * kBeyondDoubt &&
          rate_locked() >= best_rate_ * kAsGood;
@@ -161,7 +161,7 @@ void ReadTrial::judge_locked(double rate) {
 }
 
 // One of the two ways with several reads at once. Few of them may be slower than reading in order
-// with much readahead: what counts is how fast they get when there are more.
+// with much readahead: the speed of more of them counts.
 void ReadTrial::compare_locked() {
   if (direct_ <= parallel_ * kWorthDirect) {
     best_ = setting_;

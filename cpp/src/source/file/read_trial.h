@@ -1,4 +1,4 @@
-// How a shared file system is read best.
+// The best way to read a shared file system.
 #pragma once
 
 #include <cstdint>
@@ -8,14 +8,14 @@
 
 namespace streamer {
 
-// The first reads try what a file system may prefer: one read at a time, in order (mounts of object
-// storage fetch ahead what is read in order, and pay for each jump); several at once; and several
-// past the page cache (O_DIRECT), which some network file systems serve in larger requests. The
-// number of reads doubles for as long as that brings bytes faster. The most that can be through the
-// page cache then ask for all of their bytes at once. At last, the best of these is
-// compared with reading in order. If it seems somewhat faster, both are measured once more, and the
-// better result in order has to be passed by the worse one of the other: jumps cost more than what
-// is lost without them.
+// The first reads try the ways that a file system may prefer: one read at a time, in order (mounts
+// of object storage fetch ahead of reads in order, and pay for each jump); several at once; and
+// several past the page cache (O_DIRECT), which some network file systems serve in larger requests.
+// The number of reads doubles for as long as that brings bytes faster. The most that can be through
+// the page cache then ask for all of their bytes at once. At last, the best of these is compared
+// with reading in order. If it seems somewhat faster, both are measured once more, and the better
+// result in order has to be passed by the worse one of the other: jumps cost more than the loss
+// without them.
 //
 // A setting is judged by the time that its first reads take, the slowest of them too: bytes per
 // second = reads in flight x bytes of one / seconds of one. So a consumer that pauses does not
@@ -41,13 +41,13 @@ class ReadTrial {
   // `fixed` above 0: so many reads, chosen by the user. Then only O_DIRECT is tried.
   explicit ReadTrial(int fixed);
 
-  // What the next read should use.
+  // The setting for the next read.
   Setting setting() const EXCLUDES(mutex_);
-  // How much should be read at once.
+  // The amount to read at once.
   struct Amount {
     int reads;
-    // Reads should be small: while one and two are tried, what jumps costs less then. When more
-    // jump at once, larger ones pay for it.
+    // Reads should be small: while one and two are tried, a jump costs less then. When more jump at
+    // once, larger ones pay for it.
     bool small;
   };
   Amount amount() const EXCLUDES(mutex_);
@@ -57,7 +57,7 @@ class ReadTrial {
   // The file system has no O_DIRECT.
   void refuse_direct() EXCLUDES(mutex_);
 
-  // Whether the best setting is found.
+  // True if the best setting is found.
   bool decided() const EXCLUDES(mutex_);
   // The setting, for people.
   std::string describe() const EXCLUDES(mutex_);

@@ -1,4 +1,4 @@
-// The decision how a range of a file is read.
+// The decision on the way to read a range of a file.
 #pragma once
 
 #include "streamer/types.h"
@@ -11,15 +11,16 @@ enum class ReadWay {
   kDirect,    // past the page cache (O_DIRECT)
 };
 
-// What the decision depends on besides the strategy. Each is asked at most once, and only if the
-// decision needs it: the later ones are system calls.
+// The facts that the decision depends on besides the strategy. Each is asked at most once, and only
+// if the decision needs it: the later ones are system calls.
 class RangeFacts {
  public:
   virtual ~RangeFacts() = default;
   // Bytes that are not cached should not be brought into the page cache: they leave the host at
   // once, or the processors or the memory are too few to fill the cache at the device's speed.
   virtual bool cache_is_costly() const = 0;
-  // Another stream reads the file, too: what one brings into the page cache serves the other.
+  // Another stream reads the file, too: the bytes that one brings into the page cache serve the
+  // other.
   virtual bool read_by_others() const = 0;
   // At least half of the range is in the page cache.
   virtual bool cached() const = 0;

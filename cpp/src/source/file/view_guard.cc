@@ -21,7 +21,7 @@ namespace streamer {
 // An entry of a list that signal handlers walk: entries are used again, and never freed.
 struct ViewGuard::Mapping {
   std::atomic<std::uintptr_t> start{0};
-  std::atomic<std::uintptr_t> end{0};             // 0: nobody's. Set last and cleared first
+  std::atomic<std::uintptr_t> end{0};             // 0: not in use. Set last and cleared first
   std::atomic<unsigned char*> replaced{nullptr};  // by huge page of the mapping
   std::atomic<bool> lost{false};
   Mapping* next = nullptr;       // in the list
@@ -30,17 +30,17 @@ struct ViewGuard::Mapping {
 
 namespace {
 
-// An action that was found where the handler was to be installed. They are never freed: a handler
-// may be in the middle of one.
+// An action that was found in the place for the handler. They are never freed: a handler may be in
+// the middle of one.
 struct Former {
   struct sigaction action {};
-  const Former* below = nullptr;  // what was there before this one; null: the default
+  const Former* below = nullptr;  // the one before this one; null: the default
   Former* next = nullptr;
 };
 
-// What a handler reads.
+// The state that a handler reads.
 std::atomic<ViewGuard::Mapping*> mappings{nullptr};
-std::atomic<const Former*> former{nullptr};  // whose turn is next; null: the default
+std::atomic<const Former*> former{nullptr};  // the next to call; null: the default
 std::atomic<std::uint64_t> lost_pages{0};
 std::atomic<std::size_t> guards{0};
 std::atomic<std::uintptr_t> passed_address{0};
@@ -48,7 +48,7 @@ std::atomic<int> passed_times{0};
 static_assert(std::atomic<std::uintptr_t>::is_always_lock_free &&
               std::atomic<const Former*>::is_always_lock_free);
 
-// What guards it is free in a forked child.
+// The lock is free in a forked child.
 ForkLock& lock() {
   static auto* const one = new ForkLock;  // for threads that outlive static objects
   return *one;
@@ -56,7 +56,7 @@ ForkLock& lock() {
 // Under the lock.
 ViewGuard::Mapping* free_mappings = nullptr;
 Former* formers = nullptr;
-const Former* top = nullptr;  // what the handler has replaced
+const Former* top = nullptr;  // the action that the handler has replaced
 
 // A handler that returns so often without a cure of the same fault will not find one.
 constexpr int kMostReturns = 8;
@@ -84,7 +84,7 @@ bool give_zeros(std::uintptr_t address) {
   }
   mapping->lost.store(true);
   lost_pages.fetch_add(1);
-  // By itself, without what tools put around mmap().
+  // By itself, without the wrappers of tools around mmap().
   return syscall(SYS_mmap, page, end - page, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != -1;
 }
@@ -122,7 +122,7 @@ void pass_on(int signal, siginfo_t* info, void* context) {
     next->action.sa_handler(signal);
   }
   if (!sent_by_a_process(info)) ++passed_times;
-  // What it has raised comes now, also if whoever called this handler blocks the signal.
+  // A signal that it has raised comes now, also if the caller of this handler blocks it.
   sigset_t unblocked = before;
   sigdelset(&unblocked, signal);
   pthread_sigmask(SIG_SETMASK, &unblocked, nullptr);
@@ -131,7 +131,7 @@ void pass_on(int signal, siginfo_t* info, void* context) {
   former.compare_exchange_strong(expected, next);
 }
 
-// Only what signal-safety(7) allows, and one system call.
+// Only functions that signal-safety(7) allows, and one system call.
 void handle(int signal, siginfo_t* info, void* context) {
   const int os_error = errno;
   const bool ours =
@@ -173,7 +173,7 @@ void take_place_of(const struct sigaction& action) {
 std::uint64_t lost_page_count() { return lost_pages.load(std::memory_order_relaxed); }
 void renew_view_guards() { ViewGuard::renew(); }
 
-// Under the lock. Whether the handler is there.
+// Under the lock. True if the handler is there.
 bool ViewGuard::install() {
   struct sigaction present {};
   if (sigaction(SIGBUS, nullptr, &present) != 0) return false;
@@ -185,7 +185,7 @@ bool ViewGuard::install() {
   take_place_of(present);
   struct sigaction ours {};
   ours.sa_sigaction = handle;
-  // On the stack for signals where the thread has one. Not deferred: a handler that it is passed to
+  // On the stack for signals if the thread has one. Not deferred: a handler that it is passed to
   // may raise the signal, and expects it at once.
   ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTART;
   struct sigaction replaced {};

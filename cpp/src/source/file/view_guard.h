@@ -1,4 +1,4 @@
-// What keeps a mapping of a file that was truncated from ending the process.
+// Keeps a mapping of a file that was truncated from ending the process.
 #pragma once
 
 #include <cstddef>
@@ -21,10 +21,10 @@ class ViewGuard {
 
   // [offset, offset + size) becomes other memory, which a fault beside it must not replace.
   void replacing(std::uint64_t offset, std::uint64_t size);
-  // Whether a thread was given zeros.
+  // True if a thread was given zeros.
   bool has_lost_pages() const;
 
-  // Puts the handler before one that the program has installed since. Cheap where there is none.
+  // Puts the handler before one that the program has installed since. Cheap if there is none.
   static void renew();
 
   struct Mapping;

@@ -26,10 +26,10 @@ struct Checksum {
 // the prefix) ends it without a verdict.
 class ContentCheck {
  public:
-  // `prefix` is what was read when the object was opened. Later pieces may cover it again.
+  // `prefix` was read when the object was opened. Later pieces may cover it again.
   ContentCheck(std::uint64_t size, std::span<const std::byte> prefix);
 
-  // What the object should be. Called once, before add() and failed().
+  // The checksum that the object should have. Called once, before add() and failed().
   void expect(const Checksum& expected) EXCLUDES(mutex_);
   enum class Verdict { kNone, kMatches, kDiffers };
   // Counts a piece that has been read. The piece that completes the object has the verdict.
@@ -37,10 +37,10 @@ class ContentCheck {
   // The same of a piece behind the prefix whose sum, by adder(), is known.
   Verdict add_sum(std::uint64_t offset, std::uint64_t size, std::uint64_t sum) EXCLUDES(mutex_);
   bool behind_prefix(std::uint64_t offset) const { return offset >= prefix_size_; }
-  // What adds bytes to a sum; 0 is that of nothing. After expect().
+  // Adds bytes to a sum; 0 is that of no bytes. After expect().
   using Adder = std::uint64_t (*)(std::span<const std::byte> data, std::uint64_t sum);
   Adder adder() const;
-  // Whether the prefix is the whole object, and not what it should be.
+  // True if the prefix is the whole object, and has another checksum.
   bool failed() const EXCLUDES(mutex_);
 
  private:

@@ -1,4 +1,4 @@
-// Bytes of an object whose content nothing that the server sends pins. Some of what was read is
+// Bytes of an object whose content is not pinned by any header of the server. Some of the bytes are
 // read again and compared, so that a change between two reads is noticed.
 #pragma once
 
@@ -17,7 +17,7 @@
 
 namespace streamer::http {
 
-// Whether a change of the content changes `version`, which `response` tells. A weak ETag and a
+// True if a change of the content changes `version`, which `response` tells. A weak ETag and a
 // modification time in the second of the response promise nothing (RFC 9110, 8.8.1), and neither
 // does an ETag that is made of such a time.
 bool pins_content(const Version& version, const Response& response);
@@ -32,7 +32,8 @@ class ContentSamples {
   // The object begins with `prefix`, which was read when it was opened.
   explicit ContentSamples(std::span<const std::byte> prefix);
 
-  // What a read that has just ended should find unchanged; nothing: nothing was read before it.
+  // The bytes that a read which has just ended should find unchanged; none: nothing was read
+  // before.
   std::optional<Sample> next() EXCLUDES(mutex_);
   // Keeps some bytes of a read of `segments` at `offset` that found its sample unchanged.
   void keep(std::uint64_t offset, std::span<const iovec> segments) EXCLUDES(mutex_);

@@ -39,7 +39,7 @@ std::string words_of(const std::string& page) {
   return cut_text(trim(words), kShownText);
 }
 
-// An error of what stands between the client and the storage, or of a wrong address.
+// An error of a server between the client and the storage, or of a wrong address.
 void explain(const Response& response, std::string* message, std::string* hint) {
   if (response.status == 407) {
     *message = "the proxy refuses: it does not accept the user and the password";

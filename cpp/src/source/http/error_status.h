@@ -13,11 +13,10 @@ namespace streamer::http {
 Status to_status(ServerError error, const Response& response, const CredentialsRef& credentials);
 // The error of an object that was replaced, by that of asking for its former version.
 Status replaced(Status status);
-// The error of a page of HTML that came instead of `wanted`: of a proxy, or of somebody who wants
-// to know who asks.
+// The error of a page of HTML that came instead of `wanted`: of a proxy, or of a login page.
 Status sent_a_page(const Response& response, const std::string& wanted);
 bool is_html(const Response& response);
-// What to do about an error that has no hint of its own.
+// The hint for an error that has none of its own.
 const char* standard_hint(const Status& status);
 
 }  // namespace streamer::http

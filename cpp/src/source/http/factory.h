@@ -19,17 +19,17 @@ using ProtocolMaker = Result<std::unique_ptr<Protocol>> (*)(const ProtocolContex
 Result<std::unique_ptr<Source>> make_http_source(SourceKind kind, http::ProtocolMaker maker,
                                                  const SourceContext& context);
 
-// What object_key() is of a path of the hub: the name in the repository.
+// object_key() of a path of the hub: the name in the repository.
 std::string hub_key(const std::string& path);
 
-// What at_version() is of a path of the hub: `commit` in the place of its revision.
+// at_version() of a path of the hub: `commit` in the place of its revision.
 std::string hub_at_version(const std::string& path, const std::string& commit);
 
-// Whether `path` is the https:// URL of a blob, without a query: in Azure Blob Storage, or at the
+// True if `path` is the https:// URL of a blob, without a query: in Azure Blob Storage, or at the
 // endpoint that the settings name.
 bool is_azure_path(const std::string& path, const Settings& settings);
 
-// Whether the settings hold a key or a signature for `container` (CredentialsRequest::container).
+// True if the settings hold a key or a signature for `container` (CredentialsRequest::container).
 bool azure_settings_sign(const std::string& container, const Settings& settings);
 
 }  // namespace streamer

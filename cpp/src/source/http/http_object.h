@@ -18,7 +18,7 @@ namespace streamer::http {
 // The comparison of an object with a checksum that has to be asked for. Thread-safe.
 class CheckLater {
  public:
-  // Whether the caller is the one who asks. Then answer() has to follow.
+  // True if the caller is to ask. Then answer() has to follow.
   bool claim() { return !claimed_.exchange(true, std::memory_order_relaxed); }
   void answer(const std::optional<Checksum>& checksum, ContentCheck* check) EXCLUDES(mutex_) {
     const MutexLock lock(mutex_);
@@ -26,12 +26,12 @@ class CheckLater {
     state_ = checksum ? State::kKnown : State::kNone;
     answered_.notify_all();
   }
-  // Whether the answer is there, and is a checksum.
+  // True if the answer is there, and is a checksum.
   bool known_now() const EXCLUDES(mutex_) {
     const MutexLock lock(mutex_);
     return state_ == State::kKnown;
   }
-  // Waits for the answer: whether there is a checksum.
+  // Waits for the answer: true if it is a checksum.
   bool known() EXCLUDES(mutex_) {
     const MutexLock lock(mutex_);
     while (state_ == State::kAsked) answered_.wait(mutex_);
@@ -48,8 +48,8 @@ class CheckLater {
 
 class HttpObject : public Object {
  public:
-  // `check` is null if nothing is compared. `later`: what it is compared with is not known yet.
-  // `samples` is null if the version pins the content.
+  // `check` is null if nothing is compared. `later`: the checksum is not known yet. `samples` is
+  // null if the version pins the content.
   HttpObject(Location location, std::uint64_t size, Version version,
              std::unique_ptr<ContentCheck> check, bool later,
              std::unique_ptr<ContentSamples> samples)
@@ -65,16 +65,16 @@ class HttpObject : public Object {
     version.by_id |= replaced_.load(std::memory_order_relaxed);
     return version;
   }
-  // Whether the path names the version.
+  // True if the path names the version.
   bool names_version() const { return pinned_.by_id; }
   // Something else has the object's name by now: later reads ask for the version by its id.
   void note_replaced() const { replaced_.store(true, std::memory_order_relaxed); }
   ContentCheck* check() const { return check_.get(); }
   CheckLater* later() const { return later_.get(); }
   ContentSamples* samples() const { return samples_.get(); }
-  // What check() compares with is known; waits for it if somebody asks.
+  // The checksum for check() is known; waits for it if it is being asked for.
   bool checksum_known() const { return later_ == nullptr || later_->known(); }
-  // Whether a read from `offset` on may add up what arrives.
+  // True if a read from `offset` on may add up the bytes that arrive.
   bool can_add_up(std::uint64_t offset) const {
     return check_ != nullptr && check_->behind_prefix(offset) &&
            (later_ == nullptr || later_->known_now());

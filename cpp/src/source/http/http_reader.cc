@@ -142,7 +142,7 @@ Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<co
         .with_range(offset, size);
   }
   const Version pinned = known.pinned();
-  // While others read what follows: nobody waits for the answer.
+  // While others read the bytes behind it: no read waits for the answer.
   verifier_.ask(known);
   RangeRead range(protocol_, known.location(), offset, segments, object.size(), pinned);
   range.watch(report->progress);
@@ -153,7 +153,7 @@ Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<co
     range.add_up(&sum);
   }
   Response response;
-  // Nobody else watches the rest of a long header.
+  // Nothing else watches the rest of a long header.
   const bool hurry =
       report->progress == nullptr && size <= kSmallRead && source_.traits().stragglers;
   Status status = read_range(known.location(), &range, &response, report, /*tolerate_416=*/false,
@@ -161,7 +161,7 @@ Status HttpReader::read(const Object& object, std::uint64_t offset, std::span<co
   report->missing = size - range.received();
   if (range.version().by_id && !known.names_version()) {
     if (status.ok()) {
-      // A read that was aborted does not know whether the store gives the former version.
+      // An aborted read does not prove that the store gives the former version.
       if (!range.aborted()) known.note_replaced();
     } else if (!range.gone() || status.code() != Code::kNotFound) {
       status = replaced(std::move(status));

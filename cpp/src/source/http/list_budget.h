@@ -1,4 +1,4 @@
-// A bound of what a list may bring.
+// A bound of the size of a list.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@
 
 namespace streamer::http {
 
-// What a list has brought by now.
+// The size of a list so far.
 class ListBudget {
  public:
   // Not ok: the page is one that the list has had, or it makes the list larger than is read.
@@ -33,11 +33,11 @@ class ListBudget {
   }
 
  private:
-  // What a list may bring, over all its pages.
+  // The most that a list may bring, over all its pages.
   static constexpr std::uint64_t kMaxPages = 100'000;
   static constexpr std::uint64_t kMaxListed = 10'000'000;
   static constexpr std::uint64_t kMaxListedBytes = std::uint64_t{1} << 30;
-  std::set<std::size_t> seen_;  // hashes of what names a page
+  std::set<std::size_t> seen_;  // hashes of the names of pages
   std::uint64_t pages_ = 0;
   std::uint64_t listed_ = 0;
   std::uint64_t bytes_ = 0;

@@ -11,9 +11,9 @@ namespace streamer::http {
 namespace {
 
 constexpr int kHurriedAttempts = 2;  // see Operation::hurry_ms
-constexpr int kSlowBegin = 3;        // how many times as long as others a list may take to begin
+constexpr int kSlowBegin = 3;        // a list may take so many times as long as others to begin
 constexpr int kAttemptsWhenNeverReached = 4;  // a wrong address should not take long to tell
-constexpr std::chrono::seconds kNotListeningYet{15};  // what starts beside us may be late
+constexpr std::chrono::seconds kNotListeningYet{15};  // a server that starts may be late
 constexpr std::uint64_t kProgress = 1 << 20;          // an attempt that brought this was no failure
 constexpr int kMaxAgain = 5;
 constexpr int kMaxRedirected = 25;  // other connections may make the way begin anew
@@ -71,7 +71,7 @@ Status OperationLoop::perform(const Operation& operation, Response* response, Re
       failing_since = began;
       transport.retries.progress();
     }
-    // What breaks after the last byte does not matter, but a server that sends more does.
+    // A failure after the last byte does not matter, but a server that sends more does.
     if (done && (outcome.status.ok() || outcome.retry)) {
       transport.retries.progress();
       return {};
@@ -87,7 +87,7 @@ Status OperationLoop::perform(const Operation& operation, Response* response, Re
         ++again <= kMaxAgain) {
       continue;
     }
-    if (status.code() == Code::kInvalid && *credentials) {  // which of them was not sent
+    if (status.code() == Code::kInvalid && *credentials) {  // the identity that was not sent
       status = std::move(status).with_identity((*credentials)->identity);
     }
     const bool refused = status.ok() && !good;
@@ -109,7 +109,7 @@ Status OperationLoop::perform(const Operation& operation, Response* response, Re
       if (foreign && error.server_code.empty()) return sent_a_page(*response, "object");
       status = to_status(error, *response, *credentials);
       if (error.decision == RetryDecision::kRetryAtOnce && ++again <= kMaxAgain) continue;
-      // Redirects are no refusals: what an operation ends with is what it was refused with.
+      // Redirects are no refusals: an operation that was refused ends with the refusal.
       if (error.decision == RetryDecision::kFollow && ++redirected <= kMaxRedirected) continue;
       if (operation.changed && operation.changed(&error) && ++again <= kMaxAgain) continue;
       if (error.decision == RetryDecision::kRefresh && !refreshed) {
@@ -131,7 +131,7 @@ Status OperationLoop::perform(const Operation& operation, Response* response, Re
       return std::move(status).with_attempts(attempt + 1);
     }
     if (operation.watched != nullptr) operation.watched->pausing = true;
-    // However late the server wants it: the last attempt comes before the time is over.
+    // The last attempt comes before the time is over, even if the server wants it later.
     const std::chrono::milliseconds pause =
         std::min(backoff.pause(retry_after) + transport.retries.take(), left);
     if (source_.retried()) {

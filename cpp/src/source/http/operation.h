@@ -1,4 +1,4 @@
-// One thing to ask a storage for, and the loop of attempts that asks.
+// One operation on a storage, and the loop of its attempts.
 #pragma once
 
 #include <cstdint>
@@ -11,21 +11,21 @@
 
 namespace streamer::http {
 
-// One thing to ask for, however often it takes.
+// One operation, over all of its attempts.
 struct Operation {
   const Location& location;
   std::function<Result<Request>(const CredentialsRef&)> make;
   std::function<BodySink*()> body;  // for the next attempt; may be empty
-  // Counts what an attempt has brought, in bytes; `done` if nothing is missing any more.
+  // Counts the bytes of an attempt; `done` if nothing is missing any more.
   std::function<std::uint64_t(bool* done)> progress;
   // After a refusal, or a response of another snapshot: true if `make` makes another request now.
   std::function<bool(const ServerError*)> changed;
   // Responses with an error status that are fine.
   std::function<bool(const Response&)> tolerate;
-  ReadProgress* watched = nullptr;  // what is told of pauses
+  ReadProgress* watched = nullptr;  // it is told of pauses
   int hurry_ms = 0;                 // of the first attempt, if others are to follow soon; 0: none
   bool begins_late = false;         // the server has to look for much before it responds
-  // True if the body of a successful response is not what was asked for.
+  // True if the body of a successful response is not the object that was asked for.
   std::function<bool()> foreign = {};
   // True if such a body ended too early: without a length, its end is that of the connection.
   std::function<bool()> cut_off = {};

@@ -31,7 +31,7 @@ bool apply_known(std::span<const KnownError> table, ServerError* error) {
     error->code = known.meaning;
     error->message = known.message;
     error->hint = known.hint;
-    // A status that is worth a retry stays so whatever the code.
+    // A status that is worth a retry stays so under any code.
     if (error->decision == RetryDecision::kFail) error->decision = known.decision;
     return true;
   }

@@ -1,4 +1,4 @@
-// A protocol of object storage: how to ask for bytes and lists, and how to understand refusals. It
+// A protocol of object storage: the requests for bytes and lists, and the meaning of refusals. It
 // makes requests and reads responses; connections, retries and memory belong to the transport.
 #pragma once
 
@@ -27,11 +27,11 @@ struct Location {
   std::string version_id = {};  // that the path names; empty: the newest
 };
 
-// What is read of an object, however often it is replaced meanwhile.
+// The content that is read of an object, even if the object is replaced meanwhile.
 struct Version {
   std::string validator;  // ETag, generation or modification time: reads of another content fail
-  std::string id;         // of a store that keeps what was replaced; empty: it does not
-  bool by_id = false;     // ask for `id`: what has the object's name by now is something else
+  std::string id;         // of a store that keeps replaced objects; empty: it does not
+  bool by_id = false;     // ask for `id`: another object has the name by now
 };
 
 struct ByteRange {
@@ -46,21 +46,21 @@ struct ListPage {
   struct Entry {
     std::string key;  // not encoded
     std::uint64_t size = 0;
-    std::string path = {};     // empty: the directory's path and what follows its key
+    std::string path = {};     // empty: the directory's path and the rest behind its key
     std::string version = {};  // see ListedObject::version; empty: the list does not tell
     std::string sha256 = {};   // likewise
   };
   std::vector<Entry> entries;  // objects only, no directories
-  std::string next;            // what make_list() needs for the next page; empty: this is the last
+  std::string next;            // for make_list() of the next page; empty: this is the last
 };
 
-// What to do about a response that is not a success.
+// The reaction to a response that is not a success.
 enum class RetryDecision {
   kFail,         // at once
   kRetry,        // after a pause
   kRefresh,      // with new credentials, once
   kRetryAtOnce,  // at once: the protocol has learned something (a region, the time)
-  kFollow,       // at once, where the server sends the request
+  kFollow,       // at once, to the target of the redirect
 };
 
 struct ServerError {
@@ -78,7 +78,7 @@ struct ServerError {
 // others kFail.
 ServerError error_by_status(int status);
 
-// What the error codes of a service mean.
+// The meaning of the error codes of a service.
 struct KnownError {
   const char* code;
   Code meaning;
@@ -101,7 +101,7 @@ std::string quoted_etag(std::string_view etag);
 void add_listed(ListPage* page, std::string_view key, std::string_view size,
                 std::string_view version = {});
 
-// The URL of a service, and where it comes from.
+// The URL of a service, and its source.
 struct Endpoint {
   std::string url;          // scheme, host and port
   std::string from;         // a setting, "the path", or a rule of the cloud
@@ -119,26 +119,27 @@ class Protocol {
   // Reads a path; with `directory` as the place to list. kInvalid if it makes no sense.
   virtual Result<Location> locate(const std::string& path, bool directory) const = 0;
 
-  // Where requests for `location` go. `who` may name it; null: nobody does.
+  // The endpoint of requests for `location`. `who` may name it; null: no identity.
   virtual Endpoint endpoint(const Location& location, const Credentials* who) const = 0;
 
-  // Who asks. Null: nobody (requests are not signed). May use the connection to find out.
+  // The identity of requests. Null: none (requests are not signed). May use the connection to find
+  // it.
   virtual Result<CredentialsRef> credentials(const Location& location, Connection& connection) = 0;
   // The server refused them: the next call of credentials() should bring others.
   virtual void refused(const Location& location, const CredentialsRef& credentials) = 0;
 
-  // The path of a local copy of what `path` names, or `path` itself.
+  // The path of a local copy of `path`, or `path` itself.
   virtual Result<std::string> local_copy(const std::string& path, bool /*directory*/,
                                          Connection& /*connection*/) {
     return path;
   }
-  // Finds out what requests for `location` need to know and can't ask for themselves. Called once
+  // Finds the facts that requests for `location` need and can't ask for themselves. Called once
   // before a list.
   virtual Status prepare_list(const Location& /*directory*/, const CredentialsRef& /*credentials*/,
                               Connection& /*connection*/) {
     return {};
   }
-  // Takes the version that a list told: what the first read of the object must find.
+  // Takes the version that a list told: the first read of the object must find it.
   virtual Version listed_version(const Location& /*location*/, const std::string& listed) {
     return {listed, "", false};
   }
@@ -147,7 +148,7 @@ class Protocol {
   // object is not at `version` (unless its validator is empty).
   virtual Result<Request> make_read(const Location& location, std::optional<ByteRange> range,
                                     const Version& version, const CredentialsRef& credentials) = 0;
-  // Whether a successful response is of the same snapshot as those before it. If it is not, the
+  // True if a successful response is of the same snapshot as those before it. If it is not, the
   // request is made again, and make_read() makes another one.
   virtual bool same_snapshot(const Location& /*location*/, const Response& /*response*/) {
     return true;
@@ -158,10 +159,10 @@ class Protocol {
   virtual Result<ListPage> read_list(const Location& directory, bool recursive,
                                      const std::string& next, const Response& response) = 0;
 
-  // Whether a refused list says that there is no such directory, which is the same as an empty one.
+  // True if a refused list says that there is no such directory, which is the same as an empty one.
   virtual bool is_empty_list(const Response& /*response*/) const { return false; }
 
-  // What pins an object's content: by default the ETag.
+  // The validator of an object's content: by default the ETag.
   virtual Version version_of(const Response& response) const {
     return {std::string(response.header("etag")), "", false};
   }
@@ -172,7 +173,7 @@ class Protocol {
   // The same as a digest (MD5, 16 bytes), which only a read of the whole object can be compared
   // with; empty: none.
   virtual std::string md5_of(const Response& /*response*/) const { return {}; }
-  // A signed request for nothing but what checksum_of() needs; kUnsupported if reads bring it,
+  // A signed request for nothing but the checksum of checksum_of(); kUnsupported if reads bring it,
   // or nothing does.
   virtual Result<Request> make_checksum_request(const Location& /*location*/,
                                                 const Version& /*version*/,
@@ -182,7 +183,7 @@ class Protocol {
   virtual bool has_checksum_request() const { return false; }
   // Understands any response that is not 2xx, redirects included. Bodies may be cut or missing.
   virtual ServerError read_error(const Location& location, const Response& response) = 0;
-  // A request found no server (null), or one that refuses it. Whether it is worth another attempt
+  // A request found no server (null), or one that refuses it. True if it is worth another attempt
   // at once since make_read() and make_list() name another host by now. `settled`: the storage has
   // responded to a request of this source before.
   virtual bool elsewhere(const Location& /*location*/, const Request& /*request*/,
@@ -195,7 +196,8 @@ class Protocol {
   virtual std::string trust_file() const { return {}; }
 };
 
-// A protocol whose requests all carry what one cache holds: one identity for each container.
+// A protocol whose requests all carry the credentials of one cache: one identity for each
+// container.
 class SingleIdentity : public Protocol {
  public:
   Result<CredentialsRef> credentials(const Location& location, Connection& connection) override {
@@ -210,7 +212,7 @@ class SingleIdentity : public Protocol {
   SingleIdentity(SourceKind kind, const CredentialsProvider& provider, bool anonymous,
                  CredentialsCache::Resolver own)
       : anonymous_(anonymous), cache_(kind, provider, std::move(own)) {}
-  const bool anonymous_;  // nobody asks
+  const bool anonymous_;  // without an identity
 
  private:
   CredentialsCache cache_;

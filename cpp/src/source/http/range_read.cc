@@ -13,8 +13,8 @@ constexpr std::uint64_t kShortDocument = 64 << 10;
 
 std::optional<std::uint64_t> number(std::string_view text) { return parse_number(trim(text)); }
 
-// A page of a proxy, or of somebody who wants to know who asks: text that no store sends for a
-// range, and without what pins an object.
+// A page of a proxy, or of a login: text that no store sends for a range, and without a validator
+// of an object.
 bool is_page(const Response& response) {
   const std::string type = lower(response.header("content-type"));
   const auto is = [&](std::string_view other) { return type.starts_with(other); };

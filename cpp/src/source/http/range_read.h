@@ -22,27 +22,27 @@ std::optional<ContentRange> parse_content_range(std::string_view value);
 // The first `bytes` of `segments`.
 std::vector<iovec> first_bytes(std::span<const iovec> segments, std::uint64_t bytes);
 
-// The state of a range that is being read: what has arrived, what is known about the object, and
-// whether a response is the one that was asked for.
+// The state of a range that is being read: the bytes that have arrived, the known facts of the
+// object, and the check of the last response.
 class RangeRead {
  public:
   // Reads [offset, offset + size of segments). Size and version of an object that is not known yet
-  // are taken from the first response; a range may then end where the object does.
-  // `location` and `protocol` outlive it.
+  // are taken from the first response; a range may then end with the object. `location` and
+  // `protocol` outlive it.
   RangeRead(Protocol& protocol, const Location& location, std::uint64_t offset,
             std::span<const iovec> segments, std::optional<std::uint64_t> object_size,
             Version version);
 
-  // What is missing, before an attempt and after it; nothing when all is there.
+  // The missing bytes, before an attempt and after it; none when all are there.
   std::optional<ByteRange> missing() const;
-  // The body for the next attempt, which receives what is missing.
+  // The body for the next attempt, which receives the missing bytes.
   BodySink* next_body();
   // This read may be aborted from now on.
   void watch(ReadProgress* progress) { body_.progress = progress; }
-  // `sum` is of all that this read receives.
+  // `sum` is of all bytes that this read receives.
   void add_up(RunningSum* sum) { body_.sum = sum; }
   bool aborted() const { return body_.progress != nullptr && body_.progress->aborted; }
-  // Counts what the attempt has brought; returns its bytes.
+  // Counts the bytes of the attempt, and returns their number.
   std::uint64_t take();
 
   std::uint64_t received() const { return done_; }
@@ -51,13 +51,13 @@ class RangeRead {
   // Asks for the version by its id from now on, since the object is `gone` or was replaced. False
   // if there is none, or that was done.
   bool read_by_id(bool gone);
-  // Whether nothing had the name of the object when its version was first asked for by its id.
+  // True if nothing had the name of the object when its version was first asked for by its id.
   bool gone() const { return gone_; }
-  // Whether the last response was a short document in the place of the object: perhaps an error.
+  // True if the last response was a short document in the place of the object: perhaps an error.
   bool foreign() const { return foreign_; }
-  // Whether the body of the last response ended before the range did that its header tells.
+  // True if the body of the last response ended before the range did that its header tells.
   bool cut_off() const { return promised_ > 0; }
-  // Whether the last response was of another snapshot; see Protocol::same_snapshot().
+  // True if the last response was of another snapshot; see Protocol::same_snapshot().
   bool other_snapshot() const { return other_snapshot_; }
 
  private:
@@ -77,7 +77,7 @@ class RangeRead {
   bool other_snapshot_ = false;
   bool foreign_ = false;
   bool gone_ = false;
-  std::vector<iovec> segments_;  // what is missing
+  std::vector<iovec> segments_;  // of the missing bytes
   BodySink body_;
 };
 

@@ -66,7 +66,7 @@ std::string validator_of(const Response& response) {
 }
 
 void require_unchanged(Request* request, const std::string& validator) {
-  // A weak ETag never matches; versions are compared with those of responses all the same.
+  // A weak ETag never matches; versions are compared with those of responses in any case.
   if (validator.starts_with('"')) {
     request->set("If-Match", validator);
   } else if (parse_http_date(validator)) {

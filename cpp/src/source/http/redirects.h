@@ -1,4 +1,4 @@
-// Servers that send their readers elsewhere, and files of servers that are nobody's cloud.
+// Servers that redirect, and files of servers that are no cloud.
 #pragma once
 
 #include <chrono>
@@ -22,25 +22,25 @@ std::string encode_unsafe(const std::string& url);
 // The URL that a reference in a response from `base` means (RFC 3986, 5.2), without a fragment.
 std::string resolve_link(const Url& base, std::string link);
 
-// What pins a file: its ETag, or the time of its last change.
+// The validator of a file: its ETag, or the time of its last change.
 std::string validator_of(const Response& response);
 // Makes the request fail if the file is another by now, as far as headers can.
 void require_unchanged(Request* request, const std::string& validator);
 
-// RUNAI_STREAMER_HTTP_WHOLE_READ_LIMIT: what may be read from servers without ranges.
+// RUNAI_STREAMER_HTTP_WHOLE_READ_LIMIT: the size that may be read from servers without ranges.
 Result<std::uint64_t> read_whole_read_limit(const Settings& settings);
 
-// Remembers redirects, so that later ranges go where the first one was sent. Thread-safe.
+// Remembers redirects, so that later ranges go to the target of the first one. Thread-safe.
 class Redirects {
  public:
-  // A request for `asked`, or for where it was redirected to. Only the origin of `asked` receives
+  // A request for `asked`, or for the target of its redirect. Only the origin of `asked` receives
   // credentials, and not if the URL grants access by itself.
   Request request(const std::string& asked, const CredentialsRef& credentials) const
       EXCLUDES(mutex_);
 
-  // Whether `response` is a redirect (`requested` is what later requests for the same thing will
-  // ask for), or refuses what an earlier one led to: its signature may have expired. Then `error`
-  // says what to do about it.
+  // True if `response` is a redirect (later requests for the same thing ask for `requested`), or a
+  // refusal by the target of an earlier one: its signature may have expired. Then `error` has the
+  // decision.
   bool handle(const std::string& requested, const Response& response, ServerError* error)
       EXCLUDES(mutex_);
 

@@ -1,4 +1,4 @@
-// What the statistics of a load say about the versions of the objects that it opened.
+// The notes of a load's statistics about the versions of the objects that it opened.
 #pragma once
 
 #include <cstdint>

@@ -11,10 +11,10 @@
 namespace streamer::http {
 namespace {
 
-// A digest of what is larger would take long.
+// A digest of a larger object would take long.
 constexpr std::uint64_t kLargestDigest = 1 << 20;
-// By default a checksum is asked for where that, and the comparison, take less than 3 % of the
-// time: of large objects of stores that are so far away (seconds until a response begins) that the
+// By default a checksum is asked for if that, and the comparison, take less than 3 % of the time:
+// of large objects of stores that are so far away (seconds until a response begins) that the
 // network paces each connection.
 constexpr std::uint64_t kLargeObject = 64 << 20;
 constexpr double kFar = 0.005;
@@ -32,7 +32,7 @@ std::unique_ptr<ContentCheck> Verifier::make_check(const Response& response, std
                                                    std::span<const std::byte> prefix,
                                                    bool* later) const {
   if (chosen_ == Verify::kNone) return nullptr;
-  // Where it has to be asked for, what comes with a part may be that of the part.
+  // If it has to be asked for, one that comes with a part may be that of the part.
   std::optional<Checksum> checksum;
   if (!protocol_.has_checksum_request()) checksum = protocol_.checksum_of(response);
   const bool cheap = size >= kLargeObject && connection_.transport().latency >= kFar;
@@ -43,7 +43,7 @@ std::unique_ptr<ContentCheck> Verifier::make_check(const Response& response, std
   return check;
 }
 
-// What was read when the object was opened may be all of it.
+// The bytes that opening has read may be the whole object.
 Status Verifier::verify_opened(const HttpObject& object, const iovec& prefix,
                                const Response& response) {
   if (prefix.iov_len < object.size()) return {};
@@ -70,7 +70,7 @@ Status Verifier::verify_whole(const HttpObject& object, std::span<const iovec> s
   return {};
 }
 
-// By one attempt: what the server does not tell, or not now, is not compared.
+// By one attempt: a checksum that the server does not tell, or not now, is not compared.
 void Verifier::ask(const HttpObject& object) {
   if (object.later() == nullptr || !object.later()->claim()) return;
   std::optional<Checksum> checksum;

@@ -1,4 +1,4 @@
-// The comparison of what was read with the checksums and digests that servers name.
+// The comparison of read bytes with the checksums and digests that servers name.
 #pragma once
 
 #include <sys/uio.h>
@@ -18,7 +18,7 @@
 
 namespace streamer::http {
 
-// Which objects are compared with the checksums that servers name.
+// The objects that are compared with the checksums that servers name.
 enum class Verify {
   kNone,
   kCheap,  // those that come with the reads, or take hardly any time
@@ -37,7 +37,7 @@ class Verifier {
   // `later`: its checksum has to be asked for.
   std::unique_ptr<ContentCheck> make_check(const Response& response, std::uint64_t size,
                                            std::span<const std::byte> prefix, bool* later) const;
-  // Asks for the checksum of the object, if it has to be asked for and nobody has.
+  // Asks for the checksum of the object, if it has to be asked for and was not.
   void ask(const HttpObject& object);
   // After opening, with the bytes that were read by it.
   Status verify_opened(const HttpObject& object, const iovec& prefix, const Response& response);

@@ -65,7 +65,7 @@ class SliceReader:
         """Closes the files. Slices can't be read any more."""
         self._closed = True
         if self._process != os.getpid():
-            return  # what is open belongs to the parent
+            return  # open files belong to the parent
         with self._lock:
             session, self._session = self._session, None
         if session is not None:
@@ -254,7 +254,7 @@ def _split(name: str, shape: Sequence[int], index: Any) -> tuple[list[Along], tu
                 f"{type(item).__name__} can't index a tensor: use a number or a slice, for {name!r}"
             )
         if not _is_plain(item) or item is Ellipsis:
-            rest += items[number:]  # torch says what it means, and of which dimensions
+            rest += items[number:]  # torch finds its meaning and its dimensions
             break
         if dimension >= len(shape):
             raise IndexError(

@@ -25,7 +25,7 @@ std::string value_of(const Credentials& credentials, const char* name) {
 
 std::int64_t CredentialsCache::system_clock() { return std::time(nullptr); }
 
-// A provider is the embedder's: what it throws is an error like others.
+// A provider is the embedder's: its exceptions are errors like others.
 Result<Credentials> CredentialsCache::resolve(const std::string& container, bool refresh,
                                               Connection& connection) try {
   if (!provider_) return own_(container, connection);
@@ -80,8 +80,8 @@ Result<CredentialsRef> CredentialsCache::get(const std::string& container, Conne
     entry.failure = fresh.status();
     return fresh.status();
   }
-  // What has ended when it is issued has not: this machine's clock is ahead. It counts for a while,
-  // lest every request asks again.
+  // If credentials have ended when they are issued, this machine's clock is ahead. They count for a
+  // while, lest every request asks again.
   const std::int64_t lifetime = fresh->expires_at - now;
   entry.valid_until = fresh->expires_at;
   if (fresh->expires_at != 0 && lifetime < 0) entry.valid_until = now + kLeastLifetime;

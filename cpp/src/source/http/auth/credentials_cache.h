@@ -19,16 +19,16 @@ using CredentialsRef = std::shared_ptr<const Credentials>;
 std::string value_of(const Credentials& credentials, const char* name);
 
 // Thread-safe. Calls its resolvers one at a time and without a lock: meanwhile other threads get
-// what is still valid, and wait if nothing is.
+// credentials that are still valid, and wait if there are none.
 class CredentialsCache {
  public:
   // Seconds since the epoch.
   using Clock = std::function<std::int64_t()>;
-  // A protocol's own way to find credentials. An empty `values` is valid: nobody.
+  // A protocol's own way to find credentials. An empty `values` is valid: no identity.
   using Resolver = std::function<Result<Credentials>(const std::string& container, Connection&)>;
 
-  // Asks `provider` first if there is one, and `own` if that finds none. An identity without
-  // the value `required` only adds to what `own` finds.
+  // Asks `provider` first if there is one, and `own` if that finds none. An identity without the
+  // value `required` only adds to the values that `own` finds.
   CredentialsCache(SourceKind kind, CredentialsProvider provider, Resolver own,
                    std::string required = {}, Clock clock = system_clock)
       : kind_(kind),
@@ -37,8 +37,8 @@ class CredentialsCache {
         required_(std::move(required)),
         clock_(std::move(clock)) {}
 
-  // What is valid now. Resolved again some minutes before it expires; a failure of that counts only
-  // when it has expired.
+  // The credentials that are valid now. Resolved again some minutes before they expire; a failure
+  // of that counts only when they have expired.
   Result<CredentialsRef> get(const std::string& container, Connection& connection) EXCLUDES(mutex_);
   // The server did not accept `used`: get() resolves anew unless another thread already has.
   void refused(const std::string& container, const CredentialsRef& used) EXCLUDES(mutex_);

@@ -65,8 +65,8 @@ Result<Credentials> token_from_client(const std::string& service, const Client& 
                                       const char* scope, const std::string& identity,
                                       Connection& connection);
 
-// The content of a small file that holds or describes a secret. kCredentials if it can't be
-// read; `what` says in errors which one it is.
+// The content of a small file that holds or describes a secret. kCredentials if it can't be read;
+// `what` names it in errors.
 Result<std::string> read_credential_file(const std::string& path, const std::string& what);
 
 }  // namespace streamer::http

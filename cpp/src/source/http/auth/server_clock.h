@@ -1,4 +1,4 @@
-// The clocks of servers, for what is signed with a date.
+// The clocks of servers, for requests that are signed with a date.
 #pragma once
 
 #include <ctime>

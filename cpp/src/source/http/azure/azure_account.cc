@@ -23,7 +23,7 @@ constexpr const char* kNameVariable = "AZURE_STORAGE_ACCOUNT_NAME";
 constexpr const char* kKeyVariable = "AZURE_STORAGE_ACCOUNT_KEY";
 constexpr const char* kSasVariable = "AZURE_STORAGE_SAS_TOKEN";
 constexpr const char* kSuffixVariable = "AZURE_STORAGE_ENDPOINT_SUFFIX";
-// What "UseDevelopmentStorage=true" stands for: the emulator's published account and key.
+// The meaning of "UseDevelopmentStorage=true": the emulator's published account and key.
 constexpr const char* kEmulatorAccount = "devstoreaccount1";
 constexpr const char* kEmulatorKey =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
@@ -51,7 +51,7 @@ std::string suffix_of(const Settings& settings) {
   return suffix;
 }
 
-// What stands before ".blob." in a host name.
+// True if `account` can stand before ".blob." in a host name.
 bool fits_host(const std::string& account) {
   return std::all_of(account.begin(), account.end(), [](char c) {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-';

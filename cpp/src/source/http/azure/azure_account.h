@@ -1,4 +1,4 @@
-// The storage account that az:// means, and who asks for it, as the settings describe them.
+// The storage account that az:// means, and the identity for it, as the settings describe them.
 #pragma once
 
 #include <optional>
@@ -21,9 +21,9 @@ struct AzureAccount {
   std::string origin;         // of key or token: names a variable
   std::string domain;  // of blob endpoints, by AZURE_STORAGE_ENDPOINT_SUFFIX; empty: Azure's own
 
-  // Whether a request to `url` may hold the account's key or signature.
+  // True if a request to `url` may hold the account's key or signature.
   bool owns(const Url& url) const;
-  // Whether a request to `url` may hold the access token of an identity.
+  // True if a request to `url` may hold the access token of an identity.
   bool is_azure(const Url& url) const;
 };
 
@@ -36,8 +36,8 @@ Result<AzureAccount> read_azure_account(const Settings& settings);
 std::optional<Url> azure_host_of(const std::string& path);
 
 // Without an SDK: an access token (kToken) for storage from the first that there is: client secret,
-// federated token file (workload identity), managed identity. kCredentials names what was looked
-// at.
+// federated token file (workload identity), managed identity. kCredentials names the places that
+// were searched.
 Result<Credentials> find_azure_credentials(const Settings& settings, Connection& connection);
 
 }  // namespace streamer::http

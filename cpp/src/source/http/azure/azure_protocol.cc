@@ -108,7 +108,7 @@ class Azure : public SingleIdentity {
   Result<Credentials> resolve(const Settings& settings, const std::string& container,
                               Connection& connection) const;
   Status authorize(Request* request, const CredentialsRef& credentials) const;
-  // What a refused signature says of itself.
+  // Explains a refused signature by its own fields.
   void explain_signature(ServerError* error) const;
 
   const AzureAccount account_;
@@ -202,7 +202,7 @@ Status Azure::authorize(Request* request, const CredentialsRef& credentials) con
   return {};
 }
 
-// Paths below an https URL are encoded, as the reading decodes them.
+// Paths below an https URL are encoded, because reads decode them.
 void encode_listed(const Location& directory, ListPage* page) {
   std::string base = directory.path;
   while (base.ends_with('/')) base.pop_back();

@@ -136,7 +136,7 @@ int Addresses::system_resolver(const std::string& host, std::vector<std::string>
   return addresses->empty() ? EAI_NONAME : 0;
 }
 
-// The thread is left behind if nobody waits for it any more: getaddrinfo() can't be interrupted.
+// The thread is left behind if no call waits for it any more: getaddrinfo() can't be interrupted.
 // False: the system has no thread.
 bool Addresses::ask(const std::string& host) {
   const auto resolve = [state = state_, resolver = resolver_, host] {
@@ -148,7 +148,7 @@ bool Addresses::ask(const std::string& host) {
     }
     const MutexLock lock(state->mutex);
     Host& entry = state->hosts[host];
-    // What was known is better than nothing.
+    // If the resolver fails, the known addresses stay.
     if (error == 0 || entry.table.size() == 0) {
       entry.error = error;
       if (error == 0) entry.table.set(addresses);
@@ -171,9 +171,9 @@ Addresses::Found Addresses::find(const std::string& host, Clock::time_point dead
                                  const std::function<bool()>& go_on) {
   if (is_number(host) || is_localhost(host) || !is_ascii(host)) return {};
   MutexLock lock(state_->mutex);
-  Host& entry = state_->hosts[host];  // stays where it is
+  Host& entry = state_->hosts[host];  // keeps its address
   const bool old = entry.known && Clock::now() - entry.answered >= kTimeToLive;
-  // A failure is asked about again at once, as whoever retries expects.
+  // After a failure the resolver is asked again at once, as a retry expects.
   const bool failed = entry.known && entry.error != 0;
   if (!entry.asking && (!entry.known || old || failed)) {
     entry.asking = true;

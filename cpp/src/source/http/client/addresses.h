@@ -1,4 +1,4 @@
-// Which of the addresses of a host a new connection goes to.
+// The choice of a host's address for a new connection.
 #pragma once
 
 #include <chrono>
@@ -21,8 +21,8 @@ namespace streamer::http {
 class AddressTable {
  public:
   using TimePoint = Clock::time_point;
-  // What the resolver gave, the preferred family first. What is known of addresses that stay is
-  // kept.
+  // The addresses of the resolver, the preferred family first. The records of addresses that stay
+  // are kept.
   void set(const std::vector<std::string>& addresses);
   std::size_t size() const { return entries_.size(); }
   // All of them, the best one first.
@@ -47,7 +47,7 @@ class AddressTable {
   void add_faults(const std::string& address, double number, TimePoint now);
 
   std::vector<Entry> entries_;
-  std::size_t turn_ = 0;  // of equal ones, who comes first
+  std::size_t turn_ = 0;  // of equal ones, the first
 };
 
 // A connection to an address, while it lives. It may outlive the Addresses.

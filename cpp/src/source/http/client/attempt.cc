@@ -80,7 +80,7 @@ bool Attempt::header(std::string_view line) {
   return true;
 }
 
-// Where the next bytes belong; a gap has no address.
+// The memory for the next bytes; a gap has no address.
 iovec Attempt::target() const { return behind(body->segments[segment_], segment_position_); }
 
 std::span<char> Attempt::room() const {
@@ -160,7 +160,7 @@ bool Attempt::write(const char* data, std::size_t size) {
     const std::size_t part = std::min(size, limit - std::min(limit, response->body.size()));
     response->body.append(data, part);
     if (part < size) {
-      ended_early = !good(*response);  // what an error says stands at its front
+      ended_early = !good(*response);  // the text of an error stands at its front
       if (!ended_early) {
         abort = Status::error(Code::kIo, "the response has more than " + std::to_string(limit) +
                                              " bytes, which is more than is read of it");

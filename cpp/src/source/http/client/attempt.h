@@ -1,4 +1,4 @@
-// One attempt at a request: what its callbacks know, and where the response's bytes go.
+// One attempt at a request: the state of its callbacks, and the memory for the response's bytes.
 #pragma once
 
 #include <chrono>
@@ -23,7 +23,7 @@ class Attempt {
         begin_seconds(request.begin_seconds),
         text_limit_(request.text_limit) {}
 
-  // One line of the header, the empty one at its end included. False: `abort` says why.
+  // One line of the header, the empty one at its end included. False: `abort` has the reason.
   bool header(std::string_view line);
   // Bytes of the body. False: the transfer ends here, well if `ended_early`, else see `abort`.
   bool write(const char* data, std::size_t size);
@@ -31,17 +31,17 @@ class Attempt {
   // then stands in for `write`; empty if there is none, or so little that a copy costs less than
   // a system call for it.
   std::span<char> room() const;
-  // Whether the next bytes of the body go to memory of the caller, by `room` or by a copy.
+  // True if the next bytes of the body go to memory of the caller, by `room` or by a copy.
   bool fills_memory() const { return to_memory_ && to_skip_ == 0 && !full(); }
   bool stored(std::size_t size);
-  // Whether the read was asked to end.
+  // True if the read was asked to end.
   bool aborted() const;
 
   Transport* const transport;
   Response* const response;
   BodySink* const body;
   const int begin_seconds;
-  Status abort;              // why it was ended from here
+  Status abort;              // the reason if it was ended from here
   bool ended_early = false;  // it has all that it wanted
   std::uint64_t bytes = 0;   // of bodies, all that arrived
   Clock::duration paused{};  // on behalf of the bandwidth cap, since the last look
@@ -59,12 +59,12 @@ class Attempt {
   const std::size_t text_limit_;
   bool to_memory_ = false;
   std::size_t header_bytes_ = 0;
-  std::size_t segment_ = 0;  // where the next byte goes
+  std::size_t segment_ = 0;  // of the next byte
   std::size_t segment_position_ = 0;
   std::uint64_t to_skip_ = 0;
 };
 
-// How often a silent transfer is looked at.
+// The interval at which a silent transfer is looked at.
 inline constexpr std::chrono::milliseconds kTick{100};
 
 // Shows in the trace.

@@ -10,12 +10,12 @@ namespace {
 
 using std::chrono::nanoseconds;
 
-// What may pass at once after a quiet time.
+// The traffic that may pass at once after a quiet time.
 constexpr nanoseconds kBurst = std::chrono::milliseconds(50);
 
 Mutex g_mutex;
 Clock::time_point g_paid_until
-    GUARDED_BY(g_mutex);  // when all that was booked so far may have passed
+    GUARDED_BY(g_mutex);  // the time when all booked bytes may have passed
 
 }  // namespace
 

@@ -7,7 +7,7 @@
 namespace streamer::http {
 
 // Books `bytes` that have arrived against `limit` (bytes per second, not 0) of the process, and
-// returns how long the caller has to pause so that the average keeps below it. Thread-safe.
+// returns the pause of the caller that keeps the average below it. Thread-safe.
 std::chrono::nanoseconds book_bandwidth(std::uint64_t bytes, std::uint64_t limit);
 
 }  // namespace streamer::http

@@ -16,7 +16,7 @@ constexpr std::chrono::seconds kServiceTimeout{30};
 constexpr int kProbes = 2;
 constexpr int kAttemptsAtWrongName = 3;
 
-// What a header must not hold would end it, and begin another.
+// A control character in a header could end it, and begin another.
 Status check_headers(const Request& request) {
   for (const Header& header : request.headers) {
     const bool clean = std::none_of(header.value.begin(), header.value.end(), [](char c) {

@@ -25,7 +25,7 @@
 
 namespace streamer::http {
 
-// How requests are made: the same for all connections of a stream.
+// The settings of requests: the same for all connections of a stream.
 struct TransportSettings {
   int connect_timeout_ms = 0;
   int request_timeout_ms = 0;                 // of one attempt; 0: none
@@ -34,7 +34,7 @@ struct TransportSettings {
   int max_attempts = 0;                       // at one request; 0: no limit but `retry_timeout`
   std::chrono::seconds retry_timeout{0};      // without progress, until a request is given up
   std::optional<Clock::time_point> deadline;  // of the whole load
-  TrustStore trust;                           // empty: what the TLS library finds by itself
+  TrustStore trust;                           // empty: that of the TLS library
   std::uint64_t max_bandwidth = 0;            // bytes per second of the process; 0: no limit
   std::string trace_file;                     // empty: no trace
   bool trace_follows_links = true;            // false: the name of the file can be guessed
@@ -47,7 +47,7 @@ struct TransportSettings {
                                         const std::string& trust_file);
 };
 
-// What all connections of a source share. Thread-safe.
+// State that all connections of a source share. Thread-safe.
 struct Transport {
   Transport(TransportSettings settings, const CancelToken& cancel);
   const TransportSettings settings;
@@ -73,7 +73,7 @@ struct RunningSum {
   std::uint64_t size = 0;  // bytes that it is of
 };
 
-// Where the body of a response goes. Bodies of error statuses always go to Response::body.
+// The memory for the body of a response. Bodies of error statuses always go to Response::body.
 struct BodySink {
   // Called when the header of a 2xx response is complete and before its body; not ok: the transfer
   // ends and fails with that. It may change `segments` and `skip`.
@@ -81,9 +81,9 @@ struct BodySink {
   std::span<const iovec> segments;   // memory for the body; empty: Response::body
   std::uint64_t skip = 0;            // bytes of the body to drop first
   bool cut_when_full = false;        // more bytes than segments hold: end well instead of failing
-  std::uint64_t received = 0;        // bytes written to segments, whatever came of the attempt
+  std::uint64_t received = 0;        // bytes written to segments, even if the attempt failed
   ReadProgress* progress = nullptr;  // of the read that this is a part of; may be null
-  RunningSum* sum = nullptr;         // of what is written to segments; may be null
+  RunningSum* sum = nullptr;         // of bytes written to segments; may be null
 };
 
 // The result of an attempt below HTTP: a response of any status is ok.
@@ -91,10 +91,10 @@ struct TransferResult {
   Status status;
   bool retry = false;        // worth another attempt
   bool unreachable = false;  // no connection was made: DNS, refused, TLS
-  bool refused = false;      // of these: nobody listens there, or not yet
+  bool refused = false;      // of these: there is no listener, or not yet
 };
 
-// How long a service that is beside the storage is asked again.
+// The retries of requests to a service beside the storage.
 enum class Persistence {
   kProbe,    // it may not exist at all: twice, unless it responds that it is busy
   kService,  // it was named, so that it has to be there: up to 30 s, or 3 times if the name does

@@ -32,7 +32,7 @@ bool curl_ready() {
   return ready;
 }
 
-// Whether libcurl speaks TLS by the OpenSSL that this library was built with.
+// True if libcurl speaks TLS by the OpenSSL that this library was built with.
 bool tls_is_ours() {
   const curl_version_info_data* info = curl_version_info(CURLVERSION_NOW);
   const std::string ours = "OpenSSL/" + std::to_string(OPENSSL_VERSION_NUMBER >> 28) + ".";
@@ -158,7 +158,7 @@ CURLcode CurlHandle::run(Attempt* attempt) {
   return result;
 }
 
-// libcurl takes the end of the connection for that of the body, whatever TLS says.
+// libcurl takes the end of the connection for that of the body, without regard to TLS.
 bool CurlHandle::cut_off(const Request& request, const Response& response) const {
   const bool ended_by_connection = response.header("content-length").empty() &&
                                    response.header("transfer-encoding").empty() &&
@@ -223,7 +223,7 @@ TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error
   if (message.find("proxy") != std::string::npos) {
     hint = "Check HTTPS_PROXY, http_proxy and NO_PROXY";
   }
-  long tunnel = 0;  // what a proxy responded to CONNECT
+  long tunnel = 0;  // status of a proxy's response to CONNECT
   curl_easy_getinfo(easy_.get(), CURLINFO_HTTP_CONNECTCODE, &tunnel);
   if (tunnel >= 300) hint = "The proxy of HTTPS_PROXY refuses; NO_PROXY names hosts without one";
   // Addresses are quoted with the user and the password that they hold.

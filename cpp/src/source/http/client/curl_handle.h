@@ -1,4 +1,4 @@
-// What is common to all uses of libcurl.
+// The common part of all uses of libcurl.
 #pragma once
 
 #include <curl/curl.h>
@@ -40,16 +40,16 @@ class CurlHandle {
     curl_easy_setopt(easy_.get(), option, value);
   }
 
-  // Forgets all options, and sets those for how to connect for `request`.
+  // Forgets all options, and sets those of the connection for `request`.
   void prepare(const Request& request, const TransportSettings& settings);
-  // Runs the transfer to its end. What ends it from outside is left in `attempt->abort`.
+  // Runs the transfer to its end. The reason of an end from outside is left in `attempt->abort`.
   CURLcode run(Attempt* attempt);
-  // Ends it where it is: a transfer that is in flight loses its connection; that of another is kept
-  // for the next.
+  // Ends it at once: a transfer that is in flight loses its connection; that of another is kept for
+  // the next.
   void end();
   // The error that `result` stands for.
   TransferResult outcome(CURLcode result, bool connected, int os_error) const;
-  // Whether a transfer that ended well lacks a part of its body.
+  // True if a transfer that ended well lacks a part of its body.
   bool cut_off(const Request& request, const Response& response) const;
   CertificateDemand& demand() { return demand_; }
 
@@ -64,7 +64,7 @@ class CurlHandle {
   std::unique_ptr<CURL, EasyCleanup> easy_;
   bool added_ = false;
   CertificateDemand demand_;
-  std::string proxy_;  // of what prepare() was for
+  std::string proxy_;  // of the request of prepare()
   char error_[CURL_ERROR_SIZE] = {};
 };
 

@@ -5,7 +5,7 @@
 
 namespace streamer::http {
 
-// How an attempt went, for the trace.
+// The times of an attempt, for the trace.
 struct TransferTimes {
   double first_byte = 0;        // seconds until it came
   std::int64_t connection = 0;  // the local port

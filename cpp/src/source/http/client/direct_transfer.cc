@@ -15,7 +15,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// Of the bytes that are copied: the header, and what comes with it.
+// Of the bytes that are copied: the header, and the bytes with it.
 constexpr std::size_t kHeaderRead = 4 << 10;
 constexpr std::uint64_t kLowWater = 256 << 10;
 constexpr std::uint64_t kRecord = 32 << 10;  // more than one of TLS has
@@ -50,7 +50,7 @@ struct DirectTransfer::Channel {
   ServerSocket socket;
   std::string origin, proxy;
   Clock::time_point used;
-  int low_water = 1;  // bytes that wake who waits for the socket
+  int low_water = 1;  // bytes that end a wait for the socket
   // Of the server, if the transport has chosen it.
   std::string host, address;
   AddressLease lease;
@@ -60,7 +60,7 @@ struct DirectTransfer::Channel {
     low_water = 1;
     lease.reset();
   }
-  // Fewer, larger reads, if so many bytes of the body are missing. Of what is still to come by
+  // Fewer, larger reads, if so many bytes of the body are missing. Of the bytes still to come by
   // way of TLS, the front of one record may have been read.
   void wake_at(std::uint64_t missing) {
     missing -= std::min(missing, kRecord * static_cast<std::uint64_t>(socket.sessions()));
@@ -69,7 +69,7 @@ struct DirectTransfer::Channel {
     socket.wake_at(wanted);
     low_water = wanted;
   }
-  // An idle connection with something to read is closed, or has bytes that nobody asked for; the
+  // An idle connection with something to read is closed, or has bytes that were not asked for; the
   // TLS library may hold them already.
   bool idle() {
     char byte = 0;

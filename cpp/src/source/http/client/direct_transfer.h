@@ -1,4 +1,4 @@
-// Ranged reads: bodies are received straight into the memory where they belong.
+// Ranged reads: bodies are received straight into their destination.
 #pragma once
 
 #include <array>
@@ -21,7 +21,7 @@ class DirectTransfer {
   DirectTransfer(const DirectTransfer&) = delete;
   DirectTransfer& operator=(const DirectTransfer&) = delete;
 
-  // Whether it can make `request`: GET or HEAD, straight or by an HTTP proxy.
+  // True if it can make `request`: GET or HEAD, straight or by an HTTP proxy.
   static bool serves(const Request& request, const Attempt& attempt);
   TransferResult perform(const Request& request, Attempt* attempt, TransferTimes* times);
 

@@ -82,7 +82,7 @@ bool is_zone(std::string_view text) {
          only(text.substr(1), "0123456789");
 }
 
-// What stands before ".DOMAIN".
+// The part before ".DOMAIN".
 std::optional<std::string_view> before_domain(std::string_view host, std::string_view domain) {
   if (domain.empty() || host.size() <= domain.size() + 1 || !host.ends_with(domain)) return {};
   host.remove_suffix(domain.size());

@@ -1,4 +1,4 @@
-// Which hosts may receive which secret. Every such decision is made here. Origins (scheme, host and
+// The hosts that may receive a secret. Every such decision is made here. Origins (scheme, host and
 // port) are parsed and compared as a whole; no decision depends on a part of a name.
 #pragma once
 
@@ -12,7 +12,7 @@
 
 namespace streamer::http {
 
-// A secret, by what it opens.
+// A secret, by the resource that it opens.
 enum class Secret {
   kOneOrigin,      // a token of gs:// or hf://, Authorization of https://: one origin
   kAzureAccount,   // an account key or a shared access signature: one storage account
@@ -26,10 +26,10 @@ struct OwnHosts {
   std::string azure_domain;     // a further domain of blob endpoints, e.g. "blob.core.local"
 };
 
-// Whether a request that holds such a secret may be sent to the origin of `target`.
+// True if a request that holds such a secret may be sent to the origin of `target`.
 bool may_receive(Secret secret, const Url& target, const OwnHosts& own);
 
-// Whether both are URLs of the same scheme, host and port. False if one of them is not a URL.
+// True if both are URLs of the same scheme, host and port. False if one of them is not a URL.
 bool same_origin(const std::string& a, const std::string& b);
 
 // The blob endpoint of an account of Azure (or of `domain`, unless that is empty): https, port 443,
@@ -49,7 +49,7 @@ bool is_inside(const Url& url);
 // of settings, paths and servers must be one before it becomes a part of a host name.
 bool is_host_label(std::string_view text);
 
-// Whether the query of `url` is a signature, which grants access by itself.
+// True if the query of `url` is a signature, which grants access by itself.
 bool is_presigned(const std::string& url);
 
 // kInvalid if the request would send a secret that can be replayed (a token, a password, a shared

@@ -14,7 +14,7 @@ namespace streamer::http {
 // CGI program would take it from a request.
 std::string proxy_of(const Url& url);
 
-// Whether `list`, in the form of NO_PROXY, names the host of `url`: "*", names (with all that ends
+// True if `list`, in the form of NO_PROXY, names the host of `url`: "*", names (with all that ends
 // with ".NAME"), addresses, networks ("10.0.0.0/8"); names and addresses with ":PORT", too.
 bool without_proxy(const Url& url, std::string_view list);
 
@@ -28,7 +28,7 @@ struct ProxyServer {
 // are percent-encoded. None if it is a proxy of another kind (SOCKS), or no proxy at all.
 std::optional<ProxyServer> parse_proxy(std::string_view text);
 
-// Whether some proxy of the environment is reached by TLS.
+// True if some proxy of the environment is reached by TLS.
 bool any_proxy_has_tls();
 
 // The host and the port of a proxy, without its user and password.

@@ -1,4 +1,4 @@
-// What goes over the wire: one request and its response. Values, without behaviour.
+// The messages of HTTP: one request and its response. Values, without behaviour.
 #pragma once
 
 #include <cstdint>
@@ -22,9 +22,9 @@ struct Request {
   bool own_query = true;     // false: the query is the caller's or another server's, and secret
   bool proxy = true;         // false: connect directly (metadata services)
   std::size_t text_limit = 16 << 20;  // bytes of a 2xx response that goes to Response::body
-  int timeout_ms = 0;                 // of the whole attempt; 0: what the settings say
+  int timeout_ms = 0;                 // of the whole attempt; 0: that of the settings
   int connect_timeout_ms = 0;         // likewise
-  int begin_seconds = 0;       // until the response begins, where that may take longer than a stall
+  int begin_seconds = 0;       // until the response begins, if it may take longer than a stall
   std::int64_t signed_at = 0;  // seconds since the epoch that the signature has; 0: no date
 
   void set(std::string name, std::string value) {

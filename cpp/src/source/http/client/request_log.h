@@ -9,15 +9,16 @@
 
 namespace streamer::http {
 
-// `url` without what may grant access: user info, and of the query all but what protocols are known
-// to ask for. Where the query is not `own`, but came from outside, nothing of it is left.
+// `url` without the parts that may grant access: user info, and of the query all but the parameters
+// that protocols are known to ask for. If the query is not `own`, but came from outside, nothing of
+// it is left.
 std::string redact_url(std::string_view url, bool own = true);
 
 // Thread-safe. Lines are appended whole, so that processes can share a file.
 class Trace {
  public:
-  // Appends to `file`; empty: off. Unless links are followed, nothing is written to what is not a
-  // regular file of this user.
+  // Appends to `file`; empty: off. Unless links are followed, only a regular file of this user is
+  // written to.
   Trace(const std::string& file, bool follow_links);
   ~Trace();
   Trace(const Trace&) = delete;

@@ -8,7 +8,7 @@ namespace streamer::http {
 namespace {
 
 constexpr std::size_t kLineLimit = 64 << 10;
-constexpr char kTlsAlert = 0x15;  // the first byte of a record that refuses what is no TLS
+constexpr char kTlsAlert = 0x15;  // the first byte of a record that refuses bytes without TLS
 
 }  // namespace
 
@@ -49,7 +49,7 @@ bool ResponseParser::feed(std::span<const char> bytes) {
   }
   begun_ = begun_ || !bytes.empty();
   while (!bytes.empty()) {
-    if (state_ == State::kDone) {  // nobody asked for more
+    if (state_ == State::kDone) {  // no more was asked for
       reusable_ = false;
       return true;
     }

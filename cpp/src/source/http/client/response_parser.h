@@ -20,16 +20,16 @@ std::string format_request(const Request& request, const Url& url, const std::st
                            Target target = Target::kServer,
                            const std::string& proxy_authorization = {});
 
-// Hands header lines and the body to an attempt, whatever way the body is framed. Bytes come from
-// whoever owns the connection:
+// Hands header lines and the body to an attempt, by any framing of the body. Bytes come from the
+// owner of the connection:
 //
 //   while (!reader.done()) {
 //     if (auto room = reader.room(); !room.empty()) { receive into room; reader.stored(n); }
 //     else { receive elsewhere; reader.feed(bytes); }
 //   }
 //
-// False ends the transfer: problem(), Attempt::ended_early, Attempt::abort, or the
-// transport's interruption say why. The connection then can't be used again.
+// False ends the transfer: problem(), Attempt::ended_early, Attempt::abort, or the transport's
+// interruption has the reason. The connection then can't be used again.
 class ResponseParser {
  public:
   // `head`: of a request HEAD, whose response has no body.
@@ -45,10 +45,10 @@ class ResponseParser {
   bool begun() const { return begun_; }  // some byte has come
   bool in_header() const { return state_ == State::kHeader; }
   bool done() const { return state_ == State::kDone; }
-  // Whether the connection can take another request, once done.
+  // True if the connection can take another request, once done.
   bool reusable() const { return reusable_; }
   std::uint64_t missing() const { return left_; }          // bytes of a body of known length
-  const std::string& problem() const { return problem_; }  // why the response is not HTTP
+  const std::string& problem() const { return problem_; }  // the reason if the response is not HTTP
 
  private:
   enum class State {

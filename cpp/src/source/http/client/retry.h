@@ -1,4 +1,4 @@
-// When to try again.
+// The times of retries.
 #pragma once
 
 #include <chrono>
@@ -19,10 +19,10 @@ inline constexpr int kHurry = 3'000;
 class Backoff {
  public:
   explicit Backoff(int max_attempts) : max_attempts_(max_attempts) {}  // 0: no limit
-  // After a failed attempt: whether another one is due, at most `limit` in all (0: as constructed).
+  // After a failed attempt: true if another one is due, at most `limit` in all (0: as constructed).
   bool another(int limit = 0);
-  // How long to wait before it. If the server asked for a time: no shorter than that, and up to
-  // half of it longer, lest all clients come back at once.
+  // The pause before it. If the server asked for a time: no shorter than that, and up to half of it
+  // longer, lest all clients come back at once.
   std::chrono::milliseconds pause(std::chrono::milliseconds retry_after);
   int failures() const { return failures_; }
   // The last attempt brought enough to be no failure.
@@ -34,21 +34,21 @@ class Backoff {
   std::minstd_rand random_{std::random_device{}()};
 };
 
-// The retries of all connections of a source together: when to give up, and how fast they may
-// follow one another. Thread-safe.
+// The retries of all connections of a source together: the time to give up, and the rate at which
+// they may follow one another. Thread-safe.
 class RetryBudget {
  public:
-  // `timeout`: how long requests are sent again while nothing arrives.
+  // `timeout`: the time for which requests are sent again while nothing arrives.
   explicit RetryBudget(std::chrono::seconds timeout) : timeout_(timeout) {}
 
   // A request of the source was served, or brought a part of its bytes.
   void progress(Clock::time_point now = Clock::now());
-  // How long until a request that has failed since `since` is to be given up, because neither it
+  // The time until a request that has failed since `since` is to be given up, because neither it
   // nor any other brought anything for the timeout, or it alone has failed for ten times as long.
   std::chrono::milliseconds left(Clock::time_point since,
                                  Clock::time_point now = Clock::now()) const;
-  // Takes a retry out of the budget: how long to wait before it. A burst of retries is free, and so
-  // is one for every request that is served; others follow at a fixed rate.
+  // Takes a retry out of the budget, and returns the pause before it. A burst of retries is free,
+  // and so is one for every request that is served; others follow at a fixed rate.
   std::chrono::milliseconds take(Clock::time_point now = Clock::now());
 
  private:

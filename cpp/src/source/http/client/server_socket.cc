@@ -148,7 +148,7 @@ TransferResult unreachable(const Url& url, int port, int error) {
       .refused = error == ECONNREFUSED};
 }
 
-// What ends an attempt from outside; ok: nothing has.
+// The end of an attempt from outside; ok: there was none.
 TransferResult ended_from_outside(Attempt* attempt) {
   if (Status status = attempt->transport->interrupted(); !status.ok()) {
     attempt->abort = status;
@@ -247,7 +247,7 @@ TransferResult ServerSocket::reach(const Url& url, const std::vector<std::string
   std::vector<std::string> candidates = addresses;
   if (candidates.empty() && url.host_is_local()) candidates = {"::1", "127.0.0.1"};
   if (candidates.empty() && url.host_is_ip()) candidates = {bare_host(url)};
-  if (candidates.empty()) {  // nobody has resolved it
+  if (candidates.empty()) {  // it was not resolved
     const int error = Addresses::system_resolver(bare_host(url), &candidates);
     if (error != 0) {
       return {.status = Status::error(Code::kNetwork, "Could not resolve host: " + url.host + " (" +

@@ -37,9 +37,9 @@ class ServerSocket {
   // the connection.
   Io send(const char* data, std::size_t size, std::size_t* moved);
   Io receive(char* data, std::size_t size, std::size_t* moved);
-  // Why that has failed.
+  // The reason of the failure.
   TransferResult failure() const;
-  // Whether the server has ended the connection without saying so: anybody may have done it.
+  // True if the connection ended without a notice of the server: any party may have ended it.
   bool cut_off() const { return top() != nullptr && !top()->ended_by_peer(); }
   // Sessions of TLS, one over the other.
   int sessions() const { return (tls_.active() ? 1 : 0) + (proxy_tls_.active() ? 1 : 0); }

@@ -19,9 +19,9 @@ struct TrustStore {
 };
 
 // For S3 AWS_CA_BUNDLE, then `trust_file` of the protocol's own configuration, SSL_CERT_FILE and
-// SSL_CERT_DIR, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, then where Debian, RHEL, SUSE and Alpine keep
-// theirs, then the file for systems
-// that have none. kInvalid if a file that was asked for can't be read.
+// SSL_CERT_DIR, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, then the places of Debian, RHEL, SUSE and
+// Alpine, then the file for systems that have none. kInvalid if a file that was asked for can't be
+// read.
 Result<TrustStore> find_trust_store(const Settings& settings, SourceKind kind,
                                     const std::string& trust_file);
 

@@ -22,7 +22,7 @@ namespace {
 
 constexpr std::size_t kReadAhead = 128 << 10;
 // Bytes that one call receives at most: a server may send messages of TLS itself without end, while
-// somebody wants to close the stream.
+// another thread wants to close the stream.
 constexpr std::size_t kMostAtOnce = 1 << 20;
 constexpr unsigned char kProtocols[] = "\x08http/1.1";
 
@@ -32,14 +32,14 @@ constexpr const char* kTrust =
     "Name the authority's certificates in AWS_CA_BUNDLE or SSL_CERT_FILE if the server is right; "
     "its certificate must be valid now and for the host's name";
 
-// What OpenSSL says of a server that responds to a handshake with something else.
+// Of a server that responds to a handshake with something else.
 bool lacks_tls(const std::string& message) {
   return message.find("wrong version number") != message.npos ||
          message.find("http request") != message.npos ||
          message.find("packet length too long") != message.npos;
 }
 
-// Of a server that wants to know who the client is, by TLS.
+// Of a server that wants the identity of the client, by TLS.
 bool wants_certificate(const std::string& message) {
   return message.find("certificate required") != message.npos;
 }
@@ -166,7 +166,7 @@ std::shared_ptr<SSL_CTX> context_for(const TrustStore& trust) {
   return last->context;
 }
 
-// Whose certificate is asked for: the URL's host, without what only URLs and resolvers need.
+// Asks for a certificate of the URL's host, without the parts that only URLs and resolvers need.
 bool expect_host(SSL* ssl, const Url& url) {
   std::string host = url.host;
   if (host.ends_with('.')) host.pop_back();
@@ -322,7 +322,7 @@ TransferResult TlsSession::begin(int socket, const Url& url, const TrustStore& t
   error_.clear();
   std::shared_ptr<SSL_CTX> context = context_for(trust);
   if (!context) return no_certificates(trust);
-  if (context != context_) resumable_.reset();  // what it trusts has changed
+  if (context != context_) resumable_.reset();  // its certificates have changed
   context_ = std::move(context);
   ssl_.reset(SSL_new(context_.get()));
   BIO* const bio = socket_method() == nullptr ? nullptr : BIO_new(socket_method());

@@ -1,5 +1,5 @@
-// TLS over a connected socket, or over TLS: the handshake, who the server is, bytes in both
-// directions.
+// TLS over a connected socket, or over TLS: the handshake, the identity of the server, bytes in
+// both directions.
 #pragma once
 
 #include <openssl/ssl.h>
@@ -14,7 +14,7 @@
 
 namespace streamer::http {
 
-// How far a call on a non-blocking socket came.
+// The progress of a call on a non-blocking socket.
 enum class Io {
   kDone,
   kWaitsToRead,   // until the socket can be read
@@ -28,8 +28,8 @@ void set_up_openssl();
 // Of a server whose certificate is not accepted: `reason` is one of OpenSSL's X509_V_ERR_*.
 TransferResult certificate_refused(long reason);
 
-// The server that is connected to, and whether it has asked for a client certificate. Sessions go
-// on without one.
+// The server that is connected to, and its demand for a client certificate. Sessions go on without
+// one.
 class CertificateDemand {
  public:
   // Connections go to the server at `origin` from now on.
@@ -38,20 +38,20 @@ class CertificateDemand {
 
   // Lets sessions of `context` go on without a certificate.
   static void decline(SSL_CTX* context);
-  // Notes what the server asks for, in one session of such a context or in all of them. This object
+  // Notes a demand of the server, in one session of such a context or in all of them. This object
   // outlives them.
   void watch(SSL* session);
   void watch(SSL_CTX* context);
 
-  // A response has begun: whatever the server had asked for, it goes on without.
+  // A response has begun: the server goes on without a certificate, even if it had asked.
   void responded() { asked_ = false; }
   // `outcome` of a request that no response came to. A server that has asked may have ended the
   // connection before its reason arrived: the error then says that it had asked.
   TransferResult unanswered(TransferResult outcome) const;
-  // What an error of TLS means to the caller. False: nothing that is known here.
+  // The meaning of an error of TLS to the caller. False: it is not known here.
   bool explain(bool connected, std::string* message, std::string* hint) const;
-  // Why the server's own certificate was refused by a session of a watched context; X509_V_OK: it
-  // was not.
+  // The reason if a session of a watched context refused the server's own certificate; else
+  // X509_V_OK.
   long refused() const { return refused_; }
   // The server has said that nothing more comes, to a session of a watched context.
   bool ended() const { return ended_; }
@@ -70,7 +70,7 @@ class CertificateDemand {
 // Owned by one thread. The socket is the caller's, is non-blocking, and outlives it.
 class TlsSession {
  public:
-  // What OpenSSL reads from and writes to.
+  // The end that OpenSSL reads from and writes to.
   struct Wire {
     int socket = -1;
     TlsSession* below = nullptr;  // in the place of the socket: the session with a proxy
@@ -89,7 +89,7 @@ class TlsSession {
                        CertificateDemand* demand, TlsSession* below = nullptr);
   // To be called until it is done.
   Io handshake();
-  // The reason why the handshake has failed.
+  // The reason of a failed handshake.
   TransferResult refusal() const;
   Io send(const char* data, std::size_t size, std::size_t* moved);
   // Done with 0 bytes: the server has ended the connection.

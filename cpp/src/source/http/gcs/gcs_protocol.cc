@@ -173,7 +173,7 @@ ServerError Gcs::read_error(const Location& location, const Response& response) 
   return error;
 }
 
-// Whether gs:// means the S3 protocol with HMAC keys.
+// True if gs:// means the S3 protocol with HMAC keys.
 Result<bool> interoperability(const Settings& settings) {
   const auto wanted = settings.boolean("RUNAI_STREAMER_GCS_INTEROPERABILITY");
   if (!wanted.ok()) return wanted.status();

@@ -22,12 +22,12 @@ Result<HubPath> parse_hub_path(const std::string& path);
 // URLs at the hub `endpoint` (no '/' at its end).
 std::string hub_file_url(const std::string& endpoint, const HubPath& path);
 std::string hub_tree_url(const std::string& endpoint, const HubPath& directory, bool recursive);
-// Of what tells the commit of the path's revision.
+// Of the document that tells the commit of the path's revision.
 std::string hub_revision_url(const std::string& endpoint, const HubPath& path);
-// Whether a revision is the name of a commit, whose files never change.
+// True if a revision is the name of a commit, whose files never change.
 bool is_commit(const std::string& revision);
 
-// What the hub's own tools keep of one repository.
+// The files that the hub's own tools keep of one repository.
 class HubCache {
  public:
   HubCache(const Settings& settings, const HubPath& path);

@@ -1,4 +1,4 @@
-// The model hub: it redirects to where files are stored.
+// The model hub: it redirects to the storage of files.
 #include <map>
 #include <optional>
 
@@ -111,7 +111,7 @@ Result<Request> Hub::make_read(const Location& location, std::optional<ByteRange
   if (!asked.ok()) return asked.status();
   Request request = redirects_.request(*asked, credentials);
   if (range) request.set("Range", range->header());
-  // The hub's own ETag differs from that of where it sends us.
+  // The hub's own ETag differs from that of the server that it redirects to.
   if (!same_origin(request.url, endpoint_)) require_unchanged(&request, version.validator);
   return request;
 }
@@ -174,7 +174,7 @@ Result<std::string> Hub::ask_commit(const HubPath& path, const Location& locatio
 Result<std::string> Hub::local_copy(const std::string& path, bool directory,
                                     Connection& connection) {
   const Result<HubPath> parsed = parse_hub_path(path);
-  if (!parsed.ok()) return path;  // locate() says why
+  if (!parsed.ok()) return path;  // locate() returns the error
   const HubCache cache(settings_, *parsed);
   const std::string cached = cache.commit(parsed->revision);
   // A directory of the cache may lack files: only the hub can list it.
@@ -208,7 +208,7 @@ Status Hub::prepare_list(const Location& directory, const CredentialsRef& creden
     response = connection.fetch(redirects_.request(url, credentials));
   }
   if (!response.ok()) return response.status();
-  // What is wrong with the repository is told by the list.
+  // Errors of the repository are told by the list.
   const std::optional<Json> json = parse_json(response->body);
   const std::string commit = json ? json->string("sha") : std::string();
   if (response->status == 200 && is_commit(commit)) pin_commit(directory, commit);

@@ -18,7 +18,7 @@ bool fits_host(const std::string& bucket) {
 }
 
 struct Partition {
-  const char* regions;  // what the names of its regions begin with
+  const char* regions;  // the prefix of its regions' names
   const char* suffix;
 };
 constexpr Partition kPartitions[] = {

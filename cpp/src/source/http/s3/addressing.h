@@ -1,4 +1,4 @@
-// Where a bucket is: endpoints, styles of addresses, regions, access points.
+// The address of a bucket: endpoints, styles of addresses, regions, access points.
 #pragma once
 
 #include <optional>
@@ -16,7 +16,7 @@ Status check_region(const std::string& region);
 // The DNS suffix of the partition that a region is in.
 std::string aws_suffix(const std::string& region);
 
-// Whether FIPS endpoints are asked for. kInvalid if the profile says neither true nor false.
+// True if FIPS endpoints are asked for. kInvalid if the profile says neither true nor false.
 Result<bool> uses_fips(const Settings& settings, const AwsProfile& profile);
 
 // A directory bucket of S3 Express One Zone: NAME--ZONE--x-s3.
@@ -27,13 +27,13 @@ struct AccessPoint {
   std::string partition, region, account, name;
 };
 bool is_arn(const std::string& bucket);
-// kUnsupported for resources of other kinds, kInvalid for what is no ARN.
+// kUnsupported for resources of other kinds, kInvalid for text that is no ARN.
 Result<AccessPoint> parse_access_point(const std::string& arn);
 
 struct S3Addressing {
   std::optional<Url> endpoint;        // none: AWS
   std::string endpoint_from;          // the setting or the key of the profile that names it
-  std::optional<bool> virtual_hosts;  // what was asked for; none: by the endpoint
+  std::optional<bool> virtual_hosts;  // as asked for; none: by the endpoint
   // Of endpoints of AWS only.
   bool fips = false;
   bool dual_stack = false;

@@ -19,7 +19,7 @@ struct AwsProfile {
   bool named = false;   // by AWS_PROFILE or AWS_DEFAULT_PROFILE
   bool exists = false;  // in at least one of the files
   std::map<std::string, std::string> values;
-  std::string keys_file;        // where the access key is; empty: nowhere
+  std::string keys_file;        // the file of the access key; empty: none
   bool keys_in_config = false;  // in the file that credential_process is in, which comes first
 
   std::string value(const char* key) const {

@@ -44,14 +44,14 @@ Status unusable(const std::string& from) {
   return Status::error(Code::kCredentials, from + " gave no usable credentials");
 }
 
-// make() of what others gave, which may lack a key.
+// make() of values from others, which may lack a key.
 Result<Credentials> make_given(std::string access_key, std::string secret_key, std::string token,
                                std::int64_t expires_at, const std::string& from) {
   if (access_key.empty() || secret_key.empty()) return unusable(from);
   return make(std::move(access_key), std::move(secret_key), std::move(token), expires_at, from);
 }
 
-// What container endpoints, instance metadata and processes give.
+// The credentials that container endpoints, instance metadata and processes give.
 Result<Credentials> from_json(const std::optional<Json>& json, const char* token,
                               const std::string& from) {
   if (!json) return unusable(from);
@@ -101,7 +101,7 @@ Result<Credentials> read_sts(const Response& response, const std::string& action
   }
   const XmlElement* result = xml ? xml->child(action + "Result") : nullptr;
   const XmlElement* element = result != nullptr ? result->child("Credentials") : nullptr;
-  // Not with the response's words: they may hold what is not to be seen.
+  // Not with the response's words: they may hold secrets.
   if (element == nullptr) {
     return unusable("STS").with_identity(from);
   }
@@ -207,7 +207,7 @@ Result<Credentials> from_instance(const Settings& settings, Connection& connecti
   return from_json(parse_json(keys->body), "Token", from + " (role " + role + ")");
 }
 
-// What AWS' tools keep of `aws sso login`, in exchange for the keys of a role.
+// The token that AWS' tools keep of `aws sso login`, in exchange for the keys of a role.
 Result<Credentials> from_sso(const Settings& settings, const AwsProfile& profile,
                              Connection& connection) {
   const std::string from = "SSO of profile " + profile.name;
@@ -325,7 +325,7 @@ class ProfileResolver {
     return Status::error(Code::kCredentials, "profile " + profile.name + " " + what);
   }
 
-  // Who may assume the role of the profile.
+  // The identity that may assume the role of the profile.
   Result<Credentials> source_of(const AwsProfile& profile) {
     const std::string name = profile.value("source_profile");
     const std::string kind = profile.value("credential_source");

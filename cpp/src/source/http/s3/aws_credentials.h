@@ -19,7 +19,7 @@ inline constexpr const char* kRegion = "region";
 inline constexpr const char* kEndpoint = "endpoint";
 
 // The first that there is: environment, web identity, profile, container endpoint, EC2 instance
-// metadata. kCredentials names what was looked at. `region` is where STS is asked.
+// metadata. kCredentials names the places that were searched. `region` is that of STS.
 Result<Credentials> find_aws_credentials(const Settings& settings, const AwsProfile& profile,
                                          const std::string& region, Connection& connection);
 

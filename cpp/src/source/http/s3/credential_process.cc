@@ -70,7 +70,7 @@ class Child {
     return error;
   }
 
-  // Adds what the child has printed; 0: it has closed its output, -1: nothing is there yet.
+  // Adds output of the child; 0: it has closed its output, -1: nothing is there yet.
   ssize_t read(std::string* text) const {
     pollfd ready{output_, POLLIN, 0};
     if (::poll(&ready, 1, kPollMs) <= 0) return -1;

@@ -12,7 +12,7 @@ namespace streamer::http {
 // The words of a command line: quotes and backslashes as in a shell, and nothing else of one.
 std::vector<std::string> split_command(const std::string& command);
 
-// What the program prints. kCredentials if it can't be started, fails, prints more than 1 MiB or
+// The output of the program. kCredentials if it can't be started, fails, prints more than 1 MiB or
 // takes longer than a minute; then, and when the load is cancelled, it is ended.
 Result<std::string> run_credential_process(const std::string& command, const Transport& transport);
 

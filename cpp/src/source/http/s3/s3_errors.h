@@ -1,4 +1,4 @@
-// What S3 and its relatives mean by their error codes.
+// The meaning of the error codes of S3 and compatible stores.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@ namespace streamer::http {
 // By status, code and message of a response; the body may be missing (HEAD, 304).
 ServerError read_s3_error(const Response& response);
 
-// Whether a refusal is one of S3, and not of a server that happens to be at the address.
+// True if a refusal is one of S3, and not of a server that happens to be at the address.
 bool is_s3_response(const Response& response);
 
 // The region that a response says the bucket is in, or empty.

@@ -1,4 +1,4 @@
-// S3 and what speaks like it.
+// S3 and compatible stores.
 
 #include <algorithm>
 #include <atomic>
@@ -34,7 +34,8 @@ bool refused_for_its_date(const ServerError& error) {
   return error.server_code == "RequestTimeTooSkewed" || error.server_code == "RequestExpired";
 }
 
-// The ARN of an access point has a slash: its name is the first part of what follows the container.
+// The ARN of an access point has a slash: its name is the first part of the text behind the
+// container.
 Status take_access_point(Location* location, bool directory) {
   if (location->container.ends_with(":accesspoint")) {
     const std::size_t end = std::min(location->key.find('/'), location->key.size());
@@ -86,7 +87,7 @@ class S3Protocol : public Protocol {
             SourceKind::kS3, provider,
             [this](const std::string&, Connection& connection) -> Result<Credentials> {
               if (unsigned_) return anonymous();
-              // Whoever renews credentials writes them to the same files.
+              // Tools that renew credentials write them to the same files.
               return find_aws_credentials(settings_, read_aws_profile(settings_), standard_region(),
                                           connection);
             },

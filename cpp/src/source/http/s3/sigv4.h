@@ -1,4 +1,4 @@
-// AWS Signature Version 4, as S3 wants it: the path is signed as it is sent.
+// AWS Signature Version 4, in the form of S3: the path is signed as it is sent.
 #pragma once
 
 #include <ctime>

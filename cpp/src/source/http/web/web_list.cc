@@ -18,7 +18,8 @@ std::string base_of(const std::string& url) {
   return plain.substr(0, plain.rfind('/') + 1);
 }
 
-// The query of `url` with its '?'. What grants access to a directory grants it to what is below.
+// The query of `url` with its '?'. A query that grants access to a directory grants it to all files
+// below.
 std::string query_of(const std::string& url) {
   return url.substr(std::min(url.find('?'), url.size()));
 }
@@ -91,7 +92,7 @@ Result<ListPage> read_checkpoint_index(const std::string& index_url, const std::
   }
   std::set<std::string> shards;
   for (const Json& shard : (*json)["weight_map"].items) shards.insert(shard.text);
-  // A query that grants access to a directory grants it to what the index names.
+  // A query that grants access to a directory grants it to the files of its index.
   const std::string query = query_of(index_url);
   ListPage page;
   for (const std::string& shard : shards) {
@@ -124,7 +125,7 @@ Result<ListPage> read_directory_page(const std::string& directory_url, const Res
         .with_hint("Name the address of model.safetensors.index.json or of a .safetensors file");
   }
   read_links(directory_url, response.body, &page, directories);
-  // Pages of directories have no forms for what is typed in.
+  // Pages of directories have no forms for input.
   const bool empty = page.entries.empty() && directories->empty();
   if (empty && lower(response.body).find("<form") != std::string::npos) {
     return sent_a_page(response, "list");

@@ -1,4 +1,4 @@
-// Lists of what a plain web server has: index files of checkpoints and its own pages of
+// Lists of the files of a plain web server: index files of checkpoints and its own pages of
 // directories.
 #pragma once
 

@@ -122,7 +122,7 @@ Result<Request> Web::make_list(const Location& directory, bool /*recursive*/,
   return request;
 }
 
-// Paths of what is listed begin as the caller wrote the directory, not as it was encoded.
+// Paths of listed files begin as the caller wrote the directory, not as it was encoded.
 void restore_base(const Location& directory, ListPage* page) {
   const auto base_of = [](const std::string& address) {
     const std::string plain = address.substr(0, address.find('?'));
