@@ -6,6 +6,7 @@ import datetime
 import json
 import pathlib
 import random
+import shutil
 import subprocess
 import unittest.mock
 import urllib.parse
@@ -30,7 +31,9 @@ def tool() -> str:
     if not found:
         build = ROOT / "build" / "sigv4"
         configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-DSTREAMER_TESTS=ON"]
-        subprocess.run([*configure, "-DSTREAMER_PYTHON=OFF"], check=True, capture_output=True)
+        launcher = f"-DCMAKE_CXX_COMPILER_LAUNCHER={shutil.which('ccache') or ''}"
+        options = ["-DSTREAMER_PYTHON=OFF", launcher]
+        subprocess.run([*configure, *options], check=True, capture_output=True)
         target = ["cmake", "--build", str(build), "--target", "sigv4_tool", "--parallel", "2"]
         subprocess.run(target, check=True, capture_output=True)
         found = list(build.glob("**/sigv4_tool"))
