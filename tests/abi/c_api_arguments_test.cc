@@ -57,6 +57,8 @@ TEST_F(CApiArguments, RefusesBadArguments) {
       runai_file_streamer_request(nullptr, &id, 1, paths, one, zero, hundred, destination, kCpu),
       RUNAI_FILE_STREAMER_INVALID);
   EXPECT_EQ(runai_file_streamer_start(nullptr), RUNAI_FILE_STREAMER_INVALID);
+  EXPECT_EQ(runai_file_streamer_set_interrupt(nullptr, nullptr, nullptr),
+            RUNAI_FILE_STREAMER_INVALID);
   EXPECT_EQ(runai_file_streamer_response(streamer.get(), nullptr, nullptr, nullptr, nullptr, 1),
             RUNAI_FILE_STREAMER_INVALID);
   runai_file_streamer_end(nullptr);
@@ -337,6 +339,7 @@ TEST_F(CApiArguments, EveryCodeHasItsOwnDescription) {
     ASSERT_NE(text, nullptr);
     EXPECT_TRUE(texts.insert(text).second) << code;
   }
+  EXPECT_TRUE(texts.insert(runai_file_streamer_response_str(100)).second);
   EXPECT_STREQ(runai_file_streamer_response_str(0), "Success");
   EXPECT_STREQ(runai_file_streamer_response_str(2), "File access error");
   EXPECT_EQ(texts.count(runai_file_streamer_response_str(-1)), 0U);

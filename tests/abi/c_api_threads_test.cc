@@ -8,6 +8,7 @@
 #include <future>
 #include <mutex>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -169,6 +170,136 @@ TEST_F(CApiThreads, EndWakesARequestThatOpensAndAResponseThatWaits) {
   });
   EXPECT_EQ(taken.get().code, RUNAI_FILE_STREAMER_FINISHED);
   (void)requesting.get();  // a file that was not opened in time is no error of the request
+}
+
+// What a program asks while it waits.
+struct Question {
+  std::atomic<bool> ends{false};
+  std::atomic<int> asked{0};
+  std::atomic<bool> throws{false};
+  std::thread::id thread;  // that was asked
+
+  static int ask(void* user) {
+    auto* const self = static_cast<Question*>(user);
+    self->thread = std::this_thread::get_id();
+    ++self->asked;
+    if (self->throws) throw std::runtime_error("of the callback");
+    return self->ends ? 7 : 0;
+  }
+  void wait_until_asked() const {
+    for (const int before = asked; asked == before;) std::this_thread::yield();
+  }
+};
+
+class CApiInterrupt : public CApiThreads {
+ protected:
+  void SetUp() override {
+    ASSERT_EQ(runai_file_streamer_set_interrupt(streamer_.get(), &Question::ask, &question_), 0);
+  }
+  // What `call` returns that waits until it is interrupted. Its thread is the one that is asked.
+  template <typename Call>
+  int interrupted(Call call) {
+    question_.ends = false;
+    auto result = std::async(std::launch::async, [&] {
+      const int code = call();
+      EXPECT_EQ(question_.thread, std::this_thread::get_id());
+      return code;
+    });
+    question_.wait_until_asked();
+    question_.ends = true;
+    const int code = returns_while_held(server_, [&] { return result.get(); });
+    question_.ends = false;
+    return code;
+  }
+
+  Question question_;
+};
+
+TEST_F(CApiInterrupt, EndsARequestThatOpens) {
+  EXPECT_EQ(interrupted([this] {
+              return streamer_.request(server_.url("/slow-open"), {{0, 10}}, &other_);
+            }),
+            RUNAI_FILE_STREAMER_INTERRUPTED);
+  EXPECT_EQ(streamer_.submission, 99U);
+  EXPECT_EQ(streamer_.take(1).code, RUNAI_FILE_STREAMER_TIMED_OUT);  // nothing was requested
+  server_.release();
+  ASSERT_EQ(streamer_.request(server_.url("/slow-open"), {{0, 10}}, &other_), 0);
+  EXPECT_EQ(streamer_.take().code, RUNAI_FILE_STREAMER_SUCCESS);
+  EXPECT_EQ(std::string(other_.data(), 10), std::string(10, 'b'));
+}
+
+TEST_F(CApiInterrupt, EndsAResponseThatWaits) {
+  const auto take = [this] {
+    const Taken taken = streamer_.take(0);
+    EXPECT_EQ(taken.submission, 99U);
+    const std::string why = runai_file_streamer_last_error();
+    EXPECT_NE(why.find("Interrupted"), std::string::npos) << why;
+    return taken.code;
+  };
+  EXPECT_EQ(interrupted(take), RUNAI_FILE_STREAMER_INTERRUPTED);  // nothing was requested
+  request_held_range();
+  EXPECT_EQ(interrupted(take), RUNAI_FILE_STREAMER_INTERRUPTED);
+  EXPECT_EQ(interrupted(take), RUNAI_FILE_STREAMER_INTERRUPTED);
+  server_.release();
+  const Taken taken = streamer_.take();
+  EXPECT_EQ(taken.code, RUNAI_FILE_STREAMER_SUCCESS);
+  EXPECT_EQ(taken.done, 1);
+  EXPECT_EQ(std::string(slow_.data(), 50000), std::string(50000, 'b'));
+}
+
+TEST_F(CApiInterrupt, EndsAListThatWaits) {
+  EXPECT_EQ(interrupted([this] {
+              return runai_file_streamer_list_files(
+                  streamer_.get(), server_.url("/slow-open/").c_str(), 1, nullptr, 0, nullptr, 0,
+                  [](const char*, size_t, void*) { ADD_FAILURE(); }, nullptr);
+            }),
+            RUNAI_FILE_STREAMER_INTERRUPTED);
+}
+
+TEST_F(CApiInterrupt, IsAskedFromTheMomentItIsSet) {
+  ASSERT_EQ(runai_file_streamer_set_interrupt(streamer_.get(), nullptr, nullptr), 0);
+  question_.ends = true;
+  EXPECT_EQ(streamer_.take(300).code, RUNAI_FILE_STREAMER_TIMED_OUT);
+  EXPECT_EQ(question_.asked, 0);
+  auto taken = take_in_background();  // without a request
+  ASSERT_EQ(runai_file_streamer_set_interrupt(streamer_.get(), &Question::ask, &question_), 0);
+  EXPECT_EQ(returns_while_held(server_, [&] { return taken.get().code; }),
+            RUNAI_FILE_STREAMER_INTERRUPTED);
+  ASSERT_EQ(runai_file_streamer_set_interrupt(streamer_.get(), nullptr, nullptr), 0);
+  request_held_range();
+  taken = take_in_background();
+  ASSERT_EQ(runai_file_streamer_set_interrupt(streamer_.get(), &Question::ask, &question_), 0);
+  EXPECT_EQ(returns_while_held(server_, [&] { return taken.get().code; }),
+            RUNAI_FILE_STREAMER_INTERRUPTED);
+}
+
+TEST_F(CApiInterrupt, KeepsAnExceptionIn) {
+  question_.throws = true;
+  EXPECT_EQ(streamer_.take(0).code, RUNAI_FILE_STREAMER_INTERRUPTED);
+  EXPECT_EQ(
+      returns_while_held(server_,
+                         [this] {
+                           return streamer_.request(server_.url("/slow-open"), {{0, 10}}, &other_);
+                         }),
+      RUNAI_FILE_STREAMER_INTERRUPTED);
+  EXPECT_EQ(returns_while_held(server_,
+                               [this] {
+                                 return runai_file_streamer_list_files(
+                                     streamer_.get(), server_.url("/slow-open/").c_str(), 1,
+                                     nullptr, 0, nullptr, 0, [](const char*, size_t, void*) {},
+                                     nullptr);
+                               }),
+            RUNAI_FILE_STREAMER_INTERRUPTED);
+}
+
+TEST_F(CApiInterrupt, EndIsToldApart) {
+  auto taken = take_in_background();
+  question_.wait_until_asked();
+  returns_while_held(server_, [this] {
+    streamer_.end();
+    return 0;
+  });
+  EXPECT_EQ(taken.get().code, RUNAI_FILE_STREAMER_FINISHED);
 }
 
 TEST_F(CApiThreads, EndEndsAListThatWaits) {

@@ -28,6 +28,7 @@ C_1_1 = {"runai_file_streamer_last_error", "runai_file_streamer_version"}
 C_1_2 = {
     "runai_safetensors_" + name for name in ("header_end", "parse", "tensor", "metadata", "free")
 }
+C_1_3 = {"runai_file_streamer_set_interrupt"}
 CXX = {
     "cached_fraction",
     "find_access",
@@ -129,6 +130,7 @@ def main() -> int:
         "RUNAI_FILE_STREAMER_1.0": C_1_0,
         "RUNAI_FILE_STREAMER_1.1": C_1_1,
         "RUNAI_FILE_STREAMER_1.2": C_1_2,
+        "RUNAI_FILE_STREAMER_1.3": C_1_3,
     }
     expected |= dict.fromkeys(cxx_nodes[:1] or ["MODEL_STREAMER_CXX_?"], CXX)
     for node in sorted(set(nodes) | set(expected)):

@@ -47,6 +47,7 @@ HOLDS(RUNAI_FILE_STREAMER_RESPONSE_DEVICE_ORDINAL_ERROR == 25);
 HOLDS(RUNAI_FILE_STREAMER_RESPONSE_ALLOCATION_ERROR == 26);
 HOLDS(RUNAI_FILE_STREAMER_RESPONSE_TRANSFER_ERROR == 27);
 HOLDS(RUNAI_FILE_STREAMER_RESPONSE_DRIVER_ERROR == 28);
+HOLDS(RUNAI_FILE_STREAMER_RESPONSE_INTERRUPTED == 100);
 
 /* The prototypes, by assignment: a changed argument does not compile with -Werror. */
 struct abi {
@@ -67,6 +68,7 @@ struct abi {
                                  size_t* block);
   const char* (*last_error)(void);
   const char* (*version)(void);
+  int (*set_interrupt)(void* streamer, int (*interrupted)(void* user), void* user);
 };
 
 int start_by_c(void** streamer) {
@@ -80,6 +82,7 @@ int start_by_c(void** streamer) {
                                  runai_file_streamer_list_files,
                                  runai_file_streamer_probe_direct_block_size,
                                  runai_file_streamer_last_error,
-                                 runai_file_streamer_version};
+                                 runai_file_streamer_version,
+                                 runai_file_streamer_set_interrupt};
   return abi.start(streamer);
 }

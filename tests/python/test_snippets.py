@@ -197,8 +197,9 @@ int main() {{
 }}
 """
 C_PROGRAM = """
+#include <signal.h>
 #include <streamer/runai_file_streamer.h>
-
+{functions}
 int main(void) {{
   const char* path = "/models/a.safetensors";
   char bytes[16];
@@ -210,7 +211,13 @@ int main(void) {{
   uint32_t file, range;
   int code, done;
   {calls}
-  return code == RUNAI_FILE_STREAMER_SUCCESS && bytes[8] == '{{' ? 0 : 1;
+  if (code != RUNAI_FILE_STREAMER_SUCCESS || bytes[8] != '{{') return 1;
+  runai_file_streamer_start(&streamer);
+  obey_ctrl_c(streamer);
+  raise(SIGINT);
+  code = runai_file_streamer_response(streamer, &id, &file, &range, &done, 60000);
+  runai_file_streamer_end(streamer);
+  return code == RUNAI_FILE_STREAMER_INTERRUPTED ? 0 : 1;
 }}
 """
 
@@ -239,8 +246,9 @@ def test_cxx_runs(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
 def test_c_runs(tmp_path: Path) -> None:
-    (calls,) = blocks("docs/guides/embedding.md", "c")
-    run_program(C_PROGRAM.format(calls=calls), ".c", ["gcc", "-std=c11"], tmp_path)
+    calls, functions = blocks("docs/guides/embedding.md", "c")
+    text = C_PROGRAM.format(calls=calls, functions=functions)
+    run_program(text, ".c", ["gcc", "-std=c11"], tmp_path)
 
 
 def test_each_language_of_the_pages_has_a_test() -> None:

@@ -254,6 +254,14 @@ int runai_file_streamer_set_fs_strategy(void* streamer, const char* candidates) 
 
 const char* runai_file_streamer_last_error(void) { return last_error().c_str(); }
 
+int runai_file_streamer_set_interrupt(void* streamer,
+                                      RunaiFileStreamerInterruptCallback interrupted, void* user) {
+  return guarded([&]() -> CallResult {
+    if (streamer == nullptr) return invalid("set_interrupt: null argument");
+    return handle_of(streamer)->set_interrupt({interrupted, user});
+  });
+}
+
 const char* runai_file_streamer_version(void) { return streamer::version(); }
 
 }  // extern "C"

@@ -104,6 +104,7 @@ const char* describe(int code) {
     case RUNAI_FILE_STREAMER_ALLOCATION: return "Memory was refused";
     case RUNAI_FILE_STREAMER_TRANSFER: return "A copy to the device failed";
     case RUNAI_FILE_STREAMER_DRIVER: return "The device's driver failed";
+    case RUNAI_FILE_STREAMER_INTERRUPTED: return "Interrupted by the callback of the program";
     default: return "Not a code of this library";
   }
 }

@@ -8,6 +8,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "base/interrupt_poll.h"
 #include "base/text.h"
 #include "c_api/codes.h"
 
@@ -28,6 +29,19 @@ CallResult of_range(const Status& status, SourceKind kind, DeviceType device = D
   CallResult result = from_status(status, kind, device);
   if (result.code == RUNAI_FILE_STREAMER_RETRYABLE) result.code = RUNAI_FILE_STREAMER_FILE_ACCESS;
   return result;
+}
+
+// Whether the program has said that the call that this thread is in should end.
+thread_local bool ended_by_program = false;
+
+CallResult ended_early() {
+  return failure(RUNAI_FILE_STREAMER_INTERRUPTED, describe(RUNAI_FILE_STREAMER_INTERRUPTED));
+}
+
+// Of a call that failed as a whole.
+CallResult from_call(const Status& status, SourceKind kind) {
+  if (status.code() == Code::kCancelled && ended_by_program) return ended_early();
+  return from_status(status, kind);
 }
 
 // Without a bundle that a setting names, TLS would fail later with a text about certificates.
@@ -61,6 +75,7 @@ class Handle::Visit {
                          "the streamer belongs to the process that this one forked from");
       return;
     }
+    ended_by_program = false;
     const MutexLock lock(handle_.mutex_);
     if (handle_.ending_) {
       refusal_ = failure(RUNAI_FILE_STREAMER_FINISHED, describe(RUNAI_FILE_STREAMER_FINISHED));
@@ -128,6 +143,32 @@ CallResult Handle::set_strategy(std::string_view candidates) {
   return {};
 }
 
+CallResult Handle::set_interrupt(const Interrupt& interrupt) {
+  const Visit visit(*this, nullptr);
+  if (visit.refused()) return visit.refusal();
+  const MutexLock lock(mutex_);
+  interrupt_ = interrupt;
+  changed_.notify_all();  // a response that waits asks from now on
+  return {};
+}
+
+bool Handle::interrupted() {
+  Interrupt interrupt;
+  {
+    const MutexLock lock(mutex_);
+    if (ending_) return true;
+    interrupt = interrupt_;
+  }
+  if (interrupt.asked == nullptr) return false;
+  bool ends = true;
+  try {
+    ends = interrupt.asked(interrupt.user) != 0;
+  } catch (...) {  // the engine expects none
+  }
+  if (ends) ended_by_program = true;
+  return ends;
+}
+
 Result<Options> Handle::options() {
   Result<Options> options = Options::from_environment();
   if (!options.ok()) return options;
@@ -147,6 +188,7 @@ Result<Options> Handle::options() {
     }
     return Result<Credentials>(std::move(credentials));
   };
+  options->interrupted = [this] { return interrupted(); };
   return options;
 }
 
@@ -156,12 +198,8 @@ CallResult Handle::list(const std::string& prefix, SourceKind kind, bool recursi
   if (visit.refused()) return visit.refusal();
   auto chosen = options();
   if (!chosen.ok()) return from_status(chosen.status(), kind);
-  chosen->interrupted = [this] {
-    const MutexLock lock(mutex_);
-    return ending_;
-  };
   auto objects = streamer::list(prefix, recursive, *chosen);
-  if (!objects.ok()) return from_status(objects.status(), kind);
+  if (!objects.ok()) return from_call(objects.status(), kind);
   *found = std::move(*objects);
   return {};
 }
@@ -215,7 +253,7 @@ CallResult Handle::open_files(Stream& stream, const std::vector<FileRequest>& fi
   std::unordered_map<std::string, CallResult> failed;
   if (!paths.empty()) {
     auto opened = stream.open(paths);
-    if (!opened.ok()) return from_status(opened.status(), kind);
+    if (!opened.ok()) return from_call(opened.status(), kind);
     for (std::size_t i = 0; i < paths.size(); ++i) {
       const OpenedFile& file = (*opened)[i];
       if (file.status.ok()) {
@@ -384,11 +422,12 @@ CallResult Handle::respond(unsigned timeout_ms, Response* response, bool* taken)
   if (visit.refused()) return visit.refusal();
   const Clock::time_point deadline =
       timeout_ms == 0 ? Clock::time_point::max() : Clock::now() + milliseconds(timeout_ms);
+  Clock::time_point poll = Clock::now() + kInterruptPoll;
   for (;;) {
     Stream* stream = nullptr;
     std::uint64_t known = 0;
     {
-      const MutexLock lock(mutex_);
+      MutexLock lock(mutex_);
       for (;;) {
         if (ending_) return failure(RUNAI_FILE_STREAMER_FINISHED, "the streamer is being ended");
         if (take_response(response)) {
@@ -400,7 +439,16 @@ CallResult Handle::respond(unsigned timeout_ms, Response* response, bool* taken)
         if (Clock::now() >= deadline) {
           return failure(RUNAI_FILE_STREAMER_TIMED_OUT, "nothing was requested in this time");
         }
-        changed_.wait_until(mutex_, deadline);
+        if (interrupt_.asked != nullptr && Clock::now() >= poll) {
+          lock.unlock();
+          const bool ends = interrupted();
+          lock.lock();
+          if (ends) return ended_early();
+          poll = Clock::now() + kInterruptPoll;
+          continue;
+        }
+        changed_.wait_until(mutex_,
+                            interrupt_.asked != nullptr ? std::min(poll, deadline) : deadline);
       }
       stream = stream_.get();
       known = next_submission_;
@@ -412,7 +460,9 @@ CallResult Handle::respond(unsigned timeout_ms, Response* response, bool* taken)
         return failure(RUNAI_FILE_STREAMER_TIMED_OUT, "no range became ready in this time");
       }
     }
-    take_batch(stream->next(left), known);
+    Result<Batch> batch = stream->next(left);
+    if (!batch.ok() && ended_by_program) return ended_early();
+    take_batch(std::move(batch), known);
   }
 }
 

@@ -33,6 +33,12 @@ struct Response {
   CallResult result;
 };
 
+// What the program has asked while a call waits.
+struct Interrupt {
+  RunaiFileStreamerInterruptCallback asked = nullptr;  // null: nothing
+  void* user = nullptr;
+};
+
 // One thread may be in request() while another is in respond(); end() may be called by any thread.
 // No call waits for another one: the stream itself is thread-safe.
 class Handle {
@@ -40,6 +46,8 @@ class Handle {
   CallResult set_credentials(std::map<std::string, std::string> values) EXCLUDES(mutex_);
   // `candidates`: names of strategies, separated by commas; fixed by the first call or request.
   CallResult set_strategy(std::string_view candidates) EXCLUDES(mutex_);
+  // Of calls from now on, and of those that wait.
+  CallResult set_interrupt(const Interrupt& interrupt) EXCLUDES(mutex_);
   // A submission without files owes no response.
   CallResult request(std::vector<FileRequest> files, Device device, std::uint64_t* submission)
       EXCLUDES(mutex_);
@@ -49,8 +57,6 @@ class Handle {
   // The objects below a directory; end() ends the list.
   CallResult list(const std::string& prefix, SourceKind kind, bool recursive,
                   std::vector<ListedObject>* found) EXCLUDES(mutex_);
-  // The options that a stream of this handle gets.
-  Result<Options> options() EXCLUDES(mutex_);
   // Makes every call return, waits until it did, and frees the handle. In a forked child no call
   // can be waited for: the handle is left to the end of the process.
   static void end(Handle* handle);
@@ -85,6 +91,10 @@ class Handle {
   };
   class Visit;  // keeps end() waiting
 
+  // The options of a list, and of the stream.
+  Result<Options> options() EXCLUDES(mutex_);
+  // Whether the call of this thread should end. Asks the program.
+  bool interrupted() EXCLUDES(mutex_);
   CallResult start_stream() EXCLUDES(mutex_);
   Stream* stream() EXCLUDES(mutex_);
   CallResult open_files(Stream& stream, const std::vector<FileRequest>& files,
@@ -124,6 +134,7 @@ class Handle {
   std::optional<CallResult> lost_ GUARDED_BY(mutex_);
   std::uint64_t lost_before_ GUARDED_BY(mutex_) = 0;
 
+  Interrupt interrupt_ GUARDED_BY(mutex_);
   bool ending_ GUARDED_BY(mutex_) = false;
   int visitors_ GUARDED_BY(mutex_) = 0;
   bool requesting_ GUARDED_BY(mutex_) = false;

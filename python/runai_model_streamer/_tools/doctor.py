@@ -202,6 +202,10 @@ def _network(access: Mapping[str, Any], headers: dict[str, str]) -> Iterator[Ste
     scheme = access["endpoint"].partition("://")[0]
     target = _Server.of(f"{scheme}://{access['host']}")
     proxy = _proxy_of(scheme) if access["proxy"] else None
+    if proxy is not None and proxy.lower().startswith("socks"):
+        shown = urllib.parse.urlsplit(proxy).hostname
+        yield Step("proxy", SKIP, f"{shown} speaks SOCKS: the requests show whether it connects")
+        return
     first = target if proxy is None else _Server.of(proxy)
     part = "dns" if proxy is None else "proxy"
     try:

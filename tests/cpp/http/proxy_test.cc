@@ -50,7 +50,28 @@ TEST(Proxy, IsFoundByItsAddress) {
   EXPECT_EQ(at("http://[fd00::1]:9"), "http [fd00::1] 9 ");
   EXPECT_EQ(at("http://me:p%40s@proxy.local:9"), "http proxy.local 9 Basic bWU6cEBz");
   EXPECT_EQ(at("me@proxy.local:9"), "http proxy.local 9 Basic bWU6");
-  for (const char* text : {"", "socks5://127.0.0.1:9", "http://bad host:9", "http://", "h:0"}) {
+  for (const char* text : {"", "socks9://127.0.0.1:9", "http://bad host:9", "http://", "h:0"}) {
+    EXPECT_EQ(at(text), "none") << text;
+  }
+}
+
+TEST(Proxy, OfSocksHasAVersion) {
+  const auto at = [](const char* text) {
+    const auto proxy = parse_proxy(text);
+    if (!proxy) return std::string("none");
+    EXPECT_EQ(proxy->url.scheme, "http") << text;
+    EXPECT_EQ(proxy->authorization, "") << text;
+    return std::to_string(proxy->socks) + (proxy->resolves ? "h " : " ") + proxy->url.host + " " +
+           std::to_string(proxy->url.port) + " " + proxy->user + " " + proxy->password;
+  };
+  EXPECT_EQ(at("socks://proxy.local"), "4 proxy.local 1080  ");
+  EXPECT_EQ(at("socks4://proxy.local:9/"), "4 proxy.local 9  ");
+  EXPECT_EQ(at("SOCKS4A://me@Proxy.local"), "4h proxy.local 1080 me ");
+  EXPECT_EQ(at("socks5://me:p%40s%3A@127.0.0.1:9"), "5 127.0.0.1 9 me p@s:");
+  EXPECT_EQ(at("socks5h://[fd00::1]:443"), "5h [fd00::1] 443  ");
+  EXPECT_EQ(at("socks5h://proxy.local:80"), "5h proxy.local 0  ");
+  for (const char* text :
+       {"socks5://", "socks5://h:0", "socks6://h", "socks5h://localhost/run/s"}) {
     EXPECT_EQ(at(text), "none") << text;
   }
 }

@@ -64,7 +64,15 @@ class ServerSocketTest : public testing::Test {
     url.host = host;
     url.port = port;
     Attempt attempt(&transport_, &response_, nullptr);
-    return socket.connect(url, nullptr, addresses, std::chrono::milliseconds(timeout_ms), &attempt);
+    return socket.connect(url, {nullptr, addresses, {}}, std::chrono::milliseconds(timeout_ms),
+                          &attempt);
+  }
+  TransferResult connect_by(const ProxyServer& proxy, int timeout_ms) {
+    Url url;
+    url.scheme = "http";
+    url.host = "store.test";
+    Attempt attempt(&transport_, &response_, nullptr);
+    return socket_.connect(url, {&proxy, {}, {}}, std::chrono::milliseconds(timeout_ms), &attempt);
   }
 
   CancelToken cancel_;
@@ -140,6 +148,25 @@ TEST_F(ServerSocketTest, KnowsLocalhostAndNumbersWithoutAResolver) {
     ASSERT_TRUE(connect(host, server.port(), {}).status.ok()) << host;
     EXPECT_EQ(socket_.peer(), "127.0.0.1");
   }
+}
+
+TEST_F(ServerSocketTest, DoesNotWaitForASilentProxy) {
+  const Listener server("127.0.0.1");
+  const std::string at = "127.0.0.1:" + std::to_string(server.port());
+  for (const char* scheme : {"socks4a://me:hidden@", "socks5h://me:hidden@"}) {
+    const auto proxy = parse_proxy(scheme + at);
+    ASSERT_TRUE(proxy);
+    TransferResult outcome = connect_by(*proxy, 1'000);
+    EXPECT_EQ(outcome.status.code(), Code::kTimeout);
+    EXPECT_TRUE(outcome.retry);
+    EXPECT_TRUE(outcome.unreachable);
+    EXPECT_EQ(outcome.status.detail().message,
+              "no connection by the proxy " + at + ": no tunnel to store.test:80 in time");
+    EXPECT_FALSE(socket_.open());
+  }
+  cancel_.cancel();
+  const auto proxy = parse_proxy("socks5h://" + at);
+  EXPECT_EQ(connect_by(*proxy, 240'000).status.code(), Code::kCancelled);
 }
 
 TEST_F(ServerSocketTest, EndsWhenItsStreamDoes) {

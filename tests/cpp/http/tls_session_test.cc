@@ -321,8 +321,8 @@ TEST_F(TlsTest, SessionsAreResumedUnlessTheServerOrTheTrustIsAnother) {
     url.scheme = "https";
     url.host = "localhost";
     url.port = port;
-    TransferResult result =
-        socket.connect(url, nullptr, {"127.0.0.1"}, std::chrono::milliseconds(240'000), &attempt);
+    TransferResult result = socket.connect(url, {nullptr, {"127.0.0.1"}, {}},
+                                           std::chrono::milliseconds(240'000), &attempt);
     if (!result.status.ok()) return false;
     std::size_t moved = 0;
     const std::string text = "GET / HTTP/1.1\r\n\r\n";

@@ -23,6 +23,7 @@ from tests.support.servers.canned import Answer, Canned, Seen
 from tests.support.servers.compiler import build
 from tests.support.servers.connect_proxy import ConnectProxy
 from tests.support.servers.process import free_port
+from tests.support.servers.socks_proxy import SocksProxy
 
 READ = """
 import sys
@@ -114,7 +115,7 @@ class TestAddresses:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-@pytest.mark.parametrize("proxy_scheme", ["", "http", "https"])
+@pytest.mark.parametrize("proxy_scheme", ["", "http", "https", "socks4a", "socks5"])
 def test_a_connection_has_one_descriptor(scheme, proxy_scheme, certificate, authority):
     """And the process a few more, whatever their number."""
     numbers = [8, 32, 64]
@@ -135,7 +136,7 @@ def test_a_connection_has_one_descriptor(scheme, proxy_scheme, certificate, auth
     with contextlib.ExitStack() as servers:
         env = {"AWS_CA_BUNDLE": str(authority.ca)} | S3_ENV | {"RUNAI_STREAMER_HEDGE": "0"}
         of_proxy = certificate if proxy_scheme == "https" else None
-        if proxy_scheme and scheme == "http":  # it gets the requests themselves
+        if proxy_scheme.startswith("http") and scheme == "http":  # it gets the requests themselves
             proxy = servers.enter_context(Canned(handler, of_proxy))
             env |= {"AWS_ENDPOINT_URL": "http://s3.store.invalid", "http_proxy": proxy.url}
             env |= {"RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0"}
@@ -144,8 +145,11 @@ def test_a_connection_has_one_descriptor(scheme, proxy_scheme, certificate, auth
                 Canned(handler, certificate if scheme == "https" else None)
             )
             env["AWS_ENDPOINT_URL"] = server.url
-            if proxy_scheme:
-                hosts = {"127.0.0.1": server.port}
+            hosts = {"127.0.0.1": server.port}
+            if proxy_scheme.startswith("socks"):
+                socks = servers.enter_context(SocksProxy(hosts))
+                env["all_proxy"] = f"{proxy_scheme}://{socks.address}"
+            elif proxy_scheme:
                 tunnels = servers.enter_context(ConnectProxy(hosts, of_proxy))
                 env["https_proxy"] = tunnels.url
         assert python(READ_AT_ONCE, *numbers, **env).split() == ["0"] * len(numbers)

@@ -22,6 +22,7 @@ from tests.support.servers.canned import Answer, Seen
 from tests.support.servers.ceph import OTHER_ACCESS_KEY, OTHER_SECRET_KEY, SECRET_KEY
 from tests.support.servers.compiler import build
 from tests.support.servers.connect_proxy import ConnectProxy
+from tests.support.servers.socks_proxy import SocksProxy
 
 SHARED_DIRECTORY = True
 
@@ -65,6 +66,15 @@ def test_nothing_is_wrong(model: str) -> None:
     assert "AWS_ENDPOINT_URL" in found["address"]
     assert "TEST...0001" in found["credentials"]
     assert not any(SECRET_KEY in step.text + step.cure for step in steps)
+
+
+def test_a_socks_proxy(model: str, use, ceph) -> None:
+    with SocksProxy({"127.0.0.1": ceph.port}) as proxy:
+        use({"http_proxy": f"socks5h://{proxy.address}"})
+        steps = list(diagnose(model))
+        assert cause_in(steps) is None, steps
+        assert {step.name: step.status for step in steps}["read"] == OK
+        assert proxy.asked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +139,11 @@ def unknown_host(model, use, **_) -> str:
 
 def dead_proxy(model, use, **_) -> str:
     use({"http_proxy": f"http://127.0.0.1:{process.free_port()}"})
+    return model
+
+
+def dead_socks_proxy(model, use, **_) -> str:
+    use({"http_proxy": f"socks5://127.0.0.1:{process.free_port()}"})
     return model
 
 
@@ -230,6 +245,7 @@ FAULTS = [
     Fault("token", foreign_token),
     Fault("dns", unknown_host),
     Fault("proxy", dead_proxy),
+    Fault("proxy", dead_socks_proxy),
     Fault("proxy", proxy_that_refuses),
     Fault("ca", unknown_authority),
     Fault("endpoint", nobody_listens),

@@ -15,7 +15,7 @@ namespace {
 constexpr std::uint64_t kMostChunk = 32 << 20;
 constexpr int kInitialConcurrency = 4;
 constexpr int kMaxConcurrency = 1024;
-constexpr int kDescriptors = 4;  // of one connection at most, if libcurl reads by a SOCKS proxy
+constexpr int kDescriptors = 4;  // of one connection at most, if libcurl translates a host's name
 constexpr int kOpenConcurrency = 64;
 constexpr double kBytesOfGigabit = 1e9 / 8;
 

@@ -44,6 +44,15 @@ TransferResult unresolved(const std::string& host, int error) {
   return result;
 }
 
+// The address that a SOCKS proxy is told: SOCKS4 has those of IPv4 only.
+std::string target_of(const ProxyServer& proxy, const std::vector<std::string>& addresses) {
+  const auto usable = std::find_if(addresses.begin(), addresses.end(), [&](const auto& address) {
+    return proxy.socks == 5 || address.find(':') == std::string::npos;
+  });
+  if (usable != addresses.end()) return *usable;
+  return addresses.empty() ? std::string() : addresses.front();
+}
+
 }  // namespace
 
 struct DirectTransfer::Channel {
@@ -119,42 +128,55 @@ TransferResult DirectTransfer::connect(Channel* channel, const Request& request,
     const auto passed = std::chrono::duration_cast<milliseconds>(Clock::now() - start);
     return static_cast<int>(std::max(timeout - passed, milliseconds(1)).count());
   };
-  const auto find = [&] {
+  const auto find = [&](const std::string& name) {
     return transport.addresses.find(
-        host, start + timeout, [&] { return transport.interrupted().ok() && !attempt->aborted(); });
+        name, start + timeout, [&] { return transport.interrupted().ok() && !attempt->aborted(); });
   };
-  Addresses::Found found = find();
-  if (found.late && !attempt->aborted()) {
-    if (Status status = transport.interrupted(); !status.ok()) return {std::move(status)};
-  }
-  if (found.late || found.error != 0) {
-    TransferResult outcome = unresolved(host, found.error);
+  const auto resolve = [&](const std::string& name,
+                           std::vector<std::string>* addresses) -> TransferResult {
+    Addresses::Found found = find(name);
+    if (found.late && !attempt->aborted()) {
+      if (Status status = transport.interrupted(); !status.ok()) return {std::move(status)};
+    }
+    if (found.late || found.error != 0) return unresolved(name, found.error);
+    *addresses = std::move(found.addresses);
+    return {};
+  };
+  Route route{.proxy = proxy, .addresses = {}, .target = {}};
+  TransferResult outcome = resolve(host, &route.addresses);
+  if (!outcome.status.ok()) {
     return proxy == nullptr ? outcome : failed_by(*proxy, std::move(outcome));
   }
+  if (proxy != nullptr && !proxy->resolves) {
+    std::vector<std::string> targets;
+    outcome = resolve(url.host, &targets);
+    if (!outcome.status.ok()) return outcome;
+    route.target = target_of(*proxy, targets);
+  }
   // An address that is silent should not cost all of the time while there are others.
-  const bool others = found.addresses.size() > 1 && timeout > kFirstConnect;
-  TransferResult outcome =
-      connect_once(channel, url, proxy, found.addresses,
-                   others ? static_cast<int>(kFirstConnect.count()) : left(), attempt);
+  const bool others = route.addresses.size() > 1 && timeout > kFirstConnect;
+  outcome = connect_once(channel, url, route,
+                         others ? static_cast<int>(kFirstConnect.count()) : left(), attempt);
   if (!others || outcome.status.code() != Code::kTimeout || attempt->aborted() ||
       !transport.interrupted().ok() || left() <= 1) {
     return outcome;
   }
-  return connect_once(channel, url, proxy, find().addresses, left(), attempt);
+  route.addresses = find(host).addresses;
+  return connect_once(channel, url, route, left(), attempt);
 }
 
-TransferResult DirectTransfer::connect_once(Channel* channel, const Url& url,
-                                            const ProxyServer* proxy,
-                                            const std::vector<std::string>& addresses,
+TransferResult DirectTransfer::connect_once(Channel* channel, const Url& url, const Route& route,
                                             int timeout_ms, Attempt* attempt) {
   Transport& transport = *attempt->transport;
-  const std::string& host = proxy != nullptr ? proxy->url.host : url.host;
+  const std::string& host = route.proxy != nullptr ? route.proxy->url.host : url.host;
+  const std::vector<std::string>& addresses = route.addresses;
   const milliseconds timeout(timeout_ms);
   ServerSocket& socket = channel->socket;
-  TransferResult outcome = socket.connect(url, proxy, addresses, timeout, attempt);
+  TransferResult outcome = socket.connect(url, route, timeout, attempt);
   if (!outcome.status.ok()) {
-    if (!addresses.empty() && transport.interrupted().ok() && !attempt->aborted()) {
-      transport.addresses.failed(host, addresses.front());
+    if (transport.interrupted().ok() && !attempt->aborted()) {
+      if (!addresses.empty()) transport.addresses.failed(host, addresses.front());
+      if (!route.target.empty()) transport.addresses.failed(url.host, route.target);
     }
     return outcome;
   }
@@ -178,7 +200,8 @@ TransferResult DirectTransfer::perform(const Request& request, Attempt* attempt,
   const std::string proxy_text = proxy_for(request);
   const std::optional<ProxyServer> proxy =
       proxy_text.empty() ? std::nullopt : parse_proxy(proxy_text);
-  const bool forwarded = proxy && url->scheme == "http";  // else a tunnel has the proxy's header
+  // Else a tunnel has the proxy's header, or SOCKS its user and password.
+  const bool forwarded = proxy && proxy->socks == 0 && url->scheme == "http";
   const std::string text = format_request(request, *url, settings.user_agent,
                                           forwarded ? Target::kProxy : Target::kServer,
                                           forwarded ? proxy->authorization : std::string());

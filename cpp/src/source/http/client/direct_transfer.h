@@ -21,7 +21,7 @@ class DirectTransfer {
   DirectTransfer(const DirectTransfer&) = delete;
   DirectTransfer& operator=(const DirectTransfer&) = delete;
 
-  // True if it can make `request`: GET or HEAD, straight or by an HTTP proxy.
+  // True if it can make `request`: GET or HEAD, straight or by a proxy that parse_proxy() knows.
   static bool serves(const Request& request, const Attempt& attempt);
   TransferResult perform(const Request& request, Attempt* attempt, TransferTimes* times);
 
@@ -31,8 +31,7 @@ class DirectTransfer {
   Channel& channel_to(const std::string& origin, const std::string& proxy);
   TransferResult connect(Channel* channel, const Request& request, const Url& url,
                          const ProxyServer* proxy, Attempt* attempt);
-  TransferResult connect_once(Channel* channel, const Url& url, const ProxyServer* proxy,
-                              const std::vector<std::string>& addresses, int timeout_ms,
+  TransferResult connect_once(Channel* channel, const Url& url, const Route& route, int timeout_ms,
                               Attempt* attempt);
   TransferResult exchange(Channel* channel, const std::string& text, ResponseParser* reader,
                           Attempt* attempt, Clock::time_point end, TransferTimes* times);

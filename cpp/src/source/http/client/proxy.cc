@@ -25,13 +25,6 @@ std::string_view without_brackets(std::string_view host) {
   return host.starts_with('[') && host.ends_with(']') ? host.substr(1, host.size() - 2) : host;
 }
 
-// The bytes of an address of `family`; empty: it is none.
-std::string address_bytes(int family, std::string_view text) {
-  unsigned char bytes[16];
-  if (inet_pton(family, std::string(text).c_str(), bytes) != 1) return {};
-  return std::string(reinterpret_cast<const char*>(bytes), family == AF_INET ? 4 : 16);
-}
-
 bool in_network(std::string_view host, std::string_view network) {
   const std::size_t slash = network.find('/');
   const auto prefix = parse_number(network.substr(slash + 1));
@@ -73,7 +66,20 @@ bool names_host(std::string_view host, int port, std::string_view entry) {
   return !name.empty() && (host == name || host.ends_with("." + name));
 }
 
+// The version of SOCKS that the scheme of a proxy names; 0: none. As in libcurl, "socks" is the
+// oldest one.
+int socks_version(std::string_view scheme) {
+  if (scheme == "socks5" || scheme == "socks5h") return 5;
+  return scheme == "socks" || scheme == "socks4" || scheme == "socks4a" ? 4 : 0;
+}
+
 }  // namespace
+
+std::string address_bytes(int family, std::string_view text) {
+  unsigned char bytes[16];
+  if (inet_pton(family, std::string(text).c_str(), bytes) != 1) return {};
+  return std::string(reinterpret_cast<const char*>(bytes), family == AF_INET ? 4 : 16);
+}
 
 bool without_proxy(const Url& url, std::string_view list) {
   std::string_view host = without_brackets(url.host);
@@ -103,14 +109,24 @@ std::optional<ProxyServer> parse_proxy(std::string_view text) {
     scheme = lower(text.substr(0, begin - 3));
     text.remove_prefix(begin);
   }
-  text = text.substr(0, text.find_first_of("/?#"));
   ProxyServer proxy;
+  proxy.socks = socks_version(scheme);
+  if (proxy.socks != 0) {
+    proxy.resolves = scheme == "socks4a" || scheme == "socks5h";
+    scheme = "http";
+    // libcurl takes a path for that of a local socket.
+    const std::size_t path = text.find('/');
+    if (path < text.size() - 1) return {};
+  }
+  text = text.substr(0, text.find_first_of("/?#"));
   if (const std::size_t at = text.rfind('@'); at != std::string_view::npos) {
     const std::string_view user = text.substr(0, at);
     const std::size_t colon = std::min(user.find(':'), user.size());
-    const std::string_view password = user.substr(std::min(colon + 1, user.size()));
-    proxy.authorization =
-        "Basic " + base64(percent_decode(user.substr(0, colon)) + ":" + percent_decode(password));
+    proxy.user = percent_decode(user.substr(0, colon));
+    proxy.password = percent_decode(user.substr(std::min(colon + 1, user.size())));
+    if (proxy.socks == 0) {
+      proxy.authorization = "Basic " + base64(proxy.user + ":" + proxy.password);
+    }
     text.remove_prefix(at + 1);
   }
   Result<Url> url = parse_url(scheme + "://" + std::string(text));

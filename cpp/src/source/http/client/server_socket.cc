@@ -18,6 +18,7 @@
 
 #include "base/system.h"
 #include "base/text.h"
+#include "source/http/client/socks.h"
 
 namespace streamer::http {
 namespace {
@@ -28,9 +29,12 @@ using std::chrono::milliseconds;
 constexpr milliseconds kHeadStart{200};
 constexpr int kKeepAlive = 60;  // seconds
 constexpr std::size_t kTunnelHeader = 64 << 10;
+constexpr std::size_t kSocksPart = 64;
 constexpr const char* kCheckAddress = "Check the endpoint's address";
 
 using AddressList = std::unique_ptr<addrinfo, void (*)(addrinfo*)>;
+
+int port_of(const Url& url) { return url.port != 0 ? url.port : url.scheme == "https" ? 443 : 80; }
 
 bool is_v6(const std::string& address) { return address.find(':') != std::string::npos; }
 
@@ -213,15 +217,14 @@ TransferResult failed_by(const ProxyServer& proxy, TransferResult outcome) {
   return outcome;
 }
 
-TransferResult ServerSocket::connect(const Url& url, const ProxyServer* proxy,
-                                     const std::vector<std::string>& addresses,
-                                     milliseconds timeout, Attempt* attempt) {
+TransferResult ServerSocket::connect(const Url& url, const Route& route, milliseconds timeout,
+                                     Attempt* attempt) {
   close();
   demand_.expect(url.origin());
-  if (proxy != nullptr) proxy_demand_.expect(proxy->url.origin());
+  if (route.proxy != nullptr) proxy_demand_.expect(route.proxy->url.origin());
   const Clock::time_point end = Clock::now() + timeout;
-  TransferResult outcome = proxy != nullptr ? reach_proxy(*proxy, url, addresses, end, attempt)
-                                            : reach(url, addresses, end, attempt);
+  TransferResult outcome = route.proxy != nullptr ? reach_proxy(route, url, end, attempt)
+                                                  : reach(url, route.addresses, end, attempt);
   if (outcome.status.ok() && url.scheme == "https") {
     outcome = secure(&tls_, url, &demand_, end, attempt);
   }
@@ -229,21 +232,25 @@ TransferResult ServerSocket::connect(const Url& url, const ProxyServer* proxy,
   return outcome;
 }
 
-TransferResult ServerSocket::reach_proxy(const ProxyServer& proxy, const Url& url,
-                                         const std::vector<std::string>& addresses,
-                                         Clock::time_point end, Attempt* attempt) {
-  TransferResult outcome = reach(proxy.url, addresses, end, attempt);
+TransferResult ServerSocket::reach_proxy(const Route& route, const Url& url, Clock::time_point end,
+                                         Attempt* attempt) {
+  const ProxyServer& proxy = *route.proxy;
+  TransferResult outcome = reach(proxy.url, route.addresses, end, attempt);
   if (outcome.status.ok() && proxy.url.scheme == "https") {
     outcome = secure(&proxy_tls_, proxy.url, &proxy_demand_, end, attempt);
   }
-  if (outcome.status.ok() && url.scheme == "https") outcome = tunnel(proxy, url, end, attempt);
+  if (outcome.status.ok() && proxy.socks != 0) {
+    outcome = tunnel_by_socks(proxy, url, route.target, end, attempt);
+  } else if (outcome.status.ok() && url.scheme == "https") {
+    outcome = tunnel(proxy, url, end, attempt);
+  }
   const bool ended = outcome.status.ok() || attempt->aborted();
   return ended ? outcome : failed_by(proxy, std::move(outcome));
 }
 
 TransferResult ServerSocket::reach(const Url& url, const std::vector<std::string>& addresses,
                                    Clock::time_point end, Attempt* attempt) {
-  const int port = url.port != 0 ? url.port : url.scheme == "https" ? 443 : 80;
+  const int port = port_of(url);
   std::vector<std::string> candidates = addresses;
   if (candidates.empty() && url.host_is_local()) candidates = {"::1", "127.0.0.1"};
   if (candidates.empty() && url.host_is_ip()) candidates = {bare_host(url)};
@@ -332,7 +339,7 @@ TransferResult ServerSocket::secure(TlsSession* session, const Url& url, Certifi
 
 TransferResult ServerSocket::tunnel(const ProxyServer& proxy, const Url& url, Clock::time_point end,
                                     Attempt* attempt) {
-  const std::string to = url.host + ":" + std::to_string(url.port != 0 ? url.port : 443);
+  const std::string to = url.host + ":" + std::to_string(port_of(url));
   std::string text = "CONNECT " + to + " HTTP/1.1\r\nHost: " + to + "\r\n";
   if (!proxy.authorization.empty()) text += "Proxy-Authorization: " + proxy.authorization + "\r\n";
   text += "User-Agent: " + attempt->transport->settings.user_agent + "\r\n\r\n";
@@ -364,11 +371,51 @@ TransferResult ServerSocket::tunnel(const ProxyServer& proxy, const Url& url, Cl
         return tunnel_result(status, /*more=*/line + 4 < header.size());
       }
     }
-    if (io == Io::kFailed) return unusable("the connection was lost", Code::kNetwork, os_error_);
-    if (TransferResult ended = ended_from_outside(attempt); !ended.status.ok()) return ended;
-    if (Clock::now() >= end) return unusable("no tunnel to " + to + " in time", Code::kTimeout);
-    if (io != Io::kDone) wait(io == Io::kWaitsToWrite, until(end));
+    if (TransferResult ended = tunnel_goes_on(io, to, end, attempt); !ended.status.ok()) {
+      return ended;
+    }
   }
+}
+
+TransferResult ServerSocket::tunnel_by_socks(const ProxyServer& proxy, const Url& url,
+                                             const std::string& target, Clock::time_point end,
+                                             Attempt* attempt) {
+  std::string host = target.empty() ? bare_host(url) : target;
+  if (!proxy.resolves && url.host_is_local()) host = "127.0.0.1";
+  SocksHandshake handshake(proxy, host, port_of(url));
+  const std::string to = url.host + ":" + std::to_string(port_of(url));
+  while (handshake.status().ok() && !handshake.done()) {
+    std::size_t moved = 0;
+    Io io = Io::kDone;
+    if (const std::string_view text = handshake.to_send(); !text.empty()) {
+      io = send(text.data(), text.size(), &moved);
+      handshake.sent(moved);
+    } else {
+      std::array<char, kSocksPart> part;  // NOLINT: filled before it is read
+      io = receive(part.data(), std::min(part.size(), handshake.missing()), &moved);
+      if (io == Io::kDone && moved == 0) {
+        return unusable("the proxy closed the connection", Code::kNetwork);
+      }
+      handshake.received({part.data(), moved});
+    }
+    if (TransferResult ended = tunnel_goes_on(io, to, end, attempt); !ended.status.ok()) {
+      return ended;
+    }
+  }
+  if (handshake.status().ok()) return {};
+  return {.status = handshake.status(),
+          .retry = handshake.status().code() != Code::kInvalid,
+          .unreachable = true,
+          .refused = handshake.refused()};
+}
+
+TransferResult ServerSocket::tunnel_goes_on(Io io, const std::string& server, Clock::time_point end,
+                                            Attempt* attempt) {
+  if (io == Io::kFailed) return unusable("the connection was lost", Code::kNetwork, os_error_);
+  if (TransferResult ended = ended_from_outside(attempt); !ended.status.ok()) return ended;
+  if (Clock::now() >= end) return unusable("no tunnel to " + server + " in time", Code::kTimeout);
+  if (io != Io::kDone) wait(io == Io::kWaitsToWrite, until(end));
+  return {};
 }
 
 TransferResult ServerSocket::explained(TransferResult outcome, bool connected,

@@ -1,4 +1,4 @@
-// A connection to a server, straight or by an HTTP proxy: the socket, and TLS if the URL is https.
+// A connection to a server, straight or by a proxy: the socket, and TLS if the URL is https.
 // It has one descriptor; while it connects, it may have one for each address.
 #pragma once
 
@@ -15,6 +15,15 @@
 
 namespace streamer::http {
 
+// How a server is reached.
+struct Route {
+  const ProxyServer* proxy = nullptr;  // null: straight
+  // Of the proxy, if there is one, else of the server. Empty: nobody has resolved its name.
+  std::vector<std::string> addresses;
+  // Of the server, for a SOCKS proxy that is told addresses. Empty: as `addresses`.
+  std::string target;
+};
+
 // Owned by one thread.
 class ServerSocket {
  public:
@@ -23,13 +32,11 @@ class ServerSocket {
   ServerSocket(const ServerSocket&) = delete;
   ServerSocket& operator=(const ServerSocket&) = delete;
 
-  // Connects to one of `addresses` of the host of `url`, the first if it responds. The others get
-  // their turn as in RFC 8305, so that an address that is silent costs little.
-  // By `proxy`, if there is one: the addresses are the proxy's then, and the server of an https URL
-  // is reached by a tunnel.
-  TransferResult connect(const Url& url, const ProxyServer* proxy,
-                         const std::vector<std::string>& addresses,
-                         std::chrono::milliseconds timeout, Attempt* attempt);
+  // Connects to one of the route's addresses, the first if it responds. The others get their turn
+  // as in RFC 8305, so that an address that is silent costs little.
+  // An HTTP proxy is asked for a tunnel to the server of an https URL, a SOCKS proxy for any.
+  TransferResult connect(const Url& url, const Route& route, std::chrono::milliseconds timeout,
+                         Attempt* attempt);
   void close();
   bool open() const { return socket_ >= 0; }
 
@@ -58,12 +65,17 @@ class ServerSocket {
                        Clock::time_point end, Attempt* attempt);
   TransferResult secure(TlsSession* session, const Url& url, CertificateDemand* demand,
                         Clock::time_point end, Attempt* attempt);
-  TransferResult reach_proxy(const ProxyServer& proxy, const Url& url,
-                             const std::vector<std::string>& addresses, Clock::time_point end,
+  TransferResult reach_proxy(const Route& route, const Url& url, Clock::time_point end,
                              Attempt* attempt);
-  // Has the proxy connect to the server of `url`.
+  // Have the proxy connect to the server of `url`.
   TransferResult tunnel(const ProxyServer& proxy, const Url& url, Clock::time_point end,
                         Attempt* attempt);
+  TransferResult tunnel_by_socks(const ProxyServer& proxy, const Url& url,
+                                 const std::string& target, Clock::time_point end,
+                                 Attempt* attempt);
+  // After `io`: what ends the tunnel to `server`, or ok when more can be sent or received.
+  TransferResult tunnel_goes_on(Io io, const std::string& server, Clock::time_point end,
+                                Attempt* attempt);
   static TransferResult explained(TransferResult outcome, bool connected,
                                   const CertificateDemand& demand);
   TlsSession* top() { return tls_.active() ? &tls_ : proxy_tls_.active() ? &proxy_tls_ : nullptr; }
