@@ -19,7 +19,7 @@ RUNAI_FILE_STREAMER_API const char* runai_file_streamer_last_error(void);
 /* Since node 1.1: "MAJOR.MINOR.PATCH". Static memory. */
 RUNAI_FILE_STREAMER_API const char* runai_file_streamer_version(void);
 
-/* Whether the call that waits should end: 0 if not. */
+/* Returns 0 if the call that waits should go on, else another number. */
 typedef int (*RunaiFileStreamerInterruptCallback)(void* user);
 
 /* Since node 1.3: has `interrupted` asked some times a second while a request, a response or a list

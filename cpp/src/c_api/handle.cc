@@ -31,7 +31,7 @@ CallResult of_range(const Status& status, SourceKind kind, DeviceType device = D
   return result;
 }
 
-// Whether the program has said that the call that this thread is in should end.
+// True if the program has said that the present call of this thread should end.
 thread_local bool ended_by_program = false;
 
 CallResult ended_early() {

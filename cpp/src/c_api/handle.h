@@ -33,7 +33,7 @@ struct Response {
   CallResult result;
 };
 
-// What the program has asked while a call waits.
+// The callback that the program has asked while a call waits.
 struct Interrupt {
   RunaiFileStreamerInterruptCallback asked = nullptr;  // null: nothing
   void* user = nullptr;
@@ -93,7 +93,7 @@ class Handle {
 
   // The options of a list, and of the stream.
   Result<Options> options() EXCLUDES(mutex_);
-  // Whether the call of this thread should end. Asks the program.
+  // True if the call of this thread should end. Asks the program.
   bool interrupted() EXCLUDES(mutex_);
   CallResult start_stream() EXCLUDES(mutex_);
   Stream* stream() EXCLUDES(mutex_);

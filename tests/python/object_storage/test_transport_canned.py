@@ -332,6 +332,8 @@ class TestTransport:
         ("response", "text"),
         [
             (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "response 407.*HTTPS_PROXY"),
+            (b"HTTP/1.1 102 Processing\r\n\r\n" * 2 + b"HTTP/1.1 403 No\r\n\r\n", "response 403"),
+            (b"HTTP/1.1 102 Processing\r\n\r\nSSH-2.0-OpenSSH_9\r\n\r\n", "not HTTP"),
             (b"SSH-2.0-OpenSSH_9\r\n\r\n", "not HTTP"),
             (b"HTTP/1.1 200 OK\r\n\r\nmore", "before the server's"),
             (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000, "too long"),

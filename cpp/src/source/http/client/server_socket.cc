@@ -360,15 +360,12 @@ TransferResult ServerSocket::tunnel(const ProxyServer& proxy, const Url& url, Cl
       if (header.size() > kTunnelHeader) {
         return unusable("the header of the proxy's response is too long", Code::kNetwork);
       }
-      const std::size_t line = header.find("\r\n\r\n");
-      if (line != std::string::npos) {
+      for (std::size_t end_of_header = 0;
+           (end_of_header = header.find("\r\n\r\n")) != std::string::npos;) {
+        const std::size_t size = end_of_header + 4;
         const int status = tunnel_status(header);
-        if (status >= 100 && status < 200) {
-          header.erase(0, line + 4);
-          if (header.empty()) continue;
-          return unusable("the proxy's response is not HTTP", Code::kNetwork);
-        }
-        return tunnel_result(status, /*more=*/line + 4 < header.size());
+        if (status < 100 || status > 199) return tunnel_result(status, size < header.size());
+        header.erase(0, size);  // the final response follows
       }
     }
     if (TransferResult ended = tunnel_goes_on(io, to, end, attempt); !ended.status.ok()) {

@@ -15,10 +15,10 @@
 
 namespace streamer::http {
 
-// How a server is reached.
+// The way to a server.
 struct Route {
   const ProxyServer* proxy = nullptr;  // null: straight
-  // Of the proxy, if there is one, else of the server. Empty: nobody has resolved its name.
+  // Of the proxy, if there is one, else of the server. Empty: its name was not resolved.
   std::vector<std::string> addresses;
   // Of the server, for a SOCKS proxy that is told addresses. Empty: as `addresses`.
   std::string target;

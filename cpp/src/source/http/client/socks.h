@@ -1,4 +1,4 @@
-// How a SOCKS proxy is asked to connect to a server: SOCKS4 and 4a, and SOCKS5 of RFC 1928 with the
+// The request to a SOCKS proxy to connect to a server: SOCKS4, 4a, and SOCKS5 of RFC 1928 with the
 // user and the password of RFC 1929. Knows no connection.
 #pragma once
 
@@ -11,7 +11,7 @@
 
 namespace streamer::http {
 
-// Bytes go to the proxy and come from it by whoever owns the connection:
+// The owner of the connection sends and receives the bytes:
 //
 //   while (handshake.status().ok() && !handshake.done()) {
 //     if (!handshake.to_send().empty()) { handshake.sent(n of to_send()); }
@@ -30,7 +30,7 @@ class SocksHandshake {
 
   bool done() const { return state_ == State::kDone; }
   const Status& status() const { return status_; }  // why it failed
-  bool refused() const { return refused_; }         // by the server: nobody listens there
+  bool refused() const { return refused_; }         // by the server: its port is closed
 
  private:
   enum class State { kConnect4, kMethod, kLogin, kConnect5, kDone };
