@@ -49,7 +49,7 @@ if wanted build; then
     "$PYTHON" -m pip install -q --no-index --find-links "${WHEELS:?has to have $package}" \
       --target "$lacking" "$package"
   done
-  header=$(cuda_headers | head -n 1)
+  header=$(cuda_headers | sed -n 1p)
   if [[ -n $header ]]; then
     echo "The table of the driver's functions against $header"
     "${CXX:-c++}" -std=c++20 -fsyntax-only -I cpp/src -I cpp/include -I "${header%/cuda.h}" \

@@ -43,7 +43,7 @@ library=$build/prefix/cpp/libstreamer.so
 ldd "$library" | grep -E 'libcurl|libcrypto|libnghttp2' | while read -r line; do
   [[ $line == *"$prefix"* ]] || fail "found outside of the prefix: $line"
 done
-ldd "$library" | grep -q 'libcurl' || fail "libstreamer.so does not use libcurl"
+[[ $(ldd "$library") == *libcurl* ]] || fail "libstreamer.so does not use libcurl"
 python3 -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$library"
 echo "The package for a machine with a GPU"
 python=$PWD/.venv/bin/python

@@ -10,7 +10,7 @@ rm -rf "$target"
 mkdir -p "$target/.apt/lists/partial" "$target/.apt/cache/archives/partial" "$target/.debs"
 # shellcheck disable=SC2016  # apt's own variable
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Component: main" |
-  grep -v security | head -1)
+  grep -v security | sed -n 1p)
 echo "deb $mirror $release main" >"$target/.apt/sources.list"
 touch "$target/.apt/status"
 apt=(apt-get -qq -o Dir::Etc::SourceList="$target/.apt/sources.list"

@@ -121,7 +121,9 @@ TEST_F(CudaStreamTest, ADeviceThatIsKnownBeforeAnyFileHasStagingMemoryToo) {
   const DeviceMemory memory(kSize);
   const auto requests = [&](bool first_the_device) {
     auto load = stream(options());
-    if (first_the_device) EXPECT_TRUE(load->submit({}, kCuda0).ok());
+    if (first_the_device) {
+      EXPECT_TRUE(load->submit({}, kCuda0).ok());
+    }
     open(*load, {path});
     const auto ranges = cut(kSize, {kSize}, memory.data, 512);
     EXPECT_TRUE(load->submit({{0, ranges}}, kCuda0).ok());
