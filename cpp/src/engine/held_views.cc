@@ -18,11 +18,15 @@ namespace streamer {
 namespace {
 
 constexpr std::uint64_t kManyBytes = 128 * kMiB;
-// The bytes that a thread detaches at a time. Parts do not depend on the page size.
-constexpr std::uint64_t kPartBytes = kMiB;
+constexpr std::uint64_t kPartBytes = kMiB;  // that a thread detaches at a time
 constexpr std::size_t kPartsOfAThread = 4;  // that are worth starting one
 constexpr std::size_t kMostThreads = 16;
 constexpr std::chrono::milliseconds kBetweenQuestions{100};
+
+// A whole number of pages. One part alone does not exceed the limit.
+std::uint64_t part_bytes(std::uint64_t limit) {
+  return std::max(page_size(), round_down(std::min(limit, kPartBytes), page_size()));
+}
 
 // A whole number of pages of an object.
 struct Span {
@@ -155,7 +159,8 @@ Status HeldViews::detach_held(bool all, const std::function<bool()>& interrupted
 // The parts of one detach(), which several threads take one by one.
 class HeldViews::Detaching {
  public:
-  Detaching(const std::vector<Span>& spans, MemoryBudget& budget) : budget_(budget) {
+  Detaching(const std::vector<Span>& spans, std::uint64_t most, MemoryBudget& budget)
+      : budget_(budget) {
     for (const Span& span : spans) {
       // One mapping for each span: parts that are put side by side become one again.
       std::byte* const memory = map_memory(span.end - span.start);
@@ -163,9 +168,9 @@ class HeldViews::Detaching {
         add_error(span.object, no_memory_for(span));
         continue;
       }
-      for (std::uint64_t at = span.start; at < span.end; at += kPartBytes) {
+      for (std::uint64_t at = span.start; at < span.end; at += most) {
         parts_.push_back(
-            {span.object, at, std::min(span.end - at, kPartBytes), memory + (at - span.start)});
+            {span.object, at, std::min(span.end - at, most), memory + (at - span.start)});
       }
     }
   }
@@ -250,11 +255,13 @@ Status HeldViews::detach(Entries entries, const std::function<bool()>& interrupt
   }
   if (alive.empty()) return {};
   merge(&spans);
-  Detaching detaching(spans, *budget_);
+  const std::uint64_t limit = budget_->limit();
+  const std::uint64_t most = part_bytes(limit);
+  Detaching detaching(spans, most, *budget_);
   std::vector<std::thread> threads;
   const std::size_t wanted = std::min({detaching.size() / kPartsOfAThread, kMostThreads,
                                        static_cast<std::size_t>(std::max(1, usable_processors())),
-                                       static_cast<std::size_t>(budget_->limit() / kPartBytes)});
+                                       static_cast<std::size_t>(limit / most)});
   try {
     const BlockedSignals blocked;
     threads.reserve(wanted);

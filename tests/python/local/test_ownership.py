@@ -299,6 +299,18 @@ def anonymous_bytes() -> int:
     return int(found[1]) << 10
 
 
+def test_what_is_kept_is_copied_within_a_small_limit(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    model = save_floats(path, [70_000] * 30)
+    with SafetensorsStreamer(memory_limit=300_000, fs_strategy="mapped") as streamer:
+        streamer.stream_files([path])
+        found = dict(streamer.get_tensors())
+        stats = streamer.stats()
+    assert not differing(found, model)
+    assert stats.bytes_by_strategy == {"mapped": stats.bytes}
+    assert 0 < stats.peak_memory <= stats.memory_limit < MIB
+
+
 def test_what_is_dropped_is_not_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", "mapped")
     path = tmp_path / "a.safetensors"
