@@ -12,7 +12,7 @@ constexpr std::uint64_t kTimesInFlight = 3;
 constexpr std::uint64_t kPartThatWaits = 4;  // of the bytes in flight, at the least
 constexpr double kTimesLargest = 2.5;
 constexpr std::uint64_t kTimesStaged = 2;  // a slot that is read into, one that is copied from
-constexpr double kManyRequests = 2e9;      // bytes per second: hundreds of reads of some MiB
+constexpr double kManyRequests = 5e9;      // bytes per second: hundreds of reads of some MiB
 constexpr int kReadsBetween = 4;           // for each connection
 
 // A request costs its latency at the rate of a connection. Bounds, and the values before the first

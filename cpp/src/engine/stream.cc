@@ -223,7 +223,8 @@ Result<std::uint64_t> Stream::Impl::submit(std::vector<FileRanges> entries, Devi
       if (file->object) file->object->advise_read_once();
     }
   }
-  auto plan = Plan::make(submission, options_.memory_limit.largest_block());
+  // Small ranges share at most a half of an explicit limit, which leaves room for connections.
+  auto plan = Plan::make(submission, options_.memory_limit.largest_block() / 2);
   if (!plan.ok()) return plan.status();
   make_room(*plan);
   stats_.started(plan->bytes());

@@ -203,6 +203,21 @@ def test_a_tensor_of_almost_the_limit_and_connections_stay_within_it(
             assert streamer.stats().peak_memory <= limit
 
 
+@pytest.mark.parametrize("limit", [300_000, 700_000, 1 << 20, 1_100_000, 2 << 20])
+def test_small_tensors_and_a_connection_stay_within_a_small_limit(use, limit):
+    """Tensors that share a block take no more than a half."""
+    sizes = [50_000] * 200
+    data = os.urandom(sum(sizes))
+    with Canned(lambda seen: serve(seen, data)) as server:
+        use(S3_ENV | {"AWS_ENDPOINT_URL": server.url, "RUNAI_STREAMER_MEMORY_LIMIT": str(limit)})
+        with FileStreamer() as streamer:
+            streamer.stream_files([FileChunks(0, "s3://bucket/small", 0, sizes)])
+            parts = {index: chunk.numpy().tobytes() for _, index, chunk in streamer.get_chunks()}
+            stats = streamer.stats()
+    assert b"".join(parts[index] for index in range(len(sizes))) == data
+    assert stats.peak_memory <= stats.memory_limit <= limit + 4096
+
+
 def test_two_stores_together_stay_within_the_memory_limit(use):
     """The second has less memory for connections than the first needs threads."""
     limit, number = 32 << 20, 48

@@ -166,10 +166,11 @@ class TestLogin:
 
     def test_is_not_accepted(self, through):
         with SocksProxy({}, ("me", "right")) as proxy:
-            through(f"socks5://me:hidden@{proxy.address}", "http://127.0.0.1:9")
+            through(f"socks5://me:hidden@{proxy.address}", "http://127.0.0.1:9", once=False)
             text = f"by the proxy {proxy.address}: .*does not accept the user and the password"
             with pytest.raises(StreamerError, match=text) as caught:
                 read()
+            assert len(proxy.users) == 1, "it was tried again"
         assert caught.value.code == "network"
         assert "hidden" not in str(caught.value)
 

@@ -341,10 +341,13 @@ class TestTransport:
         ],
     )
     def test_a_proxy_that_makes_no_tunnel(self, use, response, text):
+        tunnels = []
+
         def refuse() -> None:
             with contextlib.suppress(OSError):
                 while True:
-                    client, _ = listener.accept()
+                    client, peer = listener.accept()
+                    tunnels.append(peer)
                     with client:
                         client.recv(1 << 16)
                         client.sendall(response)
@@ -354,7 +357,8 @@ class TestTransport:
             thread.start()
             use({**S3_ENV, "AWS_ENDPOINT_URL": "https://s3.store.invalid"})
             use({"https_proxy": f"http://127.0.0.1:{listener.getsockname()[1]}"})
-            use({"RUNAI_STREAMER_MAX_ATTEMPTS": "1"})
+            use({"RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0"})
+            use({"RUNAI_STREAMER_MAX_ATTEMPTS": "" if b" 407 " in response else "1"})
             try:
                 with pytest.raises(OSError, match=text) as caught:
                     read()
@@ -363,6 +367,7 @@ class TestTransport:
                 thread.join()
         assert caught.value.code == "network"
         assert "no connection by the proxy" in str(caught.value)
+        assert len(tunnels) == 1, "a wrong password is told once"
 
     @pytest.mark.parametrize("address", ["http://{}@bad host:9", "{}@bad host", "socks9://{}@h:9"])
     def test_a_proxys_password_is_not_shown(self, use, address):

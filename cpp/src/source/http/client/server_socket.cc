@@ -198,6 +198,7 @@ TransferResult tunnel_result(int status, bool more) {
                        .with_hint(
                            "The proxy of HTTPS_PROXY refuses; NO_PROXY names hosts without "
                            "one");
+  refused.retry = status != 407;  // accounts are locked after some wrong passwords
   return refused;
 }
 
@@ -401,7 +402,7 @@ TransferResult ServerSocket::tunnel_by_socks(const ProxyServer& proxy, const Url
   }
   if (handshake.status().ok()) return {};
   return {.status = handshake.status(),
-          .retry = handshake.status().code() != Code::kInvalid,
+          .retry = !handshake.final(),
           .unreachable = true,
           .refused = handshake.refused()};
 }

@@ -56,6 +56,7 @@ SocksHandshake::SocksHandshake(const ProxyServer& proxy, const std::string& host
   const bool too_long =
       host.size() > kLongest || proxy.user.size() > kLongest || proxy.password.size() > kLongest;
   if (too_long) {
+    final_ = true;
     status_ = invalid("the host, the user or the password is too long for SOCKS",
                       "Each may have 255 bytes");
   } else if (proxy.socks == 4) {
@@ -106,10 +107,12 @@ void SocksHandshake::received(std::string_view bytes) {
 // An address whose first three bytes are 0 announces a name (SOCKS4a).
 void SocksHandshake::connect4(const std::string& host) {
   if (proxy_.user.find('\0') != std::string::npos) {
+    final_ = true;
     status_ = invalid("the user of a SOCKS4 proxy contains a zero byte", kCheckLogin);
     return;
   }
   if (host.find(':') != std::string::npos) {
+    final_ = true;
     status_ = invalid("SOCKS4 has no IPv6 addresses", "Use socks5:// if the proxy has it");
     return;
   }
@@ -142,6 +145,7 @@ void SocksHandshake::read_method() {
   if (method == kLogin && login) {
     return say("\x01" + sized(proxy_.user) + sized(proxy_.password), State::kLogin, 2);
   }
+  final_ = true;
   if (method == kNoMethod && !login) {
     return fail("the SOCKS proxy demands a user and a password",
                 "Name them in the proxy's address, as in socks5://USER:PASSWORD@HOST:PORT");
@@ -155,6 +159,7 @@ void SocksHandshake::read_login() {
   if (at(0) != 1 && at(0) != 5) return not_socks();
   if (missing() > 0) return;
   if (at(1) != 0) {
+    final_ = true;  // accounts are locked after some wrong passwords
     return fail("the SOCKS proxy does not accept the user and the password", kCheckLogin);
   }
   connect5();

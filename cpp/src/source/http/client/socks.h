@@ -31,6 +31,7 @@ class SocksHandshake {
   bool done() const { return state_ == State::kDone; }
   const Status& status() const { return status_; }  // why it failed
   bool refused() const { return refused_; }         // by the server: its port is closed
+  bool final() const { return final_; }             // another attempt would fail, too
 
  private:
   enum class State { kConnect4, kMethod, kLogin, kConnect5, kDone };
@@ -56,6 +57,7 @@ class SocksHandshake {
   std::size_t expected_ = 0;
   Status status_;
   bool refused_ = false;
+  bool final_ = false;
 };
 
 }  // namespace streamer::http
