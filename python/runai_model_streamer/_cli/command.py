@@ -39,10 +39,11 @@ def command(function: _Command) -> _Command:
             os.environ["RUNAI_STREAMER_LOG_TO_STDERR"] = "1"
         try:
             code = function(*arguments, **options)
+            sys.stdout.flush()  # a failure at the end of the interpreter has code 120
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:  # the reader of the output has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             raise typer.Exit(0) from None
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
@@ -50,11 +51,22 @@ def command(function: _Command) -> _Command:
             if debug:
                 traceback.print_exc()
             print_error(error, as_json)
+            try:
+                sys.stdout.flush()
+            except OSError:
+                _drop_output()
             raise typer.Exit(status_of(error)) from None
         if code:
             raise typer.Exit(code)
 
     return cast("_Command", run)
+
+
+def _drop_output() -> None:
+    """Standard output takes no more; the interpreter would fail if it wrote the rest at its end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def examples(*lines: str) -> str:

@@ -469,19 +469,23 @@ class TestThePrograms:
         assert b"x\xe9.txt" in sums.read_bytes()
         assert "1 of 1 compared" in self.call("verify", directory).stdout
 
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
     @pytest.mark.parametrize("option", ["", "--json"])
-    def test_an_output_that_is_full(self, model: Path, option: str) -> None:
+    def test_an_output_that_is_full(self, model: Path, option: str, unbuffered: str) -> None:
         command = f"{sys.executable} -m runai_model_streamer ls {option} {model} > /dev/full"
+        env = environment(PYTHONUNBUFFERED=unbuffered)
         done = subprocess.run(
-            ["sh", "-c", command], env=environment(), capture_output=True, text=True, check=False
+            ["sh", "-c", command], env=env, capture_output=True, text=True, check=False
         )
         assert done.returncode == 3
         assert "No space left on device" in done.stderr
         assert "Traceback" not in done.stderr
 
-    def test_a_reader_that_has_enough(self, model: Path) -> None:
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_a_reader_that_has_enough(self, model: Path, unbuffered: str) -> None:
         command = f"{sys.executable} -m runai_model_streamer ls -r {model} | head -n 1"
+        env = environment(PYTHONUNBUFFERED=unbuffered)
         done = subprocess.run(
-            ["sh", "-c", command], env=environment(), capture_output=True, text=True, check=True
+            ["sh", "-c", command], env=env, capture_output=True, text=True, check=True
         )
         assert done.stderr == ""
