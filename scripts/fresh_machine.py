@@ -20,6 +20,7 @@ import argparse
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,8 @@ SCRIPTS = Path("/usr/share/debootstrap/scripts")
 WITHHELD = ["sys_admin", "net_admin", "sys_ptrace", "sys_resource", "sys_nice", "ipc_lock"]
 USER = "someone"
 AUTHORITIES = Path("usr/local/share/ca-certificates")
-HOSTS = "127.0.0.1 localhost\n::1 localhost\n"  # installers write it, debootstrap does not
+# Installers write it, debootstrap does not.
+HOSTS = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {name}\n"
 PASSED_ON = re.compile(
     r"PIP_(CERT|INDEX_URL|EXTRA_INDEX_URL|DEFAULT_TIMEOUT)|npm_config_.*|CI|STREAMER_REQUIRE_SERVERS"
     r"|(https?|no)_proxy|(HTTPS?|NO)_PROXY|CMAKE_BUILD_PARALLEL_LEVEL"
@@ -80,7 +82,7 @@ def make_root(release: str, root: Path, mirror: str | None) -> None:
 
 def prepare(root: Path, user: str, place: str, run: dict[str, str]) -> None:
     """The names of the machine, the certificate authorities, the user, and the clone."""
-    (root / "etc/hosts").write_text(HOSTS)
+    (root / "etc/hosts").write_text(HOSTS.format(name=socket.gethostname()))
     if (Path("/") / AUTHORITIES).is_dir():
         shutil.copytree(Path("/") / AUTHORITIES, root / AUTHORITIES, dirs_exist_ok=True)
         command = inside(root, "update-ca-certificates")
