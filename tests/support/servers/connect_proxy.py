@@ -6,8 +6,8 @@ import contextlib
 import selectors
 import socket
 import ssl
-import threading
 
+from .listener import Listener
 from .process import free_port
 from .tls import Certificate
 
@@ -24,28 +24,18 @@ class ConnectProxy:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._context.load_cert_chain(certificate.chain, certificate.key)
         self.port = free_port()
-        self._socket = socket.create_server(("127.0.0.1", self.port))
-        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._listener = Listener(self._serve, self.port)
 
     @property
     def url(self) -> str:
         return f"{'https' if self._context else 'http'}://127.0.0.1:{self.port}"
 
     def __enter__(self) -> ConnectProxy:
-        self._thread.start()
+        self._listener.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # A thread in accept() does not notice that its socket is closed.
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._socket.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        self._listener.close()
 
     def _serve(self, client: socket.socket) -> None:
         with contextlib.ExitStack() as open_sockets, contextlib.suppress(OSError):

@@ -6,9 +6,9 @@ import contextlib
 import ipaddress
 import socket
 import struct
-import threading
 
 from .connect_proxy import relay
+from .listener import Listener
 
 GRANTED4, REFUSED4 = 90, 91
 IPV4, NAME, IPV6 = 1, 3, 4
@@ -28,25 +28,15 @@ class SocksProxy:
     ) -> None:
         self.hosts, self.login, self.refusal = hosts, login, refusal
         self.asked, self.users = list[tuple[int, str, int]](), list[tuple[str, ...]]()
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._listener = Listener(self._serve)
+        self.address = f"127.0.0.1:{self._listener.port}"
 
     def __enter__(self) -> SocksProxy:
-        self._thread.start()
+        self._listener.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # A thread in accept() does not notice that its socket is closed.
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._socket.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        self._listener.close()
 
     def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError, EOFError):
