@@ -20,6 +20,7 @@ from runai_model_streamer import _interpreter  # noqa: F401 - first: it may refu
 _PACKAGE = Path(__file__).parent
 # NAME-VERSION.dist-info, of the package and of its siblings.
 _METADATA = re.compile(r"(runai_model_streamer(?:_s3|_gcs|_azure)?)-([^-]+)\.dist-info")
+_PUBLIC = re.compile(r"runai_model_streamer/(?:__init__|(?!_).+)\.py")
 _FOREIGN = [f"libstreamer/lib/libstreamer{kind}.so" for kind in ("s3", "gcs", "azure")]
 _SHOWN = 3
 
@@ -86,11 +87,15 @@ def _distributions(directory: str) -> Iterator[tuple[str, str]]:
 
 
 def _changed(directory: Path, version: str) -> Iterator[str]:
-    """Python files of the package whose size is not that of the list of installed files."""
+    """Python files of the package whose size is not that of the list of installed files.
+
+    Only those whose name another implementation may have, too: every process asks, and a file
+    system may be far.
+    """
     record = directory / f"runai_model_streamer-{version}.dist-info" / "RECORD"
     for line in record.read_text(encoding="utf-8").splitlines():
         name, _, rest = line.partition(",")
-        if not name.startswith("runai_model_streamer/") or not name.endswith(".py"):
+        if not _PUBLIC.fullmatch(name):
             continue
         size = rest.rpartition(",")[2]
         try:

@@ -22,6 +22,7 @@ class SimulatedObject final : public Object {
  public:
   SimulatedObject(std::uint64_t size, bool mapped, int number)
       : Object("object", size, "1"), mapped_(mapped), number_(number) {}
+  bool may_have_view() const override { return mapped_; }
   // Nothing of it is ever touched.
   std::byte* view() const override {
     return mapped_ ? reinterpret_cast<std::byte*>(

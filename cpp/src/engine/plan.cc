@@ -55,7 +55,7 @@ void lay_out(Block* block, std::uint64_t* viewed) {
   }
   const Object* const object = block->file().object.get();
   block->viewable = contiguous && aligned && block->bytes > 0 && object != nullptr &&
-                    block->ownership() != Ownership::kCopied && object->view() != nullptr &&
+                    block->ownership() != Ownership::kCopied && object->may_have_view() &&
                     start >= *viewed;
   const std::uint64_t unit = block->bytes >= kDirectBytes ? kDirectAlignment : kMaxAlignment;
   block->page_offset = block->viewable ? start % unit : 0;

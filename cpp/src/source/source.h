@@ -71,6 +71,8 @@ class Object {
   std::uint64_t size() const { return size_; }
   const std::string& version() const { return version_; }
 
+  // False if view() is null; cheap. view() may be null although this is true.
+  virtual bool may_have_view() const { return false; }
   // The object's bytes in the address space, aligned to 64, or null if they can't be there.
   // Only addresses that Reader::prefault() made present may be touched.
   virtual std::byte* view() const { return nullptr; }

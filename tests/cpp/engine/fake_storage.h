@@ -46,10 +46,16 @@ class FakeObject final : public Object {
     for (std::uint64_t i = 0; i < size; ++i) view_[i] = pattern(seed, i);
   }
   std::uint64_t seed() const { return seed_; }
-  std::byte* view() const override { return view_.get(); }
+  bool may_have_view() const override { return view_ != nullptr; }
+  std::byte* view() const override {
+    view_asked_ = true;
+    return view_.get();
+  }
+  bool view_asked() const { return view_asked_; }
 
  private:
   std::uint64_t seed_;
+  mutable std::atomic<bool> view_asked_{false};
   std::unique_ptr<std::byte[], decltype(&std::free)> view_{nullptr, &std::free};
 };
 

@@ -105,6 +105,14 @@ TEST_F(PlanBlocks, ViewsWhatIsAlignedInItsFile) {
   EXPECT_TRUE(blocks_[0].viewable);
 }
 
+// The thread that plans would wait for the page faults of the workers.
+TEST_F(PlanBlocks, MapsNoFile) {
+  add_file(kMiB, /*mapped=*/true);
+  ASSERT_TRUE(plan({{0, {{8, 8, nullptr, 8}}}}).ok());
+  EXPECT_TRUE(blocks_[0].viewable);
+  EXPECT_FALSE(static_cast<const FakeObject&>(*files_[0]->object).view_asked());
+}
+
 TEST_F(PlanBlocks, CopiesWhatIsMisalignedInItsFile) {
   add_file(kMiB, /*mapped=*/true);
   ASSERT_TRUE(plan({{0, {{9, 8, nullptr, 8}}}}).ok());

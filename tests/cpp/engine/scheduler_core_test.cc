@@ -24,6 +24,7 @@ using testing::row;
 class ViewedObject final : public Object {
  public:
   ViewedObject(std::uint64_t size, bool mapped) : Object("object", size, "1"), mapped_(mapped) {}
+  bool may_have_view() const override { return mapped_; }
   std::byte* view() const override {
     return mapped_ ? reinterpret_cast<std::byte*>(std::uintptr_t{1} << 44) : nullptr;  // NOLINT
   }

@@ -20,12 +20,12 @@ TEXT = "files of two implementations of runai_model_streamer are installed"
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """Directory of an installation of two small modules, as pip leaves it."""
+    """Directory of an installation of three small modules, as pip leaves it."""
     site = tmp_path / "site-packages"
     package = site / "runai_model_streamer"
     (package / "libstreamer" / "lib").mkdir(parents=True)
     record = []
-    for name, text in {"__init__.py": "one", "_errors.py": "three"}.items():
+    for name, text in {"__init__.py": "one", "dcp.py": "three", "_errors.py": "five"}.items():
         (package / name).write_text(text)
         record.append(f"runai_model_streamer/{name},sha256=x,{len(text)}")
     metadata = site / "runai_model_streamer-0.18.0.dist-info"
@@ -75,10 +75,15 @@ def test_an_installation_in_another_directory_is_named(site: Path, tmp_path: Pat
 
 def test_overwritten_and_missing_files_are_named(site: Path) -> None:
     (site / "runai_model_streamer" / "__init__.py").write_text("of the original")
-    (site / "runai_model_streamer" / "_errors.py").unlink()
+    (site / "runai_model_streamer" / "dcp.py").unlink()
     assert found(site).endswith(
-        ": runai_model_streamer/__init__.py, runai_model_streamer/_errors.py (missing)"
+        ": runai_model_streamer/__init__.py, runai_model_streamer/dcp.py (missing)"
     )
+
+
+def test_files_whose_names_no_other_implementation_has_are_not_looked_at(site: Path) -> None:
+    (site / "runai_model_streamer" / "_errors.py").unlink()
+    assert found(site) == ""
 
 
 def test_what_has_no_list_of_files_is_no_problem(site: Path) -> None:

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <memory>
+#include <new>
 #include <utility>
 
 #include "base/memory_units.h"
@@ -149,16 +150,20 @@ std::byte* FileObject::view() const {
 }
 
 void FileObject::map() const {
-  if (strategy_ != FsStrategy::kMapped && strategy_ != FsStrategy::kAuto) return;
+  if (!may_have_view()) return;
   const bool roomy = address_space_left() / 2 > size() + kOtherAddresses;
   if (strategy_ == FsStrategy::kAuto && !roomy) return;  // kept views need its size again
-  const auto shared = borrow(DescriptorKind::kShared);
-  if (!shared.ok()) {
-    view_errno_ = shared.status().detail().os_error;
-    return;
+  try {
+    const auto shared = borrow(DescriptorKind::kShared);
+    if (!shared.ok()) {
+      view_errno_ = shared.status().detail().os_error;
+      return;
+    }
+    view_ = FileView::map(shared->fd(), size(), guards_views_, &view_errno_);
+    mapped_.store(view_.get(), std::memory_order_release);
+  } catch (const std::bad_alloc&) {  // the file is read instead
+    view_errno_ = ENOMEM;
   }
-  view_ = FileView::map(shared->fd(), size(), guards_views_, &view_errno_);
-  mapped_.store(view_.get(), std::memory_order_release);
 }
 
 double FileObject::cached_part(std::uint64_t offset, std::uint64_t size) const {

@@ -28,7 +28,11 @@ class FileObject final : public Object {
   FileObject(const FileObject&) = delete;
   FileObject& operator=(const FileObject&) = delete;
 
-  // The file is mapped when its view is asked for the first time.
+  bool may_have_view() const override {
+    return strategy_ == FsStrategy::kMapped || strategy_ == FsStrategy::kAuto;
+  }
+  // The file is mapped when its view is asked for the first time: by a worker, since that waits for
+  // the others' page faults.
   std::byte* view() const override;
   bool acquire_view(std::uint64_t offset, std::uint64_t size) const override;
   std::shared_ptr<ViewMapping> mapping() const override { return view_; }
