@@ -10,14 +10,6 @@ from runai_model_streamer import _native_api as native
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "environment.md"
 
-# Read by Python code, or by the SDKs that it calls; the engine does not know them.
-ELSEWHERE: list[tuple[str, str]] = [
-    (
-        "STREAMER_LIBRARY",
-        "Read by embedders of the C ABI, as the path of libstreamer.so; not here.",
-    ),
-]
-
 HEAD = """# Environment variables
 
 <!-- Written by `make docs` from cpp/src/base/settings_table.cc. Do not edit. -->

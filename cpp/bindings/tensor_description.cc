@@ -3,7 +3,6 @@
 #include <structmember.h>
 
 #include <cstddef>
-#include <utility>
 
 namespace py = pybind11;
 

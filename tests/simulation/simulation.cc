@@ -113,8 +113,8 @@ class Simulation : public MemoryListener {
   std::vector<Block> held_;
   TimePoint now_ = kStart;
   TimePoint bound_ = kStart;
-  std::size_t next_entry_ = 0;    // that is delivered next,
-  std::uint32_t next_range_ = 0;  // and its range
+  std::size_t next_entry_ = 0;    // that is delivered next
+  std::uint32_t next_range_ = 0;  // index into that entry
   std::uint64_t failed_reads_ = 0;
   struct Part {
     std::size_t first;

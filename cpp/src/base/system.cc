@@ -12,7 +12,6 @@
 #include <ctime>
 #include <fstream>
 #include <limits>
-#include <sstream>
 #include <string>
 #include <utility>
 

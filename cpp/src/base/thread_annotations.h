@@ -11,10 +11,8 @@
 #define CAPABILITY(name) STREAMER_ATTRIBUTE(capability(name))
 #define SCOPED_CAPABILITY STREAMER_ATTRIBUTE(scoped_lockable)
 
-// A member that may be used only while the lock is held; for a pointer, the object that it points
-// to.
+// A member that may be used only while the lock is held.
 #define GUARDED_BY(lock) STREAMER_ATTRIBUTE(guarded_by(lock))
-#define PT_GUARDED_BY(lock) STREAMER_ATTRIBUTE(pt_guarded_by(lock))
 
 // A function that may be called only while the locks are held, or only while they are not.
 #define REQUIRES(...) STREAMER_ATTRIBUTE(requires_capability(__VA_ARGS__))

@@ -127,8 +127,8 @@ class Handle {
   // Responses are made of these, one at a time, so that none is lost if memory runs out.
   std::list<Refused> refused_ GUARDED_BY(mutex_);
   std::vector<Ready> arrived_ GUARDED_BY(mutex_);
-  std::size_t next_ready_ GUARDED_BY(mutex_) = 0;    // of arrived_,
-  std::uint32_t next_range_ GUARDED_BY(mutex_) = 0;  // and in it
+  std::size_t next_ready_ GUARDED_BY(mutex_) = 0;    // index into arrived_
+  std::uint32_t next_range_ GUARDED_BY(mutex_) = 0;  // index into the ranges of that entry
   // Everything without a response fails with this: the stream was cancelled or has lost ranges of
   // submissions before `lost_before_`.
   std::optional<CallResult> lost_ GUARDED_BY(mutex_);

@@ -97,12 +97,13 @@ class ConcurrencyController {
   int hold_epochs_ = 0;     // to hold after a probe that brought nothing
   bool probe_up_ = false;
 
-  std::uint64_t bytes_ = 0;   // of all reads that ended
-  int warm_up_left_ = 0;      // reads that began under another number
-  int reads_ = 0;             // of the epoch
-  int saturated_reads_ = 0;   // of them: the number was the bound
-  double whole_bytes_ = 0;    // of the epoch's reads that were not small,
-  double whole_seconds_ = 0;  // and the time that they took together
+  std::uint64_t bytes_ = 0;  // of all reads that ended
+  int warm_up_left_ = 0;     // reads that began under another number
+  int reads_ = 0;            // of the epoch
+  int saturated_reads_ = 0;  // of them: the number was the bound
+  // Sums over the epoch's reads that were not small.
+  double whole_bytes_ = 0;
+  double whole_seconds_ = 0;
   Measuring measuring_ = Measuring::kNothing;
   TimePoint start_{};  // of the epoch
   double start_used_ = 0;

@@ -8,7 +8,6 @@
 #include <limits>
 #include <map>
 #include <memory>
-#include <vector>
 
 #include "base/memory_budget.h"
 #include "engine/concurrency.h"

@@ -118,8 +118,8 @@ class Plan {
   std::uint64_t bytes_to_read_ = 0;
   std::optional<Block> largest_;
 
-  std::uint32_t entry_ = 0;  // of the next block,
-  std::uint32_t range_ = 0;  // and in it the range
+  std::uint32_t entry_ = 0;  // of the next block
+  std::uint32_t range_ = 0;  // index into that entry
 };
 
 // One read: consecutive bytes of one object for one or more blocks.

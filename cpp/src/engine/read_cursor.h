@@ -45,9 +45,9 @@ class ReadCursor {
 
  private:
   DeliveryQueue& blocks_;
-  DeliveryQueue::Number number_ = 0;  // of the block at the cursor,
-  std::uint32_t range_ = 0;           // in it the range,
-  std::uint64_t byte_ = 0;            // and in that the byte
+  DeliveryQueue::Number number_ = 0;  // of the block at the cursor
+  std::uint32_t range_ = 0;           // index into that block
+  std::uint64_t byte_ = 0;            // offset in that range
 
   std::optional<WorkerId> owner_;
   Chunk chunk_;

@@ -6,7 +6,6 @@
 #include <list>
 #include <memory>
 #include <optional>
-#include <vector>
 
 #include "base/mutex.h"
 #include "engine/scheduler_core.h"

@@ -9,11 +9,12 @@ namespace streamer {
 namespace {
 
 constexpr std::chrono::milliseconds kBetweenChecks{10};
-constexpr double kSlack = 0.1;         // seconds; a smaller delay than this does not matter
-constexpr double kSlackIdle = 0.05;    // the same when everybody waits for it
-constexpr double kTimesTypical = 2;    // the rest of a straggler would take so many whole reads
-constexpr int kFreshFactor = 2;        // times longer for a connection that still gets faster,
-constexpr double kFreshWaits = 4;      // and so many times until a response begins, to connect
+constexpr double kSlack = 0.1;       // seconds; a smaller delay than this does not matter
+constexpr double kSlackIdle = 0.05;  // the same when everybody waits for it
+constexpr double kTimesTypical = 2;  // the rest of a straggler would take so many whole reads
+// The larger allowance of a connection that still gets faster: a factor, and waits to connect.
+constexpr int kFreshFactor = 2;
+constexpr double kFreshWaits = 4;
 constexpr int kMostAborts = 3;         // of the same bytes
 constexpr int kMostDoublings = 10;     // of the allowance with bytes that were aborted before
 constexpr double kTrickle = 1.0 / 20;  // of the usual rate

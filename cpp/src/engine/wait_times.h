@@ -27,7 +27,6 @@ class WaitTimes {
     pause_ = pause;
     paused_ = now;
   }
-  bool reading_paused() const { return pause_ != Pause::kNone; }
 
   void consumer_waits(TimePoint now) {
     if (!waiting_) waiting_since_ = now;

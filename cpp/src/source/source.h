@@ -37,8 +37,8 @@ struct SourceTraits {
   // Of a source that finds out itself. Null: the engine finds the number, between the following
   // two.
   std::shared_ptr<const WantedReads> reads;
-  int initial_concurrency = 0;  // start of adaptive concurrency,
-  int max_concurrency = 0;      // and the most that it may reach
+  int initial_concurrency = 0;  // start of adaptive concurrency
+  int max_concurrency = 0;      // its maximum
   // The number of times that the storage has asked to slow down; counted while reads go on. Null:
   // it never does.
   std::shared_ptr<const std::atomic<std::uint64_t>> refusals;

@@ -3,7 +3,6 @@
 
 #include <sys/uio.h>
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>

@@ -6,7 +6,6 @@
 #include <map>
 #include <memory>
 #include <utility>
-#include <vector>
 
 #include "base/mutex.h"
 

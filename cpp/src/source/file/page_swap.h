@@ -38,8 +38,9 @@ class PageSwap {
   };
   bool refer(std::byte* pages, std::uint64_t size, std::uint64_t* referred);
 
-  Pipe copied_;   // references to pages, for their content before they are replaced
-  Pipe watched_;  // and after it
+  // References to pages: their content before and after they are replaced.
+  Pipe copied_;
+  Pipe watched_;
   bool can_refer_ = false;
   const std::unique_ptr<std::byte[]> before_;
   const std::unique_ptr<std::byte[]> after_;

@@ -2,7 +2,6 @@
 
 #include <optional>
 #include <string>
-#include <utility>
 
 #include "base/segments.h"
 #include "source/http/client/retry.h"

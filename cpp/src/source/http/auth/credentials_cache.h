@@ -49,8 +49,8 @@ class CredentialsCache {
     bool refresh = false;
     std::int64_t valid_until = 0;  // seconds since the epoch; 0: for ever
     std::int64_t refresh_at = 0;   // likewise
-    int failures = 0;              // of the resolver,
-    Status failure;                // and the last of them
+    int failures = 0;              // of the resolver
+    Status failure;                // the last of them
 
     bool valid(std::int64_t now) const;
     bool expiring(std::int64_t now) const;

@@ -29,8 +29,8 @@ namespace streamer::http {
 struct TransportSettings {
   int connect_timeout_ms = 0;
   int request_timeout_ms = 0;                 // of one attempt; 0: none
-  std::int64_t low_speed_bytes = 0;           // an attempt slower than this, in bytes per second,
-  int low_speed_seconds = 0;                  // for this long is aborted; 0: never
+  std::int64_t low_speed_bytes = 0;           // bytes per second
+  int low_speed_seconds = 0;                  // a slower attempt is aborted after this; 0: never
   int max_attempts = 0;                       // at one request; 0: no limit but `retry_timeout`
   std::chrono::seconds retry_timeout{0};      // without progress, until a request is given up
   std::optional<Clock::time_point> deadline;  // of the whole load

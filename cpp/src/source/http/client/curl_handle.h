@@ -5,7 +5,6 @@
 
 #include <memory>
 #include <string>
-#include <utility>
 
 #include "source/http/client/attempt.h"
 #include "source/http/client/connection.h"

@@ -4,7 +4,6 @@
 #include <array>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "source/http/client/attempt.h"
 #include "source/http/client/curl_transfer.h"
