@@ -112,7 +112,7 @@ def run(
 
 
 # Several checks in one process: importing an engine takes longer than all of them.
-def test_files(consumer: Consumer, directory: Path) -> None:
+def test_local_files_load(consumer: Consumer, directory: Path) -> None:
     checks = "iterator,abandoned,forked,loader"
     # SGLang 0.5.10 imports all of diffusers on the way to its loader of diffusion models.
     if consumer.name != "sglang-0.5.10":
@@ -120,7 +120,7 @@ def test_files(consumer: Consumer, directory: Path) -> None:
     run(consumer, checks, str(directory), directory, extra_config=SETTINGS)
 
 
-def test_objects(consumer: Consumer, directory: Path, bucket: Any, tmp_path: Path) -> None:
+def test_objects_load(consumer: Consumer, directory: Path, bucket: Any, tmp_path: Path) -> None:
     uri, environment = bucket
     run(
         consumer,
@@ -133,7 +133,7 @@ def test_objects(consumer: Consumer, directory: Path, bucket: Any, tmp_path: Pat
     )
 
 
-def test_two_ranks(consumer: Consumer, directory: Path) -> None:
+def test_two_ranks_share_a_load(consumer: Consumer, directory: Path) -> None:
     extra = {"distributed": True}
     run(consumer, "distributed", str(directory), directory, ranks=2, extra_config=extra)
 

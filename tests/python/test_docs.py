@@ -28,7 +28,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_of_the_pages_lead_somewhere(page: Path) -> None:
+def test_links_of_the_pages_have_a_target(page: Path) -> None:
     broken = []
     for link in LINK.findall(page.read_text()):
         if "://" in link or link.startswith("mailto:"):

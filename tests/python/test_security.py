@@ -37,7 +37,7 @@ CLAIMS: dict[str, list[str]] = {
     ],
     "cannot receive credentials of another origin": [
         f"{OBJECTS}/test_secret_hosts.py::test_a_host_that_looks_like_the_own_one",
-        f"{OBJECTS}/test_secret_hosts.py::test_hosts_of_azure",
+        f"{OBJECTS}/test_secret_hosts.py::test_hosts_of_azure_get_only_their_secrets",
         f"{OBJECTS}/test_faults.py::test_a_redirect_to_another_server_carries_no_secret",
     ],
     "cannot read tokens from plain http": [
@@ -46,12 +46,12 @@ CLAIMS: dict[str, list[str]] = {
     ],
     "cannot downgrade a connection": [f"{OBJECTS}/test_web.py::test_redirects_that_lead_nowhere"],
     "cannot write outside of the target directory": [
-        f"{OBJECTS}/test_pull.py::test_names_that_lead_out",
-        f"{OBJECTS}/test_pull.py::test_links_that_lead_out",
+        f"{OBJECTS}/test_pull.py::test_names_that_lead_out_are_refused",
+        f"{OBJECTS}/test_pull.py::test_links_that_lead_out_are_refused",
     ],
     "cannot make the library delete files": [
         f"{OBJECTS}/test_model_directory.py::test_destinations_that_nobody_means",
-        f"{OBJECTS}/test_model_directory.py::test_destinations_that_belong_to_somebody",
+        f"{OBJECTS}/test_model_directory.py::test_destinations_that_belong_to_others_are_refused",
         f"{OBJECTS}/test_model_directory.py::test_files_of_others_stay",
     ],
     "cannot mix two versions of one object": [
@@ -79,7 +79,7 @@ CLAIMS: dict[str, list[str]] = {
     "cannot extend a list without end": [
         f"{OBJECTS}/test_faults.py::test_a_list_without_end_is_an_error",
         f"{OBJECTS}/test_limits.py::test_tokens_that_come_again",
-        f"{OBJECTS}/test_limits.py::test_interrupt_of_a_list",
+        f"{OBJECTS}/test_limits.py::test_an_interrupt_ends_a_list",
     ],
     "cannot pass a compressed response off as the object": [f"{OBJECTS}/faults.py::compressed"],
     "cannot pass a page of HTML off as a list or an object": [f"{OBJECTS}/faults.py::a login page"],

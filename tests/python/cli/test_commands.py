@@ -52,7 +52,7 @@ class TestEveryCommand:
         assert error["error"]["path"] == str(missing)
 
     @pytest.mark.parametrize("name", ["inspect", "verify", "manifest", "bench", "doctor"])
-    def test_an_empty_directory(self, run, tmp_path: Path, name: str) -> None:
+    def test_an_empty_directory_exits_with_code_3(self, run, tmp_path: Path, name: str) -> None:
         run(name, tmp_path, code=3)
 
     @pytest.mark.parametrize("name", ["ls", "verify", "diff", "inspect"])
@@ -82,14 +82,14 @@ class TestEveryCommand:
 
 
 class TestLs:
-    def test_a_directory_without_files_of_its_own(self, run, tmp_path: Path) -> None:
+    def test_files_further_down_need_the_option_r(self, run, tmp_path: Path) -> None:
         assert run("ls", tmp_path).stdout == "0 files, 0 Bytes\n"
         (tmp_path / "below").mkdir()
         (tmp_path / "below" / "config.json").write_text("{}")
         assert "use -r" in run("ls", tmp_path).stdout
         assert "1 file, 2 Bytes" in run("ls", "-r", tmp_path).stdout
 
-    def test_the_files_of_a_directory(self, run, document, model: Path) -> None:
+    def test_files_of_a_directory_are_listed(self, run, document, model: Path) -> None:
         (model / "sub").mkdir()
         (model / "sub" / "more.bin").write_bytes(b"1234")
         found = document("ls", model)
@@ -104,13 +104,13 @@ class TestLs:
         )
         assert FIRST in run("ls", model).stdout
 
-    def test_a_file(self, document, model: Path) -> None:
+    def test_a_file_lists_itself(self, document, model: Path) -> None:
         (one,) = document("ls", model / "config.json")["objects"]
         assert (one["path"], one["size"]) == (str(model / "config.json"), 2)
 
 
 class TestInspect:
-    def test_a_good_checkpoint(self, run, document, model: Path) -> None:
+    def test_a_good_checkpoint_has_no_problems(self, run, document, model: Path) -> None:
         found = document("inspect", model)
         assert found["problems"] == []
         assert found["indexed"] is True
@@ -128,19 +128,19 @@ class TestInspect:
         found = document("inspect", path, *options, code=code)["problems"]
         return [(one["kind"], one["serious"], one["text"]) for one in found]
 
-    def test_a_missing_shard(self, document, model: Path) -> None:
+    def test_a_missing_shard_is_a_problem(self, document, model: Path) -> None:
         (model / SECOND).unlink()
         ((kind, serious, text),) = self.problems(document, model)
         assert (kind, serious) == ("missing", True)
         assert SECOND in text
 
-    def test_a_broken_header_beside_a_good_one(self, document, model: Path) -> None:
+    def test_a_broken_header_is_a_problem_with_a_remedy(self, document, model: Path) -> None:
         (model / SECOND).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid 1")
         ((kind, _, text),) = self.problems(document, model)
         assert kind == "header"
         assert "git lfs pull" in text
 
-    def test_equal_names(self, document, tmp_path: Path) -> None:
+    def test_equal_names_are_problems_that_can_be_compared(self, document, tmp_path: Path) -> None:
         one, other = make_model(1, 2, seed=1), make_model(1, 2, seed=1)
         other["layer.1"] = other["layer.1"].clone()
         other["layer.1"][-1] ^= 1
@@ -156,7 +156,7 @@ class TestInspect:
         assert "with different bytes" in found["layer.1"][1]
         assert found["layer.1"][0] is True
 
-    def test_misaligned_data(self, document, tmp_path: Path) -> None:
+    def test_misaligned_data_is_a_warning(self, document, tmp_path: Path) -> None:
         header = {
             "a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
             "b": {"dtype": "F32", "shape": [1], "data_offsets": [1, 5]},
@@ -248,7 +248,7 @@ class TestManifests:
         }
         assert all(one["result"] == "ok" and one["expected"] for one in found["files"])
 
-    def test_every_kind_of_difference(self, run, document, model: Path) -> None:
+    def test_every_kind_of_difference_is_reported(self, run, document, model: Path) -> None:
         run("manifest", model, "-o", model / "SHA256SUMS")
         data = bytearray((model / FIRST).read_bytes())
         data[-1] ^= 1
@@ -265,7 +265,9 @@ class TestManifests:
         }
         assert found["good"] is False
 
-    def test_the_statement_of_model_signing(self, run, document, model: Path, tmp_path) -> None:
+    def test_a_statement_of_model_signing_verifies_its_files(
+        self, run, document, model: Path, tmp_path
+    ) -> None:
         statement = tmp_path / "statement.json"
         run("manifest", model, "--format", "model-signing", "-o", statement)
         written = json.loads(statement.read_text())
@@ -285,7 +287,7 @@ class TestManifests:
         out = tmp_path / "missing" / "SHA256SUMS"
         assert f"{out}: No such file" in run("manifest", model, "-o", out, code=3).stderr
 
-    def test_to_the_output(self, run, model: Path) -> None:
+    def test_a_manifest_goes_to_the_output(self, run, model: Path) -> None:
         text = run("manifest", model, "--allow", "*.json").stdout
         assert text.splitlines() == [
             f"{digest(model / name)}  {name}"
@@ -357,7 +359,9 @@ class TestBench:
 
 
 class TestDoctorOfFiles:
-    def test_a_good_one(self, document, model: Path, monkeypatch) -> None:
+    def test_every_step_of_a_good_file_is_reported(
+        self, document, model: Path, monkeypatch
+    ) -> None:
         monkeypatch.setattr("runai_model_streamer._tools.local_checks._SLOW", 0)
         steps = {one["name"]: one for one in document("doctor", model)["steps"]}
         assert {"settings", "file", "file system", "page cache", "descriptors", "cgroup"} <= set(
@@ -369,7 +373,7 @@ class TestDoctorOfFiles:
         found = document("doctor", tmp_path / "missing", code=3)
         assert found["cause"] == "missing"
 
-    def test_a_slow_disk(self, tmp_path: Path, slow_disk: str) -> None:
+    def test_a_slow_disk_is_named(self, tmp_path: Path, slow_disk: str) -> None:
         path = tmp_path / "x.safetensors"
         path.write_bytes(save(make_model(5, 1)))
         done = subprocess.run(
@@ -381,7 +385,7 @@ class TestDoctorOfFiles:
         )
         assert json.loads(done.stdout)["cause"] == "slow", done.stdout
 
-    def test_a_pipe(self, document, tmp_path: Path) -> None:
+    def test_a_pipe_counts_as_missing(self, document, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         assert document("doctor", tmp_path / "pipe", code=3)["cause"] == "missing"
 
@@ -420,14 +424,14 @@ class TestThePrograms:
             check=False,
         )
 
-    def test_plain_output(self, model: Path) -> None:
+    def test_output_that_is_not_a_terminal_is_plain(self, model: Path) -> None:
         done = self.call("ls", model)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.isascii()
         assert "\x1b" not in done.stdout
 
     @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-    def test_completion(self, shell: str) -> None:
+    def test_shells_complete_commands(self, shell: str) -> None:
         word = {"COMP_WORDS": "model-streamer ins", "COMP_CWORD": "1"}
         word |= {"_TYPER_COMPLETE_ARGS": word["COMP_WORDS"]}
         word |= {"_TYPER_COMPLETE_FISH_ACTION": "get-args"}
@@ -442,14 +446,14 @@ class TestThePrograms:
         assert "Traceback" in self.call("ls", tmp_path / "no", "--debug").stderr
 
     @pytest.mark.parametrize("command", ["ls", "inspect", "verify", "manifest", "doctor"])
-    def test_without_torch(self, model: Path, tmp_path: Path, command: str) -> None:
+    def test_commands_need_no_torch(self, model: Path, tmp_path: Path, command: str) -> None:
         """It takes seconds to import, and machines that only hold files do not have it."""
         (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')\n")
         done = self.call(command, model, PYTHONPATH=str(tmp_path))
         assert done.returncode in (0, 1), done.stderr  # a busy disk is a finding of doctor
         assert done.stderr == ""
 
-    def test_without_the_extra(self, tmp_path: Path) -> None:
+    def test_a_missing_extra_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(name='typer')\n")
         done = self.call("ls", tmp_path, PYTHONPATH=str(tmp_path))
         assert done.returncode == 2

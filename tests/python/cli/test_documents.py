@@ -95,7 +95,7 @@ def test_the_document_has_the_members_of_the_page(found, name: str) -> None:
             assert set(keys_inside(result[member])) == inside, member
 
 
-def test_the_document_of_an_error(document, tmp_path: Path) -> None:
+def test_an_error_has_a_document(document, tmp_path: Path) -> None:
     result = document("ls", tmp_path / "missing", code=3)
     assert result.keys() == {"schema", "error"}
     assert result["error"].keys() == {"type", "text", "code", *FIELDS}

@@ -39,7 +39,7 @@ def test_attributes_of_safetensors_streamer(files, tensors) -> None:
         assert isinstance(metadata.dtype, str)
 
 
-def test_metadata_by_hand(files) -> None:
+def test_metadata_can_be_read_without_a_load(files) -> None:
     with FileStreamer() as streamer:
         found = SafetensorsMetadata.from_files(streamer, files, None)
     for metadata in found:
@@ -49,7 +49,7 @@ def test_metadata_by_hand(files) -> None:
         assert metadata.offset > 8
 
 
-def test_the_rest_of_file_streamer(folder: Path, files) -> None:
+def test_rarely_used_methods_of_file_streamer_exist(folder: Path, files) -> None:
     streamer = FileStreamer()
     listed = streamer.list_files(str(folder), False, ["*.safetensors"], None)
     assert listed == [(path, os.path.getsize(path)) for path in files]  # outside of a with

@@ -53,14 +53,14 @@ def test_a_broken_header_is_an_error_in_the_words_that_consumers_match(
     assert caught.value.hint, "no cure"
 
 
-def test_a_header_over_the_limit(tmp_path: Path) -> None:
+def test_a_header_over_the_limit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "huge.safetensors"
     path.write_bytes(struct.pack("<Q", (100 << 20) + 1) + b"{}")
     with pytest.raises(ValueError, match="exceeds limit"):
         load(path)
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "none.safetensors"
     with pytest.raises(ValueError, match=r"none\.safetensors") as caught:
         load(path)
@@ -110,7 +110,7 @@ def test_a_device_that_is_none(files) -> None:
             streamer.stream_files(files, device="toaster")
 
 
-def test_a_limit_below_the_largest_tensor(tmp_path: Path, monkeypatch) -> None:
+def test_a_limit_below_the_largest_tensor_is_an_error(tmp_path: Path, monkeypatch) -> None:
     save_file({"a": torch.zeros(1 << 20)}, tmp_path / "a.safetensors")
     monkeypatch.setenv("RUNAI_STREAMER_MEMORY_LIMIT", "100000")
     # Where the file's own pages are handed out no memory is needed, and no limit is in the way.

@@ -64,7 +64,7 @@ def test_order_is_that_of_the_files(files) -> None:
         assert [name for name, _ in streamer.get_tensors()] == expected
 
 
-def test_within_another_default_dtype(files, tensors) -> None:
+def test_another_default_dtype_does_not_matter(files, tensors) -> None:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
@@ -74,7 +74,7 @@ def test_within_another_default_dtype(files, tensors) -> None:
     check_same(got, tensors)
 
 
-def test_within_a_default_device(files, tensors) -> None:
+def test_a_default_device_does_not_matter(files, tensors) -> None:
     with torch.device("meta"):
         got = dict(iterate(files))
     assert all(tensor.device.type == "cpu" for tensor in got.values())
@@ -192,13 +192,13 @@ def test_keeping_a_small_tensor_pins_no_large_memory(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("device", [None, "cpu", "cpu:0", torch.device("cpu")])
-def test_all_names_of_the_host(files, tensors, device) -> None:
+def test_every_name_of_the_host_is_accepted(files, tensors, device) -> None:
     with SafetensorsStreamer() as streamer:
         streamer.stream_files(files, device=device)
         check_same(dict(streamer.get_tensors()), tensors)
 
 
-def test_stream_file_and_kept_tensors(files, tensors) -> None:
+def test_kept_tensors_of_stream_file_stay_valid(files, tensors) -> None:
     # The state-dict helpers of diffusion programs.
     state = {}
     with SafetensorsStreamer() as streamer:
@@ -223,7 +223,7 @@ def test_tensor_names_choose_and_unknown_ones_are_named(files, tensors) -> None:
         streamer.stream_files(files, tensor_names=["big", "missing.name"])
 
 
-def test_prepare_request_of_vllm(files, tensors) -> None:
+def test_prepare_request_returns_the_tensors_of_each_file(files, tensors) -> None:
     from runai_model_streamer.safetensors_streamer.safetensors_pytorch import prepare_request
 
     with DistributedStreamer() as streamer:

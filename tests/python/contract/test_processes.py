@@ -72,7 +72,7 @@ def test_no_thread_is_left_behind(files) -> None:
     assert out == "0"
 
 
-def test_no_collective_without_distributed(files, tensors) -> None:
+def test_a_load_of_one_rank_uses_no_collective(files, tensors) -> None:
     # With two ranks of which only one streams, any collective would wait for ever.
     code = (
         "import os, sys, torch, torch.distributed as dist\n"
@@ -93,7 +93,7 @@ def test_no_collective_without_distributed(files, tensors) -> None:
     assert python(code, *files).split("\n")[-1] == str(len(tensors))
 
 
-def test_logger_names_and_the_summary_line(files, caplog) -> None:
+def test_loggers_and_the_summary_line_keep_their_names(files, caplog) -> None:
     with caplog.at_level(logging.INFO, logger="runai_model_streamer"):
         load(files)
     lines = [r.getMessage() for r in caplog.records if r.name.startswith("runai_model_streamer")]

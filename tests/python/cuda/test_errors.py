@@ -71,7 +71,7 @@ def test_pinned_memory_that_cannot_be_had(standin: Standin, checkpoint: list[Pat
         load(checkpoint)
 
 
-def test_a_sticky_error(standin: Standin, checkpoint: list[Path]) -> None:
+def test_a_sticky_error_names_its_cause(standin: Standin, checkpoint: list[Path]) -> None:
     standin.fail("run copy", 700, after=1, sticky=True)
     with pytest.raises(StreamerDeviceError, match="CUDA_ERROR_ILLEGAL_ADDRESS") as failure:
         load(checkpoint)
@@ -85,7 +85,7 @@ def test_a_sticky_error(standin: Standin, checkpoint: list[Path]) -> None:
     standin.reset()
 
 
-def test_a_truncated_file(standin: Standin, tmp_path: Path) -> None:
+def test_a_truncated_file_is_an_error(standin: Standin, tmp_path: Path) -> None:
     path, _ = large_file(tmp_path, 4, MIB)
     with SafetensorsStreamer() as streamer, pytest.raises(StreamerError) as failure:
         streamer.stream_file(str(path), device="cuda:0", tensor_names=["t000"])
@@ -94,7 +94,7 @@ def test_a_truncated_file(standin: Standin, tmp_path: Path) -> None:
     assert failure.value.path == str(path)
 
 
-def test_no_such_device(standin: Standin, checkpoint: list[Path]) -> None:
+def test_a_device_that_does_not_exist_is_an_error(standin: Standin, checkpoint: list[Path]) -> None:
     with SafetensorsStreamer() as streamer, pytest.raises(StreamerDeviceError, match="sees 2"):
         streamer.stream_files([str(path) for path in checkpoint], device="cuda:5")
 
@@ -108,7 +108,7 @@ def test_a_machine_without_a_driver_is_told_so(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this PyTorch has a GPU")
-def test_pytorch_without_a_gpu(checkpoint: list[Path]) -> None:
+def test_pytorch_without_a_gpu_is_an_error(checkpoint: list[Path]) -> None:
     for device in ("cuda", "cuda:0", torch.device("cuda", 1)):
         with (
             SafetensorsStreamer() as streamer,

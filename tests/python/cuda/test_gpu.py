@@ -67,7 +67,7 @@ def test_device_memory_beyond_what_is_kept_is_bounded(gpu: Any, tmp_path: Path) 
     assert pinned <= 512_000_000
 
 
-def test_into_a_module(gpu: Any, tmp_path: Path) -> None:
+def test_a_module_is_filled_in_place(gpu: Any, tmp_path: Path) -> None:
     module = torch.nn.Sequential(torch.nn.Linear(3000, 1000), torch.nn.Linear(1000, 10))
     for parameter in module.parameters():
         parameter.data = gpu.put(parameter.data)
@@ -100,7 +100,7 @@ def test_memory_that_the_callers_stream_still_uses(tmp_path: Path) -> None:
         torch.cuda.synchronize()
 
 
-def test_abandoned_in_the_middle(gpu: Any, tmp_path: Path) -> None:
+def test_an_abandoned_load_does_not_write_to_freed_memory(gpu: Any, tmp_path: Path) -> None:
     path, _ = large_file(tmp_path, 64, 8 * MIB // gpu.scale)
     for _ in range(5):
         streamer = SafetensorsStreamer()
@@ -127,7 +127,7 @@ def test_many_rounds_leave_nothing(gpu: Any, big_files: list[Path]) -> None:
     assert threads(before_threads) <= before_threads
 
 
-def test_out_of_device_memory(gpu: Any, tmp_path: Path) -> None:
+def test_a_full_device_is_an_error(gpu: Any, tmp_path: Path) -> None:
     size = 64 * MIB // gpu.scale
     path, _ = large_file(tmp_path, 12, size)
     before = gpu.allocated()
@@ -143,7 +143,7 @@ def test_out_of_device_memory(gpu: Any, tmp_path: Path) -> None:
         assert 0 < gpu.allocated() - before - full <= len(kept) * size
 
 
-def test_no_such_device(gpu: Any, big_files: list[Path]) -> None:
+def test_a_device_that_does_not_exist_is_an_error(gpu: Any, big_files: list[Path]) -> None:
     with pytest.raises(StreamerDeviceError, match="cuda:99"):
         load(big_files, device="cuda:99")
 
@@ -201,7 +201,7 @@ def test_a_context_that_has_failed(big_files: list[Path]) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_another_device_than_the_current_one(big_files: list[Path]) -> None:
+def test_tensors_reach_a_device_that_is_not_the_current_one(big_files: list[Path]) -> None:
     tensors = load(big_files, device="cuda:1")
     wanted = {name: tensor.to("cuda:1") for name, tensor in loads.expected(big_files).items()}
     check_same(tensors, wanted)

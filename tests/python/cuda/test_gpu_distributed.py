@@ -53,7 +53,7 @@ def test_every_tensor_arrives(
             check_same(dict(streamer.get_tensors()), expected(big_files))
 
 
-def test_into_tensors_that_exist(group: None, big_files: list[Path]) -> None:
+def test_tensors_that_exist_are_filled(group: None, big_files: list[Path]) -> None:
     targets = {name: torch.empty_like(tensor) for name, tensor in expected(big_files).items()}
     addresses = {name: tensor.data_ptr() for name, tensor in targets.items()}
     with SafetensorsStreamer() as streamer:

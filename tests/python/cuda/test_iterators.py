@@ -15,7 +15,9 @@ from tests.support.cuda_standin import Standin, StandinMemory
 from tests.support.models import MIB, check_same
 
 
-def test_a_look_a_break_and_the_rest(standin: Standin, checkpoint: list[Path]) -> None:
+def test_a_loop_continues_after_a_look_and_a_break(
+    standin: Standin, checkpoint: list[Path]
+) -> None:
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([str(path) for path in checkpoint], device="cuda:0")
         found = dict([next(streamer.get_tensors())])

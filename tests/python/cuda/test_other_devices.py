@@ -37,7 +37,7 @@ def test_into_of_a_device_that_only_pytorch_can_copy_to(checkpoint: list[Path]) 
     assert tensors["0.embed"] is target
 
 
-def test_into_a_module_without_memory(tmp_path: Path) -> None:
+def test_a_module_without_memory_is_accepted(tmp_path: Path) -> None:
     """Tensors of "meta" have no address to tell them apart by."""
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 4, bias=False))
     path = tmp_path / "model.safetensors"

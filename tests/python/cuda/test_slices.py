@@ -17,7 +17,7 @@ MODEL = slices.random_model(5)
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("strategy", ["buffered", "direct"])
-def test_parts_arrive(
+def test_only_the_parts_are_copied(
     standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, seed: int
 ) -> None:
     monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", strategy)

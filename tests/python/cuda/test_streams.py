@@ -81,7 +81,7 @@ def test_memory_of_the_loads_own_stream_waits_for_no_kernel_of_the_caller(
     standin.destroy_stream(callers)
 
 
-def test_abandoned_in_the_middle(
+def test_nothing_is_freed_under_a_copy(
     standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is freed under a copy, whoever dies first."""

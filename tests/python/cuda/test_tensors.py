@@ -121,7 +121,7 @@ def test_a_tensor_above_the_limit_goes_alone(
     check_same(load([path]), wanted)
 
 
-def test_tensors_above_the_usual_limit_overlap(
+def test_reads_of_tensors_above_the_usual_limit_overlap(
     standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, wanted = large_file(tmp_path, 4, 5 * MIB)
@@ -225,7 +225,7 @@ def headers(paths: list[Path]) -> int:
     return sum(8 + int.from_bytes(path.read_bytes()[:8], "little") for path in paths)
 
 
-def test_under_a_default_device_and_dtype(standin: Standin, checkpoint: list[Path]) -> None:
+def test_a_default_device_and_dtype_do_not_matter(standin: Standin, checkpoint: list[Path]) -> None:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:

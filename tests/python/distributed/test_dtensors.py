@@ -23,12 +23,14 @@ def write(directory: Path) -> list[str]:
     return [str(path)]
 
 
-def test_models_and_destinations(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
+def test_ranks_fill_their_shards(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     cluster(4).load(write(tmp_path), program="dtensors")
 
 
 @pytest.mark.parametrize("saved", [False, True])
-def test_checkpoints_of_torch(cluster: Callable[..., Cluster], tmp_path: Path, saved: bool) -> None:
+def test_torch_reads_shards_of_a_checkpoint(
+    cluster: Callable[..., Cluster], tmp_path: Path, saved: bool
+) -> None:
     if saved and not hasattr(dcp, "HuggingFaceStorageWriter"):
         pytest.skip("this torch has no HuggingFaceStorageWriter")
     cluster(2).load(write(tmp_path), program="reshard", saved=saved)

@@ -150,7 +150,7 @@ def test_nothing_is_left_of_a_stream(cluster: Make, tmp_path: Path, way: str) ->
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_many_small_tensors(cluster: Make, tmp_path: Path, way: str) -> None:
+def test_many_small_tensors_reach_every_rank(cluster: Make, tmp_path: Path, way: str) -> None:
     path = tmp_path / "small.safetensors"
     expected = models.write_specs(path, [(f"t.{i}", "U8", (64,)) for i in range(60_000)])
     found = cluster(2).load([str(path)], way=way)
@@ -178,7 +178,9 @@ def test_one_rank_reads_alone(cluster: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_same_file_twice(cluster: Make, tmp_path: Path, way: str) -> None:
+def test_a_file_that_is_given_twice_is_yielded_twice(
+    cluster: Make, tmp_path: Path, way: str
+) -> None:
     (path,) = models.dense(tmp_path, files=1, tensors=3)
     found = cluster(2).load([path, path], way=way)
     for result in found.values():

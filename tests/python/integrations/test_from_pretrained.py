@@ -108,7 +108,9 @@ def test_transformers_converts_and_leaves_out(tmp_path: Path, streamed: list[str
     assert len(streamed) >= 3
 
 
-def test_accelerate(place: Place, tmp_path: Path, streamed: list[str]) -> None:
+def test_accelerate_loads_the_same_weights(
+    place: Place, tmp_path: Path, streamed: list[str]
+) -> None:
     accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
     model = tiny_llama(tied=False)
     model.save_pretrained(tmp_path / "model", max_shard_size="20KB")

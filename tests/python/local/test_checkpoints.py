@@ -86,7 +86,7 @@ def loaded(path: os.PathLike[str] | str, **options: str) -> list[float]:
 
 
 class TestAnIndex:
-    def test_by_itself_and_by_its_directory(self, directory: Path) -> None:
+    def test_an_index_is_found_by_its_path_and_by_its_directory(self, directory: Path) -> None:
         for path in (directory, str(directory) + "/", directory / "model.safetensors.index.json"):
             assert names(list_checkpoint(path)) == SHARDS
             assert loaded(path) == [1, 2]
@@ -167,7 +167,7 @@ class TestAnIndex:
         with pytest.raises(RunaiStreamerInvalidInputException, match="no weight_map"):
             list_checkpoint(tmp_path)
 
-    def test_a_long_index(self, tmp_path: Path) -> None:
+    def test_a_long_index_is_read(self, tmp_path: Path) -> None:
         put(tmp_path / "a.safetensors", x=1, w=2)
         files = {f"layers.{number}.{'n' * 99}": "a.safetensors" for number in range(20_000)}
         files |= {"x": "a.safetensors", "w": "a.safetensors"}
@@ -209,7 +209,9 @@ class TestADirectory:
             (["adapter_model"], None, ["adapter_model"]),
         ],
     )  # fmt: skip
-    def test_the_files_of_one_model(self, there, variant, expected, tmp_path: Path) -> None:
+    def test_only_the_files_of_one_model_are_chosen(
+        self, there, variant, expected, tmp_path: Path
+    ) -> None:
         for name in there:
             put(tmp_path / f"{name}.safetensors", x=1)
         (tmp_path / "directory.safetensors").mkdir()
@@ -219,7 +221,7 @@ class TestADirectory:
         expected = there if expected is None else expected
         assert names(found) == [f"{name}.safetensors" for name in expected]
 
-    def test_a_variant_with_an_index(self, directory: Path) -> None:
+    def test_a_variant_is_chosen_by_its_index(self, directory: Path) -> None:
         put(directory / "half.safetensors", x=3, w=4)
         put_index(
             directory / "model.safetensors.index.fp16.json",
@@ -251,7 +253,9 @@ class TestADirectory:
             (["pytorch_model.bin"], "PyTorch's own: 'pytorch_model.bin'"),
         ],
     )
-    def test_without_files(self, there, hint, tmp_path: Path) -> None:
+    def test_a_directory_without_a_model_is_an_error_with_a_hint(
+        self, there, hint, tmp_path: Path
+    ) -> None:
         for name in there:
             (tmp_path / name).touch()
         with pytest.raises(StreamerNotFoundError, match=hint):
@@ -280,7 +284,7 @@ class TestADirectory:
 
 
 class TestPatterns:
-    def test_the_last_part_of_a_path(self, directory: Path) -> None:
+    def test_a_pattern_matches_the_last_part_of_a_path(self, directory: Path) -> None:
         assert names(list_checkpoint(directory / "*-00001-*.safetensors")) == SHARDS[:1]
         assert loaded(directory / "model-*") == [1, 2]
 
@@ -297,7 +301,7 @@ class TestPatterns:
 
 
 class TestPaths:
-    def test_a_file_uri(self, directory: Path) -> None:
+    def test_a_file_uri_is_a_path(self, directory: Path) -> None:
         odd = directory / "ü %.safetensors"
         put(odd, x=3)
         assert float(load_file(odd.as_uri())["x"][0]) == 3
@@ -307,7 +311,7 @@ class TestPaths:
             with pytest.raises(RunaiStreamerInvalidInputException, match="file:///"):
                 load_file(uri)
 
-    def test_the_home_directory(self, directory: Path, monkeypatch) -> None:
+    def test_a_tilde_is_the_home_directory(self, directory: Path, monkeypatch) -> None:
         monkeypatch.setenv("HOME", str(directory))
         assert loaded("~") == [1, 2]
         assert float(load_file(f"~/{SHARDS[0]}")["x"][0]) == 1
@@ -322,7 +326,7 @@ class TestPaths:
         with pytest.raises(StreamerError, match="a path is text"):
             list_checkpoint(path)
 
-    def test_a_zero_byte(self, directory: Path) -> None:
+    def test_a_path_with_a_zero_byte_is_refused(self, directory: Path) -> None:
         with pytest.raises(StreamerError, match="zero byte"):
             load_file(str(directory / SHARDS[0]) + "\0.txt")
 
@@ -351,7 +355,7 @@ class TestTheListOfSafetensors:
                 assert list_safetensors(path) == []
             assert str(path) in caplog.text and "can't be listed" in caplog.text
 
-    def test_the_files_of_an_index(self, directory: Path, caplog) -> None:
+    def test_an_index_lists_its_files_only_if_all_exist(self, directory: Path, caplog) -> None:
         index = directory / "model.safetensors.index.json"
         assert names(list_safetensors(index)) == SHARDS
         (directory / SHARDS[1]).unlink()

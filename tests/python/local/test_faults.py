@@ -25,7 +25,7 @@ from tests.support.processes import python
 from .conftest import Faulty
 
 
-def test_a_missing_file(strategy: str, tmp_path: Path) -> None:
+def test_a_missing_file_is_a_file_not_found_error(strategy: str, tmp_path: Path) -> None:
     path = str(tmp_path / "gone.safetensors")
     with pytest.raises(StreamerNotFoundError) as caught:
         load(path)
@@ -35,7 +35,7 @@ def test_a_missing_file(strategy: str, tmp_path: Path) -> None:
     assert error.hint and path in str(error)
 
 
-def test_a_missing_file_among_others(strategy: str, tmp_path: Path) -> None:
+def test_a_missing_file_among_others_is_named(strategy: str, tmp_path: Path) -> None:
     save_floats(tmp_path / "a.safetensors", [10])
     with pytest.raises(StreamerNotFoundError, match=r"gone\.safetensors"):
         load([tmp_path / "a.safetensors", tmp_path / "gone.safetensors"])
@@ -75,7 +75,7 @@ except PermissionError as error:
 
 
 @pytest.mark.parametrize("size", [0, 1, 7])
-def test_a_file_without_even_a_length(strategy: str, tmp_path: Path, size: int) -> None:
+def test_a_file_below_eight_bytes_is_truncated(strategy: str, tmp_path: Path, size: int) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"\x08" * size)
     with pytest.raises(StreamerShortReadError, match="truncated"):
@@ -187,7 +187,7 @@ with SafetensorsStreamer() as streamer:
 """
 
 
-def test_an_error_of_the_device(strategy: str, tmp_path: Path, faulty: Faulty) -> None:
+def test_an_error_of_the_disk_is_reported(strategy: str, tmp_path: Path, faulty: Faulty) -> None:
     path = tmp_path / "a.safetensors"
     save_floats(path, [300_000] * 10)
     found = faulty(FAILING, str(path), SHIM_FROM=str(3 * MIB), SHIM_ERRNO=str(errno.EIO))
@@ -195,7 +195,7 @@ def test_an_error_of_the_device(strategy: str, tmp_path: Path, faulty: Faulty) -
 
 
 @pytest.mark.parametrize("strategy_of", ["buffered", "direct"])
-def test_a_limit_below_the_largest_tensor(
+def test_a_limit_below_the_largest_tensor_is_an_error(
     strategy_of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", strategy_of)
@@ -213,7 +213,7 @@ def test_a_limit_below_the_largest_tensor(
     assert all(same(into[name], tensors[name]) for name in tensors)
 
 
-def test_no_memory_for_the_limit(tmp_path: Path) -> None:
+def test_memory_that_the_system_refuses_is_an_error(tmp_path: Path) -> None:
     """The limit allows what the system does not give."""
     path = tmp_path / "a.safetensors"
     save_floats(path, [40_000_000])

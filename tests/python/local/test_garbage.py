@@ -31,7 +31,7 @@ def many(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_load_of_many_small_tensors(many: Path) -> None:
+def test_collections_are_rare_while_small_tensors_are_yielded(many: Path) -> None:
     with SafetensorsStreamer() as streamer:
         streamer.stream_file(many)
         tensors = streamer.get_tensors()
@@ -43,7 +43,7 @@ def test_a_load_of_many_small_tensors(many: Path) -> None:
         assert gc.get_threshold() == THRESHOLD
 
 
-def test_an_abandoned_load(many: Path) -> None:
+def test_an_abandoned_load_restores_the_threshold(many: Path) -> None:
     with SafetensorsStreamer() as streamer:
         streamer.stream_file(many)
         tensors = streamer.get_tensors()

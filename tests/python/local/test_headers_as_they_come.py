@@ -66,7 +66,9 @@ def make_files(directory: Path, count: int, tensors: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("count", "tensors"), [(3, 1000), (6, 3)])
-def test_of_local_files(tmp_path: Path, faulty: Faulty, count: int, tensors: int) -> None:
+def test_local_files_stream_before_the_last_header_arrives(
+    tmp_path: Path, faulty: Faulty, count: int, tensors: int
+) -> None:
     paths = make_files(tmp_path, count, tensors)
     if tensors == 3:  # only the last header is long
         (tmp_path / "long").mkdir()

@@ -49,12 +49,12 @@ class TestContinuing:
     def _every_strategy(self, strategy: str) -> None:
         pass
 
-    def test_a_look_at_the_first_and_then_a_loop(self, loading: Model) -> None:
+    def test_a_loop_continues_after_a_look_at_the_first(self, loading: Model) -> None:
         streamer, tensors = loading
         first = next(streamer.get_tensors())
         check([first, *streamer.get_tensors()], tensors)
 
-    def test_a_break_and_a_second_loop(self, loading: Model) -> None:
+    def test_a_second_loop_continues_after_a_break(self, loading: Model) -> None:
         streamer, tensors = loading
         found = []
         for count in (4, 1, 30, 7):
@@ -137,7 +137,7 @@ class TestTheEnd:
 
     @pytest.mark.parametrize("how", ["stream_files", "open_files", "open nothing", "close"])
     @pytest.mark.parametrize("begun", [True, False])
-    def test_an_iterator_of_an_earlier_load(
+    def test_an_iterator_of_an_earlier_load_is_closed(
         self, loading: Model, tmp_path: Path, strategy: str, how: str, begun: bool
     ) -> None:
         streamer, _ = loading
@@ -205,7 +205,7 @@ class TestTheEnd:
         assert len({id(error) for error in errors}) == 3
 
 
-def test_two_threads_in_one_load(tmp_path: Path) -> None:
+def test_a_second_thread_in_a_load_is_refused(tmp_path: Path) -> None:
     save_floats(tmp_path / "a.safetensors", [300_000] * 3)
     inside, go_on = threading.Event(), threading.Event()
 
@@ -247,7 +247,7 @@ class TestMemory:
             return {"progress": lambda done, total: None}
         return {}
 
-    def test_a_large_tensor(
+    def test_a_large_tensor_is_freed_when_it_is_dropped(
         self, strategy: str, tmp_path: Path, options: dict[str, object]
     ) -> None:
         save_floats(tmp_path / "a.safetensors", [300_000] * 6)
@@ -261,7 +261,7 @@ class TestMemory:
                 del tensor
                 assert dropped() is None
 
-    def test_a_large_chunk(self, strategy: str, tmp_path: Path) -> None:
+    def test_a_large_chunk_is_freed_when_it_is_dropped(self, strategy: str, tmp_path: Path) -> None:
         (tmp_path / "blob").write_bytes(bytes(4 * MIB))
         with FileStreamer() as streamer:
             streamer.stream_files([FileChunks(0, tmp_path / "blob", 0, [MIB] * 4)])
@@ -293,7 +293,7 @@ class TestMemory:
 class TestNumbers:
     """Of files and of requests."""
 
-    def test_requests_of_the_same_id(self, strategy: str, tmp_path: Path) -> None:
+    def test_requests_may_have_the_same_id(self, strategy: str, tmp_path: Path) -> None:
         (tmp_path / "blob").write_bytes(bytes(range(100)))
         with FileStreamer() as streamer:
             streamer.stream_files(
@@ -321,7 +321,7 @@ class TestNumbers:
             found = [bytes(chunk.flatten().tolist()) for _, _, chunk in streamer.get_chunks()]
         assert found == [b"aaaa", b"bbbb", b"cccc"]
 
-    def test_after_an_open_that_failed_half_way(self, tmp_path: Path) -> None:
+    def test_numbers_match_after_an_open_that_failed_half_way(self, tmp_path: Path) -> None:
         paths = [str(tmp_path / name) for name in "abc"]
         for path in paths:
             Path(path).write_bytes(path[-1].encode() * 100)

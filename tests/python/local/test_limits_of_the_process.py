@@ -158,7 +158,7 @@ print(len(kept), all(bool(tensor[::4096].isfinite().all()) for tensor in kept.va
 
 
 @pytest.mark.parametrize("how", ["load_file", "loop"])
-def test_a_limit_of_addresses(model: Path, how: str) -> None:
+def test_a_load_fits_into_a_limit_of_addresses(model: Path, how: str) -> None:
     """`ulimit -v` of what the process has, the file, and 700 MiB."""
     assert python(ADDRESSES, model, how) == "5 True"
 

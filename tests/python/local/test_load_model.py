@@ -163,7 +163,7 @@ def reference(module: nn.Module, path: Path, strict: bool, assign: bool) -> Any:
 
 @pytest.mark.parametrize("assign", [False, True], ids=["copy", "assign"])
 @pytest.mark.parametrize("animal", ZOO)
-def test_the_same_as_torch(animal: str, assign: bool, tmp_path: Path) -> None:
+def test_the_outcome_is_that_of_torch(animal: str, assign: bool, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     for change, strict in itertools.product(CHANGES, (True, False)):
         modules = []
@@ -197,7 +197,7 @@ def test_a_dtype_that_torch_lacks(tmp_path: Path) -> None:
     assert caught.value.path == path
 
 
-def test_swapped_parameters(tmp_path: Path) -> None:
+def test_parameters_may_be_swapped(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     safetensors.torch.save_file(values_for(Plain()), path)
     mine, theirs = Plain(), Plain()
@@ -209,7 +209,7 @@ def test_swapped_parameters(tmp_path: Path) -> None:
     assert equal(contents(mine), contents(theirs))
 
 
-def test_inside_inference_mode(tmp_path: Path) -> None:
+def test_inference_mode_does_not_matter(tmp_path: Path) -> None:
     mine, theirs = inference_tensors(), inference_tensors()
     path = tmp_path / "model.safetensors"
     safetensors.torch.save_file(values_for(mine), path)
@@ -286,7 +286,7 @@ class TestWhatIsRead:
         load_model(Plain(), path, strict=False)
         assert not requested
 
-    def test_a_device_without_an_index(self, tmp_path, requested) -> None:
+    def test_a_device_without_an_index_matches(self, tmp_path, requested) -> None:
         path = tmp_path / "model.safetensors"
         safetensors.torch.save_file(values_for(Plain()), path)
         for device in ("cpu", "cpu:0", torch.device("cpu")):
@@ -402,7 +402,7 @@ class TestDestinationsWithoutMemory:
         with SafetensorsStreamer() as streamer, pytest.raises(StreamerError, match="load_model"):
             streamer.stream_file(path, into=module)
 
-    def test_a_distributed_tensor(self, tmp_path: Path) -> None:
+    def test_a_distributed_tensor_has_no_plain_memory(self, tmp_path: Path) -> None:
         from torch.distributed._tensor import DTensor
 
         path = tmp_path / "model.safetensors"

@@ -92,7 +92,7 @@ def test_a_deprecated_name_of_a_setting(path: str, monkeypatch, caplog) -> None:
     assert told == ["RUNAI_STREAMER_HEDGE is deprecated: use RUNAI_STREAMER_ABORT_STRAGGLERS"]
 
 
-def test_retries_from_the_second_on(caplog, monkeypatch) -> None:
+def test_retries_are_warnings_from_the_second_on(caplog, monkeypatch) -> None:
     log = _logging.Log()
     seconds = iter([100.0, 100.5, 101.4, 101.6])
     monkeypatch.setattr(_logging, "time", SimpleNamespace(monotonic=lambda: next(seconds)))

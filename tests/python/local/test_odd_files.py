@@ -66,14 +66,16 @@ def test_the_error_names_what_the_file_is(content: bytes, words: str, tmp_path: 
     assert truncated is not isinstance(caught.value, _errors.SafetensorsHeaderError)
 
 
-def test_a_directory(tmp_path: Path) -> None:
+def test_a_directory_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").mkdir()
     with pytest.raises(StreamerError, match="cannot read a directory"):
         load(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("padding", range(8))
-def test_a_data_section_at_any_offset(padding: int, tmp_path: Path) -> None:
+def test_tensors_are_aligned_at_any_offset_of_the_data_section(
+    padding: int, tmp_path: Path
+) -> None:
     header = b'{"a":{"dtype":"F32","shape":[3],"data_offsets":[1,13]},'
     header += b'"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}' + b" " * padding
     want = torch.arange(3.0)

@@ -39,7 +39,7 @@ def test_they_count_for_one_streamer(path: Path, monkeypatch: pytest.MonkeyPatch
         assert set(stats.bytes_by_strategy) == {"mapped"}
 
 
-def test_behind_open_files(path: Path) -> None:
+def test_options_apply_behind_open_files(path: Path) -> None:
     with SafetensorsStreamer(memory_limit=7_000_000) as streamer:
         streamer.open_files([path])
         assert streamer.get_slice("t0000")[:1].numel() == 1

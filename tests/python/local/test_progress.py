@@ -36,7 +36,7 @@ def without_tqdm(monkeypatch) -> None:
     monkeypatch.setattr(builtins, "__import__", fake)
 
 
-def test_a_bar_of_tqdm(path: Path, capsys) -> None:
+def test_tqdm_shows_a_bar(path: Path, capsys) -> None:
     stream(path, True)
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -55,7 +55,7 @@ def test_no_bar_is_shown_unless_asked_for(path: Path, capsys, wanted) -> None:
     assert capsys.readouterr().err == ""
 
 
-def test_one_bar_for_each_node(path: Path, capsys, monkeypatch) -> None:
+def test_each_node_shows_one_bar(path: Path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     stream(path, True)
     assert capsys.readouterr().err == ""
@@ -64,7 +64,7 @@ def test_one_bar_for_each_node(path: Path, capsys, monkeypatch) -> None:
     assert capsys.readouterr().err != ""
 
 
-def test_a_terminal_that_went_away(path: Path, monkeypatch) -> None:
+def test_a_broken_terminal_does_not_end_the_load(path: Path, monkeypatch) -> None:
     def broken(source: str, total: int) -> None:
         raise BrokenPipeError
 

@@ -63,7 +63,7 @@ def test_what_safetensors_gives(strategy: str, path: Path) -> None:
         assert mine.metadata() is None
 
 
-def test_arrays_of_numpy(path: Path) -> None:
+def test_arrays_equal_those_of_safetensors(path: Path) -> None:
     for framework in ("np", "numpy"):
         with safe_open(path, framework) as mine, safetensors.safe_open(path, "np") as theirs:
             for name in ("weight", "bias", "scalar", "none"):
@@ -91,7 +91,7 @@ def test_other_frameworks_devices_and_names_are_refused(path: Path) -> None:
         safe_open(path.parent / "a.safetensors")
 
 
-def test_a_checkpoint_by_its_index(tmp_path: Path) -> None:
+def test_an_index_decides_which_file_has_a_name(tmp_path: Path) -> None:
     for name, tensors in {"b": {"x": 1.0, "w": 7.0}, "a": {"w": 2.0}, "z": {"w": 9.0}}.items():
         values = {key: torch.full((2,), value) for key, value in tensors.items()}
         safetensors.torch.save_file(values, tmp_path / f"{name}.safetensors")
@@ -167,7 +167,7 @@ assert after == before, (after, before)
     python(THREADS + code, path)
 
 
-def test_names_at_the_top(tmp_path: Path) -> None:
+def test_the_package_exports_its_names_and_errors(tmp_path: Path) -> None:
     assert runai_model_streamer.__version__ == version("runai-model-streamer")
     assert list_files(tmp_path) == []
     assert all(hasattr(runai_model_streamer, name) for name in runai_model_streamer.__all__)

@@ -103,7 +103,7 @@ class TestInto:
             assert streamer.stats().peak_memory == 0
         assert all(same(into[name], tensors[name]) for name in tensors)
 
-    def test_a_part_of_the_tensors(self, strategy, model) -> None:
+    def test_a_mapping_may_name_a_part_of_the_tensors(self, strategy, model) -> None:
         path, tensors = model
         into = {name: torch.zeros_like(t) for name, t in tensors.items() if ".1." in name}
         found = load(path, into=into)
@@ -172,7 +172,7 @@ class TestSlices:
             found = streamer.get_slice("layers.1.weight")[index]
         assert same(found, tensors["layers.1.weight"][index])
 
-    def test_shape_and_dtype(self, model) -> None:
+    def test_a_slice_has_shape_and_dtype(self, model) -> None:
         with SafetensorsStreamer() as streamer:
             streamer.open_files([model[0]])
             part = streamer.get_slice("layers.1.weight")
@@ -306,7 +306,7 @@ class TestOneLiners:
         assert list(found) == list(safetensors.torch.load_file(path)) or set(found) == set(tensors)
         assert all(same(found[name], tensors[name]) for name in tensors)
 
-    def test_load_model_of_a_file_and_of_a_directory(self, strategy, tmp_path: Path) -> None:
+    def test_load_model_takes_a_file_or_a_directory(self, strategy, tmp_path: Path) -> None:
         source, target = torch.nn.Linear(30, 40), torch.nn.Linear(30, 40)
         safetensors.torch.save_file({"weight": source.weight.data}, tmp_path / "1.safetensors")
         safetensors.torch.save_file({"bias": source.bias.data}, tmp_path / "2.safetensors")
@@ -377,7 +377,7 @@ class TestOneLiners:
         load_model(target, tmp_path / "1.safetensors")
         assert torch.equal(target.weight, source.weight.to(torch.bfloat16))
 
-    def test_load_model_with_tied_weights(self, tmp_path: Path) -> None:
+    def test_load_model_fills_tied_weights(self, tmp_path: Path) -> None:
         class Tied(torch.nn.Module):
             def __init__(self) -> None:
                 super().__init__()
@@ -392,7 +392,7 @@ class TestOneLiners:
         assert load_model(target, tmp_path / "1.safetensors") == (set(), [])
         assert torch.equal(target.head.weight, source.embed.weight)
 
-    def test_a_directory_without_files(self, tmp_path: Path) -> None:
+    def test_a_directory_without_files_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(StreamerError, match="no safetensors files"):
             load_model(torch.nn.Linear(1, 1), tmp_path)
 
@@ -413,7 +413,7 @@ class TestDestinationsThatAreNotFilled:
         with pytest.raises(ValueError, match="nothing is being streamed"):
             streamer.get_tensors()  # it was closed
 
-    def test_after_a_part_of_the_tensors(self, model, into) -> None:
+    def test_leaving_before_the_last_destination_is_an_error(self, model, into) -> None:
         """Every number of tensors is taken once; only the last destination makes the difference."""
         last = max(i for i, name in enumerate(sorted_names(model[0])) if name in into)
         for taken in range(len(model[1]) + 1):

@@ -156,7 +156,7 @@ class TestRequests:
         with pytest.raises(StreamerError, match=text):
             FileChunks(0, "x", offsets, sizes)
 
-    def test_numbers_of_numpy(self, path: str) -> None:
+    def test_requests_take_numbers_of_numpy(self, path: str) -> None:
         numpy = pytest.importorskip("numpy")
         for offsets in (numpy.int64(8), numpy.array([8, 9]), [numpy.int64(8), 9]):
             sizes = numpy.array([1, 2], dtype=numpy.uint32)

@@ -107,7 +107,7 @@ class TestSlices:
         assert stats.bytes_read >= size
 
     @pytest.mark.parametrize("seed", range(4))
-    def test_fill_tensors_of_their_shape(self, path: Path, seed: int) -> None:
+    def test_parts_fill_tensors_of_their_shape(self, path: Path, seed: int) -> None:
         chosen = slices.random_slices(MODEL, seed)
         expected = slices.sliced(MODEL, chosen)
         into = {name: torch.empty_like(tensor) for name, tensor in expected.items()}

@@ -117,7 +117,7 @@ def test_copies_are_small_and_apart(strategy: str, path: Path) -> None:
         assert same(tensor, MODEL[name])
 
 
-def test_shared_memory_of_each(strategy: str, path: Path) -> None:
+def test_each_tensor_can_be_shared_between_processes(strategy: str, path: Path) -> None:
     for name, tensor in load(path).items():
         assert tensor.share_memory_().is_shared() and same(tensor, MODEL[name])
 
@@ -181,7 +181,7 @@ def module(strategy: str, tmp_path: Path) -> nn.Module:
     return module
 
 
-def test_training(module: nn.Module) -> None:
+def test_tensors_can_be_trained(module: nn.Module) -> None:
     """In-place changes of one tensor (counters of batches) are none of those of another."""
     data = torch.randn(2, 3, 16, 16)
     reference = layers()

@@ -62,7 +62,7 @@ class TestReports:
             stats.wait_storage_seconds, stats.wait_consumer_seconds, stats.wait_memory_seconds
         ) >= 0  # fmt: skip
 
-    def test_the_verdict_on_a_slow_consumer(self, tmp_path: Path, monkeypatch) -> None:
+    def test_a_slow_consumer_is_the_bound(self, tmp_path: Path, monkeypatch) -> None:
         import time
 
         monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", "buffered")
@@ -78,7 +78,7 @@ class TestReports:
                 before = time.monotonic()
             assert streamer.stats().bound == "consumer"
 
-    def test_the_verdict_on_slow_storage(self, tmp_path: Path, faulty) -> None:
+    def test_slow_storage_is_the_bound(self, tmp_path: Path, faulty) -> None:
         path = tmp_path / "a.safetensors"
         save_floats(path, [500_000] * 3)
         code = """
@@ -95,7 +95,7 @@ with SafetensorsStreamer() as streamer:
         )  # fmt: skip
         assert found == "storage"
 
-    def test_the_summary_line(self, model, caplog) -> None:
+    def test_a_load_logs_one_summary_line(self, model, caplog) -> None:
         with caplog.at_level(logging.INFO, "runai_model_streamer"):
             load(model[0])
         lines = [record.message for record in caplog.records if "Overall time" in record.message]
@@ -107,7 +107,7 @@ with SafetensorsStreamer() as streamer:
 
 
 class TestAsACollection:
-    def test_length_and_names(self, model) -> None:
+    def test_a_streamer_has_length_names_and_repr(self, model) -> None:
         streamer = SafetensorsStreamer()
         assert len(streamer) == 0 and streamer and "layers.0.bias" not in streamer
         with streamer:

@@ -126,7 +126,7 @@ def test_scalars_and_tensors_without_elements(strategy: str, tmp_path: Path) -> 
     assert all(same(found[name], tensors[name]) for name in tensors)
 
 
-def test_a_file_without_tensors(strategy: str, tmp_path: Path) -> None:
+def test_a_file_without_tensors_yields_nothing(strategy: str, tmp_path: Path) -> None:
     path = write(tmp_path / "a.safetensors", {"__metadata__": {"made": "by hand"}})
     with SafetensorsStreamer() as streamer:
         streamer.stream_file(path)
@@ -136,7 +136,9 @@ def test_a_file_without_tensors(strategy: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("padding", range(8))
-def test_headers_of_any_length(strategy: str, padding: int, tmp_path: Path) -> None:
+def test_tensors_are_aligned_behind_headers_of_any_length(
+    strategy: str, padding: int, tmp_path: Path
+) -> None:
     """The data may start at any byte: tensors are aligned to their elements all the same."""
     count = 100_000
     values = torch.arange(count, dtype=torch.float64)
@@ -304,7 +306,7 @@ def test_other_defaults_of_torch_change_nothing(strategy: str, tmp_path: Path) -
 
 
 class TestFileStreamer:
-    def test_ranges_anywhere_in_any_order(self, strategy: str, tmp_path: Path) -> None:
+    def test_ranges_may_be_anywhere_in_any_order(self, strategy: str, tmp_path: Path) -> None:
         content = os.urandom(3 * MIB)
         path = tmp_path / "blob.bin"
         path.write_bytes(content)
@@ -341,7 +343,7 @@ class TestFileStreamer:
         with pytest.raises(ValueError):
             FileChunks(1, "x", offsets, sizes)  # type: ignore[arg-type]
 
-    def test_its_own_memory_limit(self, tmp_path: Path, monkeypatch) -> None:
+    def test_a_memory_limit_of_its_own_is_checked(self, tmp_path: Path, monkeypatch) -> None:
         monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", "buffered")
         path = tmp_path / "blob.bin"
         path.write_bytes(bytes(MIB))

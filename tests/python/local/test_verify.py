@@ -110,14 +110,14 @@ class TestAGoodLoad:
             with pytest.raises(StreamerDigestError):
                 streamer.wait()
 
-    def test_files_without_tensors_and_without_bytes(self, tmp_path: Path) -> None:
+    def test_files_without_tensors_are_verified(self, tmp_path: Path) -> None:
         path = tmp_path / "x.safetensors"
         path.write_bytes(file_bytes({}))
         assert load(path, verify={"x.safetensors": digest(path)}) == {}
         with pytest.raises(StreamerDigestError):
             load(path, verify={"x.safetensors": "0" * 64})
 
-    def test_the_same_file_twice(self, files) -> None:
+    def test_a_file_that_is_given_twice_is_verified(self, files) -> None:
         with SafetensorsStreamer() as streamer:
             streamer.stream_files([files[0], files[0]], verify="auto")
             assert len(list(streamer.get_tensors())) == 2 * 54
@@ -214,7 +214,7 @@ class TestAWrongFile:
             assert streamer.unverified == [str(files[0])]
             dict(streamer.get_tensors())
 
-    def test_no_manifest(self, tmp_path: Path, files) -> None:
+    def test_a_missing_manifest_is_an_error(self, tmp_path: Path, files) -> None:
         (tmp_path / "SHA256SUMS").unlink()
         with pytest.raises(StreamerNotFoundError, match="no manifest beside it"):
             load(files[0], verify="auto")
@@ -256,7 +256,9 @@ class TestHashingAtOnce:
         st.integers(1, 5),
         st.integers(1, 100),
     )
-    def test_the_order(self, sizes, processors: int, piece: int) -> None:
+    def test_pieces_cover_every_range_of_as_many_files_as_processors(
+        self, sizes, processors: int, piece: int
+    ) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("os.sched_getaffinity", lambda pid: set(range(processors)))
             order = list(interleaved(sizes, piece))
@@ -371,7 +373,7 @@ class TestManifests:
         assert manifest.digest_of("s3://bucket/b/a/x") == "1" * 64
         assert manifest.digest_of("/models/b/x") == "0" * 64
 
-    def test_files_of_the_cache_of_the_hub(self, tmp_path: Path, models) -> None:
+    def test_the_cache_of_the_hub_is_a_manifest(self, tmp_path: Path, models) -> None:
         data = save(models[0])
         blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "c0ffee"
         blobs.mkdir()

@@ -135,7 +135,7 @@ def test_a_wrong_key_is_an_error_that_names_the_account(azurite, stored, use):
     assert key not in str(caught.value)
 
 
-def test_signature_of_a_container(azurite, stored, use, tmp_path):
+def test_a_signature_of_a_container_reads_and_lists(azurite, stored, use, tmp_path):
     signature = container_signature("models")
     trace = tmp_path / "trace"
     use({STRING: connection_string(azurite.url, None, signature)})
@@ -317,7 +317,7 @@ def test_a_blob_replaced_during_the_load_is_an_error(azurite, use):
     assert caught.value.code == "changed"
 
 
-def test_long_lists_and_odd_names(azurite, use, www, tmp_path):
+def test_long_lists_keep_odd_names(azurite, use, www, tmp_path):
     container = azurite.client().get_container_client("models")
     odd = ["sp ace+plus", "uni-ü-文", "pct%20", "a=b&c;d", "q?mark#", "t~il(e)'!*"]
     names = [f"{number:05d}" for number in range(250)] + odd
@@ -399,7 +399,7 @@ def test_server_that_continues_first(use):
 
 
 @pytest.mark.parametrize("suffix", ["", "core.chinacloudapi.cn", "blob.core.chinacloudapi.cn"])
-def test_names_of_the_cloud(azurite, stored, authority, use, suffix):
+def test_an_account_is_reached_by_its_host_in_the_cloud(azurite, stored, authority, use, suffix):
     """The addresses that an account has in Azure, by way of a proxy that leads to Azurite."""
     host = f"{ACCOUNT}.blob." + (suffix.removeprefix("blob.") or "core.windows.net")
     use({"AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT, "AZURE_STORAGE_ACCOUNT_KEY": KEY})

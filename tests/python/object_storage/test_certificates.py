@@ -51,7 +51,9 @@ def list_over_tls(etc: Path, certificate, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_of_the_system(etc: Path, certificate, authority, system: str) -> None:
+def test_certificates_of_the_system_are_found(
+    etc: Path, certificate, authority, system: str
+) -> None:
     place = etc / SYSTEMS[system]
     place.parent.mkdir(parents=True)
     shutil.copy(authority.ca, place)

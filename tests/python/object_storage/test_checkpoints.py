@@ -69,7 +69,7 @@ def test_a_tensor_that_its_shard_lacks_is_named(storage, use):
                 load(f"{storage.uri}/l{suffix}")
 
 
-def test_a_pattern(storage, model):
+def test_a_pattern_selects_files(storage, model):
     if storage.name == "web":
         pytest.skip("in an address, a star is a letter of a name")
     files = [f"{model}/a.safetensors", f"{model}/b.safetensors"]
@@ -77,7 +77,7 @@ def test_a_pattern(storage, model):
     assert list_checkpoint(f"{model}/*.safetensors")[-1] == f"{model}/z.safetensors"
 
 
-def test_settings_of_one_streamer(storage):
+def test_settings_of_one_streamer_reach_the_server(storage):
     """Nothing in the environment leads to the server."""
     if storage.name == "azure":
         pytest.skip("its SDK finds the identity, and reads the environment")

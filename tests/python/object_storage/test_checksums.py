@@ -184,7 +184,7 @@ class TestByDefault:
         return handler
 
     @pytest.mark.parametrize("damaged", [False, True])
-    def test_a_large_object_of_a_distant_store(self, canned, damaged):
+    def test_a_large_object_of_a_distant_store_is_compared(self, canned, damaged):
         server = canned(self.serve(self.LARGE, damaged, late=0.006))
         if damaged:
             with pytest.raises(StreamerError, match="checksum"):

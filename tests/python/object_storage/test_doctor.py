@@ -258,7 +258,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.seed.__name__)
-def test_it_names_the_cause(
+def test_doctor_names_the_cause(
     fault: Fault, model, s3_storage, ceph, authority, canned, use, request
 ) -> None:
     s3_storage.nginx.clear_faults()
@@ -281,7 +281,7 @@ def test_it_names_the_cause(
     assert not any(SECRET_KEY in step.text for step in steps)
 
 
-def test_the_clock(model: str, tmp_path: Path) -> None:
+def test_a_wrong_clock_is_named(model: str, tmp_path: Path) -> None:
     clock = build(process.HERE / "shifted_clock.cc", "-shared", "-fPIC")
     found = in_a_process(model, LD_PRELOAD=str(clock), SHIFT_SECONDS="7200")
     assert found["cause"] == "clock", found

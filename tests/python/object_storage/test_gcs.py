@@ -153,7 +153,7 @@ def test_token_that_ends_in_mid_stream(private_gcs, service_account, use, resolv
     assert len(refused) >= 2
 
 
-def test_token_refreshed_ahead(private_gcs, service_account, use, resolver):
+def test_a_token_is_refreshed_before_it_expires(private_gcs, service_account, use, resolver):
     private_gcs.lifetime = 30.0  # less than the time that is kept in reserve
     private_gcs.put("models", "m.safetensors", save(MODEL))
     use({"RUNAI_STREAMER_GCS_ENDPOINT": private_gcs.url})
@@ -189,7 +189,7 @@ class TestWorkloadIdentity:
     @pytest.mark.parametrize(
         "variable", ["RUNAI_STREAMER_GCS_CREDENTIAL_FILE", "GOOGLE_APPLICATION_CREDENTIALS"]
     )
-    def test_subject_in_a_file(self, private_gcs, account, tmp_path, use, variable):
+    def test_a_subject_is_read_from_a_file(self, private_gcs, account, tmp_path, use, variable):
         private_gcs.subjects.add("jwt of the pod")
         subject = tmp_path / "subject"
         subject.write_text("jwt of the pod")
@@ -200,7 +200,7 @@ class TestWorkloadIdentity:
             load("gs://models/m.safetensors")
         assert caught.value.code == "credentials"
 
-    def test_subject_by_url_and_a_service_account(self, private_gcs, account):
+    def test_a_subject_by_url_impersonates_a_service_account(self, private_gcs, account):
         private_gcs.subjects.add("jwt by url")
 
         def answer(seen):
@@ -218,7 +218,7 @@ class TestWorkloadIdentity:
         assert EMAIL in caught.value.identity
         assert "jwt by url" not in str(caught.value)
 
-    def test_exchanged_anew_in_mid_stream(self, private_gcs, account, tmp_path, use):
+    def test_a_revoked_token_is_exchanged_anew(self, private_gcs, account, tmp_path, use):
         big = make_model(24)
         private_gcs.put("models", "big", save(big))
         private_gcs.subjects.add("jwt")
@@ -231,7 +231,7 @@ class TestWorkloadIdentity:
             private_gcs.revoke()
             check_same(big, dict(streamer.get_tensors()))
 
-    def test_without_google_auth(self, account, monkeypatch):
+    def test_a_missing_google_auth_is_named(self, account, monkeypatch):
         monkeypatch.setattr(gcs_credentials, "_installed", lambda: False)
         account({"file": "/nowhere"})
         with pytest.raises(
@@ -344,7 +344,7 @@ def test_a_damaged_object_fails_its_checksum(gcs, use, tmp_path, megabytes):
     assert len(load(f"gs://models/{name}")) == 7
 
 
-def test_long_lists_and_odd_names(gcs, use, tmp_path):
+def test_long_lists_keep_odd_names(gcs, use, tmp_path):
     names = [f"{number:05d}" for number in range(2500)]
     names += ["sp ace+plus", "uni-ü-文", "pct%20", "a=b&c;d", "q?mark#", "a//b"]
     for name in names:
@@ -359,7 +359,7 @@ def test_long_lists_and_odd_names(gcs, use, tmp_path):
         assert (tmp_path / name).read_bytes() == name.encode()
 
 
-def test_empty_and_tiny_objects(gcs, use, tmp_path):
+def test_empty_and_tiny_objects_are_pulled(gcs, use, tmp_path):
     gcs.put("models", "tiny/0", b"")
     gcs.put("models", "tiny/1", b"x")
     use({"STORAGE_EMULATOR_HOST": gcs.url})
@@ -375,7 +375,7 @@ def test_the_quota_project_is_sent(gcs, use):
     assert gcs.seen[-1].headers["x-goog-user-project"] == "payer"
 
 
-def test_hmac_keys_at_the_interoperability_endpoint(ceph, bucket, use):
+def test_hmac_keys_read_at_the_interoperability_endpoint(ceph, bucket, use):
     """Ceph stands for the XML API: it verifies the same signatures."""
     from tests.python.object_storage.storages.s3 import S3_ENV
 

@@ -30,7 +30,7 @@ def repo(hub, use):
     return hub
 
 
-def test_stream_list_and_pull(repo, tmp_path):
+def test_a_repository_is_listed_streamed_and_pulled(repo, tmp_path):
     assert list_safetensors("hf://org/repo") == ["hf://org/repo/m.safetensors"]
     check_same(MODEL, load("hf://org/repo/m.safetensors"))
     # One redirect for the file; all other ranges go to the store at once.
@@ -47,7 +47,7 @@ def test_stream_list_and_pull(repo, tmp_path):
     assert FileStreamer().list_files("hf://org/repo/sub") == [("hf://org/repo/sub/b c+ü.txt", 4)]
 
 
-def test_pages_of_lists(repo):
+def test_pages_of_lists_are_followed(repo):
     repo.page = 3
     repo.push("org/many", {f"{number:02d}.safetensors": b"x" * number for number in range(10)})
     found = FileStreamer().list_files("hf://org/many@main")

@@ -68,7 +68,7 @@ def test_a_list_without_an_answer_is_given_up_like_a_read(canned, use):
 
 
 @pytest.mark.parametrize("call", ["list_safetensors('s3://b/f')", "pull_files('s3://b/f', 'out')"])
-def test_interrupt_of_a_list(canned, tmp_path, call):
+def test_an_interrupt_ends_a_list(canned, tmp_path, call):
     """The server is silent until the test ends."""
     asked, over = threading.Event(), threading.Event()
 

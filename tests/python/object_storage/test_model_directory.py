@@ -93,7 +93,7 @@ def test_destinations_that_nobody_means(tmp_path, monkeypatch, dst):
 
 
 @pytest.mark.parametrize("which", ["home", "above home", "cwd", "mount", "file"])
-def test_destinations_that_belong_to_somebody(tmp_path, monkeypatch, which):
+def test_destinations_that_belong_to_others_are_refused(tmp_path, monkeypatch, which):
     """Even while they are empty."""
     target = tmp_path / "target"
     inside = target / "inside"
@@ -304,7 +304,7 @@ class TestSystem:
             ObjectStorageModel("s3://bucket/a", tmp_path / "m")
         assert len(os.listdir("/proc/self/fd")) == opened
 
-    def test_the_lock_of_another_user(self, store, tmp_path, monkeypatch):
+    def test_the_lock_of_another_user_is_passed_over(self, store, tmp_path, monkeypatch):
         (tmp_path / "m.lock").write_text("")
         real = os.open
 
@@ -360,7 +360,7 @@ def killed_before(number: int, root: Path, name: str, directory: Path) -> bool:
 
 
 @pytest.mark.parametrize("former", ["none", "complete", "unfinished"])
-def test_a_crash_anywhere(store, tmp_path, former):
+def test_a_crash_anywhere_leaves_a_whole_copy(store, tmp_path, former):
     """The former copy or the new one, never a part that is marked; what follows repairs it."""
     root = tmp_path / "cache"
     for number in range(200):

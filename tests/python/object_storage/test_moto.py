@@ -10,7 +10,7 @@ from tests.support.models import check_same, make_model, save
 pytestmark = pytest.mark.servers
 
 
-def test_stream_list_and_pull(moto, use, tmp_path):
+def test_objects_are_listed_streamed_and_pulled(moto, use, tmp_path):
     model = make_model(1)
     client = moto.client()
     client.create_bucket(Bucket="models")
@@ -32,7 +32,7 @@ def test_stream_list_and_pull(moto, use, tmp_path):
             streamer.stream_file("s3://models/none")
 
 
-def test_lists_beyond_a_page(moto, use):
+def test_lists_go_beyond_a_page(moto, use):
     client = moto.client()
     client.create_bucket(Bucket="many")
     for index in range(1005):

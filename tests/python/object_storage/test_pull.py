@@ -104,7 +104,7 @@ def test_a_pull_of_a_missing_directory_writes_nothing(storage, use, tmp_path):
     assert not (tmp_path / "out").exists() or not files_below(tmp_path / "out")
 
 
-def test_names_that_lead_out(tmp_path, monkeypatch):
+def test_names_that_lead_out_are_refused(tmp_path, monkeypatch):
     listed = ["s3://b/m/../../evil", "s3://b/m/a/../../../evil", "s3://b/m/.."]
     for path in listed:
         monkeypatch.setattr(
@@ -115,7 +115,7 @@ def test_names_that_lead_out(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_links_that_lead_out(tmp_path, monkeypatch):
+def test_links_that_lead_out_are_refused(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "link").symlink_to(tmp_path)
     monkeypatch.setattr(
@@ -127,7 +127,7 @@ def test_links_that_lead_out(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("names", [("a", "a/b/c"), ("a/b/c", "a")])
-def test_names_of_a_file_and_of_a_directory(tmp_path, monkeypatch, names):
+def test_a_name_of_a_file_and_of_a_directory_is_refused(tmp_path, monkeypatch, names):
     monkeypatch.setattr(
         "runai_model_streamer._storage.pull.list_objects",
         lambda *_: [(f"s3://b/m/{name}", 4, "") for name in names],
@@ -158,7 +158,7 @@ def test_a_local_path_is_refused(tmp_path):
 
 
 class TestObjectStorageModel:
-    def test_as_sglang_calls_it(self, source, tmp_path):
+    def test_the_calls_of_sglang_work(self, source, tmp_path):
         target = tmp_path / "cache"
         model = ObjectStorageModel(model_path=source, dst=str(target))
         assert target.is_dir()
@@ -233,7 +233,7 @@ def _pull_once(source, target, results):
     results.put("there" if there else "copied")
 
 
-def test_fork_after_pulling(source, tmp_path):
+def test_a_forked_child_pulls(source, tmp_path):
     pull_files(source, str(tmp_path / "parent"), ["*.json"])
     context = multiprocessing.get_context("fork")
     child = context.Process(target=pull_files, args=(source, str(tmp_path / "child"), ["*.json"]))

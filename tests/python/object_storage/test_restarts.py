@@ -103,7 +103,9 @@ CASES = [(operation, False) for operation in OPERATIONS] + [("stream", True), ("
 
 
 @pytest.mark.parametrize(("operation", "replaced"), CASES)
-def test_a_restart(storage, use, tmp_path, request, monkeypatch, operation, replaced):
+def test_a_restart_is_survived_or_its_versions_are_reported(
+    storage, use, tmp_path, request, monkeypatch, operation, replaced
+):
     """All of it is of one version, or the error says that there are two."""
     storage.put(NAME, BYTES)
     run, match, versions = OPERATIONS[operation]

@@ -103,7 +103,7 @@ def test_credentials_services_that_are_busy(canned, use):
     assert len(refused) == 5
 
 
-def test_credentials_that_ended_by_our_clock(canned, use):
+def test_credentials_that_ended_by_our_clock_are_used(canned, use):
     past = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 600))
     body = (
         f'{{"AccessKeyId":"ASIAEXAMPLE","SecretAccessKey":"s","Token":"t","Expiration":"{past}"}}'
@@ -148,7 +148,7 @@ class TestContentCodings:
 
 class TestWrongAddresses:
     @pytest.mark.parametrize("scheme", ["https://", ""])
-    def test_tls_to_a_plain_server(self, canned, use, scheme):
+    def test_tls_to_a_plain_server_is_named(self, canned, use, scheme):
         server = canned(serve)
         use({"AWS_ENDPOINT_URL": server.url.replace("http://", scheme)})
         with pytest.raises(StreamerError, match=r"does not speak TLS.*http://") as caught:
@@ -156,7 +156,7 @@ class TestWrongAddresses:
         assert server.url.replace("http", "https") in str(caught.value)
         assert not caught.value.attempts
 
-    def test_a_plain_request_to_a_tls_server(self, canned):
+    def test_a_plain_request_to_a_tls_server_is_named(self, canned):
         text = b"<html><h1>400</h1>The plain HTTP request was sent to HTTPS port</html>"
         canned(lambda seen: Answer(400, {}, text))
         with pytest.raises(StreamerError, match=r"plain HTTP request.*use https://"):
@@ -188,7 +188,7 @@ class TestWrongAddresses:
         assert "hidden" not in str(caught.value)
 
     @pytest.mark.parametrize("form", ["127.0.0.1:{}", "127.0.0.0/8", "other,127.0.0.1", "*"])
-    def test_no_proxy(self, canned, use, form):
+    def test_no_proxy_leaves_out_a_host(self, canned, use, form):
         server = canned(serve)
         use({"http_proxy": "http://127.0.0.1:1", "NO_PROXY": form.format(server.port)})
         assert read() == DATA
@@ -196,7 +196,7 @@ class TestWrongAddresses:
 
 @pytest.mark.parametrize("minutes", [-40, 40])
 @pytest.mark.parametrize("concurrency", [None, "1", "12"])
-def test_clocks_that_differ(canned, use, no_aborts, minutes, concurrency):
+def test_clocks_that_differ_cost_one_retry(canned, use, no_aborts, minutes, concurrency):
     """Each request that was sent with the wrong date is sent once more, and none later."""
     wrong = []
 

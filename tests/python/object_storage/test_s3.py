@@ -58,7 +58,7 @@ class TestAddresses:
         use({"AWS_ENDPOINT_URL_S3": ceph.url})
         check_same(MODEL, load(model))
 
-    def test_endpoint_of_the_profile(self, model, ceph, monkeypatch, tmp_path, use):
+    def test_the_profile_names_the_endpoint(self, model, ceph, monkeypatch, tmp_path, use):
         monkeypatch.delenv("AWS_ENDPOINT_URL")
         config = tmp_path / "config"
         config.write_text(f"[profile p]\nendpoint_url = {ceph.url}\n")
@@ -100,7 +100,7 @@ class TestAddresses:
 
 
 class TestIdentities:
-    def test_boto3_and_the_environment(self, model):
+    def test_credentials_of_the_environment_are_used(self, model):
         check_same(MODEL, load(model))
 
     def test_the_cores_own_environment(self, model, use):
@@ -120,7 +120,7 @@ class TestIdentities:
         use({"AWS_PROFILE": "work", "RUNAI_STREAMER_NO_BOTO3_SESSION": boto3})
         check_same(MODEL, load(model))
 
-    def test_given_by_the_caller(self, model, ceph, use, monkeypatch):
+    def test_credentials_of_the_caller_win(self, model, ceph, use, monkeypatch):
         monkeypatch.delenv("AWS_ENDPOINT_URL")
         use({"AWS_ACCESS_KEY_ID": "wrong", "AWS_SECRET_ACCESS_KEY": "wrong"})
         given = S3Credentials(ACCESS_KEY, SECRET_KEY, None, "us-east-1", ceph.url)
@@ -128,7 +128,7 @@ class TestIdentities:
         assert list_safetensors(model.rpartition("/")[0], given) == [model]
         assert SECRET_KEY not in repr(given)
 
-    def test_only_an_endpoint_given(self, model, ceph, monkeypatch):
+    def test_the_caller_may_name_only_an_endpoint(self, model, ceph, monkeypatch):
         monkeypatch.delenv("AWS_ENDPOINT_URL")
         check_same(MODEL, load(model, S3Credentials(endpoint=ceph.url)))
 
@@ -173,7 +173,7 @@ class TestIdentities:
         assert caught.value.code == "permission"
         assert "OTHE...0002" in str(caught.value)
 
-    def test_session_token_and_assumed_role(self, use, monkeypatch, tmp_path):
+    def test_session_tokens_and_assumed_roles_are_used(self, use, monkeypatch, tmp_path):
         with Ceph(sts=True, megabytes=256) as server:
             server.client().create_bucket(Bucket="models")
             server.client().put_object(Bucket="models", Key="k", Body=b"token")
@@ -203,7 +203,7 @@ class TestIdentities:
 
 
 class TestObjects:
-    def test_missing_object_and_bucket(self, model):
+    def test_a_missing_object_or_bucket_is_not_found(self, model):
         for path in (model + ".none", "s3://no-such-bucket-here/key"):
             with pytest.raises(FileNotFoundError) as caught:
                 load(path)
@@ -247,7 +247,7 @@ class TestObjects:
         assert sorted(found) == ["\\f", "a/b", "d?e", "deep/c"]
         assert found["a/b"].read_bytes() == b"a//b"
 
-    def test_tiny_and_empty_objects(self, s3_storage, use):
+    def test_tiny_and_empty_objects_are_read(self, s3_storage, use):
         use(s3_storage.env)
         s3_storage.put("sizes/one", b"x")
         s3_storage.put("sizes/none", b"")
@@ -266,7 +266,7 @@ class TestObjects:
             read(f"{s3_storage.uri}/sizes/one", 2)
         assert caught.value.code == "short_read"
 
-    def test_a_thousand_small_files(self, s3_storage, use):
+    def test_a_thousand_small_files_are_listed_and_read(self, s3_storage, use):
         use(s3_storage.env)
         names = [f"many/{index:04}" for index in range(1005)]
         for name in names:
@@ -301,7 +301,7 @@ class TestObjects:
             assert len(streamer.list_files(directory, allow_patterns=[key + "/*.txt"])) == 1
             assert len(streamer.list_files(directory, ignore_patterns=["*.safetensors"])) == 1
 
-    def test_one_request_for_a_small_header(self, model, use, tmp_path):
+    def test_a_small_header_takes_one_request(self, model, use, tmp_path):
         use({"RUNAI_STREAMER_TRACE_FILE": str(tmp_path / "trace")})
         with SafetensorsStreamer() as streamer:
             streamer.open_files([model])
@@ -319,13 +319,13 @@ class TestObjects:
         assert caught.value.code == "changed"
         assert caught.value.http_status == 412
 
-    def test_mixed_with_files(self, model, tmp_path):
+    def test_files_may_not_be_mixed_in(self, model, tmp_path):
         (tmp_path / "a.safetensors").write_bytes(BYTES)
         with pytest.raises(ValueError, match="mixed"), SafetensorsStreamer() as streamer:
             streamer.stream_files([model, str(tmp_path / "a.safetensors")])
 
 
-def test_killed_in_mid_stream(use):
+def test_a_server_that_is_killed_is_an_error(use):
     with Ceph(megabytes=512) as server:
         client = server.client()
         client.create_bucket(Bucket="models")

@@ -105,7 +105,7 @@ class TestRefusals:
 
 
 class TestTokens:
-    def test_refreshed_once_when_expired(self, canned, use, tmp_path):
+    def test_expired_tokens_are_refreshed_once(self, canned, use, tmp_path):
         """Boto3 reads the shared file anew after the server refused what it held."""
         credentials = tmp_path / "credentials"
 
@@ -193,7 +193,7 @@ class TestRegions:
         canned(handler)
         assert list_safetensors("s3://bucket/f") == ["s3://bucket/f/m.safetensors"]
 
-    def test_in_the_body(self, canned):
+    def test_the_region_in_the_body_is_used(self, canned):
         def handler(seen):
             if region_of(seen) != "r2":
                 return error(400, "AuthorizationHeaderMalformed", "<Region>r2</Region>")

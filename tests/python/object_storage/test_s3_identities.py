@@ -251,7 +251,7 @@ class TestChain:
             read()
 
 
-def test_single_sign_on_by_boto3(use, tmp_path, monkeypatch):
+def test_boto3_exchanges_tokens_of_single_sign_on(use, tmp_path, monkeypatch):
     """The token of `aws sso login`, exchanged for keys of a role."""
     from botocore.credentials import SSOProvider
 

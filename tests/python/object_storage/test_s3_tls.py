@@ -47,7 +47,7 @@ def test_a_bundle_of_either_variable_verifies_the_server(model, ceph, authority,
     check_same(MODEL, load(model))
 
 
-def test_ca_bundle_of_the_profile(model, ceph, authority, use, tmp_path):
+def test_the_profile_names_the_ca_bundle(model, ceph, authority, use, tmp_path):
     config = tmp_path / "config"
     config.write_text(f"[default]\nca_bundle = {authority.ca}\n")
     use({"AWS_ENDPOINT_URL": ceph.tls_url, "AWS_CONFIG_FILE": str(config)})
@@ -75,7 +75,7 @@ def test_an_unknown_authority_fails_each_operation(model, ceph, use, tmp_path, o
     assert caught.value.code == "network"
 
 
-def test_a_missing_bundle(model, use):
+def test_a_missing_bundle_is_named(model, use):
     use({"AWS_CA_BUNDLE": "/no/such/file.pem"})
     with pytest.raises(ValueError, match="AWS_CA_BUNDLE"):
         load(model)

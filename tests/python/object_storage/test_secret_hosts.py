@@ -124,7 +124,7 @@ def test_a_host_that_looks_like_the_own_one(world, every_secret, use, host, secr
         ("other.blob.core.windows.net", "SECRETidentity", "SECRETidentity"),
     ],
 )
-def test_hosts_of_azure(world, every_secret, use, host, with_sas, without):
+def test_hosts_of_azure_get_only_their_secrets(world, every_secret, use, host, with_sas, without):
     """A signature is for its account; the token of an identity is for every account."""
     for secret, expected in ({"AZURE_STORAGE_SAS_TOKEN": SAS}, with_sas), ({}, without):
         use({"AZURE_STORAGE_SAS_TOKEN": "", **secret})
@@ -175,7 +175,7 @@ def test_where_the_hub_sends_its_readers(world, every_secret, location):
         "http://2130706433/keys",
     ],
 )
-def test_the_token_of_a_container(plain_world, use, uri):
+def test_the_token_of_a_container_stays_on_allowed_hosts(plain_world, use, uri):
     use({"AWS_CONTAINER_CREDENTIALS_FULL_URI": uri, "RUNAI_STREAMER_NO_BOTO3_SESSION": "1"})
     use({"AWS_CONTAINER_AUTHORIZATION_TOKEN": "SECRETpod"})
     with pytest.raises(StreamerError, match="a host that is not allowed"):
@@ -195,7 +195,7 @@ def test_a_region_is_a_label(world, use, region):
     assert not world.seen
 
 
-def test_a_region_that_a_server_names(world, use):
+def test_a_region_of_a_server_does_not_lead_elsewhere(world, use):
     use({"AWS_ACCESS_KEY_ID": "SECRETaccess", "AWS_SECRET_ACCESS_KEY": "SECRETkey"})
     with Canned(lambda seen: Answer(301, {"x-amz-bucket-region": "evil.test#"})) as server:
         use({"AWS_ENDPOINT_URL": server.url})
@@ -205,7 +205,7 @@ def test_a_region_that_a_server_names(world, use):
 
 
 @pytest.mark.parametrize("zone", ["evil.test#", "evil.test?", "evil.test:443#", "evil.test%23"])
-def test_a_zone_of_a_directory_bucket(world, use, zone):
+def test_a_zone_of_a_bucket_does_not_lead_elsewhere(world, use, zone):
     given = S3Credentials("SECRETaccess", "SECRETkey", "SECRETsession", region_name="us-east-1")
     ask(f"s3://models--{zone}--x-s3/m", given)
     assert set(world.tunnels) == {"CONNECT s3.us-east-1.amazonaws.com:443 HTTP/1.1"}

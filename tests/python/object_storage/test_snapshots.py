@@ -257,7 +257,9 @@ class TestContentThatNothingPins:
             read(size=self.SIZE)
 
     @pytest.mark.servers
-    def test_two_files_of_one_second_on_a_real_server(self, nginx, www, directory, use, no_aborts):
+    def test_two_files_of_one_second_are_told_apart_on_a_real_server(
+        self, nginx, www, directory, use, no_aborts
+    ):
         """nginx makes ETags of the second and the size. The limit keeps most of the file unread
         until somebody takes its tensors."""
         use({**ONE_BY_ONE, "RUNAI_STREAMER_MEMORY_LIMIT": str(8 << 20)})

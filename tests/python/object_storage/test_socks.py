@@ -113,7 +113,7 @@ def test_hosts_that_need_no_resolver(through, scheme, host):
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
-def test_ipv6_addresses(through, scheme):
+def test_ipv6_addresses_reach_the_proxy(through, scheme):
     with Canned(serve) as server, SocksProxy({"fd00::7": server.port}) as proxy:
         through(f"{scheme}://{proxy.address}", "http://[fd00::7]:9000", once=False)
         assert read() == DATA

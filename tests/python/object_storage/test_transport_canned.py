@@ -83,7 +83,7 @@ class TestOddServers:
         assert read() == DATA
         assert all(seen.headers.get("if-match") == '"1"' for seen in server.seen[1:])
 
-    def test_less_than_asked_for(self, canned):
+    def test_missing_bytes_are_requested_again(self, canned):
         """A server may send less at a time; what is missing is asked for again."""
 
         def handler(seen):
@@ -236,7 +236,7 @@ class TestTransport:
             assert S3_ENV["AWS_SECRET_ACCESS_KEY"] not in line
             assert "Signature" not in line
 
-    def test_trace_of_a_retry(self, canned, use, tmp_path):
+    def test_a_trace_shows_a_retry(self, canned, use, tmp_path):
         def handler(seen):
             return serve(seen) if len(server.seen) > 1 else error(503, "SlowDown")
 
@@ -247,7 +247,7 @@ class TestTransport:
         assert re.search(r"status=503 .* connection=\d+\(new\) retry=0 request_id=ID42", first)
         assert re.search(r"status=206 .* connection=\d+ retry=1 request_id=-", second)
 
-    def test_trace_into_the_working_directory(self, canned, use, tmp_path, monkeypatch):
+    def test_a_trace_goes_to_the_working_directory(self, canned, use, tmp_path, monkeypatch):
         canned(serve)
         monkeypatch.chdir(tmp_path)
         use({"RUNAI_STREAMER_S3_TRACE": "1"})
@@ -308,7 +308,7 @@ class TestTransport:
                 read()
             assert caught.value.code == "network"
 
-    def test_tls_to_a_proxy_and_through_its_tunnel(self, use, authority):
+    def test_tls_runs_to_a_proxy_and_through_its_tunnel(self, use, authority):
         """With a name and a password for the proxy, which the server does not see."""
         name, data = "s3.store.invalid", os.urandom(24 << 20)
         certificate = authority.issue("tunnelled", [name], [])
@@ -415,7 +415,7 @@ class TestTransport:
                 assert (tmp_path / "m.safetensors").read_bytes() == DATA
             assert gate.arrivals > 2
 
-    def test_refused_for_a_while(self, canned, use, no_aborts):
+    def test_a_server_that_is_away_for_a_while_is_retried(self, canned, use, no_aborts):
         """The server goes away for the time of a restart, with its connections."""
         data = save(make_model(24))
 

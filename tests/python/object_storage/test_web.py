@@ -249,7 +249,7 @@ def test_password_in_an_address_is_refused_and_not_repeated():
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirect_to_another_host(use, status):
+def test_a_redirect_to_another_host_gets_no_secret(use, status):
     """Every range goes to the new place at once, and it does not learn who asks."""
     use({"RUNAI_STREAMER_HTTP_AUTHORIZATION": "Bearer secret"})
     model = make_model(20)
@@ -267,7 +267,7 @@ def test_redirect_to_another_host(use, status):
             assert len(store.seen) > 3
 
 
-def test_redirect_on_the_same_host(use):
+def test_a_redirect_on_the_same_host_keeps_the_secret(use):
     use({"RUNAI_STREAMER_HTTP_AUTHORIZATION": "Bearer secret"})
     steps = {"/a/m": "b", "/a/b": "/c/d", "/c/d": "../c/e"}
 
@@ -413,7 +413,7 @@ def plain_server(tmp_path):
     thread.join()
 
 
-def test_server_without_ranges(plain_server, tmp_path, use):
+def test_a_server_without_ranges_is_read_as_a_whole(plain_server, tmp_path, use):
     model = make_model(12)
     (tmp_path / "m.safetensors").write_bytes(save(model))
     (tmp_path / "sub").mkdir()

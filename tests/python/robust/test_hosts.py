@@ -76,7 +76,7 @@ def run(code: str, *arguments: str, env: dict[str, str] | None = None, **options
 
 
 @pytest.mark.parametrize("first", ["torch", "runai_model_streamer"])
-def test_import_before_and_after_torch(files: list[str], first: str) -> None:
+def test_the_order_of_imports_does_not_matter(files: list[str], first: str) -> None:
     assert run(f"import {first}\nimport torch\n" + LOAD, *files) == "200"
 
 
@@ -104,7 +104,7 @@ def test_no_file_descriptors_is_an_error_that_says_so(files: list[str]) -> None:
 
 
 @pytest.mark.servers
-def test_jemalloc_in_the_place_of_malloc(files: list[str]) -> None:
+def test_jemalloc_may_replace_malloc(files: list[str]) -> None:
     with available("jemalloc"):
         root = debian.unpack("jemalloc", "libjemalloc2")
     library = next(root.glob("**/libjemalloc.so.2"))
@@ -137,7 +137,7 @@ assert ssl.create_default_context().get_ca_certs is not None
     assert run(before + code + LOAD, *addresses, env=env) == "200"
 
 
-def test_threads_of_asyncio(files: list[str]) -> None:
+def test_threads_of_asyncio_load_at_once(files: list[str]) -> None:
     def load(part: list[str]) -> int:
         with SafetensorsStreamer() as streamer:
             streamer.stream_files(part)
@@ -149,7 +149,7 @@ def test_threads_of_asyncio(files: list[str]) -> None:
     assert asyncio.run(load_all()) == [50] * 4
 
 
-def test_a_load_under_gevent(files: list[str]) -> None:
+def test_gevent_runs_a_load(files: list[str]) -> None:
     pytest.importorskip("gevent")
     assert run("from gevent import monkey; monkey.patch_all()\n" + LOAD, *files) == "200"
 
@@ -178,7 +178,7 @@ print(os.read(read, 100).decode())
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8"])
-def test_no_home_and_a_plain_locale(files: list[str], locale: str) -> None:
+def test_a_load_needs_no_home_and_no_locale(files: list[str], locale: str) -> None:
     env = bare_environment(LC_ALL=locale, LANG=locale)
     assert "HOME" not in env
     assert run(LOAD, *files, env=env, cwd="/") == "200"
@@ -191,7 +191,7 @@ def test_names_that_are_not_ascii_under_the_plain_locale(files: list[str], tmp_p
 
 
 @pytest.mark.needs("another user")
-def test_a_load_as_the_user_nobody(files: list[str]) -> None:
+def test_the_user_nobody_can_load(files: list[str]) -> None:
     code = "import os, torch; os.setgid(65534); os.setuid(65534); os.chdir('/')\n"
     assert run(code + LOAD, *files, env=bare_environment(LC_ALL="C")) == "200"
 
