@@ -100,6 +100,7 @@ OPTIONAL = {
 # first, and a module of Python whose name depends on the version.
 BY_NAME = {"", "_torch", "_interpreter"}
 BY_NAME_CALL = "importlib.import_module()"
+BY_NAME_FUNCTIONS = ("import_module", "__import__")
 
 
 @dataclass(frozen=True)
@@ -117,26 +118,32 @@ def room_of(path: str) -> str | None:
     return max(found, key=len, default=None)
 
 
-INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">]+)[">]', re.MULTILINE)
 
 
 def includes(cpp: Path, file: Path) -> Iterator[Arrow]:
-    """The includes of a file with quotes; `target` is the file that is meant, below cpp/."""
+    """The includes of files below cpp/; `target` is the file that is meant, "?" before a file with
+    quotes that is not there."""
     text = file.read_text()
     for found in INCLUDE.finditer(text):
         line = text.count("\n", 0, found.start()) + 1
-        for base in (file.parent, cpp / "include", cpp / "src", cpp):
-            meant = (base / found[1]).resolve()
+        bases = [cpp / "include", cpp / "src", cpp]
+        if found[1] == '"':
+            bases.insert(0, file.parent)
+        for base in bases:
+            meant = (base / found[2]).resolve()
             if meant.is_file() and meant.is_relative_to(cpp):
                 yield Arrow(file, line, str(meant.relative_to(cpp)))
                 break
         else:
-            yield Arrow(file, line, f"?{found[1]}")
+            if found[1] == '"':
+                yield Arrow(file, line, f"?{found[2]}")
 
 
 def check_cpp(root: Path) -> Iterator[str]:
     cpp = (root / "cpp").resolve()
     unused = {str(file.relative_to(cpp)) for file in (cpp / "src").rglob("*.h")}
+    graph: dict[str, set[str]] = {}
     for file in sorted([*cpp.rglob("*.h"), *cpp.rglob("*.cc")]):
         here = str(file.relative_to(cpp))
         room = room_of(here)
@@ -148,10 +155,13 @@ def check_cpp(root: Path) -> Iterator[str]:
                 yield f"cpp/{here}: includes {arrow.target[1:]}, which is not there"
                 continue
             unused.discard(arrow.target)
+            graph.setdefault(here, set()).add(arrow.target)
             target = room_of(arrow.target)
             if target not in ROOMS[room] | {room, "include"}:
                 yield f"cpp/{here}: {room} may not include {arrow.target}"
     yield from (f"cpp/{header}: nothing includes it" for header in sorted(unused))
+    for circle in circles(graph):
+        yield f"cpp: these include each other: {', '.join(circle)}"
 
 
 def circles(graph: Mapping[str, Iterable[str]]) -> Iterator[list[str]]:
@@ -195,7 +205,7 @@ class Import:
 
 def imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[Import]:
     """Every import of a module, also those in functions and for type checkers. A call of
-    importlib.import_module() is one of BY_NAME_CALL."""
+    importlib.import_module() or __import__() is one of BY_NAME_CALL."""
 
     def visit(node: ast.AST, in_function: bool) -> Iterator[Import]:
         if isinstance(node, ast.Import):
@@ -209,7 +219,7 @@ def imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[Import]
                 base = ".".join(filter(None, [*parts, base]))
             for alias in node.names:
                 yield Import(f"{base}.{alias.name}", node.lineno, in_function)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(BY_NAME_FUNCTIONS):
             yield Import(BY_NAME_CALL, node.lineno, in_function)
         inside = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         for child in ast.iter_child_nodes(node):

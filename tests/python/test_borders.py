@@ -82,6 +82,18 @@ def test_an_include_of_its_own_directory_by_name_counts(tree: Path) -> None:
     assert "may not include src/destination/cuda/own.h" in found
 
 
+def test_an_include_with_angle_brackets_counts(tree: Path) -> None:
+    (tree / "cpp/src/base/bad.cc").write_text("#include <engine/own.h>\n#include <vector>\n")
+    assert check(tree) == ["cpp/src/base/bad.cc: src/base may not include src/engine/own.h"]
+
+
+def test_headers_that_include_each_other_are_found(tree: Path) -> None:
+    base = tree / "cpp/src/base"
+    (base / "one.h").write_text('#include "base/two.h"\n')
+    (base / "two.h").write_text('#include "base/one.h"\n')
+    assert check(tree) == ["cpp: these include each other: src/base/one.h, src/base/two.h"]
+
+
 def test_a_header_that_nothing_includes_is_found(tree: Path) -> None:
     (tree / "cpp/src/base/old.h").write_text("#pragma once\n")
     assert check(tree) == ["cpp/src/base/old.h: nothing includes it"]
@@ -124,9 +136,10 @@ def test_a_circle_in_one_layer_is_found(tree: Path) -> None:
     assert any("these import each other: _storage.one, _storage.two" in text for text in found)
 
 
-def test_an_import_by_name_is_found(tree: Path) -> None:
+@pytest.mark.parametrize("call", ["importlib.import_module(name)", "__import__(name)"])
+def test_an_import_by_name_is_found(tree: Path, call: str) -> None:
     file = tree / PACKAGE / "_stats.py"
-    file.write_text("import importlib\n\n\ndef f(name):\n    importlib.import_module(name)\n")
+    file.write_text(f"import importlib\n\n\ndef f(name):\n    {call}\n")
     assert any("_stats: imports by name: " in text for text in check(tree))
 
 
