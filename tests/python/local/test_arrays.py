@@ -185,22 +185,47 @@ def test_memory_lives_as_long_as_what_was_made_of_it(tmp_path: Path) -> None:
     gc.collect()
 
 
-@pytest.mark.parametrize("stream_files", [by_numpy.stream_files, by_dlpack.stream_files])
-def test_selection_errors_and_early_ends(tmp_path: Path, stream_files: Callable[..., Any]) -> None:
-    paths = [write(tmp_path / f"{dtype}.safetensors", [dtype]) for dtype in ("F32", "I64")]
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    return [write(tmp_path / f"{dtype}.safetensors", [dtype]) for dtype in ("F32", "I64")]
+
+
+EACH_WAY = pytest.mark.parametrize("stream_files", [by_numpy.stream_files, by_dlpack.stream_files])
+
+
+@EACH_WAY
+def test_names_and_patterns_select_tensors(
+    paths: list[Path], stream_files: Callable[..., Any]
+) -> None:
     assert [n for n, _ in stream_files(paths, None, ["*.1", "F32.0"])] == [
         name for path in paths for name, _ in loaded(path) if name in ("F32.1", "I64.1", "F32.0")
     ]
     assert list(stream_files([])) == []
+
+
+@EACH_WAY
+def test_wrong_paths_are_errors_at_once(
+    paths: list[Path], tmp_path: Path, stream_files: Callable[..., Any]
+) -> None:
     with pytest.raises(StreamerError, match=r"errno 2"):
         stream_files([tmp_path / "none"])
     with pytest.raises(StreamerError, match="takes a list of paths"):
         stream_files(str(paths[0]))
+
+
+@EACH_WAY
+def test_an_iterator_may_end_early(paths: list[Path], stream_files: Callable[..., Any]) -> None:
     stream = stream_files(paths)
     next(stream)
     stream.close()
     assert list(stream) == []
     stream_files(paths)  # dropped without a step
+
+
+@EACH_WAY
+def test_a_dtype_that_nothing_has_is_refused(
+    tmp_path: Path, stream_files: Callable[..., Any]
+) -> None:
     header = {"a": {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}}
     odd = models.write(tmp_path / "odd.safetensors", header, b"abc")
     with pytest.raises(StreamerUnsupportedError, match=r"has no F6_E2M3, the dtype of tensor 'a'"):

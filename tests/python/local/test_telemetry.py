@@ -1,4 +1,4 @@
-"""Where the time of a load goes, and what OpenTelemetry hears of it."""
+"""The phases of a load, and its spans and metrics of OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -81,11 +81,16 @@ def test_phases_add_up_to_the_load(path: Path, tmp_path: Path, verify) -> None:
     assert streamer.stats().phases == phases
 
 
-def test_spans_and_metrics(path: Path, spans, values) -> None:
+@pytest.fixture
+def phases(path: Path) -> dict[str, float]:
+    """Of a load that has ended."""
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([path])
         list(streamer.get_tensors())
-        phases = streamer.stats().phases
+        return streamer.stats().phases
+
+
+def test_a_load_is_a_span_with_two_children(spans, phases) -> None:
     found = {span.name: span for span in spans()}
     assert set(found) == {"model_streamer.load", "model_streamer.open", "model_streamer.stream"}
     load = found["model_streamer.load"]
@@ -97,13 +102,16 @@ def test_spans_and_metrics(path: Path, spans, values) -> None:
     assert load.attributes["model_streamer.bytes"] == 3 << 20
     assert load.attributes["model_streamer.source"] == "file"
     assert load.end_time - load.start_time == pytest.approx(sum(phases.values()) * 1e9, rel=1e-6)
-    told = values()
-    assert told["model_streamer.bytes"] == 3 << 20
-    assert told["model_streamer.retries"] == 0
-    assert told["model_streamer.load.duration"] == pytest.approx(sum(phases.values()))
 
 
-def test_a_load_that_fails(path: Path, spans) -> None:
+def test_a_load_adds_to_the_metrics(values, phases) -> None:
+    found = values()
+    assert found["model_streamer.bytes"] == 3 << 20
+    assert found["model_streamer.retries"] == 0
+    assert found["model_streamer.load.duration"] == pytest.approx(sum(phases.values()))
+
+
+def test_a_load_that_fails_is_a_failed_span(path: Path, spans) -> None:
     with SafetensorsStreamer() as streamer:
         streamer.stream_files([path], verify={path.name: "0" * 64})
         with pytest.raises(StreamerError):

@@ -30,13 +30,20 @@ def repo(hub, use):
     return hub
 
 
-def test_a_repository_is_listed_streamed_and_pulled(repo, tmp_path):
+def test_a_repository_is_listed(repo):
     assert list_safetensors("hf://org/repo") == ["hf://org/repo/m.safetensors"]
+    assert FileStreamer().list_files("hf://org/repo/sub") == [("hf://org/repo/sub/b c+ü.txt", 4)]
+
+
+def test_a_file_is_streamed_after_one_redirect(repo):
     check_same(MODEL, load("hf://org/repo/m.safetensors"))
     # One redirect for the file; all other ranges go to the store at once.
     asked = [seen for seen in repo.seen if "/resolve/" in seen.path]
     assert len(asked) == 1
     assert len(repo.store.seen) >= 3
+
+
+def test_a_repository_is_pulled(repo, tmp_path):
     pull_files("hf://org/repo/", str(tmp_path / "p"), None, ["*.safetensors"])
     assert (tmp_path / "p/config.json").read_bytes() == b"{}"
     assert (tmp_path / "p/sub/b c+ü.txt").read_bytes() == b"text"
@@ -44,7 +51,6 @@ def test_a_repository_is_listed_streamed_and_pulled(repo, tmp_path):
     with ObjectStorageModel("hf://org/repo", str(tmp_path / "o")) as model:
         model.pull_files()
     assert (tmp_path / "o/m.safetensors").read_bytes() == DATA
-    assert FileStreamer().list_files("hf://org/repo/sub") == [("hf://org/repo/sub/b c+ü.txt", 4)]
 
 
 def test_pages_of_lists_are_followed(repo):
@@ -250,7 +256,7 @@ def test_a_hub_that_is_out_of_reach_leaves_the_cache(repo, use, cache):
 
 
 def test_a_list_and_what_is_pulled_by_it_are_of_one_commit(repo, tmp_path, monkeypatch):
-    """Also where a push comes between them, and between two pulls of one model."""
+    """Also if a push comes between them, and between two pulls of one model."""
     first = repo.commits["org/repo", "main"]
     answer = repo.handler
 

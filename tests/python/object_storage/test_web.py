@@ -413,16 +413,28 @@ def plain_server(tmp_path):
     thread.join()
 
 
-def test_a_server_without_ranges_is_read_as_a_whole(plain_server, tmp_path, use):
+@pytest.fixture
+def stored(plain_server, tmp_path):
+    """A model on that server."""
     model = make_model(12)
     (tmp_path / "m.safetensors").write_bytes(save(model))
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "config.json").write_bytes(b"{}")
-    check_same(model, load(f"{plain_server}/m.safetensors"))
-    # Its page of the directory is HTML.
+    return model
+
+
+def test_a_server_without_ranges_is_read_as_a_whole(plain_server, stored):
+    check_same(stored, load(f"{plain_server}/m.safetensors"))
+
+
+def test_the_page_of_a_directory_is_a_list(plain_server, stored, tmp_path):
+    # The page is HTML.
     assert list_safetensors(plain_server) == [f"{plain_server}/m.safetensors"]
     pull_files(plain_server, str(tmp_path / "pulled"), ["*.json"])
     assert (tmp_path / "pulled/sub/config.json").read_bytes() == b"{}"
+
+
+def test_a_file_over_the_limit_of_whole_reads_is_an_error(plain_server, stored, use):
     use({"RUNAI_STREAMER_HTTP_WHOLE_READ_LIMIT": str(8 << 20)})
     with pytest.raises(StreamerError, match="Range") as caught:
         load(f"{plain_server}/m.safetensors")
