@@ -1,4 +1,4 @@
-// Memory of the engine as Python sees it.
+// Memory of the engine as a Python object.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -124,7 +124,7 @@ class TensorFactory {
   };
 
   const Type& find(const py::object& name) {
-    if (last_ == nullptr || !name.is(last_name_)) {  // neighbours often have the same
+    if (last_ == nullptr || !name.is(last_name_)) {  // consecutive tensors often have the same
       const auto found = types_.find(name.cast<std::string>());
       if (found == types_.end()) throw py::key_error(name.cast<std::string>());
       last_ = &found->second;

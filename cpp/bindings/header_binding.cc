@@ -1,4 +1,4 @@
-// Headers of safetensors files as the objects that Python works with.
+// Headers of safetensors files as Python objects.
 #include <pybind11/pybind11.h>
 
 #include <array>
@@ -45,8 +45,8 @@ class Maker {
     if (*last_shape_) return *last_shape_;
     py::tuple made(shape.size());
     for (std::size_t i = 0; i < shape.size(); ++i) made[i] = py::int_(shape[i]);
-    // The collector need not look at numbers, again and again while many tensors are made. The
-    // empty tuple belongs to the interpreter.
+    // Numbers need no garbage collection, which runs often while many tensors are made. The empty
+    // tuple belongs to the interpreter.
     if (!shape.empty()) PyObject_GC_UnTrack(made.ptr());
     return *last_shape_ = std::move(made);
   }
@@ -57,7 +57,7 @@ class Maker {
   std::span<const std::uint64_t> last_;
 };
 
-// The header of a file, in the objects that Python works with.
+// The header of a file as Python objects.
 struct PyHeader {
   std::uint64_t data_offset;
   py::list tensors;

@@ -69,7 +69,7 @@ WithoutGil::~WithoutGil() {
 }
 
 WithGil::WithGil() {
-  // A thread that Python knows is within a call of it, which the interpreter waits for or stops.
+  // A thread that has a Python thread state is in a call that the interpreter waits for or stops.
   const bool known = PyGILState_GetThisThreadState() != nullptr;
   ++entering;
   if (!known && about_to_end) {

@@ -1,4 +1,4 @@
-// The interpreter as threads see it that may outlive it.
+// Access to the interpreter for threads that may outlive it.
 //
 // When the interpreter ends, a thread that wants the GIL does not get it any more: up to Python
 // 3.13 CPython ends the thread (pthread_exit), which unwinds its stack without the GIL, and aborts

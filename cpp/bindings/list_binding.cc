@@ -18,7 +18,7 @@ namespace py = pybind11;
 namespace streamer::python {
 namespace {
 
-// Names of objects are bytes from outside: those that are not UTF-8 are as the names of files.
+// Names of objects may not be UTF-8. Then they become text as the names of files do.
 py::str to_text(const std::string& name) {
   auto text = py::reinterpret_steal<py::str>(
       PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()), "surrogateescape"));
@@ -28,7 +28,7 @@ py::str to_text(const std::string& name) {
 
 using Source = std::map<std::string, std::string>;
 
-// The result of `operation`, which may wait, with options that obey interrupts and tell of retries.
+// The result of `operation`, which may wait, with options that obey interrupts and report retries.
 template <typename Operation>
 auto run(const py::object& credentials, const Source& source, const py::object& retried,
          Operation operation) {
@@ -108,7 +108,7 @@ void bind_list(py::module_& module) {
              py::arg("retried") = py::none());
   module.def("list_digests", &list_digests, py::arg("prefix"), py::arg("recursive") = true,
              py::arg("credentials") = py::none(), py::arg("source") = Source(),
-             "The SHA-256 of the objects of which the list tells it, by path (hf://).");
+             "The SHA-256 of the objects, by path, if the list contains it (hf://).");
   module.def("find_access", &find_access_of, py::arg("path"), py::arg("credentials") = py::none(),
              py::arg("source") = Source(),
              "The way to the object or directory at `path`: see streamer::Access.");
@@ -145,7 +145,7 @@ void bind_list(py::module_& module) {
       [](const std::string& path, const std::string& version) {
         return to_text(at_version(path, version));
       },
-      py::arg("path"), py::arg("version"), "The directory at the version that its list told.");
+      py::arg("path"), py::arg("version"), "The directory at the version that its list returned.");
   module.def(
       "object_key",
       [](const py::str& path) {

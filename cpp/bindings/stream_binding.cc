@@ -33,7 +33,7 @@ py::object exception_or_none(const Status& status) {
   return status.ok() ? py::object(py::none()) : to_exception(status);
 }
 
-// streamer::OpenedFile as Python sees it.
+// streamer::OpenedFile for Python.
 struct PyOpenedFile {
   std::uint64_t size;
   std::string version;
@@ -41,7 +41,7 @@ struct PyOpenedFile {
   py::object error;
 };
 
-// streamer::Ready as Python sees it.
+// streamer::Ready for Python.
 struct PyReady {
   std::uint64_t submission;
   std::size_t entry;
@@ -105,7 +105,8 @@ FileRanges make_file_ranges(std::uint32_t file, const std::vector<std::uint64_t>
   return made;
 }
 
-// Gives everything that becomes ready to `on_ready`; None, or the exception that ended this early.
+// Passes everything that becomes ready to `on_ready`. Returns None, or the exception that ended
+// this early.
 py::object hand_out(Stream* stream, const py::object& on_ready) {
   try {
     for (;;) {
@@ -113,7 +114,7 @@ py::object hand_out(Stream* stream, const py::object& on_ready) {
         const WithoutGil released;
         return stream->next();
       }();
-      if (!batch) return to_exception(batch.status());
+      if (!batch.ok()) return to_exception(batch.status());
       if (!batch->ready.empty()) call_python(on_ready, to_python(&*batch));
       if (batch->finished) return py::none();
     }
@@ -129,7 +130,7 @@ class Callbacks {
  public:
   std::thread thread;
 
-  // The thread is done with Python.
+  // The thread no longer uses Python.
   void end() EXCLUDES(mutex_) {
     const MutexLock lock(mutex_);
     ended_ = true;
@@ -258,7 +259,7 @@ class PyStream {
   // Raises if the file was changed since it was opened, or the streamer is closed.
   void check(std::uint32_t file) { raise_if_failed(get()->unchanged(file)); }
 
-  // check() of one file, to be called for each tensor: it costs little more than its system call.
+  // check() of one file, for each tensor: it costs little more than its system call.
   static py::object checker(const py::object& stream, std::uint32_t file) {
     static PyMethodDef definition{"check", &PyStream::call_check, METH_NOARGS, nullptr};
     const py::capsule self(new Check{stream, &stream.cast<PyStream&>(), file},

@@ -9,8 +9,7 @@ namespace py = pybind11;
 namespace streamer::python {
 namespace {
 
-// A model has hundreds of thousands of them. Numbers that are objects of Python would take 32 bytes
-// each.
+// A model has hundreds of thousands of them. A number as a Python object would take 32 bytes.
 struct TensorDescription {
   PyObject ob_base;
   PyObject* name;
@@ -111,8 +110,9 @@ py::object describe_tensor(const py::type& type, py::str name, py::object shape,
   description->dtype = dtype.release().ptr();
   description->start = start;
   description->end = end;
-  // The garbage collector need not look at objects that hold only text and numbers: it would, again
-  // and again while many tensors are made. Instances of a class of Python are tracked at first.
+  // Objects that hold only text and numbers need no garbage collection. Tracking them would cost
+  // time in each collection while many tensors are made. Instances of a class of Python are tracked
+  // at first.
   if (PyObject_IS_GC(made.ptr())) PyObject_GC_UnTrack(made.ptr());
   return made;
 }

@@ -22,15 +22,15 @@ RUNAI_FILE_STREAMER_API const char* runai_file_streamer_version(void);
 /* Returns 0 if the call that waits should go on, else another number. */
 typedef int (*RunaiFileStreamerInterruptCallback)(void* user);
 
-/* Since node 1.3: has `interrupted` asked some times a second while a request, a response or a list
- * of this streamer waits, with `user`. If its answer is not 0, that call returns INTERRUPTED within
- * a second: nothing was requested, no response was taken, nothing was listed. The streamer goes on:
- * reads in flight too, and their responses can be taken later.
+/* Since node 1.3: calls `interrupted` with `user` several times a second while a request, a
+ * response or a list of this streamer waits. If it returns another number than 0, that call returns
+ * INTERRUPTED within a second: nothing was requested, no response was taken, nothing was listed.
+ * The streamer and its reads in flight continue, and their responses can be taken later.
  *
  * The callback runs in the thread of the call that waits, so in two threads at once if two calls
- * wait. A wait of less than a tenth of a second may end before the callback is asked. It must not
- * call functions with the same streamer, nor leave by longjmp(); a C++ exception counts as an
- * answer that is not 0. Null: nothing is asked. May be called at any time, by any thread. `user`
+ * wait. A wait of less than a tenth of a second may end before the callback is called. It must not
+ * call functions with the same streamer, nor leave by longjmp(). A C++ exception counts as another
+ * number than 0. Null: nothing is called. May be called at any time, by any thread. `user`
  * must be valid until the callback was replaced, and every call that waited then has returned. */
 RUNAI_FILE_STREAMER_API int runai_file_streamer_set_interrupt(
     void* streamer, RunaiFileStreamerInterruptCallback interrupted, void* user);

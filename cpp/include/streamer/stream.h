@@ -24,24 +24,25 @@
 
 namespace streamer {
 
-// One load. Thread-safe, but for next(): one thread at a time may be in it, while others open
-// files, submit, read or cancel. If the system has no memory for a call, it returns kOutOfMemory,
-// or throws std::bad_alloc if there is not enough for a status; next() then ends the stream.
+// One load. Thread-safe, except that one thread at a time may call next(). Other threads may open
+// files, submit, read or cancel meanwhile. If the system has no memory for a call, it returns
+// kOutOfMemory, or throws std::bad_alloc if there is not enough for a status; next() then ends the
+// stream.
 class STREAMER_EXPORT Stream {
  public:
   // kInvalid if an option is out of its range.
   static Result<std::unique_ptr<Stream>> create(Options options);
-  // Cancels the reads in flight, detaches views, and joins the workers. One that the storage does
-  // not let go (a read of a file server that hangs) is waited for only while it writes to a
-  // destination without FileRanges::keep; else it is left behind after half a second, with the
-  // memory that it writes to, and ends when the storage responds.
+  // Cancels the reads in flight, detaches views, and joins the workers. If the storage blocks a
+  // worker (a file server hangs), waits for it only while it writes to a destination without
+  // FileRanges::keep. Otherwise leaves it behind after half a second, with the memory that it
+  // writes to; it ends when the storage responds.
   ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
   // Opens `paths` concurrently and reads up to `prefix_bytes` from the start of each. A file that
-  // can't be opened says so in its own status. `versions` are those of ListedObject, one for each
-  // path, or empty: a path that is at another version by now is kChanged.
+  // can't be opened has an error as its OpenedFile::status. `versions` are those of ListedObject,
+  // one for each path, or empty: a path that is at another version by now is kChanged.
   Result<std::vector<OpenedFile>> open(const std::vector<std::string>& paths,
                                        std::uint64_t prefix_bytes = 0,
                                        const std::vector<std::string>& versions = {});
@@ -63,24 +64,23 @@ class STREAMER_EXPORT Stream {
   // Adds work. Returns its number: 0, 1, ... Zero-size ranges are delivered like others.
   Result<std::uint64_t> submit(std::vector<FileRanges> entries, Device device = {});
   // Waits until ranges are ready, and returns them, at most some MiB at a time unless one range is
-  // larger. An empty batch that is not finished: the timeout passed. A failed range is delivered
-  // with its status; the stream goes on with the others.
+  // larger. If the timeout passes, the batch is empty and not finished. A failed range is delivered
+  // with its status; the stream continues with the others.
   Result<Batch> next(std::chrono::milliseconds timeout = std::chrono::milliseconds::max());
   // Makes one call of next() return without waiting: the one that waits, or else the next one. It
   // returns the ranges that are ready, perhaps none.
   void wake() noexcept;
   // Puts private memory in the place of the views of Ownership::kOwned that are still held: at the
-  // same addresses, while other threads may use them. From then on they have nothing to do with
-  // their files. next() does so by itself for a file when the consumer comes back from the first
-  // batch of another one, and for all before it returns a batch that is finished; the destructor
-  // does, too, but can't return the error. kChanged names a file that was changed before its views
-  // were detached: their content is unknown. If a truncation took pages away that a thread has
-  // touched, it was given zeros (RUNAI_STREAMER_HANDLE_SIGBUS), and the next call says so by
-  // kChanged, here or in next(). Any thread, also after cancel(). Takes as long as a copy of the
-  // held views.
+  // same addresses, while other threads may use them. Later changes of the files do not affect
+  // them. next() detaches the views of a file when the consumer returns from the first batch of
+  // another file, and all views before it returns a batch that is finished. The destructor detaches
+  // them, too, but can't return the error. kChanged names a file that was changed before its views
+  // were detached: their content is unknown. If a thread touched pages that a truncation removed,
+  // it got zeros (RUNAI_STREAMER_HANDLE_SIGBUS), and the next call of this function or next()
+  // returns kChanged. Any thread, also after cancel(). Takes as long as a copy of the held views.
   Status detach_views();
-  // Not ok if a file was changed since open(). next() checks that; a view (Ready::view) that is
-  // used later than that may want to be checked again.
+  // Not ok if a file was changed since open(). next() checks this. Check again before you use a
+  // view (Ready::view) that was delivered earlier.
   Status unchanged(std::uint32_t file) const;
   // Makes every waiting call return kCancelled, now and later.
   void cancel() noexcept;

@@ -6,16 +6,15 @@
  *   while (received < wanted) runai_file_streamer_response(streamer, &id, &file, &range, &done, 0);
  *   runai_file_streamer_end(streamer);
  *
- * Paths are files, or s3://, gs://, az://, http:// and https:// objects. Settings come from the
- * environment (docs/reference/environment.md) when the streamer makes its first request.
+ * Paths are files, or objects: s3://, gs://, az://, hf://, http:// and https://. Settings come from
+ * the environment (docs/reference/environment.md) when the streamer makes its first request.
  *
  * Threads: a streamer may be used by one thread that requests and one that takes responses, at the
  * same time. Neither waits for the other. A third call meanwhile returns RUNAI_FILE_STREAMER_BUSY.
  * runai_file_streamer_end() may be called from any thread: a response or a list that waits then
  * returns RUNAI_FILE_STREAMER_FINISHED. Different streamers are independent: each has its own
- * credentials, strategy and lifetime. After fork() a child may start
- * new streamers and end those of its parent; every other call with them returns
- * RUNAI_FILE_STREAMER_INVALID.
+ * credentials, strategy and lifetime. After fork() a child may start new streamers and end those of
+ * its parent; every other call with them returns RUNAI_FILE_STREAMER_INVALID.
  *
  * Functions return one of the codes below unless they say otherwise; no C++ exception leaves them.
  * Symbols carry the version node RUNAI_FILE_STREAMER_1.0, or 1.1 if this header says so.

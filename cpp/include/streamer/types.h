@@ -36,13 +36,13 @@ STREAMER_EXPORT std::string object_key(const std::string& path);
 // Properties of the paths of a scheme, beyond the kind of storage.
 struct PathTraits {
   bool url = false;            // percent-encoded; may have a query, which may grant access
-  bool lists_digests = false;  // a list tells ListedObject::sha256 of large files
+  bool lists_digests = false;  // a list contains ListedObject::sha256 of large files
   bool regions = false;        // a bucket belongs to a region, which the signature names
 };
 STREAMER_EXPORT PathTraits path_traits(const std::string& path);
 
-// `path` at the version that a list of it told, if the storage keeps versions of whole directories;
-// else `path`.
+// `path` at the version that a list of it returned, if the storage keeps versions of whole
+// directories; else `path`.
 STREAMER_EXPORT std::string at_version(const std::string& path, const std::string& version);
 
 // Ways to read files. Their names are "auto", "mapped", "buffered" and "direct".
@@ -97,7 +97,7 @@ class MemoryLimit {
     }
     return std::nullopt;
   }
-  // The part of one of `processes` that have the limit together: only bytes are divided.
+  // The share of one of `processes` that divide the limit. Only a limit in bytes is divided.
   constexpr MemoryLimit share(std::uint64_t processes) const {
     if (kind_ != Kind::kBytes || processes == 0) return *this;
     return bytes(bytes_ < processes ? 1 : bytes_ / processes);
@@ -132,23 +132,24 @@ struct CredentialsRequest {
   std::string container;  // bucket, container or host
   bool refresh;           // the last identity was refused by the server or is about to expire
 };
-// Called from worker threads, never concurrently for one stream. An empty `values` means: resolve
-// them yourself (environment, files, metadata services). An exception is an error: kCredentials.
+// Called from worker threads, never concurrently for one stream. If it returns empty `values`, the
+// protocol finds an identity (environment, files, metadata services). An exception is an error:
+// kCredentials.
 using CredentialsProvider = std::function<Result<Credentials>(const CredentialsRequest&)>;
 
 // True if the settings of the process hold a key or a signature for `container`, as a
 // CredentialsRequest names it, so that a provider need not look for another identity. Thread-safe.
 STREAMER_EXPORT bool settings_sign(SourceKind kind, const std::string& container);
 
-// The way from a program to an object, before a byte of it is asked for.
+// The endpoint, the proxy and the identity of requests for an object.
 struct Access {
-  std::string endpoint;       // scheme, host and port of the service
-  std::string endpoint_from;  // the setting or the rule that it comes from
-  std::string host;           // that a request for the object goes to; the port only if it is given
-  std::string region;         // that requests are signed for; empty: none
-  std::string container;      // bucket, container or repository
-  std::string key;            // of the object or the directory, not encoded
-  std::string identity;       // of requests, never a secret; empty: none
+  std::string endpoint;         // scheme, host and port of the service
+  std::string endpoint_from;    // the setting or the rule that it comes from
+  std::string host;             // of requests for the object; with the port if the URL has one
+  std::string region;           // that requests are signed for; empty: none
+  std::string container;        // bucket, container or repository
+  std::string key;              // of the object or the directory, not encoded
+  std::string identity;         // of requests, never a secret; empty: none
   std::int64_t expires_at = 0;  // of the identity, in seconds since the epoch; 0: never, or unknown
   Status credentials;           // not ok: the reason if there is no identity
   std::string proxy;            // host and port; empty: none
@@ -172,10 +173,11 @@ struct STREAMER_EXPORT Options {
   MemoryLimit memory_limit;         // of everything that the engine holds
   FsPreference fs_strategy;         // for reads of files
   CredentialsProvider credentials;  // may be empty
-  // Asked some times a second while a call waits; true makes that call return kCancelled.
+  // Called several times a second while a call waits. If it returns true, that call returns
+  // kCancelled.
   std::function<bool()> interrupted;          // may be empty
   std::map<std::string, std::string> source;  // overrides of settings by name, for sources
-  // Told of every request that will be repeated, on the thread that made it. Must not block.
+  // Called for every request that will be repeated, on the thread that made it. Must not block.
   std::function<void(const Retry&)> retried;  // may be empty
 
   int concurrency_for(SourceKind kind) const {
@@ -206,9 +208,9 @@ struct Strides {
   std::vector<Level> levels;  // the outermost first
 };
 
-// `size` bytes at `offset` of a file; with `strides`, `size` bytes at the places that these say,
-// counted from `offset`, which are packed in memory: `size` is the run times all counts. If
-// `destination` is null the engine finds the memory, aligned to `alignment` (a power of two, at
+// `size` bytes at `offset` of a file; with `strides`, `size` bytes at the places that these
+// describe, counted from `offset`, which are packed in memory: `size` is the run times all counts.
+// If `destination` is null the engine finds the memory, aligned to `alignment` (a power of two, at
 // most 64). A destination must hold `size` bytes, stay valid until the range was delivered or the
 // stream is destroyed, and be written by nothing else.
 struct Range {
@@ -222,8 +224,8 @@ struct Range {
 // The kind of memory of a range without a destination. Views are pages of a file in the page
 // cache, which cost nothing; only files have them.
 enum class Ownership : int {
-  // Memory of its holder. It may be a view at first; Stream::detach_views() tells when it is no
-  // more. Most views are dropped before, and cost nothing.
+  // Memory of its holder. It may be a view at first: see Stream::detach_views(). Most views are
+  // dropped before they are detached, and cost nothing.
   kOwned = 0,
   // A view for as long as it is held, also after the stream. A change of the file in place changes
   // it, and a truncation after the stream ends processes that touch it (SIGBUS).
@@ -291,8 +293,8 @@ struct Stats {
 struct ListedObject {
   std::string path;  // as open() takes it
   std::uint64_t size = 0;
-  std::string version;  // for Stream::open(): it must be this; empty: the list does not tell
-  std::string sha256;   // of its content, in hexadecimal digits (hf://); empty: it does not tell
+  std::string version;  // for Stream::open(): it must be this; empty: not in the list
+  std::string sha256;   // of its content, in hexadecimal digits (hf://); empty: not in the list
 };
 
 }  // namespace streamer

@@ -1,6 +1,6 @@
 // Signals belong to the threads of the host: a thread of ours blocks all of them, except those that
-// tell a thread of its own fault. If these were blocked, the system would end the process without
-// a call of the handler.
+// report a fault of the thread itself. If these were blocked, the system would end the process
+// without a call of the handler.
 #pragma once
 
 #include <pthread.h>

@@ -5,7 +5,7 @@
 
 #include "base/memory_units.h"
 
-// In MiB, or in GiB if the name says so.
+// In MiB, or in GiB if the name has that unit.
 #define STREAMER_FILE_CHUNK 2
 #define STREAMER_OBJECT_CHUNK 8
 #define STREAMER_LEAST_OBJECT_CHUNK 5

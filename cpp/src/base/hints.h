@@ -1,4 +1,4 @@
-// Advice of errors that several layers give.
+// Hints of errors that several layers report.
 #pragma once
 
 namespace streamer {

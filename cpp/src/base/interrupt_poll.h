@@ -1,4 +1,4 @@
-// The interval at which a caller that waits is asked for an interrupt.
+// The interval at which a call that waits checks for an interrupt.
 #pragma once
 
 #include <chrono>

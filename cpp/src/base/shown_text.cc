@@ -34,7 +34,7 @@ bool names_secret(std::string_view written) {
                      [&](std::string_view part) { return name.find(part) != std::string::npos; });
 }
 
-// Values of switches give no access, under any name.
+// The value of a switch is not a secret, under any name.
 bool is_switch(std::string_view value) {
   const std::string word = lower(value);
   return word.empty() || word == "0" || word == "1" || word == "true" || word == "false" ||
@@ -89,7 +89,7 @@ class Masker {
         return true;
       }
     }
-    // "key" is mostly the name of an object.
+    // "key" is usually the name of an object.
     const bool parameter = at_ > 0 && (text_[at_ - 1] == '?' || text_[at_ - 1] == '&');
     if (!names_secret(name) && !(small == "key" && parameter)) {
       copy(end);
@@ -109,7 +109,7 @@ class Masker {
       return true;
     }
     copy(value);
-    // "Authorization: Bearer TOKEN": the scheme is no secret, the rest is.
+    // "Authorization: Bearer TOKEN": the scheme is not a secret, the rest is.
     const std::string scheme = lower(text_.substr(value, value_end - value));
     if (scheme == "bearer" || scheme == "basic") return true;
     mask(value_end);
@@ -188,7 +188,7 @@ class Masker {
       at_ = start + at + 1;
       return;
     }
-    // A password may hold a slash: then text that looks like a port is none.
+    // A password may contain a slash: then text that looks like a port is not a port.
     const std::size_t colon =
         host.starts_with('[') ? host.find(':', host.find(']')) : host.find(':');
     if (colon == std::string_view::npos) return;

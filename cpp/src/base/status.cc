@@ -115,7 +115,8 @@ Status&& Status::with_attempts(int attempts) && {
 Code Status::code() const noexcept { return rep_ ? rep_->code : Code::kOk; }
 
 const ErrorDetail& Status::detail() const noexcept {
-  // For threads that outlive static objects. Made once: without memory for it, the process ends.
+  // For threads that outlive static objects. Made once; if there is no memory for it, the process
+  // ends.
   static const auto* const kNone = new ErrorDetail;  // NOLINT(bugprone-unhandled-exception-at-new)
   return rep_ ? rep_->detail : *kNone;
 }

@@ -28,7 +28,7 @@ std::uint64_t read_number(const std::string& path) {
   std::string word;
   if (!(file >> word) || word == "max") return kNoLimit;
   const std::uint64_t value = std::strtoull(word.c_str(), nullptr, 10);
-  // cgroup v1 says "no limit" by a number near 2^63.
+  // In cgroup v1, a number near 2^63 means "no limit".
   return value == 0 || value > (std::uint64_t{1} << 60) ? kNoLimit : value;
 }
 
@@ -130,7 +130,7 @@ double processor_quota(const std::string& self, const std::string& root) {
   for_ancestors(group, root, [&](const std::string& directory) {
     double quota = 0;
     double period = 0;
-    if (group.v2) {  // "max 100000": no number
+    if (group.v2) {  // "max 100000" is not a number
       std::ifstream file(directory + "/cpu.max");
       if (!(file >> quota >> period)) return;
     } else if (!(std::ifstream(directory + "/cpu.cfs_quota_us") >> quota) ||

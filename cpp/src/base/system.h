@@ -12,7 +12,7 @@ inline constexpr std::uint64_t kNoLimit = ~std::uint64_t{0};
 std::uint64_t cgroup_memory_limit();
 
 // Memory that can be used without swapping: the lower of MemAvailable and the rest of the cgroup's
-// limit, page cache counted as free. kNoLimit if it can't be told.
+// limit, page cache counted as free. kNoLimit if it is unknown.
 std::uint64_t available_memory();
 
 // Bytes of addresses that the process may still map (RLIMIT_AS), or kNoLimit.
@@ -21,8 +21,8 @@ std::uint64_t address_space_left();
 // Descriptors that the process may have (RLIMIT_NOFILE), or kNoLimit.
 std::uint64_t descriptor_limit();
 
-// EMFILE or ENFILE if no descriptor is left, else 0: a call that fails for lack of one does not
-// always tell.
+// EMFILE or ENFILE if no descriptor is left, else 0. A call that fails for lack of one does not
+// always set this errno.
 int exhausted_descriptors();
 // The hint for errors of that kind.
 inline constexpr const char* kRaiseDescriptorLimit = "Raise the limit of open files (ulimit -n)";

@@ -1,4 +1,4 @@
-// Words as users, files and servers write them.
+// Operations on text from users, files and servers.
 #pragma once
 
 #include <cstddef>

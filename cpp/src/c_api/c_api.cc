@@ -1,4 +1,5 @@
-// The functions of runai_file_streamer.h: they check arguments, keep exceptions in, and translate.
+// The functions of runai_file_streamer.h: they check arguments, catch exceptions, and convert
+// types.
 
 #if __has_include(<gnu/libc-version.h>)
 #include <gnu/libc-version.h>
@@ -32,7 +33,7 @@ using streamer::c_api::invalid;
 using streamer::c_api::last_error;
 using streamer::c_api::Response;
 
-// The oldest C library that this one is made for.
+// The oldest C library that this library supports.
 constexpr int kOldestGlibc[] = {2, 28};
 
 CallResult check_c_library() {
@@ -77,7 +78,7 @@ struct RangeArrays {
   void* const* destinations;
 };
 
-// The request of `count` files in the engine's terms.
+// The request of `count` files as types of the engine.
 CallResult collect(uint32_t count, const char** paths, const RangeArrays& arrays,
                    std::vector<FileRequest>* files) {
   size_t at = 0;

@@ -16,7 +16,7 @@ int unsupported(SourceKind kind, DeviceType device, int os_error) {
     case SourceKind::kS3: return RUNAI_FILE_STREAMER_S3_NOT_SUPPORTED;
     case SourceKind::kGcs: return RUNAI_FILE_STREAMER_GCS_NOT_SUPPORTED;
     case SourceKind::kAzure: return RUNAI_FILE_STREAMER_AZURE_NOT_SUPPORTED;
-    // Of files nothing else can be unsupported.
+    // For files, nothing else can be unsupported.
     case SourceKind::kFile: return RUNAI_FILE_STREAMER_STRATEGY_UNAVAILABLE;
     case SourceKind::kHttp:
     case SourceKind::kHub: break;

@@ -24,14 +24,14 @@ CallResult from_status(const Status& status, SourceKind kind,
   return {code_of(status, kind, device), status.to_string()};
 }
 
-// Of a range: programs go on after codes 2, 3 and 15, and end the session on any other one.
+// Of a range: programs continue after codes 2, 3 and 15, and end the session on any other one.
 CallResult of_range(const Status& status, SourceKind kind, DeviceType device = DeviceType::kHost) {
   CallResult result = from_status(status, kind, device);
   if (result.code == RUNAI_FILE_STREAMER_RETRYABLE) result.code = RUNAI_FILE_STREAMER_FILE_ACCESS;
   return result;
 }
 
-// True if the program has said that the present call of this thread should end.
+// True if the callback of the program ended the present call of this thread.
 thread_local bool ended_by_program = false;
 
 CallResult ended_early() {
@@ -44,7 +44,8 @@ CallResult from_call(const Status& status, SourceKind kind) {
   return from_status(status, kind);
 }
 
-// Without a bundle that a setting names, TLS would fail later with a text about certificates.
+// If the bundle that a setting names is missing, TLS would fail later with a text about
+// certificates.
 CallResult check_ca_files() {
   for (const char* name : {"AWS_CA_BUNDLE", "SSL_CERT_FILE"}) {
     const char* path = std::getenv(name);

@@ -1,4 +1,4 @@
-// A streamer of the C ABI: one Stream, the files that it opened, and the responses to give out.
+// A streamer of the C ABI: one Stream, the files that it opened, and the responses to deliver.
 #pragma once
 
 #include <unistd.h>
@@ -33,7 +33,7 @@ struct Response {
   CallResult result;
 };
 
-// The callback that the program has asked while a call waits.
+// The callback of the program that is called while a call waits.
 struct Interrupt {
   RunaiFileStreamerInterruptCallback asked = nullptr;  // null: nothing
   void* user = nullptr;
@@ -48,7 +48,7 @@ class Handle {
   CallResult set_strategy(std::string_view candidates) EXCLUDES(mutex_);
   // Of calls from now on, and of those that wait.
   CallResult set_interrupt(const Interrupt& interrupt) EXCLUDES(mutex_);
-  // A submission without files owes no response.
+  // A submission without files has no response.
   CallResult request(std::vector<FileRequest> files, Device device, std::uint64_t* submission)
       EXCLUDES(mutex_);
   // Waits at most `timeout_ms`; 0: without limit. `taken`: true if `response` was filled; else the
@@ -93,7 +93,7 @@ class Handle {
 
   // The options of a list, and of the stream.
   Result<Options> options() EXCLUDES(mutex_);
-  // True if the call of this thread should end. Asks the program.
+  // True if the call of this thread should end. Calls the callback of the program.
   bool interrupted() EXCLUDES(mutex_);
   CallResult start_stream() EXCLUDES(mutex_);
   Stream* stream() EXCLUDES(mutex_);
@@ -117,7 +117,7 @@ class Handle {
   Mutex mutex_;
   CondVar changed_;
   std::unique_ptr<Stream> stream_ GUARDED_BY(mutex_);       // made by the first request
-  std::vector<std::string> candidates_ GUARDED_BY(mutex_);  // none: the environment's strategy
+  std::vector<std::string> candidates_ GUARDED_BY(mutex_);  // empty: the environment's strategy
   FsPreference strategy_ GUARDED_BY(mutex_);                // of the candidates
   bool strategy_in_use_ GUARDED_BY(mutex_) = false;
   // By the stream's number. Those from next_submission_ on are not known here yet.

@@ -68,7 +68,7 @@ bool matches(std::string_view pattern, std::string_view text) {
     }
     if (same) continue;
     if (star == std::string_view::npos || star_text >= text.size()) return false;
-    take(text, star_text);  // let the last '*' take one character more
+    take(text, star_text);  // the last '*' matches one character more
     p = star;
     t = star_text;
   }

@@ -1,4 +1,4 @@
-// Every function of the C ABI reports its result by this, and lets no exception out.
+// How every function of the C ABI reports its result and catches exceptions.
 #pragma once
 
 #include <exception>
@@ -20,7 +20,7 @@ int report(const CallResult& result);
 
 inline CallResult invalid(const char* message) { return {RUNAI_FILE_STREAMER_INVALID, message}; }
 
-// Runs `body` and reports its result. Out of memory must not throw again here.
+// Runs `body` and reports its result. Must not throw if memory runs out.
 template <typename Body>
 int guarded(Body body) noexcept {
   try {

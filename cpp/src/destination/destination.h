@@ -33,7 +33,7 @@ class Destination {
   virtual Status fence(void* stream) = 0;
   // The way to read files without staging, as a strategy's name; null: there is none. read_file()
   // does so: `segments` are device addresses, `fd` is one for O_DIRECT. False: the bytes have to be
-  // staged; problems are told by describe().
+  // staged; describe() reports problems.
   virtual const char* file_strategy() const { return nullptr; }
   virtual bool read_file(int /*fd*/, std::uint64_t /*offset*/,
                          std::span<const iovec> /*segments*/) {

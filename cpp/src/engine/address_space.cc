@@ -17,7 +17,7 @@ class System final : public AddressSpace {
     const bool aligned = place == Place::kAligned;
     if (aligned && !starts_at_huge_page(bytes)) return map_memory(bytes);
     std::byte* const data = aligned ? map_aligned_memory(bytes) : map_below_last(bytes);
-    // Neighbours that were advised otherwise would not become one mapping.
+    // Adjacent mappings with different advice would not be merged.
     if (data != nullptr && pages == Pages::kHuge) madvise(data, bytes, MADV_HUGEPAGE);
     return data;
   }

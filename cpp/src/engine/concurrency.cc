@@ -8,8 +8,7 @@ namespace streamer {
 namespace {
 
 constexpr std::chrono::milliseconds kShortestEpoch{60};
-// If responses begin late, connections have to be many: so many for each second that passes before
-// a response begins.
+// Connections for each second that passes before a response begins.
 constexpr double kForEachSecond = 400;
 constexpr int kMostAtStart = 64;
 constexpr double kEachOfTarget = 50e6;  // bytes per second of a connection, until it is known
@@ -23,7 +22,7 @@ constexpr double kSpare = 1.2;           // reads differ
 constexpr double kWorthFewer = 1.02;     // a small step down: noise alone would lead there
 constexpr int kProbeReads = 3;           // a probe lasts so many times as long as other epochs
 constexpr double kBusy = 0.5;            // of the processors; the kernel needs some of the rest
-// Reads may wait together, and then more are needed than their times say.
+// Reads may wait at the same time. Then more of them are needed than their times suggest.
 constexpr int kBeforeSecondThought = 2;  // epochs
 constexpr double kShortOfBest = 0.95;
 constexpr int kShortestHold = 6;  // epochs between probes
@@ -56,7 +55,7 @@ void ConcurrencyController::start(const Proximity& proximity) {
       std::clamp(static_cast<int>(wanted), std::min(initial_, maximum_), maximum_);
 }
 
-// A refusal counts more than the rate, and the server should not be asked for more soon.
+// A refusal counts more than the rate, and more reads should not be tried soon.
 void ConcurrencyController::refused() {
   if (!adaptive_ || warm_up_left_ > 0) return;
   hold_epochs_ = kLongestHold;
@@ -129,7 +128,7 @@ void ConcurrencyController::measured(double used, std::uint64_t in_flight, TimeP
       best_rate_ = std::max(best_rate_, rate);
       best_here_ = std::max(best_here_, rate);
     }
-    // If something else bounded the load (the consumer, memory), the rate tells nothing else.
+    // If the consumer or memory bounded the load, the rate has no other meaning.
     if (saturated) epoch_ended(rate);
   }
   reads_ = saturated_reads_ = 0;
@@ -153,7 +152,7 @@ void ConcurrencyController::epoch_ended(double rate) {
 }
 
 void ConcurrencyController::judge_growth(double rate) {
-  // New connections get faster by themselves at first: a verdict needs a rate that stopped to rise.
+  // New connections get faster at first. Judge only a rate that has stopped rising.
   const bool rising = rate > std::exchange(last_rate_, rate) * kStillRising;
   double growth = 1;
   if (base_rate_ > 0) {

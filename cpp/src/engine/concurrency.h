@@ -26,17 +26,18 @@ class ConcurrencyController {
   // Starts with more if responses begin late. Ignored once reads have ended or the server has
   // refused one, and if a number was chosen.
   void start(const Proximity& proximity);
-  // The server has asked to slow down. Heeded once for all reads that were in flight together.
+  // The server refused a request because of its rate. Counts once for all reads that were in flight
+  // together.
   void refused();
-  // A read asks for more bytes from now on, so that as many bytes take fewer requests: another
+  // Reads request more bytes from now on, so that the same bytes take fewer requests. Another
   // number of reads is tried soon, also after a refusal.
   void reads_grew();
   int limit() const { return limit_; }
   int maximum() const { return maximum_; }
-  // True if it stands at a number; and the bytes per second of this number, 0: not known.
+  // True if the number is steady, and the bytes per second of this number; 0: unknown.
   bool settled() const { return phase_ != Phase::kGrow; }
   double rate() const { return base_rate_; }
-  // The bound of the rate as far as reads are the bound.
+  // What bounds the rate, if reads do.
   enum class Bound {
     kUnknown,
     kLink,         // more reads bring no more

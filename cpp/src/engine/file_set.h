@@ -29,7 +29,7 @@ class FileSet {
   // The source of that kind, which lives as long as the set. It is made at its first use.
   Result<Source*> source(SourceKind kind) EXCLUDES(mutex_);
 
-  // Makes place for so many files, which are not there yet; returns the index of the first.
+  // Adds entries for `count` files that are not open yet; returns the index of the first.
   std::uint32_t reserve(std::size_t count) EXCLUDES(mutex_);
   void set(std::uint32_t index, std::shared_ptr<FileState> file) EXCLUDES(mutex_);
   // Null if there is none of that index, or not yet.

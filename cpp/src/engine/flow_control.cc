@@ -166,7 +166,7 @@ void FlowControl::heed_refusals() {
   }
 }
 
-// Storages limit requests, and few large ones bring as much as many small ones.
+// Storage limits the rate of requests, and few large requests transfer as much as many small ones.
 bool FlowControl::enlarge_reads(Source* source) {
   const std::uint64_t larger = 2 * source->chunk_bytes;
   if (source->reads_to_pass > 0 || larger > source->limits.most_chunk) return false;

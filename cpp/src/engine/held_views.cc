@@ -116,10 +116,10 @@ std::shared_ptr<void> HeldViews::hand_out(const std::shared_ptr<const Object>& o
   return {std::move(view), data};
 }
 
-bool HeldViews::tell(const Object* object) {
+bool HeldViews::mark_changed(const Object* object) {
   const MutexLock lock(mutex_);
-  if (std::find(told_.begin(), told_.end(), object) != told_.end()) return false;
-  told_.push_back(object);
+  if (std::find(changed_.begin(), changed_.end(), object) != changed_.end()) return false;
+  changed_.push_back(object);
   return true;
 }
 
@@ -294,7 +294,7 @@ Status HeldViews::detach(Entries entries, const std::function<bool()>& interrupt
     Status status = checked->unchanged();
     if (status.ok()) status = detaching.status_of(checked);
     if (status.ok()) continue;
-    if (tell(checked) && first.ok()) first = std::move(status);
+    if (mark_changed(checked) && first.ok()) first = std::move(status);
   }
   return first;
 }

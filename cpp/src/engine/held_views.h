@@ -15,22 +15,22 @@
 
 namespace streamer {
 
-// Thread-safe, except that batches are of one thread. A view that is dropped within two batches
-// leaves no trace.
+// Thread-safe, except that one thread handles the batches. A view that is dropped within two
+// batches is not recorded.
 class HeldViews {
  public:
   explicit HeldViews(std::shared_ptr<MemoryBudget> budget) : budget_(std::move(budget)) {}
 
-  // The consumer has come back: a batch of views begins.
+  // The consumer has returned: a batch of views begins.
   void begin_batch() EXCLUDES(mutex_);
   // The memory of a view of this batch, at `data`: its holder holds the view.
   std::shared_ptr<void> hand_out(const std::shared_ptr<const Object>& object, std::uint64_t offset,
                                  std::uint64_t size, std::byte* data, Ownership ownership)
       EXCLUDES(mutex_);
 
-  // The consumer is told that `object` has changed: detaching need not tell it again. True: this is
-  // the first time.
-  bool tell(const Object* object) EXCLUDES(mutex_);
+  // The consumer gets an error that `object` has changed; detaching then need not report it again.
+  // True: this is the first time.
+  bool mark_changed(const Object* object) EXCLUDES(mutex_);
 
   // True if the consumer seems to keep the views that it gets: it holds many bytes of
   // Ownership::kOwned that are older than two batches. Further views would only be copied later,
@@ -38,7 +38,7 @@ class HeldViews {
   bool many_are_kept() const;
 
   // Detaches the held views of Ownership::kOwned: all of them, or all but those of the object that
-  // the present batch ends with: the consumer has come back from that batch, and left the others.
+  // the present batch ends with: the consumer has returned from that batch, and left the others.
   // Shared by several threads, this one included. kChanged: see Stream::detach_views(). kCancelled:
   // `interrupted` returned true; the rest still is to be detached.
   Status detach_all(const std::function<bool()>& interrupted) EXCLUDES(detaching_, mutex_);
@@ -68,7 +68,7 @@ class HeldViews {
   Entries batch_before_ GUARDED_BY(mutex_);
   Entries kept_ GUARDED_BY(mutex_);
   const Object* last_ GUARDED_BY(mutex_) = nullptr;  // of the present batch
-  std::vector<const Object*> told_ GUARDED_BY(mutex_);
+  std::vector<const Object*> changed_ GUARDED_BY(mutex_);
 };
 
 }  // namespace streamer

@@ -16,8 +16,8 @@
 
 namespace streamer {
 
-// The tasks that have ended, of some that run on workers. Shared with them: a caller that is
-// interrupted leaves first.
+// Which of several tasks on workers have ended. Shared with the tasks, because a caller that is
+// interrupted returns before they end.
 class Opener::Latch {
  public:
   explicit Latch(std::size_t tasks) : ended_(tasks) {}
@@ -45,11 +45,11 @@ class Opener::Latch {
 
 namespace {
 
-// Opening occupies as many workers more for each second that a response takes: all that a source
-// allows from some 15 ms on.
+// Additional workers for opening, for each second that a response takes: from some 15 ms on, all
+// that a source allows.
 constexpr double kOpensPerSecond = 4000;
-// Connections for opening take at most their share of the memory,
-// and at most this share of the descriptors that the process may have: a connection takes some.
+// Connections for opening take at most their share of the memory, and at most this share of the
+// descriptors of the process: a connection takes some.
 constexpr std::uint64_t kDescriptorsEach = 16;
 
 int affordable_by_descriptors() {
@@ -97,7 +97,7 @@ struct Opener::Opening {
   std::vector<OpenedFile> opened;
   std::vector<SourceKind> kinds;  // a file of the hub may be one of the local cache
   std::vector<std::shared_ptr<const Object>> objects;
-  // Of each kind, those that wait until the first one has told the latency.
+  // Of each kind, those that wait until the first one has measured the latency.
   std::array<std::vector<std::size_t>, kSourceKinds> waiting;
   std::array<std::once_flag, kSourceKinds> first;
   std::size_t taken = 0;  // under the lock of the opener
@@ -140,7 +140,7 @@ Status Opener::open_one(Opening& work, std::size_t index) {
 void Opener::add_open(const std::shared_ptr<Opening>& work, std::size_t index) {
   const SourceKind kind = work->kinds[index];
   auto source = files_.source(kind);
-  if (!source.ok()) return;  // it was there when the work began
+  if (!source.ok()) return;  // it existed when the work began
   scheduler_.add_task(
       [this, work, index, kind] {
         OpenedFile& file = work->opened[index];
@@ -216,8 +216,8 @@ Result<std::vector<OpenedFile>> Opener::opened(std::uint32_t first) {
   return files;
 }
 
-// Ranges that are being read. The bytes come by way of memory that the tasks share: a caller that
-// is interrupted may free its own at once.
+// Ranges that are being read. The tasks read into memory that they share, because a caller that is
+// interrupted may free its own at once.
 struct Opener::Reading {
   explicit Reading(std::size_t ranges) : latch(ranges), bytes(ranges), statuses(ranges) {}
   Latch latch;

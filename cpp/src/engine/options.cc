@@ -13,16 +13,16 @@ Result<Options> Options::from_environment() {
   const Settings settings;
   Options options;
   auto concurrency = settings.integer("RUNAI_STREAMER_CONCURRENCY");
-  if (!concurrency) return concurrency.status();
+  if (!concurrency.ok()) return concurrency.status();
   options.concurrency = static_cast<int>(concurrency->value_or(0));
   auto of_objects = settings.integer("RUNAI_STREAMER_OBJ_CONCURRENCY");
-  if (!of_objects) return of_objects.status();
+  if (!of_objects.ok()) return of_objects.status();
   options.object_concurrency = static_cast<int>(of_objects->value_or(0));
   auto chunk = settings.integer("RUNAI_STREAMER_CHUNK_BYTESIZE");
-  if (!chunk) return chunk.status();
+  if (!chunk.ok()) return chunk.status();
   options.chunk_bytes = static_cast<std::uint64_t>(chunk->value_or(0));
   auto limit = settings.integer("RUNAI_STREAMER_MEMORY_LIMIT");
-  if (!limit) return limit.status();
+  if (!limit.ok()) return limit.status();
   if (*limit) {
     auto memory_limit = MemoryLimit::from_setting(**limit);
     if (!memory_limit.ok()) return memory_limit.status();

@@ -40,8 +40,8 @@ Status check_range(const Range& range, const FileState& file) {
 }
 
 // Lays out the ranges in memory of 64 byte alignment: as in the object if that satisfies every
-// alignment, so that memory and a view of the object serve alike; else packed. Bytes below `viewed`
-// are not viewed once more.
+// alignment, so that memory and a view of the object can be exchanged; else packed. Bytes below
+// `viewed` are not viewed once more.
 void lay_out(Block* block, std::uint64_t* viewed) {
   bool contiguous = true;
   bool aligned = true;

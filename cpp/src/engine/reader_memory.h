@@ -13,7 +13,7 @@ namespace streamer {
 // The memory limit is at least so many times the memory of a source's readers.
 inline constexpr std::uint64_t kShareOfReaders = 4;
 
-// The readers of a source that a memory limit of `limit` bytes pays for: one at the least.
+// The readers of a source that fit into a memory limit of `limit` bytes: at least one.
 inline int affordable_readers(std::uint64_t limit, const SourceTraits& traits) {
   constexpr int kMost = std::numeric_limits<int>::max();
   if (traits.reader_bytes == 0) return kMost;

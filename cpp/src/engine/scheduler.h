@@ -19,10 +19,10 @@ struct Job {
   explicit operator bool() const { return task || chunk.has_value(); }
 };
 
-// Thread-safe. Files and mappings are touched without its lock. Under it are decisions, allocations
-// of small lists, and the system calls of the lock and its condition variables. Tasks, and the
-// memory of a step or a delivery, are dropped after it is released. If the system refuses memory
-// for the lists, the scheduler ends as by cancel() with kOutOfMemory.
+// Thread-safe. The lock is held for decisions, allocations of small lists, and the system calls of
+// the lock and its condition variables. It is not held while files and mappings are used, or while
+// tasks and the memory of a step or a delivery are dropped. If the system refuses memory for the
+// lists, the scheduler ends as by cancel() with kOutOfMemory.
 class Scheduler : public MemoryListener {
  public:
   // `start_worker` starts the worker of that number; it is called without the lock. `memory_limit`
@@ -46,7 +46,7 @@ class Scheduler : public MemoryListener {
 
   // For the consumer: waits until blocks are ready, until `deadline`, or for wake().
   Result<SchedulerCore::Delivery> next(Clock::time_point deadline) EXCLUDES(mutex_);
-  // Makes one call of next(), the one that waits or the one that comes, return without waiting.
+  // Makes one call of next() return without waiting: the one that waits, or else the next one.
   void wake() noexcept EXCLUDES(mutex_);
 
   // Every waiting and later call of next() returns `reason`; workers end.

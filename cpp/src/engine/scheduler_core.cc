@@ -10,8 +10,8 @@
 namespace streamer {
 namespace {
 
-// The first read of a new connection: a slow one should not delay for long the bytes behind it in
-// the order.
+// The first read of a new connection. It is small, because a slow connection delays all later
+// bytes.
 constexpr std::uint64_t kFirstRead = kMiB;
 constexpr std::chrono::milliseconds kBetweenChecks{50};
 
@@ -160,7 +160,7 @@ bool SchedulerCore::form_chunk(WorkerId worker, TimePoint now, Step* step, Signa
       fail_rest(*block, signals);
       continue;
     }
-    // A view that is kept is copied in the end, too, and later.
+    // A view that is kept would be copied later anyway.
     if (block->viewable && block->ownership() == Ownership::kOwned && consumer_keeps(*block)) {
       block->viewable = false;
     }
@@ -224,7 +224,7 @@ SchedulerCore::Placed SchedulerCore::place(Block& block, Step* step) {
   if (block.has_memory()) return Placed::kYes;
   const Pages pages = block.file().kind == SourceKind::kFile ? Pages::kHuge : Pages::kSmall;
   auto reservation = pool_->reserve(block.data_bytes, pages, /*force=*/false);
-  // A consumer that has something to take is the bound, and more memory would only fill, too.
+  // If the consumer has blocks to take, it bounds the load, and more memory would only fill up.
   if (!reservation && !queue_.front_done() &&
       flow_.widen(block.file().kind, MemoryPool::capacity_for(block.data_bytes))) {
     reservation = pool_->reserve(block.data_bytes, pages, /*force=*/false);
@@ -233,7 +233,8 @@ SchedulerCore::Placed SchedulerCore::place(Block& block, Step* step) {
   // Readers that are too many end with the jobs of their workers, which ask again then.
   const bool memory_comes = flow_.readers_exceed() && workers_.any_has_job();
   if (!reservation && starving && !memory_comes) {
-    // The consumer gets nothing before this block has memory: the memory that it holds is its own.
+    // The consumer gets nothing before this block has memory, so the memory that it holds must not
+    // count.
     queue_.stop_counting_delivered();
     reservation = pool_->reserve(block.data_bytes, pages, /*force=*/true);
   }
@@ -281,15 +282,15 @@ std::uint64_t SchedulerCore::chunk_limit(const Block& block, WorkerId worker) co
     return source.view_chunk_bytes - start % source.view_chunk_bytes;
   }
   const std::uint64_t chunk = flow_.chunk_bytes(block.file().kind);
-  // The last reads end together if they are small. More may follow for a device, whose ranges come
-  // bit by bit.
+  // The last reads end together if they are small. For a device, whose ranges are submitted in
+  // parts, more may follow.
   const std::uint64_t share =
       block.memory == BlockMemory::kDevice ? chunk : unread_bytes_ / flow_.reads(block.file().kind);
   if (source.most_chunk > 0 && share < chunk) {
     return std::min(chunk, std::max(round_up(share, kDirectAlignment), kFirstRead));
   }
-  // Objects are often stored in parts of a size like this one, and each read that crosses a border
-  // costs their storage two.
+  // Objects are often stored in parts of such a size. A read that crosses the end of a part costs
+  // the storage two reads.
   const std::uint64_t to_border =
       is_aligned(chunk, kDirectAlignment) ? chunk - start % chunk : chunk;
   std::uint64_t limit = std::min(to_border, block.submission->max_chunk);
@@ -344,7 +345,7 @@ void SchedulerCore::memory_returned(Signals* signals) { retry_reading(signals); 
 bool SchedulerCore::deliver(TimePoint now, bool last, Delivery* delivery, Signals* signals) {
   if (!last && !queue_.empty() && !queue_.front_done()) {
     waits_.consumer_waits(now);
-    stragglers_.check(idle(), now);  // perhaps no worker is left to look
+    stragglers_.check(idle(), now);  // all workers may be busy reading
     return false;
   }
   delivery->finished = queue_.empty();

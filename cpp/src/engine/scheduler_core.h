@@ -73,11 +73,10 @@ struct SchedulerTimes {
 //
 // Blocks are delivered in the order in which they were added. A block gets memory when its first
 // chunk is formed, and a chunk never reaches into a block that has none. If nothing is in flight
-// and the next block to deliver has no memory, it gets some even if the budget is full: the memory
-// that the consumer holds is its own then.
+// and the next block to deliver has no memory, it gets some even if the budget is full. From then
+// on the memory that the consumer holds does not count.
 //
-// If a call throws std::bad_alloc, the state serves for nothing but cancel() and delivery of its
-// reason.
+// If a call throws std::bad_alloc, the only valid next call is cancel().
 class SchedulerCore {
  public:
   using TimePoint = Clock::time_point;
@@ -99,7 +98,7 @@ class SchedulerCore {
 
   // For workers.
   Step next(WorkerId worker, TimePoint now, Signals* signals);
-  // A worker that was told to park may still do so.
+  // A worker whose step is to park may still do so.
   bool parked(WorkerId worker) const { return workers_.parked(worker); }
   // Step::kPlace was carried out.
   void placed(Step::Placing placing);

@@ -50,7 +50,8 @@ std::string bounded_by(double seconds, const SchedulerTimes& times) {
   const double threshold = seconds / 10;
   if (std::max(times.wait_storage, times.wait_consumer) <= threshold) return "none";
   if (times.wait_consumer > times.wait_storage) return "consumer";
-  // The consumer waited for bytes: they were slow to come, or there was no memory for them.
+  // The consumer waited for bytes because storage was slow, or because there was no memory for
+  // them.
   if (times.wait_memory > times.wait_storage / 2) return "window";
   switch (times.bound) {
     case ConcurrencyController::Bound::kLink: return "link";

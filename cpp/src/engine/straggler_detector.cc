@@ -9,8 +9,8 @@ namespace streamer {
 namespace {
 
 constexpr std::chrono::milliseconds kBetweenChecks{10};
-constexpr double kSlack = 0.1;       // seconds; a smaller delay than this does not matter
-constexpr double kSlackIdle = 0.05;  // the same when everybody waits for it
+constexpr double kSlack = 0.1;       // seconds; smaller delays do not matter
+constexpr double kSlackIdle = 0.05;  // the same if workers wait for this read
 constexpr double kTimesTypical = 2;  // the rest of a straggler would take so many whole reads
 // The larger allowance of a connection that still gets faster: a factor, and waits to connect.
 constexpr int kFreshFactor = 2;
@@ -87,7 +87,7 @@ void StragglerDetector::judge(Read* read, const Typical& typical, bool idle, Tim
   const double times = idle ? 1 : kTimesTypical;
   double allowance = times * usual + slack;
   if (fresh) allowance = kFreshFactor * allowance + kFreshWaits * typical.waited;
-  // Bytes that every connection is slow with are not asked for again and again.
+  // Bytes that are slow on every connection are not requested again and again.
   allowance *= 1 << std::clamp(read->aborts - 1, 0, kMostDoublings);
   const double window = seconds_between(read->older.time, now);
   if (seconds_between(read->start, now) < allowance || window < slack) return;

@@ -31,7 +31,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// The provider is promised one call at a time.
+// The provider must not be called concurrently.
 CredentialsProvider one_at_a_time(CredentialsProvider provider) {
   if (!provider) return provider;
   auto mutex = std::make_shared<Mutex>();
@@ -54,7 +54,7 @@ Clock::time_point after(milliseconds timeout) {
 
 }  // namespace
 
-// Each worker owns it, too: the last one to end takes it down if a stream left workers behind.
+// Workers share it: if a stream left workers behind, the last one to end destroys it.
 class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
  public:
   explicit Impl(Options options)
@@ -81,7 +81,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
     cancel();
     try {
       (void)detach_views();
-    } catch (const std::bad_alloc&) {  // the views stay views
+    } catch (const std::bad_alloc&) {  // the views are not detached
     }
     threads_.end(writes_);
   }
@@ -104,7 +104,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
     const auto file = files_.at(index);
     if (!file || !file->object) return {};
     Status status = file->object->unchanged();
-    if (!status.ok()) (void)views_->tell(file->object.get());
+    if (!status.ok()) (void)views_->mark_changed(file->object.get());
     return status;
   }
   Stats stats() const EXCLUDES(destinations_mutex_);
@@ -263,15 +263,14 @@ Result<Batch> Stream::Impl::next(milliseconds timeout) try {
   throw;
 }
 
-// An error if a thread was given zeros for a page of a view that its file has lost; once for each
-// file.
+// An error if a thread got zeros for a page of a view that was truncated away; once for each file.
 Status Stream::Impl::lost_pages() {
   const std::uint64_t count = lost_page_count();
   if (count == lost_pages_seen_.load(std::memory_order_relaxed)) return {};
   for (const auto& file : files_.all()) {
     if (!file || !file->object) continue;
     Status status = file->object->unchanged();
-    if (!status.ok() && views_->tell(file->object.get())) return status;
+    if (!status.ok() && views_->mark_changed(file->object.get())) return status;
   }
   lost_pages_seen_.store(count, std::memory_order_relaxed);
   return {};
@@ -313,7 +312,7 @@ Ready Stream::Impl::ready_of(Block& block, const Status& unchanged) {
   if (!ready.status.ok()) {
     const Code code = ready.status.code();
     if (!unchanged.ok() || code == Code::kChanged || code == Code::kShortRead) {
-      (void)views_->tell(file.object.get());
+      (void)views_->mark_changed(file.object.get());
     }
     return ready;
   }
@@ -364,8 +363,8 @@ auto guarded(Operation operation) -> decltype(operation()) {
 
 Stream::Stream(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Stream::~Stream() {
-  // A forked child has the object, but not the threads: there is nothing to join and no lock to
-  // trust.
+  // A forked child has the object, but not the threads: there is nothing to join, and a lock may be
+  // held for ever.
   if (impl_->foreign()) {
     alignas(std::shared_ptr<Impl>) unsigned char kept[sizeof(std::shared_ptr<Impl>)];
     new (kept) std::shared_ptr<Impl>(std::move(impl_));  // never dropped

@@ -9,7 +9,7 @@
 namespace streamer {
 
 // Bytes of the object from the first one of `range` to behind the last one. Nothing if the strides
-// do not make up the size, overlap, or reach behind the range of 64 bits.
+// do not add up to the size, overlap, or reach behind the range of 64 bits.
 std::optional<std::uint64_t> extent(const Range& range);
 
 // The offset in the object of byte `position` of `range`.

@@ -12,7 +12,7 @@ class WaitTimes {
   enum class Pause {
     kNone,
     kConsumer,  // bytes that are ready fill the memory
-    kMemory,    // bytes in flight do
+    kMemory,    // bytes in flight fill the memory
   };
 
   double storage() const { return storage_; }    // seconds that the consumer waited for bytes

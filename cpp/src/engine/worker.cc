@@ -35,7 +35,7 @@ class WriteGuard {
   std::atomic<int>* const writes_;
 };
 
-// True if the caller gave something that keeps all destinations of the chunk alive.
+// True if FileRanges::keep keeps all destinations of the chunk alive.
 bool kept(const Chunk& chunk) {
   return std::all_of(chunk.shares.begin(), chunk.shares.end(), [](const Chunk::Share& share) {
     return share.block->submission->entries[share.block->entry].keep != nullptr;
@@ -58,7 +58,7 @@ void finish(const WorkerContext& context, const Chunk& chunk, Status status,
   context.scheduler.complete(chunk, status, report);
 }
 
-// Gives a slot back, unless a copy took it over.
+// Returns a slot to the destination, unless a copy took it over.
 class SlotGuard {
  public:
   SlotGuard(Destination& destination, StagingSlot slot) : destination_(destination), slot_(slot) {}

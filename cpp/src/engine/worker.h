@@ -31,7 +31,7 @@ class Worker {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  // The worker of this thread. Only tasks may ask.
+  // The worker of this thread. Only for tasks.
   static Worker& current();
 
   // Works until the scheduler ends it.

@@ -77,7 +77,7 @@ WorkerId WorkerPool::call_parked(std::size_t index) {
 
 std::optional<WorkerId> WorkerPool::call() {
   if (parked_.empty() || called_ > 0) return std::nullopt;
-  // The one that watches is called last: it would have to be replaced.
+  // The watcher is called last, because another worker would have to replace it.
   const std::size_t last = parked_.size() - 1;
   return call_parked(last > 0 && parked_[last] == watcher_ ? last - 1 : last);
 }

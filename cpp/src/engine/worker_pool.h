@@ -14,9 +14,9 @@ namespace streamer {
 
 // A state without threads, clocks or system calls: it decides, and its caller starts and wakes.
 //
-// A worker is running, parked, or called: chosen to be woken, and not back yet. A worker that comes
-// back sees everything that happened meanwhile, and calls the next one if there is more to do.
-// Hence at most one is called at a time.
+// A worker is running, parked, or called: chosen to be woken, and not awake yet. A worker that
+// wakes up sees everything that happened meanwhile, and calls the next one if there is more to do.
+// Therefore at most one worker is called at a time.
 class WorkerPool {
  public:
   using Task = std::function<void()>;
@@ -37,7 +37,7 @@ class WorkerPool {
 
   // Chooses to start one more worker if no worker is parked and there are fewer than `wanted`.
   std::optional<WorkerId> start(int wanted);
-  // A worker could not be started: no more than the present ones are tried from now on.
+  // A worker could not be started: no further worker is started from now on.
   void not_started();
   int workers() const { return workers_; }
 

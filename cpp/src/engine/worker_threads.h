@@ -16,8 +16,8 @@ class WorkerThreads {
   // Starts a thread that runs `body`. False if the system refuses one. Starts none, and returns
   // true, once end() was called.
   bool start(std::function<void()> body) EXCLUDES(mutex_);
-  // Waits for threads whose bodies are about to return. After half a second those that the storage
-  // holds are left behind, but never while `writes` is above 0.
+  // Waits for threads whose bodies are about to return. After half a second, threads that the
+  // storage blocks are left behind, but never while `writes` is above 0.
   void end(const std::atomic<int>& writes) EXCLUDES(mutex_);
 
  private:

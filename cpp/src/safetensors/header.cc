@@ -251,7 +251,7 @@ class Parser {
              fail(named(tensor->name) + ": the product of its shape overflows");
     });
     if (!read) return false;
-    // Neighbours often have the same.
+    // Consecutive tensors often have the same.
     if (!std::equal(dimensions_.begin(), dimensions_.end(), last_shape_.begin(),
                     last_shape_.end())) {
       last_shape_ = {memory_.dimensions.copy(dimensions_.data(), dimensions_.size()),

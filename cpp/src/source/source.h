@@ -34,15 +34,15 @@ struct SourceTraits {
   std::uint64_t view_chunk_bytes = 0;  // of one prefault(): parts end at multiples of it
   std::uint64_t min_chunk_bytes = 0;   // the least that a setting may choose
   std::uint64_t window_bytes = 0;      // memory that keeps it busy, if no limit is set
-  // Of a source that finds out itself. Null: the engine finds the number, between the following
+  // For a source that measures itself. Null: the engine finds the number, between the following
   // two.
   std::shared_ptr<const WantedReads> reads;
   int initial_concurrency = 0;  // start of adaptive concurrency
   int max_concurrency = 0;      // its maximum
-  // The number of times that the storage has asked to slow down; counted while reads go on. Null:
-  // it never does.
+  // The number of times that the storage has refused requests because of their rate; counted while
+  // reads are in flight. Null: it never does.
   std::shared_ptr<const std::atomic<std::uint64_t>> refusals;
-  double target_rate = 0;          // bytes per second that the user expects; 0: not said
+  double target_rate = 0;          // bytes per second that the user expects; 0: not set
   int open_concurrency = 0;        // objects opened at once if storage is far; 0: as reads
   std::uint64_t reader_bytes = 0;  // most memory that each reader holds (transport buffers)
   // Of these, the bytes that a reader counts itself, by MemoryBudget::take_for_reader(), once it
@@ -87,12 +87,12 @@ class Object {
   // on a change of the object does not change the part, and can't take it away. Offset and size are
   // whole pages; the last page may reach behind the end. `memory` is a fresh mapping of that size,
   // which this call uses up. Other threads may read, write and drop parts of the view meanwhile,
-  // but for two calls of overlapping parts. An error says that some of it may be lost.
+  // but for two calls of overlapping parts. If it fails, some of the content may be lost.
   virtual Status detach_view(std::uint64_t offset, std::uint64_t size, std::byte* memory) const;
   // A descriptor for O_DIRECT, for devices that read files by themselves; -1: none.
   virtual int device_fd() const { return -1; }
-  // Tells that ranges will be read once, into memory that is not the process's: there is no use in
-  // keeping them in the page cache.
+  // Announces that ranges will be read once, into memory that is not the process's. They need not
+  // stay in the page cache.
   virtual void advise_read_once() const {}
   // Not ok if the object was changed since it was opened; cheap, called once per delivered batch.
   virtual Status unchanged() const { return {}; }
@@ -140,8 +140,8 @@ class Reader {
   virtual ~Reader() = default;
   // Opens `path` and reads its first bytes into `prefix`, in one request if possible.
   virtual Result<Opened> open(const std::string& path, std::span<std::byte> prefix) = 0;
-  // The same of an object that a list told, with ListedObject::version: kChanged if it is another
-  // one by now. An empty version is any.
+  // The same for an object of a list, with ListedObject::version: kChanged if the object has
+  // another version by now. An empty version matches any.
   virtual Result<Opened> open_listed(const std::string& path, const std::string& /*version*/,
                                      std::span<std::byte> prefix) {
     return open(path, prefix);

@@ -32,7 +32,7 @@ Result<DeviceContext> DeviceContext::find(const Driver& driver, int ordinal) {
   if (int code = driver.primary_state(found.device_, &flags, &active); code != kSuccess) {
     return driver.error(code, found.name() + " can't be used");
   }
-  // HIP's `active` tells if it is current in this thread; to retain it makes nothing there.
+  // In HIP, `active` means that it is current in this thread; to retain it creates nothing.
   if (active != 0 || driver.is_hip()) {
     if (int code = driver.primary_retain(&found.context_, found.device_); code != kSuccess) {
       return driver.error(code, "the context of " + found.name() + " can't be used");

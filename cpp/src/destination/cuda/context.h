@@ -21,8 +21,8 @@ class DeviceContext {
   const Driver& driver() const { return *driver_; }
   Context handle() const { return context_; }
   int ordinal() const { return ordinal_; }
-  std::string name() const { return "cuda:" + std::to_string(ordinal_); }  // as PyTorch says it
-  // Lets go of nothing from now on: in a forked child the driver must not be called.
+  std::string name() const { return "cuda:" + std::to_string(ordinal_); }  // as in PyTorch
+  // Releases nothing from now on: in a forked child the driver must not be called.
   void abandon() { retained_ = false; }
 
  private:

@@ -71,7 +71,7 @@ Status CopyQueue::failure() const {
   return failure_;
 }
 
-// Makes `status` the answer to everything from now on, unless something failed before.
+// From now on every copy fails with `status`, unless another failure came first.
 Status CopyQueue::fail(Status status) {
   status = std::move(status).with_hint(kStickyHint);
   Status first;
@@ -121,7 +121,7 @@ Status CopyQueue::enqueue(PinnedSlot& slot, CopyStream stream, std::span<const i
   for (std::size_t i = 0; i < segments.size();) {
     auto* const to = static_cast<std::byte*>(segments[i].iov_base);
     std::size_t bytes = segments[i].iov_len;
-    // Neighbours in the slot that are neighbours on the device are one copy.
+    // Bytes that are consecutive in the slot and on the device are one copy.
     for (++i; i < segments.size() && segments[i].iov_base == to + bytes; ++i) {
       bytes += segments[i].iov_len;
     }
@@ -133,7 +133,7 @@ Status CopyQueue::enqueue(PinnedSlot& slot, CopyStream stream, std::span<const i
                           .error(code, "a copy of " + std::to_string(bytes) + " bytes to " +
                                            context_.name() + " failed")
                           .with_device_fault(DeviceFault::kTransfer);
-      // A bad address is a matter of one range; anything else is the end of the device's context.
+      // A bad address affects one range; any other error ends the context of the device.
       return code == kInvalidValue ? status : fail(std::move(status));
     }
     from += bytes;
@@ -161,7 +161,7 @@ void CopyQueue::copy(PinnedSlot* slot, std::span<const iovec> segments, Done don
   }
   const CopyStream stream = lanes_[slot->lane % lanes_.size()].stream;
   status = enqueue(*slot, stream, segments);
-  // Also after an error: copies before it may be in flight, and the slot is theirs until they end.
+  // Also after an error: earlier copies may be in flight, and use the slot until they end.
   if (const int code = driver.event_record(slot->event, stream); code != kSuccess) {
     Status lost = fail(driver.error(code, "copies to " + context_.name() + " can't be followed")
                            .with_device_fault(DeviceFault::kTransfer));
@@ -183,7 +183,7 @@ void CopyQueue::finish(const Pending& pending, const Status& status) {
   pending.done(pending.status.ok() ? status : pending.status);
 }
 
-// The driver does not tell the ends of copies any more.
+// The driver no longer reports the ends of copies.
 void CopyQueue::lose(int code) {
   const Driver& driver = context_.driver();
   const Status status = fail(driver.error(code, "copies to " + context_.name() + " failed")
@@ -216,7 +216,7 @@ void CopyQueue::give_up_all(const Status& status) {
   }
 }
 
-// While the caller's stream has not come by the fence, no copy behind it could start.
+// No copy behind the fence can start before the caller's stream has passed it.
 void CopyQueue::look_at_fence() {
   const Clock::time_point now = Clock::now();
   if (now - looked_ < kLookAtFence) return;

@@ -1,4 +1,4 @@
-// Asynchronous copies from pinned slots to device memory, and the thread that sees them end.
+// Asynchronous copies from pinned slots to device memory, and the thread that polls for their end.
 #pragma once
 
 #include <sys/uio.h>
@@ -26,8 +26,8 @@ class CopyQueue {
   using Done = std::function<void(Status)>;
 
   // A copy that is not done `timeout` after it could start is an error; the work that the streams
-  // of the caller hold before it has no deadline. Such a copy may still write one day: its `done`
-  // is called, and never destroyed, and so keeps its destination alive if it holds it.
+  // of the caller hold before it has no deadline. Such a copy may still write later: its `done`
+  // is called but never destroyed, so that it keeps alive what it owns.
   static Result<std::unique_ptr<CopyQueue>> create(const DeviceContext& context, PinnedPool& pool,
                                                    std::chrono::seconds timeout);
   // Waits for copies that are in flight.
@@ -78,7 +78,7 @@ class CopyQueue {
   std::vector<Lane> lanes_;
   Mutex fence_mutex_;  // held while the fence is recorded, waited for and looked at
   Event fence_ = nullptr;
-  bool fenced_ GUARDED_BY(fence_mutex_) = false;  // the caller's stream has perhaps not come by it
+  bool fenced_ GUARDED_BY(fence_mutex_) = false;  // the caller's stream may not have passed it
   Clock::time_point looked_;                      // the polling thread's: at the fence
 
   mutable Mutex mutex_;

@@ -58,7 +58,7 @@ class CudaDestination : public Destination {
 
   Status start(std::chrono::seconds timeout) {
     auto queue = CopyQueue::create(context_, *pool_, timeout);
-    if (!queue) return queue.status();
+    if (!queue.ok()) return queue.status();
     queue_ = std::move(*queue);
     return {};
   }
@@ -99,7 +99,7 @@ class CudaDestination : public Destination {
                                                 std::to_string(max_slot_bytes()));
     }
     auto slot = pool_->take(bytes, cancel);
-    if (!slot) return slot.status();
+    if (!slot.ok()) return slot.status();
     if (trace_.enabled()) (*slot)->since = Clock::now();
     (*slot)->start = offset % kDirectAlignment;
     return StagingSlot{(*slot)->memory + (*slot)->start, (*slot)->size, *slot};
@@ -168,15 +168,15 @@ Result<std::unique_ptr<Destination>> make_cuda_destination(int ordinal, const Op
                                                            MemoryBudget& budget) {
   const Settings settings(options.source);
   const auto pinned = settings.integer("RUNAI_STREAMER_CUDA_PINNED_LIMIT");
-  if (!pinned) return pinned.status();
+  if (!pinned.ok()) return pinned.status();
   const auto timeout = settings.number("RUNAI_STREAMER_CUDA_TIMEOUT");
-  if (!timeout) return timeout.status();
+  if (!timeout.ok()) return timeout.status();
   const auto gpudirect = settings.enabled("RUNAI_STREAMER_GPUDIRECT");
-  if (!gpudirect) return gpudirect.status();
+  if (!gpudirect.ok()) return gpudirect.status();
   const auto driver = Driver::load(settings.text("RUNAI_STREAMER_CUDA_LIBRARY").value_or(""));
-  if (!driver) return driver.status();
+  if (!driver.ok()) return driver.status();
   auto context = DeviceContext::find(**driver, ordinal);
-  if (!context) return context.status();
+  if (!context.ok()) return context.status();
   auto destination = std::make_unique<CudaDestination>(
       std::move(*context),
       pool_limits(static_cast<std::uint64_t>(pinned->value_or(kPinned)), options), budget,

@@ -15,7 +15,7 @@
 
 namespace streamer::gpu {
 
-// Handles of the driver. The names tell parameters apart; the driver checks them.
+// Handles of the driver. The names distinguish parameters; the driver checks the values.
 using DevicePointer = std::uint64_t;
 using Context = void*;
 using CopyStream = void*;
@@ -32,8 +32,8 @@ enum : int {
   kNotReady = 600,
 };
 
-// Errors that stay: of the hardware (memory, NVLink, contained), of kernels that failed, and of a
-// context that is gone.
+// Errors that persist: of the hardware (memory, NVLink, contained), of kernels that failed, and of
+// a context that is gone.
 inline bool is_sticky(int code) {
   return code == 214 || code == 220 || code == 226 || code == 700 || code == 702 || code == 709 ||
          code == 710 || (code >= 714 && code <= 719) || code == 721;

@@ -102,7 +102,7 @@ void PinnedPool::erase(const PinnedSlot& slot) {
 // True if a slot of `bytes` may be made now; if so they are counted.
 bool PinnedPool::may_grow(std::uint64_t bytes) {
   if (pinned_ == 0) {
-    budget_.take(bytes);  // nothing moves without one slot
+    budget_.take(bytes);  // copies need at least one slot
   } else if (!growth_stopped_.empty() || copying_ >= limits_.copying_enough ||
              pinned_ + bytes > most_locked() || !budget_.try_take(bytes)) {
     return false;
@@ -156,7 +156,7 @@ Result<PinnedSlot*> PinnedPool::take(std::uint64_t bytes, const CancelToken& can
       growth_stopped_ = made.status().to_string();  // the present slots have to do
       continue;
     }
-    if (!free_.empty()) {  // all too small: they make room
+    if (!free_.empty()) {  // all are too small: freeing them makes room
       free_one();
       continue;
     }

@@ -22,7 +22,7 @@ void Trace::write() {
   if (!enabled()) return;
   const MutexLock lock(mutex_);
   std::FILE* const file = std::fopen(path_.c_str(), "w");
-  if (file == nullptr) return;  // a trace is no reason to fail a load
+  if (file == nullptr) return;  // a failed trace does not fail the load
   std::fputs("{\"traceEvents\":[", file);
   const char* separator = "\n";
   for (const Event& event : events_) {

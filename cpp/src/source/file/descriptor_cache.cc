@@ -24,7 +24,7 @@ void close_if_open(int fd) {
 }
 
 constexpr std::chrono::seconds kWaitForIdle{10};
-// There is no notice of a descriptor that was closed instead of becoming idle.
+// No thread is woken when a descriptor is closed instead of becoming idle.
 constexpr std::chrono::milliseconds kRetry{20};
 
 // A path that means the same when the working directory is another one.

@@ -15,7 +15,7 @@ struct DirectIo {
   bool operator==(const DirectIo&) const = default;
 };
 
-// The alignment that the kernel tells for the open file `fd` (STATX_DIOALIGN, Linux 6.1); else
+// The alignment that the kernel reports for the open file `fd` (STATX_DIOALIGN, Linux 6.1); else
 // kDirectAlignment, which all usual file systems accept.
 DirectIo direct_io_of(int fd);
 

@@ -34,7 +34,7 @@ class FileObject::Facts final : public RangeFacts {
   enum class As { kView, kColdView, kMemory };  // kColdView: as if it were not in the page cache
   Facts(const FileObject& file, std::uint64_t offset, std::uint64_t size, As as)
       : file_(file), offset_(offset), size_(size), as_(as) {}
-  // Bytes that are copied into memory would be there twice.
+  // Bytes that are copied into memory would occupy it twice.
   bool cache_is_costly() const override {
     return as_ == As::kMemory || file_.costly_cache_ ||
            file_.passing_.load(std::memory_order_relaxed);
@@ -105,7 +105,7 @@ Result<std::shared_ptr<const FileObject>> FileObject::open(const std::string& pa
 
 // A fault that no call would report stays a signal.
 FileObject::~FileObject() {
-  if (view_ && !told_) view_->end_guard();
+  if (view_ && !reported_) view_->end_guard();
 }
 
 // The strategy of this file: the wanted one, or kBuffered if it can't be used.
@@ -221,7 +221,7 @@ void FileObject::look_at_direct() const {
     return;
   }
   const int os_error = direct.status().detail().os_error;
-  direct_errno_ = os_error != 0 ? os_error : ESTALE;  // another file took its name
+  direct_errno_ = os_error != 0 ? os_error : ESTALE;  // another file has its name now
 }
 
 int FileObject::device_fd() const {
@@ -243,10 +243,10 @@ Status FileObject::unchanged() const {
   if (stamp_.matches(info, path())) {
     const FileView* const view = mapped_.load(std::memory_order_acquire);
     if (view == nullptr || !view->has_lost_pages()) return {};
-    told_ = true;
+    reported_ = true;
     return file_error("the storage has lost bytes that tensors showed", path(), EIO);
   }
-  told_ = true;
+  reported_ = true;
   return Status::error(Code::kChanged, "the file was modified while it was read")
       .with_path(path())
       .with_hint("Write a new file and rename it over the old one, then load again");

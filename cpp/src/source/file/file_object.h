@@ -52,11 +52,11 @@ class FileObject final : public Object {
   bool local() const { return file_system_ == FileSystemKind::kLocal; }
   // True if direct reads are possible at all.
   bool has_direct() const;
-  // The best way to read files of its file system; null: way() tells that of this one.
+  // The best way to read files of its file system; null: see way().
   ReadTrial* trial() const { return trial_.get(); }
   // Bytes that the kernel reads ahead by one request; set if there is a trial.
   std::uint64_t request_bytes() const { return request_bytes_; }
-  // True if the page cache holds the end of the file: then the trial has nothing to tell.
+  // True if the page cache holds the end of the file: then the trial measures nothing.
   // (Readahead and an earlier look at the header may have brought its beginning there.)
   bool in_page_cache() const;
   // True if it must be read by its strategy or not at all.
@@ -68,7 +68,7 @@ class FileObject final : public Object {
   // The alignment that direct reads need.
   DirectIo direct_io() const;
   // From now on direct_io() is the strictest alignment: the kernel refused the one that it had
-  // told.
+  // reported.
   void distrust_direct_io() const { distrusted_.store(true, std::memory_order_relaxed); }
 
  private:
@@ -97,7 +97,7 @@ class FileObject final : public Object {
   mutable std::shared_ptr<FileView> view_;
   mutable std::atomic<const FileView*> mapped_{nullptr};  // the same, for any thread
   mutable int view_errno_ = 0;                            // the reason if there is no view
-  mutable std::atomic<bool> told_{false};                 // its change was reported
+  mutable std::atomic<bool> reported_{false};             // its change was reported
   mutable std::once_flag cached_once_;
   mutable bool cached_ = false;
   mutable std::once_flag direct_once_;

@@ -1,4 +1,4 @@
-// Tells if an open file still holds the bytes that it held when it was opened.
+// Detects if the content of an open file has changed since it was opened.
 #pragma once
 
 #include <sys/stat.h>
@@ -9,8 +9,8 @@ namespace streamer {
 
 class FileStamp {
  public:
-  // `info` is that of the file when it was opened. `exact`: the change time counts, too: it tells
-  // of a writer that sets the modification time back. Not for file systems whose change time
+  // `info` is that of the file when it was opened. `exact`: the change time counts, too. It
+  // reveals a writer that sets the modification time back. Not for file systems whose change time
   // settles later than their bytes.
   FileStamp(const struct stat& info, bool exact) : info_(info), exact_(exact) {}
 

@@ -16,7 +16,7 @@
 
 namespace streamer {
 
-// The holder of the bytes of a file system.
+// Where a file system stores its bytes.
 enum class FileSystemKind {
   kLocal,   // this machine: files can't vanish from under a mapping because a server went away
   kShared,  // maybe another machine

@@ -27,7 +27,7 @@ class FileView final : public ViewMapping {
 
   std::byte* data() const { return data_; }
 
-  // Makes [offset, offset + size) present; 0 or an errno, of which EFAULT says nothing more.
+  // Makes [offset, offset + size) present; 0 or an errno, of which EFAULT has no specific meaning.
   // `cold`: the bytes are not in the page cache yet. They are brought there in huge pages for as
   // long as the kernel finds those without much work.
   int populate(std::uint64_t offset, std::uint64_t size, bool cold);
@@ -38,7 +38,7 @@ class FileView final : public ViewMapping {
   void take(std::uint64_t offset, std::uint64_t size);
   void release_view(std::uint64_t offset, std::uint64_t size) override;
 
-  // See Object::detach_view(): 0 or an errno, of which EFAULT says that the file has lost bytes.
+  // See Object::detach_view(): 0 or an errno, of which EFAULT means that the file has lost bytes.
   int detach(std::uint64_t offset, std::uint64_t size, std::byte* memory);
 
   // True if a thread was given zeros in the place of pages that the file has lost.

@@ -25,7 +25,7 @@ constexpr std::uint64_t kSampleBytes = 64 * kKiB;
 // Between single bytes that are read as samples.
 constexpr std::uint64_t kReadStep = 4 * kMiB;
 
-// Pages of [offset, offset + size) in the page cache; -1 if the kernel does not tell.
+// Pages of [offset, offset + size) in the page cache; -1 if the kernel can't report them.
 std::int64_t count_cached(int fd, std::uint64_t offset, std::uint64_t size) {
   struct {
     std::uint64_t offset, size;
@@ -43,7 +43,7 @@ std::uint64_t pages_of(std::uint64_t offset, std::uint64_t size) {
   return (round_up(offset + size, page) - round_down(offset, page)) / page;
 }
 
-// A read that must not wait is truthful about files of other users, unlike mincore(2), but starts
+// A read that must not wait is correct for files of other users, unlike mincore(2), but starts
 // to read missing pages: one page of it, through a descriptor without readahead.
 double sample(int fd, std::uint64_t offset, std::uint64_t size) {
   const std::uint64_t step = std::max(std::min(kReadStep, (size + 1) / 2), size / kSamples);

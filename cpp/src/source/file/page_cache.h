@@ -10,7 +10,7 @@ class PageCacheDescriptors {
  public:
   virtual ~PageCacheDescriptors() = default;
   virtual int plain() = 0;
-  // Without readahead; -1: none can be had. Asked only if plain() does not do.
+  // Without readahead; -1: not available. Called only if plain() is not enough.
   virtual int without_readahead() = 0;
 };
 

@@ -69,7 +69,7 @@ void ReadTrial::enter_locked(Phase phase, Setting setting) {
 ReadTrial::Read ReadTrial::begin() {
   const MutexLock lock(mutex_);
   ++active_;
-  // A read that began beside fewer others than it should tells nothing of their number.
+  // A read that began beside fewer others than intended does not count for their number.
   bool counts = active_ >= setting_.reads && began_ < wanted_reads_locked();
   // The first read in order after others jumps.
   if (counts && phase_ == Phase::kInOrderAgain && passed_++ == 0) counts = false;

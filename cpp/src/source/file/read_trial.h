@@ -52,7 +52,7 @@ class ReadTrial {
   };
   Amount amount() const EXCLUDES(mutex_);
   Read begin() EXCLUDES(mutex_);
-  // The read took so many seconds; 0 bytes: it failed, and tells nothing.
+  // The read took so many seconds; 0 bytes: it failed, and does not count.
   void ended(const Read& read, std::uint64_t bytes, double seconds) EXCLUDES(mutex_);
   // The file system has no O_DIRECT.
   void refuse_direct() EXCLUDES(mutex_);
