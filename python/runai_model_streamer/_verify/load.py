@@ -1,10 +1,9 @@
-"""Verification of what a load reads, on its way to the consumer."""
+"""Verification of the files of a load before the consumer gets their tensors."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import threading
 import time
 from collections import deque
@@ -16,6 +15,7 @@ import torch
 
 from runai_model_streamer._errors import shown_path
 from runai_model_streamer._session import Run
+from runai_model_streamer._verify.interleaving import processors
 from runai_model_streamer._verify.manifest import Manifest, check
 
 _AHEAD_BYTES = 64 << 20  # that may be hashed before they are yielded
@@ -88,7 +88,7 @@ class LoadCheck:
 
         Takes further runs only while the next one is being hashed, so that files are hashed at
         once if hashing is slower than the storage. Raises StreamerDigestError instead of the
-        last run of a file that is not what the manifest says.
+        last run of a file that does not match the manifest.
         """
         ahead: deque[_Job] = deque()
         held = 0
@@ -130,8 +130,7 @@ class LoadCheck:
         file.ranges -= run.count
         done: Future[None] = Future()
         if self._pool is None:
-            workers = len(os.sched_getaffinity(0))
-            self._pool = ThreadPoolExecutor(workers, thread_name_prefix="streamer-sha256")
+            self._pool = ThreadPoolExecutor(processors(), thread_name_prefix="streamer-sha256")
         with file.lock:
             file.waiting.append((done, parts))
             first = len(file.waiting) == 1
@@ -144,7 +143,7 @@ class LoadCheck:
         self.verified.append(file.path)
 
     def _stop(self) -> None:
-        """Ends the threads; what they are at is hashed to its end."""
+        """Ends the threads, after they have hashed their present bytes."""
         pool, self._pool = self._pool, None
         if pool is None:
             return
@@ -155,7 +154,7 @@ class LoadCheck:
         pool.shutdown(wait=True, cancel_futures=True)
 
     def note(self) -> str:
-        """For stats(): what was verified by now."""
+        """For stats(): the files that were verified so far."""
         text = f"{len(self.verified)} files have the SHA-256 that {self.manifest.origin} says"
         if self.unverified:
             shown = ", ".join(shown_path(path) for path in self.unverified[:5])
