@@ -12,7 +12,7 @@ except ModuleNotFoundError as error:
         raise
 
     def main() -> int:
-        """Says what is missing."""
+        """Prints which packages are missing."""
         print(
             f"model-streamer: {_missing} is not installed: the commands need typer and rich. "
             "Install them: pip install typer rich",

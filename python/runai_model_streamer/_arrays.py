@@ -20,7 +20,7 @@ from runai_model_streamer._session import Ownership, Run, Session
 
 T = TypeVar("T")
 Make = Callable[[SafetensorMetadata, Buffer | None, int], T]
-"""(tensor, memory, position of its first byte) -> what is yielded. No memory: no bytes."""
+"""(tensor, memory, position of its first byte) -> the array. The memory is None without bytes."""
 
 
 def stream(

@@ -35,8 +35,8 @@ def local_of(tensor: torch.Tensor) -> torch.Tensor:
 def local_part(tensor: torch.Tensor) -> list[Along] | None:
     """The part of each dimension of a DTensor that this rank holds.
 
-    None if it is no part that Along can say: of a rank outside the mesh, of partial sums, of
-    placements that only their makers know.
+    None if Along can't describe it: of a rank outside the mesh, of partial sums, of unknown
+    placements.
     """
     module = _module()
     mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]

@@ -26,10 +26,10 @@ class StreamerError(ValueError):
 
     Attributes (None if they do not apply): ``code`` (a word, e.g. ``"not_found"``), ``path``,
     ``offset`` and ``size`` of the byte range, ``errno``, ``http_status``, ``server_code``,
-    ``request_id``, ``endpoint`` (which URL was asked, and where it came from), ``identity``
-    (which credentials were used, never a secret), ``hint`` and ``attempts`` (how often it was
-    tried, if more than once). If ranks share the
-    reading, ``rank`` and ``host`` are those where it failed.
+    ``request_id``, ``endpoint`` (the URL of the service, and its source), ``identity`` (the
+    credentials that were used, never a secret), ``hint`` (the remedy) and ``attempts`` (the number
+    of tries, if more than one). If ranks share the reading, ``rank`` and ``host`` are those of the
+    failure.
     """
 
     code: str
@@ -130,7 +130,7 @@ class StreamerPermissionError(StreamerError, PermissionError):
 
 
 class StreamerTimeoutError(StreamerError, TimeoutError):
-    """Nothing arrived in time."""
+    """Nothing arrived within a timeout."""
 
 
 class StreamerIOError(StreamerError, OSError):
@@ -138,7 +138,7 @@ class StreamerIOError(StreamerError, OSError):
 
 
 class StreamerShortReadError(StreamerIOError):
-    """The object ended before its header says."""
+    """The object ends before the range that was requested, or that its header describes."""
 
 
 class StreamerChangedError(StreamerIOError):
@@ -146,7 +146,7 @@ class StreamerChangedError(StreamerIOError):
 
 
 class StreamerDigestError(StreamerIOError):
-    """The content of a file is not what the manifest says."""
+    """The content of a file does not match the manifest."""
 
 
 class StreamerOutOfMemoryError(StreamerError, MemoryError):
@@ -158,7 +158,7 @@ class StreamerUnsupportedError(StreamerError, NotImplementedError):
 
 
 class StreamerImportError(StreamerError, ImportError):
-    """An optional package that this needs is not installed; the text says how to install it."""
+    """An optional package is not installed; the text contains the command that installs it."""
 
 
 class StreamerDeviceError(StreamerError):

@@ -36,12 +36,12 @@ class ByteStreamer:
     """Delivers what a reader reads, in order: each range as a tensor of bytes.
 
     A context manager. One thread at a time. Tensors belong to the caller: they stay valid after
-    the streamer is closed, their memory is never written again, and what happens to the file later
-    does not change them.
+    the streamer is closed, their memory is never written again, and later changes of the file do
+    not affect them.
     """
 
     options: StreamOptions = DEFAULTS
-    """Of the loads that follow, instead of the settings of the environment."""
+    """Replace the settings of the environment for later loads."""
 
     def __init__(self) -> None:
         self._reader: Reader | None = None
@@ -77,7 +77,7 @@ class ByteStreamer:
             try:
                 reader.close(error)
             except StreamerChangedError:
-                if error is None:  # else that one is on its way
+                if error is None:  # else close() runs already
                     raise
             finally:
                 self._stats = reader.stats()

@@ -1,7 +1,7 @@
-"""The garbage collector, while objects are made by the ten thousand of which none is garbage.
+"""Control of the garbage collector while a load makes tens of thousands of live objects.
 
-Its full collections walk all objects of the process, those of every imported package too: one takes
-0.1 to 1 s, and making that many objects starts several.
+A full collection walks all objects of the process and of its imported packages, which takes 0.1 to
+1 s. That many new objects start several collections.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def collection_spaced(tensors: int, size: int) -> Iterator[None]:
     """Fewer automatic collections while `tensors` of `size` bytes in all are handed out: one for
     256 MiB of them or 50,000 objects, if the process' own threshold asks for more.
 
-    What the process asks for itself (gc.collect(), gc.disable(), another threshold) stays as it is.
+    Calls of the process (gc.collect(), gc.disable(), another threshold) keep their effect.
     Any number may be active, in any threads.
     """
     if tensors < _FEW_TENSORS:

@@ -1,6 +1,6 @@
 """Finds files of another implementation among those of this package.
 
-Imports the native module, and says at once if it cannot be loaded because of such files.
+Imports the native module. If such files prevent that, the error names them.
 
 The original has the same distribution, the same import name and the same directory. Its plugins put
 libraries into that directory, which stay when only the main package is replaced.
@@ -34,7 +34,7 @@ def problems(package: Path = _PACKAGE, path: Iterable[str] | None = None) -> lis
     """Signs of a mixed installation, each in a few words; none in a proper one.
 
     `path` are the directories that modules are imported from, sys.path by default. Never raises:
-    what cannot be read says nothing.
+    directories that cannot be read are passed over.
     """
     found: list[str] = []
     with contextlib.suppress(OSError, ValueError):
@@ -89,8 +89,8 @@ def _distributions(directory: str) -> Iterator[tuple[str, str]]:
 def _changed(directory: Path, version: str) -> Iterator[str]:
     """Python files of the package whose size is not that of the list of installed files.
 
-    Only those whose name another implementation may have, too: every process asks, and a file
-    system may be far.
+    Only those whose name another implementation may have, too: every process makes this check, and
+    a file system may be far.
     """
     record = directory / f"runai_model_streamer-{version}.dist-info" / "RECORD"
     for line in record.read_text(encoding="utf-8").splitlines():

@@ -1,7 +1,7 @@
 """Refuses interpreters at import that the package does not work in.
 
 Sub-interpreters: torch hangs there. Free-threaded ones without the global interpreter lock (GIL):
-objects of the native module are for one thread at a time, and the GIL is what sees to it.
+objects of the native module are for one thread at a time, which the GIL ensures.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class Assembly:
     """A tensor of the model that is made of parts of the checkpoint's tensors."""
 
     described: SafetensorMetadata
-    """As if the checkpoint had it."""
+    """The tensor of the model, as an entry of the checkpoint."""
     pieces: list[Piece]
 
 
@@ -215,7 +215,7 @@ def _box(
         try:
             row = operator.index(item)  # type: ignore[arg-type]
         except TypeError:
-            continue  # resolve_index() tells
+            continue  # resolve_index() raises
         if not -shape[dimension] <= row < shape[dimension]:
             raise RunaiStreamerInvalidInputException(
                 f"key_map: index {row} is out of range for dimension {dimension} of {name!r} with "

@@ -1,4 +1,4 @@
-"""The delivery of one call of stream_files(): each item once, to whichever iterator asks next."""
+"""The delivery of one stream_files(): each item once, to the iterator that requests it first."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def _through(ahead: _Ahead) -> Generator[Run, None, None]:
 class Load:
     """One load, from its first run to its end. One thread at a time; close() from any thread.
 
-    The load owns the generators that fetch, and all that they have fetched. The iterators of
-    consumers only ask them: one that is dropped, closed or thrown into loses nothing, and the next
-    one goes on behind it.
+    The load owns the generators that fetch, and everything that they have fetched. The iterators of
+    consumers only use them: one that is dropped, closed or thrown into loses nothing, and the next
+    one continues behind it.
     """
 
     def __init__(self, runs: Generator[Run, None, None], device: torch.device, ranges: int) -> None:
@@ -169,7 +169,8 @@ class Load:
         return self._failure is not None or self._closed
 
     def close(self) -> None:
-        """Frees what was fetched. The next step of every iterator raises StreamerClosedError."""
+        """Frees everything that was fetched. The next step of every iterator raises
+        StreamerClosedError."""
         self._closed = True
         for items in list(self._views.values())[::-1]:
             _close(items)

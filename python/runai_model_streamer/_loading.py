@@ -58,7 +58,7 @@ def load_file(
     """
     target = device_of(device)
     with SafetensorsStreamer() as streamer:
-        # Every tensor is kept: a view would be copied in the end, too, and later.
+        # Every tensor is kept: a view would be copied later anyway.
         names = [to_text(filename)]
         streamer._stream(
             names, s3_credentials, target, None, ownership=Ownership.COPIED, verify=verify
@@ -114,8 +114,8 @@ def load_model(
     file that the index names; what the index does not name is not read.
 
     The outcome is that of ``model.load_state_dict()``: hooks and methods of the model's own are
-    called, dtypes are converted. Tensors that nothing but the module looks at are read straight
-    into its memory. Tensors that share memory need to be in the files once. `device` is where the
+    called, dtypes are converted. Tensors that only the module uses are read straight into its
+    memory. Tensors that share memory need to be in the files once. `device` is where the
     tensors are read to, best that of the model's. With `assign`, the module gets the tensors of the
     files instead of their values; a module on "meta" needs that. Of a tensor for a DTensor only the
     shard of this rank is read, without communication.
@@ -124,7 +124,7 @@ def load_model(
     Target if the tensor is a part of a parameter (of a fused layout), or None if it is not wanted.
     Parts are read straight to their place if that is contiguous. See docs/guides/slices.md.
 
-    `verify` is that of SafetensorsStreamer.stream_files(); if a file is not what the manifest says,
+    `verify` is that of SafetensorsStreamer.stream_files(); if a file does not match the manifest,
     the module holds a part of it.
 
     Returns the names that are missing in the files and those that the model does not have.
@@ -200,7 +200,7 @@ def _map(model: torch.nn.Module, places: Places, key_map: KeyMap | None) -> _Map
     for target, sources in parts.items():
         tensor = own.get(target)
         if not isinstance(tensor, torch.Tensor) or torch.nn.parameter.is_lazy(tensor):
-            found[target] = tensors[sources[0]]  # the model has no such tensor: torch says so
+            found[target] = tensors[sources[0]]  # the model has no such tensor: torch raises
             names[target] = sources[0]
             continue
         assemblies[target] = assemble(tensor, sources, targets, places)
@@ -281,15 +281,16 @@ def _state(found: Mapping[str, SafetensorMetadata], plan: Plan) -> dict[str, tor
 
 
 def _without_memory(tensor: SafetensorMetadata, on_host: bool) -> torch.Tensor:
-    """A tensor of that shape and dtype without values. Who reads it all the same gets an error of
-    torch, but one that has to be `on_host` for a warning of torch."""
+    """A tensor of that shape and dtype without values. Reading it is an error of torch, unless it
+    is `on_host`, which some warnings of torch need."""
     dtype = safetensors_to_torch_dtype.get(tensor.dtype, torch.uint8)
     element = torch.empty((), dtype=dtype, device="cpu" if on_host else "meta")
     return element.expand(tensor.get_torch_shape())
 
 
 def _copied(own: torch.Tensor | None, tensor: torch.Tensor) -> bool:
-    """Copies `tensor`, as load_state_dict() does. False if that has to be told why it can't."""
+    """Copies `tensor`, as load_state_dict() does. False if load_state_dict() has to raise the
+    error."""
     if own is None:
         return False
     try:

@@ -1,8 +1,8 @@
-"""The log, as the environment wants it at the time a stream starts.
+"""The log, with the settings of the environment at the time that a stream starts.
 
 Lines go to the logger `runai_model_streamer`, whose level, handlers and propagation are the host's
 and are never changed. RUNAI_STREAMER_LOG_LEVEL, _LOG_TO_STDERR and _LOG_FILE have handlers of their
-own, which that logger does not know. Nothing here raises: a log fails no load.
+own, which are not handlers of that logger. Nothing here raises: a log must not fail a load.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Log:
         self._introduced = False
 
     def isEnabledFor(self, level: int) -> bool:
-        """True if anybody would see a line of this level."""
+        """True if a handler takes lines of this level."""
         if self._least is not None and level < self._least:
             return False
         if self._own.handlers and self._own.isEnabledFor(level):
@@ -84,7 +84,7 @@ class Log:
         self._report_settings()
 
     def _introduce(self) -> None:
-        """Says once which implementation runs, and whether its files are mixed with another's."""
+        """Logs once which implementation runs, and if its files are mixed with those of another."""
         if self._introduced:
             return
         self._introduced = True

@@ -37,14 +37,14 @@ class Plan:
     given: set[str] = dataclasses.field(default_factory=set)
     """load_state_dict() needs the tensor."""
     unread: set[str] = dataclasses.field(default_factory=set)
-    """Nothing looks at the values of the tensor."""
+    """Nothing uses the values of the tensor."""
     warned: set[str] = dataclasses.field(default_factory=set)
     """Those of the unread ones that torch warns of, since the module's own is on "meta"."""
     own: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     """The module's own tensors, of names that are not unread. load_state_dict() leaves the module
     as it is when it is given these."""
     certain: bool = False
-    """True if no hook and no method of the module's own has any part in the following."""
+    """True if no hook and no method of the module's own uses the following."""
     mismatch: bool = False
     """True if load_state_dict() refuses a shape."""
     unexpected: bool = False

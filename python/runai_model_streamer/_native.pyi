@@ -13,7 +13,7 @@ _Retried = Callable[[str, int, float, Exception], object]
 _Tensor = TypeVar("_Tensor", bound=TensorDescription)
 
 class Buffer:
-    """Writable memory that holds ranges; alive until the last view dies."""
+    """Writable memory that holds ranges; alive until its last view is dropped."""
 
     view: bool
     """True if it is the file's own pages."""
@@ -25,8 +25,8 @@ class Buffer:
     def allocate(sizes: Sequence[int]) -> Buffer:
         """Memory for ranges of `sizes` bytes, each aligned to 64 bytes."""
     def put(self, start: int, address: int, size: int) -> None:
-        """Copies `size` bytes at `address` to where they belong: `start` counts the bytes of all
-        ranges, one behind the other."""
+        """Copies `size` bytes at `address` to their place: `start` is the sum of the sizes of all
+        bytes before them, in the order of the ranges."""
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
@@ -80,7 +80,7 @@ class MemoryLimit:
     setting: int | None
     """As RUNAI_STREAMER_MEMORY_LIMIT: -1 unlimited, 0 the least; None: automatic."""
     initial: int
-    """Bytes that hold before any block is known: 0 if the engine raises them."""
+    """The limit in bytes before any block is known: 0 if the engine raises it."""
 
     @staticmethod
     def automatic() -> MemoryLimit: ...
@@ -94,7 +94,7 @@ class MemoryLimit:
     def from_setting(value: int | None) -> MemoryLimit:
         """Raises RunaiStreamerInvalidInputException for a negative number other than -1."""
     def share(self, processes: int) -> MemoryLimit:
-        """The part of one of `processes` that have the limit together: only bytes are divided."""
+        """The share of one of `processes` that divide the limit. Only bytes are divided."""
 
 class FileRanges:
     """Ranges of one file, in bytes. Alignments default to 1. Without destinations (addresses) the
@@ -141,7 +141,7 @@ class Ready:
     error: Exception | None
 
 class Stream:
-    """One load. next() belongs to one thread at a time; the rest may be called beside it."""
+    """One load. Thread-safe, except that one thread at a time may call next()."""
 
     def __init__(
         self,
@@ -154,8 +154,8 @@ class Stream:
     ) -> int:
         """Begins to open each file. Returns the number of the first one."""
     def opened(self, first: int) -> list[OpenedFile]:
-        """Waits for the file `first`, the next one in order: it, and those behind it that are open
-        by now, too. A failure is in its OpenedFile."""
+        """Waits for the file `first`, the next one in order. Returns it and the files behind it
+        that are open by now. OpenedFile.error is the failure of one."""
     def read_begin(self, ranges: Sequence[FileRanges]) -> int:
         """Begins to read each range, whatever its destination. Returns a number for read_next()."""
     def read_next(self, reading: int) -> bytes:
@@ -177,22 +177,21 @@ class Stream:
         on_ready: Callable[[list[Ready]], object],
         on_end: Callable[[Exception | None], object],
     ) -> None:
-        """Calls back from a thread of its own instead of next(): on_ready with what is ready, and
-        once on_end, with None or with what ended it early."""
+        """Replaces next(). A thread of its own calls on_ready with the ready ranges, and on_end
+        once, with None or with the error that ended the stream early."""
     def check(self, file: int) -> None:
-        """Raises if `file` is not what it was when it was opened, or the stream is closed."""
+        """Raises if `file` was changed since it was opened, or the stream is closed."""
     def checker(self, file: int) -> Callable[[], None]:
         """check() of `file`."""
     def cancel(self) -> None: ...
     def close(self) -> None:
-        """Raises, once it is closed, if tensors of it could not be made independent of their
-        files."""
+        """Closes the stream. Then raises if its views could not be detached from their files."""
     def stats(self) -> dict[str, Any]: ...
 
 sticky_device_hint: str
-"""The cure for a GPU that can't be used any more."""
+"""The remedy for a GPU that can no longer be used."""
 OBJECT_WINDOW: int
-"""Bytes: where the automatic memory limit of objects begins."""
+"""The first value of the automatic memory limit of objects, in bytes."""
 DEVICE_AHEAD: int
 """Bytes of device memory ahead of the consumer."""
 ROUND_OF_RANK: int
@@ -275,13 +274,14 @@ def list_digests(
     credentials: _Provider | None = None,
     source: Mapping[str, str] = ...,
 ) -> dict[str, str]:
-    """The SHA-256 of the objects of which the list tells it, by path (hf://)."""
+    """The SHA-256 of the objects, by path, if the list contains it (hf://)."""
 
 def find_access(
     path: str | bytes, credentials: _Provider | None = None, source: Mapping[str, str] = ...
 ) -> dict[str, Any]:
-    """The way to the object or the directory at `path`, as streamer::Access has it; asks for
-    nothing but credentials. `credentials` is None, or the error of finding some."""
+    """The endpoint, proxy and identity of requests for the object or directory at `path`:
+    streamer::Access. Requests only credentials. `credentials` is None, or the error of finding
+    some."""
 
 def cached_fraction(path: str | bytes) -> float:
     """The part of a file that is in the page cache, from 0 to 1."""

@@ -25,7 +25,7 @@ _ARGUMENTS = {
 
 @dataclasses.dataclass(frozen=True)
 class StreamOptions:
-    """None, or a name that `settings` lacks: as the environment says when a load starts."""
+    """If it is None, or `settings` lacks a name, the environment decides when a load starts."""
 
     memory_limit: int | None = None
     concurrency: int | None = None

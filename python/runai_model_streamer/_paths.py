@@ -13,10 +13,10 @@ Path = str | os.PathLike[str]
 
 
 def to_text(path: Path) -> str:
-    """`path` as text, not normalised; a file:// URI and a ~ that no file is named as the path that
-    they mean.
+    """`path` as text, not normalised. A file:// URI becomes a path, and so does a ~, unless a file
+    has that name.
 
-    Raises RunaiStreamerInvalidInputException for what is no path.
+    Raises RunaiStreamerInvalidInputException if it is not a path.
     """
     text: object = path
     if isinstance(path, os.PathLike):
@@ -33,8 +33,8 @@ def to_text(path: Path) -> str:
 
 
 def to_texts(paths: Iterable[Path], other: str = "") -> list[str]:
-    """to_text() of each of `paths`. Raises RunaiStreamerInvalidInputException for a path alone;
-    `other` says what takes that."""
+    """to_text() of each of `paths`. Raises RunaiStreamerInvalidInputException for a single path;
+    `other` names the function that takes one."""
     if isinstance(paths, str | bytes) or hasattr(paths, "__fspath__"):
         raise RunaiStreamerInvalidInputException(f"stream_files() takes a list of paths{other}")
     return [to_text(path) for path in paths]

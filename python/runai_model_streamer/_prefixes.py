@@ -42,10 +42,10 @@ def read_prefixes(
 ) -> Iterator[Prefix]:
     """Opens `paths` in `session` and reads the header of each, in their order, many at a time.
 
-    The first request of a file reads `first_bytes`; `end_of` then tells where the header ends. The
-    files stay open, and pinned to their version. The paths differ. First bytes behind a header are
-    held for some files at a time, which the memory limit pays for. `soon`: few files at first, so
-    that their tensors can be streamed while further files are opened.
+    The first request of a file reads `first_bytes`; `end_of` then returns the end of the header.
+    The files stay open, and pinned to their version. The paths differ. First bytes behind a header
+    are held for some files at a time, within the memory limit. `soon`: few files at first, so that
+    their tensors can be streamed while further files are opened.
     """
     at, most = 0, _FIRST_FILES if soon else len(paths)
     while at < len(paths):
@@ -65,8 +65,8 @@ def _most_held(session: Session) -> int:
 def _read_some(
     session: Session, paths: Sequence[str], first_bytes: int, end_of: PrefixEnd
 ) -> Iterator[Prefix]:
-    """Each as soon as it and those before it are there. What is wrong with one is raised behind
-    those before it."""
+    """Each as soon as it and those before it are read. The error of one is raised after those
+    before it."""
     at = 0
     for files in session.opening(paths, first_bytes):
         names, at = paths[at : at + len(files)], at + len(files)

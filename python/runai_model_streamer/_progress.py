@@ -33,7 +33,7 @@ def to_callback(progress: Progress | bool | None, source: str) -> Progress | Non
 class Bar:
     """Bytes, rate and time left on standard error, or in a notebook: by tqdm, or else as lines.
 
-    Whatever the terminal does, the load goes on.
+    An error of the terminal does not end the load.
     """
 
     def __init__(self, source: str) -> None:

@@ -135,7 +135,7 @@ class LocalReader:
         return session
 
     def _check_open(self) -> None:
-        """For what was made while another thread was in close(), which may not have seen it."""
+        """Closes objects that were made while another thread was in close()."""
         if self._closed:
             self._end()
             raise StreamerClosedError("the streamer was closed", code="cancelled")

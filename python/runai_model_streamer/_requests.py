@@ -1,4 +1,4 @@
-"""Requests: which byte ranges of a file are wanted."""
+"""Requests for byte ranges of a file."""
 
 from __future__ import annotations
 

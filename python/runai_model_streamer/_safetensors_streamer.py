@@ -84,7 +84,7 @@ class SafetensorsStreamer:
 
     A context manager; one thread at a time. Every yielded tensor is the caller's: it stays valid
     for as long as it is held, also after the streamer is closed, its memory is never written again,
-    and what happens to its file after the load does not change it. ``files_to_tensors_metadata``
+    and changes of its file after the load do not affect it. ``files_to_tensors_metadata``
     maps the index of each file to its tensors; it is complete when stream_files() returns.
     ``total_size`` is the number of bytes to stream.
     """
@@ -241,12 +241,12 @@ class SafetensorsStreamer:
                 must call with the same paths. See docs/guides/distributed.md.
             tensor_names: reads only these: names and glob patterns, or a function from a name to a
                 bool.
-            owned: True: the tensors have nothing to do with their file once it was streamed. Those
-                of local files may be views of the page cache until then; what is still held is
+            owned: True: the tensors are independent of their file once it was streamed. Those of
+                local files may be views of the page cache until then; views that are still held are
                 copied, in place, before the end of get_tensors() and in close(). False: they may
-                stay views for as long as they are held, and are not copied. Then whoever overwrites
-                the file (cp does) changes them, and whoever truncates it after the load ends the
-                process that touches them, by SIGBUS. Replace files by renaming only.
+                stay views for as long as they are held, and are not copied. Then a
+                program that overwrites the file (cp does) changes them. After a truncation, SIGBUS
+                ends a process that touches them. Replace files by renaming only.
             into: a mapping of names to tensors, or a module. Reads into their memory, and
                 get_tensors() yields them. They are filled when get_tensors() or wait() has come to
                 the end. Tensors without a destination are yielded as usual.
@@ -257,16 +257,16 @@ class SafetensorsStreamer:
             slices: reads only parts of tensors: a mapping of names and glob patterns to indices, or
                 a function (name, shape, dtype) to an index. An index is a slice or a tuple of
                 slices of the leading dimensions, with steps of 1, and is clipped as numpy does.
-                None: the tensor is not wanted; a tensor without an entry is, as a whole. What
-                get_tensors() yields, and `into` takes, has the shape of the part. See
+                None: the tensor is not wanted; a tensor without an entry is read as a whole.
+                Tensors of get_tensors() and of `into` have the shape of the part. See
                 docs/guides/slices.md.
             verify: the path of a manifest (SHA256SUMS, or of OpenSSF model-signing), "auto" for
-                the one beside the files or what the hub tells, or a mapping of names to SHA-256.
-                Without, RUNAI_STREAMER_VERIFY. Each file that is read as a whole must be listed and
-                have this SHA-256; else get_tensors() raises StreamerDigestError before the last
-                tensor of the file. What was yielded of it before stays the caller's, and must not
-                be used. Tensors of several files alternate. `unverified` names files of which only
-                a part is read. The tensors of local files are copies then.
+                the one beside the files or of the hub, or a mapping of names to SHA-256. None:
+                RUNAI_STREAMER_VERIFY. Each file that is read as a whole must be listed and have
+                this SHA-256; else get_tensors() raises StreamerDigestError before the last tensor
+                of the file. Earlier tensors of it stay the caller's, and must not be used. Tensors
+                of several files alternate. `unverified` names files of which only a part is read.
+                The tensors of local files are copies then.
 
         Raises:
             StreamerError: (a ValueError) a file is missing, can't be read, or is no valid
@@ -425,10 +425,10 @@ class SafetensorsStreamer:
         )
 
     def get_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(name, tensor) of everything that stream_files() asked for, in file order.
+        """(name, tensor) of all tensors that stream_files() requested, in file order.
 
-        Each tensor is yielded once: a second call goes on where the iterators before it stand,
-        after a `break`, too.
+        Each tensor is yielded once: a second call continues behind the iterators before it, also
+        after a `break`.
 
         Raises:
             StreamerError: a read fails; tensors that were yielded before stay valid. Later calls
@@ -448,11 +448,11 @@ class SafetensorsStreamer:
         )
 
     async def get_tensors_async(self) -> AsyncIterator[tuple[str, torch.Tensor]]:
-        """get_tensors() for ``async for``: the event loop (asyncio) goes on while the load waits.
+        """get_tensors() for ``async for``: the event loop (asyncio) runs while the load waits.
 
         Waiting happens in the loop's executor, everything else in the thread of the loop. A task
-        that is cancelled loses no tensor: the next iterator, of either kind, goes on there. Raises
-        what get_tensors() raises.
+        that is cancelled loses no tensor: the next iterator, of either kind, continues there.
+        Raises the errors of get_tensors().
         """
         tensors, load = self.get_tensors(), self.file_streamer.load()
         loop = asyncio.get_running_loop()
@@ -470,7 +470,7 @@ class SafetensorsStreamer:
         """Reads the load to its end, so that every destination of `into` is filled.
 
         Drops the tensors without a destination that were not taken. No-op at the end of the load.
-        Raises what get_tensors() raises.
+        Raises the errors of get_tensors().
         """
         if not self.file_streamer.load().complete:
             for _ in self.get_tensors():

@@ -1,4 +1,4 @@
-"""One native stream: files opened once, and what is ready of them."""
+"""One native stream: its open files, and their ready ranges."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Session:
         self.sizes: dict[str, int] = {}
         self.versions: dict[str, str] = {}
         self.ownership = Ownership.OWNED
-        """Of what is submitted from now on."""
+        """Of ranges that are submitted from now on."""
         self._logged = False
         self._entries: list[list[tuple[int, list[int]]]] = []  # id and sizes, by submission
 
@@ -82,7 +82,7 @@ class Session:
     ) -> list[bytes]:
         """Opens `paths` and returns the first bytes of each; raises the first one's error.
 
-        `versions` are those that a list told, one for each path, or none.
+        `versions` are those of a list, one for each path, or empty.
         """
         prefixes = []
         for file in self.open_each(paths, prefix_bytes, versions):
@@ -94,8 +94,8 @@ class Session:
     def open_each(
         self, paths: Sequence[str], prefix_bytes: int = 0, versions: Sequence[str] = ()
     ) -> Iterator[native.OpenedFile]:
-        """open(), but a file that can't be opened says so in its own `error`, and is there as
-        soon as it and those before it are. All are open when the iterator has come to its end."""
+        """open(), but each file comes as soon as it and those before it are open, with `error` set
+        if it can't be opened. All are open when the iterator has come to its end."""
         return itertools.chain.from_iterable(self.opening(paths, prefix_bytes, versions))
 
     def opening(
@@ -166,7 +166,7 @@ class Session:
     def runs(self) -> Generator[Run, None, None]:
         """Ready ranges, in the order of submission, until everything was delivered.
 
-        What it has fetched goes with it: a load has one, and takes it to its end.
+        It owns the ranges that it has fetched: a load has one, and reads it to its end.
         """
         finished = False
         while not finished:
@@ -226,7 +226,7 @@ class Session:
 
 
 def _log_access(path: str, provider: Callable[..., Any], source: dict[str, str]) -> None:
-    """At DEBUG: where requests go, and who asks."""
+    """At DEBUG: the endpoint and the identity of requests."""
     try:
         access = native.find_access(to_native(path), provider, source)
     except StreamerError as error:

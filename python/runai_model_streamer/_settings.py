@@ -1,4 +1,4 @@
-"""The settings as they are now, for people: values and where they come from."""
+"""The present settings as text: values and their sources."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def _names() -> Sequence[str]:
 
 
 def unknown_settings() -> list[tuple[str, str | None]]:
-    """Variables of the environment that look like settings and are none, each with the name that
-    is most like it; None: no name is."""
+    """Variables of the environment that have the prefix of settings but are unknown, each with the
+    most similar name; None: no name is similar."""
     ours = [name for name in _names() if name.startswith(_PREFIX)]
     known = {*_names(), *former_names()}
     found: list[tuple[str, str | None]] = []

@@ -56,7 +56,7 @@ class Spans:
         return Spans(self.start, run, tuple(levels))
 
     def intervals(self, gap: int = 0) -> Iterator[tuple[int, int]]:
-        """[start, end) of what is to be read, ascending: gaps of at most `gap` bytes included."""
+        """[start, end) of the reads, ascending. They include gaps of at most `gap` bytes."""
         joined = self.joined(gap)
         if joined.run == 0:
             return

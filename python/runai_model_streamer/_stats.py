@@ -14,7 +14,7 @@ class StreamStats:
     bytes: int = 0
     """Delivered to the consumer."""
     bytes_asked: int = 0
-    """Of the tensors, and parts of tensors, that were asked for."""
+    """Of the tensors, and parts of tensors, that were requested."""
     bytes_read: int = 0
     """From storage: with gaps between the bytes of parts that cost less than another read."""
     seconds: float = 0.0
@@ -31,9 +31,9 @@ class StreamStats:
     wait_storage_seconds: float = 0.0
     """The consumer waited for bytes."""
     wait_consumer_seconds: float = 0.0
-    """Reading paused since bytes that nobody took yet filled the memory limit."""
+    """Reading paused because bytes that wait for the consumer filled the memory limit."""
     wait_memory_seconds: float = 0.0
-    """Reading paused since bytes on their way filled the memory limit."""
+    """Reading paused because bytes in flight filled the memory limit."""
     peak_memory: int = 0
     """Most memory that the engine held at once."""
     memory_limit: int | None = None

@@ -1,7 +1,7 @@
 """Spans and metrics of loads, for hosts that use OpenTelemetry.
 
-Nothing is imported for hosts that do not: a host that collects spans has imported its package. What
-goes wrong there fails no load.
+Nothing is imported for other hosts: a host that collects spans has imported its package. An error
+of OpenTelemetry does not fail a load.
 """
 
 from __future__ import annotations

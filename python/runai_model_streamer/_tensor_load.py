@@ -27,8 +27,8 @@ class Times:
     read: float = 0.0
 
     def phases(self, verified: float | None) -> dict[str, float]:
-        """They add up to the load, or to what it took by now. `verified`: how much of the reading
-        was verification; None: nothing is verified."""
+        """They add up to the time of the load so far. `verified`: the part of the reading that was
+        verification; None: nothing is verified."""
         now = time.monotonic() if self.ended is None else self.ended
         opened = now if self.opened is None else self.opened
         verify = verified or 0.0
@@ -117,7 +117,7 @@ def _filled(
     fresh: Iterator[tuple[str, torch.Tensor]],
     wanted: WantedTensors,
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Destinations if `tensors` have one, else what `fresh` makes of them."""
+    """The destination of each of `tensors` that has one, else the tensor that `fresh` makes."""
     into = wanted.into
     if wanted.written and all(tensor.name in into for tensor in tensors):
         return ((tensor.name, wanted.target(tensor.name)) for tensor in tensors)

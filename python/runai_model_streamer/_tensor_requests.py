@@ -25,7 +25,7 @@ class TensorRequests:
     """
 
     def __init__(self, check: LoadCheck | None) -> None:
-        """`check` is told of each file, if the load is verified."""
+        """`check` gets each file, if the load is verified."""
         self.files: list[SafetensorsMetadata] = []
         self.tensors: dict[int, list[SafetensorMetadata]] = {}
         """Those of each file, by its index."""

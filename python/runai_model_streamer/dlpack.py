@@ -36,8 +36,8 @@ class HostTensor:
     """A tensor in host memory that numpy, jax, torch and others can take: ``from_dlpack(tensor)``.
 
     ``name``, ``shape`` and ``dtype`` (BF16, F8_E4M3, ...) are those of the file. The memory is the
-    caller's: it stays valid for as long as this object or what was made of it is held, and what was
-    made of it twice shares it. The strides are those of a contiguous tensor.
+    caller's: it stays valid for as long as this object or an array that was made of it is held.
+    Arrays that were made of one object share it. The strides are those of a contiguous tensor.
     """
 
     __slots__ = ("_memory", "_position", "dtype", "name", "shape")

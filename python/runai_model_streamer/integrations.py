@@ -58,7 +58,7 @@ def pretrained(path: Path, s3_credentials: S3Credentials | None = None) -> Itera
     `path` is a directory, or a URI of one: s3://, gs://, az://, hf://, ... A local directory is
     yielded as it is. Of a remote one, everything but weights is copied to a temporary directory,
     which the end of the block removes. It has an empty file in the place of each safetensors file,
-    so that what does not read by safetensors' functions fails, instead of loading something else.
+    so that a program without safetensors' functions fails, instead of loading other bytes.
     A directory of the hub is read at one commit.
 
     Blocks may be nested, and may be active in several threads. Files elsewhere are read as usual.
@@ -184,7 +184,7 @@ class _File:
 
     Tensors that were named by get_slice() are streamed together, in file order, when the first one
     of them is asked for; so that consumers who collect slices first, and take them then, have the
-    next ones read ahead. What comes before its turn is kept.
+    next ones read ahead. Tensors that come before they are requested are kept.
     """
 
     def __init__(
@@ -252,7 +252,7 @@ class _File:
         return load_file(self._place, self._device, self._credentials)
 
     def _begin(self) -> None:
-        """Streams what was named since, and was not taken."""
+        """Streams the tensors that were named since, and were not taken."""
         if self._coming:  # of a stream that goes on
             return
         named, self._named = [*self._named], {}

@@ -5,8 +5,8 @@
 ...     ...
 
 Arrays are the caller's: they are writable, share no memory with each other, and stay valid for as
-long as they are held. What numpy has no dtype for (BF16, the kinds of F8) needs the package
-ml_dtypes; F4 and F6 are in neither, see runai_model_streamer.dlpack.
+long as they are held. Dtypes that numpy lacks (BF16, the kinds of F8) need the package ml_dtypes.
+F4 and F6 are in neither: see runai_model_streamer.dlpack.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ __all__ = ["load_file", "stream_files"]
 def load_file(filename: Path, s3_credentials: S3Credentials | None = None) -> dict[str, Array]:
     """All tensors of the file or object `filename`, by name, in memory of their own.
 
-    Raises what stream_files() raises.
+    Raises the errors of stream_files().
     """
-    # Every array is kept: a view would be copied in the end, too, and later.
+    # Every array is kept: a view would be copied later anyway.
     made = stream(
         [filename],
         s3_credentials,

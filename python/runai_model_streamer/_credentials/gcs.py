@@ -48,7 +48,7 @@ def _installed() -> bool:
 
 
 def _load(path: str | None) -> Any:
-    """None if google-auth finds nothing; the engine then says what may be done."""
+    """None if google-auth finds nothing; the error of the engine then has a remedy."""
     import google.auth
     import google.auth.exceptions
 
@@ -71,7 +71,7 @@ _KINDS = ("service_account", "authorized_user", "external_account")
 
 
 def _from_info(info: dict[str, Any]) -> Any:
-    """Without google-auth's look for a project, which asks a service that may be out of reach."""
+    """Without google-auth's search for a project, which may ask a service that is unreachable."""
     from google.auth import aws, identity_pool, pluggable
     from google.oauth2 import credentials, service_account
 
@@ -102,7 +102,7 @@ def _describe(credentials: Any, path: str | None) -> str:
 
 
 def _check_not_needed(path: str | None) -> None:
-    """The engine reads service accounts and authorized users by itself, others it can't."""
+    """The engine reads only service accounts and authorized users by itself."""
     if not path:
         return
     try:

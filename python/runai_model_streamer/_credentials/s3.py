@@ -62,14 +62,14 @@ def _from_environment() -> Found:
 
 
 def _by_boto3(region: str | None) -> Found:
-    """_from_boto3(), whose errors tell no secret."""
+    """_from_boto3() without secrets in its errors."""
     if importlib.util.find_spec("boto3") is None:
         return None
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         return _from_boto3(region)
-    except (BotoCoreError, ClientError):  # made to be read
+    except (BotoCoreError, ClientError):  # a text for users
         raise
     except Exception as error:  # may quote a response that holds a secret
         raise PermissionError(f"boto3 failed with {type(error).__name__}") from None

@@ -7,8 +7,8 @@ import dataclasses
 
 @dataclasses.dataclass
 class S3Credentials:
-    """An identity, and where it is used. What is None is found as if nothing was given: the key
-    and its secret by boto3 or the engine, region and endpoint by settings and profile."""
+    """An identity, with region and endpoint. Values that are None are found as without this: the
+    key and its secret by boto3 or the engine, region and endpoint by settings and profile."""
 
     access_key_id: str | None = None
     secret_access_key: str | None = dataclasses.field(default=None, repr=False)

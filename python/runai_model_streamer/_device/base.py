@@ -1,4 +1,4 @@
-"""The interface of a device: where the bytes of a load go."""
+"""The interface of a device that receives the bytes of a load."""
 
 from __future__ import annotations
 

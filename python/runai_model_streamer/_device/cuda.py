@@ -202,7 +202,7 @@ class CudaSink:
                 self._submit_more(session, must=True)
             for ready in session.runs():
                 yield self._deliver(session, ready)
-            if self._in_flight:  # to ask again would be to ask for ever
+            if self._in_flight:  # a second attempt would not end
                 raise StreamerError(
                     f"{self.name}: everything was delivered, but for {len(self._in_flight)} blocks",
                     code="internal",
@@ -279,7 +279,7 @@ class CudaSink:
                 path=block.request.path,
                 hint="Free device memory, or keep fewer tensors",
             ) from error
-        except RuntimeError as error:  # the context has failed, mostly because of a kernel
+        except RuntimeError as error:  # the context has failed, usually because of a kernel
             session.close()
             self._waiting.clear()
             raise StreamerDeviceError(

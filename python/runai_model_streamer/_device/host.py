@@ -17,11 +17,11 @@ from runai_model_streamer._session import Run, Session
 
 
 class HostMemory:
-    """Memory of the host, as whoever fills it by itself takes it. A device's has the same methods
-    (cuda.TorchMemory)."""
+    """Memory of the host, for code that fills it without the engine. cuda.TorchMemory has the same
+    methods for a device."""
 
     native_type = native.DeviceType.HOST
-    """Of the native module: how reads end there."""
+    """Of the native module: the kind of destination of reads."""
     ordinal = 0
 
     def __init__(self, device: torch.device | None = None, backend: str | None = "gloo") -> None:
@@ -39,7 +39,7 @@ class HostMemory:
         return self.allocate(size).view(dtype).view(shape)
 
     def claim(self, size: int) -> torch.Tensor:
-        """allocate(), with an error that says how much there was no memory for."""
+        """allocate(), with an error that names the size."""
         with self._out_of_memory(size):
             return self.allocate(size)
 
@@ -70,7 +70,7 @@ class HostMemory:
             ) from error
 
     def at(self, address: int, size: int) -> torch.Tensor:
-        """Memory that somebody else keeps alive, as a flat uint8 tensor."""
+        """Memory that the caller keeps alive, as a flat uint8 tensor."""
         view = (ctypes.c_uint8 * size).from_address(address)
         return torch.frombuffer(view, dtype=torch.uint8)
 
@@ -83,17 +83,17 @@ class HostMemory:
         return 0
 
     def loading_stream(self) -> int:
-        """Handle of the stream that allocations within loading() belong to. What work of another
-        stream uses is told to used_by_current_stream()."""
+        """Handle of the stream that allocations within loading() belong to. Memory that work of
+        another stream uses is passed to used_by_current_stream()."""
         return self.stream()
 
     def loading(self) -> contextlib.AbstractContextManager[object]:
-        """Allocations within it may be written to as soon as loading_stream() has nothing to do,
-        whatever the caller's streams have."""
+        """Allocations within it may be written to as soon as loading_stream() is idle, without a
+        wait for the caller's streams."""
         return contextlib.nullcontext()
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
-        """Makes what is the current stream now the current stream of a thread that enters it."""
+        """Context manager that makes the caller's current stream current in another thread."""
         return contextlib.nullcontext()
 
     def synchronize(self) -> None:

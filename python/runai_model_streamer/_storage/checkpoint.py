@@ -141,7 +141,7 @@ def _list_remote(path: str, credentials: S3Credentials | None) -> _Directory:
 
 
 def _list_around(index: str, plain: str, credentials: S3Credentials | None) -> _Directory | None:
-    """The directory of an index; None if what is there can't be listed."""
+    """The directory of an index; None if it can't be listed."""
     parent = plain.rpartition("/")[0]
     if is_url(index):
         return None  # its server lists the files of the index, or none

@@ -2,8 +2,8 @@
 
 The journal lies in the directory while a pull runs. Each line is a JSON object: the boot of the
 machine first, then the files that were begun, with the name of their part, and those that are
-complete. A part is written from its front, so that its size says how far it has come. After a
-power loss sizes may be there without their data: then everything is pulled anew.
+complete. A part is written from its front, so that its size is its progress. After a power loss,
+a file may have its size without its data: then everything is pulled anew.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Journal:
         return held
 
     def end(self) -> None:
-        """Removes the journal and the parts of files that nobody wants any more."""
+        """Removes the journal and the parts of files that are no longer wanted."""
         if self._fd < 0:
             return
         for part in self._parts.values():

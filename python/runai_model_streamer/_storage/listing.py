@@ -91,7 +91,7 @@ def list_files(
     ignore_patterns: Sequence[str] | None = None,
     s3_credentials: S3Credentials | None = None,
 ) -> list[tuple[str, int]]:
-    """(path, size in bytes) of what is below `prefix`, sorted; patterns as in pull_files()."""
+    """(path, size in bytes) of the files below `prefix`, sorted; patterns as in pull_files()."""
     directory = to_text(prefix)
     if is_remote(directory):
         found = list_objects(directory, is_recursive, s3_credentials)

@@ -11,7 +11,7 @@ from runai_model_streamer._errors import from_native
 def names_in(directory: str) -> list[str]:
     """The names in `directory`, but not those of directories, devices and pipes.
 
-    Links that lead nowhere count: opening them says what is missing. Raises a StreamerError.
+    Links that lead nowhere count: opening them raises the error. Raises a StreamerError.
     """
     try:
         with os.scandir(directory or ".") as entries:

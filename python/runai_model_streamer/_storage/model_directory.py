@@ -111,7 +111,7 @@ def _mark_in(directory: str, name: str) -> Mark | None:
 
 
 def write_mark(directory: str, mark: Mark) -> None:
-    """Makes what is in the directory durable, then marks it as complete."""
+    """Makes the content of the directory durable, then marks it as complete."""
     for root, _, names in os.walk(directory):
         for name in (*names, ""):
             _sync(os.path.join(root, name))
@@ -215,7 +215,7 @@ def lock(path: str) -> tuple[int, bool]:
 
 
 def identity(directory: str) -> tuple[int, int]:
-    """Tells a directory from another one that takes its place."""
+    """The identity of a directory, which another one in its place does not have."""
     found = os.stat(directory)
     return found.st_dev, found.st_ino
 
@@ -256,7 +256,7 @@ def remove(directory: str) -> None:
 
 
 def empty(directory: str) -> None:
-    """Removes what is in a directory that has a mark. The marks go last: if this is interrupted,
+    """Removes the content of a directory that has a mark. The marks go last: after an interrupt,
     the rest is still known as ours."""
     names = os.listdir(directory)
     if names and not MARKS.intersection(names):

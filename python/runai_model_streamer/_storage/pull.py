@@ -40,8 +40,8 @@ _SMALL_BYTES = 256 << 10  # an object up to this size comes with the response th
 def list_objects(
     directory: str, is_recursive: bool = True, credentials: S3Credentials | None = None
 ) -> list[tuple[str, int, str]]:
-    """(path, size, version) of the objects below `directory`, sorted by path. An empty version: the
-    list does not tell."""
+    """(path, size, version) of the objects below `directory`, sorted by path. An empty version: it
+    is not in the list."""
     configure()
     provider = make_provider(credentials)
     return native.list_objects(directory, is_recursive, provider, certificates.fallback(), retried)
@@ -50,7 +50,7 @@ def list_objects(
 def list_safetensors_objects(directory: str, credentials: S3Credentials | None = None) -> list[str]:
     """The safetensors objects directly in `directory`, sorted."""
     found = list_objects(directory, False, credentials)
-    if not found:  # stores do not tell a directory without objects from a typo
+    if not found:  # an empty directory looks like a typo to a store
         logger.warning("%s: there are no objects. Check the path", shown_path(directory))
     return [path for path, _, _ in found if is_weights(name_of(path))]
 
@@ -74,11 +74,11 @@ def pull_objects(
     """Copies the objects below `source` whose keys the patterns select, or those of one of `also`,
     into the directory `destination`, except files named in `leave_out`.
 
-    All of them are of the versions that the list tells: one that was replaced since is an error.
+    All of them have the versions of the list: one that was replaced since is an error.
     A pull that was killed is continued. If the directory is `adopted` from one, files that are not
     wanted are removed.
 
-    `progress` is called with (bytes so far, bytes in all), what was there before included.
+    `progress` is called with (bytes so far, bytes in all), including earlier bytes.
 
     Returns how many they are, and `source` at the snapshot that was read."""
     wanted: list[_Wanted] = []
@@ -123,7 +123,7 @@ def _relative(source: str, path: str) -> str:
 
 
 def _remove_others(destination: str, targets: set[str]) -> None:
-    """Removes what a pull that was killed has left of files that are not wanted any more."""
+    """Removes files of a pull that was killed that are no longer wanted."""
     for root, _, names in os.walk(destination):
         for name in names:
             path = os.path.join(root, name)
@@ -211,7 +211,7 @@ def _check_space(destination: str, files: Sequence[tuple[str, int]], held: int) 
     state = os.statvfs(existing)
     blocks = state.f_bfree if os.geteuid() == 0 else state.f_bavail
     free = blocks * state.f_frsize
-    # Some file systems do not tell.
+    # Some file systems do not report it.
     if state.f_blocks > 0 and needed > free:
         raise OSError(
             errno.ENOSPC, f"the objects have {needed} bytes, the file system has {free} bytes free"

@@ -33,8 +33,8 @@ _TIMEOUT = 3.0  # seconds, of each step of the network
 _SKEW = 300  # seconds that clocks may differ: signatures are refused from 15 minutes on
 _READ_BYTES = 16 << 20
 _READ_SECONDS = 2.0
-_SLOW = 10 << 20  # bytes per second over a network that are worth a word
-_TELLING = 0.5  # seconds of reading that say something
+_SLOW = 10 << 20  # bytes per second over a network; less is a warning
+_TELLING = 0.5  # seconds of reading that give a rate
 _SOON = 600  # seconds until an identity ends
 # Of the requests of this command: enough for one hiccup.
 _SOURCE = {
@@ -341,7 +341,7 @@ def _ask(
     proxy: str | None,
     headers: dict[str, str],
 ) -> int:
-    """A request that tells nothing and asks for nothing: its headers are the point."""
+    """A request without credentials or a body, for the headers of its response."""
     authority = access["host"]
     place = "/"
     if access["container"] and "/" not in access["container"]:

@@ -53,14 +53,14 @@ _LAYER = re.compile(r"^(.*?\.\d+)\.", re.DOTALL)
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Something that is wrong with a checkpoint, or may be."""
+    """An error of a checkpoint, or a suspicion of one."""
 
     kind: str
     """missing, header, duplicate, misaligned, index or dtype."""
     text: str
     path: str = ""
     serious: bool = True
-    """True if a load would fail, or read something else than is meant."""
+    """True if a load would fail, or read other bytes than intended."""
 
 
 @dataclasses.dataclass(frozen=True)

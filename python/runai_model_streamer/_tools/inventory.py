@@ -22,7 +22,7 @@ class Entry:
     size: int
     """In bytes."""
     version: str
-    """As the storage names it: an ETag, a generation, a time; empty: a list does not tell it."""
+    """As the storage names it: an ETag, a generation, a time; empty: not in the list."""
 
 
 def entries_of(

@@ -31,7 +31,7 @@ class Verdict:
     """On one file."""
 
     name: str
-    """Relative to what was verified."""
+    """Relative to the path that was verified."""
     result: str
     """ok; mismatch: other bytes; missing: in the manifest only; unlisted: not in the manifest;
     failed: it can't be read, or is no safetensors file."""
@@ -60,8 +60,8 @@ def verify_files(
     credentials: S3Credentials | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """Reads every file at and below `path` once: headers of safetensors files are checked, stores
-    that tell checksums have theirs compared, and SHA-256 are compared with `manifest`.
+    """Reads every file at and below `path` once: headers of safetensors files are checked, and
+    checksums are compared with those of the store, if it has any, and with `manifest`.
 
     None: the manifest beside the files, if there is one. Files that it lists and that are not there
     are missing; those that it does not list are unlisted. Raises a StreamerError if `path` can't be

@@ -1,1 +1,1 @@
-"""Digests of whole files, and the manifests that say what they must be."""
+"""Digests of whole files, and the manifests that they must match."""

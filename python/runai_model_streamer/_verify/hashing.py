@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 class Hasher:
     """The SHA-256 of bytes that are given in order; a thread of its own computes it.
 
-    What is given must not change until it was hashed. One thread at a time.
+    Bytes must not change until they were hashed. One thread at a time.
     """
 
     def __init__(self, ahead: int = _PARTS_AHEAD) -> None:
@@ -40,14 +40,14 @@ class Hasher:
         self._parts.put(data)
 
     def hexdigest(self) -> str:
-        """Of everything that was given. Ends the thread."""
+        """The digest of all bytes. Ends the thread."""
         self._end()
         if self._failure is not None:
             raise self._failure
         return self._hash.hexdigest()
 
     def close(self) -> None:
-        """Drops what waits, and ends the thread. No-op when repeated."""
+        """Drops the bytes that wait, and ends the thread. No-op when repeated."""
         while True:
             try:
                 self._parts.get_nowait()

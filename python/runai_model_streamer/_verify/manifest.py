@@ -1,8 +1,8 @@
 """Manifests: the SHA-256 that each file of a model must have.
 
 Read are `SHA256SUMS` (as sha256sum writes it, and the BSD form), the statement of OpenSSF
-model-signing (bare, as a DSSE envelope or as a Sigstore bundle), and what the hub tells of its
-large files.
+model-signing (bare, as a DSSE envelope or as a Sigstore bundle), and the digests of large files
+that the hub lists.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def to_manifest(
 ) -> Manifest:
     """The manifest for files at `paths`. `verify` is one, its path, digests by name, or "auto".
 
-    Raises a StreamerError if there is no such manifest, or it can't be understood.
+    Raises a StreamerError if there is no such manifest, or it can't be parsed.
     """
     if isinstance(verify, Manifest):
         return verify
@@ -107,7 +107,7 @@ def _checked(name: str, digest: object) -> str:
 
 def find_manifest(paths: list[str], credentials: S3Credentials | None = None) -> Manifest:
     """The manifests beside the files at `paths`, or in the directory above. Of files of the hub:
-    what it tells of them, and of those in its local cache: their names there.
+    the digests that it lists, and of those in its local cache: their names there.
 
     Raises StreamerNotFoundError if there is none.
     """
@@ -157,7 +157,7 @@ def lists_digests(path: str) -> bool:
 
 
 def listed_digests(directory: str) -> dict[str, str]:
-    """The SHA-256 of large files in `directory`, of which its list tells it."""
+    """The SHA-256 of large files in `directory`, from its list."""
     found = native.list_digests(directory, False, make_provider(), certificates.fallback())
     return {
         "/".join(_parts(path)): digest.lower()
@@ -319,7 +319,7 @@ def format_statement(digests: Mapping[str, str], name: str) -> str:
 
 
 def check(path: str, expected: str, actual: str, origin: str) -> None:
-    """Raises StreamerDigestError if `actual`, of the file at `path`, is not what `origin` says."""
+    """Raises StreamerDigestError if `actual`, of the file at `path`, is not that of `origin`."""
     if actual != expected:
         raise StreamerDigestError(
             f"{path}: its SHA-256 is {actual}, but {expected} in {origin}. Do not use what was "

@@ -78,7 +78,7 @@ def read_headers(
 ) -> Iterator[SafetensorsMetadata]:
     """The headers of `paths`, which may be equal, in this order.
 
-    The iterator reads many at a time, parses them one by one, and raises what is wrong with one.
+    The iterator reads many at a time, parses them one by one, and raises the error of a wrong one.
     `keep_heads` keeps the bytes of each header.
     """
     return _headers(reader.read_prefixes, paths, keep_heads)

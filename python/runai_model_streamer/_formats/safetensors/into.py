@@ -212,7 +212,7 @@ def copy_converted(path: str, name: str, target: torch.Tensor, tensor: torch.Ten
 
 
 def note_writes(tensors: Iterable[torch.Tensor]) -> None:
-    """Tells autograd that `tensors` are written to, as every function of torch does."""
+    """Marks `tensors` as modified for autograd, as every in-place function of torch does."""
     for tensor in tensors:
         if not tensor.is_inference():
             torch.autograd.graph.increment_version(tensor)

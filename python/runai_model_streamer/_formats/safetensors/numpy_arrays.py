@@ -43,7 +43,7 @@ def check_array(tensor: SafetensorMetadata, path: str) -> None:
 
 
 def dtype_of(tensor: SafetensorMetadata) -> numpy.dtype[numpy.generic]:
-    """The dtype of a tensor that check_array() has let through."""
+    """The dtype of a tensor that check_array() accepts."""
     dtype = _dtype_of(tensor.dtype)
     assert dtype is not None
     return dtype

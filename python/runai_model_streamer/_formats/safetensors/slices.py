@@ -52,8 +52,8 @@ class TensorPart(SafetensorMetadata):
 
 
 def part_of(tensor: SafetensorMetadata, part: Sequence[Along]) -> SafetensorMetadata:
-    """The part of `tensor`, of which `part` says what it takes of each dimension of torch's shape.
-    The tensor itself if that is everything."""
+    """The part of `tensor` that `part` selects of each dimension of torch's shape. The tensor
+    itself if that is all of it."""
     shape = tensor.get_torch_shape()
     if all(along.width == size for along, size in zip(part, shape, strict=True)):
         return tensor

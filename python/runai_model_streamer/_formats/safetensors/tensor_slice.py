@@ -130,7 +130,7 @@ class Library(Protocol[T]):
         """Contiguous memory for `part`, which has this `shape` in the library."""
 
     def address(self, made: T) -> int:
-        """Of the memory of what empty() returned."""
+        """The address of the memory that empty() returned."""
 
     def select(self, made: T, index: tuple[Any, ...]) -> T:
         """The selection of `index` from `made`, for the caller."""
