@@ -37,7 +37,7 @@ def cached_fraction(files: Iterable[str]) -> float:
 
 
 def drop(files: list[str]) -> None:
-    """Takes the files out of the page cache; raises where something keeps them in."""
+    """Takes the files out of the page cache; raises if they stay there."""
     for attempt in range(5):
         for path in files:
             fd = os.open(path, os.O_RDONLY)
@@ -54,7 +54,7 @@ def drop(files: list[str]) -> None:
 
 
 def warm(files: list[str]) -> None:
-    """Reads the files into the page cache; raises where they do not stay there."""
+    """Reads the files into the page cache; raises if they do not stay there."""
     buffer = bytearray(8 << 20)
     for _ in range(4):
         there = cached_fraction(files)

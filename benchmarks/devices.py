@@ -30,7 +30,7 @@ class Target(Protocol):
 
     def unregister(self, address: int) -> None: ...
     def stream(self) -> torch.cuda.StreamContext | None:
-        """A new stream of this thread; None where there are none."""
+        """A new stream of this thread; None if the device has no streams."""
 
     def synchronize(self) -> None:
         """Waits for the current stream of this thread."""

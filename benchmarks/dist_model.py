@@ -1,7 +1,7 @@
 """A model of distributed loads: `python -m benchmarks.dist_model`.
 
 Prints how long 8 to 1,024 ranks need by four ways of sharing, and checks the model against the runs
-of `make bench-dist` where there are results. Every load is a pipeline of rounds with two buffers,
+of `make bench-dist` if there are results. Every load is a pipeline of rounds with two buffers,
 as the streamer's: read, agree, exchange, copy out.
 
 - alone: every rank reads everything.

@@ -31,7 +31,7 @@ SAMPLES = ROOT / "benchmarks" / "results" / "raw" / "gpu.json"
 
 
 def _in_memory(directory: Path, dense: list[str]) -> list[str]:
-    """A copy of the dense checkpoint in memory; nothing where there is no room."""
+    """A copy of the dense checkpoint in memory; nothing if there is no room."""
     free = shutil.disk_usage(directory).free
     if free < checkpoints.total_bytes(dense) * 1.1:
         print(f"{directory} has only {free / 1e9:.1f} GB left (--memory DIR names another)")
@@ -85,7 +85,7 @@ def _plans(setup: Setup) -> dict[str, Plan]:
 
 
 def row_of(key: str, plan: Plan, earlier: dict[str, Any]) -> Row:
-    """With the samples of an earlier run, where it measured the same."""
+    """With the samples of an earlier run, if it measured the same."""
     labels = [label for label, _ in plan.runnables]
     samples = earlier.get(key, {})
     if list(samples) != labels:

@@ -240,7 +240,7 @@ def dropped(setup: Setup) -> Plan:
 
 
 def group_of_one(setup: Setup) -> Plan:
-    """What distributed streaming costs where there is nobody to share with."""
+    """The cost of distributed streaming in a group of one rank."""
     options: dict[str, Any] = {"backend": "nccl", "distributed": True, "alone": True}
     if setup.standin:
         options |= {"backend": "gloo", "device": "cpu"}

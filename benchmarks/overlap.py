@@ -52,7 +52,7 @@ def seconds(spans: Spans) -> float:
 
 
 def bar(spans: Spans, start: int, end: int, width: int = 72) -> str:
-    """One character for each part of the time; filled where the work went on for half of it."""
+    """One character for each part of the time; filled if the work took half of it."""
     step = (end - start) / width
     cells = []
     for cell in range(width):

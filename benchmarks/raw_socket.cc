@@ -54,7 +54,7 @@ int dial(const sockaddr_in& address) {
   return socket_;
 }
 
-// Reads one range; the body begins at the buffer's front where it does not come with the header.
+// Reads one range. The body begins at the buffer's front unless it comes with the header.
 void get(int socket_, const std::string& host, const Range& range, std::vector<char>* buffer) {
   const std::string request = "GET " + range.path + " HTTP/1.1\r\nHost: " + host +
                               "\r\nRange: bytes=" + std::to_string(range.offset) + "-" +

@@ -149,7 +149,7 @@ def _free_port() -> int:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Runs `job` once. The sample has an `error` where it failed, else what was measured."""
+    """Runs `job` once. The sample has an `error` if it failed, else the measurements."""
     peer = PEERS[job.peer]
     count = max(job.processes, job.ranks)
     port = _free_port() if job.ranks > 1 else 0

@@ -1,4 +1,4 @@
-"""Peers from a directory of wheels, for machines where packages can't be installed."""
+"""Peers from a directory of wheels, for machines that can't install packages."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ class KeepSmall(Keep):
 
 
 class LoadFile(Keep):
-    """Loads every tensor by the loader's load_file(); by the loop where it has none."""
+    """Loads every tensor by the loader's load_file(); by the loop if it has none."""
 
     def run(self) -> None:
         load = getattr(self.adapter, "load_file", None)

@@ -2,7 +2,7 @@
 
 `python -m scripts.test_examples BUILD`: installs the CMake build directory BUILD into a temporary
 prefix, uses it by find_package and by pkg-config, and streams a file and an object of Ceph (of moto
-where Ceph can't be had).
+if Ceph is not available).
 """
 
 from __future__ import annotations

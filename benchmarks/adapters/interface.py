@@ -26,7 +26,7 @@ class Adapter(Protocol):
     def into(
         self, files: list[str], params: dict[str, torch.Tensor], options: dict[str, Any]
     ) -> None:
-        """Fills `params`. Optional: absent where the loader can only be copied from."""
+        """Fills `params`. Optional: absent if the loader's tensors can only be copied."""
         ...
 
     def stats(self) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def show_large_model(directory: Path, gigabytes: float) -> bool:
 
 
 def affordable_gigabytes(directory: Path) -> float:
-    """3 GB, or less where disk or memory are scarce."""
+    """3 GB, or less if disk or memory are scarce."""
     directory.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(directory).free
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

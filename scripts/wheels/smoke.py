@@ -63,7 +63,7 @@ def check(path: str, tensors: Arrays) -> None:
 
 
 def check_library() -> None:
-    """The C ABI lies where embedders of the package look for it."""
+    """The C ABI is at the path that embedders of the package use."""
     directory = os.path.join(os.path.dirname(streamer.__file__), "libstreamer")
     library = ctypes.CDLL(os.path.join(directory, "lib", "libstreamer.so"))
     handle = ctypes.c_void_p()

@@ -77,7 +77,7 @@ TEST_P(CudaWays, BytesAreWhereTheyBelong) {
   constexpr std::uint64_t kSize = 24 * kMiB + 1234;
   const std::string path = make_file("model", kSize);
   const auto wanted = content(kSize);
-  // Cold, where the file system lets go of its pages.
+  // Cold, if the file system drops its pages.
   const int fd = ::open(path.c_str(), O_RDONLY);
   fsync(fd);
   posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);

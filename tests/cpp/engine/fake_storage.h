@@ -159,7 +159,7 @@ class Crew {
     return true;
   }
 
-  // Takes everything; `each` gets the blocks in order. False where something is missing or wrong.
+  // Takes everything; `each` gets the blocks in order. False if something is missing or wrong.
   bool drain(const std::function<void(Block)>& each = {}) {
     for (;;) {
       bool finished = false;

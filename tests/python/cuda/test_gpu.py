@@ -36,7 +36,7 @@ def test_every_tensor_arrives(
     gpu: Any, big_files: list[Path], monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
     monkeypatch.setenv("RUNAI_STREAMER_FS_STRATEGY", strategy)
-    for path in big_files:  # cold, where the file system lets go of its pages
+    for path in big_files:  # cold, if the file system drops its pages
         with path.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""What ranks do where something goes wrong on one of them. Each function is a program."""
+"""Programs of ranks of which one fails. Each function is a program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ranks do where nothing goes wrong. Each function is a program, and returns what came out."""
+"""Programs of ranks without faults. Each function is a program, and returns its result."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def files(draw: st.DrawFn) -> bytes:
 
 
 def by_safetensors(blob: bytes) -> dict[str, tuple[str, list[int], int]] | None:
-    """Name -> dtype, shape, bytes; None where it is refused."""
+    """Name -> dtype, shape, bytes; None if it is refused."""
     try:
         found = safetensors.deserialize(blob)
     except Exception:

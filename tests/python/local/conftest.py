@@ -76,7 +76,7 @@ Faulty = Callable[..., str]
 
 @pytest.fixture
 def faulty(shim: str) -> Faulty:
-    """python() where reads of files named *.safetensors behind the first 4 KiB fail or hang."""
+    """python(), but reads of files named *.safetensors behind the first 4 KiB fail or hang."""
 
     def run(code: str, *arguments: object, **variables: str) -> str:
         return python(code, *arguments, LD_PRELOAD=shim, **variables)

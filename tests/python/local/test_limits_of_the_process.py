@@ -129,7 +129,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_a_cold_load_takes_the_memory_of_the_model_once(
     model: Path, tmp_path: Path, how: str
 ) -> None:
-    """Also where there are processors enough to fill the page cache at the device's speed."""
+    """Also if there are enough processors to fill the page cache at the device's speed."""
     source = tmp_path / "processors.c"
     source.write_text(PROCESSORS)
     once = float(python(COLD, model, how, LD_PRELOAD=preload(source, tmp_path)))

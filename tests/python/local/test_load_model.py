@@ -145,7 +145,7 @@ def equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def reference(module: nn.Module, path: Path, strict: bool, assign: bool) -> Any:
-    """What safetensors does, or load_state_dict() where safetensors refuses the kind of module."""
+    """The outcome of safetensors; of load_state_dict() if safetensors refuses the module."""
     kept = module.state_dict()
     try:
         safetensors.torch._remove_duplicate_names(kept)

@@ -184,7 +184,7 @@ def test_a_model_is_saved_over_the_file_that_it_came_from(strategy: str, tmp_pat
 def test_a_file_before_the_present_one_may_change(
     strategy: str, change: Callable[[Path], None], tmp_path: Path, large: bool
 ) -> None:
-    """Or it is an error, where its tensors were not the caller's yet."""
+    """Or it is an error, if its tensors were not the caller's yet."""
     paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     first = save_floats(paths[0], [3_000_000] * 4 if large else SIZES)
     save_floats(paths[1], [3_000_000] * 8)

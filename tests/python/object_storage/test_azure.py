@@ -323,7 +323,7 @@ def test_long_lists_keep_odd_names(azurite, use, www, tmp_path):
     names = [f"{number:05d}" for number in range(250)] + odd
     for name in names:
         container.upload_blob(f"odd/{name}", name.encode(), overwrite=True)
-    # Pages have 5,000 names, where nobody wants fewer.
+    # Pages have 5,000 names, unless a request asks for fewer.
     smaller = """location / {
       set $page "";
       if ($arg_comp = "list") { set $page "&maxresults=100"; }
@@ -373,7 +373,7 @@ def test_directories_of_hierarchical_namespaces_are_left_out(use):
 
 
 def test_a_busy_service_is_throttled_with_its_message(use):
-    """The XML body names the error where no header does."""
+    """The XML body names the error if no header does."""
     body = (
         b"<?xml version='1.0'?><Error><Code>ServerBusy</Code><Message>Later.\nId</Message></Error>"
     )

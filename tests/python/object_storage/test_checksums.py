@@ -165,12 +165,12 @@ class TestS3:
 
 
 class TestByDefault:
-    """A checksum is asked for where that takes hardly any time."""
+    """A checksum is requested if the cost is small."""
 
     LARGE = 64 << 20
 
     def serve(self, size: int, damaged: bool, late: float):
-        """Zeros, of which one is something else where they are `damaged`."""
+        """Zeros; if they are `damaged`, one byte differs."""
         whole = bytearray(size)
         headers = {"x-amz-checksum-crc64nvme": CRC64_OF_ZEROS, **FULL}
         if damaged:

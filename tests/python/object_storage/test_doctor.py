@@ -37,7 +37,7 @@ def model(s3_storage, use) -> str:
 
 @pytest.fixture(autouse=True)
 def patience(request, monkeypatch) -> None:
-    """A machine that is busy is not slow, but where that is the fault."""
+    """A busy machine does not count as slow, unless that is the fault."""
     if "slow" not in request.node.name:
         monkeypatch.setattr("runai_model_streamer._tools.doctor._SLOW", 0)
 

@@ -1,4 +1,4 @@
-"""Azurite, the emulator of Azure Blob Storage, from npm. Node.js is fetched where it is missing.
+"""Azurite, the emulator of Azure Blob Storage, from npm. Node.js is fetched if it is missing.
 
 It verifies shared keys, shared access signatures and (over TLS) the claims of bearer tokens.
 """
@@ -82,7 +82,7 @@ def program() -> str:
 
 
 class Azurite(Server):
-    """The blob service at `url`, and over TLS, with bearer tokens, where there is a certificate.
+    """The blob service at `url`, and over TLS, with bearer tokens, if there is a certificate.
     Both have the same, empty, account but stores of their own.
     """
 

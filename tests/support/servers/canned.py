@@ -60,7 +60,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
 class Canned:
     """Calls `handler(Seen) -> Answer` for every request, in threads. `seen` lists the requests.
-    Speaks TLS where there is a certificate.
+    Speaks TLS if there is a certificate.
     """
 
     def __init__(

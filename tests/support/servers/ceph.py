@@ -19,7 +19,7 @@ OTHER_SECRET_KEY = "othersecretkey00000000000000000000000002"
 
 class Ceph(Server):
     """A monitor, one OSD in memory and a gateway at `url` (virtual hosts: *.s3.localhost), and at
-    `tls_url` where there is a certificate. With `sts`, AssumeRole of arn:aws:iam:::role/r gives
+    `tls_url` if there is a certificate. With `sts`, AssumeRole of arn:aws:iam:::role/r gives
     session tokens (and every refusal becomes AccessDenied).
     """
 

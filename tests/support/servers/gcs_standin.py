@@ -250,7 +250,7 @@ class GcsStandIn(Canned):
         return _json({"accessToken": self.issue(), "expireTime": expiry})
 
     def _verify(self, assertion: str) -> None:
-        """Raises where the assertion was not signed by one of the accounts, or is out of date."""
+        """Raises if the assertion was not signed by one of the accounts, or is out of date."""
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import padding
 
@@ -295,7 +295,7 @@ def _decode(text: str) -> bytes:
 
 
 def _range(header: str, size: int) -> tuple[int, int] | None:
-    """The first and the last byte; nothing to satisfy where they are the wrong way round."""
+    """The first and the last byte; None if their order is wrong."""
     if not header.startswith("bytes=") or "," in header:
         return None
     first, _, last = header.removeprefix("bytes=").partition("-")

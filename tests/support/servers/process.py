@@ -83,7 +83,7 @@ class Server:
         return process
 
     def wait_until(self, ready: Callable[[], bool], what: str, seconds: float = 240) -> None:
-        """Waits until `ready()`; RuntimeError with the log where a process ends before that."""
+        """Waits until `ready()`; RuntimeError with the log if a process ends before that."""
         end = time.monotonic() + seconds
         while True:
             with contextlib.suppress(OSError):
