@@ -46,6 +46,8 @@ class TorchMemory(HostMemory):
     """Device memory from PyTorch's allocator."""
 
     native_type = native.DeviceType.CUDA
+    refusals = (torch.cuda.OutOfMemoryError,)
+    remedy = "Free device memory, or keep fewer tensors"
 
     def __init__(self, device: torch.device) -> None:
         if torch.cuda._is_in_bad_fork():
@@ -76,6 +78,10 @@ class TorchMemory(HostMemory):
         except RuntimeError as error:  # a context that has failed, or no memory for one
             raise StreamerDeviceError(f"{device} can't be used: {error}", code="device") from error
         self.ordinal = index
+
+    @property
+    def owner(self) -> str:
+        return f"cuda:{self.ordinal}"
 
     def allocate(self, size: int) -> torch.Tensor:
         """`size` bytes, aligned to 512. torch.OutOfMemoryError if the device has no more."""
@@ -277,7 +283,7 @@ class CudaSink:
                 f"{block.request.path}: {error}",
                 code="out_of_memory",
                 path=block.request.path,
-                hint="Free device memory, or keep fewer tensors",
+                hint=self.memory.remedy,
             ) from error
         except RuntimeError as error:  # the context has failed, usually because of a kernel
             session.close()

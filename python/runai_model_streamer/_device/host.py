@@ -23,6 +23,9 @@ class HostMemory:
     native_type = native.DeviceType.HOST
     """Of the native module: the kind of destination of reads."""
     ordinal = 0
+    refusals: tuple[type[Exception], ...] = (OSError, RuntimeError, MemoryError)
+    """The exceptions of a lack of memory."""
+    remedy = "Keep fewer tensors, or give the process more memory"
 
     def __init__(self, device: torch.device | None = None, backend: str | None = "gloo") -> None:
         self.device = torch.device("cpu") if device is None else device
@@ -52,21 +55,20 @@ class HostMemory:
     def on_device(self) -> bool:
         return self.native_type != native.DeviceType.HOST
 
+    @property
+    def owner(self) -> str:
+        """Of the memory, for errors."""
+        return "the system"
+
     @contextlib.contextmanager
     def _out_of_memory(self, size: int) -> Iterator[None]:
         try:
             yield
-        except (OSError, RuntimeError, MemoryError) as error:
-            if not self.on_device:
-                owner, hint = "the system", "Keep fewer tensors, or give the process more memory"
-            elif isinstance(error, torch.cuda.OutOfMemoryError):
-                owner, hint = f"cuda:{self.ordinal}", "Free device memory, or keep fewer tensors"
-            else:
-                raise
+        except self.refusals as error:
             raise StreamerOutOfMemoryError(
-                f"{owner} has no memory for {size} bytes: {error}",
+                f"{self.owner} has no memory for {size} bytes: {error}",
                 code="out_of_memory",
-                hint=hint,
+                hint=self.remedy,
             ) from error
 
     def at(self, address: int, size: int) -> torch.Tensor:

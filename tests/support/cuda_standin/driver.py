@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from runai_model_streamer import _native_api as native
+from runai_model_streamer._device import cuda
 from runai_model_streamer._device.host import HostMemory
 
 HERE = Path(__file__).parent
@@ -158,6 +159,9 @@ class StandinMemory(HostMemory):
     """Addresses that another stream than at allocation was said to use."""
 
     native_type = native.DeviceType.CUDA
+    refusals = cuda.TorchMemory.refusals
+    remedy = cuda.TorchMemory.remedy
+    owner = cuda.TorchMemory.owner
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()  # its tensors say "cpu"
