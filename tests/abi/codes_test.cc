@@ -198,7 +198,7 @@ class DeviceCodes : public Codes {
   const Environment driver_{"RUNAI_STREAMER_CUDA_LIBRARY", STANDIN_CUDA};
 };
 
-TEST_F(DeviceCodes, Success) {
+TEST_F(DeviceCodes, ALoadSucceeds) {
   EXPECT_EQ(load(), RUNAI_FILE_STREAMER_SUCCESS) << text_;
   EXPECT_TRUE(loaded_);
 }

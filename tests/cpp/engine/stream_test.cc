@@ -396,7 +396,7 @@ TEST(Stream, ReadsRangesAtOnce) {
   EXPECT_EQ((*stream)->read({{0, {{kMiB, 1, one.data()}}, {}}}).code(), Code::kShortRead);
 }
 
-TEST(Stream, ListsFolders) {
+TEST(Stream, ListsDirectories) {
   const Directory directory;
   directory.write("b", 0, 10);
   directory.write("a", 0, 20);

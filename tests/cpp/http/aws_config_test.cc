@@ -29,7 +29,7 @@ std::string url(const S3Addressing& addressing, const char* bucket, const char* 
   return addressing.url(bucket, key, "eu-west-1")->to_string();
 }
 
-TEST(S3Addressing, Aws) {
+TEST(S3Addressing, MakesHostsOfAws) {
   EXPECT_EQ(url(at(""), "bucket"), "https://bucket.s3.eu-west-1.amazonaws.com/k");
   EXPECT_EQ(url(at(""), "bucket", ""), "https://bucket.s3.eu-west-1.amazonaws.com/");
   EXPECT_EQ(url(at(""), "my.bucket"), "https://s3.eu-west-1.amazonaws.com/my.bucket/k");
@@ -38,7 +38,7 @@ TEST(S3Addressing, Aws) {
             "https://b-x.s3.cn-north-1.amazonaws.com.cn/k");
 }
 
-TEST(S3Addressing, Endpoints) {
+TEST(S3Addressing, PutsTheBucketIntoAnEndpoint) {
   EXPECT_EQ(url(at("https://minio.example.com:9000"), "bucket"),
             "https://bucket.minio.example.com:9000/k");
   EXPECT_EQ(url(at("https://minio.example.com", false), "bucket"),
@@ -57,7 +57,7 @@ TEST(S3Addressing, KeysAreEncodedByteByByte) {
             "http://127.0.0.1:1/b-b/a%20b%2Bc%25d//%C3%BC/../e");
 }
 
-TEST(S3Addressing, DirectoryBuckets) {
+TEST(S3Addressing, KnowsDirectoryBuckets) {
   EXPECT_TRUE(is_express_bucket("name--euw1-az1--x-s3"));
   EXPECT_FALSE(is_express_bucket("name--x-s3"));
   EXPECT_FALSE(is_express_bucket("--x-s3"));

@@ -36,7 +36,7 @@ TEST(AzureAccount, ConnectionStringWithSignature) {
   EXPECT_EQ(account->sas_token, "sv=1&sig=a%3D");
 }
 
-TEST(AzureAccount, Emulator) {
+TEST(AzureAccount, KnowsTheEmulator) {
   const auto account = read({{"AZURE_STORAGE_CONNECTION_STRING", "UseDevelopmentStorage=true"}});
   ASSERT_TRUE(account.ok());
   EXPECT_EQ(account->name, "devstoreaccount1");
@@ -44,7 +44,7 @@ TEST(AzureAccount, Emulator) {
   EXPECT_EQ(account->key.size(), 64u);
 }
 
-TEST(AzureAccount, Name) {
+TEST(AzureAccount, MakesTheEndpointOfAName) {
   const auto account = read({{"AZURE_STORAGE_ACCOUNT_NAME", "acc"},
                              {"AZURE_STORAGE_SAS_TOKEN", "?sig=x"},
                              {"AZURE_STORAGE_ENDPOINT_SUFFIX", "core.chinacloudapi.cn"}});

@@ -29,7 +29,7 @@ std::string random_text(std::size_t size, unsigned seed) {
 }
 
 // Values of RFC 3720, B.4, and of the check of the CRC catalogue.
-TEST(Crc32c, KnownValues) {
+TEST(Crc32c, EqualsKnownValues) {
   for (const auto& [text, expected] :
        std::vector<std::pair<std::string, std::uint32_t>>{{"", 0},
                                                           {"123456789", 0xE3069283},
@@ -58,7 +58,7 @@ TEST(Crc32c, HardwareAndCombinationAgreeWithThePortableOne) {
 }
 
 // Of the CRC catalogue.
-TEST(Crc64Nvme, KnownValues) {
+TEST(Crc64Nvme, EqualsKnownValues) {
   for (const auto& [text, expected] : std::vector<std::pair<std::string, std::uint64_t>>{
            {"", 0},
            {"123456789", 0xAE8B14860A799888},

@@ -221,7 +221,7 @@ TEST(Origin, AddressesOfThisMachineAndLinkAreInsideInEverySpelling) {
   }
 }
 
-TEST(Origin, HostLabels) {
+TEST(Origin, ChecksHostLabels) {
   for (const std::string& label :
        {std::string("us-east-1"), std::string("a"), std::string("US-East"), std::string(63, 'a')}) {
     EXPECT_TRUE(is_host_label(label)) << label;
@@ -250,7 +250,7 @@ TEST(Origin, ZonesOfDirectoryBucketsAreLabels) {
   }
 }
 
-TEST(Origin, SignaturesInQueries) {
+TEST(Origin, FindsSignaturesInQueries) {
   for (const char* url : {"https://h/?sig=x", "https://h/?a&SIG=x", "https://h/?xsig=1&sig=2",
                           "https://h/?%73ig=x", "https://h/b?X-Amz-Expires=60&X-Amz-Signature=x",
                           "https://h/?X-Goog-Signature=x#y", "https://h/?Signature=x"}) {

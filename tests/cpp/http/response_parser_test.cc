@@ -68,7 +68,7 @@ TEST_P(InPieces, BodyOfKnownLengthGoesToMemory) {
   }
 }
 
-TEST_P(InPieces, ChunkedBody) {
+TEST_P(InPieces, JoinsAChunkedBody) {
   Reading reading(8);
   ASSERT_TRUE(
       reading.read("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n"

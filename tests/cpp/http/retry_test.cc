@@ -111,7 +111,7 @@ TEST(RetryBudget, HalfOfTheRequestsMayFail) {
   }
 }
 
-TEST(RetryAfter, SecondsAndDates) {
+TEST(RetryAfter, ParsesSecondsAndDates) {
   EXPECT_EQ(parse_retry_after("3"), milliseconds(3000));
   EXPECT_EQ(parse_retry_after(" 3600 "), milliseconds(60'000));
   EXPECT_EQ(parse_retry_after(""), milliseconds(0));
@@ -130,7 +130,7 @@ TEST(Bandwidth, BooksAddUp) {
   EXPECT_LE(pause, milliseconds(1000));
 }
 
-TEST(ContentRange, Forms) {
+TEST(ContentRange, ParsesEveryForm) {
   const auto range = parse_content_range("bytes 10-19/100");
   ASSERT_TRUE(range);
   EXPECT_EQ(range->first, 10u);

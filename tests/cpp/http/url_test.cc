@@ -7,7 +7,7 @@
 namespace streamer::http {
 namespace {
 
-TEST(Url, Parts) {
+TEST(Url, SplitsIntoParts) {
   const auto url = parse_url("HTTPS://S3.Example.com:9000/a%20b/c?x=1&y#frag");
   ASSERT_TRUE(url.ok());
   EXPECT_EQ(url->scheme, "https");
@@ -25,7 +25,7 @@ TEST(Url, StandardPortsAreLeftOut) {
   EXPECT_EQ(parse_url("minio:9000", "https")->to_string(), "https://minio:9000/");
 }
 
-TEST(Url, Addresses) {
+TEST(Url, RecognisesAddresses) {
   EXPECT_TRUE(parse_url("http://127.0.0.1:1")->host_is_ip());
   const auto six = parse_url("http://[::1]:90/x");
   ASSERT_TRUE(six.ok());
@@ -35,7 +35,7 @@ TEST(Url, Addresses) {
   EXPECT_FALSE(parse_url("http://localhost.example.com")->host_is_local());
 }
 
-TEST(Url, Refused) {
+TEST(Url, RefusesOtherText) {
   for (const char* text :
        {"", "s3://bucket", "http://", "http://a:0", "http://a:99999", "http://a:b",
         "http://user:secret@host/", "http://a b/", "http://[::1", "host", "http://a::80",
@@ -46,7 +46,7 @@ TEST(Url, Refused) {
   }
 }
 
-TEST(Trace, UrlsWithoutSecrets) {
+TEST(Trace, ShowsUrlsWithoutSecrets) {
   EXPECT_EQ(redact_url("https://h/b/k?X-Amz-Signature=abc&prefix=a%2F&list-type=2&sig=x"),
             "https://h/b/k?X-Amz-Signature=...&prefix=a%2F&list-type=2&sig=...");
   EXPECT_EQ(redact_url("https://h/k?secret"), "https://h/k?...");

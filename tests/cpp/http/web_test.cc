@@ -24,7 +24,7 @@ Response page_of(std::string body, std::string type) {
   return response;
 }
 
-TEST(HubPath, Parts) {
+TEST(HubPath, SplitsIntoParts) {
   const auto plain = parse_hub_path("hf://org/repo/sub/model.safetensors");
   ASSERT_TRUE(plain.ok());
   EXPECT_EQ(plain->type, "models");
@@ -47,7 +47,7 @@ TEST(HubPath, Parts) {
   EXPECT_EQ(hub_file_url("https://h", *data), "https://h/datasets/org/set/resolve/main/x%20y");
 }
 
-TEST(HubPath, Nonsense) {
+TEST(HubPath, RefusesOtherPaths) {
   for (const char* path :
        {"hf://", "hf://org", "hf://org/", "hf://org/repo@", "hf:///repo/x", "hf://org/../x",
         "hf://org/repo/a/../../b", "hf://org/repo@../x", "https://org/repo/x"}) {
@@ -111,7 +111,7 @@ TEST(DirectoryPage, LinksThatLeadBelow) {
   EXPECT_EQ(directories, std::vector<std::string>{"https://h/m/sub/"});
 }
 
-TEST(DirectoryPage, JsonOfNginx) {
+TEST(DirectoryPage, ReadsTheJsonOfNginx) {
   std::vector<std::string> directories;
   const auto page = read_directory_page(
       "https://h/m/",
