@@ -235,7 +235,7 @@ def test_prepare_request_returns_the_tensors_of_each_file(files, tensors) -> Non
         assert sizes == [m.get_bytesize() for m in part]
 
 
-def test_chunks_by_hand_and_tensors_by_their_metadata(files, tensors) -> None:
+def test_chunks_by_hand_become_tensors_by_their_metadata(files, tensors) -> None:
     """The iterator of tpu-inference: requests of one's own, then get_tensors()."""
     from runai_model_streamer.safetensors_streamer.safetensors_pytorch import prepare_request
 

@@ -195,7 +195,7 @@ def test_into_for_one_tensor_leaves_the_others_to_the_load(
     assert tensors["1.embed"] is target
 
 
-def test_chunks_of_the_file_streamer(standin: Standin, tmp_path: Path) -> None:
+def test_chunks_of_the_file_streamer_reach_a_device(standin: Standin, tmp_path: Path) -> None:
     content = os.urandom(3 * MIB)
     path = tmp_path / "bytes"
     path.write_bytes(content)

@@ -128,7 +128,7 @@ def test_any_order_and_any_threads_get_every_tensor(model: Path, seed: int) -> N
                 assert torch.equal(slices[name][1:3], expected[name][1:3])
 
 
-def test_blocks_of_several_threads(model: Path) -> None:
+def test_several_threads_may_have_blocks(model: Path) -> None:
     errors: list[BaseException] = []
     expected = LOAD(model / "model.safetensors")
 

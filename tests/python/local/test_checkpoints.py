@@ -144,7 +144,7 @@ class TestAnIndex:
             with pytest.raises(StreamerNotFoundError, match=SHARDS[1]):
                 load_it(directory)
 
-    def test_shards_below_the_directory(self, tmp_path: Path) -> None:
+    def test_shards_may_be_below_the_directory(self, tmp_path: Path) -> None:
         put(tmp_path / "sub" / "a.safetensors", x=1, w=2)
         index = tmp_path / "model.safetensors.index.json"
         put_index(index, x="sub/a.safetensors", w="sub/a.safetensors")

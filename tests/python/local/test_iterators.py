@@ -65,7 +65,7 @@ class TestContinuing:
                     break
         check([*found, *streamer.get_tensors()], tensors)
 
-    def test_two_loops_in_turn(self, loading: Model) -> None:
+    def test_two_loops_in_turn_yield_each_tensor_once(self, loading: Model) -> None:
         streamer, tensors = loading
         one, other = streamer.get_tensors(), streamer.get_tensors()
         found = []

@@ -241,7 +241,7 @@ def test_a_callback_that_touches_lost_bytes_gets_an_error(ends: Ends) -> None:
     assert ends["called"] == (0, '[0, "changed"]', "")
 
 
-def test_a_truncation_at_any_moment(ends: Ends) -> None:
+def test_a_truncation_at_any_moment_ends_in_an_error_or_a_whole_load(ends: Ends) -> None:
     code, answers, _ = ends["cut"]
     assert code == 0
     assert set(json.loads(answers)) <= {"changed", "complete", "short_read"}

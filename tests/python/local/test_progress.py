@@ -44,7 +44,7 @@ def test_tqdm_shows_a_bar(path: Path, capsys) -> None:
     assert "3.00M/3.00M" in shown.err
 
 
-def test_lines_without_tqdm(path: Path, capsys, without_tqdm) -> None:
+def test_lines_replace_the_bar_without_tqdm(path: Path, capsys, without_tqdm) -> None:
     stream(path, True)
     assert "file: 3.0 MiB of 3.0 MiB" in capsys.readouterr().err
 

@@ -118,7 +118,7 @@ class TestSlices:
         models.check_same(expected, into)
         assert all(found[name] is into[name] for name in into)
 
-    def test_by_patterns_and_functions(self, path: Path) -> None:
+    def test_patterns_and_functions_choose_parts(self, path: Path) -> None:
         def rows(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
             assert (shape, dtype) == (tuple(MODEL[name].shape), MODEL[name].dtype)
             return slice(1) if name.startswith("t0") else None

@@ -306,7 +306,7 @@ def test_a_token_that_has_ended(use, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["gcs", "azure", "web", "hf"])
-def test_other_storages(request, use, name: str) -> None:
+def test_other_storages_pass_every_step(request, use, name: str) -> None:
     storage = request.getfixturevalue(f"{name}_storage")
     storage.put("model.safetensors", save(make_model(1, 2)))
     use(storage.env)
