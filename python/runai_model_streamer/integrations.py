@@ -69,7 +69,7 @@ def pretrained(path: Path, s3_credentials: S3Credentials | None = None) -> Itera
     source = to_text(path)
     if is_url(source):
         raise RunaiStreamerInvalidInputException(
-            f"{source}: an address has no directories: use the URI of its store", path=source
+            f"{source}: a URL has no directories: use the URI of its store", path=source
         )
     if not is_remote(source):
         if not os.path.isdir(source):

@@ -10,7 +10,7 @@ namespace {
 
 Status invalid(std::string_view why) {
   // The text itself is not repeated: it may hold a password.
-  return Status::error(Code::kInvalid, "not a usable http or https address: " + std::string(why));
+  return Status::error(Code::kInvalid, "not a usable http or https URL: " + std::string(why));
 }
 
 // An address, or a name without characters by which other readers take another part as the host.

@@ -168,7 +168,7 @@ def test_what_is_no_directory_is_refused(model: Path) -> None:
     with pytest.raises(RunaiStreamerInvalidInputException, match="hf://organisation/model"):
         with pretrained("organisation/model"):
             pass
-    with pytest.raises(RunaiStreamerInvalidInputException, match="an address has no directories"):
+    with pytest.raises(RunaiStreamerInvalidInputException, match="a URL has no directories"):
         with pretrained("https://127.0.0.1:9/model/"):
             pass
     with pytest.raises(StreamerError), pretrained(model) as directory:

@@ -114,7 +114,7 @@ FAULTS = [
     Fault("redirected in a circle", {"mode": "circle"}, "io", says=REDIRECTS),
     Fault("redirected on and on", {"mode": "circle", "onward": 1}, "io", says=REDIRECTS),
     Fault("redirected for good", {"mode": "circle", "status": 301}, "io", says=REDIRECTS),
-    Fault("redirected without an address", _status(302), "io", at_once=True, says=REDIRECTS),
+    Fault("redirected without a URL", _status(302), "io", at_once=True, says=REDIRECTS),
     Fault("304 unasked", _status(304), "io"),
     # Servers that do not do what they were asked to.
     Fault("200 without end", {"mode": "endless", "status": 200}, "io|unsupported"),

@@ -115,14 +115,14 @@ bool Redirects::handle(const std::string& requested, const Response& response, S
 
 void Redirects::follow(const std::string& requested, const Response& response, ServerError* error) {
   if (response.header("location").empty()) {
-    error->message = "the server redirects without an address";
+    error->message = "the server redirects without a URL";
     return;
   }
   const Result<Url> base = parse_url(response.url);
   const std::string link = encode_unsafe(std::string(response.header("location")));
   const Result<Url> target = base.ok() ? parse_url(resolve_link(*base, link)) : base;
   if (!target.ok()) {
-    error->message = "the server redirects to an address that makes no sense";
+    error->message = "the server redirects to an invalid URL";
     return;
   }
   if (base->scheme == "https" && target->scheme == "http") {

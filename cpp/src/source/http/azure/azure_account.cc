@@ -70,7 +70,7 @@ Result<std::string> token_service(const Settings& settings, const std::string& t
   Result<Url> url = parse_url(settings.text_or_default("AZURE_AUTHORITY_HOST"), "https");
   if (!url.ok()) return url.status();
   if (url->scheme != "https") {
-    return Status::error(Code::kInvalid, "AZURE_AUTHORITY_HOST must be an https address");
+    return Status::error(Code::kInvalid, "AZURE_AUTHORITY_HOST must be an https URL");
   }
   return url->origin() + "/" + percent_encode(tenant) + "/oauth2/v2.0/token";
 }
@@ -154,7 +154,7 @@ Result<AzureAccount> read_azure_account(const Settings& settings) {
   const Result<Url> url = parse_url(endpoint);
   if (!url.ok() || (!text && !url->path.empty())) {
     return Status::error(Code::kInvalid, std::string(text ? kConnectionString : kNameVariable) +
-                                             " makes no usable address of an account")
+                                             " makes no usable URL of an account")
         .with_hint("Copy it from 'Access keys' or 'Shared access signature' of the account");
   }
   account.endpoint = *parse_endpoint(endpoint);

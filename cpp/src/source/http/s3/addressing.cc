@@ -178,7 +178,7 @@ Result<S3Addressing> S3Addressing::read(const Settings& settings, const AwsProfi
                          ")");
   }
   if (out.accelerate && out.virtual_hosts == false) {
-    return contradiction("S3 Accelerate can't be combined with path style addresses");
+    return contradiction("S3 Accelerate can't be combined with path style URLs");
   }
   return out;
 }

@@ -236,7 +236,7 @@ Result<Credentials> from_sso(const Settings& settings, const AwsProfile& profile
   Result<Url> url = parse_url(settings.text("AWS_ENDPOINT_URL_SSO").value_or(standard), "https");
   if (!url.ok()) return url.status();
   if (url->scheme != "https" && !is_loopback(*url)) {
-    return Status::error(Code::kInvalid, "AWS_ENDPOINT_URL_SSO must be an https address");
+    return Status::error(Code::kInvalid, "AWS_ENDPOINT_URL_SSO must be an https URL");
   }
   Request request{.url = url->origin() + "/federation/credentials?" +
                          form_encode({{"role_name", profile.value("sso_role_name")},

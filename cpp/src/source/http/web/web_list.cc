@@ -122,7 +122,7 @@ Result<ListPage> read_directory_page(const std::string& directory_url, const Res
   }
   if (response.header("content-type").find("html") == std::string_view::npos) {
     return Status::error(Code::kUnsupported, "the server does not list this directory")
-        .with_hint("Name the address of model.safetensors.index.json or of a .safetensors file");
+        .with_hint("Pass the URL of model.safetensors.index.json or of a .safetensors file");
   }
   read_links(directory_url, response.body, &page, directories);
   // Pages of directories have no forms for input.

@@ -179,10 +179,10 @@ ServerError Web::read_error(const Location& /*location*/, const Response& respon
     error.decision = RetryDecision::kRefresh;
     error.hint = "Set RUNAI_STREAMER_HTTP_AUTHORIZATION or an entry of ~/.netrc";
   } else if (response.status == 403) {
-    error.hint = "A presigned address may have expired";
+    error.hint = "A presigned URL may have expired";
   } else if (response.status == 404) {
     error.message = "there is no such file";
-    error.hint = "Check the address; one that names a directory is for list_safetensors()";
+    error.hint = "Check the URL; one that names a directory is for list_safetensors()";
   } else if (response.status == 410) {
     error.code = Code::kNotFound;
   }
