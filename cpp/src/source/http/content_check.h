@@ -21,8 +21,8 @@ struct Checksum {
   std::uint64_t value = 0;
 };
 
-// Thread-safe. Tells nothing until every byte has been read once; reading some bytes twice (beyond
-// the prefix) ends it without a verdict.
+// Thread-safe. Has no result until every byte has been read once. If some bytes beyond the prefix
+// are read twice, it ends without a result.
 class ContentCheck {
  public:
   // `prefix` was read when the object was opened. Later pieces may cover it again.
@@ -31,7 +31,7 @@ class ContentCheck {
   // The checksum that the object should have. Called once, before add() and failed().
   void expect(const Checksum& expected) EXCLUDES(mutex_);
   enum class Verdict { kNone, kMatches, kDiffers };
-  // Counts a piece that has been read. The piece that completes the object has the verdict.
+  // Counts a piece that has been read. The result comes with the piece that completes the object.
   Verdict add(std::uint64_t offset, std::span<const iovec> segments) EXCLUDES(mutex_);
   // The same of a piece behind the prefix whose sum, by adder(), is known.
   Verdict add_sum(std::uint64_t offset, std::uint64_t size, std::uint64_t sum) EXCLUDES(mutex_);

@@ -17,7 +17,7 @@
 
 namespace streamer::http {
 
-// True if a change of the content changes `version`, which `response` tells. A weak ETag and a
+// True if a change of the content changes `version`, which is that of `response`. A weak ETag and a
 // modification time in the second of the response promise nothing (RFC 9110, 8.8.1), and neither
 // does an ETag that is made of such a time.
 bool pins_content(const Version& version, const Response& response);
@@ -42,7 +42,7 @@ class ContentSamples {
   Mutex mutex_;
   std::vector<Sample> kept_ GUARDED_BY(mutex_);
   bool prefix_only_ GUARDED_BY(mutex_) =
-      true;  // mostly a header, which two versions may have in common
+      true;  // usually a header, which two versions may have in common
   std::size_t slot_ GUARDED_BY(mutex_) = 0;  // of keep()
   // Any of them is next: a part of the object may be the same in both contents.
   std::minstd_rand random_ GUARDED_BY(mutex_);

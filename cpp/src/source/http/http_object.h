@@ -15,10 +15,10 @@
 
 namespace streamer::http {
 
-// The comparison of an object with a checksum that has to be asked for. Thread-safe.
+// The comparison of an object with a checksum that needs a request of its own. Thread-safe.
 class CheckLater {
  public:
-  // True if the caller is to ask. Then answer() has to follow.
+  // True if the caller must make the request, and then call answer().
   bool claim() { return !claimed_.exchange(true, std::memory_order_relaxed); }
   void answer(const std::optional<Checksum>& checksum, ContentCheck* check) EXCLUDES(mutex_) {
     const MutexLock lock(mutex_);
@@ -26,7 +26,7 @@ class CheckLater {
     state_ = checksum ? State::kKnown : State::kNone;
     answered_.notify_all();
   }
-  // True if the answer is there, and is a checksum.
+  // True if there is an answer, and it is a checksum.
   bool known_now() const EXCLUDES(mutex_) {
     const MutexLock lock(mutex_);
     return state_ == State::kKnown;
@@ -72,7 +72,7 @@ class HttpObject : public Object {
   ContentCheck* check() const { return check_.get(); }
   CheckLater* later() const { return later_.get(); }
   ContentSamples* samples() const { return samples_.get(); }
-  // The checksum for check() is known; waits for it if it is being asked for.
+  // The checksum for check() is known; waits for it if a request for it is in flight.
   bool checksum_known() const { return later_ == nullptr || later_->known(); }
   // True if a read from `offset` on may add up the bytes that arrive.
   bool can_add_up(std::uint64_t offset) const {

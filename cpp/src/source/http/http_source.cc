@@ -19,7 +19,7 @@ constexpr int kDescriptors = 4;  // of one connection at most, if libcurl transl
 constexpr int kOpenConcurrency = 64;
 constexpr double kBytesOfGigabit = 1e9 / 8;
 
-// As many as leave descriptors for the rest of the process.
+// The most that leave descriptors for the rest of the process.
 int most_connections() {
   const std::uint64_t most = descriptor_limit() / 4 * 3 / kDescriptors;
   return static_cast<int>(std::clamp<std::uint64_t>(most, kInitialConcurrency, kMaxConcurrency));

@@ -46,7 +46,7 @@ class HttpSource : public Source {
   // True once the storage has responded to any request.
   bool responded() const { return responded_.load(std::memory_order_relaxed); }
   void set_responded() { responded_.store(true, std::memory_order_relaxed); }
-  // The storage asks to slow down.
+  // The storage has refused a request because of its rate.
   void refused() { refusals_->fetch_add(1, std::memory_order_relaxed); }
   // Takes note of an object that was opened. Not ok if the settings refuse it.
   Status note_opened(const Location& location, const Version& version, const Response& response);

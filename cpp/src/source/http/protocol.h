@@ -31,7 +31,7 @@ struct Location {
 struct Version {
   std::string validator;  // ETag, generation or modification time: reads of another content fail
   std::string id;         // of a store that keeps replaced objects; empty: it does not
-  bool by_id = false;     // ask for `id`: another object has the name by now
+  bool by_id = false;     // request `id`: another object has the name by now
 };
 
 struct ByteRange {
@@ -59,7 +59,7 @@ enum class RetryDecision {
   kFail,         // at once
   kRetry,        // after a pause
   kRefresh,      // with new credentials, once
-  kRetryAtOnce,  // at once: the protocol has learned something (a region, the time)
+  kRetryAtOnce,  // at once: the protocol knows more now (a region, the time)
   kFollow,       // at once, to the target of the redirect
 };
 
@@ -116,7 +116,7 @@ class Protocol {
  public:
   virtual ~Protocol() = default;
 
-  // Reads a path; with `directory` as the place to list. kInvalid if it makes no sense.
+  // Reads a path; with `directory` as the place to list. kInvalid if it is malformed.
   virtual Result<Location> locate(const std::string& path, bool directory) const = 0;
 
   // The endpoint of requests for `location`. `who` may name it; null: no identity.
@@ -133,13 +133,13 @@ class Protocol {
                                          Connection& /*connection*/) {
     return path;
   }
-  // Finds the facts that requests for `location` need and can't ask for themselves. Called once
+  // Finds the facts that requests for `location` need and can't find themselves. Called once
   // before a list.
   virtual Status prepare_list(const Location& /*directory*/, const CredentialsRef& /*credentials*/,
                               Connection& /*connection*/) {
     return {};
   }
-  // Takes the version that a list told: the first read of the object must find it.
+  // Takes the version of a list: the first read of the object must find it.
   virtual Version listed_version(const Location& /*location*/, const std::string& listed) {
     return {listed, "", false};
   }
@@ -159,7 +159,7 @@ class Protocol {
   virtual Result<ListPage> read_list(const Location& directory, bool recursive,
                                      const std::string& next, const Response& response) = 0;
 
-  // True if a refused list says that there is no such directory, which is the same as an empty one.
+  // True if a refused list means that there is no such directory, which counts as an empty one.
   virtual bool is_empty_list(const Response& /*response*/) const { return false; }
 
   // The validator of an object's content: by default the ETag.
@@ -218,7 +218,7 @@ class SingleIdentity : public Protocol {
   CredentialsCache cache_;
 };
 
-// The makers. Each reads its own settings and fails with kInvalid if they make no sense.
+// The makers. Each reads its own settings and fails with kInvalid if they contradict each other.
 struct ProtocolContext {
   const Settings& settings;
   const CredentialsProvider& provider;  // may be empty

@@ -48,14 +48,14 @@ class RangeRead {
   std::uint64_t received() const { return done_; }
   std::optional<std::uint64_t> object_size() const { return object_size_; }
   const Version& version() const { return version_; }
-  // Asks for the version by its id from now on, since the object is `gone` or was replaced. False
+  // Requests the version by its id from now on, since the object is `gone` or was replaced. False
   // if there is none, or that was done.
   bool read_by_id(bool gone);
-  // True if nothing had the name of the object when its version was first asked for by its id.
+  // True if nothing had the name of the object when its version was first requested by its id.
   bool gone() const { return gone_; }
-  // True if the last response was a short document in the place of the object: perhaps an error.
+  // True if the last response was a short document instead of the object, which may be an error.
   bool foreign() const { return foreign_; }
-  // True if the body of the last response ended before the range did that its header tells.
+  // True if the body of the last response ended before the range that its header describes.
   bool cut_off() const { return promised_ > 0; }
   // True if the last response was of another snapshot; see Protocol::same_snapshot().
   bool other_snapshot() const { return other_snapshot_; }

@@ -162,7 +162,7 @@ bool Redirects::forget(const std::string& target) {
   const auto it = origins_.find(target);
   if (it == origins_.end()) return false;
   Redirect& redirect = redirects_[it->second];
-  if (redirect.target != target) return true;  // another thread was quicker
+  if (redirect.target != target) return true;  // another thread has changed it
   const Clock::time_point now = Clock::now();
   const bool again =
       redirect.forgotten != Clock::time_point{} && now - redirect.forgotten < kRefusedAgain;

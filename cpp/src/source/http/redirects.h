@@ -1,4 +1,4 @@
-// Servers that redirect, and files of servers that are no cloud.
+// Servers that redirect, and files of plain web servers.
 #pragma once
 
 #include <chrono>

@@ -14,12 +14,12 @@ namespace streamer::http {
 // Thread-safe.
 class Snapshot {
  public:
-  // `response` is the first that came of the object.
+  // `response` is the first one for the object.
   void opened(const std::string& path, const Version& version, const Response& response)
       EXCLUDES(mutex_);
   // The object has nothing that pins its content.
   void unpinned(const std::string& path) EXCLUDES(mutex_);
-  // Adds the notes "versions" and "set", if there is something to tell.
+  // Adds the notes "versions" and "set", if they apply.
   void describe(std::map<std::string, std::string>* notes) const EXCLUDES(mutex_);
 
  private:

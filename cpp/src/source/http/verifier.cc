@@ -69,7 +69,7 @@ Status Verifier::verify_whole(const HttpObject& object, std::span<const iovec> s
   return {};
 }
 
-// By one attempt: a checksum that the server does not tell, or not now, is not compared.
+// By one attempt: if it does not return a checksum, nothing is compared.
 void Verifier::ask(const HttpObject& object) {
   if (object.later() == nullptr || !object.later()->claim()) return;
   std::optional<Checksum> checksum;

@@ -21,7 +21,7 @@ namespace streamer::http {
 // The objects that are compared with the checksums that servers name.
 enum class Verify {
   kNone,
-  kCheap,  // those that come with the reads, or take hardly any time
+  kCheap,  // those that come with the reads, or cost little time
   kAll,
 };
 
@@ -34,10 +34,10 @@ class Verifier {
       : chosen_(chosen), protocol_(*protocol), connection_(*connection), verified_(*verified) {}
 
   // The check of an object of `size` bytes that begins with `prefix`; null: nothing is compared.
-  // `later`: its checksum has to be asked for.
+  // `later`: its checksum needs a request.
   std::unique_ptr<ContentCheck> make_check(const Response& response, std::uint64_t size,
                                            std::span<const std::byte> prefix, bool* later) const;
-  // Asks for the checksum of the object, if it has to be asked for and was not.
+  // Requests the checksum of the object, if that is necessary and was not done.
   void ask(const HttpObject& object);
   // After opening, with the bytes that were read by it.
   Status verify_opened(const HttpObject& object, const iovec& prefix, const Response& response);

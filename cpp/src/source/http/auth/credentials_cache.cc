@@ -25,7 +25,7 @@ std::string value_of(const Credentials& credentials, const char* name) {
 
 std::int64_t CredentialsCache::system_clock() { return std::time(nullptr); }
 
-// A provider is the embedder's: its exceptions are errors like others.
+// The embedder's provider may throw: its exceptions are errors like others.
 Result<Credentials> CredentialsCache::resolve(const std::string& container, bool refresh,
                                               Connection& connection) try {
   if (!provider_) return own_(container, connection);
@@ -60,7 +60,7 @@ Result<CredentialsRef> CredentialsCache::get(const std::string& container, Conne
     if (entry.valid(now) && (resolving_ || !entry.expiring(now))) return entry.current;
     if (!resolving_) break;
     resolved_.wait_until(mutex_, streamer::Clock::now() + kInterruptPoll);
-    // Another thread has asked meanwhile, in vain.
+    // Another thread has called the resolvers meanwhile, without success.
     if (!resolving_ && entry.failures != failures && !entry.valid(clock_())) return entry.failure;
     if (Status status = connection.transport().interrupted(); !status.ok()) return status;
   }
@@ -80,12 +80,12 @@ Result<CredentialsRef> CredentialsCache::get(const std::string& container, Conne
     entry.failure = fresh.status();
     return fresh.status();
   }
-  // If credentials have ended when they are issued, this machine's clock is ahead. They count for a
-  // while, lest every request asks again.
+  // If credentials have expired when they are issued, this machine's clock is ahead. They are used
+  // for a while, so that not every request calls the resolvers again.
   const std::int64_t lifetime = fresh->expires_at - now;
   entry.valid_until = fresh->expires_at;
   if (fresh->expires_at != 0 && lifetime < 0) entry.valid_until = now + kLeastLifetime;
-  // A resolver may hand out the same credentials until they end; do not ask it at every request.
+  // A resolver may return the same credentials until they expire; do not call it for every request.
   entry.refresh_at =
       std::max(fresh->expires_at - std::min(kRefreshAhead, lifetime / 5), now + kRetryRefresh);
   entry.refresh = false;

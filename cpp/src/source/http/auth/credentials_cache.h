@@ -27,7 +27,7 @@ class CredentialsCache {
   // A protocol's own way to find credentials. An empty `values` is valid: no identity.
   using Resolver = std::function<Result<Credentials>(const std::string& container, Connection&)>;
 
-  // Asks `provider` first if there is one, and `own` if that finds none. An identity without the
+  // Calls `provider` first if there is one, and `own` if that finds none. An identity without the
   // value `required` only adds to the values that `own` finds.
   CredentialsCache(SourceKind kind, CredentialsProvider provider, Resolver own,
                    std::string required = {}, Clock clock = system_clock)

@@ -23,7 +23,7 @@ constexpr int kMetadataTimeoutMs = 3000;
 constexpr std::int64_t kClockStep = 10;            // seconds
 constexpr std::int64_t kAssertionLifetime = 3600;  // seconds; the most that services grant
 
-// Never asks on the terminal for the password of an encrypted key.
+// Without a prompt on the terminal for the password of an encrypted key.
 int no_password(char*, int, int, void*) { return -1; }
 
 Result<std::string> sign_rs256(const std::string& pem, std::string_view data) {
@@ -146,7 +146,7 @@ Result<Credentials> token_from_jwt(const std::string& service, const std::string
   const auto offset = [&] { return server_time(service) - std::time(nullptr); };
   const std::int64_t before = offset();
   Result<Credentials> token = ask_by_jwt(service, account, key, scope, identity, connection);
-  // The refusal may have told that this machine's clock is wrong.
+  // The refusal may have shown that this machine's clock is wrong.
   if (!token.ok() && std::abs(offset() - before) > kClockStep) {
     token = ask_by_jwt(service, account, key, scope, identity, connection);
   }

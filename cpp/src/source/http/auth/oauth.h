@@ -37,11 +37,12 @@ bool set_bearer(Request* request, const Credentials& credentials);
 // Posts a form to a token service.
 Request token_request(const std::string& url, std::string form);
 
-// Asks a metadata service, which is near or not there, with the header that keeps others out.
+// Sends a request to a metadata service, with the header that it requires. The service is near or
+// does not exist, so that timeouts are short.
 Request metadata_request(const std::string& url, const char* header, const std::string& value);
 
 // Makes the request and reads the token of the response. kCredentials if the service refuses;
-// `identity` and the service's own words are in the error.
+// The error contains `identity` and the text of the service.
 Result<Credentials> fetch_token(const Request& request, const std::string& identity,
                                 Connection& connection,
                                 Persistence persistence = Persistence::kService);

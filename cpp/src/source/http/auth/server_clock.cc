@@ -41,7 +41,7 @@ std::time_t server_time(const std::string& url) {
 bool learn_server_time(const Response& response) {
   const auto theirs = parse_http_date(response.header("date"));
   if (!theirs || response.signed_at == 0) return false;
-  // Not the offset that is known by now: other requests may have learned it meanwhile.
+  // Not the present offset: other requests may have changed it meanwhile.
   if (std::abs(*theirs - response.signed_at) <= kTolerated) return false;
   const std::time_t offset = *theirs - std::time(nullptr);
   if (std::abs(offset) > kMaxOffset) return false;

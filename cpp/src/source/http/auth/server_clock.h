@@ -12,10 +12,10 @@ namespace streamer::http {
 // for its date. Shared by all sources of the process, by the origin of the URL. Thread-safe.
 std::time_t server_time(const std::string& url);
 
-// Learns from a response that refuses a request for its date, which must be in
+// Takes the time of a response that refuses a request for its date, which must be in
 // Request::signed_at. True if the request is worth signing again: the date that it had differs from
 // the response's Date by more than a minute. Clocks that differ by more than a day are not
-// followed, lest a server obtains signatures for a time that it chooses.
+// followed: a server must not obtain signatures for a time that it chooses.
 bool learn_server_time(const Response& response);
 
 }  // namespace streamer::http

@@ -75,7 +75,8 @@ Result<std::string> token_service(const Settings& settings, const std::string& t
   return url->origin() + "/" + percent_encode(tenant) + "/oauth2/v2.0/token";
 }
 
-// App Service and its kin name an endpoint; virtual machines and AKS have one at a fixed address.
+// App Service and similar services name an endpoint. Virtual machines and AKS have one at a fixed
+// address.
 Result<Credentials> from_managed_identity(const Settings& settings, Connection& connection) {
   const std::string client = settings.text("AZURE_CLIENT_ID").value_or("");
   std::string query = "&resource=" + percent_encode(kResource);
@@ -215,7 +216,7 @@ bool is_azure_path(const std::string& path, const Settings& settings) {
   if (!host || path.find('?') != std::string::npos) return false;
   const Result<http::AzureAccount> read = http::read_azure_account(settings);
   http::AzureAccount account = read.ok() ? *read : http::AzureAccount();
-  // A host of several accounts, as the emulator's, is not an account.
+  // A host of several accounts, such as the emulator's, is not an account.
   const auto endpoint = http::parse_url(account.endpoint);
   if (endpoint.ok() && !endpoint->path.empty()) account.endpoint.clear();
   return account.is_azure(*host);

@@ -192,7 +192,7 @@ Result<std::unique_ptr<Protocol>> make_native(const ProtocolContext& context) {
   const Settings& settings = context.settings;
   const Result<bool> anonymous = settings.enabled("RUNAI_STREAMER_GCS_USE_ANONYMOUS_CREDENTIALS");
   if (!anonymous.ok()) return anonymous.status();
-  // Emulators get no credentials: they need none, and should not see a real identity's.
+  // Emulators get no credentials: they need none, and must not get those of a real identity.
   bool emulator = true;
   std::optional<std::string> address;
   std::string from = "of Google Cloud";

@@ -36,7 +36,7 @@ std::string cache_home(const Settings& settings) {
   return settings.path("XDG_CACHE_HOME") + "/huggingface";
 }
 
-// The URL of rel="next" in the Link header of a response: the header may tell a part of it only
+// The URL of rel="next" in the Link header of a response: the header may contain a relative URL
 // (RFC 8288, 3.1).
 std::string next_link(const Response& response) {
   const std::string_view header = response.header("link");

@@ -152,7 +152,7 @@ bool Hub::same_snapshot(const Location& location, const Response& response) {
 }
 
 // The commit that a revision is at, by the header that the hub sends with each file. Empty if the
-// hub is out of reach or does not tell.
+// hub is out of reach or does not send it.
 Result<std::string> Hub::ask_commit(const HubPath& path, const Location& location,
                                     Connection& connection) {
   Result<CredentialsRef> who = credentials(location, connection);
@@ -169,8 +169,8 @@ Result<std::string> Hub::ask_commit(const HubPath& path, const Location& locatio
   return commit.find('/') == std::string::npos ? commit : std::string();
 }
 
-// A copy is used only if it is of the commit that the revision is at, or if the hub does not tell.
-// Then all files of the load are of the commit that the cache has, too.
+// A copy is used only if it is of the commit that the revision is at, or if the hub does not send
+// it. Then all files of the load are of the commit that the cache has, too.
 Result<std::string> Hub::local_copy(const std::string& path, bool directory,
                                     Connection& connection) {
   const Result<HubPath> parsed = parse_hub_path(path);
@@ -208,7 +208,7 @@ Status Hub::prepare_list(const Location& directory, const CredentialsRef& creden
     response = connection.fetch(redirects_.request(url, credentials));
   }
   if (!response.ok()) return response.status();
-  // Errors of the repository are told by the list.
+  // The list reports errors of the repository.
   const std::optional<Json> json = parse_json(response->body);
   const std::string commit = json ? json->string("sha") : std::string();
   if (response->status == 200 && is_commit(commit)) pin_commit(directory, commit);

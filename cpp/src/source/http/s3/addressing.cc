@@ -122,7 +122,7 @@ Result<S3Addressing> S3Addressing::read(const Settings& settings, const AwsProfi
   const std::string all = settings.text("AWS_ENDPOINT_URL").value_or("");
   std::string endpoint;
   const char* from = "AWS_ENDPOINT_URL";
-  // Callers copy AWS_ENDPOINT_URL to the first; that must not beat the one for S3.
+  // Callers copy AWS_ENDPOINT_URL to the first, which must not override the one for S3.
   if (!own.empty() && (own != all || s3.empty())) {
     endpoint = own;
     from = "RUNAI_STREAMER_S3_ENDPOINT";

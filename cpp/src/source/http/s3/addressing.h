@@ -1,4 +1,4 @@
-// The address of a bucket: endpoints, styles of addresses, regions, access points.
+// The URL of a bucket: endpoints, addressing styles, regions, access points.
 #pragma once
 
 #include <optional>
@@ -16,7 +16,8 @@ Status check_region(const std::string& region);
 // The DNS suffix of the partition that a region is in.
 std::string aws_suffix(const std::string& region);
 
-// True if FIPS endpoints are asked for. kInvalid if the profile says neither true nor false.
+// True if FIPS endpoints are configured. kInvalid if the value of the profile is neither true nor
+// false.
 Result<bool> uses_fips(const Settings& settings, const AwsProfile& profile);
 
 // A directory bucket of S3 Express One Zone: NAME--ZONE--x-s3.
@@ -27,24 +28,24 @@ struct AccessPoint {
   std::string partition, region, account, name;
 };
 bool is_arn(const std::string& bucket);
-// kUnsupported for resources of other kinds, kInvalid for text that is no ARN.
+// kUnsupported for resources of other kinds, kInvalid for text that is not an ARN.
 Result<AccessPoint> parse_access_point(const std::string& arn);
 
 struct S3Addressing {
   std::optional<Url> endpoint;        // none: AWS
   std::string endpoint_from;          // the setting or the key of the profile that names it
-  std::optional<bool> virtual_hosts;  // as asked for; none: by the endpoint
+  std::optional<bool> virtual_hosts;  // as configured; none: by the endpoint
   // Of endpoints of AWS only.
   bool fips = false;
   bool dual_stack = false;
   bool accelerate = false;
 
-  // The endpoint of settings and profile. kInvalid if it is no address, or if the settings
+  // The endpoint of settings and profile. kInvalid if it is not a URL, or if the settings
   // contradict each other.
   static Result<S3Addressing> read(const Settings& settings, const AwsProfile& profile);
 
   // The URL of an object (or of the bucket, with an empty key), without a query. kInvalid or
-  // kUnsupported if the settings, the bucket and the region have no address together.
+  // kUnsupported if the settings, the bucket and the region can't be combined.
   Result<Url> url(const std::string& bucket, const std::string& key,
                   const std::string& region) const;
   bool uses_virtual_host(const std::string& bucket) const;

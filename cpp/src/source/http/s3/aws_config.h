@@ -9,7 +9,7 @@
 namespace streamer::http {
 
 // Sections of an INI file in the dialect of AWS: "[name]", "key = value", nested values as
-// "key.nested". Lines that make no sense are passed over.
+// "key.nested". Malformed lines are passed over.
 using Sections = std::map<std::string, std::map<std::string, std::string>>;
 Sections parse_aws_ini(const std::string& text);
 

@@ -101,7 +101,7 @@ Result<Credentials> read_sts(const Response& response, const std::string& action
   }
   const XmlElement* result = xml ? xml->child(action + "Result") : nullptr;
   const XmlElement* element = result != nullptr ? result->child("Credentials") : nullptr;
-  // Not with the response's words: they may hold secrets.
+  // Without the text of the response, which may contain secrets.
   if (element == nullptr) {
     return unusable("STS").with_identity(from);
   }

@@ -13,7 +13,7 @@
 
 #include "base/clock.h"
 
-extern "C" char** environ;  // NOLINT: POSIX wants the program to declare it
+extern "C" char** environ;  // NOLINT: POSIX requires the program to declare it
 
 namespace streamer::http {
 namespace {
@@ -80,7 +80,7 @@ class Child {
     return size < 0 && (errno == EINTR || errno == EAGAIN) ? -1 : std::max<ssize_t>(size, 0);
   }
 
-  // Its exit status, as waitpid() tells it; -1: another part of the program took it.
+  // Its exit status, as waitpid() returns it; -1: another part of the program took it.
   int wait() {
     int status = 0;
     pid_t ended = -1;

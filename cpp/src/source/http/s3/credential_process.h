@@ -9,7 +9,7 @@
 
 namespace streamer::http {
 
-// The words of a command line: quotes and backslashes as in a shell, and nothing else of one.
+// The words of a command line. Of a shell's syntax, it has only quotes and backslashes.
 std::vector<std::string> split_command(const std::string& command);
 
 // The output of the program. kCredentials if it can't be started, fails, prints more than 1 MiB or

@@ -61,7 +61,7 @@ ServerError read_s3_error(const Response& response) {
   if (apply_known(kKnown, &error)) return error;
   if (response.status == 401) error.decision = RetryDecision::kRefresh;
   if (response.status == 400) {
-    // Stores that are compatible have codes of their own, and tell the error in words.
+    // Compatible stores have codes of their own, and describe the error in the message.
     const std::string words = lower(error.server_message);
     if (words.find("region") != std::string::npos) {
       error.code = Code::kCredentials;

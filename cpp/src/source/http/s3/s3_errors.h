@@ -10,10 +10,10 @@ namespace streamer::http {
 // By status, code and message of a response; the body may be missing (HEAD, 304).
 ServerError read_s3_error(const Response& response);
 
-// True if a refusal is one of S3, and not of a server that happens to be at the address.
+// True if a refusal comes from S3, and not from another server at that address.
 bool is_s3_response(const Response& response);
 
-// The region that a response says the bucket is in, or empty.
+// The region of the bucket that a response names, or empty.
 std::string region_in_response(const Response& response);
 
 }  // namespace streamer::http

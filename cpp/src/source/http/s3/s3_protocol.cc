@@ -118,7 +118,8 @@ class S3Protocol : public Protocol {
   // A host with the bucket in it does not resolve: the endpoint has no wildcard name.
   std::atomic<bool> path_style_{false};
   mutable Mutex mutex_;
-  std::map<std::string, std::string> regions_ GUARDED_BY(mutex_);  // of buckets, as the server told
+  std::map<std::string, std::string> regions_
+      GUARDED_BY(mutex_);  // of buckets, as servers named them
 };
 
 Result<std::unique_ptr<Protocol>> S3Protocol::make(const ProtocolContext& context) {
@@ -213,7 +214,7 @@ Endpoint S3Protocol::endpoint(const Location& location, const Credentials* who) 
   return found;
 }
 
-// An endpoint of one's own seldom has a name and a certificate for each bucket. A wildcard of its
+// A private endpoint seldom has a name and a certificate for each bucket. A wildcard of its
 // domain may even lead to another server. Unless a setting chooses, both styles take turns until S3
 // responds.
 bool S3Protocol::elsewhere(const Location& location, const Request& request,
@@ -349,7 +350,8 @@ ServerError S3Protocol::read_error(const Location& location, const Response& res
   ServerError error = read_s3_error(response);
   const std::string region = region_in_response(response);
   const int status = response.status;
-  // Servers add the region to other errors, too: an expired token is not a matter of region.
+  // Servers add the region to other errors, too: an expired token has nothing to do with the
+  // region.
   const bool unknown = status == 400 && error.message.empty();
   if (is_host_label(region) && (status == 301 || status == 307 || unknown)) {
     const MutexLock lock(mutex_);

@@ -73,7 +73,7 @@ void read_links(const std::string& directory_url, std::string_view html, ListPag
     link = decode_ampersands(link);
     if (link.starts_with("./")) link.erase(0, 2);
     const bool directory = link.ends_with('/');
-    // One level below the directory; anything else is decoration of the page.
+    // One level below the directory; other links are not files.
     if (!stays_below(link) || link.find_first_of("?#:") != std::string::npos ||
         link.find('/') < link.size() - 1 || !seen.insert(link).second) {
       continue;

@@ -15,8 +15,7 @@ Result<ListPage> read_checkpoint_index(const std::string& index_url, const std::
 
 // The entries of a server's page of the directory at `directory_url`: nginx' JSON, or the links of
 // HTML that lead below the directory. Directories are added to `directories`, as URLs whose path
-// ends with
-// '/'. Each URL has the query of `directory_url`.
+// ends with '/'. Each URL has the query of `directory_url`.
 Result<ListPage> read_directory_page(const std::string& directory_url, const Response& response,
                                      std::vector<std::string>* directories);
 

@@ -115,7 +115,7 @@ Result<Request> Web::make_list(const Location& directory, bool /*recursive*/,
   if (directory.key.substr(0, directory.key.find('?')).ends_with(".json")) {
     request.text_limit = kIndexLimit;
   }
-  // A listed file is there by being named; one byte of it tells its size.
+  // A listed file exists; the response to a request for one byte contains its size.
   if (next.empty() && directory.key.substr(0, directory.key.find('?')).ends_with(".safetensors")) {
     request.set("Range", "bytes=0-0");
   }
@@ -173,7 +173,7 @@ Result<ListPage> Web::read_list(const Location& directory, bool recursive, const
 ServerError Web::read_error(const Location& /*location*/, const Response& response) {
   ServerError error = error_by_status(response.status);
   error.request_id = response.header("x-request-id");
-  // A listed directory is more than one address.
+  // A listed directory has more than one URL.
   if (redirects_.handle(response.url, response, &error)) return error;
   if (response.status == 401) {
     error.decision = RetryDecision::kRefresh;
