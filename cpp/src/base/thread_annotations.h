@@ -21,6 +21,3 @@
 // A function that takes the locks, or releases them. Without arguments: the object itself.
 #define ACQUIRE(...) STREAMER_ATTRIBUTE(acquire_capability(__VA_ARGS__))
 #define RELEASE(...) STREAMER_ATTRIBUTE(release_capability(__VA_ARGS__))
-
-// A function that the analysis leaves out; the reason stands beside it.
-#define NO_THREAD_SAFETY_ANALYSIS STREAMER_ATTRIBUTE(no_thread_safety_analysis)
