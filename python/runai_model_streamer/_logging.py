@@ -131,7 +131,7 @@ class Log:
     def _report_settings(self) -> None:
         for name, nearest in unknown_settings():
             meant = f": did you mean {nearest}?" if nearest else ""
-            self.once(name, "%s is set, but is no setting%s", name, meant)
+            self.once(name, "%s is set, but is not a setting%s", name, meant)
         for former, name in former_names().items():
             if os.environ.get(former):
                 self.once(former, "%s is deprecated: use %s", former, name)

@@ -24,7 +24,7 @@ def to_text(path: Path) -> str:
     if not isinstance(text, str):
         raise RunaiStreamerInvalidInputException(f"a path is text, not {type(text).__name__}")
     if "\0" in text:
-        raise RunaiStreamerInvalidInputException(f"a path has no zero byte: {text!r}")
+        raise RunaiStreamerInvalidInputException(f"a path must not contain a zero byte: {text!r}")
     if text[:7].lower() == "file://":
         return _of_uri(text)
     if text.startswith("~") and not os.path.lexists(text):

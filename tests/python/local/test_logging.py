@@ -79,7 +79,7 @@ def test_a_name_that_is_no_setting(path: str, monkeypatch, caplog) -> None:
         load(path)
     told = [one for one in caplog.messages if "CONCURENCY" in one]
     assert told == [
-        "RUNAI_STREAMER_CONCURENCY is set, but is no setting: "
+        "RUNAI_STREAMER_CONCURENCY is set, but is not a setting: "
         "did you mean RUNAI_STREAMER_CONCURRENCY?"
     ]
 

@@ -216,7 +216,7 @@ Result<ListPage> Azure::read_list(const Location& directory, bool, const std::st
                                   const Response& response) {
   const std::optional<XmlElement> xml = parse_xml(response.body);
   const XmlElement* blobs = xml ? xml->child("Blobs") : nullptr;
-  if (blobs == nullptr) return Status::error(Code::kIo, "the response is no list of blobs");
+  if (blobs == nullptr) return Status::error(Code::kIo, "the response is not a list of blobs");
   ListPage page;
   page.next = xml->child_text("NextMarker");
   for (const XmlElement& blob : blobs->children) {

@@ -74,7 +74,7 @@ class Gcs : public SingleIdentity {
     // An empty list has no items.
     const bool list = items.type == Json::Type::kArray || items.type == Json::Type::kNull;
     if (!json || json->type != Json::Type::kObject || !list) {
-      return Status::error(Code::kIo, "the response is no list of objects");
+      return Status::error(Code::kIo, "the response is not a list of objects");
     }
     ListPage page;
     page.next = json->string("nextPageToken");

@@ -113,7 +113,7 @@ std::string hub_revision_url(const std::string& endpoint, const HubPath& path) {
 Result<ListPage> read_hub_tree(const Response& response) {
   const std::optional<Json> json = parse_json(response.body);
   if (!json || json->type != Json::Type::kArray) {
-    return Status::error(Code::kIo, "the response is no list of files");
+    return Status::error(Code::kIo, "the response is not a list of files");
   }
   ListPage page;
   page.next = next_link(response);
