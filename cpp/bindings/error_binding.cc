@@ -2,7 +2,6 @@
 
 #include <string>
 
-#include "base/block_sizes.h"
 #include "base/hints.h"
 #include "base/shown_text.h"
 #include "convert.h"
@@ -66,7 +65,7 @@ void bind_errors(py::module_& module) {
         return text(Status::error(Code::kInvalid, "").with_path(std::move(path)).detail().path);
       },
       py::arg("path"),
-      "The path as errors show it: an address without its query, which may grant access.");
+      "The path as errors show it: a URL without its query, which may grant access.");
   module.def(
       "shown_text",
       [](std::string bytes) {
@@ -78,8 +77,6 @@ void bind_errors(py::module_& module) {
       py::arg("access_key"),
       "An access key of AWS as errors show it: its first and last characters.");
   module.attr("sticky_device_hint") = kStickyHint;
-  module.attr("SMALL_RANGE") = kSmallRange;
-  module.attr("GROUP_BYTES") = kGroupBytes;
 }
 
 }  // namespace streamer::python

@@ -1,6 +1,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "base/block_sizes.h"
 #include "base/default_sizes.h"
 #include "base/settings.h"
 #include "convert.h"
@@ -78,6 +79,8 @@ void bind_settings(py::module_& module) {
   module.attr("ROUND") = kRound;
   module.attr("DEVICE_ROUND_OF_RANK") = kDeviceRoundOfRank;
   module.attr("DEVICE_ROUND") = kDeviceRound;
+  module.attr("SMALL_RANGE") = kSmallRange;
+  module.attr("GROUP_BYTES") = kGroupBytes;
   module.def("settings_table", &table,
              "Every environment variable that is read: a list of dicts with group, name, type, "
              "default, accepted, summary and former_name (deprecated, or empty).");

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 
 from runai_model_streamer import FileChunks, FileStreamer, SafetensorsStreamer, StreamerError
@@ -157,7 +158,6 @@ class TestRequests:
             FileChunks(0, "x", offsets, sizes)
 
     def test_requests_take_numbers_of_numpy(self, path: str) -> None:
-        numpy = pytest.importorskip("numpy")
         for offsets in (numpy.int64(8), numpy.array([8, 9]), [numpy.int64(8), 9]):
             sizes = numpy.array([1, 2], dtype=numpy.uint32)
             request = FileChunks(0, path, offsets, sizes)
