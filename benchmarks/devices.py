@@ -18,7 +18,7 @@ _REGISTER_READ_ONLY = 8  # cudaHostRegisterReadOnly
 
 class Target(Protocol):
     def start(self) -> None:
-        """Makes the context, which is nobody's load time, and begins to count memory."""
+        """Makes the context, which is not a part of the load time, and begins to count memory."""
 
     def growth(self) -> int | None:
         """Most bytes of device memory since start(), beyond those that were allocated then."""

@@ -30,7 +30,7 @@ class Cluster:
     ranks_per_node: int = 8
     model: float = 140e9  # bytes
     link: float = 50e9  # of a node, each direction: storage and other nodes share it
-    store: float = 100e9  # of the store, for everybody together
+    store: float = 100e9  # of the store, for all ranks together
     inside: float = 200e9  # into one rank from the others of its node
     copy: float = 1000e9  # from staging to tensors
     round_bytes: float = 1 << 30
@@ -47,7 +47,7 @@ class Cluster:
         return math.ceil(self.model / self.round_bytes)
 
     def agree(self, ranks: int, groups: int = 1) -> float:
-        """A barrier: three messages of each rank, and everybody's come at once."""
+        """A barrier: three messages of each rank, and those of all ranks come at once."""
         return 3 * ranks * groups * self.store_message
 
 

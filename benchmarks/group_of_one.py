@@ -1,4 +1,4 @@
-"""Distributed streaming of one rank: all steps of a group of ranks, with nobody to share with."""
+"""Distributed streaming of one rank: all steps of a group of ranks, without another rank."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ COLUMNS = ("down_proj", "o_proj")
 
 
 def share(name: str, shape: Any, job: Job) -> tuple[slice, ...]:
-    """What the rank keeps, by the dimension that the job names; norms are kept by everybody."""
+    """What the rank keeps, by the dimension that the job names; all ranks keep the norms."""
     if len(shape) < 2:
         return ()
     dimension = job.get("dimension", int(any(part in name for part in COLUMNS)))

@@ -275,7 +275,7 @@ def main() -> None:
     if sys.stdin.readline().strip() == "CHECK":
         print("CHECKED " + json.dumps(work.check()), file=channel)
     channel.flush()
-    os._exit(0)  # tearing down gigabytes is nobody's measurement
+    os._exit(0)  # freeing gigabytes is not a part of the measurement
 
 
 if __name__ == "__main__":

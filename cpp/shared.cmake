@@ -18,8 +18,8 @@ endif()
 
 set(STREAMER_MAP ${CMAKE_CURRENT_BINARY_DIR}/libstreamer.map)
 configure_file(libstreamer.map.in ${STREAMER_MAP} @ONLY)
-# The map keeps in what comes out of static archives (libcurl, OpenSSL, libstdc++). -Bsymbolic:
-# nobody's symbols replace ours, even of the same name. nodelete: a thread that waits for the
+# The map hides the symbols of static archives (libcurl, OpenSSL, libstdc++). -Bsymbolic: symbols of
+# other libraries do not replace ours, even of the same name. nodelete: a thread that waits for the
 # resolver can't be ended, and may come back after dlclose().
 target_link_options(
   streamer PRIVATE -Wl,--version-script=${STREAMER_MAP} -Wl,-Bsymbolic

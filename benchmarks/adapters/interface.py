@@ -1,4 +1,4 @@
-"""What an adapter module offers. Imported by nobody: a description.
+"""What an adapter module offers. Not imported: a description.
 
 `options` are the job's: strings, numbers and booleans that the adapter understands (device,
 distributed, ...). An adapter uses its loader as the loader's documentation recommends for speed.

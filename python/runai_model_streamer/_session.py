@@ -239,5 +239,5 @@ def _log_access(path: str, provider: Callable[..., Any], source: dict[str, str])
         access["endpoint_from"],
         access["region"] or "none",
         access["proxy"] or "none",
-        access["identity"] or access["credentials"] or "nobody",
+        access["identity"] or access["credentials"] or "anonymous",
     )

@@ -18,7 +18,7 @@ namespace streamer {
 // Thread-safe.
 class FileSet {
  public:
-  // Called once for each source, before anybody can use it.
+  // Called once for each source, before its first use.
   using OnNewSource = std::function<void(SourceKind, const SourceTraits&)>;
 
   // The options, the token and the budget outlive the set.

@@ -25,7 +25,7 @@ class StragglerDetector {
   // `waited`: seconds until responses began. No effect if the read is not watched.
   void ended(const ReadProgress* progress, double waited, TimePoint now);
   // Aborts the reads that lag. `idle`: workers have nothing to read, since nothing is left or since
-  // bytes that were read fill the memory, so that everybody waits for the slowest read.
+  // bytes that were read fill the memory, so that all workers wait for the slowest read.
   void check(bool idle, TimePoint now);
   // True if enough reads ended to compare with.
   bool typical_known() const { return recent_.size() >= kLeastRecent; }

@@ -162,7 +162,7 @@ class Journal:
 
 
 def _is_part(name: str) -> bool:
-    """True if a name is one of ours: a journal that somebody else wrote removes nothing."""
+    """True if a name is one of ours: a journal of another program removes nothing."""
     base = os.path.basename(name)
     inside = not os.path.isabs(name) and ".." not in name.split("/")
     return inside and base.startswith(".streamer-") and base.endswith(".part")

@@ -290,7 +290,7 @@ def _milliseconds(trace: str) -> list[float]:
 
 _BOUNDS = {
     "storage": "the storage: reading waited for bytes",
-    "consumer": "the consumer: bytes that nobody took filled the memory limit",
+    "consumer": "the consumer: bytes that wait for it filled the memory limit",
     "memory": "the memory limit: raise RUNAI_STREAMER_MEMORY_LIMIT",
     "none": "nothing that was measured: no wait exceeded a tenth of the load",
 }

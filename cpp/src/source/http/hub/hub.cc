@@ -143,7 +143,7 @@ Result<Credentials> find_hub_token(const Settings& settings) {
       token = trim(*text);
     }
   }
-  credentials.identity = token.empty() ? "nobody (no HF_TOKEN)" : "the hub's token of " + from;
+  credentials.identity = token.empty() ? "anonymous (no HF_TOKEN)" : "the hub's token of " + from;
   if (!token.empty()) credentials.values[kToken] = token;
   return credentials;
 }

@@ -355,7 +355,7 @@ class ProfileResolver {
   Result<Credentials> assume(const AwsProfile& profile, const std::string& role) {
     visited_.insert(profile.name);
     if (!profile.value("mfa_serial").empty()) {
-      return wrong(profile, "needs a code of an MFA device, which nobody can be asked for")
+      return wrong(profile, "needs a code of an MFA device, which a load cannot ask for")
           .with_hint("Use keys of a session: aws sts assume-role --serial-number ...");
     }
     Result<Credentials> source = source_of(profile);

@@ -25,9 +25,9 @@ constexpr std::string_view kVersionQuery = "?versionId=";
 constexpr const char* kStandardRegion = "us-east-1";
 
 Credentials anonymous() {
-  Credentials nobody;
-  nobody.identity = "anonymous (RUNAI_STREAMER_S3_UNSIGNED)";
-  return nobody;
+  Credentials anonymous;
+  anonymous.identity = "anonymous (RUNAI_STREAMER_S3_UNSIGNED)";
+  return anonymous;
 }
 
 bool refused_for_its_date(const ServerError& error) {
