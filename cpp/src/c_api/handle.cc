@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <unordered_set>
 #include <utility>
 
 #include "base/interrupt_poll.h"
+#include "base/settings.h"
 #include "base/text.h"
 #include "c_api/codes.h"
 
@@ -47,11 +47,12 @@ CallResult from_call(const Status& status, SourceKind kind) {
 // If the bundle that a setting names is missing, TLS would fail later with a text about
 // certificates.
 CallResult check_ca_files() {
+  const Settings settings;
   for (const char* name : {"AWS_CA_BUNDLE", "SSL_CERT_FILE"}) {
-    const char* path = std::getenv(name);
-    if (path == nullptr || *path == '\0' || access(path, R_OK) == 0) continue;
+    const std::optional<std::string> path = settings.text(name);
+    if (!path || access(path->c_str(), R_OK) == 0) continue;
     return failure(RUNAI_FILE_STREAMER_CA_FILE_NOT_FOUND,
-                   std::string(name) + " names a file that can't be read: " + path);
+                   std::string(name) + " names a file that can't be read: " + *path);
   }
   return {};
 }
