@@ -12,7 +12,7 @@ except ModuleNotFoundError as error:
         raise
 
     def main() -> int:
-        """Prints which packages are missing."""
+        """Says what is missing."""
         print(
             f"model-streamer: {_missing} is not installed: the commands need typer and rich. "
             "Install them: pip install typer rich",

@@ -18,8 +18,8 @@ from runai_model_streamer._units import size_text
 
 _BLOCK = 4 << 20
 _SECONDS = 2.0
-_SLOW = 50 << 20  # bytes per second of a disk; less is a warning
-_TELLING = 0.5  # seconds of reading that give a rate
+_SLOW = 50 << 20  # bytes per second of a disk that are worth a word
+_TELLING = 0.5  # seconds of reading that say something
 _DESCRIPTORS = 1024
 _REMOTE_FS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "ceph", "lustre", "glusterfs", "9p")
 

@@ -106,7 +106,7 @@ def measure(
     cached = None if remote else _cached(files)
     cold = cached is not None and cached < _CACHED
     sizes = _sizes(files, credentials)
-    torch.empty(0)  # its import takes seconds, which are not those of the storage
+    torch.empty(0)  # its import takes seconds that are none of the storage
     with tempfile.TemporaryDirectory(prefix="model-streamer-") as directory:
         trace = os.path.join(directory, "trace") if remote else ""
         load, stats, samples = _load(files, device, credentials, trace, progress)
@@ -192,7 +192,7 @@ def _load(
 
 
 def _touch(tensor: torch.Tensor) -> None:
-    """Reads a byte of each page: a view of a file that is not touched costs nothing."""
+    """Reads a byte of each page: a view of a file that nobody touches costs nothing."""
     if tensor.device.type == "cpu" and tensor.nbytes:
         tensor.reshape(-1).view(torch.uint8)[:: mmap.PAGESIZE].max()
 
@@ -234,7 +234,7 @@ def _ranges(
 
 
 def _raw(files: Sequence[str], seconds: float) -> tuple[Rate, list[float]]:
-    """Threads that only call pread(). Also the milliseconds of each read."""
+    """Threads that call pread() and nothing else. Also the milliseconds of each read."""
     places = [(file, at) for file in files for at in range(0, os.path.getsize(file), _PART_BYTES)]
     lock = threading.Lock()
     ended = time.monotonic() + seconds
@@ -290,7 +290,7 @@ def _milliseconds(trace: str) -> list[float]:
 
 _BOUNDS = {
     "storage": "the storage: reading waited for bytes",
-    "consumer": "the consumer: bytes that wait for it filled the memory limit",
+    "consumer": "the consumer: bytes that nobody took filled the memory limit",
     "memory": "the memory limit: raise RUNAI_STREAMER_MEMORY_LIMIT",
     "none": "nothing that was measured: no wait exceeded a tenth of the load",
 }

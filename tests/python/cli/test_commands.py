@@ -373,7 +373,7 @@ class TestDoctorOfFiles:
         found = document("doctor", tmp_path / "missing", code=3)
         assert found["cause"] == "missing"
 
-    def test_a_slow_disk_is_named(self, tmp_path: Path, slow_disk: str) -> None:
+    def test_a_slow_disk(self, tmp_path: Path, slow_disk: str) -> None:
         path = tmp_path / "x.safetensors"
         path.write_bytes(save(make_model(5, 1)))
         done = subprocess.run(
