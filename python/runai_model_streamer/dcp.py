@@ -94,6 +94,8 @@ class SafetensorsReader(StorageReader):  # type: ignore[misc]
         self._credentials = s3_credentials
         self._variant = variant
         self._stored: dict[MetadataIndex, _Stored] = {}
+        # Has the files open, from read_metadata() to read_data().
+        self._reader: LocalReader | None = None
         self._stats = StreamStats()
 
     def reset(self, checkpoint_id: Any = None) -> None:
@@ -101,19 +103,26 @@ class SafetensorsReader(StorageReader):  # type: ignore[misc]
         if checkpoint_id is not None:
             self._path = checkpoint_id
         self._stored = {}
+        self._take_reader().close()
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
         return isinstance(checkpoint_id, str) or hasattr(checkpoint_id, "__fspath__")
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """Reads the headers. Raises StreamerError for what can't be read, or is not valid."""
+        """Reads the headers. Raises StreamerError for what can't be read, or is not valid.
+
+        The files stay open for read_data(), until reset() or the end of this object.
+        """
         checkpoint = find_checkpoint(self._path, self._credentials, self._variant)
-        reader = LocalReader(self._credentials)
+        self._take_reader().close()
+        reader = LocalReader(self._credentials, ownership=Ownership.COPIED)
         try:
             files = list(read_headers(reader, checkpoint.files))
-        finally:
+        except BaseException:
             reader.close()
+            raise
+        self._reader = reader
         tensors: dict[str, TensorStorageMetadata] = {}
         stored: dict[MetadataIndex, _Stored] = {}
         for one in _chunks(files, checkpoint):
@@ -157,10 +166,9 @@ class SafetensorsReader(StorageReader):  # type: ignore[misc]
             group.sort(key=lambda item: item.part.start)
         devices = {item.target.device for item in items}
         device = devices.pop() if len(devices) == 1 else torch.device("cpu")
-        reader = LocalReader(
-            self._credentials, registry.sink_for(device), ownership=Ownership.COPIED
-        )
+        reader = self._take_reader()
         try:
+            reader.sink = registry.sink_for(device)
             self._read(reader, by_file, device, planner)
         finally:
             reader.close()
@@ -172,6 +180,11 @@ class SafetensorsReader(StorageReader):  # type: ignore[misc]
     def stats(self) -> StreamStats:
         """Counters of the last read_data()."""
         return self._stats
+
+    def _take_reader(self) -> LocalReader:
+        """The one that has the files open, or one that has none. Belongs to the caller."""
+        reader, self._reader = self._reader, None
+        return reader or LocalReader(self._credentials, ownership=Ownership.COPIED)
 
     def _item(self, request: ReadItem, planner: LoadPlanner) -> _Item:
         if request.type != LoadItemType.TENSOR:
@@ -204,7 +217,9 @@ class SafetensorsReader(StorageReader):  # type: ignore[misc]
         groups = list(by_file.values())
         if not groups:
             return
-        session, _ = reader.open([group[0].file.path for group in groups])
+        session = reader.session
+        if session is None or not by_file.keys() <= session.files.keys():
+            session, _ = reader.open(list(by_file))
         requests = []
         for number, group in enumerate(groups):
             file = group[0].file

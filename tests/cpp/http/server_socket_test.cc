@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -90,6 +91,32 @@ TEST_F(ServerSocketTest, ConnectsToTheFirstAddress) {
   EXPECT_GT(socket_.port(), 0);
   socket_.close();
   EXPECT_FALSE(socket_.open());
+}
+
+// The descriptor of the connection from `port`.
+int descriptor_of(std::int64_t port) {
+  for (int fd = 0; fd < 4096; ++fd) {
+    sockaddr_in own{};
+    socklen_t size = sizeof own;
+    if (getsockname(fd, reinterpret_cast<sockaddr*>(&own), &size) == 0 &&
+        own.sin_family == AF_INET && ntohs(own.sin_port) == port) {
+      return fd;
+    }
+  }
+  return -1;
+}
+
+TEST_F(ServerSocketTest, AcknowledgesWhatItHasBeforeItWaitsForMore) {
+  const Listener server("127.0.0.2");
+  ASSERT_TRUE(connect("store.test", server.port(), {"127.0.0.2"}).status.ok());
+  const int fd = descriptor_of(socket_.port());
+  ASSERT_GE(fd, 0);
+  int at_once = 0;  // as after an exchange of short messages
+  ASSERT_EQ(setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &at_once, sizeof at_once), 0);
+  socket_.wait(/*to_write=*/false, std::chrono::milliseconds(0));
+  socklen_t size = sizeof at_once;
+  ASSERT_EQ(getsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &at_once, &size), 0);
+  EXPECT_EQ(at_once, 1);
 }
 
 TEST_F(ServerSocketTest, PassesOverAddressesThatRefuse) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -82,15 +83,62 @@ def test_missing_names_that_a_planner_allows(directory: Path) -> None:
     assert torch.equal(state["other"], torch.ones(2))
 
 
+def replace_first(directory: Path) -> None:
+    safetensors.torch.save_file({"a": torch.ones(50, 7)}, directory / "new")
+    (directory / "new").rename(directory / "model-0.safetensors")
+
+
 def test_a_file_that_is_replaced_after_its_header_was_read(directory: Path) -> None:
+    """Each file is opened once: the bytes are of the file that had the header."""
+
     class Replacing(dcp.DefaultLoadPlanner):
         def create_local_plan(self) -> dcp.LoadPlan:
-            safetensors.torch.save_file({"a": torch.ones(50, 7)}, directory / "new")
-            (directory / "new").rename(directory / "model-0.safetensors")
+            replace_first(directory)
             return super().create_local_plan()
 
+    state = empty("a")
+    dcp.load(state, storage_reader=SafetensorsReader(directory), planner=Replacing())
+    assert torch.equal(state["a"], TENSORS["a"])
+
+
+def test_a_file_that_is_replaced_after_another_reader_read_its_header(directory: Path) -> None:
+    """As if that was another rank."""
+
+    class Following(SafetensorsReader):
+        def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
+            metadata = SafetensorsReader(directory).read_metadata()
+            replace_first(directory)
+            return metadata
+
     with pytest.raises((StreamerChangedError, dcp.api.CheckpointException), match="changed"):
-        dcp.load(empty("a"), storage_reader=SafetensorsReader(directory), planner=Replacing())
+        dcp.load(empty("a"), storage_reader=Following(directory))
+
+
+def test_files_of_metadata_of_another_directory(directory: Path, tmp_path: Path) -> None:
+    """Files that this reader has not opened."""
+    other = tmp_path / "other"
+    other.mkdir()
+    safetensors.torch.save_file({"a": TENSORS["a"]}, other / "model.safetensors")
+
+    class Following(SafetensorsReader):
+        def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
+            super().read_metadata()
+            return SafetensorsReader(other).read_metadata()
+
+    state = empty("a")
+    dcp.load(state, storage_reader=Following(directory))
+    assert torch.equal(state["a"], TENSORS["a"])
+
+
+def test_one_reader_for_two_loads(directory: Path) -> None:
+    """Of which the first one was refused."""
+    reader = SafetensorsReader(directory)
+    with pytest.raises(dcp.api.CheckpointException, match="other"):
+        dcp.load({"other": torch.ones(2)}, storage_reader=reader)
+    replace_first(directory)
+    state = empty("a")
+    dcp.load(state, storage_reader=reader)
+    assert torch.equal(state["a"], torch.ones(50, 7))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 import pytest
 import safetensors.torch
 import torch
+import torch.distributed.checkpoint as dcp
 
 from runai_model_streamer import (
     SafetensorsHeaderError,
@@ -16,6 +17,7 @@ from runai_model_streamer import (
     load_checkpoint,
     safe_open,
 )
+from runai_model_streamer.dcp import SafetensorsReader
 
 pytestmark = pytest.mark.servers
 
@@ -86,3 +88,13 @@ def test_settings_of_one_streamer_reach_the_server(storage):
         streamer.stream_files([f"{storage.uri}/one.safetensors"])
         assert float(dict(streamer.get_tensors())["x"][0]) == 1
         assert float(streamer.get_slice("x")[0]) == 1
+
+
+def test_torch_loads_it_and_each_file_is_opened_once(storage, model, use, tmp_path, no_aborts):
+    trace = tmp_path / "trace"
+    use({"RUNAI_STREAMER_TRACE_FILE": str(trace)})
+    state = {name: torch.zeros(2) for name in "xw"}
+    dcp.load(state, storage_reader=SafetensorsReader(model))
+    assert {name: float(tensor[0]) for name, tensor in state.items()} == {"x": 1, "w": 2}
+    assert "range=bytes=0-32767 " in trace.read_text()
+    assert "range=bytes=0-0 " not in trace.read_text()  # as a file is opened whose header is known
