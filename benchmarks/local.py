@@ -209,8 +209,10 @@ def load_file(setup: Setup) -> Row:
     ]
     row = setup.run("load_file", "cold, load_file, all kept", setup.dense, runnables)
     for label, samples in row.samples.items():
+        anonymous = (runner.median(samples, "anonymous_growth") or 0) / size
+        cached = (runner.median(samples, "page_cache") or 0) / size
+        print(f"  {label}: anonymous memory {anonymous:.2f} x, page cache {cached:.2f} x the files")
         taken = [s["anonymous_growth"] + s["page_cache"] for s in samples if "error" not in s]
-        print(f"  {label}: page cache and anonymous memory {max(taken, default=0) / size:.2f} x")
         if label == "ours":
             value = max(taken) / size if taken else None
             text = "load_file: page cache and anonymous memory, by the model's size"

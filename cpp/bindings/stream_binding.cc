@@ -224,7 +224,7 @@ class PyStream {
     auto files = call([&](Stream& stream) { return stream.opened(first); });
     py::list opened;
     for (OpenedFile& file : *files) {
-      const std::vector<std::byte> prefix = std::move(file.prefix);  // not held twice for long
+      const Bytes prefix = std::move(file.prefix);  // not held twice for long
       opened.append(
           PyOpenedFile{file.size, file.version,
                        py::bytes(reinterpret_cast<const char*>(prefix.data()), prefix.size()),

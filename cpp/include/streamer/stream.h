@@ -60,7 +60,7 @@ class STREAMER_EXPORT Stream {
   // that read_begin() returned, and returns its bytes. kInvalid behind the last one or one that
   // failed.
   Result<std::uint64_t> read_begin(const std::vector<FileRanges>& wanted);
-  Result<std::vector<std::byte>> read_next(std::uint64_t reading);
+  Result<Bytes> read_next(std::uint64_t reading);
   // Adds work. Returns its number: 0, 1, ... Zero-size ranges are delivered like others.
   Result<std::uint64_t> submit(std::vector<FileRanges> entries, Device device = {});
   // Waits until ranges are ready, and returns them, at most some MiB at a time unless one range is

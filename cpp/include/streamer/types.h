@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "streamer/export.h"
@@ -189,12 +190,26 @@ struct STREAMER_EXPORT Options {
   static Result<Options> from_environment();
 };
 
+// Bytes of a file. Copies share them.
+class Bytes {
+ public:
+  Bytes() = default;
+  Bytes(std::shared_ptr<const std::byte[]> memory, std::size_t size)
+      : memory_(std::move(memory)), size_(size) {}
+  const std::byte* data() const { return memory_.get(); }
+  std::size_t size() const { return size_; }
+
+ private:
+  std::shared_ptr<const std::byte[]> memory_;
+  std::size_t size_ = 0;
+};
+
 struct OpenedFile {
-  std::uint32_t index = 0;        // of the file in the stream, for FileRanges::file
-  std::uint64_t size = 0;         // of the object, in bytes
-  std::string version;            // ETag, generation or modification time: pins later reads
-  std::vector<std::byte> prefix;  // its first bytes, as many as were asked for and exist
-  Status status;                  // not ok: it can't be read, and neither can its ranges
+  std::uint32_t index = 0;  // of the file in the stream, for FileRanges::file
+  std::uint64_t size = 0;   // of the object, in bytes
+  std::string version;      // ETag, generation or modification time: pins later reads
+  Bytes prefix;             // its first bytes, as many as were asked for and exist
+  Status status;            // not ok: it can't be read, and neither can its ranges
 };
 
 // Bytes that do not follow one another: `run` of them at each of the places that nested steps

@@ -3,7 +3,6 @@
 #include <sys/mman.h>
 
 #include <atomic>
-#include <cstdlib>
 
 #include "base/memory_map.h"
 
@@ -13,7 +12,6 @@ namespace {
 class System final : public AddressSpace {
  public:
   std::byte* map(std::uint64_t bytes, Pages pages, Place place) override {
-    if (bytes < kMapThreshold) return static_cast<std::byte*>(std::aligned_alloc(64, bytes));
     const bool aligned = place == Place::kAligned;
     if (aligned && !starts_at_huge_page(bytes)) return map_memory(bytes);
     std::byte* const data = aligned ? map_aligned_memory(bytes) : map_below_last(bytes);
@@ -21,14 +19,11 @@ class System final : public AddressSpace {
     if (data != nullptr && pages == Pages::kHuge) madvise(data, bytes, MADV_HUGEPAGE);
     return data;
   }
-  void release(std::byte* data, std::uint64_t bytes) override {
-    if (bytes < kMapThreshold) {
-      std::free(data);
-    } else {
-      unmap_memory(data, bytes);
-    }
-  }
+  void release(std::byte* data, std::uint64_t bytes) override { unmap_memory(data, bytes); }
   void unmap(std::byte* data, std::uint64_t bytes) override { unmap_memory(data, bytes); }
+  void discard(std::byte* data, std::uint64_t bytes) override {
+    madvise(data, bytes, MADV_DONTNEED);
+  }
   bool move(std::byte* data, std::uint64_t bytes, std::byte* target) override {
     return mremap(data, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target) != MAP_FAILED;
   }

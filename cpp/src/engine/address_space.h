@@ -25,19 +25,18 @@ class AddressSpace {
   // The process's own.
   static AddressSpace& system();
   virtual ~AddressSpace() = default;
-  // `bytes` of uninitialised memory, aligned to 64. Null if the system has no memory.
+  // `bytes` of uninitialised memory that starts a page. Null if the system has no memory.
   virtual std::byte* map(std::uint64_t bytes, Pages pages, Place place) = 0;
   // Takes back memory of map().
   virtual void release(std::byte* data, std::uint64_t bytes) = 0;
-  // Takes back whole pages, of memory that was mapped with kMapThreshold bytes or more.
+  // Takes back whole pages of it.
   virtual void unmap(std::byte* data, std::uint64_t bytes) = 0;
+  // Takes back the content of whole pages, which stay mapped.
+  virtual void discard(std::byte* data, std::uint64_t bytes) = 0;
   // Moves whole pages to `target`, which is mapped; no byte is copied. False: not possible, and
   // nothing was moved.
   virtual bool move(std::byte* data, std::uint64_t bytes, std::byte* target) = 0;
 };
-
-// Memory below this size comes from malloc(), which reuses it by itself and returns it as a whole.
-inline constexpr std::uint64_t kMapThreshold = 256 * kKiB;
 
 // True if memory of this size starts at a multiple of a huge page: 2 MiB of it, in one page or in
 // many, can then move in the address space by one entry of the page tables.

@@ -12,6 +12,9 @@ namespace {
 // A process may have 65,530 mappings (vm.max_map_count).
 constexpr std::uint64_t kFewLeft = 16;
 
+// Smaller buffers lie in slabs, and are not kept.
+constexpr std::uint64_t kMapThreshold = 256 * kKiB;
+
 template <typename Pieces>
 std::uint64_t total(const Pieces& pieces) {
   std::uint64_t bytes = 0;
@@ -181,8 +184,8 @@ std::shared_ptr<MemoryPool::Buffer> MemoryPool::map(Reservation reservation) {
                      reservation.taken_ - reservation.capacity_);
   if (buffer->data != nullptr) return buffer;
   std::byte* data = reservation.parts_.empty() ? nullptr : join(reservation);
-  if (data == nullptr) data = reservation.map_in(space_);
-  if (data == nullptr && unmap_kept()) data = reservation.map_in(space_);
+  if (data == nullptr) data = take_fresh(reservation);
+  if (data == nullptr && unmap_kept()) data = take_fresh(reservation);
   if (data == nullptr) {
     stop_counting(*buffer->lease);
     return nullptr;
@@ -193,7 +196,7 @@ std::shared_ptr<MemoryPool::Buffer> MemoryPool::map(Reservation reservation) {
 
 // Null: the parts could not be moved, and were unmapped.
 std::byte* MemoryPool::join(const Reservation& reservation) {
-  std::byte* const start = reservation.map_in(space_);
+  std::byte* const start = take_fresh(reservation);
   std::uint64_t moved = 0;
   bool failed = start == nullptr;
   for (const auto& [size, data] : reservation.parts_) {
@@ -205,8 +208,22 @@ std::byte* MemoryPool::join(const Reservation& reservation) {
     }
   }
   if (!failed) return start;
-  if (start != nullptr) space_.release(start, reservation.capacity_);
+  if (start != nullptr) release(start, reservation.capacity_);
   return nullptr;
+}
+
+std::byte* MemoryPool::take_fresh(const Reservation& reservation) {
+  const std::uint64_t capacity = reservation.capacity_;
+  if (capacity < kMapThreshold) return slabs_->allocate(capacity);
+  return space_.map(capacity, reservation.pages_, reservation.place_);
+}
+
+void MemoryPool::release(std::byte* data, std::uint64_t capacity) {
+  if (capacity < kMapThreshold) {
+    slabs_->release(data, capacity);
+  } else {
+    space_.release(data, capacity);
+  }
 }
 
 void MemoryPool::unmap(const Pieces& pieces) {
@@ -249,7 +266,7 @@ void MemoryPool::stop_counting(Lease& lease) {
 
 void MemoryPool::reclaim(Buffer* buffer) {
   if (getpid() != process_) {
-    space_.release(buffer->data, buffer->capacity);
+    release(buffer->data, buffer->capacity);
     return;
   }
   std::shared_ptr<MemoryListener> listener;
@@ -270,7 +287,7 @@ void MemoryPool::reclaim(Buffer* buffer) {
     listener = listener_.lock();
   }
   if (!keep) {
-    space_.release(buffer->data, buffer->capacity);
+    release(buffer->data, buffer->capacity);
     const MutexLock lock(mutex_);
     budget_->give_back(counted);
     returning_ -= counted;
@@ -285,6 +302,7 @@ void MemoryPool::close() {
     closed_ = true;
     listener_.reset();
   }
+  slabs_->close();
   unmap_kept();
 }
 

@@ -13,6 +13,7 @@
 #include "base/memory_budget.h"
 #include "base/mutex.h"
 #include "engine/address_space.h"
+#include "engine/slabs.h"
 
 namespace streamer {
 
@@ -29,6 +30,7 @@ class MemoryListener {
 //
 // A buffer outlives the pool. When its last owner drops it, the pool keeps its memory for reuse;
 // the memory is unmapped when the pool is closed or when the budget is needed for another size.
+// Small buffers lie in slabs.
 class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
  public:
   // The count of one use of a buffer. It outlives the buffer, so that the count can be ended
@@ -63,6 +65,8 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   // Unmaps the memory that is kept for reuse; from now on nothing is kept.
   void close() EXCLUDES(mutex_);
 
+  // For small memory that the pool does not count.
+  const std::shared_ptr<Slabs>& slabs() const { return slabs_; }
   // Bytes that a buffer of `bytes` counts for.
   static std::uint64_t capacity_for(std::uint64_t bytes);
 
@@ -72,7 +76,7 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   using Pieces = std::multimap<std::uint64_t, std::byte*>;
 
   MemoryPool(std::shared_ptr<MemoryBudget> budget, AddressSpace& space)
-      : budget_(std::move(budget)), space_(space) {}
+      : budget_(std::move(budget)), space_(space), slabs_(std::make_shared<Slabs>(space)) {}
   static Pieces::node_type make_node();
   bool reuse_locked(std::uint64_t capacity, Reservation* reservation) REQUIRES(mutex_);
   bool split_locked(std::uint64_t capacity, Reservation* reservation) REQUIRES(mutex_);
@@ -83,12 +87,15 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   void keep_rest_locked(Pieces::node_type rest, Reservation* reservation) REQUIRES(mutex_);
   void unmap(const Pieces& pieces);
   std::byte* join(const Reservation& reservation);
+  std::byte* take_fresh(const Reservation& reservation);
+  void release(std::byte* data, std::uint64_t capacity);
   bool unmap_kept() EXCLUDES(mutex_);
   void abandon(Reservation* reservation) EXCLUDES(mutex_);
   void reclaim(Buffer* buffer) EXCLUDES(mutex_);
 
   const std::shared_ptr<MemoryBudget> budget_;
   AddressSpace& space_;
+  const std::shared_ptr<Slabs> slabs_;
   const pid_t process_ = getpid();  // in a forked child another thread may hold the lock for ever
 
   Mutex mutex_;
@@ -145,8 +152,6 @@ class MemoryPool::Reservation {
   friend class MemoryPool;
   Reservation(std::shared_ptr<Buffer> buffer, Pages pages)
       : buffer_(std::move(buffer)), pages_(pages) {}
-  std::byte* map_in(AddressSpace& space) const { return space.map(capacity_, pages_, place_); }
-
   std::shared_ptr<Buffer> buffer_;  // without data, unless a kept piece serves as it is
   Pages pages_;
   Place place_ = Place::kAligned;

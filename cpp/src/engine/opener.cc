@@ -9,6 +9,8 @@
 #include <tuple>
 #include <utility>
 
+#include "base/memory_map.h"
+#include "base/memory_units.h"
 #include "base/system.h"
 #include "engine/reader_memory.h"
 #include "engine/statuses.h"
@@ -54,6 +56,21 @@ constexpr std::uint64_t kDescriptorsEach = 16;
 
 int affordable_by_descriptors() {
   return static_cast<int>(std::min<std::uint64_t>(descriptor_limit() / kDescriptorsEach, INT_MAX));
+}
+
+// Memory that any thread may drop.
+std::shared_ptr<std::byte[]> allocate(const std::shared_ptr<Slabs>& slabs, std::uint64_t bytes) {
+  const bool small = bytes <= Slabs::kSlab / 4;
+  const std::uint64_t size = small ? round_up(std::max<std::uint64_t>(bytes, 1), 64) : bytes;
+  std::byte* const data = small ? slabs->allocate(size) : map_memory(size);
+  if (data == nullptr) throw std::bad_alloc();
+  return {data, [slabs, small, size](std::byte* memory) {
+            if (small) {
+              slabs->release(memory, size);
+            } else {
+              unmap_memory(memory, size);
+            }
+          }};
 }
 
 // The status of `operation`. No exception may leave a worker.
@@ -126,11 +143,11 @@ Status Opener::open_one(Opening& work, std::size_t index) {
     reader = Worker::current().reader(SourceKind::kFile);
     if (!reader.ok()) return reader.status();
   }
-  file.prefix.resize(work.prefix_bytes);
+  auto prefix = allocate(slabs_, work.prefix_bytes);
   const std::string version = work.versions.empty() ? "" : work.versions[index];
-  auto opened = (*reader)->open_listed(*place, version, file.prefix);
-  file.prefix.resize(opened.ok() ? opened->prefix_size : 0);
+  auto opened = (*reader)->open_listed(*place, version, {prefix.get(), work.prefix_bytes});
   if (!opened.ok()) return opened.status();
+  file.prefix = Bytes(std::move(prefix), opened->prefix_size);
   file.size = opened->object->size();
   file.version = opened->object->version();
   work.objects[index] = std::move(opened->object);
@@ -221,7 +238,7 @@ Result<std::vector<OpenedFile>> Opener::opened(std::uint32_t first) {
 struct Opener::Reading {
   explicit Reading(std::size_t ranges) : latch(ranges), bytes(ranges), statuses(ranges) {}
   Latch latch;
-  std::vector<std::vector<std::byte>> bytes;
+  std::vector<Bytes> bytes;
   std::vector<Status> statuses;
   std::size_t taken = 0;  // under the lock of the opener
 };
@@ -249,16 +266,16 @@ Result<std::uint64_t> Opener::begin_read(const std::vector<FileRanges>& wanted) 
   auto work = std::make_shared<Reading>(items.size());
   for (std::size_t i = 0; i < items.size(); ++i) {
     scheduler_.add_task(
-        [work, i, range = items[i].range, state = items[i].file] {
+        [work, i, range = items[i].range, state = items[i].file, slabs = slabs_] {
           const FileState& file = *state;
           Status status = or_no_memory([&]() -> Status {
             if (range.size == 0) return {};
-            std::vector<std::byte>& bytes = work->bytes[i];
-            bytes.resize(range.size);
+            auto bytes = allocate(slabs, range.size);
             auto reader = Worker::current().reader(file.kind);
             if (!reader.ok()) return reader.status();
             ReadReport report;
-            const iovec segment{bytes.data(), bytes.size()};
+            const iovec segment{bytes.get(), range.size};
+            work->bytes[i] = Bytes(std::move(bytes), range.size);
             return (*reader)->read(*file.object, range.offset, {&segment, 1}, &report);
           });
           work->statuses[i] =
@@ -272,7 +289,7 @@ Result<std::uint64_t> Opener::begin_read(const std::vector<FileRanges>& wanted) 
   return next_reading_++;
 }
 
-Result<std::vector<std::byte>> Opener::next_read(std::uint64_t reading) {
+Result<Bytes> Opener::next_read(std::uint64_t reading) {
   std::shared_ptr<Reading> work;
   std::size_t at = 0;
   {

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/cancel.h"
@@ -15,6 +16,7 @@
 #include "engine/file_set.h"
 #include "engine/reader_quota.h"
 #include "engine/scheduler.h"
+#include "engine/slabs.h"
 
 namespace streamer {
 
@@ -24,13 +26,14 @@ class Opener {
  public:
   // All outlive the opener.
   Opener(const Options& options, FileSet& files, Scheduler& scheduler, const MemoryBudget& budget,
-         const ReaderQuota& readers, const CancelToken& cancel)
+         const ReaderQuota& readers, const CancelToken& cancel, std::shared_ptr<Slabs> slabs)
       : options_(options),
         files_(files),
         scheduler_(scheduler),
         budget_(budget),
         readers_(readers),
-        cancel_(cancel) {}
+        cancel_(cancel),
+        slabs_(std::move(slabs)) {}
 
   // See Stream.
   Result<std::uint32_t> begin_open(const std::vector<std::string>& paths,
@@ -38,7 +41,7 @@ class Opener {
                                    const std::vector<std::string>& versions) EXCLUDES(mutex_);
   Result<std::vector<OpenedFile>> opened(std::uint32_t first) EXCLUDES(mutex_);
   Result<std::uint64_t> begin_read(const std::vector<FileRanges>& wanted) EXCLUDES(mutex_);
-  Result<std::vector<std::byte>> next_read(std::uint64_t reading) EXCLUDES(mutex_);
+  Result<Bytes> next_read(std::uint64_t reading) EXCLUDES(mutex_);
 
  private:
   class Latch;
@@ -49,7 +52,7 @@ class Opener {
   // Workers that may run tasks for the source: more, the longer a response takes.
   int width(SourceKind kind, const Source& source) const;
   void add_open(const std::shared_ptr<Opening>& work, std::size_t index);
-  static Status open_one(Opening& work, std::size_t index);
+  Status open_one(Opening& work, std::size_t index);
 
   const Options& options_;
   FileSet& files_;
@@ -57,6 +60,7 @@ class Opener {
   const MemoryBudget& budget_;
   const ReaderQuota& readers_;
   const CancelToken& cancel_;
+  const std::shared_ptr<Slabs> slabs_;
 
   Mutex mutex_;
   // By the index of the first file, and by number: those that were not taken to their end.

@@ -67,7 +67,7 @@ class Stream::Impl : public std::enable_shared_from_this<Stream::Impl> {
         readers_(*budget_),
         files_(options_, cancel_, budget_.get(),
                [this](SourceKind kind, const SourceTraits& traits) { add_source(kind, traits); }),
-        opener_(options_, files_, *scheduler_, *budget_, readers_, cancel_),
+        opener_(options_, files_, *scheduler_, *budget_, readers_, cancel_, pool_->slabs()),
         worker_context_{files_, *scheduler_, readers_, stats_, cancel_, writes_} {
     pool_->set_listener(scheduler_);
   }
@@ -423,7 +423,7 @@ Result<std::uint64_t> Stream::read_begin(const std::vector<FileRanges>& wanted) 
   if (impl_->foreign()) return forked();
   return guarded([&] { return impl_->opener().begin_read(wanted); });
 }
-Result<std::vector<std::byte>> Stream::read_next(std::uint64_t reading) {
+Result<Bytes> Stream::read_next(std::uint64_t reading) {
   if (impl_->foreign()) return forked();
   return guarded([&] { return impl_->opener().next_read(reading); });
 }

@@ -15,6 +15,7 @@ class FakeAddressSpace final : public AddressSpace {
  public:
   std::byte* map(std::uint64_t bytes, Pages /*pages*/, Place place) override {
     if (refuse_ > 0 && --refuse_ == 0) return nullptr;
+    ++maps_;
     if (place == Place::kAligned) next_ = (next_ + 2 * kHugePage - 1) / kHugePage * kHugePage;
     auto* const data = reinterpret_cast<std::byte*>(next_);  // NOLINT: never dereferenced
     next_ += bytes;
@@ -26,6 +27,7 @@ class FakeAddressSpace final : public AddressSpace {
     remove(data, bytes);
   }
   void unmap(std::byte* data, std::uint64_t bytes) override { remove(data, bytes); }
+  void discard(std::byte* /*data*/, std::uint64_t /*bytes*/) override {}
   bool move(std::byte* data, std::uint64_t bytes, std::byte* target) override {
     if (refuse_ > 0 && --refuse_ == 0) return false;
     remove(data, bytes);
@@ -42,6 +44,8 @@ class FakeAddressSpace final : public AddressSpace {
     for (const auto& [data, size] : pieces_) bytes += size;
     return bytes;
   }
+  // Times that map() gave memory.
+  int maps() const { return maps_; }
   // Whether something was unmapped that was not mapped.
   bool broken() const { return broken_; }
   // The call of that number from now on, of map() and move(), is refused; 0: none.
@@ -69,6 +73,7 @@ class FakeAddressSpace final : public AddressSpace {
   std::map<std::byte*, std::uint64_t> pieces_;
   std::uintptr_t next_ = std::uintptr_t{1} << 40;
   int refuse_ = 0;
+  int maps_ = 0;
   bool broken_ = false;
 };
 

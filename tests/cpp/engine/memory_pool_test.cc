@@ -261,20 +261,21 @@ TEST_F(MemoryPoolOfFakeSpace, MemoryThatTheCallerKeepsIsContiguous) {
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(aligned->data) % kHugePage, 0u);
 }
 
-// Small buffers are not kept, and have their memory until it is released.
+// Buffers of a closed pool are not kept, and have their memory until it is released.
 TEST_F(MemoryPoolOfFakeSpace, NobodyIsForcedBesideMemoryThatIsOnItsWayBack) {
-  budget_->set_limit(200 * kKiB);
-  Buffer dropped = allocate(100 * kKiB);
+  budget_->set_limit(2 * kMiB);
+  Buffer dropped = allocate(kMiB);
+  pool_->close();
   int releases = 0;
   space_.on_release = [&] {
     ++releases;
-    EXPECT_FALSE(pool_->reserve(150 * kKiB, Pages::kSmall, /*force=*/true).has_value());
-    EXPECT_TRUE(pool_->reserve(100 * kKiB, Pages::kSmall, /*force=*/true).has_value());
+    EXPECT_FALSE(pool_->reserve(1500 * kKiB, Pages::kSmall, /*force=*/true).has_value());
+    EXPECT_TRUE(pool_->reserve(kMiB, Pages::kSmall, /*force=*/true).has_value());
   };
   dropped.reset();
   EXPECT_EQ(releases, 1);
-  EXPECT_TRUE(pool_->reserve(150 * kKiB, Pages::kSmall, /*force=*/true).has_value());
-  EXPECT_TRUE(pool_->reserve(300 * kKiB, Pages::kSmall, /*force=*/true).has_value());
+  EXPECT_TRUE(pool_->reserve(1500 * kKiB, Pages::kSmall, /*force=*/true).has_value());
+  EXPECT_TRUE(pool_->reserve(3 * kMiB, Pages::kSmall, /*force=*/true).has_value());
 }
 
 TEST_F(MemoryPoolOfFakeSpace, EvictsNothingInVain) {
@@ -328,7 +329,7 @@ TEST_F(MemoryPoolOfFakeSpace, ARefusedCallLeavesRightAccounts) {
       if (!held.empty() && random() % 2 == 0) {
         held.erase(held.begin() + static_cast<std::ptrdiff_t>(random() % held.size()));
       }
-      const std::uint64_t bytes = (1 + random() % 96) * 100 * kKiB + random() % 2 * 4000;
+      const std::uint64_t bytes = (3 + random() % 94) * 100 * kKiB + random() % 2 * 4000;
       if (Buffer buffer = allocate(bytes)) held.push_back(std::move(buffer));
       ASSERT_EQ(space_.mapped(), budget_->used()) << "call " << call << ", step " << i;
       ASSERT_LE(budget_->used(), budget_->limit());

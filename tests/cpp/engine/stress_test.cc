@@ -28,6 +28,10 @@ class SlowAddressSpace final : public AddressSpace {
     pause();
     system().unmap(data, bytes);
   }
+  void discard(std::byte* data, std::uint64_t bytes) override {
+    pause();
+    system().discard(data, bytes);
+  }
   bool move(std::byte* data, std::uint64_t bytes, std::byte* target) override {
     pause();
     return system().move(data, bytes, target);

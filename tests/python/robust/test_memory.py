@@ -141,6 +141,23 @@ def test_a_tensor_of_almost_the_limit_and_buffers_of_readers_stay_within_it(tmp_
     assert grown <= 6 * LIMIT + MARGIN
 
 
+@pytest.mark.parametrize("bytes_each", [1 << 15, 200_000])
+def test_small_buffers_of_many_files_stay_within_the_limit(tmp_path: Path, bytes_each: int) -> None:
+    """Workers allocate them, and the consumer drops them."""
+    paths = [tmp_path / f"{i:04}.safetensors" for i in range(1000)]
+    save_file({"t": torch.zeros(bytes_each, dtype=torch.uint8)}, paths[0])
+    for path in paths[1:]:
+        path.hardlink_to(paths[0])
+    grown, peak = growth_and_peak(
+        paths,
+        anonymous,
+        RUNAI_STREAMER_MEMORY_LIMIT=str(LIMIT),
+        RUNAI_STREAMER_FS_STRATEGY="buffered",
+    )
+    assert peak <= LIMIT
+    assert grown - peak <= 16 * MIB
+
+
 def test_buffers_of_readers_are_small(tmp_path: Path) -> None:
     warm, path = tmp_path / "warm.safetensors", tmp_path / "model.safetensors"
     save_file({"t": torch.zeros(10)}, warm)
