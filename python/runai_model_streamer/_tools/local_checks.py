@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import resource
@@ -21,6 +22,7 @@ _SECONDS = 2.0
 _SLOW = 50 << 20  # bytes per second of a disk that are worth a word
 _TELLING = 0.5  # seconds of reading that say something
 _DESCRIPTORS = 1024
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _REMOTE_FS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "ceph", "lustre", "glusterfs", "9p")
 
 
@@ -41,7 +43,11 @@ def _find(path: str) -> tuple[Step, str | None]:
     try:
         if os.path.isdir(path):
             with os.scandir(path) as entries:
-                found = [e for e in entries if e.is_file()]
+                found = list(entries)
+            wrong = next(filter(None, map(_obstacle, found)), None)
+            if wrong is not None:
+                return wrong, None
+            found = [e for e in found if e.is_file()]
             if not found:
                 text = f"{path}: the directory has no files"
                 return Step("file", FAIL, text, "Check the path", "missing"), None
@@ -52,17 +58,30 @@ def _find(path: str) -> tuple[Step, str | None]:
         with open(path, "rb") as file:
             file.read(1)
     except PermissionError:
-        where = _barrier(path)
-        cure = "Check the owner and the mode of it (ls -ld)"
-        return Step("file", FAIL, f"{where}: permission denied", cure, "permission"), None
-    except FileNotFoundError:
-        text = f"{path}: no such file or directory"
-        cure = "Check the path, and that the volume is mounted"
-        return Step("file", FAIL, text, cure, "missing"), None
+        return _forbidden(_barrier(path)), None
     except OSError as error:
-        text = f"{path}: {error.strerror}"
+        text = f"{path}: {os.strerror(error.errno or 0).lower()}"
+        if error.errno in _NOWHERE:
+            cure = "Check the path, and that the volume is mounted"
+            return Step("file", FAIL, text, cure, "missing"), None
         return Step("file", FAIL, text, "Look at the log of the kernel (dmesg)", "slow"), None
     return Step("file", OK, f"{path}, {size_text(os.path.getsize(path))}"), path
+
+
+def _obstacle(entry: os.DirEntry[str]) -> Step | None:
+    """What is wrong with an entry of a directory, of which one file alone is read."""
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        text = f"{entry.path}: the link leads to {os.readlink(entry.path)}, which is not there"
+        cure = "Copy or download the file again, or mount the volume that has it"
+        return Step("file", FAIL, text, cure, "missing")
+    if entry.is_file() and not os.access(entry.path, os.R_OK):
+        return _forbidden(entry.path)
+    return None
+
+
+def _forbidden(path: str) -> Step:
+    cure = "Check the owner and the mode of it (ls -ld)"
+    return Step("file", FAIL, f"{path}: permission denied", cure, "permission")
 
 
 def _barrier(path: str) -> str:
