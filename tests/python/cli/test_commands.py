@@ -16,6 +16,7 @@ import torch
 import typer
 
 from runai_model_streamer._cli import app as commands
+from runai_model_streamer._tools import rates
 from tests.support.models import file_bytes, make_model, save
 from tests.support.processes import ROOT, environment, python
 
@@ -371,6 +372,13 @@ class TestBench:
             f"rates.measure({str(model)!r}, seconds=0.1)\n"
         )
         assert python(code) == "True"
+
+    def test_it_explains_every_bound(self) -> None:
+        page = (ROOT / "docs" / "guides" / "usage.md").read_text().partition("| `bound` |")[2]
+        documented = re.findall(r"^\| `([a-z]+)` \|", page.partition("\n\n")[0], re.M)
+        engine = (ROOT / "cpp" / "src" / "engine" / "stats.cc").read_text()
+        told = re.findall(r'return "([a-z]+)";', engine.partition("bounded_by(double")[2])
+        assert set(rates._BOUNDS) == set(documented) == set(told)
 
     @pytest.mark.parametrize(("name", "code"), [("x.nope", 2), ("x", 2), ("missing/x.png", 3)])
     def test_a_picture_that_can_not_be_written(
