@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._errors import StreamerError
 from runai_model_streamer._paths import to_native
+from runai_model_streamer._storage.local import is_weights
 from runai_model_streamer._tools.steps import FAIL, OK, SKIP, WARN, Step
 from runai_model_streamer._units import size_text
 
@@ -21,6 +22,7 @@ _BLOCK = 4 << 20
 _SECONDS = 2.0
 _SLOW = 50 << 20  # bytes per second of a disk that are worth a word
 _TELLING = 0.5  # seconds of reading that say something
+HEADER_BYTES = 1024  # tell what a file is
 _DESCRIPTORS = 1024
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _REMOTE_FS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "ceph", "lustre", "glusterfs", "9p")
@@ -32,6 +34,8 @@ def local_steps(path: str) -> Iterator[Step]:
     yield step
     if file is None:
         return
+    with open(file, "rb") as opened:
+        yield from header_step(file, opened.read(HEADER_BYTES), os.path.getsize(file))
     yield _file_system(file)
     yield _page_cache(file)
     yield from _direct(file)
@@ -66,6 +70,18 @@ def _find(path: str) -> tuple[Step, str | None]:
             return Step("file", FAIL, text, cure, "missing"), None
         return Step("file", FAIL, text, "Look at the log of the kernel (dmesg)", "slow"), None
     return Step("file", OK, f"{path}, {size_text(os.path.getsize(path))}"), path
+
+
+def header_step(path: str, prefix: bytes, size: int) -> Iterator[Step]:
+    """Of a safetensors file, that it begins as one: a page of a login has arrived, too."""
+    if not is_weights(path.partition("?")[0].rpartition("/")[2]):
+        return
+    try:
+        native.safetensors_header_end(prefix, path, size)
+    except StreamerError as error:
+        yield Step("header", FAIL, str(error), error.hint or "", "format")
+    else:
+        yield Step("header", OK, "the file begins as safetensors files do")
 
 
 def _obstacle(entry: os.DirEntry[str]) -> Step | None:

@@ -422,6 +422,11 @@ class TestDoctorOfFiles:
         for path in (model / "config.json" / "x", model / "loop", model / ("x" * 300)):
             assert document("doctor", path, code=3)["cause"] == "missing"
 
+    def test_a_file_of_another_kind(self, document, model: Path) -> None:
+        (model / SECOND).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid 1")
+        found = document("doctor", model / SECOND, code=3)
+        assert found["cause"] == "format"
+
     def test_a_link_to_what_is_not_there(self, document, model: Path) -> None:
         """The cache of the hub consists of links."""
         (model / SECOND).unlink()
