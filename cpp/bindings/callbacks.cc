@@ -127,6 +127,7 @@ void Retries::tell() {
       call_python(py::reinterpret_borrow<py::object>(told_.get()), text(retry.path), retry.attempt,
                   retry.pause, to_exception(retry.reason));
     } catch (py::error_already_set& error) {
+      if (!error.matches(PyExc_Exception)) throw;  // the handler of a signal may run in it
       error.discard_as_unraisable("the log of retries");
     }
   }
@@ -135,10 +136,14 @@ void Retries::tell() {
 bool PendingInterrupt::check() {
   if (interpreter_is_about_to_end()) return true;
   const WithGil gil;
-  retries_.tell();
-  if (held_fast([] { return PyErr_CheckSignals(); }) == 0) return false;
-  error_ = std::make_unique<py::error_already_set>();
-  return true;
+  try {
+    retries_.tell();
+    if (held_fast([] { return PyErr_CheckSignals(); }) != 0) throw py::error_already_set();
+  } catch (py::error_already_set& error) {
+    error_ = std::make_unique<py::error_already_set>(std::move(error));
+    return true;
+  }
+  return false;
 }
 
 void PendingInterrupt::raise() {

@@ -19,7 +19,8 @@ class Retries {
   explicit Retries(const pybind11::object& told);
   // For Options::retried; may be empty.
   std::function<void(const Retry&)> listener();
-  // With the GIL held. An exception of the function is dropped: a log line fails no load.
+  // With the GIL held. An Exception of the function is dropped: a log line fails no load. What is
+  // none, as KeyboardInterrupt, is raised.
   void tell();
 
  private:

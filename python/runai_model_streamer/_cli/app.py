@@ -45,9 +45,9 @@ for _module in (ls, inspect, diff, pull, verify, manifest, doctor, bench, env):
     app.command(_name, epilog=examples(*_module.EXAMPLES))(getattr(_module, _name))
 
 
-def main() -> int:
+def run() -> None:
+    """Runs the command that the arguments of the process name. Raises SystemExit."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8
             stream.reconfigure(errors="backslashreplace")
     app(prog_name="model-streamer")
-    return 0

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from runai_model_streamer._cli.command import Debug, Json, Where, command
+from runai_model_streamer._cli.command import (
+    Debug,
+    Json,
+    Where,
+    check_target,
+    command,
+    not_empty,
+)
 from runai_model_streamer._cli.output import Output
 from runai_model_streamer._cli.progress import bar
 from runai_model_streamer._errors import shown_path
@@ -31,18 +38,23 @@ def bench(
         float, typer.Option(min=0.1, help="The longest time of each other way of reading.")
     ] = 3.0,
     picture: Annotated[
-        str | None, typer.Option("--plot", metavar="FILE", help="Write a picture (.png, .svg).")
+        str | None,
+        typer.Option(
+            "--plot", metavar="FILE", help="Write a picture (.png, .svg).", callback=not_empty
+        ),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Load a checkpoint and drop it; say how fast that was, and what bounded it.
+    """Measure the rate of a load, and what bounds it.
 
-    Then read its first bytes in other ways: by a raw reader, and with fixed concurrencies.
+    The tensors are dropped. Then the first bytes are read in other ways: by a raw reader, and
+    with fixed concurrencies.
     """
     output = Output(as_json)
     if picture is not None:
-        pictures.check_plotting()
+        pictures.check_plotting(picture)
+        check_target(picture)
     with bar("loading", not as_json) as progress:
         found = rates.measure(path, device, seconds=seconds, progress=progress)
     if picture is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
@@ -11,16 +12,28 @@ from typing import Annotated, Any, TypeVar, cast
 
 import typer
 
-from runai_model_streamer._cli.output import INTERRUPTED, print_error, status_of
+from runai_model_streamer._cli.output import print_error, status_of
+from runai_model_streamer._cli.process import INTERRUPTED, drop_output
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Log everything to standard error; show tracebacks.")
 ]
+
+
+def not_empty(value: str | None) -> str | None:
+    """Of a path: the value of a variable that is not set is none."""
+    if value == "":
+        raise typer.BadParameter("it is empty")
+    return value
+
+
 Where = Annotated[
     str,
     typer.Argument(
-        metavar="PATH", help="A file or directory: local, s3://, gs://, az://, https:// or hf://."
+        metavar="PATH",
+        help="A file or directory: local, s3://, gs://, az://, https:// or hf://.",
+        callback=not_empty,
     ),
 ]
 
@@ -43,7 +56,7 @@ def command(function: _Command) -> _Command:
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:  # the reader of the output has enough
-            _drop_output()
+            drop_output()
             raise typer.Exit(0) from None
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
@@ -54,7 +67,7 @@ def command(function: _Command) -> _Command:
             try:
                 sys.stdout.flush()
             except OSError:
-                _drop_output()
+                drop_output()
             raise typer.Exit(status_of(error)) from None
         if code:
             raise typer.Exit(code)
@@ -62,11 +75,18 @@ def command(function: _Command) -> _Command:
     return cast("_Command", run)
 
 
-def _drop_output() -> None:
-    """Standard output takes no more; the interpreter would fail if it wrote the rest at its end."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
+def check_target(path: str) -> None:
+    """Raises OSError if no file can be written at `path`: better before hours of reading."""
+    directory = os.path.dirname(os.path.realpath(path))
+    if os.path.isdir(path):
+        code = errno.EISDIR
+    elif not os.path.exists(path) and not os.path.isdir(directory):
+        code = errno.ENOENT
+    elif not os.access(path if os.path.exists(path) else directory, os.W_OK):
+        code = errno.EACCES
+    else:
+        return
+    raise OSError(code, os.strerror(code), path)
 
 
 def examples(*lines: str) -> str:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from runai_model_streamer._cli.command import Debug, Json, command
-from runai_model_streamer._cli.output import FINDING, Output
+from runai_model_streamer._cli.command import Debug, Json, command, not_empty
+from runai_model_streamer._cli.output import Output
+from runai_model_streamer._cli.process import FINDING
 from runai_model_streamer._errors import shown_path
 from runai_model_streamer._tools.comparison import compare_checkpoints
 from runai_model_streamer._units import amount_text
@@ -21,15 +22,17 @@ EXAMPLES = (
 
 @command
 def diff(
-    before: Annotated[str, typer.Argument(metavar="A", help="A checkpoint.")],
-    after: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    before: Annotated[str, typer.Argument(metavar="A", help="A checkpoint.", callback=not_empty)],
+    after: Annotated[str, typer.Argument(metavar="B", help="Another one.", callback=not_empty)],
     headers_only: Annotated[
         bool, typer.Option("--headers-only", help="Do not read and compare the bytes.")
     ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int | None:
-    """Show which tensors were added or removed, or changed in shape, dtype or bytes.
+    """Show tensors that were added or removed, or that changed.
+
+    They change in dtype, shape or bytes.
 
     Exit code 1 if there are differences.
     """

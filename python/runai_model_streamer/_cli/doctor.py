@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from runai_model_streamer._cli.command import Debug, Json, Where, command
-from runai_model_streamer._cli.output import FINDING, STORAGE, Output
+from runai_model_streamer._cli.output import Output
+from runai_model_streamer._cli.process import FINDING, STORAGE
 from runai_model_streamer._errors import shown_path
 from runai_model_streamer._tools.doctor import cause_in, diagnose
 from runai_model_streamer._tools.steps import FAIL, Step
@@ -15,7 +16,7 @@ EXAMPLES = ("doctor s3://bucket/llama", "doctor /models/llama", "doctor --json g
 
 @command
 def doctor(path: Where, as_json: Json = False, debug: Debug = False) -> int | None:
-    """Take each step on the way to the bytes of a path, and say which one fails and why."""
+    """Find the step on the way to a path that fails, and why."""
     output = Output(as_json)
     steps: list[Step] = []
     for step in diagnose(path):

@@ -14,7 +14,8 @@ import typer
 import runai_model_streamer
 from runai_model_streamer import _installation as installation
 from runai_model_streamer._cli.command import Debug, Json, command
-from runai_model_streamer._cli.output import FINDING, Output
+from runai_model_streamer._cli.output import Output
+from runai_model_streamer._cli.process import FINDING
 from runai_model_streamer._settings import current_settings, unknown_settings
 
 EXAMPLES = ("env", "env --all", "env --json")
@@ -28,7 +29,9 @@ def env(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int | None:
-    """Show every setting with its value, its source and its default, and names that are none."""
+    """Show settings with their values, sources and defaults.
+
+    Also shows names that are no settings."""
     output = Output(as_json)
     settings, unknown = current_settings(), unknown_settings()
     versions = {

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from runai_model_streamer._cli.command import Debug, Json, Where, command
-from runai_model_streamer._cli.output import FINDING, Output
+from runai_model_streamer._cli.output import Output
+from runai_model_streamer._cli.process import FINDING
 from runai_model_streamer._errors import shown_path
 from runai_model_streamer._tools.inspection import Amount, Inspection, inspect_checkpoint
 from runai_model_streamer._units import amount_text, count_text, size_text

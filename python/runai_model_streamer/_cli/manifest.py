@@ -10,7 +10,14 @@ from typing import Annotated
 
 import typer
 
-from runai_model_streamer._cli.command import Debug, Json, Where, command
+from runai_model_streamer._cli.command import (
+    Debug,
+    Json,
+    Where,
+    check_target,
+    command,
+    not_empty,
+)
 from runai_model_streamer._cli.output import Output
 from runai_model_streamer._cli.progress import bar
 from runai_model_streamer._errors import shown_path
@@ -36,7 +43,10 @@ class Form(str, enum.Enum):
 def manifest(
     path: Where,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", help="The file to write; without: the output.")
+        str | None,
+        typer.Option(
+            "--out", "-o", help="The file to write; without: the output.", callback=not_empty
+        ),
     ] = None,
     form: Annotated[
         Form,
@@ -47,10 +57,12 @@ def manifest(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write the SHA-256 of every file: what `verify` and verify= compare with."""
+    """Write the SHA-256 of every file, for `verify`."""
     output = Output(as_json)
+    if out is not None:
+        check_target(out)
     with bar("hashing", not as_json) as progress:
-        digests = digests_below(path, progress=progress, allow=allow, ignore=ignore)
+        digests = digests_below(path, progress=progress, allow=allow, ignore=ignore, but=out)
     name = path.rstrip("/").rpartition("/")[2]
     if form is Form.SHA256SUMS:
         text = format_sums(digests)
@@ -65,9 +77,14 @@ def manifest(
 
 
 def _write(path: str, text: str) -> None:
-    """Replaces the file at `path`, or leaves it as it is."""
+    """Replaces the file at `path`, or leaves it as it is. What is no file, as /dev/stdout, is
+    written to."""
     try:
-        _replace(path, text)
+        if os.path.exists(path) and not os.path.isfile(path):
+            with open(path, "w", encoding="utf-8", errors="surrogateescape") as stream:
+                stream.write(text)
+        else:
+            _replace(os.path.realpath(path), text)
     except OSError as error:  # which may name the other file
         raise OSError(error.errno, error.strerror, path) from None
 
@@ -75,7 +92,7 @@ def _write(path: str, text: str) -> None:
 def _replace(path: str, text: str) -> None:
     with tempfile.NamedTemporaryFile(
         "w",
-        dir=os.path.dirname(path) or ".",
+        dir=os.path.dirname(path),
         prefix=".manifest-",
         delete=False,
         encoding="utf-8",

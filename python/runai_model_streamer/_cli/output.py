@@ -16,10 +16,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from runai_model_streamer._cli.process import FINDING, STORAGE, USAGE
 from runai_model_streamer._errors import FIELDS, StreamerError
 
-FINE, FINDING, USAGE, STORAGE = 0, 1, 2, 3
-INTERRUPTED = 130
 # A name that was made to look like output would add lines to it, or control the terminal.
 _SPACES = {0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}
 _CONTROLS = {
@@ -118,7 +117,7 @@ def print_error(error: BaseException, as_json: bool) -> None:
             return
         except OSError:  # nothing can be written there, which may be the error itself
             pass
-    text = f"model-streamer: {_text_of(error)}"
+    text = _printable(f"model-streamer: {_text_of(error)}")
     if is_plain(sys.stderr):
         print(text, file=sys.stderr)
     else:
@@ -128,7 +127,7 @@ def print_error(error: BaseException, as_json: bool) -> None:
 def _text_of(error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, StreamerError) and error.strerror:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        return _printable(f"{where}{error.strerror} (errno {error.errno})")
+        return f"{where}{error.strerror} (errno {error.errno})"
     return str(error) or type(error).__name__
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from runai_model_streamer._cli.command import Debug, Json, command
+from runai_model_streamer._cli.command import Debug, Json, command, not_empty
 from runai_model_streamer._cli.output import Output
 from runai_model_streamer._cli.progress import bar
 from runai_model_streamer._errors import (
@@ -28,8 +28,12 @@ EXAMPLES = (
 
 @command
 def pull(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A directory of objects.")],
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="Where the files go.")],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A directory of objects.", callback=not_empty)
+    ],
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR", help="Where the files go.", callback=not_empty)
+    ],
     allow: Annotated[list[str] | None, typer.Option(help="Only keys of this pattern.")] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="No keys of this pattern.")] = None,
     as_json: Json = False,

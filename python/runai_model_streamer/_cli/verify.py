@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from runai_model_streamer._cli.command import Debug, Json, Where, command
-from runai_model_streamer._cli.output import FINDING, Output
+from runai_model_streamer._cli.command import Debug, Json, Where, command, not_empty
+from runai_model_streamer._cli.output import Output
+from runai_model_streamer._cli.process import FINDING
 from runai_model_streamer._cli.progress import bar
 from runai_model_streamer._errors import shown_path
 from runai_model_streamer._tools.verification import OK, UNLISTED, verify_files
@@ -28,15 +29,17 @@ def verify(
         str | None,
         typer.Option(
             help="SHA256SUMS or a manifest of model-signing, local or remote. Without: the one "
-            "beside the files, or what the hub tells."
+            "beside the files, or what the hub tells.",
+            callback=not_empty,
         ),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int | None:
-    """Read every file, check its structure, and compare its SHA-256 with a manifest.
+    """Check every file: its structure, and its SHA-256.
 
-    The signature of a manifest of model-signing is not checked: model_signing does that.
+    The SHA-256 is compared with a manifest. The signature of a manifest of model-signing is not
+    checked: model_signing does that.
     """
     output = Output(as_json)
     with bar("verifying", not as_json) as progress:

@@ -25,7 +25,7 @@ from runai_model_streamer._errors import StreamerError, shown_path, shown_text
 from runai_model_streamer._paths import is_remote, is_url, to_native, to_text
 from runai_model_streamer._session import Session
 from runai_model_streamer._settings import current_settings, unknown_settings
-from runai_model_streamer._tools.local_checks import local_steps
+from runai_model_streamer._tools.local_checks import HEADER_BYTES, header_step, local_steps
 from runai_model_streamer._tools.steps import FAIL, OK, SKIP, WARN, Step
 from runai_model_streamer._units import size_text
 
@@ -73,11 +73,18 @@ _CURES = {
     "ca": "Name the authority's certificates in AWS_CA_BUNDLE or SSL_CERT_FILE",
     "endpoint": "Check the endpoint: its scheme (http:// or https://), host and port",
     "permission": "Give the identity the permissions to list and to read this path",
+    "server": "Look at the log of the server, and try again later",
     "throttling": "Lower RUNAI_STREAMER_CONCURRENCY, or spread the load over prefixes",
     "slow": "Look at the network and at limits of the storage",
     "credentials": "Set credentials for this storage: docs/guides/s3.md, docs/guides/clouds.md",
     "missing": "Check the path, whose case matters",
 }
+
+
+# By the verification's code in OpenSSL.
+_OUT_OF_DATE = "ca", "Renew the certificate of the server, and check the clock of this machine"
+_OTHER_NAME = "endpoint", "Name the server as its certificate does"
+_OF_CERTIFICATES = {9: _OUT_OF_DATE, 10: _OUT_OF_DATE, 62: _OTHER_NAME, 64: _OTHER_NAME}
 
 
 def diagnose(path: str) -> Iterator[Step]:
@@ -115,10 +122,13 @@ def cause_of(error: StreamerError) -> str:
     if error.server_code in _CAUSES:
         return _CAUSES[error.server_code]
     text = str(error).lower()
-    if error.http_status == 407 or ("proxy" in (error.hint or "").lower() and "proxy" in text):
-        return "proxy"
+    if error.http_status == 407 or "proxy" in text:
+        # Without one, what responds in the place of the store is at its address.
+        return "proxy" if _any_proxy() else "endpoint"
     if error.code == "throttled" or error.http_status in (429, 503):
         return "throttling"
+    if (error.http_status or 0) >= 500:
+        return "server"
     if "certificate" in text:
         return "ca"
     if "resolve host" in text:
@@ -129,6 +139,8 @@ def cause_of(error: StreamerError) -> str:
         if "token" in text or "signature has expired" in text:
             return "token"
         return "key" if error.http_status else "credentials"
+    if error.http_status == 401:
+        return "key" if error.identity and not error.identity.startswith("none") else "credentials"
     if error.code == "permission":
         return "permission"
     if error.code == "not_found":
@@ -202,6 +214,13 @@ def _network(access: Mapping[str, Any], headers: dict[str, str]) -> Iterator[Ste
     scheme = access["endpoint"].partition("://")[0]
     target = _Server.of(f"{scheme}://{access['host']}")
     proxy = _proxy_of(scheme) if access["proxy"] else None
+    if proxy is not None:
+        try:
+            _Server.of(proxy)
+        except ValueError as error:
+            text = f"the variable of the proxy holds no address: {error}"
+            yield Step("proxy", FAIL, text, _CURES["proxy"], "proxy")
+            return
     if proxy is not None and proxy.lower().startswith("socks"):
         shown = urllib.parse.urlsplit(proxy).hostname
         yield Step("proxy", SKIP, f"{shown} speaks SOCKS: the requests show whether it connects")
@@ -240,8 +259,11 @@ def _network(access: Mapping[str, Any], headers: dict[str, str]) -> Iterator[Ste
         try:
             status = _ask(connection, target, access, proxy, headers)
         except OSError as error:
-            text = f"the server at port {target.port} does not respond to HTTP: {_said(error)}"
-            yield Step("HTTP", FAIL, text, _CURES["endpoint"], "endpoint")
+            # The request for http:// ends at the proxy.
+            who = target if proxy is None or target.scheme == "https" else first
+            part = "endpoint" if who is target else "proxy"
+            text = f"{who.host}, port {who.port}, does not respond to HTTP: {_said(error)}"
+            yield Step("HTTP" if who is target else "proxy", FAIL, text, _CURES[part], part)
             return
         if status == 407:
             yield Step("proxy", FAIL, "the proxy refuses (HTTP 407)", _CURES["proxy"], "proxy")
@@ -281,6 +303,10 @@ def _proxy_of(scheme: str) -> str | None:
         if value:
             return value if "://" in value else f"http://{value}"
     return None
+
+
+def _any_proxy() -> bool:
+    return any(_proxy_of(scheme) for scheme in ("http", "https"))
 
 
 def _proxy_header(proxy: str) -> str:
@@ -324,7 +350,8 @@ def _handshake(
         wrapped = context.wrap_socket(connection, server_hostname=target.host)
     except ssl.SSLCertVerificationError as error:
         text = f"the certificate is not trusted: {error.verify_message} (certificates: {shown})"
-        return connection, Step("TLS", FAIL, text, _CURES["ca"], "ca")
+        cause, cure = _OF_CERTIFICATES.get(error.verify_code, ("ca", _CURES["ca"]))
+        return connection, Step("TLS", FAIL, text, cure, cause)
     except (ssl.SSLError, OSError) as error:
         if isinstance(error, ssl.SSLError) and file and "NO_CERTIFICATE" in str(error).upper():
             text = f"{file} holds no certificates"
@@ -419,7 +446,7 @@ def _requests(path: str) -> Iterator[Step]:
     try:
         began = time.monotonic()
         try:
-            session.open([target], 1)
+            (prefix,) = session.open([target], HEADER_BYTES)
         except StreamerError as error:
             yield _failure("first byte", error)
             yield Step("read", SKIP, "not reached")
@@ -428,6 +455,7 @@ def _requests(path: str) -> Iterator[Step]:
         note = "" if listed else ": it can be read, but not listed"
         yield Step("first byte", OK, f"{1000 * waited:.0f} ms, {shown_path(target)}{note}")
         yield _read(session, target)
+        yield from header_step(target, prefix, session.sizes[target])
     finally:
         with contextlib.suppress(StreamerError):
             session.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import resource
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from runai_model_streamer import _native_api as native
 from runai_model_streamer._errors import StreamerError
 from runai_model_streamer._paths import to_native
+from runai_model_streamer._storage.local import is_weights
 from runai_model_streamer._tools.steps import FAIL, OK, SKIP, WARN, Step
 from runai_model_streamer._units import size_text
 
@@ -20,7 +22,9 @@ _BLOCK = 4 << 20
 _SECONDS = 2.0
 _SLOW = 50 << 20  # bytes per second of a disk that are worth a word
 _TELLING = 0.5  # seconds of reading that say something
+HEADER_BYTES = 1024  # tell what a file is
 _DESCRIPTORS = 1024
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _REMOTE_FS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "ceph", "lustre", "glusterfs", "9p")
 
 
@@ -30,6 +34,8 @@ def local_steps(path: str) -> Iterator[Step]:
     yield step
     if file is None:
         return
+    with open(file, "rb") as opened:
+        yield from header_step(file, opened.read(HEADER_BYTES), os.path.getsize(file))
     yield _file_system(file)
     yield _page_cache(file)
     yield from _direct(file)
@@ -41,7 +47,11 @@ def _find(path: str) -> tuple[Step, str | None]:
     try:
         if os.path.isdir(path):
             with os.scandir(path) as entries:
-                found = [e for e in entries if e.is_file()]
+                found = list(entries)
+            wrong = next(filter(None, map(_obstacle, found)), None)
+            if wrong is not None:
+                return wrong, None
+            found = [e for e in found if e.is_file()]
             if not found:
                 text = f"{path}: the directory has no files"
                 return Step("file", FAIL, text, "Check the path", "missing"), None
@@ -52,17 +62,42 @@ def _find(path: str) -> tuple[Step, str | None]:
         with open(path, "rb") as file:
             file.read(1)
     except PermissionError:
-        where = _barrier(path)
-        cure = "Check the owner and the mode of it (ls -ld)"
-        return Step("file", FAIL, f"{where}: permission denied", cure, "permission"), None
-    except FileNotFoundError:
-        text = f"{path}: no such file or directory"
-        cure = "Check the path, and that the volume is mounted"
-        return Step("file", FAIL, text, cure, "missing"), None
+        return _forbidden(_barrier(path)), None
     except OSError as error:
-        text = f"{path}: {error.strerror}"
+        text = f"{path}: {os.strerror(error.errno or 0).lower()}"
+        if error.errno in _NOWHERE:
+            cure = "Check the path, and that the volume is mounted"
+            return Step("file", FAIL, text, cure, "missing"), None
         return Step("file", FAIL, text, "Look at the log of the kernel (dmesg)", "slow"), None
     return Step("file", OK, f"{path}, {size_text(os.path.getsize(path))}"), path
+
+
+def header_step(path: str, prefix: bytes, size: int) -> Iterator[Step]:
+    """Of a safetensors file, that it begins as one: a page of a login has arrived, too."""
+    if not is_weights(path.partition("?")[0].rpartition("/")[2]):
+        return
+    try:
+        native.safetensors_header_end(prefix, path, size)
+    except StreamerError as error:
+        yield Step("header", FAIL, str(error), error.hint or "", "format")
+    else:
+        yield Step("header", OK, "the file begins as safetensors files do")
+
+
+def _obstacle(entry: os.DirEntry[str]) -> Step | None:
+    """What is wrong with an entry of a directory, of which one file alone is read."""
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        text = f"{entry.path}: the link leads to {os.readlink(entry.path)}, which is not there"
+        cure = "Copy or download the file again, or mount the volume that has it"
+        return Step("file", FAIL, text, cure, "missing")
+    if entry.is_file() and not os.access(entry.path, os.R_OK):
+        return _forbidden(entry.path)
+    return None
+
+
+def _forbidden(path: str) -> Step:
+    cure = "Check the owner and the mode of it (ls -ld)"
+    return Step("file", FAIL, f"{path}: permission denied", cure, "permission")
 
 
 def _barrier(path: str) -> str:

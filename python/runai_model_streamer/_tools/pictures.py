@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from runai_model_streamer._errors import StreamerImportError, shown_path
+import os
+
+from runai_model_streamer._errors import (
+    RunaiStreamerInvalidInputException,
+    StreamerImportError,
+    shown_path,
+)
 from runai_model_streamer._tools.rates import Bench
 
 
-def check_plotting() -> None:
-    """Raises StreamerImportError if pictures can't be made."""
+def check_plotting(file: str) -> None:
+    """Raises StreamerImportError if pictures can't be made, RunaiStreamerInvalidInputException if
+    the name of `file` has the end of no format."""
     try:
-        import matplotlib  # noqa: F401
+        from matplotlib.backend_bases import FigureCanvasBase
     except ImportError:
         raise StreamerImportError(
             "matplotlib is not installed: pictures need it. Install it: pip install matplotlib",
             code="package",
         ) from None
+    known = sorted(FigureCanvasBase.get_supported_filetypes())
+    if os.path.splitext(file)[1][1:].lower() not in known:
+        raise RunaiStreamerInvalidInputException(
+            f"{file}: the name of a picture ends with its format: .{', .'.join(known)}", path=file
+        )
 
 
 def plot(bench: Bench, file: str) -> None:
     """Writes a picture of `bench` to `file`, in the format that its name ends with."""
-    check_plotting()
+    check_plotting(file)
     import matplotlib
 
     matplotlib.use("Agg")

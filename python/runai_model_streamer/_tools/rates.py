@@ -288,16 +288,20 @@ def _milliseconds(trace: str) -> list[float]:
     return found
 
 
+# By StreamStats.bound.
 _BOUNDS = {
+    "link": "the link or the server: more connections brought no more bytes",
+    "connections": "the number of connections: unset RUNAI_STREAMER_CONCURRENCY, or raise it",
+    "processors": "the processors: this process used most of them",
     "storage": "the storage: reading waited for bytes",
     "consumer": "the consumer: bytes that nobody took filled the memory limit",
-    "memory": "the memory limit: raise RUNAI_STREAMER_MEMORY_LIMIT",
+    "window": "the memory limit: raise RUNAI_STREAMER_MEMORY_LIMIT",
     "none": "nothing that was measured: no wait exceeded a tenth of the load",
 }
 
 
 def _verdict(bench: Bench) -> list[str]:
-    lines = [f"bound by {_BOUNDS.get(bench.stats.bound, bench.stats.bound)}"]
+    lines = [f"bound by {_BOUNDS[bench.stats.bound]}"]
     best = max(bench.others, key=lambda other: other.rate)
     if bench.load.rate >= _NEAR * best.rate:
         lines.append("no other way of reading was more than a tenth faster")

@@ -19,4 +19,4 @@ class Step:
     cure: str = ""
     cause: str = ""
     """A word for programs: bucket, region, key, token, clock, dns, proxy, ca, endpoint,
-    permission, throttling, slow, credentials, missing, settings, memory, gpu."""
+    permission, server, throttling, slow, credentials, missing, format, settings, memory, gpu."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 
 from runai_model_streamer._credentials.s3_credentials import S3Credentials
 from runai_model_streamer._errors import StreamerError, StreamerNotFoundError
-from runai_model_streamer._paths import to_text
+from runai_model_streamer._paths import is_remote, to_text
 from runai_model_streamer._storage.local import is_weights
 from runai_model_streamer._storage.patterns import matches
 from runai_model_streamer._storage.pull import JOURNAL, MARKS
@@ -149,16 +150,20 @@ def digests_below(
     progress: Progress | None = None,
     allow: list[str] | None = None,
     ignore: list[str] | None = None,
+    but: str | None = None,
 ) -> dict[str, str]:
-    """The SHA-256 of every file at and below `path` by its name there, but for manifests. Patterns
-    are those of fnmatch, over these names. Raises the error of the first file that can't be
-    read."""
+    """The SHA-256 of every file at and below `path` by its name there, but for manifests, and for
+    the file `but`, which the result will replace. Patterns are those of fnmatch, over these names.
+    Raises the error of the first file that can't be read."""
     text = to_text(path)
+    left_out = None if but is None or is_remote(text) else os.path.realpath(but)
     found = relative_names(text, entries_of(text, True, credentials))
     names = {
         name: entry
         for name, entry in found.items()
-        if _is_ours(name) and matches(name, allow or None, ignore)
+        if _is_ours(name)
+        and matches(name, allow or None, ignore)
+        and (left_out is None or os.path.realpath(entry.path) != left_out)
     }
     if not names:
         raise _nothing(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import dataclasses
 import hashlib
 import json
@@ -37,8 +38,8 @@ BESIDE = ("SHA256SUMS", "SHA256SUMS.txt", "sha256sums.txt", "model.sig")
 """The names of manifests beside a model, in the order in which they are looked for."""
 
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
-_GNU = re.compile(r"(?P<escaped>\\?)(?P<digest>[0-9a-fA-F]{64}) [ *](?P<name>.+)")
-_BSD = re.compile(r"(?P<escaped>\\?)SHA256 \((?P<name>.+)\) = (?P<digest>[0-9a-fA-F]{64})")
+_GNU = re.compile(r"(?P<escaped>\\?)(?P<digest>[0-9a-fA-F]{64}) [ *](?P<name>[^\0]+)")
+_BSD = re.compile(r"(?P<escaped>\\?)SHA256 \((?P<name>[^\0]+)\) = (?P<digest>[0-9a-fA-F]{64})")
 _ESCAPE = re.compile(r"\\(.)")
 _LIMIT = 64 << 20
 
@@ -209,6 +210,7 @@ def read_manifest(path: Path, credentials: S3Credentials | None = None) -> Manif
 
 def parse_manifest(data: bytes, origin: str) -> Manifest:
     """The manifest of these bytes; `origin` names it in errors."""
+    data = data.removeprefix(codecs.BOM_UTF8)  # editors of Windows write it
     if data.lstrip()[:1] == b"{":
         return Manifest(_of_statement(data, origin), origin)
     return Manifest(_of_sums(data, origin), origin)

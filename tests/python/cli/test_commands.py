@@ -16,6 +16,7 @@ import torch
 import typer
 
 from runai_model_streamer._cli import app as commands
+from runai_model_streamer._tools import rates
 from tests.support.models import file_bytes, make_model, save
 from tests.support.processes import ROOT, environment, python
 
@@ -35,6 +36,9 @@ class TestEveryCommand:
         assert "Examples:" in text
         assert f"model-streamer {name}" in text
         assert "--json" in text
+
+    def test_the_list_of_commands_cuts_no_sentence(self, run) -> None:
+        assert "..." not in run("--help").output.partition("Commands:")[2]
 
     def test_there_are_no_others(self) -> None:
         assert {one.name for one in commands.app.registered_commands} == set(NAMES)
@@ -75,8 +79,15 @@ class TestEveryCommand:
             assert not set(text) & set("\n\x1b\x9b\u202e")
         assert tensor in str(document("inspect", directory)["files"][0]["tensors"][0]["name"])
 
+    def test_errors_stay_on_their_line(self, run, model: Path) -> None:
+        text = run("bench", model, "--device", "a\nforged\x1b[2J", code=2).stderr
+        assert text.count("\n") == 1
+        assert "\x1b" not in text
+
     def test_wrong_usage_has_its_exit_code(self, run) -> None:
         run("ls", code=2)
+        for words in (["ls", ""], ["diff", "x", ""], ["pull", "s3://b/x", ""]):
+            assert "it is empty" in run(*words, code=2).stderr  # not the current directory
         run("ls", "--nonsense", "x", code=2)
         assert "Known: " in run("ls", "ftp://host/x", code=2).stderr
 
@@ -283,9 +294,31 @@ class TestManifests:
         failed = [one for one in found["files"] if one["result"] == "failed"]
         assert [one["name"] for one in failed] == [SECOND]
 
-    def test_a_place_that_can_not_be_written(self, run, model: Path, tmp_path: Path) -> None:
+    def test_a_place_that_can_not_be_written(
+        self, run, model: Path, tmp_path: Path, monkeypatch
+    ) -> None:
         out = tmp_path / "missing" / "SHA256SUMS"
+        monkeypatch.setattr("runai_model_streamer._cli.manifest.digests_below", pytest.fail)
         assert f"{out}: No such file" in run("manifest", model, "-o", out, code=3).stderr
+        assert "Is a directory" in run("manifest", model, "-o", tmp_path, code=3).stderr
+
+    def test_what_is_no_file_is_written_to(self, run, model: Path, tmp_path: Path) -> None:
+        pipe, link = tmp_path / "pipe", tmp_path / "link"
+        os.mkfifo(pipe)
+        with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)) as reader:
+            run("manifest", model, "-o", pipe)
+            assert digest(model / FIRST) in reader.read()
+        assert pipe.is_fifo()
+        link.symlink_to(tmp_path / "sums")
+        run("manifest", model, "-o", link)
+        assert link.is_symlink()
+        assert digest(model / FIRST) in (tmp_path / "sums").read_text()
+
+    def test_a_manifest_does_not_list_itself(self, run, model: Path) -> None:
+        for _ in range(2):
+            run("manifest", model, "-o", model / "sums.txt")
+        assert "sums.txt" not in (model / "sums.txt").read_text()
+        run("verify", model, "--manifest", model / "sums.txt")
 
     def test_a_manifest_goes_to_the_output(self, run, model: Path) -> None:
         text = run("manifest", model, "--allow", "*.json").stdout
@@ -342,6 +375,21 @@ class TestBench:
         )
         assert python(code) == "True"
 
+    def test_it_explains_every_bound(self) -> None:
+        page = (ROOT / "docs" / "guides" / "usage.md").read_text().partition("| `bound` |")[2]
+        documented = re.findall(r"^\| `([a-z]+)` \|", page.partition("\n\n")[0], re.M)
+        engine = (ROOT / "cpp" / "src" / "engine" / "stats.cc").read_text()
+        told = re.findall(r'return "([a-z]+)";', engine.partition("bounded_by(double")[2])
+        assert set(rates._BOUNDS) == set(documented) == set(told)
+
+    @pytest.mark.parametrize(("name", "code"), [("x.nope", 2), ("x", 2), ("missing/x.png", 3)])
+    def test_a_picture_that_can_not_be_written(
+        self, run, model: Path, tmp_path: Path, monkeypatch, name: str, code: int
+    ) -> None:
+        monkeypatch.setattr("runai_model_streamer._tools.rates.measure", pytest.fail)
+        picture = tmp_path / name
+        assert str(picture) in run("bench", model, "--plot", picture, code=code).stderr
+
     def test_what_it_measures(self, document, run, model: Path, tmp_path: Path) -> None:
         picture = tmp_path / "rates.png"
         found = document("bench", model, "--seconds", "0.2", "--plot", picture)
@@ -372,6 +420,30 @@ class TestDoctorOfFiles:
     def test_one_that_is_not_there(self, document, tmp_path: Path) -> None:
         found = document("doctor", tmp_path / "missing", code=3)
         assert found["cause"] == "missing"
+
+    def test_what_is_no_path_of_a_file(self, document, model: Path) -> None:
+        (model / "loop").symlink_to("loop")
+        for path in (model / "config.json" / "x", model / "loop", model / ("x" * 300)):
+            assert document("doctor", path, code=3)["cause"] == "missing"
+
+    def test_a_file_of_another_kind(self, document, model: Path) -> None:
+        (model / SECOND).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid 1")
+        found = document("doctor", model / SECOND, code=3)
+        assert found["cause"] == "format"
+
+    def test_a_link_to_what_is_not_there(self, document, model: Path) -> None:
+        """The cache of the hub consists of links."""
+        (model / SECOND).unlink()
+        (model / SECOND).symlink_to("../blobs/0123")
+        found = document("doctor", model, code=3)
+        assert found["cause"] == "missing"
+        assert f"{model / SECOND}: the link leads to ../blobs/0123" in found["steps"][-1]["text"]
+
+    def test_one_file_that_may_not_be_read(self, document, model: Path, monkeypatch) -> None:
+        monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith(SECOND))
+        found = document("doctor", model, code=3)
+        assert found["cause"] == "permission"
+        assert str(model / SECOND) in found["steps"][-1]["text"]
 
     def test_a_slow_disk(self, tmp_path: Path, slow_disk: str) -> None:
         path = tmp_path / "x.safetensors"
@@ -474,9 +546,9 @@ class TestThePrograms:
         assert "1 of 1 compared" in self.call("verify", directory).stdout
 
     @pytest.mark.parametrize("unbuffered", ["", "1"])
-    @pytest.mark.parametrize("option", ["", "--json"])
-    def test_an_output_that_is_full(self, model: Path, option: str, unbuffered: str) -> None:
-        command = f"{sys.executable} -m runai_model_streamer ls {option} {model} > /dev/full"
+    @pytest.mark.parametrize("words", ["ls .", "ls --json .", "--help", "ls --help", "--version"])
+    def test_an_output_that_is_full(self, words: str, unbuffered: str) -> None:
+        command = f"{sys.executable} -m runai_model_streamer {words} > /dev/full"
         env = environment(PYTHONUNBUFFERED=unbuffered)
         done = subprocess.run(
             ["sh", "-c", command], env=env, capture_output=True, text=True, check=False
@@ -484,6 +556,25 @@ class TestThePrograms:
         assert done.returncode == 3
         assert "No space left on device" in done.stderr
         assert "Traceback" not in done.stderr
+
+    @pytest.mark.parametrize(("words", "code"), [("ls .", 0), ("ls missing", 3), ("--help", 0)])
+    def test_outputs_that_are_closed(self, words: str, code: int) -> None:
+        for closed in (">&-", "2>&-", ">&- 2>&-"):
+            command = f"{sys.executable} -m runai_model_streamer {words} {closed}"
+            done = subprocess.run(
+                ["sh", "-c", command],
+                env=environment(),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == code, closed
+            assert "Traceback" not in done.stderr
+
+    def test_an_interrupt_while_packages_are_imported(self, tmp_path: Path) -> None:
+        (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+        done = self.call("ls", tmp_path, PYTHONPATH=str(tmp_path))
+        assert (done.returncode, done.stderr) == (130, "")
 
     @pytest.mark.parametrize("unbuffered", ["", "1"])
     def test_a_reader_that_has_enough(self, model: Path, unbuffered: str) -> None:

@@ -353,6 +353,14 @@ class TestManifests:
         assert parse_manifest(b"# by hand\r\n\r\n" + b"A" * 64 + b"  ./x\r\n", "m").digests == {
             "x": "a" * 64
         }
+        marked = b"\xef\xbb\xbf" + b"a" * 64 + b"  x\r\n"  # as editors of Windows write UTF-8
+        assert parse_manifest(marked, "m").digests == {"x": "a" * 64}
+
+    def test_lines_that_end_with_zero_bytes(self) -> None:
+        """Of sha256sum --zero. One name would contain all the others."""
+        text = b"".join(b"a" * 64 + b"  " + name + b"\0" for name in (b"x", b"y"))
+        with pytest.raises(RunaiStreamerInvalidInputException, match="line 1 is no SHA-256"):
+            parse_manifest(text, "m")
 
     def test_a_statement_that_was_changed(self) -> None:
         statement = json.loads(format_statement({"a": "0" * 64, "b": "1" * 64}, "m"))

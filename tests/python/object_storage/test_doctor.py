@@ -18,10 +18,11 @@ from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support.models import make_model, save
 from tests.support.processes import environment
 from tests.support.servers import process
-from tests.support.servers.canned import Answer, Seen
+from tests.support.servers.canned import Answer, Canned, Seen
 from tests.support.servers.ceph import OTHER_ACCESS_KEY, OTHER_SECRET_KEY, SECRET_KEY
 from tests.support.servers.compiler import build
 from tests.support.servers.connect_proxy import ConnectProxy
+from tests.support.servers.listener import Listener
 from tests.support.servers.socks_proxy import SocksProxy
 
 SHARED_DIRECTORY = True
@@ -235,7 +236,61 @@ def slow_storage(s3_storage, model, use, **_) -> str:
     return model
 
 
+def answers(answer: Answer) -> Callable[..., str]:
+    def seed(canned, **_) -> str:
+        canned(lambda seen: answer)
+        return "s3://bucket/a"
+
+    return seed
+
+
+def page_in_place_of_a_file(canned, **_) -> str:
+    """Which web servers send instead of a status."""
+    page = Answer(200, {"Content-Type": "text/html"}, b"<!DOCTYPE html><html>Sign in</html>")
+    return canned(lambda seen: page).url + "/llama/model.safetensors"
+
+
+def unauthorized(canned, **_) -> str:
+    return canned(lambda seen: Answer(401)).url + "/llama/model.safetensors"
+
+
+def certificate(use, authority, request, **issued) -> str:
+    server = Canned(lambda seen: Answer(), authority.issue("of-the-doctor", **issued))
+    server.__enter__()
+    request.addfinalizer(server.__exit__)
+    use({"AWS_ENDPOINT_URL": server.url, "AWS_CA_BUNDLE": str(authority.ca)})
+    return "s3://bucket/a"
+
+
+def certificate_out_of_date(use, authority, request, **_) -> str:
+    return certificate(use, authority, request, expired=True)
+
+
+def certificate_of_another(use, authority, request, **_) -> str:
+    return certificate(use, authority, request, names=["other.example"], addresses=[])
+
+
+def silent_proxy(model, use, request, **_) -> str:
+    listener = Listener(lambda client: None)  # which never accepts
+    request.addfinalizer(listener._socket.close)
+    use({"http_proxy": f"http://127.0.0.1:{listener.port}"})
+    return model
+
+
+def malformed_proxy(model, use, **_) -> str:
+    use({"http_proxy": "http://[::1"})
+    return model
+
+
 FAULTS = [
+    Fault("endpoint", answers(Answer(200, {"Content-Type": "text/html"}, b"<html></html>"))),
+    Fault("server", answers(error(500, "InternalError"))),
+    Fault("credentials", unauthorized),
+    Fault("format", page_in_place_of_a_file),
+    Fault("ca", certificate_out_of_date),
+    Fault("endpoint", certificate_of_another),
+    Fault("proxy", silent_proxy),
+    Fault("proxy", malformed_proxy),
     Fault("bucket", wrong_bucket),
     Fault("region", wrong_region),
     Fault("region", wrong_region_in_words),

@@ -12,6 +12,8 @@ import threading
 import pytest
 
 from runai_model_streamer import FileStreamer, StreamerError, list_safetensors, pull_files
+from runai_model_streamer import _native_api as native
+from runai_model_streamer._credentials import make_provider
 from tests.python.object_storage.canned_s3 import error, listed, read, serve
 from tests.support.servers.canned import Answer, Canned
 
@@ -89,6 +91,23 @@ def test_an_interrupt_ends_a_list(canned, tmp_path, call):
         finally:
             child.kill()
             over.set()
+
+
+@pytest.mark.parametrize("use_of", ["a list", "a stream"])
+def test_interrupt_in_the_log_of_retries(canned, use, use_of):
+    """Python runs the handlers of signals in whatever function of Python comes next."""
+    canned(lambda seen: error(503, "SlowDown"))
+    use({"RUNAI_STREAMER_MAX_ATTEMPTS": "3"})
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        if use_of == "a list":
+            native.list_objects("s3://bucket/f", True, make_provider(), {}, interrupt)
+        else:
+            stream = native.Stream({}, make_provider(), interrupt)
+            stream.opened(stream.open_begin(["s3://bucket/f"], 1, []))
 
 
 @pytest.mark.parametrize("size", [2**50, 2**60, 2**63 - 1])
