@@ -76,6 +76,19 @@ TEST(RetryBudget, EndsWithoutProgressOfTheWholeSource) {
   EXPECT_FALSE(exhausted(start + 500 * second, start + 699 * second));
 }
 
+TEST(RetryBudget, ArrivalsAreProgressButPayForNothing) {
+  const std::chrono::seconds second(1);
+  const Clock::time_point start = Clock::now();
+  RetryBudget budget(60 * second);
+  budget.arrived(start + 50 * second);
+  budget.arrived(start + 40 * second);
+  EXPECT_EQ(budget.left(start, start + 50 * second), 60 * second);
+  while (budget.take(start) == milliseconds(0)) {
+  }
+  for (int i = 0; i < 1000; ++i) budget.arrived(start);
+  EXPECT_GT(budget.take(start), milliseconds(0));
+}
+
 TEST(RetryBudget, TellsHowLongIsLeft) {
   const std::chrono::seconds second(1);
   const Clock::time_point start = Clock::now();

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import email.utils
+import logging
+import os
 import threading
 import time
 
@@ -59,6 +62,52 @@ def test_attempts_that_are_set_are_the_most(canned, use):
     with pytest.raises(StreamerError, match="2 attempts"):
         read()
     assert len(server.seen) == 2
+
+
+class TestCuts:
+    """The connection ends after so many bytes of each body."""
+
+    @pytest.fixture
+    def cut(self, canned):
+        def begin(data: bytes, size: int) -> Canned:
+            def handler(seen):
+                answer = serve(seen, data)
+                answer.headers["Content-Length"] = str(len(answer.body))
+                if len(answer.body) > size:
+                    answer.headers["Connection"] = "close"
+                return dataclasses.replace(answer, body=answer.body[:size])
+
+            return canned(handler)
+
+        return begin
+
+    @pytest.mark.parametrize("size", [16 << 10, 700_000])
+    def test_a_read_goes_on_at_once(self, cut, use, caplog, size):
+        """As often as it takes: an attempt that brings bytes is none of those that fail."""
+        data = os.urandom(40 * size)
+        server = cut(data, size)
+        use({"RUNAI_STREAMER_MAX_ATTEMPTS": "2"})
+        with caplog.at_level(logging.DEBUG, "runai_model_streamer"):
+            assert read(size=len(data)) == data
+        assert len(server.seen) >= 40
+        told = [r.getMessage() for r in caplog.records if "attempt" in r.getMessage()]
+        assert told
+        assert all("follows in 0.0 s" in text for text in told)
+
+    def test_small_pieces_add_up(self, cut, use):
+        """Their pauses do not grow without end: every fourth attempt completes an arrival."""
+        data = os.urandom(50_000)
+        server = cut(data, 5_000)
+        use({"RUNAI_STREAMER_MAX_ATTEMPTS": "5"})
+        assert read(size=len(data)) == data
+        assert len(server.seen) >= 10
+
+    def test_hardly_anything_is_a_failure(self, cut, use):
+        cut(DATA, 100)
+        use({"RUNAI_STREAMER_MAX_ATTEMPTS": "5"})
+        with pytest.raises(StreamerError, match="5 attempts") as caught:
+            read()
+        assert caught.value.code == "short_read"
 
 
 @pytest.mark.parametrize("which", ["store", "credentials"])

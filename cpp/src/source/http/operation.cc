@@ -14,7 +14,6 @@ constexpr int kHurriedAttempts = 2;  // see Operation::hurry_ms
 constexpr int kSlowBegin = 3;        // a list may take so many times as long as others to begin
 constexpr int kAttemptsWhenNeverReached = 4;  // a wrong address should not take long to tell
 constexpr std::chrono::seconds kNotListeningYet{15};  // a server that starts may be late
-constexpr std::uint64_t kProgress = 1 << 20;          // an attempt that brought this was no failure
 constexpr int kMaxAgain = 5;
 constexpr int kMaxRedirected = 25;  // other connections may make the way begin anew
 
@@ -42,7 +41,8 @@ Status OperationLoop::perform(const Operation& operation, Response* response, Re
   bool refreshed = false;
   int again = 0;
   int redirected = 0;
-  Clock::time_point failing_since;  // the begin of the attempt that brought something last
+  Clock::time_point failing_since;  // the begin of the attempt that completed an arrival last
+  std::uint64_t brought = 0;        // bytes, by the attempts since then
   for (int attempt = 0;; ++attempt) {
     if (attempt > 0) ++report->retries;
     Result<CredentialsRef> credentials = protocol_.credentials(operation.location, connection_);
@@ -66,10 +66,13 @@ Status OperationLoop::perform(const Operation& operation, Response* response, Re
     report->seconds += response->seconds;
     report->waited += response->waited;
     bool done = false;
-    if (operation.progress && operation.progress(&done) >= kProgress) {
+    if (operation.progress) brought += operation.progress(&done);
+    const bool arrived = brought >= kArrival;
+    if (arrived) {
+      brought = 0;
       backoff.forgive();
       failing_since = began;
-      transport.retries.progress();
+      transport.retries.arrived();
     }
     // A failure after the last byte does not matter, but a server that sends more does.
     if (done && (outcome.status.ok() || outcome.retry)) {
@@ -130,10 +133,10 @@ Status OperationLoop::perform(const Operation& operation, Response* response, Re
       if (attempt == 0) return status;
       return std::move(status).with_attempts(attempt + 1);
     }
-    if (operation.watched != nullptr) operation.watched->pausing = true;
-    // The last attempt comes before the time is over, even if the server wants it later.
-    const std::chrono::milliseconds pause =
-        std::min(backoff.pause(retry_after) + transport.retries.take(), left);
+    // What was cut off goes on at once. Else the last attempt comes before the time is over, even
+    // if the server wants it later.
+    std::chrono::milliseconds pause{0};
+    if (!arrived) pause = std::min(backoff.pause(retry_after) + transport.retries.take(), left);
     if (source_.retried()) {
       Status reason = from_endpoint(std::move(status), operation.location, *credentials);
       reason = std::move(reason).with_path(operation.location.path);
@@ -142,6 +145,7 @@ Status OperationLoop::perform(const Operation& operation, Response* response, Re
                          .pause = std::chrono::duration<double>(pause).count(),
                          .reason = reason});
     }
+    if (operation.watched != nullptr) operation.watched->pausing = true;
     const bool slept = transport.sleep(pause);
     if (operation.watched != nullptr) operation.watched->pausing = false;
     if (!slept) return transport.interrupted();

@@ -8,6 +8,7 @@
 #include "base/segments.h"
 #include "base/text.h"
 #include "source/http/client/bandwidth.h"
+#include "source/http/client/retry.h"
 
 namespace streamer::http {
 namespace {
@@ -105,6 +106,11 @@ void Attempt::advance(std::size_t size) {
   }
   if (body->progress != nullptr) {
     body->progress->received.fetch_add(size, std::memory_order_relaxed);
+  }
+  unreported_ += size;
+  if (unreported_ >= kArrival) {
+    unreported_ = 0;
+    transport->retries.arrived();
   }
   segment_position_ += size;
   if (segment_position_ == body->segments[segment_].iov_len) {

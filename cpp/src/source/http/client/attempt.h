@@ -62,6 +62,7 @@ class Attempt {
   std::size_t segment_ = 0;  // of the next byte
   std::size_t segment_position_ = 0;
   std::uint64_t to_skip_ = 0;
+  std::uint64_t unreported_ = 0;  // bytes; see RetryBudget::arrived()
 };
 
 // The interval at which a silent transfer is looked at.

@@ -36,15 +36,20 @@ milliseconds Backoff::pause(milliseconds retry_after) {
   return std::max(pause, retry_after + milliseconds(later(random_)));
 }
 
+void RetryBudget::arrived(Clock::time_point now) {
+  Clock::time_point last = progressed_.load(std::memory_order_relaxed);
+  while (last < now && !progressed_.compare_exchange_weak(last, now, std::memory_order_relaxed)) {
+  }
+}
+
 void RetryBudget::progress(Clock::time_point now) {
+  arrived(now);
   const MutexLock lock(mutex_);
-  progressed_ = std::max(progressed_.value_or(now), now);
   tokens_ = std::min(tokens_ + 1, kBurst);
 }
 
 milliseconds RetryBudget::left(Clock::time_point since, Clock::time_point now) const {
-  const MutexLock lock(mutex_);
-  const Clock::time_point last = progressed_ ? std::max(*progressed_, since) : since;
+  const Clock::time_point last = std::max(progressed_.load(std::memory_order_relaxed), since);
   const Clock::time_point end = std::min(last + timeout_, since + 10 * timeout_);
   return std::chrono::ceil<milliseconds>(end - now);
 }

@@ -1,7 +1,9 @@
 // The times of retries.
 #pragma once
 
+#include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <optional>
 #include <random>
 #include <string_view>
@@ -13,6 +15,10 @@ namespace streamer::http {
 
 // Milliseconds after which the first attempt at a small request is aborted. Most take less.
 inline constexpr int kHurry = 3'000;
+
+// Bytes of a range that show that its source works: about what a server sends before it waits for
+// an acknowledgement.
+inline constexpr std::uint64_t kArrival = 16 << 10;
 
 // Exponential backoff with jitter: pause n lies between half and all of 100 ms * 2^(n-1), at most
 // 5 s. Not thread-safe.
@@ -41,8 +47,10 @@ class RetryBudget {
   // `timeout`: the time for which requests are sent again while nothing arrives.
   explicit RetryBudget(std::chrono::seconds timeout) : timeout_(timeout) {}
 
-  // A request of the source was served, or brought a part of its bytes.
+  // A request of the source was served.
   void progress(Clock::time_point now = Clock::now());
+  // kArrival bytes of a request came, whether or not it is served in the end.
+  void arrived(Clock::time_point now = Clock::now());
   // The time until a request that has failed since `since` is to be given up, because neither it
   // nor any other brought anything for the timeout, or it alone has failed for ten times as long.
   std::chrono::milliseconds left(Clock::time_point since,
@@ -53,8 +61,8 @@ class RetryBudget {
 
  private:
   const std::chrono::seconds timeout_;
-  mutable Mutex mutex_;
-  std::optional<Clock::time_point> progressed_ GUARDED_BY(mutex_);
+  std::atomic<Clock::time_point> progressed_{Clock::time_point::min()};
+  Mutex mutex_;
   std::optional<Clock::time_point> refilled_ GUARDED_BY(mutex_);
   double tokens_ GUARDED_BY(mutex_) = 0;
 };
