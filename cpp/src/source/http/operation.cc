@@ -93,8 +93,9 @@ Status OperationLoop::perform(const Operation& operation, Response* response, Re
     if (status.code() == Code::kInvalid && *credentials) {  // the identity that was not sent
       status = std::move(status).with_identity((*credentials)->identity);
     }
-    const bool refused = status.ok() && !good;
-    if ((outcome.unreachable || refused) &&
+    // A proxy that refuses does so whatever the server is.
+    const bool refused = status.ok() && !good && response->status != 407;
+    if (((outcome.unreachable && !outcome.login_refused) || refused) &&
         protocol_.elsewhere(operation.location, *request, refused ? response : nullptr,
                             source_.responded()) &&
         ++again <= kMaxAgain) {
