@@ -51,6 +51,23 @@ class TestOddServers:
             read()
         assert caught.value.code == "changed"
 
+    @pytest.mark.parametrize("status", [200, 206])
+    def test_a_page_of_the_right_size_is_no_part_of_the_object(self, canned, status):
+        """The object has an ETag, and the page that takes its place in mid-load has none."""
+        count = iter(range(100))
+
+        def handler(seen):
+            answer = serve(seen)
+            if next(count) > 0:
+                answer.status = status
+                answer.headers["Content-Type"] = "text/html"
+                del answer.headers["ETag"]
+            return answer
+
+        canned(handler)
+        with pytest.raises(OSError, match=r"sent a page .* instead of the object"):
+            read()
+
     @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/xml"])
     def test_a_page_in_the_place_of_the_object_is_named(self, canned, kind):
         """By whoever wants to know who asks; of a load that has begun, and of one that begins."""

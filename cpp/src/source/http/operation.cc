@@ -66,7 +66,9 @@ Status OperationLoop::perform(const Operation& operation, Response* response, Re
     report->seconds += response->seconds;
     report->waited += response->waited;
     bool done = false;
-    if (operation.progress) brought += operation.progress(&done);
+    const std::uint64_t bytes = operation.progress ? operation.progress(&done) : 0;
+    brought += bytes;
+    if (bytes > 0) backoff.shorten();
     const bool arrived = brought >= kArrival;
     if (arrived) {
       brought = 0;
