@@ -95,6 +95,7 @@ py::dict find_access_of(const std::string& path, const py::object& credentials,
   result["credentials"] =
       found.credentials.ok() ? py::object(py::none()) : to_exception(found.credentials);
   result["proxy"] = found.proxy;
+  result["proxy_from"] = found.proxy_from;
   result["ca_file"] = found.ca_file;
   result["ca_directory"] = found.ca_directory;
   return result;

@@ -14,7 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   constexpr const char* kHosts[] = {"10.0.0.7", "fd00::1", "s3.test"};
   constexpr std::size_t kMostBytes = 2 + 2 + 4 + 1 + 255 + 2;
   if (size < 3) return 0;
-  const ProxyServer proxy = parse_proxy(kProxies[data[0] % 4]).value();
+  const ProxyServer proxy = *parse_proxy(kProxies[data[0] % 4]);
   const std::size_t piece = 1 + data[2];
   std::string_view left(reinterpret_cast<const char*>(data) + 3, size - 3);
   SocksHandshake handshake(proxy, kHosts[data[1] % 3], 443);

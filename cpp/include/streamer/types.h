@@ -153,7 +153,8 @@ struct Access {
   std::string identity;         // of requests, never a secret; empty: none
   std::int64_t expires_at = 0;  // of the identity, in seconds since the epoch; 0: never, or unknown
   Status credentials;           // not ok: the reason if there is no identity
-  std::string proxy;            // host and port; empty: none
+  std::string proxy;            // scheme, host and port; empty: none
+  std::string proxy_from;       // the variable that names it
   std::string ca_file;          // PEM file that servers are verified with; empty: the directory
   std::string ca_directory;
 };

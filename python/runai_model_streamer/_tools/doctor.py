@@ -69,7 +69,6 @@ _CURES = {
     "token": "Renew the credentials, and check that the token belongs to the key",
     "clock": "Set the clock of this machine (chrony, systemd-timesyncd)",
     "dns": "Check the name of the host in the endpoint, and /etc/resolv.conf",
-    "proxy": "Check HTTPS_PROXY, http_proxy and NO_PROXY, and the user and password in them",
     "ca": "Name the authority's certificates in AWS_CA_BUNDLE or SSL_CERT_FILE",
     "endpoint": "Check the endpoint: its scheme (http:// or https://), host and port",
     "permission": "Give the identity the permissions to list and to read this path",
@@ -213,25 +212,20 @@ def _network(access: Mapping[str, Any], headers: dict[str, str]) -> Iterator[Ste
     """Name, proxy, connection and TLS; the headers of a response to a request without a body."""
     scheme = access["endpoint"].partition("://")[0]
     target = _Server.of(f"{scheme}://{access['host']}")
-    proxy = _proxy_of(scheme) if access["proxy"] else None
-    if proxy is not None:
-        try:
-            _Server.of(proxy)
-        except ValueError as error:
-            text = f"the variable of the proxy holds no address: {error}"
-            yield Step("proxy", FAIL, text, _CURES["proxy"], "proxy")
-            return
-    if proxy is not None and proxy.lower().startswith("socks"):
-        shown = urllib.parse.urlsplit(proxy).hostname
-        yield Step("proxy", SKIP, f"{shown} speaks SOCKS: the requests show whether it connects")
+    proxy = _Server.of(access["proxy"]) if access["proxy"] else None
+    if proxy is not None and proxy.scheme != "http":
+        text = f"{access['proxy']} is no plain HTTP: the requests show whether it connects"
+        yield Step("proxy", SKIP, text)
         return
-    first = target if proxy is None else _Server.of(proxy)
-    part = "dns" if proxy is None else "proxy"
+    first = proxy or target
     try:
         address = _resolve(first)
     except OSError as error:
         text = f"{first.host} does not resolve: {error.strerror or error}"
-        yield Step("name", FAIL, text, _CURES[part], part)
+        if proxy:
+            yield _at_proxy(text, access)
+        else:
+            yield Step("name", FAIL, text, _CURES["dns"], "dns")
         return
     yield Step("name", OK, f"{first.host} is {address}")
     connection = None
@@ -239,12 +233,14 @@ def _network(access: Mapping[str, Any], headers: dict[str, str]) -> Iterator[Ste
         try:
             connection = socket.create_connection((first.host, first.port), _TIMEOUT)
         except OSError as error:
-            part = "endpoint" if proxy is None else "proxy"
             text = f"{first.host}, port {first.port}: {_said(error)}"
-            yield Step("proxy" if proxy else "connect", FAIL, text, _CURES[part], part)
+            if proxy:
+                yield _at_proxy(text, access)
+            else:
+                yield Step("connect", FAIL, text, _CURES["endpoint"], "endpoint")
             return
-        if proxy is not None:
-            step = _through_proxy(connection, target, proxy)
+        if proxy:
+            step = _through_proxy(connection, target, access)
             yield step
             if step.status == FAIL:
                 return
@@ -257,16 +253,18 @@ def _network(access: Mapping[str, Any], headers: dict[str, str]) -> Iterator[Ste
         else:
             yield Step("TLS", SKIP, "the endpoint is http://: nothing is encrypted")
         try:
-            status = _ask(connection, target, access, proxy, headers)
+            status = _ask(connection, target, access, headers)
         except OSError as error:
             # The request for http:// ends at the proxy.
-            who = target if proxy is None or target.scheme == "https" else first
-            part = "endpoint" if who is target else "proxy"
+            who = target if proxy is None or target.scheme == "https" else proxy
             text = f"{who.host}, port {who.port}, does not respond to HTTP: {_said(error)}"
-            yield Step("HTTP" if who is target else "proxy", FAIL, text, _CURES[part], part)
+            if who is target:
+                yield Step("HTTP", FAIL, text, _CURES["endpoint"], "endpoint")
+            else:
+                yield _at_proxy(text, access)
             return
         if status == 407:
-            yield Step("proxy", FAIL, "the proxy refuses (HTTP 407)", _CURES["proxy"], "proxy")
+            yield _at_proxy("the proxy refuses (HTTP 407)", access)
             return
         yield Step("HTTP", OK, f"the server responds (HTTP {status})")
     finally:
@@ -296,44 +294,41 @@ def _resolve(server: _Server) -> str:
         pool.shutdown(wait=False)
 
 
-def _proxy_of(scheme: str) -> str | None:
-    names = ["https_proxy", "HTTPS_PROXY"] if scheme == "https" else ["http_proxy"]
-    for name in [*names, "all_proxy", "ALL_PROXY"]:
-        value = os.environ.get(name, "").strip()
-        if value:
-            return value if "://" in value else f"http://{value}"
-    return None
-
-
 def _any_proxy() -> bool:
-    return any(_proxy_of(scheme) for scheme in ("http", "https"))
+    names = ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+    return any(os.environ.get(name) for name in names)
 
 
-def _proxy_header(proxy: str) -> str:
-    parts = urllib.parse.urlsplit(proxy)
-    if parts.username is None:
+def _proxy_header(access: Mapping[str, Any]) -> str:
+    value = os.environ.get(access["proxy_from"], "").partition("://")
+    login, at, _ = (value[2] or value[0]).rpartition("@")
+    if not at:
         return ""
-    user = urllib.parse.unquote(parts.username)
-    word = f"{user}:{urllib.parse.unquote(parts.password or '')}"
+    user, _, password = login.partition(":")
+    word = f"{urllib.parse.unquote(user)}:{urllib.parse.unquote(password)}"
     return f"Proxy-Authorization: Basic {base64.b64encode(word.encode()).decode()}\r\n"
 
 
-def _through_proxy(connection: socket.socket, target: _Server, proxy: str) -> Step:
-    shown = urllib.parse.urlsplit(proxy).hostname
+def _at_proxy(text: str, access: Mapping[str, Any]) -> Step:
+    """The failure of the proxy that `access` has."""
+    cure = f"Check {access['proxy_from']} and NO_PROXY, and the user and the password in the former"
+    return Step("proxy", FAIL, text, cure, "proxy")
+
+
+def _through_proxy(connection: socket.socket, target: _Server, access: Mapping[str, Any]) -> Step:
+    shown = _Server.of(access["proxy"]).host
     if target.scheme != "https":
         return Step("proxy", OK, f"connected to {shown}")
     where = f"{target.host}:{target.port}"
     try:
         connection.sendall(
-            f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n{_proxy_header(proxy)}\r\n".encode()
+            f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n{_proxy_header(access)}\r\n".encode()
         )
         status, _ = _response(connection)
     except OSError as error:
-        text = f"{shown} does not respond: {_said(error)}"
-        return Step("proxy", FAIL, text, _CURES["proxy"], "proxy")
+        return _at_proxy(f"{shown} does not respond: {_said(error)}", access)
     if not 200 <= status < 300:
-        text = f"{shown} refuses to connect to {where} (HTTP {status})"
-        return Step("proxy", FAIL, text, _CURES["proxy"], "proxy")
+        return _at_proxy(f"{shown} refuses to connect to {where} (HTTP {status})", access)
     return Step("proxy", OK, f"{shown} connects to {where}")
 
 
@@ -365,7 +360,6 @@ def _ask(
     connection: socket.socket,
     target: _Server,
     access: Mapping[str, Any],
-    proxy: str | None,
     headers: dict[str, str],
 ) -> int:
     """A request without credentials or a body, for the headers of its response."""
@@ -375,8 +369,8 @@ def _ask(
         bucket_in_host = authority.startswith(access["container"] + ".")
         place = "/" if bucket_in_host else "/" + urllib.parse.quote(access["container"])
     extra = ""
-    if proxy is not None and target.scheme == "http":
-        place, extra = f"http://{authority}{place}", _proxy_header(proxy)
+    if access["proxy"] and target.scheme == "http":
+        place, extra = f"http://{authority}{place}", _proxy_header(access)
     connection.settimeout(_TIMEOUT)
     connection.sendall(
         f"HEAD {place} HTTP/1.1\r\nHost: {authority}\r\n{extra}"

@@ -35,6 +35,16 @@ TEST(Backoff, CountsAttempts) {
   EXPECT_FALSE(backoff.another(2));
 }
 
+TEST(Backoff, PausesGrowAnewAfterSomeBytes) {
+  Backoff backoff(20);
+  for (int i = 0; i < 19; ++i) {
+    backoff.shorten();
+    ASSERT_TRUE(backoff.another());
+    EXPECT_LE(backoff.pause(milliseconds(0)), milliseconds(100));
+  }
+  EXPECT_FALSE(backoff.another()) << "they count as failures";
+}
+
 TEST(Backoff, ServersMayAskForLongerPauses) {
   Backoff backoff(3);
   ASSERT_TRUE(backoff.another());

@@ -182,7 +182,7 @@ TEST_F(ServerSocketTest, DoesNotWaitForASilentProxy) {
   const std::string at = "127.0.0.1:" + std::to_string(server.port());
   for (const char* scheme : {"socks4a://me:hidden@", "socks5h://me:hidden@"}) {
     const auto proxy = parse_proxy(scheme + at);
-    ASSERT_TRUE(proxy);
+    ASSERT_TRUE(proxy.ok());
     TransferResult outcome = connect_by(*proxy, 1'000);
     EXPECT_EQ(outcome.status.code(), Code::kTimeout);
     EXPECT_TRUE(outcome.retry);

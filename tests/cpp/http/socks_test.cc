@@ -11,7 +11,7 @@ namespace {
 
 using namespace std::string_literals;  // NOLINT: zero bytes within literals
 
-ProxyServer proxy(const char* text) { return parse_proxy(text).value(); }
+ProxyServer proxy(const char* text) { return *parse_proxy(text); }
 
 struct Dialogue {
   const char* proxy;

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from runai_model_streamer import StreamerError, list_safetensors
 from runai_model_streamer._tools.doctor import cause_in, diagnose
 from runai_model_streamer._tools.steps import FAIL, OK, SKIP, WARN, Step
 from tests.python.object_storage.canned_s3 import DATA, error, listed, serve
@@ -76,6 +77,38 @@ def test_a_socks_proxy(model: str, use, ceph) -> None:
         assert cause_in(steps) is None, steps
         assert {step.name: step.status for step in steps}["read"] == OK
         assert proxy.asked
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
+@pytest.mark.parametrize(
+    ("value", "status", "text"),
+    [
+        ("http://127.0.0.9", FAIL, "127.0.0.9, port 1080"),
+        ("127.0.0.9:1", FAIL, "127.0.0.9, port 1:"),
+        ("https://me:hidden@127.0.0.9", SKIP, "https://127.0.0.9:443 is no plain HTTP"),
+    ],
+)
+def test_a_proxy_is_the_one_of_requests(
+    model: str, use, monkeypatch, variable, value, status, text
+) -> None:
+    monkeypatch.delenv("all_proxy", raising=False)
+    use({variable: value, "RUNAI_STREAMER_MAX_ATTEMPTS": "1"})
+    (step,) = [one for one in diagnose(model) if one.text.startswith(text)]
+    assert (step.name, step.status) == ("proxy", status)
+    if status == FAIL:
+        assert variable in step.cure
+    with pytest.raises(StreamerError, match=r"no connection by the proxy 127\.0\.0\.9:") as caught:
+        list_safetensors(model)
+    assert f"Check {variable} and NO_PROXY" in str(caught.value)
+    assert "hidden" not in str(caught.value) + step.text + step.cure
+
+
+def test_a_variable_that_names_no_proxy(model: str, use) -> None:
+    use({"http_proxy": "ftp://me:hidden@h:1"})
+    failed = [step for step in diagnose(model) if step.status == FAIL]
+    assert [(step.name, step.cause) for step in failed] == [("address", "settings")]
+    assert "http_proxy does not name a proxy" in failed[0].text
+    assert "hidden" not in failed[0].text + failed[0].cure
 
 
 @dataclasses.dataclass(frozen=True)

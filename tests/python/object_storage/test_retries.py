@@ -102,6 +102,15 @@ class TestCuts:
         assert read(size=len(data)) == data
         assert len(server.seen) >= 10
 
+    def test_pauses_between_pieces_do_not_grow(self, cut, use, caplog):
+        cut(DATA, 1_000)
+        use({"RUNAI_STREAMER_MAX_ATTEMPTS": "100"})
+        with caplog.at_level(logging.DEBUG, "runai_model_streamer"):
+            assert read() == DATA
+        told = [r.getMessage() for r in caplog.records if "attempt" in r.getMessage()]
+        assert len(told) == 10
+        assert all("follows in 0.1 s" in text or "in 0.0 s" in text for text in told)
+
     def test_hardly_anything_is_a_failure(self, cut, use):
         cut(DATA, 100)
         use({"RUNAI_STREAMER_MAX_ATTEMPTS": "5"})

@@ -6,6 +6,8 @@
 
 #include "base/shown_text.h"
 #include "base/text.h"
+#include "source/http/client/proxy.h"
+#include "text/url.h"
 
 namespace streamer::http {
 namespace {
@@ -42,8 +44,17 @@ std::string words_of(const std::string& page) {
 // An error of a server between the client and the storage, or of a wrong address.
 void explain(const Response& response, std::string* message, std::string* hint) {
   if (response.status == 407) {
-    *message = "the proxy refuses: it does not accept the user and the password";
-    *hint = "Check HTTPS_PROXY, http_proxy and NO_PROXY";
+    const Result<Url> url = parse_url(response.url);
+    const auto proxy = url.ok() ? proxy_of(*url) : url.status();
+    if (!proxy.ok() || !*proxy) {
+      *message = "a proxy that no variable names demands a user and a password";
+      *hint = "Check the endpoint; https_proxy and http_proxy name proxies";
+    } else {
+      const char* why = (*proxy)->has_login() ? "it does not accept the user and the password"
+                                              : "it demands a user and a password";
+      *message = std::string("the proxy refuses: ") + why;
+      *hint = (*proxy)->to_check();
+    }
   }
   if (response.status >= 300 && response.status <= 399 && response.status != 304) {
     if (message->empty()) *message = "the server redirects, which is not followed";

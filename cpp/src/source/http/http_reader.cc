@@ -277,7 +277,12 @@ Result<Access> HttpReader::access(const std::string& path) {
   found.region = endpoint.region;
   if (const Result<Url> url = parse_url(endpoint.url); url.ok()) {
     found.host = endpoint.host.empty() ? url->authority() : endpoint.host;
-    found.proxy = shown_proxy(proxy_of(*url));
+    const auto proxy = proxy_of(*url);
+    if (!proxy.ok()) return proxy.status().with_path(path);
+    if (*proxy) {
+      found.proxy = (*proxy)->scheme + "://" + (*proxy)->shown();
+      found.proxy_from = (*proxy)->variable;
+    }
   }
   found.ca_file = source_.transport().settings.trust.file;
   found.ca_directory = source_.transport().settings.trust.directory;

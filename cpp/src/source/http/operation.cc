@@ -66,7 +66,9 @@ Status OperationLoop::perform(const Operation& operation, Response* response, Re
     report->seconds += response->seconds;
     report->waited += response->waited;
     bool done = false;
-    if (operation.progress) brought += operation.progress(&done);
+    const std::uint64_t bytes = operation.progress ? operation.progress(&done) : 0;
+    brought += bytes;
+    if (bytes > 0) backoff.shorten();
     const bool arrived = brought >= kArrival;
     if (arrived) {
       brought = 0;
@@ -93,8 +95,9 @@ Status OperationLoop::perform(const Operation& operation, Response* response, Re
     if (status.code() == Code::kInvalid && *credentials) {  // the identity that was not sent
       status = std::move(status).with_identity((*credentials)->identity);
     }
-    const bool refused = status.ok() && !good;
-    if ((outcome.unreachable || refused) &&
+    // A proxy that refuses does so whatever the server is.
+    const bool refused = status.ok() && !good && response->status != 407;
+    if (((outcome.unreachable && !outcome.login_refused) || refused) &&
         protocol_.elsewhere(operation.location, *request, refused ? response : nullptr,
                             source_.responded()) &&
         ++again <= kMaxAgain) {

@@ -114,6 +114,10 @@ Status RangeRead::accept(const Response& response) {
   if (other_snapshot_) {
     return Status::error(Code::kChanged, "the files changed while they were read");
   }
+  const bool anonymous = protocol_.version_of(response).validator.empty();
+  if (!version_.validator.empty() && anonymous && is_html(response)) {
+    return sent_a_page(response, "object");
+  }
   if (response.status == 206) return accept_part(response);
   if (response.status == 200) return accept_whole(response);
   return wrong("the server responded with a status that makes no sense for a range");

@@ -15,6 +15,7 @@ constexpr std::size_t kServiceText = 1 << 20;
 constexpr std::chrono::seconds kServiceTimeout{30};
 constexpr int kProbes = 2;
 constexpr int kAttemptsAtWrongName = 3;
+constexpr std::chrono::milliseconds kLook{10};  // at the login of a proxy that another one tries
 
 // A control character in a header could end it, and begin another.
 Status check_headers(const Request& request) {
@@ -45,10 +46,10 @@ Connection::~Connection() {
   if (counted_ > 0) budget_->reader_ended(counted_);
 }
 
-void Connection::count_tls(const Request& request) {
+void Connection::count_tls(const Request& request, const ProxyServer* proxy) {
   if (budget_ == nullptr) return;
   std::uint64_t bytes = request.url.starts_with("https://") ? kTlsBytes : 0;
-  if (proxy_for(request).starts_with("https://")) bytes += kTlsBytes;
+  if (proxy != nullptr && proxy->url.scheme == "https") bytes += kTlsBytes;
   if (bytes <= counted_) return;
   budget_->take_for_reader(bytes - counted_);
   counted_ = bytes;
@@ -65,14 +66,44 @@ TransferResult Connection::perform(const Request& request, Response* response, B
   if (!transport_.settings.plain_tokens) {
     if (Status status = check_plaintext(request); !status.ok()) return {std::move(status)};
   }
-  count_tls(request);
+  const Result<std::optional<ProxyServer>> proxy = proxy_for(request);
+  if (!proxy.ok()) return {proxy.status()};
+  if (!*proxy) return this->attempt(request, nullptr, response, body, retry_number);
+  const ProxyServer& server = **proxy;
+  if (!server.has_login()) return this->attempt(request, &server, response, body, retry_number);
+
+  using State = ProxyLogins::State;
+  ProxyLogins::Refusal refusal;
+  State known = transport_.logins.begin(server.text, &refusal);
+  while (known == State::kTried) {
+    if (!transport_.sleep(kLook)) return {transport_.interrupted()};
+    known = transport_.logins.begin(server.text, &refusal);
+  }
+  if (known == State::kRefused) {
+    response->status = refusal.response.status;
+    response->headers = std::move(refusal.response.headers);
+    response->body = std::move(refusal.response.body);
+    return std::move(refusal.outcome);
+  }
+  TransferResult outcome = this->attempt(request, &server, response, body, retry_number);
+  if (outcome.login_refused || response->status == 407) {
+    transport_.logins.ended(server.text, State::kRefused, {outcome, *response});
+  } else if (known == State::kUnknown) {
+    transport_.logins.ended(server.text, response->status > 0 ? State::kAccepted : State::kUnknown);
+  }
+  return outcome;
+}
+
+TransferResult Connection::attempt(const Request& request, const ProxyServer* proxy,
+                                   Response* response, BodySink* body, int retry_number) {
+  count_tls(request, proxy);
   Attempt attempt(&transport_, response, body, request);
   TransferTimes times;
   const Clock::time_point start = Clock::now();
-  const bool direct = DirectTransfer::serves(request, attempt);
+  const bool direct = DirectTransfer::serves(request, proxy, attempt);
   if (!direct && impl_->any == nullptr) impl_->any = std::make_unique<CurlTransfer>();
-  TransferResult outcome = direct ? impl_->reads.perform(request, &attempt, &times)
-                                  : impl_->any->perform(request, &attempt, &times);
+  TransferResult outcome = direct ? impl_->reads.perform(request, proxy, &attempt, &times)
+                                  : impl_->any->perform(request, proxy, &attempt, &times);
   if (attempt.ended_early) {
     outcome = {};
   } else if (!attempt.abort.ok()) {

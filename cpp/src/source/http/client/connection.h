@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -13,9 +14,11 @@
 
 #include "base/clock.h"
 #include "base/memory_budget.h"
+#include "base/mutex.h"
 #include "base/settings.h"
 #include "source/http/client/addresses.h"
 #include "source/http/client/bandwidth.h"
+#include "source/http/client/proxy.h"
 #include "source/http/client/request.h"
 #include "source/http/client/request_log.h"
 #include "source/http/client/retry.h"
@@ -47,6 +50,38 @@ struct TransportSettings {
                                         const std::string& trust_file);
 };
 
+// The result of an attempt below HTTP: a response of any status is ok.
+struct TransferResult {
+  Status status;
+  bool retry = false;        // worth another attempt
+  bool unreachable = false;  // no connection was made: DNS, refused, TLS
+  bool refused = false;      // of these: there is no listener, or not yet
+  // The proxy does not accept the user and the password. Accounts are locked after some attempts.
+  bool login_refused = false;
+};
+
+// Which logins of proxies were accepted, so that each proxy is told a wrong one once. Thread-safe.
+class ProxyLogins {
+ public:
+  enum class State { kUnknown, kTried, kAccepted, kRefused };
+  struct Refusal {
+    TransferResult outcome;
+    Response response;
+  };
+  // The state of the login of `proxy`. After kUnknown it is kTried for others, and the caller
+  // tries it and calls ended(). After kRefused, `*refusal` is that of the first request.
+  State begin(const std::string& proxy, Refusal* refusal);
+  void ended(const std::string& proxy, State state, Refusal refusal = {});
+
+ private:
+  struct Entry {
+    State state = State::kUnknown;
+    Refusal refusal;
+  };
+  Mutex mutex_;
+  std::map<std::string, Entry> known_ GUARDED_BY(mutex_);
+};
+
 // State that all connections of a source share. Thread-safe.
 struct Transport {
   Transport(TransportSettings settings, const CancelToken& cancel);
@@ -55,6 +90,7 @@ struct Transport {
   Trace trace;
   RetryBudget retries;
   Addresses addresses;
+  ProxyLogins logins;
   std::atomic<bool> reached{false};  // some server has responded
   std::atomic<double> latency{0};    // seconds until a response began, the least so far; 0: none
   void note_latency(double seconds);
@@ -86,14 +122,6 @@ struct BodySink {
   RunningSum* sum = nullptr;         // of bytes written to segments; may be null
 };
 
-// The result of an attempt below HTTP: a response of any status is ok.
-struct TransferResult {
-  Status status;
-  bool retry = false;        // worth another attempt
-  bool unreachable = false;  // no connection was made: DNS, refused, TLS
-  bool refused = false;      // of these: there is no listener, or not yet
-};
-
 // The retries of requests to a service beside the storage.
 enum class Persistence {
   kProbe,    // it may not exist at all: twice, unless it responds that it is busy
@@ -121,7 +149,9 @@ class Connection {
   void count_tls_in(MemoryBudget* budget) { budget_ = budget; }
 
  private:
-  void count_tls(const Request& request);
+  void count_tls(const Request& request, const ProxyServer* proxy);
+  TransferResult attempt(const Request& request, const ProxyServer* proxy, Response* response,
+                         BodySink* body, int retry_number);
 
   struct Impl;
   Transport& transport_;

@@ -50,12 +50,6 @@ CURLcode CurlHandle::set_up_tls(CURL*, void* context, void* handle) {
   return CURLE_OK;
 }
 
-std::string proxy_for(const Request& request) {
-  if (!request.proxy) return {};
-  const Result<Url> url = parse_url(request.url);
-  return url.ok() ? proxy_of(*url) : std::string();
-}
-
 CurlHandle::CurlHandle() {
   if (!curl_ready()) {
     status_ = Status::error(Code::kPackage, "libcurl can't be initialised")
@@ -75,7 +69,8 @@ void CurlHandle::end() {
   if (std::exchange(added_, false)) curl_multi_remove_handle(multi_.get(), easy_.get());
 }
 
-void CurlHandle::prepare(const Request& request, const TransportSettings& settings) {
+void CurlHandle::prepare(const Request& request, const ProxyServer* proxy,
+                         const TransportSettings& settings) {
   end();
   curl_easy_reset(easy_.get());
   error_[0] = '\0';
@@ -100,9 +95,8 @@ void CurlHandle::prepare(const Request& request, const TransportSettings& settin
   const Result<Url> url = parse_url(request.url);
   demand_.expect(url.ok() ? url->origin() : "this address");
   // Parsing those of the system takes 15 ms.
-  proxy_ = proxy_for(request);
-  if (!request.url.starts_with("http://") || !proxy_.empty()) trust(settings.trust);
-  set(CURLOPT_PROXY, proxy_.c_str());
+  if (!request.url.starts_with("http://") || proxy != nullptr) trust(settings.trust);
+  set(CURLOPT_PROXY, proxy != nullptr ? proxy->text.c_str() : "");
   set(CURLOPT_NOPROXY, "");
   set(CURLOPT_CONNECTTIMEOUT_MS,
       static_cast<long>(request.connect_timeout_ms > 0 ? request.connect_timeout_ms
@@ -168,7 +162,8 @@ bool CurlHandle::cut_off(const Request& request, const Response& response) const
          !demand_.ended();
 }
 
-TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error) const {
+TransferResult CurlHandle::outcome(CURLcode result, const ProxyServer* proxy, bool connected,
+                                   int os_error) const {
   if (!connected && demand_.refused() != X509_V_OK) return certificate_refused(demand_.refused());
   TransferResult outcome{.status = Status(), .retry = true, .unreachable = !connected};
   Code code = Code::kNetwork;
@@ -197,7 +192,6 @@ TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error
         hint = kRaiseDescriptorLimit;
       }
       break;
-    case CURLE_COULDNT_RESOLVE_PROXY: hint = "Check HTTPS_PROXY and NO_PROXY"; break;
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:
       code = Code::kInvalid;
@@ -217,17 +211,22 @@ TransferResult CurlHandle::outcome(CURLcode result, bool connected, int os_error
     message = "the server's response is not HTTP";
     hint = "If the server at " + demand_.origin() + " speaks TLS, use https:// in the endpoint";
   }
-  if (!proxy_.empty() && !connected) {
-    message = "no connection by the proxy " + shown_proxy(proxy_) + ": " + message;
-  }
-  if (message.find("proxy") != std::string::npos) {
-    hint = "Check HTTPS_PROXY, http_proxy and NO_PROXY";
-  }
-  long tunnel = 0;  // status of a proxy's response to CONNECT
-  curl_easy_getinfo(easy_.get(), CURLINFO_HTTP_CONNECTCODE, &tunnel);
-  if (tunnel >= 300) hint = "The proxy of HTTPS_PROXY refuses; NO_PROXY names hosts without one";
   // Addresses are quoted with the user and the password that they hold.
   if (message.find('@') != std::string::npos) message = curl_easy_strerror(result);
+  if (proxy != nullptr && !connected) {
+    message = "no connection by the proxy " + proxy->shown() + ": " + message;
+    hint = proxy->to_check();
+    long tunnel = 0;  // status of the response to CONNECT
+    long socks = CURLPX_OK;
+    curl_easy_getinfo(easy_.get(), CURLINFO_HTTP_CONNECTCODE, &tunnel);
+    curl_easy_getinfo(easy_.get(), CURLINFO_PROXY_ERROR, &socks);
+    outcome.login_refused =
+        tunnel == 407 || socks == CURLPX_USER_REJECTED || socks == CURLPX_NO_AUTH;
+    if (outcome.login_refused) {
+      outcome.retry = false;
+      hint = "Check the user and the password in " + proxy->variable;
+    }
+  }
   outcome.status = Status::error(code, std::move(message))
                        .with_errno(outcome.retry ? os_error : 0)
                        .with_hint(std::move(hint));

@@ -21,9 +21,6 @@ struct MultiCleanup {
   void operator()(CURLM* multi) const { curl_multi_cleanup(multi); }
 };
 
-// The proxy that the request is sent to; empty: none.
-std::string proxy_for(const Request& request);
-
 // An easy handle and the multi handle that it is driven by.
 class CurlHandle {
  public:
@@ -40,14 +37,15 @@ class CurlHandle {
   }
 
   // Forgets all options, and sets those of the connection for `request`.
-  void prepare(const Request& request, const TransportSettings& settings);
+  void prepare(const Request& request, const ProxyServer* proxy, const TransportSettings& settings);
   // Runs the transfer to its end. The reason of an end from outside is left in `attempt->abort`.
   CURLcode run(Attempt* attempt);
   // Ends it at once: a transfer that is in flight loses its connection; that of another is kept for
   // the next.
   void end();
   // The error that `result` stands for.
-  TransferResult outcome(CURLcode result, bool connected, int os_error) const;
+  TransferResult outcome(CURLcode result, const ProxyServer* proxy, bool connected,
+                         int os_error) const;
   // True if a transfer that ended well lacks a part of its body.
   bool cut_off(const Request& request, const Response& response) const;
   CertificateDemand& demand() { return demand_; }
@@ -63,7 +61,6 @@ class CurlHandle {
   std::unique_ptr<CURL, EasyCleanup> easy_;
   bool added_ = false;
   CertificateDemand demand_;
-  std::string proxy_;  // of the request of prepare()
   char error_[CURL_ERROR_SIZE] = {};
 };
 

@@ -27,8 +27,8 @@ std::size_t on_body(char* data, std::size_t, std::size_t size, void* attempt) {
 
 }  // namespace
 
-TransferResult CurlTransfer::perform(const Request& request, Attempt* attempt,
-                                     TransferTimes* times) {
+TransferResult CurlTransfer::perform(const Request& request, const ProxyServer* proxy,
+                                     Attempt* attempt, TransferTimes* times) {
   if (const Status& status = handle_.status(); !status.ok()) return {status};
   const TransportSettings& settings = attempt->transport->settings;
   HeaderList headers;
@@ -38,7 +38,7 @@ TransferResult CurlTransfer::perform(const Request& request, Attempt* attempt,
   }
   headers.add("Expect:");
   headers.add("Accept-Encoding: identity");
-  handle_.prepare(request, settings);
+  handle_.prepare(request, proxy, settings);
   handle_.set(CURLOPT_URL, request.url.c_str());
   handle_.set(CURLOPT_HTTPHEADER, headers.get());
   if (request.method == "HEAD") {
@@ -74,7 +74,8 @@ TransferResult CurlTransfer::perform(const Request& request, Attempt* attempt,
     return {.status = Status::error(Code::kShortRead, "the connection was closed within the body"),
             .retry = true};
   }
-  TransferResult outcome = handle_.outcome(result, connected_at != 0, static_cast<int>(os_error));
+  TransferResult outcome =
+      handle_.outcome(result, proxy, connected_at != 0, static_cast<int>(os_error));
   return attempt->response->status > 0 ? outcome : handle_.demand().unanswered(std::move(outcome));
 }
 

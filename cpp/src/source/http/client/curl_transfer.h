@@ -15,7 +15,9 @@ struct TransferTimes {
 // Keeps its connections for the next attempt. Owned by one thread.
 class CurlTransfer {
  public:
-  TransferResult perform(const Request& request, Attempt* attempt, TransferTimes* times);
+  // Straight (null) or by `proxy`.
+  TransferResult perform(const Request& request, const ProxyServer* proxy, Attempt* attempt,
+                         TransferTimes* times);
 
  private:
   CurlHandle handle_;

@@ -92,13 +92,13 @@ struct DirectTransfer::Channel {
 DirectTransfer::DirectTransfer() = default;
 DirectTransfer::~DirectTransfer() = default;
 
-bool DirectTransfer::serves(const Request& request, const Attempt& attempt) {
+bool DirectTransfer::serves(const Request& request, const ProxyServer* proxy,
+                            const Attempt& attempt) {
   const bool get = request.method == "GET" || request.method == "HEAD";
   // libcurl translates the names of hosts in other scripts.
   const bool plain =
       std::none_of(request.url.begin(), request.url.end(), [](char c) { return (c & 0x80) != 0; });
-  const std::string proxy = proxy_for(request);
-  return get && attempt.body != nullptr && plain && (proxy.empty() || parse_proxy(proxy));
+  return get && attempt.body != nullptr && plain && (proxy == nullptr || !proxy->by_libcurl);
 }
 
 DirectTransfer::Channel& DirectTransfer::channel_to(const std::string& origin,
@@ -190,26 +190,23 @@ TransferResult DirectTransfer::connect_once(Channel* channel, const Url& url, co
   return {};
 }
 
-TransferResult DirectTransfer::perform(const Request& request, Attempt* attempt,
-                                       TransferTimes* times) {
+TransferResult DirectTransfer::perform(const Request& request, const ProxyServer* proxy,
+                                       Attempt* attempt, TransferTimes* times) {
   const TransportSettings& settings = attempt->transport->settings;
   const Result<Url> url = parse_url(request.url);
   if (!url.ok()) return {url.status()};
   const int timeout = request.timeout_ms > 0 ? request.timeout_ms : settings.request_timeout_ms;
   const auto end = timeout > 0 ? Clock::now() + milliseconds(timeout) : Clock::time_point::max();
-  const std::string proxy_text = proxy_for(request);
-  const std::optional<ProxyServer> proxy =
-      proxy_text.empty() ? std::nullopt : parse_proxy(proxy_text);
   // Else a tunnel has the proxy's header, or SOCKS its user and password.
-  const bool forwarded = proxy && proxy->socks == 0 && url->scheme == "http";
+  const bool forwarded = proxy != nullptr && proxy->socks == 0 && url->scheme == "http";
   const std::string text = format_request(request, *url, settings.user_agent,
                                           forwarded ? Target::kProxy : Target::kServer,
                                           forwarded ? proxy->authorization : std::string());
-  Channel& channel = channel_to(url->origin(), proxy_text);
+  Channel& channel = channel_to(url->origin(), proxy != nullptr ? proxy->text : std::string());
   channel.used = Clock::now();
   for (bool reused = channel.idle();; reused = false) {
     if (!reused) {
-      TransferResult outcome = connect(&channel, request, *url, proxy ? &*proxy : nullptr, attempt);
+      TransferResult outcome = connect(&channel, request, *url, proxy, attempt);
       if (!outcome.status.ok()) return outcome;
     }
     times->connection = channel.socket.port();

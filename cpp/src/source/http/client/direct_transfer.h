@@ -20,9 +20,10 @@ class DirectTransfer {
   DirectTransfer(const DirectTransfer&) = delete;
   DirectTransfer& operator=(const DirectTransfer&) = delete;
 
-  // True if it can make `request`: GET or HEAD, straight or by a proxy that parse_proxy() knows.
-  static bool serves(const Request& request, const Attempt& attempt);
-  TransferResult perform(const Request& request, Attempt* attempt, TransferTimes* times);
+  // True if it can make `request`: GET or HEAD, straight (null) or by `proxy`.
+  static bool serves(const Request& request, const ProxyServer* proxy, const Attempt& attempt);
+  TransferResult perform(const Request& request, const ProxyServer* proxy, Attempt* attempt,
+                         TransferTimes* times);
 
  private:
   struct Channel;

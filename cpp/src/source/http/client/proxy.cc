@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <initializer_list>
+#include <utility>
 
 #include "base/text.h"
 #include "text/encoding.h"
@@ -13,10 +14,14 @@
 namespace streamer::http {
 namespace {
 
-std::string first_of(std::initializer_list<const char*> names) {
+struct Setting {
+  std::string name, value;
+};
+
+Setting first_of(std::initializer_list<const char*> names) {
   for (const char* name : names) {
     const char* value = std::getenv(name);
-    if (value != nullptr && *value != '\0') return std::string(trim(value));
+    if (value != nullptr && !trim(value).empty()) return {name, std::string(trim(value))};
   }
   return {};
 }
@@ -94,31 +99,62 @@ bool without_proxy(const Url& url, std::string_view list) {
   return false;
 }
 
-std::string proxy_of(const Url& url) {
-  std::string proxy = url.scheme == "https"
-                          ? first_of({"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"})
-                          : first_of({"http_proxy", "all_proxy", "ALL_PROXY"});
-  if (proxy.empty() || without_proxy(url, first_of({"no_proxy", "NO_PROXY"}))) return {};
-  return proxy;
+std::string ProxyServer::shown() const {
+  const int port = url.port != 0 ? url.port : url.scheme == "https" ? 443 : 80;
+  return url.host + ":" + std::to_string(port);
 }
 
-std::optional<ProxyServer> parse_proxy(std::string_view text) {
+Result<std::optional<ProxyServer>> proxy_of(const Url& url) {
+  const Setting proxy = url.scheme == "https"
+                            ? first_of({"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"})
+                            : first_of({"http_proxy", "all_proxy", "ALL_PROXY"});
+  std::optional<ProxyServer> found;
+  if (proxy.value.empty() || without_proxy(url, first_of({"no_proxy", "NO_PROXY"}).value)) {
+    return found;
+  }
+  Result<ProxyServer> server = parse_proxy(proxy.value, proxy.name);
+  if (!server.ok()) return server.status();
+  found = std::move(*server);
+  return found;
+}
+
+Result<std::optional<ProxyServer>> proxy_for(const Request& request) {
+  const Result<Url> url = parse_url(request.url);
+  if (!request.proxy || !url.ok()) return std::optional<ProxyServer>();
+  return proxy_of(*url);
+}
+
+Result<ProxyServer> parse_proxy(std::string_view text, const std::string& variable) {
   constexpr int kPort = 1080;  // libcurl's, if no other is named
-  std::string scheme = "http";
+  const auto invalid = [&](std::string_view why) {
+    return Status::error(Code::kInvalid, variable + " does not name a proxy: " + std::string(why))
+        .with_hint(
+            "Set " + variable +
+            " to SCHEME://HOST:PORT with http, https, socks4, socks4a, socks5 or socks5h, or "
+            "unset it; a user and a password before the host are percent-encoded");
+  };
+  ProxyServer proxy;
+  proxy.variable = variable;
+  proxy.text = text;
+  proxy.scheme = "http";
   if (const std::size_t begin = after_scheme(text); begin > 0) {
-    scheme = lower(text.substr(0, begin - 3));
+    proxy.scheme = lower(text.substr(0, begin - 3));
     text.remove_prefix(begin);
   }
-  ProxyServer proxy;
-  proxy.socks = socks_version(scheme);
-  if (proxy.socks != 0) {
-    proxy.resolves = scheme == "socks4a" || scheme == "socks5h";
-    scheme = "http";
-    // libcurl takes a path for that of a local socket.
-    const std::size_t path = text.find('/');
-    if (path < text.size() - 1) return {};
+  proxy.socks = socks_version(proxy.scheme);
+  if (proxy.socks == 0 && proxy.scheme != "http" && proxy.scheme != "https") {
+    return invalid("its scheme is not one of a proxy");
   }
-  text = text.substr(0, text.find_first_of("/?#"));
+  const std::size_t end = std::min(text.find_first_of("/?#"), text.size());
+  if (text.find('@', end) != std::string_view::npos) {
+    return invalid("its user or its password is not percent-encoded");
+  }
+  if (proxy.socks != 0) {
+    proxy.resolves = proxy.scheme == "socks4a" || proxy.scheme == "socks5h";
+    // libcurl takes a path for that of a local socket.
+    proxy.by_libcurl = text.find('/') < text.size() - 1;
+  }
+  text = text.substr(0, end);
   if (const std::size_t at = text.rfind('@'); at != std::string_view::npos) {
     const std::string_view user = text.substr(0, at);
     const std::size_t colon = std::min(user.find(':'), user.size());
@@ -129,10 +165,19 @@ std::optional<ProxyServer> parse_proxy(std::string_view text) {
     }
     text.remove_prefix(at + 1);
   }
+  const std::string scheme = proxy.scheme == "https" ? "https" : "http";
   Result<Url> url = parse_url(scheme + "://" + std::string(text));
-  const bool ascii = std::none_of(text.begin(), text.end(), [](char c) { return (c & 0x80) != 0; });
-  if (!url.ok() || !ascii) return {};
+  if (!url.ok()) {
+    const std::string why = url.status().detail().message;
+    return invalid(std::string_view(why).substr(why.rfind(": ") + 2));
+  }
   proxy.url = std::move(*url);
+  const std::string_view host = proxy.url.host;
+  if (host.starts_with('[') &&
+      address_bytes(AF_INET6, host.substr(1, host.find_first_of("%]") - 1)).empty()) {
+    return invalid("what stands in brackets is no IPv6 address");
+  }
+  proxy.by_libcurl |= std::any_of(text.begin(), text.end(), [](char c) { return (c & 0x80) != 0; });
   const std::size_t bracket = std::min(text.rfind(']'), text.size());
   const bool has_port = text.find(':', bracket == text.size() ? 0 : bracket) != text.npos;
   if (!has_port && scheme == "http") proxy.url.port = kPort;
@@ -148,15 +193,6 @@ bool any_proxy_has_tls() {
     if (has_tls(name)) return true;
   }
   return false;
-}
-
-std::string shown_proxy(std::string_view proxy) {
-  proxy.remove_prefix(after_scheme(proxy));
-  proxy = proxy.substr(0, proxy.find_first_of("/?#", std::min(proxy.rfind('@'), proxy.size())));
-  if (const std::size_t user = proxy.rfind('@'); user != std::string_view::npos) {
-    proxy.remove_prefix(user + 1);
-  }
-  return std::string(proxy.substr(0, proxy.find_first_of("/?#")));
 }
 
 }  // namespace streamer::http

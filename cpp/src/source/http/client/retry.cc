@@ -22,12 +22,13 @@ constexpr double kMostBehind = -50;  // so that no retry waits for longer than 5
 
 bool Backoff::another(int limit) {
   ++failures_;
+  ++doublings_;
   if (limit > 0 && failures_ >= limit) return false;
   return max_attempts_ == 0 || failures_ < max_attempts_;
 }
 
 milliseconds Backoff::pause(milliseconds retry_after) {
-  const int doublings = std::min(std::max(failures_ - 1, 0), 16);
+  const int doublings = std::min(std::max(doublings_ - 1, 0), 16);
   const milliseconds longest = std::min(kLongest, kFirst * (1 << doublings));
   std::uniform_int_distribution<milliseconds::rep> spread(longest.count() / 2, longest.count());
   const milliseconds pause(spread(random_));

@@ -32,11 +32,14 @@ class Backoff {
   std::chrono::milliseconds pause(std::chrono::milliseconds retry_after);
   int failures() const { return failures_; }
   // The last attempt brought enough to be no failure.
-  void forgive() { failures_ = 0; }
+  void forgive() { failures_ = doublings_ = 0; }
+  // It brought something: the pauses grow anew.
+  void shorten() { doublings_ = 0; }
 
  private:
   const int max_attempts_;
   int failures_ = 0;
+  int doublings_ = 0;  // of the next pause, and 1
   std::minstd_rand random_{std::random_device{}()};
 };
 

@@ -185,7 +185,7 @@ int tunnel_status(std::string_view header) {
   return static_cast<int>(parse_number(digits).value_or(0));
 }
 
-TransferResult tunnel_result(int status, bool more) {
+TransferResult tunnel_result(const ProxyServer& proxy, int status, bool more) {
   if (status < 100) return unusable("the proxy's response is not HTTP", Code::kNetwork);
   if (status >= 200 && status < 300) {
     // A server of TLS sends nothing first.
@@ -194,11 +194,13 @@ TransferResult tunnel_result(int status, bool more) {
   }
   TransferResult refused =
       unusable("CONNECT tunnel failed, response " + std::to_string(status), Code::kNetwork);
-  refused.status = std::move(refused.status)
-                       .with_hint(
-                           "The proxy of HTTPS_PROXY refuses; NO_PROXY names hosts without "
-                           "one");
-  refused.retry = status != 407;  // accounts are locked after some wrong passwords
+  refused.login_refused = status == 407;
+  refused.retry = !refused.login_refused;
+  const std::string hint = refused.login_refused
+                               ? "Check the user and the password in " + proxy.variable
+                               : "The proxy of " + proxy.variable + " refuses";
+  refused.status =
+      std::move(refused.status).with_hint(hint + "; NO_PROXY names hosts without a proxy");
   return refused;
 }
 
@@ -207,12 +209,10 @@ TransferResult tunnel_result(int status, bool more) {
 TransferResult failed_by(const ProxyServer& proxy, TransferResult outcome) {
   if (!outcome.unreachable) return outcome;
   const ErrorDetail& detail = outcome.status.detail();
-  const std::string hint = detail.hint.empty() || detail.hint == kCheckAddress
-                               ? "Check HTTPS_PROXY, http_proxy and NO_PROXY"
-                               : detail.hint;
+  const std::string hint =
+      detail.hint.empty() || detail.hint == kCheckAddress ? proxy.to_check() : detail.hint;
   outcome.status = Status::error(outcome.status.code(), "no connection by the proxy " +
-                                                            shown_proxy(proxy.url.origin()) + ": " +
-                                                            detail.message)
+                                                            proxy.shown() + ": " + detail.message)
                        .with_errno(detail.os_error)
                        .with_hint(hint);
   return outcome;
@@ -365,7 +365,7 @@ TransferResult ServerSocket::tunnel(const ProxyServer& proxy, const Url& url, Cl
            (end_of_header = header.find("\r\n\r\n")) != std::string::npos;) {
         const std::size_t size = end_of_header + 4;
         const int status = tunnel_status(header);
-        if (status < 100 || status > 199) return tunnel_result(status, size < header.size());
+        if (status < 100 || status > 199) return tunnel_result(proxy, status, size < header.size());
         header.erase(0, size);  // the final response follows
       }
     }
@@ -404,7 +404,8 @@ TransferResult ServerSocket::tunnel_by_socks(const ProxyServer& proxy, const Url
   return {.status = handshake.status(),
           .retry = !handshake.final(),
           .unreachable = true,
-          .refused = handshake.refused()};
+          .refused = handshake.refused(),
+          .login_refused = handshake.login_refused()};
 }
 
 TransferResult ServerSocket::tunnel_goes_on(Io io, const std::string& server, Clock::time_point end,

@@ -13,8 +13,6 @@ constexpr unsigned kNoLogin = 0, kLogin = 2, kNoMethod = 0xFF;
 constexpr unsigned kGranted4 = 90, kGranted5 = 0;
 constexpr unsigned kConnectionRefused = 5;
 constexpr char kIpv4 = 1, kName = 3, kIpv6 = 4;
-constexpr const char* kCheckLogin =
-    "Check the user and the password in HTTPS_PROXY, http_proxy or ALL_PROXY";
 constexpr const char* kCheckServer =
     "Check the endpoint's address, and what the proxy may connect to";
 
@@ -43,6 +41,10 @@ const char* meaning5(unsigned code) {
     case 8: return "address type not supported";
     default: return "unknown";
   }
+}
+
+std::string login_to_check(const ProxyServer& proxy) {
+  return "Check the user and the password in " + proxy.variable;
 }
 
 Status invalid(std::string message, std::string hint) {
@@ -108,7 +110,7 @@ void SocksHandshake::received(std::string_view bytes) {
 void SocksHandshake::connect4(const std::string& host) {
   if (proxy_.user.find('\0') != std::string::npos) {
     final_ = true;
-    status_ = invalid("the user of a SOCKS4 proxy contains a zero byte", kCheckLogin);
+    status_ = invalid("the user of a SOCKS4 proxy contains a zero byte", login_to_check(proxy_));
     return;
   }
   if (host.find(':') != std::string::npos) {
@@ -145,10 +147,11 @@ void SocksHandshake::read_method() {
   if (method == kLogin && login) {
     return say("\x01" + sized(proxy_.user) + sized(proxy_.password), State::kLogin, 2);
   }
-  final_ = true;
+  final_ = login_refused_ = true;
   if (method == kNoMethod && !login) {
-    return fail("the SOCKS proxy demands a user and a password",
-                "Name them in the proxy's address, as in socks5://USER:PASSWORD@HOST:PORT");
+    return fail(
+        "the SOCKS proxy demands a user and a password",
+        "Name them in " + proxy_.variable + " before the host, as in USER:PASSWORD@HOST:PORT");
   }
   fail("the SOCKS proxy demands another way to authenticate",
        "It should accept clients with a user and a password, or without");
@@ -159,8 +162,9 @@ void SocksHandshake::read_login() {
   if (at(0) != 1 && at(0) != 5) return not_socks();
   if (missing() > 0) return;
   if (at(1) != 0) {
-    final_ = true;  // accounts are locked after some wrong passwords
-    return fail("the SOCKS proxy does not accept the user and the password", kCheckLogin);
+    final_ = login_refused_ = true;
+    return fail("the SOCKS proxy does not accept the user and the password",
+                login_to_check(proxy_));
   }
   connect5();
 }

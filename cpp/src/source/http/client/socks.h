@@ -29,9 +29,10 @@ class SocksHandshake {
   void received(std::string_view bytes);
 
   bool done() const { return state_ == State::kDone; }
-  const Status& status() const { return status_; }  // why it failed
-  bool refused() const { return refused_; }         // by the server: its port is closed
-  bool final() const { return final_; }             // another attempt would fail, too
+  const Status& status() const { return status_; }       // why it failed
+  bool refused() const { return refused_; }              // by the server: its port is closed
+  bool final() const { return final_; }                  // another attempt would fail, too
+  bool login_refused() const { return login_refused_; }  // by the proxy, or there is none
 
  private:
   enum class State { kConnect4, kMethod, kLogin, kConnect5, kDone };
@@ -58,6 +59,7 @@ class SocksHandshake {
   Status status_;
   bool refused_ = false;
   bool final_ = false;
+  bool login_refused_ = false;
 };
 
 }  // namespace streamer::http

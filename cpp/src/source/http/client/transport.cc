@@ -69,6 +69,20 @@ Transport::Transport(TransportSettings given, const CancelToken& token)
       trace(settings.trace_file, settings.trace_follows_links),
       retries(settings.retry_timeout) {}
 
+ProxyLogins::State ProxyLogins::begin(const std::string& proxy, Refusal* refusal) {
+  const MutexLock lock(mutex_);
+  Entry& entry = known_[proxy];
+  if (entry.state == State::kRefused) *refusal = entry.refusal;
+  if (entry.state != State::kUnknown) return entry.state;
+  entry.state = State::kTried;
+  return State::kUnknown;
+}
+
+void ProxyLogins::ended(const std::string& proxy, State state, Refusal refusal) {
+  const MutexLock lock(mutex_);
+  known_[proxy] = {state, std::move(refusal)};
+}
+
 void Transport::note_latency(double seconds) {
   double least = latency.load(std::memory_order_relaxed);
   while ((least == 0 || seconds < least) &&
