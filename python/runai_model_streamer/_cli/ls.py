@@ -46,8 +46,9 @@ def ls(
     ]
     output.table(("SIZE", "VERSION", "PATH"), rows, right=("SIZE",))
     unknown = sizes.count(None)
-    more = f" and {amount_text(unknown, 'file')} of unknown size" if unknown else ""
-    output.line(f"{amount_text(len(found), 'file')}, {size_text(total)}{more}")
+    known = f", {size_text(total)}" if unknown < len(found) or not found else ""
+    more = f"{', ' + str(unknown) if known else ''} of unknown size" if unknown else ""
+    output.line(f"{amount_text(len(found), 'file')}{known}{more}")
     if not found and not recursive and entries_of(path, recursive=True):
         output.line("Everything is further down: use -r.")
 
