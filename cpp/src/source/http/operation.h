@@ -36,19 +36,14 @@ struct Operation {
 class OperationLoop {
  public:
   OperationLoop(HttpSource& source, Connection& connection)
-      : source_(source), protocol_(source.protocol()), connection_(connection) {}
+      : source_(source), connection_(connection) {}
 
   Status perform(const Operation& operation, Response* response, ReadReport* report);
   // `status` of a request for `location`, with the endpoint that was asked.
   Status from_endpoint(Status status, const Location& location, const CredentialsRef& who) const;
 
  private:
-  Status perform(const Operation& operation, Response* response, ReadReport* report,
-                 CredentialsRef* who);
-  int time_to_begin(Clock::duration failing) const;
-
   HttpSource& source_;
-  Protocol& protocol_;
   Connection& connection_;
 };
 
