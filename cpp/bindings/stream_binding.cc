@@ -7,17 +7,11 @@
 #include <new>
 #include <optional>
 #include <string>
-#include <system_error>
-#include <thread>
 #include <type_traits>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
-#include "base/blocked_signals.h"
-#include "base/clock.h"
-#include "base/interrupt_poll.h"
-#include "base/mutex.h"
 #include "buffer.h"
 #include "callbacks.h"
 #include "convert.h"
@@ -104,64 +98,6 @@ FileRanges make_file_ranges(std::uint32_t file, const std::vector<std::uint64_t>
   }
   return made;
 }
-
-// Passes everything that becomes ready to `on_ready`. Returns None, or the exception that ended
-// this early.
-py::object hand_out(Stream* stream, const py::object& on_ready) {
-  try {
-    for (;;) {
-      auto batch = [&] {
-        const WithoutGil released;
-        return stream->next();
-      }();
-      if (!batch.ok()) return to_exception(batch.status());
-      if (!batch->ready.empty()) call_python(on_ready, to_python(&*batch));
-      if (batch->finished) return py::none();
-    }
-  } catch (const py::error_already_set& error) {
-    return error.value();
-  } catch (const std::bad_alloc&) {
-    return py::module_::import("builtins").attr("MemoryError")();
-  }
-}
-
-// The thread that calls the functions of deliver().
-class Callbacks {
- public:
-  std::thread thread;
-
-  // The thread no longer uses Python.
-  void end() EXCLUDES(mutex_) {
-    const MutexLock lock(mutex_);
-    ended_ = true;
-    changed_.notify_all();
-  }
-  // Waits for the thread. Without the GIL. A callback that does not return is left behind if
-  // `pending` has an interrupt, or the interpreter ends.
-  void join(PendingInterrupt& pending) EXCLUDES(mutex_) {
-    if (thread.get_id() != std::this_thread::get_id() && ended_before(pending)) {
-      thread.join();
-    } else {
-      thread.detach();
-    }
-  }
-
- private:
-  bool ended_before(PendingInterrupt& pending) EXCLUDES(mutex_) {
-    for (;;) {
-      {
-        const MutexLock lock(mutex_);
-        if (!ended_) changed_.wait_until(mutex_, Clock::now() + kInterruptPoll);
-        if (ended_) return true;
-      }
-      if (pending.check()) return false;
-    }
-  }
-
-  Mutex mutex_;
-  CondVar changed_;
-  bool ended_ GUARDED_BY(mutex_) = false;
-};
 
 class PyStream {
  public:
@@ -269,36 +205,6 @@ class PyStream {
     return py::reinterpret_steal<py::object>(made);
   }
 
-  // Calls on_ready(ready) from a thread of its own, until everything submitted was delivered or an
-  // error came, on_ready itself included; then on_end(None or exception) once.
-  void deliver(const py::function& on_ready, const py::function& on_end) {
-    auto stream = get();
-    if (callbacks_) throw py::value_error("deliver() was called before");
-    auto callbacks = std::make_shared<Callbacks>();
-    auto body = [stream, callbacks, ready = shared_object(on_ready), end = shared_object(on_end)] {
-      {
-        const WithGil gil;
-        const auto borrowed = [](const auto& object) {
-          return py::reinterpret_borrow<py::object>(object.get());
-        };
-        try {
-          call_python(borrowed(end), hand_out(stream.get(), borrowed(ready)));
-        } catch (py::error_already_set& error) {
-          error.discard_as_unraisable("runai_model_streamer callback");
-        }
-      }
-      callbacks->end();
-    };
-    try {
-      const BlockedSignals blocked;
-      callbacks->thread = std::thread(std::move(body));
-    } catch (const std::system_error& error) {
-      raise_if_failed(Status::error(Code::kOutOfMemory, "the system has no thread to call from")
-                          .with_errno(error.code().value()));
-    }
-    callbacks_ = std::move(callbacks);
-  }
-
   void cancel() {
     *ended_ = true;
     if (stream_) stream_->cancel();
@@ -315,15 +221,10 @@ class PyStream {
   Status end() {
     std::shared_ptr<Stream> stream = std::move(stream_);
     if (!stream) return {};
-    const std::shared_ptr<Callbacks> callbacks = std::move(callbacks_);
-    if (getpid() != process_) {
-      new std::shared_ptr<Callbacks>(callbacks);  // NOLINT: a forked child has no such thread
-      return {};
-    }
-    const WithoutGil released;  // the callbacks may be waiting for it
+    if (getpid() != process_) return {};
+    const WithoutGil released;
     *ended_ = true;
     stream->cancel();
-    if (callbacks) callbacks->join(*pending_);
     Status status = stream->detach_views();
     last_stats_ = stream->stats();
     stream.reset();
@@ -421,7 +322,6 @@ class PyStream {
   const Ended ended_ = std::make_shared<std::atomic<bool>>(false);
   std::shared_ptr<Stream> stream_;
   std::shared_ptr<PendingInterrupt> pending_;
-  std::shared_ptr<Callbacks> callbacks_;
   Stats last_stats_;
 };
 
@@ -461,7 +361,6 @@ void bind_stream(py::module_& module) {
            py::arg("device_type") = DeviceType::kHost, py::arg("device_ordinal") = 0,
            py::arg("device_stream") = 0, py::arg("ownership") = Ownership::kOwned)
       .def("next", &PyStream::next, py::arg("timeout_ms") = -1)
-      .def("deliver", &PyStream::deliver, py::arg("on_ready"), py::arg("on_end"))
       .def("check", &PyStream::check, py::arg("file"))
       .def("checker", &PyStream::checker, py::arg("file"))
       .def("cancel", &PyStream::cancel)

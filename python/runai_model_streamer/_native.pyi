@@ -172,13 +172,6 @@ class Stream:
         ranges."""
     def next(self, timeout_ms: int = -1) -> tuple[list[Ready], bool]:
         """The ready ranges, and whether everything submitted was delivered."""
-    def deliver(
-        self,
-        on_ready: Callable[[list[Ready]], object],
-        on_end: Callable[[Exception | None], object],
-    ) -> None:
-        """Replaces next(). A thread of its own calls on_ready with the ready ranges, and on_end
-        once, with None or with the error that ended the stream early."""
     def check(self, file: int) -> None:
         """Raises if `file` was changed since it was opened, or the stream is closed."""
     def checker(self, file: int) -> Callable[[], None]:

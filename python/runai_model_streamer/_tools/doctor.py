@@ -62,6 +62,7 @@ _CAUSES = {
     "IllegalLocationConstraintException": "region",
     "AccessDenied": "permission",
 }
+_PROXIES = ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 _CURES = {
     "bucket": "Check the name of the bucket, and that the endpoint is the one that has it",
     "region": "Set AWS_REGION, or the region of the profile, to that of the bucket",
@@ -151,9 +152,9 @@ def _remote(path: str) -> Iterator[Step]:
     try:
         access = native.find_access(path, make_provider(), {**certificates.fallback(), **_SOURCE})
     except StreamerError as error:
-        yield Step(
-            "address", FAIL, str(error), error.hint or "Correct the path or the setting", "settings"
-        )
+        cause = "proxy" if any(name in str(error) for name in _PROXIES) else "settings"
+        cure = error.hint or "Correct the path or the setting"
+        yield Step("address", FAIL, str(error), cure, cause)
         return
     shown = shown_text(access["endpoint"])
     yield Step("address", OK, f"{shown} ({access['endpoint_from']})")
@@ -295,8 +296,7 @@ def _resolve(server: _Server) -> str:
 
 
 def _any_proxy() -> bool:
-    names = ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
-    return any(os.environ.get(name) for name in names)
+    return any(os.environ.get(name) for name in _PROXIES)
 
 
 def _proxy_header(access: Mapping[str, Any]) -> str:

@@ -96,23 +96,6 @@ for who in ("thread", "threads", "child", "dropped", "closed", "shared"):
 for enabled in ("before", "opened"):
     case("thread", enabled, 2)(touched)
 
-# In a thread of the streamer's that calls the program.
-@case()
-def called():
-    ended, answers = threading.Event(), []
-    def on_ready(batch):
-        os.truncate(path, 5000)
-        answers.extend(sum(memoryview(ready.memory)[-10:]) for ready in batch)
-    def on_end(error):
-        answers.append(error.code)
-        ended.set()
-    stream = _native.Stream({})
-    stream.opened(stream.open_begin([path]))
-    stream.submit([_native.FileRanges(0, [0], [len(CONTENT)])])
-    stream.deliver(on_ready, on_end)
-    ended.wait()
-    return answers
-
 # At any moment of a loop that touches everything.
 @case()
 def cut():
@@ -235,10 +218,6 @@ def of(ends: Ends, name: str) -> Ends:
 def test_a_program_that_touches_lost_bytes_gets_an_error(ends: Ends) -> None:
     right = (0, '["changed", true]', "")
     assert {name: end for name, end in of(ends, "touched").items() if end != right} == {}
-
-
-def test_a_callback_that_touches_lost_bytes_gets_an_error(ends: Ends) -> None:
-    assert ends["called"] == (0, '[0, "changed"]', "")
 
 
 def test_a_truncation_at_any_moment_ends_in_an_error_or_a_whole_load(ends: Ends) -> None:

@@ -106,7 +106,7 @@ def test_a_proxy_is_the_one_of_requests(
 def test_a_variable_that_names_no_proxy(model: str, use) -> None:
     use({"http_proxy": "ftp://me:hidden@h:1"})
     failed = [step for step in diagnose(model) if step.status == FAIL]
-    assert [(step.name, step.cause) for step in failed] == [("address", "settings")]
+    assert [(step.name, step.cause) for step in failed] == [("address", "proxy")]
     assert "http_proxy does not name a proxy" in failed[0].text
     assert "hidden" not in failed[0].text + failed[0].cure
 

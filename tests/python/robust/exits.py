@@ -65,17 +65,6 @@ def _list(begun: Begun, file: Path) -> None:
     _native.list_objects("s3://bucket/", True, lambda kind, container, refresh: _receive(begun))
 
 
-def _deliver(work: Callable[[Begun], None]) -> Callable[[Begun, Path], None]:
-    def call(begun: Begun, file: Path) -> None:
-        stream = _native.Stream({})
-        stream.opened(stream.open_begin([str(file)]))
-        stream.submit([_native.FileRanges(0, [0, 4096], [4096, 4096])])
-        stream.deliver(lambda ready: work(begun), lambda error: None)
-        time.sleep(3600)
-
-    return call
-
-
 def _open(begun: Begun, file: Path) -> None:
     begun()
     with SafetensorsStreamer() as streamer:
@@ -108,8 +97,6 @@ CALLS = {
     "asks and sleeps": _ask(_sleep),
     "asks and computes": _ask(_compute),
     "lists": _list,
-    "delivers and sleeps": _deliver(_sleep),
-    "delivers and computes": _deliver(_compute),
     "opens": _open,
     "takes": _next,
     "iterates": _iterate,

@@ -1,4 +1,4 @@
-"""Ending the interpreter while threads of the package ask Python, deliver, open, read and wait."""
+"""Ending the interpreter while threads of the package ask Python, open, read and wait."""
 
 from __future__ import annotations
 
