@@ -1,6 +1,7 @@
 #include "source/http/client/connection.h"
 
 #include <algorithm>
+#include <new>
 
 #include "source/http/client/attempt.h"
 #include "source/http/client/curl_transfer.h"
@@ -85,13 +86,19 @@ TransferResult Connection::perform(const Request& request, Response* response, B
     response->body = std::move(refusal.response.body);
     return std::move(refusal.outcome);
   }
-  TransferResult outcome = this->attempt(request, &server, response, body, retry_number);
-  if (outcome.login_refused || response->status == 407) {
-    transport_.logins.ended(server.text, State::kRefused, {outcome, *response});
-  } else if (known == State::kUnknown) {
-    transport_.logins.ended(server.text, response->status > 0 ? State::kAccepted : State::kUnknown);
+  try {
+    TransferResult outcome = this->attempt(request, &server, response, body, retry_number);
+    if (outcome.login_refused || response->status == 407) {
+      transport_.logins.ended(server.text, State::kRefused, {outcome, *response});
+    } else if (known == State::kUnknown) {
+      transport_.logins.ended(server.text,
+                              response->status > 0 ? State::kAccepted : State::kUnknown);
+    }
+    return outcome;
+  } catch (const std::bad_alloc&) {  // the others wait for the end of the first request
+    if (known == State::kUnknown) transport_.logins.ended(server.text, State::kUnknown);
+    throw;
   }
-  return outcome;
 }
 
 TransferResult Connection::attempt(const Request& request, const ProxyServer* proxy,
