@@ -11,7 +11,7 @@ from runai_model_streamer import FileChunks, FileStreamer, StreamerError, list_s
 from tests.python.object_storage.canned_s3 import read, serve
 from tests.python.object_storage.storages.s3 import S3_ENV
 from tests.support.servers.canned import Answer, Canned
-from tests.support.servers.listener import Listener
+from tests.support.servers.listener import Listener, read_header
 from tests.support.servers.process import free_port
 from tests.support.servers.socks_proxy import SocksProxy
 
@@ -35,12 +35,9 @@ def http_proxy(response: bytes):
 
     def respond(client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
-            header = b""
-            while not header.endswith(b"\r\n\r\n"):
-                piece = client.recv(1)
-                if not piece:
-                    return
-                header += piece
+            header = read_header(client)
+            if not header:
+                return
             lines = header.decode().split("\r\n")
             told.extend(line for line in lines if line.lower().startswith("proxy-authorization"))
             client.sendall(response)

@@ -7,7 +7,7 @@ import selectors
 import socket
 import ssl
 
-from .listener import Listener
+from .listener import Listener, read_header
 from .process import free_port
 from .tls import Certificate
 
@@ -42,12 +42,9 @@ class ConnectProxy:
             open_sockets.enter_context(client)
             if self._context:
                 client = open_sockets.enter_context(self._context.wrap_socket(client, True))
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                piece = client.recv(1)
-                if not piece:
-                    return
-                head += piece
+            head = read_header(client)
+            if not head:
+                return
             line, headers = head.decode().split("\r\n", 1)
             self.asked.append(line)
             self.headers.append(headers)

@@ -1,4 +1,4 @@
-"""Connections to a port on loopback, each served by a thread of its own."""
+"""Connections to a port on loopback, each served by a thread of its own, and their headers."""
 
 from __future__ import annotations
 
@@ -31,3 +31,14 @@ class Listener:
             while True:
                 client, _ = self._socket.accept()
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+
+def read_header(client: socket.socket) -> bytes:
+    """To the end of the header and not behind it; empty if the client closes before."""
+    header = b""
+    while not header.endswith(b"\r\n\r\n"):
+        piece = client.recv(1)
+        if not piece:
+            return b""
+        header += piece
+    return header
